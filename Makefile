@@ -1,0 +1,41 @@
+# Everything a person types. Each target works from a new clone: it installs what is missing first (scripts/setup.sh).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup data build demo test bench fmt lint
+
+ENV := . scripts/env.sh;
+
+help: ## this list
+	@echo "Lockstep: bit-for-bit repeatable data-parallel training."
+	@echo
+	@sed -n 's/^\([a-z]*\): \([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo "\`. scripts/env.sh\` brings a shell the environment in which cargo finds libtorch."
+
+setup: ## installs what is missing: C++ compiler, libtorch (PyTorch 2.13), the test runner
+	@scripts/setup.sh --test
+
+data: ## fetches the real data into the cache and checks its digests
+	@scripts/setup.sh
+	@$(ENV) python3 scripts/fetch_data.py
+
+build: ## builds coord and worker into target/release
+	@scripts/setup.sh
+	@$(ENV) cargo build --release --locked --workspace --bins
+
+demo: data build ## trains a small GPT on two workers, resumes it from a middle checkpoint, compares the bits
+	@$(ENV) python3 scripts/demo.py
+
+test: ## runs every test
+	@$(ENV) scripts/test.sh
+
+bench: data build ## measures beside PyTorch DDP
+	@$(ENV) python3 tests/bench/run.py
+
+fmt: ## formats the Rust code
+	@$(ENV) cargo fmt --all
+
+lint: ## clippy, where a warning is an error
+	@scripts/setup.sh
+	@$(ENV) cargo clippy --release --locked --workspace --all-targets -- -D warnings

@@ -1,0 +1,43 @@
+//! Between wire types and those of `lockstep-common`.
+
+use lockstep_common::Digest;
+use lockstep_common::manifest;
+
+use crate::{CodeVersion, DataFile};
+
+impl From<&manifest::CodeVersion> for CodeVersion {
+    fn from(code: &manifest::CodeVersion) -> Self {
+        Self {
+            commit: code.commit.clone(),
+            branch: code.branch.clone().unwrap_or_default(),
+            remote: code.remote.clone().unwrap_or_default(),
+            dirty: code.dirty,
+        }
+    }
+}
+
+impl From<CodeVersion> for manifest::CodeVersion {
+    fn from(code: CodeVersion) -> Self {
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        Self { commit: code.commit, branch: some(code.branch), remote: some(code.remote), dirty: code.dirty }
+    }
+}
+
+impl From<&manifest::DataFile> for DataFile {
+    fn from(file: &manifest::DataFile) -> Self {
+        Self { path: file.path.clone(), bytes: file.bytes, digest: file.digest.as_bytes().to_vec() }
+    }
+}
+
+/// A digest field that does not hold 32 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadDigest;
+
+impl TryFrom<DataFile> for manifest::DataFile {
+    type Error = BadDigest;
+
+    fn try_from(file: DataFile) -> Result<Self, BadDigest> {
+        let digest: [u8; 32] = file.digest.try_into().map_err(|_| BadDigest)?;
+        Ok(Self { path: file.path, bytes: file.bytes, digest: Digest::from_bytes(digest) })
+    }
+}

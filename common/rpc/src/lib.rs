@@ -1,0 +1,12 @@
+//! Wire types, generated from `proto/lockstep.proto`, which documents them.
+
+#[expect(clippy::pedantic, missing_docs, reason = "generated; the .proto file is the documentation")]
+mod generated {
+    tonic::include_proto!("lockstep.v1");
+}
+
+pub use generated::*;
+
+mod convert;
+pub use convert::BadDigest;
+pub mod frame;

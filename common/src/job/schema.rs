@@ -1,0 +1,434 @@
+//! The keys of `job.toml`, their defaults and meaning. [`super::validate`] says which combinations are allowed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sampler::LastBatch;
+use crate::schedule::Schedule;
+
+/// Everything a job says. All of it is hashed into the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// What people call it.
+    pub name: String,
+    /// Root of every random number of the run.
+    #[serde(default)]
+    pub seed: u64,
+    /// Optimizer steps to train for.
+    pub steps: u64,
+    /// Logical data-parallel ranks: seeds, sampler positions and micro-batches hang on them. Fixed for the run's life.
+    #[serde(default = "one")]
+    pub ranks: u32,
+    /// How many processes may carry the ranks.
+    #[serde(default)]
+    pub world: World,
+    /// What is trained.
+    pub model: Model,
+    /// What it is trained on.
+    pub data: Data,
+    /// How samples are put together.
+    pub batch: Batch,
+    /// How gradients become updates.
+    pub optimizer: Optimizer,
+    /// How the learning rate changes.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Evaluation between steps; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Eval>,
+    /// When to checkpoint, and what to keep.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
+    /// What fixes the bits.
+    #[serde(default)]
+    pub numerics: Numerics,
+    /// What is reported beside loss, learning rate and gradient norm.
+    #[serde(default)]
+    pub report: Report,
+    /// What is asked of the code's repository.
+    #[serde(default)]
+    pub code: Code,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// How many operating-system processes carry the ranks. Never changes the result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    /// Processes to use at most; default: one for each rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
+    /// Processes that suffice to start or to go on after a failure; default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_processes: Option<u32>,
+}
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the functions'")]
+pub enum Activation {
+    #[default]
+    Relu,
+    Gelu,
+    Tanh,
+}
+
+/// The model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Model {
+    /// Linear layers with an activation between them.
+    Mlp {
+        /// Widths of the hidden layers.
+        hidden: Vec<u32>,
+        /// Classes, or regression targets.
+        outputs: u32,
+        /// Between the layers.
+        #[serde(default)]
+        activation: Activation,
+        /// Share of hidden activations set to zero in training.
+        #[serde(default)]
+        dropout: f64,
+    },
+    /// A residual convnet in the style of the CIFAR `ResNets` (He et al. 2015): three stages, batch normalisation.
+    Resnet {
+        /// Basic blocks in each of the three stages; depth = 6 × blocks + 2.
+        blocks: u32,
+        /// Channels of the first stage; the next two have twice and four times as many.
+        width: u32,
+        /// Classes.
+        outputs: u32,
+    },
+    /// A decoder-only transformer with learned positions and pre-normalisation.
+    Gpt {
+        /// Blocks.
+        layers: u32,
+        /// Attention heads; they divide `width`.
+        heads: u32,
+        /// Embedding width.
+        width: u32,
+        /// Tokens in a sample.
+        context: u32,
+        /// Distinct tokens.
+        #[serde(default = "bytes")]
+        vocabulary: u32,
+        /// Dropout after embedding, attention and MLP.
+        #[serde(default)]
+        dropout: f64,
+    },
+    /// A TorchScript file made in Python.
+    Torchscript {
+        /// The `.pt` file, relative to the job file.
+        path: String,
+        /// What `forward` returns.
+        #[serde(default)]
+        output: Output,
+    },
+}
+
+fn bytes() -> u32 {
+    256
+}
+
+/// What a TorchScript module's `forward` returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// `forward(inputs)` returns scores; the loss is `batch.loss`.
+    #[default]
+    Logits,
+    /// `forward(inputs, targets)` returns the mean loss over its micro-batch.
+    Loss,
+}
+
+/// The element type of a token file, little-endian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the types'")]
+pub enum TokenType {
+    #[default]
+    U8,
+    U16,
+}
+
+/// What a target is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// A class number, from 0.
+    #[default]
+    Classification,
+    /// A real number.
+    Regression,
+}
+
+/// The data set. Paths are relative to the job file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Data {
+    /// A flat file of tokens, cut into windows of the model's context.
+    Tokens {
+        /// The file.
+        path: String,
+        /// Its element type.
+        #[serde(default)]
+        dtype: TokenType,
+        /// Share of windows, at the end of the file, kept for evaluation.
+        #[serde(default)]
+        validation: f64,
+    },
+    /// Images and labels in IDX format (as MNIST), plain or gzipped.
+    Idx {
+        /// Training images, `u8`, N × H × W.
+        images: String,
+        /// Training labels, `u8`, N.
+        labels: String,
+        /// Validation images.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        validation_images: Option<String>,
+        /// Validation labels.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        validation_labels: Option<String>,
+    },
+    /// A table of numbers with a header row.
+    Csv {
+        /// The file.
+        path: String,
+        /// The column to predict; all others are inputs, standardised by training mean and deviation.
+        target: String,
+        /// What the target is.
+        #[serde(default)]
+        task: Task,
+        /// Share of rows kept for evaluation, chosen by the root seed.
+        #[serde(default)]
+        validation: f64,
+    },
+    /// Two npy arrays, the first axis the samples.
+    Npy {
+        /// `f4` or `u1` inputs.
+        inputs: String,
+        /// Integer classes or `f4` targets.
+        targets: String,
+        /// Share of samples kept for evaluation, chosen by the root seed.
+        #[serde(default)]
+        validation: f64,
+    },
+    /// Two tensors of a safetensors file, the first axis the samples.
+    Safetensors {
+        /// The file.
+        path: String,
+        /// Name of the input tensor.
+        inputs: String,
+        /// Name of the target tensor.
+        targets: String,
+        /// Share of samples kept for evaluation, chosen by the root seed.
+        #[serde(default)]
+        validation: f64,
+    },
+}
+
+/// A loss over logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossKind {
+    /// Softmax cross-entropy with class numbers.
+    CrossEntropy,
+    /// Mean squared error.
+    Mse,
+}
+
+/// How samples are put together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Samples in one step over all ranks; divisible by `ranks`.
+    pub size: u64,
+    /// What happens to the last partial batch of an epoch.
+    #[serde(default)]
+    pub last: LastBatch,
+    /// Whether each epoch has its own order.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// The loss over logits; default by the data: cross-entropy for classes and tokens, squared error for real targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossKind>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How gradients become updates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Learning rate, before the schedule.
+    pub lr: f64,
+    /// Weight decay; on matrices and kernels only, unless `decay_all`.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Decays biases and normalisation weights too.
+    #[serde(default)]
+    pub decay_all: bool,
+    /// SGD: momentum.
+    #[serde(default)]
+    pub momentum: f64,
+    /// SGD: Nesterov's form of momentum.
+    #[serde(default)]
+    pub nesterov: bool,
+    /// Adam and `AdamW`: decay rates of the two moments.
+    #[serde(default = "default_betas")]
+    pub betas: [f64; 2],
+    /// Adam and `AdamW`: added to the denominator.
+    #[serde(default = "default_eps")]
+    pub eps: f64,
+    /// Scales gradients down to this global norm; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+}
+
+fn default_betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+
+fn default_eps() -> f64 {
+    1e-8
+}
+
+/// The update rule, as in `torch.optim`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the rules'")]
+pub enum OptimizerKind {
+    Sgd,
+    Adam,
+    Adamw,
+}
+
+/// Evaluation on the validation samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eval {
+    /// Steps between evaluations.
+    pub every_steps: u64,
+    /// Validation samples to use at most, the first ones; default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u64>,
+}
+
+/// When to checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Steps between checkpoints; 0: only at the end. The last step always has one.
+    #[serde(default)]
+    pub every_steps: u64,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { every_steps: 0 }
+    }
+}
+
+/// A determinism level: a documented set of switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As fast as libtorch goes; nothing is promised.
+    Off,
+    /// Same machine kind, same bits.
+    #[default]
+    Exact,
+    /// Also pins the CPU code path, so that different CPU models agree. About half the speed.
+    Portable,
+}
+
+/// The order in which ranks' gradients are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// The fixed tree: the same bits for every number of processes.
+    #[default]
+    Tree,
+    /// The back end's own all-reduce: exact only at a fixed number of processes.
+    Native,
+}
+
+/// Lower precision in forward and loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Autocast {
+    /// Full precision.
+    #[default]
+    Off,
+    /// bfloat16 where libtorch's autocast says so.
+    Bf16,
+}
+
+/// What fixes the bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Numerics {
+    /// The determinism level.
+    #[serde(default)]
+    pub level: Level,
+    /// libtorch's intra-op threads of each process. Changes bits.
+    #[serde(default = "one")]
+    pub threads: u32,
+    /// The order of additions.
+    #[serde(default)]
+    pub reduction: Reduction,
+    /// Lets matrix products round their inputs to TF32 on CUDA.
+    #[serde(default)]
+    pub tf32: bool,
+    /// Lower precision in forward and loss.
+    #[serde(default)]
+    pub autocast: Autocast,
+}
+
+impl Default for Numerics {
+    fn default() -> Self {
+        Self {
+            level: Level::default(),
+            threads: one(),
+            reduction: Reduction::default(),
+            tf32: false,
+            autocast: Autocast::default(),
+        }
+    }
+}
+
+/// What is reported beside loss, learning rate and gradient norm, which are recorded at every step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Steps between reports of the gradient norm of each parameter; 0: never.
+    #[serde(default = "ten")]
+    pub layer_norms_every: u64,
+}
+
+fn ten() -> u64 {
+    10
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { layer_norms_every: ten() }
+    }
+}
+
+/// What is asked of the code's repository.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Code {
+    /// Accepts a work tree with uncommitted changes; that it was dirty is written into every checkpoint.
+    #[serde(default)]
+    pub allow_dirty: bool,
+}

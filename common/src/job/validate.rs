@@ -1,0 +1,273 @@
+//! What makes a job sound, beyond the types of its keys.
+
+use std::ops::Deref;
+
+use super::error::JobError;
+use super::schema::{Data, Job, LossKind, Model, OptimizerKind, Task};
+use crate::canonical::{self, DecodeError};
+use crate::digest::{Digest, Domain};
+use crate::schedule::Schedule;
+
+/// A job that was checked. Later code takes only this.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobSpec(Job);
+
+/// Bytes that are no sound job in canonical form.
+#[derive(Debug, thiserror::Error)]
+pub enum CanonicalError {
+    /// Not the canonical encoding of a job.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A job, but not a sound one.
+    #[error("the job is not sound")]
+    Unsound(#[source] JobError),
+}
+
+impl Deref for JobSpec {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.0
+    }
+}
+
+impl JobSpec {
+    /// Checks `job`.
+    pub fn new(job: Job) -> Result<Self, JobError> {
+        check(&job)?;
+        Ok(Self(job))
+    }
+
+    /// The bytes that are hashed and stored.
+    pub fn canonical(&self) -> Vec<u8> {
+        canonical::encode(&self.0)
+    }
+
+    /// Reads what [`JobSpec::canonical`] wrote.
+    pub fn from_canonical(bytes: &[u8]) -> Result<Self, CanonicalError> {
+        Self::new(canonical::decode("job", bytes)?).map_err(CanonicalError::Unsound)
+    }
+
+    /// The job's digest.
+    pub fn digest(&self) -> Digest {
+        Domain::Job.digest(&self.canonical())
+    }
+
+    /// Processes to use if there are devices for them.
+    pub fn processes(&self) -> u32 {
+        self.0.world.processes.unwrap_or(self.0.ranks)
+    }
+
+    /// Processes that suffice.
+    pub fn min_processes(&self) -> u32 {
+        self.0.world.min_processes.unwrap_or(1)
+    }
+
+    /// The loss over logits: as named, or as the data asks for.
+    pub fn loss(&self) -> LossKind {
+        self.0.batch.loss.unwrap_or(match &self.0.data {
+            Data::Csv { task: Task::Regression, .. } => LossKind::Mse,
+            _ => LossKind::CrossEntropy,
+        })
+    }
+
+    /// Whether a checkpoint is due when `step` steps are completed (I10: a function of the step alone).
+    pub fn checkpoint_due(&self, step: u64) -> bool {
+        let every = self.0.checkpoint.every_steps;
+        step == self.0.steps || (every > 0 && step > 0 && step.is_multiple_of(every))
+    }
+
+    /// Whether an evaluation is due when `step` steps are completed.
+    pub fn eval_due(&self, step: u64) -> bool {
+        self.0
+            .eval
+            .as_ref()
+            .is_some_and(|eval| step == self.0.steps || (step > 0 && step.is_multiple_of(eval.every_steps)))
+    }
+
+    /// Every file that the job reads, as written in it.
+    pub fn data_paths(&self) -> Vec<&str> {
+        match &self.0.data {
+            Data::Tokens { path, .. } | Data::Csv { path, .. } | Data::Safetensors { path, .. } => vec![path],
+            Data::Npy { inputs, targets, .. } => vec![inputs, targets],
+            Data::Idx { images, labels, validation_images, validation_labels } => {
+                let validation = validation_images.iter().chain(validation_labels);
+                [images, labels].into_iter().chain(validation).map(String::as_str).collect()
+            }
+        }
+    }
+}
+
+fn check(job: &Job) -> Result<(), JobError> {
+    let refuse = |key, detail: String| Err(JobError::Value { key, detail });
+    let fraction = |value: f64| (0.0..1.0).contains(&value);
+    let positive = |value: f64| value.is_finite() && value > 0.0;
+    let not_negative = |value: f64| value.is_finite() && value >= 0.0;
+
+    if job.name.is_empty() || job.name.len() > 100 || job.name.chars().any(char::is_control) {
+        return refuse("name", "expected 1 to 100 printable characters".into());
+    }
+    if job.seed > i64::MAX as u64 {
+        return refuse("seed", "expected at most 2^63 - 1".into());
+    }
+    if !(1..=1_000_000_000_000).contains(&job.steps) {
+        return refuse("steps", format!("{} is not from 1 to 10^12", job.steps));
+    }
+    if !(1..=65_536).contains(&job.ranks) {
+        return refuse("ranks", format!("{} is not from 1 to 65536", job.ranks));
+    }
+    if job.batch.size == 0 || !job.batch.size.is_multiple_of(u64::from(job.ranks)) {
+        return refuse("batch.size", format!("{} is not divisible by `ranks` = {}", job.batch.size, job.ranks));
+    }
+    let processes = job.world.processes.unwrap_or(job.ranks);
+    if !(1..=job.ranks).contains(&processes) {
+        return refuse("world.processes", format!("{processes} is not from 1 to `ranks` = {}", job.ranks));
+    }
+    if let Some(min) = job.world.min_processes.filter(|min| !(1..=processes).contains(min)) {
+        return refuse("world.min_processes", format!("{min} is not from 1 to `world.processes` = {processes}"));
+    }
+    if job.eval.as_ref().is_some_and(|eval| eval.every_steps == 0) {
+        return refuse("eval.every_steps", "0 is not at least 1".into());
+    }
+    if job.numerics.threads == 0 {
+        return refuse("numerics.threads", "0 is not at least 1".into());
+    }
+
+    let optimizer = &job.optimizer;
+    if !positive(optimizer.lr) {
+        return refuse("optimizer.lr", format!("{} is not above 0", optimizer.lr));
+    }
+    if !not_negative(optimizer.weight_decay) {
+        return refuse("optimizer.weight_decay", format!("{} is not 0 or above", optimizer.weight_decay));
+    }
+    if !fraction(optimizer.momentum) || !optimizer.betas.iter().all(|&beta| fraction(beta)) {
+        return refuse("optimizer", "`momentum` and `betas` must be from 0 to below 1".into());
+    }
+    if optimizer.kind != OptimizerKind::Sgd && (optimizer.momentum != 0.0 || optimizer.nesterov) {
+        return refuse("optimizer.momentum", "only `sgd` has momentum; `adam` and `adamw` have `betas`".into());
+    }
+    if optimizer.nesterov && optimizer.momentum == 0.0 {
+        return refuse("optimizer.nesterov", "needs `momentum` above 0".into());
+    }
+    if !positive(optimizer.eps) {
+        return refuse("optimizer.eps", format!("{} is not above 0", optimizer.eps));
+    }
+    if let Some(norm) = optimizer.clip_norm.filter(|norm| !positive(*norm)) {
+        return refuse("optimizer.clip_norm", format!("{norm} is not above 0"));
+    }
+    match job.schedule {
+        Schedule::Linear { end_factor, .. } | Schedule::Cosine { end_factor, .. } if !not_negative(end_factor) => {
+            return refuse("schedule.end_factor", format!("{end_factor} is not 0 or above"));
+        }
+        Schedule::Step { every_steps: 0, .. } => return refuse("schedule.every_steps", "0 is not at least 1".into()),
+        Schedule::Step { factor, .. } if !positive(factor) => {
+            return refuse("schedule.factor", format!("{factor} is not above 0"));
+        }
+        _ => {}
+    }
+    check_model(job)?;
+    let validation = match job.data {
+        Data::Tokens { validation, .. }
+        | Data::Csv { validation, .. }
+        | Data::Npy { validation, .. }
+        | Data::Safetensors { validation, .. } => validation,
+        Data::Idx { ref validation_images, ref validation_labels, .. } => {
+            if validation_images.is_some() != validation_labels.is_some() {
+                return refuse("data.validation_labels", "validation images and labels come together".into());
+            }
+            if validation_images.is_some() { 0.5 } else { 0.0 }
+        }
+    };
+    if !fraction(validation) {
+        return refuse("data.validation", format!("{validation} is not from 0 to below 1"));
+    }
+    if job.eval.is_some() && validation == 0.0 {
+        return refuse("eval", "there is no validation data: set `data.validation`".into());
+    }
+    Ok(())
+}
+
+fn check_model(job: &Job) -> Result<(), JobError> {
+    let refuse = |key, detail: String| Err(JobError::Value { key, detail });
+    let tokens = matches!(job.data, Data::Tokens { .. });
+    match job.model {
+        Model::Mlp { ref hidden, outputs, dropout, .. } => {
+            if hidden.contains(&0) || outputs == 0 {
+                return refuse("model.hidden", "every layer needs at least one unit".into());
+            }
+            if !(0.0..1.0).contains(&dropout) {
+                return refuse("model.dropout", format!("{dropout} is not from 0 to below 1"));
+            }
+        }
+        Model::Resnet { blocks, width, outputs } => {
+            if blocks == 0 || width == 0 || outputs == 0 {
+                return refuse("model.blocks", "`blocks`, `width` and `outputs` must be at least 1".into());
+            }
+            if !matches!(job.data, Data::Idx { .. } | Data::Npy { .. } | Data::Safetensors { .. }) {
+                return refuse(
+                    "model.kind",
+                    "`resnet` needs images: data of kind `idx`, `npy` or `safetensors`".into(),
+                );
+            }
+        }
+        Model::Gpt { layers, heads, width, context, vocabulary, dropout } => {
+            if layers == 0 || context == 0 || vocabulary == 0 {
+                return refuse("model.layers", "`layers`, `context` and `vocabulary` must be at least 1".into());
+            }
+            if heads == 0 || !width.is_multiple_of(heads) || width == 0 {
+                return refuse("model.heads", format!("{heads} does not divide `model.width` = {width}"));
+            }
+            if !(0.0..1.0).contains(&dropout) {
+                return refuse("model.dropout", format!("{dropout} is not from 0 to below 1"));
+            }
+            if !tokens {
+                return refuse("model.kind", "`gpt` needs data of kind `tokens`".into());
+            }
+        }
+        Model::Torchscript { .. } => {}
+    }
+    if tokens && !matches!(job.model, Model::Gpt { .. }) {
+        return refuse("data.kind", "`tokens` needs a model of kind `gpt`".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse_toml;
+
+    const JOB: &str = r#"
+        name = "t"
+        steps = 10
+        ranks = 4
+        batch = { size = 8 }
+        model = { kind = "mlp", hidden = [8], outputs = 2 }
+        data = { kind = "csv", path = "x.csv", target = "y" }
+        optimizer = { kind = "sgd", lr = 0.1 }
+    "#;
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_with_the_key() {
+        for (set, key) in [
+            ("batch.size=9", "batch.size"),
+            ("ranks=0", "ranks"),
+            ("steps=0", "steps"),
+            ("world.processes=5", "world.processes"),
+            ("world.min_processes=5", "world.min_processes"),
+            ("optimizer.lr=-1.0", "optimizer.lr"),
+            ("optimizer.lr=nan", "optimizer.lr"),
+            ("optimizer.betas=[0.9, 1.0]", "optimizer"),
+            ("optimizer.nesterov=true", "optimizer.nesterov"),
+            ("optimizer.clip_norm=0.0", "optimizer.clip_norm"),
+            ("model.dropout=1.0", "model.dropout"),
+            ("data.validation=1.0", "data.validation"),
+            ("eval.every_steps=5", "eval"),
+            ("schedule={kind=\"step\", every_steps=0, factor=0.5}", "schedule.every_steps"),
+            ("model={kind=\"gpt\", layers=1, heads=3, width=8, context=4}", "model.heads"),
+            ("model={kind=\"resnet\", blocks=1, width=8, outputs=4}", "model.kind"),
+        ] {
+            let error = parse_toml(JOB, &[set.to_owned()]).expect_err(set).to_string();
+            assert!(error.starts_with(&format!("key `{key}`: ")), "{set}: {error}");
+        }
+    }
+}

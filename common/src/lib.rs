@@ -1,0 +1,19 @@
+//! The pure parts of Lockstep, shared by coordinator and worker.
+//!
+//! **Architecture invariant (I1):** nothing in here does I/O, reads a clock or draws randomness. Everything is a
+//! function of its arguments, and what is written to disk or hashed is frozen by the golden files under `golden/`.
+
+pub mod canonical;
+pub mod digest;
+pub mod id;
+pub mod job;
+pub mod manifest;
+pub mod permutation;
+pub mod reduction;
+pub mod sampler;
+pub mod schedule;
+pub mod seed;
+pub mod world;
+
+pub use digest::{Digest, Domain};
+pub use id::{NodeId, RequestId, RunId};

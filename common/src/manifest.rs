@@ -1,0 +1,205 @@
+//! The checkpoint manifest: names everything a checkpoint is made of. Its digest is the checkpoint's id.
+//!
+//! Canonical JSON ([`crate::canonical`]). Tensors and generator states are blobs named by digest; the manifest holds no
+//! bulk. Golden file: `golden/manifest.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::{self, DecodeError};
+use crate::digest::{Digest, Domain};
+use crate::id::RunId;
+
+/// The version of the format that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// Where the code that trained came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeVersion {
+    /// Git commit of the work tree that holds the job file.
+    pub commit: String,
+    /// Branch, if any was checked out.
+    pub branch: Option<String>,
+    /// URL of the remote `origin`, if any, without credentials.
+    pub remote: Option<String>,
+    /// Whether the work tree had uncommitted changes.
+    pub dirty: bool,
+}
+
+/// One file of the data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// As written in the job.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// blake3 of the contents.
+    pub digest: Digest,
+}
+
+/// A part of a tensor's bytes: one blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Which blob.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// One tensor: parameter, buffer or optimizer state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorEntry {
+    /// `model/<name>`, `buffer/<name>` or `optimizer/<state>/<name>`.
+    pub name: String,
+    /// libtorch's name of the element type in lower case, as `float`, `bfloat16`, `int64`.
+    pub dtype: String,
+    /// Sizes.
+    pub shape: Vec<i64>,
+    /// Contents: little-endian elements in row-major order, cut in pieces.
+    pub pieces: Vec<Piece>,
+}
+
+/// What one rank carries. A resume derives all of it anew and refuses if anything differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankState {
+    /// The rank.
+    pub rank: u32,
+    /// Seeds by stream name, as of the next step.
+    pub seeds: BTreeMap<String, u64>,
+    /// Epoch of the next step.
+    pub epoch: u64,
+    /// Samples consumed by this rank in completed steps.
+    pub consumed: u64,
+    /// The first sample position that the next step reads.
+    pub next_position: u64,
+    /// Raw states of torch's generators as the next step begins, by device (`cpu`, `cuda:0`): blobs.
+    pub generators: BTreeMap<String, Piece>,
+}
+
+/// The run's record up to the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordPosition {
+    /// Steps recorded.
+    pub steps: u64,
+    /// Chained digest of all of them ([`chain`]).
+    pub digest: Digest,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The run that made it.
+    pub run: RunId,
+    /// Optimizer steps completed.
+    pub step: u64,
+    /// Epoch of the next step.
+    pub epoch: u64,
+    /// The checkpoint that the run was resumed from.
+    pub parent: Option<Digest>,
+    /// Digest of `job_text`.
+    pub job: Digest,
+    /// The job in canonical form.
+    pub job_text: String,
+    /// Where relative paths of the job begin.
+    pub base_dir: String,
+    /// The code.
+    pub code: Option<CodeVersion>,
+    /// The data.
+    pub data: Vec<DataFile>,
+    /// What the processes ran on, as measured by process 0.
+    pub environment: BTreeMap<String, String>,
+    /// What is known to change bits; equal in all processes.
+    pub numerics: BTreeMap<String, String>,
+    /// Digest of all tensors' names, types, shapes and contents: equal states have equal digests.
+    pub state: Digest,
+    /// All tensors, by name.
+    pub tensors: Vec<TensorEntry>,
+    /// All ranks, in order.
+    pub ranks: Vec<RankState>,
+    /// The record so far.
+    pub record: RecordPosition,
+}
+
+/// A manifest that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not a manifest in canonical form.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Made by another version.
+    #[error("checkpoint format {found} is not supported: this program reads format {FORMAT}")]
+    Format {
+        /// The manifest's format.
+        found: u32,
+    },
+    /// Its parts contradict each other.
+    #[error("the manifest contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+impl Manifest {
+    /// The bytes whose digest names the checkpoint.
+    pub fn encode(&self) -> Vec<u8> {
+        canonical::encode(self)
+    }
+
+    /// Reads and checks what [`Manifest::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = canonical::decode("checkpoint manifest", bytes)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The checkpoint's id.
+    pub fn id(bytes: &[u8]) -> Digest {
+        Domain::Manifest.digest(bytes)
+    }
+
+    /// Whether the parts agree with each other.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        let inconsistent = |what: &str| Err(ManifestError::Inconsistent(what.to_owned()));
+        if self.format != FORMAT {
+            return Err(ManifestError::Format { found: self.format });
+        }
+        if Domain::Job.digest(self.job_text.as_bytes()) != self.job {
+            return inconsistent("`job` is not the digest of `job_text`");
+        }
+        if state_digest(&self.tensors) != self.state {
+            return inconsistent("`state` is not the digest of `tensors`");
+        }
+        if !self.tensors.is_sorted_by(|a, b| a.name < b.name) {
+            return inconsistent("`tensors` are not sorted, or one stands twice");
+        }
+        if !self.ranks.iter().map(|state| state.rank).eq(0..self.ranks.len() as u32) || self.ranks.is_empty() {
+            return inconsistent("`ranks` are not complete and in order");
+        }
+        Ok(())
+    }
+}
+
+/// The digest of a state: names, types, shapes and contents of `tensors`, which are sorted by name.
+pub fn state_digest(tensors: &[TensorEntry]) -> Digest {
+    let mut hasher = Domain::State.hasher();
+    hasher.update(&canonical::encode(&tensors));
+    Digest::of(&hasher)
+}
+
+/// The record's digest after one more step: chained, so that two records with the same digest are equal throughout.
+///
+/// `loss`, `grad_norm` and `lr` are bits of `f64`.
+pub fn chain(before: &Digest, step: u64, loss: u64, grad_norm: u64, lr: u64) -> Digest {
+    let mut hasher = Domain::Record.hasher();
+    hasher.update(before.as_bytes());
+    for word in [step, loss, grad_norm, lr] {
+        hasher.update(&word.to_le_bytes());
+    }
+    Digest::of(&hasher)
+}
+
+/// The record's digest before the first step.
+pub fn chain_start() -> Digest {
+    Domain::Record.digest(b"")
+}

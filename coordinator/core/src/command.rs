@@ -1,0 +1,249 @@
+//! Commands: what goes into the replicated log, and what comes back after it was applied.
+//!
+//! Time, randomness and identity enter as fields that the leader or the client filled in (I2).
+
+use std::collections::BTreeMap;
+
+use lockstep_common::manifest::{CodeVersion, DataFile, RankState, RecordPosition, TensorEntry};
+use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use serde::{Deserialize, Serialize};
+
+/// A change of the cluster's state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// A client submits a job.
+    Submit {
+        /// At most once (I4).
+        request: RequestId,
+        /// Milliseconds since the epoch, by the leader's clock.
+        at_ms: u64,
+        /// The job in canonical form; checked before it is proposed, and again when applied.
+        job: String,
+        /// Where the job's relative paths begin.
+        base_dir: String,
+        /// The code.
+        code: Option<CodeVersion>,
+        /// The data.
+        data: Vec<DataFile>,
+        /// 32 random bytes from the leader; the generations' secrets are derived from them.
+        secret: [u8; 32],
+    },
+    /// A client starts a new run from a checkpoint.
+    Resume {
+        /// At most once.
+        request: RequestId,
+        /// Leader's clock.
+        at_ms: u64,
+        /// The checkpoint.
+        checkpoint: Digest,
+        /// As in `Submit`.
+        secret: [u8; 32],
+    },
+    /// A client ends a run.
+    Cancel {
+        /// At most once.
+        request: RequestId,
+        /// Leader's clock.
+        at_ms: u64,
+        /// The run.
+        run: RunId,
+    },
+    /// An agent opened its stream.
+    NodeJoined {
+        /// Leader's clock.
+        at_ms: u64,
+        /// The node's name.
+        node: NodeId,
+        /// Drawn at the agent's start. Another one than before: its processes are gone.
+        incarnation: String,
+        /// Host name, for people.
+        host: String,
+        /// One process fits on each.
+        devices: Vec<Device>,
+    },
+    /// A node was silent for longer than its lease.
+    NodeLost {
+        /// Leader's clock.
+        at_ms: u64,
+        /// The node.
+        node: NodeId,
+        /// The incarnation that was silent; another one is not affected.
+        incarnation: String,
+    },
+    /// A process said something, through its agent.
+    Report {
+        /// Leader's clock.
+        at_ms: u64,
+        /// Of which run.
+        run: RunId,
+        /// Of which generation; older ones are acknowledged and change nothing (fencing).
+        generation: u64,
+        /// Which process.
+        process: u32,
+        /// From 1 without gaps; one seen before is acknowledged and changes nothing, one from the future is refused.
+        sequence: u64,
+        /// What it said.
+        body: Said,
+    },
+}
+
+/// A device of a node: room for one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// `cpu` (as often as the agent offers slots) or `cuda:N`.
+    pub name: String,
+    /// What it is, for people.
+    pub model: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+}
+
+/// What a process said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Said {
+    /// Model and data are in memory; the exchange listens.
+    Ready {
+        /// Where.
+        address: String,
+        /// What is known to change bits; must be equal in all processes of the generation, and on a resume to the
+        /// manifest's (key by key: a difference fails the run, naming the key and both values).
+        numerics: BTreeMap<String, String>,
+        /// What it runs on.
+        environment: BTreeMap<String, String>,
+    },
+    /// A block of reports: opaque here, stored beside the state.
+    Block {
+        /// Progress at its end, if it holds steps (only from process 0).
+        progress: Option<Progress>,
+        /// The encoded `ReportBlock`.
+        bytes: Vec<u8>,
+    },
+    /// A share of a checkpoint is written. The last one commits the checkpoint.
+    Share(Share),
+    /// A share could not be written: that checkpoint will not be, the run goes on.
+    ShareFailed {
+        /// Of the checkpoint at this step.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The process made its last step.
+    Finished {
+        /// Steps completed.
+        step: u64,
+        /// Digest of the final state; equal in all processes, else the run fails as corrupt.
+        state: Digest,
+    },
+    /// The process gave up for a reason that would come again: the run fails.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// The process ended (its agent says so). Without `Finished` before: a new generation.
+    Exited {
+        /// Exit code, or 128 + signal.
+        code: i32,
+        /// Its last output.
+        output: String,
+    },
+}
+
+/// Where training stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps completed.
+    pub step: u64,
+    /// Bits of the last loss (f64).
+    pub loss: u64,
+    /// Bits of the last gradient norm (f64).
+    pub grad_norm: u64,
+    /// Samples a second over the block.
+    pub samples_per_second: f64,
+}
+
+/// What one process wrote of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Steps completed.
+    pub step: u64,
+    /// Epoch of the next step.
+    pub epoch: u64,
+    /// The tensors of its share.
+    pub tensors: Vec<TensorEntry>,
+    /// The ranks that it hosts.
+    pub ranks: Vec<RankState>,
+    /// From process 0.
+    pub record: Option<RecordPosition>,
+}
+
+/// What applying a command answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// A run was created, or the request that created it was repeated.
+    Run(RunId),
+    /// Applied.
+    Done,
+    /// Refused; nothing changed.
+    Refused(Refusal),
+}
+
+/// Why a command was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The job is not sound.
+    #[error("the job was refused: {0}")]
+    Job(String),
+    /// No such run.
+    #[error("there is no run `{0}`")]
+    NoRun(String),
+    /// No such checkpoint.
+    #[error("there is no checkpoint `{0}`")]
+    NoCheckpoint(String),
+    /// The run has ended already.
+    #[error("run `{run}` has already ended: {status}")]
+    Ended {
+        /// The run.
+        run: RunId,
+        /// How.
+        status: String,
+    },
+    /// A report came before the one that precedes it.
+    #[error("report {got} of process {process} came before report {expected}")]
+    OutOfOrder {
+        /// The process.
+        process: u32,
+        /// Next expected sequence number.
+        expected: u64,
+        /// The one that came.
+        got: u64,
+    },
+    /// The resume step is at or past the end of the job.
+    #[error("checkpoint `{checkpoint}` is at step {step}, the job's last: nothing is left to train")]
+    NothingLeft {
+        /// The checkpoint.
+        checkpoint: String,
+        /// Its step.
+        step: u64,
+    },
+}
+
+/// What must be done beside the state, as part of the same durable write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Store a report block under (run, log index).
+    AppendBlock {
+        /// The run.
+        run: RunId,
+        /// The process that said it.
+        process: u32,
+        /// The encoded `ReportBlock`.
+        bytes: Vec<u8>,
+    },
+    /// The run was rolled back: of all blocks before this log index, steps after `step` are void.
+    Rewind {
+        /// The run.
+        run: RunId,
+        /// Steps that remain.
+        step: u64,
+    },
+}

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Installs what a build needs and a machine lacks: a C++ compiler and Python from the system's packages, libtorch from
+# PyPI into the cache, and with `--test` cargo-nextest. Where everything is there it only looks, and downloads nothing.
+#
+# It never asks for a password: where root is needed and missing, it prints the command to run and stops.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/env.sh
+
+readonly REQUIREMENTS=scripts/requirements.txt
+readonly STAMP="$LOCKSTEP_TORCH/.lockstep-complete"
+readonly NEXTEST_VERSION=0.9.143
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$@"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The stamp is a copy of the requirements, written last: it is there only if this very set was installed in full.
+torch_is_stamped() { [ -x "$LOCKSTEP_TORCH/bin/python3" ] && cmp -s "$REQUIREMENTS" "$STAMP"; }
+
+missing_packages() {
+    have c++ || echo g++
+    have make || echo make
+    have git || echo git
+    if ! torch_is_stamped; then
+        have python3 || echo python3
+        python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
+    fi
+}
+
+install_packages() {
+    local packages
+    packages=$(missing_packages | tr '\n' ' ')
+    [ -n "$packages" ] || return 0
+    packages=${packages% }
+    have apt-get || die "please install these by your system's own means, then run this again: $packages"
+    if [ "$(id -u)" -ne 0 ]; then
+        say "these system packages are missing: $packages"
+        say "root is needed to install them; please run"
+        printf '\n    sudo apt-get update && sudo apt-get install --yes %s\n\n' "$packages" >&2
+        die "and then the same command again"
+    fi
+    say "installing $packages"
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends -qq $packages >&2
+}
+
+check_rust() {
+    local needed found
+    needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    if have cargo; then
+        found=$(cargo --version | cut -d' ' -f2)
+        [ "$(printf '%s\n' "$needed" "${found%%-*}" | sort -V | head -n 1)" = "$needed" ] && return 0
+        say "Rust $needed or newer is needed, this is $found; please run"
+    else
+        say "Rust $needed or newer is needed, and there is no cargo; please run"
+    fi
+    if have rustup; then
+        printf '\n    rustup update stable && rustup default stable\n\n' >&2
+    else
+        have curl || printf '\n    sudo apt-get install --yes curl ca-certificates' >&2
+        printf "\n    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y\n    . \"\$HOME/.cargo/env\"\n\n" >&2
+    fi
+    die "and then the same command again"
+}
+
+# Whether the environment holds exactly the pinned versions and libtorch loads; for one without a stamp.
+torch_is_whole() {
+    [ -x "$LOCKSTEP_TORCH/bin/python3" ] && "$LOCKSTEP_TORCH/bin/python3" - "$REQUIREMENTS" <<'PY' 2>/dev/null
+import importlib.metadata, pathlib, sys
+from pip._vendor.packaging.requirements import Requirement
+
+for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
+    if line and not line.startswith("#"):
+        wanted = Requirement(line)
+        if wanted.marker is None or wanted.marker.evaluate():
+            assert wanted.specifier.contains(importlib.metadata.version(wanted.name)), wanted
+            for file in importlib.metadata.files(wanted.name):
+                assert file.locate().exists(), file
+import numpy, torch
+PY
+}
+
+install_torch() {
+    torch_is_stamped && return 0
+    mkdir -p "$LOCKSTEP_CACHE"
+    exec 9>"$LOCKSTEP_CACHE/.setup.lock"
+    flock 9
+    torch_is_stamped && return 0 # another set-up finished it while this one waited
+    if torch_is_whole; then
+        cp "$REQUIREMENTS" "$STAMP"
+        return 0
+    fi
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        die "PyTorch 2.13 needs Python 3.10 or newer; this is $(python3 --version)"
+    say "installing PyTorch 2.13.0, of which only libtorch is used, into $LOCKSTEP_TORCH (one to three minutes, 4.7 GB)"
+    rm -rf "$LOCKSTEP_TORCH"
+    hash -r
+    python3 -m venv "$LOCKSTEP_TORCH"
+    # The wheels are bigger than a /tmp in memory may be.
+    mkdir "$LOCKSTEP_TORCH/tmp"
+    TMPDIR="$LOCKSTEP_TORCH/tmp" "$LOCKSTEP_TORCH/bin/python3" -m pip install --quiet --no-cache-dir \
+        --disable-pip-version-check --requirement "$REQUIREMENTS" >&2 ||
+        die "pip could not install it (5 GB of free space on that disk?); run this again to start afresh"
+    rm -rf "$LOCKSTEP_TORCH/tmp"
+    torch_is_whole || die "what pip installed is not whole: see \`$LOCKSTEP_TORCH/bin/python3 -c 'import torch, numpy'\`"
+    cp "$REQUIREMENTS" "$STAMP"
+}
+
+install_nextest() {
+    cargo nextest --version >/dev/null 2>&1 && return 0
+    say "building cargo-nextest $NEXTEST_VERSION, the test runner (some minutes, once)"
+    cargo install --quiet --locked cargo-nextest --version "$NEXTEST_VERSION"
+}
+
+case "${1:-}" in
+    "" | --test) ;;
+    *) die "usage: scripts/setup.sh [--test]" ;;
+esac
+install_packages
+check_rust
+install_torch
+if [ "${1:-}" = --test ]; then install_nextest; fi

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Every test, after set-up. The unit, simulation, process and oracle tests come last, so that the runner's own closing
+# line is the last thing on the screen; before it stands how long each part took.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+took=""
+part() {
+    local name=$1 start=$SECONDS
+    shift
+    "$@"
+    took+=$(printf '%s %ds, ' "$name" $((SECONDS - start)))" "
+}
+
+part "set-up" scripts/setup.sh --test
+. scripts/env.sh
+part "data" python3 scripts/fetch_data.py
+part "build" cargo build --release --locked --workspace --bins
+part "test build" cargo nextest run --release --locked --workspace --no-run
+part "doc tests" cargo test --doc --quiet --release --locked --workspace
+printf 'test: %s\n' "${took%, *}" >&2
+exec cargo nextest run --release --locked --workspace

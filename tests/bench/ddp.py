@@ -1,0 +1,214 @@
+"""The PyTorch side of `make bench`: DistributedDataParallel over gloo, under torchrun.
+
+    torchrun --standalone --nproc-per-node 2 tests/bench/ddp.py --model small --steps 2000
+
+The models, batches, optimizer and thread count are those of the jobs in `tests/bench/jobs`; batches are real samples,
+indexed in memory, with no loader process in the way. `--no-comm` trains the same model in each process alone: the rate
+that the cost of communication is measured against. Process 0 prints one line of JSON; rates are optimizer steps per
+second of wall time after the warm-up, until the slowest process is done.
+
+Shapes: B samples of one process, C channels, H and W of an image, T tokens, D embedding, V vocabulary.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import time
+import typing
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+DATA = pathlib.Path(__file__).resolve().parents[2] / "target" / "data"
+CONTEXT = 128
+
+
+def mlp(width):
+    """Five square linear layers with ReLU between them."""
+    layers = [nn.Linear(width, width)]
+    for _ in range(4):
+        layers += [nn.ReLU(), nn.Linear(width, width)]
+    return nn.Sequential(*layers)
+
+
+class Residual(nn.Module):
+    """A basic block: two 3 × 3 convolutions, with a projection where the shape changes."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x_BCHW):
+        inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x_BCHW)))))
+        return F.relu(inner + self.shortcut(x_BCHW))
+
+
+def resnet(width=16, classes=10):
+    """Three stages of one block each: depth 8."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        Residual(width, width, 1),
+        Residual(width, 2 * width, 2),
+        Residual(2 * width, 4 * width, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, classes),
+    )
+
+
+class Block(nn.Module):
+    """A pre-normalised transformer block."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x_BTD):
+        b, t, d = x_BTD.shape
+        qkv = self.qkv(self.norm1(x_BTD)).view(b, t, 3, self.heads, d // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x_BTD = x_BTD + self.out(attended.transpose(1, 2).reshape(b, t, d))
+        return x_BTD + self.down(F.gelu(self.up(self.norm2(x_BTD))))
+
+
+class Gpt(nn.Module):
+    """A byte-level decoder with learned positions."""
+
+    def __init__(self, layers=4, width=128, heads=4, vocabulary=256):
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(CONTEXT, width)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, tokens_BT):
+        x_BTD = self.tokens(tokens_BT) + self.positions(torch.arange(tokens_BT.shape[1]))
+        return self.head(self.norm(self.blocks(x_BTD)))
+
+
+def digits():
+    """64 pixels and a class, of 1,797 digits."""
+    table = np.loadtxt(DATA / "digits.csv", delimiter=",", skiprows=1, dtype=np.float32)
+    return torch.from_numpy(table[:, :64]), torch.from_numpy(table[:, 64]).long()
+
+
+def fashion():
+    """60,000 images of 1 × 28 × 28, and their classes."""
+    images = np.fromfile(DATA / "fashion-mnist/train-images-idx3-ubyte", dtype=np.uint8, offset=16)
+    labels = np.fromfile(DATA / "fashion-mnist/train-labels-idx1-ubyte", dtype=np.uint8, offset=8)
+    scaled = torch.from_numpy(images.reshape(-1, 1, 28, 28)).float().div_(255)
+    return scaled, torch.from_numpy(labels).long()
+
+
+def fashion_512():
+    """The 512 pixels in the middle of each image, as `tests/bench/run.py` cuts them for the job."""
+    images, labels = fashion()
+    return images.flatten(1)[:, 136:648].contiguous(), labels
+
+
+def text():
+    """Windows of the King James Bible, and the bytes that follow each of theirs."""
+    tokens = torch.from_numpy(np.fromfile(DATA / "kjv.bin", dtype=np.uint8)).long()
+    windows = (len(tokens) - 1) // CONTEXT
+    cut = lambda start: tokens[start : start + windows * CONTEXT].view(windows, CONTEXT)
+    return cut(0), cut(1)
+
+
+@dataclasses.dataclass
+class Case:
+    """One row of the benchmark: model, data, samples of each process in a step."""
+
+    model: typing.Callable[[], nn.Module]
+    data: typing.Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    batch: int
+    lr: float
+
+
+CASES = {
+    "small": Case(lambda: mlp(64), digits, 32, 0.01),
+    "medium": Case(lambda: mlp(512), fashion_512, 32, 0.01),
+    "resnet": Case(resnet, fashion, 32, 0.01),
+    "gpt": Case(Gpt, text, 8, 0.01),
+}
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--model", choices=CASES, required=True)
+    arguments.add_argument("--steps", type=int, default=500, help="steps to time")
+    arguments.add_argument("--warmup", type=int, default=50, help="steps before them")
+    arguments.add_argument("--no-comm", action="store_true", help="each process alone")
+    arguments = arguments.parse_args()
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    case = CASES[arguments.model]
+    inputs, targets = case.data()
+    model = case.model()
+    trained = model if arguments.no_comm else DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=case.lr, momentum=0.9, fused=True)
+
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(1))
+    per_epoch = len(order) // (case.batch * world)
+
+    def step(index):
+        start = (index % per_epoch * world + rank) * case.batch
+        positions = order[start : start + case.batch]
+        optimizer.zero_grad(set_to_none=False)
+        logits = trained(inputs[positions])
+        loss = F.cross_entropy(logits.flatten(0, -2), targets[positions].flatten())
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    loss = step(0)
+    first_step_at = time.time()
+    for index in range(1, arguments.warmup):
+        loss = step(index)
+    dist.barrier()
+    begin = time.perf_counter()
+    for index in range(arguments.steps):
+        loss = step(arguments.warmup + index)
+    seconds = torch.tensor([time.perf_counter() - begin, first_step_at], dtype=torch.float64)
+    dist.all_reduce(seconds, dist.ReduceOp.MAX)
+    if rank == 0:
+        line = {
+            "side": "pytorch",
+            "model": arguments.model,
+            "communication": not arguments.no_comm,
+            "processes": world,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "steps": arguments.steps,
+            "steps_per_second": arguments.steps / seconds[0].item() if arguments.steps else None,
+            "first_step_at": seconds[1].item(),
+            "loss": loss.item(),
+        }
+        print(json.dumps(line), flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

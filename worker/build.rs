@@ -1,0 +1,10 @@
+//! Gives the `worker` binary and the tests the rpath by which they find libtorch.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=DEP_LOCKSTEP_TCH_EXT_LIB");
+    // Set by `lockstep-tch-ext`, which names itself in `links`.
+    if let Some(lib) = std::env::var_os("DEP_LOCKSTEP_TCH_EXT_LIB") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", std::path::Path::new(&lib).display());
+    }
+}

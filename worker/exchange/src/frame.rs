@@ -1,0 +1,70 @@
+//! The 16 bytes in front of every payload.
+//!
+//! ```text
+//!   0       4          8              16
+//!   | magic | sequence | length       |  payload ...      (integers little-endian)
+//! ```
+//!
+//! A *farewell* has its own magic and no payload; its sequence is the process at fault, its length the milliseconds of
+//! silence (0: its connection broke). A process that gives up tells its neighbours in this way whom to blame.
+
+use std::time::Duration;
+
+/// Bytes of a header.
+pub(crate) const HEADER_BYTES: usize = 16;
+
+const ROUND_MAGIC: [u8; 4] = *b"LSXR";
+const FAREWELL_MAGIC: [u8; 4] = *b"LSXF";
+
+/// What a header announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// One process's half of a round.
+    Round { sequence: u32, length: u64 },
+    /// The sender leaves because of `process`, which was silent for `silence` or broke its connection (zero).
+    Farewell { process: u32, silence: Duration },
+}
+
+impl Header {
+    pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
+        let (magic, sequence, length) = match self {
+            Self::Round { sequence, length } => (ROUND_MAGIC, sequence, length),
+            Self::Farewell { process, silence } => {
+                (FAREWELL_MAGIC, process, u64::try_from(silence.as_millis()).unwrap_or(u64::MAX))
+            }
+        };
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..4].copy_from_slice(&magic);
+        bytes[4..8].copy_from_slice(&sequence.to_le_bytes());
+        bytes[8..].copy_from_slice(&length.to_le_bytes());
+        bytes
+    }
+
+    /// `None` if the bytes are no header.
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let [m0, m1, m2, m3, s0, s1, s2, s3, length @ ..] = *bytes;
+        let sequence = u32::from_le_bytes([s0, s1, s2, s3]);
+        let length = u64::from_le_bytes(length);
+        match [m0, m1, m2, m3] {
+            ROUND_MAGIC => Some(Self::Round { sequence, length }),
+            FAREWELL_MAGIC => Some(Self::Farewell { process: sequence, silence: Duration::from_millis(length) }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_come_back_as_they_were_and_nothing_else_is_one() {
+        let round = Header::Round { sequence: 0x0102_0304, length: 0x0506_0708_090a_0b0c };
+        let farewell = Header::Farewell { process: 3, silence: Duration::from_millis(1500) };
+        assert_eq!(round.encode(), *b"LSXR\x04\x03\x02\x01\x0c\x0b\x0a\x09\x08\x07\x06\x05");
+        for header in [round, farewell] {
+            assert_eq!(Header::decode(&header.encode()), Some(header));
+        }
+        assert_eq!(Header::decode(b"GET / HTTP/1.1\r\n"), None);
+    }
+}

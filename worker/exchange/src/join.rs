@@ -1,0 +1,301 @@
+//! Setting the mesh up: dial everybody with a lower number, accept everybody with a higher one, all at once.
+//!
+//! A stranger at the listener costs nobody anything: it is refused, or stays silent and is dropped when the set-up ends
+//! or when too many of its kind wait. A peer at a known address that fails, or a peer that had joined and leaves again,
+//! ends the set-up at once: a mesh with a hole is of no use, and the others learn of it from the broken connections.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::Arc,
+    time::Instant,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags},
+    rand::{GetRandomFlags, getrandom},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    Listener, MeshConfig, MeshError,
+    handshake::{Handshake, Identity, LONGEST_MESSAGE, Nonce, Outcome},
+    mesh::poll_until,
+};
+
+/// Connections at the listener that have not proved themselves: room for every peer, and this many strangers. Beyond
+/// it the one that has waited longest is dropped.
+const MAX_STRANGERS: usize = 64;
+
+/// Connects to every other process: one proved connection each, `None` at this process's own place.
+pub(crate) fn connect_all(listener: &Listener, config: &MeshConfig) -> Result<Vec<Option<Arc<Socket>>>, MeshError> {
+    let mut setup = Setup::start(listener, config)?;
+    let deadline = Instant::now() + config.connect_deadline;
+    loop {
+        if listener.lifeline().is_cut() {
+            return Err(MeshError::Cut);
+        }
+        let missing = setup.missing();
+        if missing.is_empty() {
+            return Ok(setup.links);
+        }
+        if Instant::now() >= deadline {
+            let refused = setup.last_refusal.map(Box::new);
+            return Err(MeshError::Absent { processes: missing, after: config.connect_deadline, refused });
+        }
+        setup.wait(deadline)?;
+        setup.accept()?;
+        setup.advance_dials()?;
+        setup.advance_arrivals()?;
+    }
+}
+
+struct Setup<'a> {
+    listener: &'a Listener,
+    identity: Identity,
+    links: Vec<Option<Arc<Socket>>>,
+    dials: Vec<Conversation>,
+    arrivals: VecDeque<Conversation>,
+    last_refusal: Option<MeshError>,
+}
+
+impl<'a> Setup<'a> {
+    fn start(listener: &'a Listener, config: &MeshConfig) -> Result<Self, MeshError> {
+        let processes = config.addresses.len();
+        if config.process >= processes {
+            return Err(MeshError::NoMember { process: config.process, processes });
+        }
+        let identity = Identity {
+            process: config.process,
+            processes,
+            generation: config.generation,
+            run: blake3::hash(config.run.as_bytes()),
+            secret: config.secret,
+        };
+        let mut dials = Vec::with_capacity(config.process);
+        for (to, &address) in config.addresses[..config.process].iter().enumerate() {
+            let socket = dial(listener.local_addr(), address).map_err(|source| MeshError::Connect {
+                process: to,
+                address,
+                source,
+            })?;
+            let (handshake, hello) = Handshake::dial(&identity, to, &nonce()?);
+            dials.push(Conversation::new(socket, address, handshake, Dialling::Connecting { to, hello }));
+        }
+        let links = vec![None; processes];
+        Ok(Self { listener, identity, links, dials, arrivals: VecDeque::new(), last_refusal: None })
+    }
+
+    fn missing(&self) -> Vec<usize> {
+        (0..self.links.len()).filter(|&p| p != self.identity.process && self.links[p].is_none()).collect()
+    }
+
+    /// Sleeps until something may have happened. Fails if a peer that had joined has left.
+    fn wait(&self, deadline: Instant) -> Result<(), MeshError> {
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.listener.lifeline().wake(), PollFlags::IN),
+            PollFd::new(self.listener, PollFlags::IN),
+        ];
+        let first_link = fds.len();
+        // Data on a link is the first round of a peer that is ahead: only a link's end is of interest here.
+        let joined = || self.links.iter().enumerate().filter_map(|(p, link)| Some((p, link.as_ref()?)));
+        fds.extend(joined().map(|(_, link)| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::RDHUP)));
+        fds.extend(self.dials.iter().chain(&self.arrivals).map(|conversation| {
+            let interest = if conversation.is_connecting() { PollFlags::OUT } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(conversation.socket.as_fd(), interest)
+        }));
+        poll_until(&mut fds, deadline)?;
+        let ended = joined().zip(&fds[first_link..]).find(|(_, fd)| !fd.revents().is_empty());
+        match ended {
+            Some(((process, _), _)) => Err(MeshError::PeerGone { process }),
+            None => Ok(()),
+        }
+    }
+
+    fn accept(&mut self) -> Result<(), MeshError> {
+        loop {
+            match self.listener.accept() {
+                Ok((socket, address)) => {
+                    if self.arrivals.len() >= MAX_STRANGERS + self.links.len() {
+                        self.arrivals.pop_front();
+                    }
+                    let handshake = Handshake::accept(nonce()?);
+                    self.arrivals.push_back(Conversation::new(socket, address, handshake, Dialling::No));
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    // The caller gave up between its connect and our accept: no reason to give up as well.
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => return Err(MeshError::Io { operation: "accept a connection", source: error }),
+                },
+            }
+        }
+    }
+
+    fn advance_dials(&mut self) -> Result<(), MeshError> {
+        let mut waiting = Vec::with_capacity(self.dials.len());
+        for mut dial in std::mem::take(&mut self.dials) {
+            match dial.advance(&self.identity, |_| true) {
+                Outcome::Continue => waiting.push(dial),
+                Outcome::Joined(process) => self.adopt(process, dial.socket)?,
+                Outcome::Refused(error) => return Err(error),
+            }
+        }
+        self.dials = waiting;
+        Ok(())
+    }
+
+    fn advance_arrivals(&mut self) -> Result<(), MeshError> {
+        for _ in 0..self.arrivals.len() {
+            let Some(mut arrival) = self.arrivals.pop_front() else { break };
+            let links = &self.links;
+            let own = self.identity.process;
+            let is_free = |from: usize| from > own && links.get(from).is_some_and(Option::is_none);
+            match arrival.advance(&self.identity, is_free) {
+                Outcome::Continue => self.arrivals.push_back(arrival),
+                Outcome::Joined(process) => self.adopt(process, arrival.socket)?,
+                Outcome::Refused(error) => self.last_refusal = Some(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, process: usize, socket: Socket) -> Result<(), MeshError> {
+        let socket = Arc::new(socket);
+        self.listener.lifeline().adopt(&socket)?;
+        self.links[process] = Some(socket);
+        Ok(())
+    }
+}
+
+/// One connection that has not proved itself yet.
+struct Conversation {
+    socket: Socket,
+    address: SocketAddr,
+    handshake: Handshake,
+    dialling: Dialling,
+    inbox: [u8; LONGEST_MESSAGE],
+    filled: usize,
+}
+
+enum Dialling {
+    /// This end accepted the connection.
+    No,
+    /// This end dials; the hello goes out as soon as the connection stands.
+    Connecting { to: usize, hello: Vec<u8> },
+    /// This end dialled, and the connection stands.
+    Connected { to: usize },
+}
+
+impl Conversation {
+    fn new(socket: Socket, address: SocketAddr, handshake: Handshake, dialling: Dialling) -> Self {
+        Self { socket, address, handshake, dialling, inbox: [0; LONGEST_MESSAGE], filled: 0 }
+    }
+
+    fn is_connecting(&self) -> bool {
+        matches!(self.dialling, Dialling::Connecting { .. })
+    }
+
+    /// Goes as far as it can without blocking.
+    fn advance(&mut self, identity: &Identity, is_free: impl Fn(usize) -> bool + Copy) -> Outcome {
+        match self.try_advance(identity, is_free) {
+            Ok(outcome) => outcome,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Continue,
+            Err(source) => Outcome::Refused(match self.dialling {
+                Dialling::No => MeshError::Stranger { address: self.address },
+                Dialling::Connecting { to, .. } => MeshError::Connect { process: to, address: self.address, source },
+                Dialling::Connected { to } => MeshError::PeerGone { process: to },
+            }),
+        }
+    }
+
+    fn try_advance(&mut self, identity: &Identity, is_free: impl Fn(usize) -> bool + Copy) -> io::Result<Outcome> {
+        if let Dialling::Connecting { to, hello } = &self.dialling {
+            if let Some(error) = self.socket.take_error()? {
+                return Err(error);
+            }
+            if self.socket.peer_addr().is_err() {
+                return Ok(Outcome::Continue);
+            }
+            configure(&self.socket)?;
+            send_whole(&self.socket, hello)?;
+            self.dialling = Dialling::Connected { to: *to };
+        }
+        loop {
+            let due = self.handshake.message_bytes();
+            while self.filled < due {
+                match (&self.socket).read(&mut self.inbox[self.filled..due]) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(read) => self.filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+                if !self.handshake.can_begin_with(&self.inbox[..self.filled]) {
+                    return Ok(Outcome::Refused(MeshError::Stranger { address: self.address }));
+                }
+            }
+            self.filled = 0;
+            let step = self.handshake.receive(identity, &self.inbox[..due], self.address, is_free);
+            match step.outcome {
+                // A refusal stands whether or not the other end still hears of it.
+                Outcome::Refused(error) => {
+                    let _ = send_whole(&self.socket, &step.send);
+                    return Ok(Outcome::Refused(error));
+                }
+                Outcome::Joined(process) => {
+                    configure(&self.socket)?;
+                    send_whole(&self.socket, &step.send)?;
+                    return Ok(Outcome::Joined(process));
+                }
+                Outcome::Continue => send_whole(&self.socket, &step.send)?,
+            }
+        }
+    }
+}
+
+/// Starts to connect; the socket becomes writable when it is done.
+fn dial(own: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if own.is_ipv4() == to.is_ipv4() {
+        // Leave by the interface that the peers reach this process by.
+        socket.bind(&SocketAddr::new(own.ip(), 0).into())?;
+    }
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// What every connection of a mesh has: small frames leave at once.
+fn configure(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)
+}
+
+/// Sends a handshake's message. A fresh connection's buffer has room for all of them together, so a short write means
+/// that the connection is not to be used.
+fn send_whole(socket: &Socket, message: &[u8]) -> io::Result<()> {
+    if message.is_empty() {
+        return Ok(());
+    }
+    let sent = loop {
+        match socket.send_with_flags(message, libc::MSG_NOSIGNAL) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Not `WouldBlock`: the caller would wait for the other end, which waits for this message.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
+            other => break other?,
+        }
+    };
+    if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+fn nonce() -> Result<Nonce, MeshError> {
+    let mut nonce = Nonce::default();
+    match getrandom(&mut nonce, GetRandomFlags::empty()) {
+        Ok(filled) if filled == nonce.len() => Ok(nonce),
+        Ok(_) => Err(MeshError::Io { operation: "draw a nonce", source: io::ErrorKind::UnexpectedEof.into() }),
+        Err(errno) => Err(MeshError::Io { operation: "draw a nonce", source: errno.into() }),
+    }
+}

@@ -1,0 +1,294 @@
+//! One pair's connection within one round: as many bytes out and in as it takes without blocking.
+//!
+//! Hot: no allocation, no log.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read},
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use socket2::Socket;
+
+use crate::{
+    MeshError,
+    frame::{HEADER_BYTES, Header},
+};
+
+/// Bytes that one call moves in one direction before the other direction has its turn. Small enough that what was just
+/// written is still in the cache when it is read at the other end, large enough that the system calls do not show.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// The connection to one peer, and how far the current round has come on it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    process: usize,
+    socket: Arc<Socket>,
+    sequence: u32,
+    header_out: [u8; HEADER_BYTES],
+    header_in: [u8; HEADER_BYTES],
+    /// Bytes of the frame, header included, that are sent.
+    sent: usize,
+    to_send: usize,
+    received: usize,
+    to_receive: usize,
+    /// When this link was first found idle after its last byte.
+    quiet_since: Option<Instant>,
+}
+
+impl Link {
+    pub(crate) fn new(process: usize, socket: Arc<Socket>) -> Self {
+        Self {
+            process,
+            socket,
+            sequence: 0,
+            header_out: [0; HEADER_BYTES],
+            header_in: [0; HEADER_BYTES],
+            sent: 0,
+            to_send: 0,
+            received: 0,
+            to_receive: 0,
+            quiet_since: None,
+        }
+    }
+
+    pub(crate) fn process(&self) -> usize {
+        self.process
+    }
+
+    /// Begins a round in which so many payload bytes go out and come in.
+    pub(crate) fn begin(&mut self, sequence: u32, outgoing: usize, incoming: usize) {
+        self.sequence = sequence;
+        self.header_out = Header::Round { sequence, length: outgoing as u64 }.encode();
+        self.sent = 0;
+        self.to_send = HEADER_BYTES + outgoing;
+        self.received = 0;
+        self.to_receive = HEADER_BYTES + incoming;
+        self.quiet_since = None;
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        !self.wants_to_send() && !self.wants_to_receive()
+    }
+
+    pub(crate) fn wants_to_send(&self) -> bool {
+        self.sent < self.to_send
+    }
+
+    pub(crate) fn wants_to_receive(&self) -> bool {
+        self.received < self.to_receive
+    }
+
+    /// Sends and receives what it can; whether any byte moved.
+    pub(crate) fn advance(&mut self, outgoing: &[u8], incoming: &mut [u8]) -> Result<bool, MeshError> {
+        self.try_advance(outgoing, incoming).map_err(|error| self.last_words().unwrap_or(error))
+    }
+
+    fn try_advance(&mut self, outgoing: &[u8], incoming: &mut [u8]) -> Result<bool, MeshError> {
+        let mut moved = false;
+        if self.wants_to_send() {
+            moved |= self.send(outgoing)?;
+        }
+        if self.wants_to_receive() {
+            moved |= self.receive(incoming)?;
+        }
+        if moved {
+            self.quiet_since = None;
+        }
+        Ok(moved)
+    }
+
+    /// When this link will have been silent for `limit`; the silence counts from the first call after its last byte.
+    pub(crate) fn silent_at(&mut self, now: Instant, limit: Duration) -> Instant {
+        *self.quiet_since.get_or_insert(now) + limit
+    }
+
+    /// Whether this link has been silent for `limit`.
+    pub(crate) fn is_silent(&self, now: Instant, limit: Duration) -> bool {
+        self.quiet_since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+    }
+
+    /// Tells the peer whom to blame, if the connection is between two frames and takes 16 bytes; else the peer will see
+    /// this connection break and blame this process.
+    pub(crate) fn farewell(&self, process: usize, silence: Duration) {
+        if self.sent == 0 || self.sent == self.to_send {
+            let header = Header::Farewell { process: process as u32, silence }.encode();
+            let _ = self.socket.send_with_flags(&header, libc::MSG_NOSIGNAL);
+        }
+    }
+
+    /// The farewell of a peer whose connection broke, if it is there to be read: it names the process at fault.
+    fn last_words(&mut self) -> Option<MeshError> {
+        if self.received != 0 && self.wants_to_receive() {
+            return None;
+        }
+        let mut header = [0; HEADER_BYTES];
+        let read = (&*self.socket).read(&mut header).ok()?;
+        match Header::decode(&header).filter(|_| read == HEADER_BYTES)? {
+            Header::Farewell { process, silence } => Some(blame(process, silence)),
+            Header::Round { .. } => None,
+        }
+    }
+
+    fn send(&mut self, outgoing: &[u8]) -> Result<bool, MeshError> {
+        let end = self.to_send.min(self.sent + TURN_BYTES);
+        let result = if self.sent < HEADER_BYTES {
+            let parts = [
+                IoSlice::new(&self.header_out[self.sent..]),
+                IoSlice::new(&outgoing[..end.saturating_sub(HEADER_BYTES)]),
+            ];
+            self.socket.send_vectored_with_flags(&parts, libc::MSG_NOSIGNAL)
+        } else {
+            let part = &outgoing[self.sent - HEADER_BYTES..end - HEADER_BYTES];
+            self.socket.send_with_flags(part, libc::MSG_NOSIGNAL)
+        };
+        let count = self.count(result)?;
+        self.sent += count;
+        Ok(count > 0)
+    }
+
+    fn receive(&mut self, incoming: &mut [u8]) -> Result<bool, MeshError> {
+        let had_header = self.received >= HEADER_BYTES;
+        let end = self.to_receive.min(self.received + TURN_BYTES);
+        let result = if had_header {
+            (&*self.socket).read(&mut incoming[self.received - HEADER_BYTES..end - HEADER_BYTES])
+        } else {
+            let mut parts = [
+                IoSliceMut::new(&mut self.header_in[self.received..]),
+                IoSliceMut::new(&mut incoming[..end.saturating_sub(HEADER_BYTES)]),
+            ];
+            (&*self.socket).read_vectored(&mut parts)
+        };
+        if matches!(result, Ok(0)) {
+            return Err(MeshError::PeerGone { process: self.process });
+        }
+        let count = self.count(result)?;
+        self.received += count;
+        if !had_header && self.received >= HEADER_BYTES {
+            self.check_header()?;
+        }
+        Ok(count > 0)
+    }
+
+    fn check_header(&self) -> Result<(), MeshError> {
+        let process = self.process;
+        let expected = (self.to_receive - HEADER_BYTES) as u64;
+        match Header::decode(&self.header_in) {
+            Some(Header::Round { sequence, .. }) if sequence != self.sequence => {
+                Err(MeshError::OutOfStep { process, expected: self.sequence, received: sequence })
+            }
+            Some(Header::Round { length, .. }) if length != expected => {
+                Err(MeshError::LengthMismatch { process, expected, received: length })
+            }
+            Some(Header::Round { .. }) => Ok(()),
+            Some(Header::Farewell { process, silence }) => Err(blame(process, silence)),
+            None => Err(MeshError::BadFrame { process }),
+        }
+    }
+
+    /// Bytes that a system call moved: none if it would have blocked.
+    fn count(&self, result: io::Result<usize>) -> Result<usize, MeshError> {
+        result.or_else(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+            io::ErrorKind::OutOfMemory => {
+                Err(MeshError::Io { operation: "move bytes to or from a peer", source: error })
+            }
+            // Reset, broken pipe, timed out, unreachable: all the ways in which a peer can be no more.
+            _ => Err(MeshError::PeerGone { process: self.process }),
+        })
+    }
+}
+
+fn blame(process: u32, silence: Duration) -> MeshError {
+    let process = process as usize;
+    if silence.is_zero() { MeshError::PeerGone { process } } else { MeshError::Silence { process, after: silence } }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        os::{fd::OwnedFd, unix::net::UnixStream},
+    };
+
+    use super::*;
+
+    const PEER: usize = 4;
+
+    /// A link in round 5 that sends 3 bytes and expects 8, and the other end of its connection.
+    fn link() -> (Link, UnixStream) {
+        let (own, other) = UnixStream::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        let mut link = Link::new(PEER, Arc::new(Socket::from(OwnedFd::from(own))));
+        link.begin(5, 3, 8);
+        (link, other)
+    }
+
+    fn round(sequence: u32, length: u64, payload: &[u8]) -> Vec<u8> {
+        [&Header::Round { sequence, length }.encode()[..], payload].concat()
+    }
+
+    /// What the link says when the other end has sent `bytes`.
+    fn answer_to(bytes: &[u8]) -> MeshError {
+        let (mut link, mut other) = link();
+        other.write_all(bytes).unwrap();
+        link.advance(b"abc", &mut [0; 8]).unwrap_err()
+    }
+
+    #[test]
+    fn a_round_arrives_in_pieces_and_leaves_as_one_frame() {
+        let (mut link, mut other) = link();
+        let mut incoming = [0; 8];
+        for piece in round(5, 8, b"ABCDEFGH").chunks(5) {
+            assert!(!link.is_done());
+            other.write_all(piece).unwrap();
+            assert!(link.advance(b"abc", &mut incoming).unwrap());
+        }
+        assert!(link.is_done());
+        assert_eq!(&incoming, b"ABCDEFGH");
+        assert!(!link.advance(b"abc", &mut incoming).unwrap());
+        let mut sent = [0; 64];
+        let length = other.read(&mut sent).unwrap();
+        assert_eq!(sent[..length], round(5, 3, b"abc"));
+    }
+
+    #[test]
+    fn another_round_another_length_and_garbage_are_told_apart() {
+        assert!(matches!(
+            answer_to(&round(6, 8, b"ABCDEFGH")),
+            MeshError::OutOfStep { process: PEER, expected: 5, received: 6 }
+        ));
+        for length in [0, 7, 9, u64::MAX] {
+            assert!(matches!(
+                answer_to(&round(5, length, b"ABCDEFG")),
+                MeshError::LengthMismatch { process: PEER, expected: 8, received } if received == length
+            ));
+        }
+        assert!(matches!(answer_to(b"GET / HTTP/1.1\r\n\r\n"), MeshError::BadFrame { process: PEER }));
+    }
+
+    #[test]
+    fn a_farewell_names_the_process_at_fault_even_after_the_connection_broke() {
+        let gone = Header::Farewell { process: 2, silence: Duration::ZERO }.encode();
+        assert!(matches!(answer_to(&gone), MeshError::PeerGone { process: 2 }));
+        let silent = Header::Farewell { process: 3, silence: Duration::from_millis(20) }.encode();
+        assert!(matches!(answer_to(&silent), MeshError::Silence { process: 3, after } if after.as_millis() == 20));
+
+        let (mut link, mut other) = link();
+        other.write_all(&gone).unwrap();
+        drop(other);
+        // Sending fails first; the reason is found in what was received.
+        assert!(matches!(link.advance(b"abc", &mut [0; 8]), Err(MeshError::PeerGone { process: 2 })));
+
+        let (mut link, other) = self::link();
+        drop(other);
+        assert!(matches!(link.advance(b"abc", &mut [0; 8]), Err(MeshError::PeerGone { process: PEER })));
+    }
+}

@@ -1,0 +1,238 @@
+//! The mesh that stands: one duplex round after another.
+//!
+//! A round moves all pairs' bytes at once on non-blocking sockets. When nothing moves, the thread first spins and yields
+//! for a moment, because a peer that is about to answer answers within microseconds and waking up costs more than that;
+//! then it sleeps in `poll`, so that it does not take the processor from those it waits for.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use crate::{CutHandle, Listener, MeshError, cut::Lifeline, join::connect_all, link::Link};
+
+/// How long to spin before sleeping when every process of this machine can have a processor of its own.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// The same when there are fewer processors than processes.
+const SPIN_CROWDED: Duration = Duration::from_micros(5);
+
+/// What a process must know to join a mesh. It comes with the assignment.
+#[derive(Clone)]
+pub struct MeshConfig {
+    /// This process's number, an index into `addresses`.
+    pub process: usize,
+    /// Where each process listens, by process number, this one included.
+    pub addresses: Vec<SocketAddr>,
+    /// The generation's secret.
+    pub secret: [u8; 32],
+    /// The run's id.
+    pub run: String,
+    /// The generation of the run's placement.
+    pub generation: u64,
+    /// How long [`Mesh::join`] may take.
+    pub connect_deadline: Duration,
+    /// How long a peer may move no byte while a call waits for it. Longer than the slowest step: a peer that still
+    /// computes is silent.
+    pub silence_limit: Duration,
+}
+
+impl fmt::Debug for MeshConfig {
+    /// Without the secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MeshConfig")
+            .field("process", &self.process)
+            .field("addresses", &self.addresses)
+            .field("run", &self.run)
+            .field("generation", &self.generation)
+            .field("connect_deadline", &self.connect_deadline)
+            .field("silence_limit", &self.silence_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A process's place in the full mesh. Dropping it leaves the mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    process: usize,
+    processes: usize,
+    links: Vec<Link>,
+    sequence: u32,
+    silence_limit: Duration,
+    spin: Duration,
+    lifeline: Arc<Lifeline>,
+}
+
+impl Mesh {
+    /// Connects to every other process, each end proving to the other that it knows the secret of this run and
+    /// generation. One connection a pair.
+    ///
+    /// Strangers at the listener, and processes with a wrong secret or of another generation, are refused and do not
+    /// disturb the set-up.
+    ///
+    /// # Errors
+    /// `Connect`, `WrongSecret`, `OldGeneration`, `OtherRun`, `Misplaced`, `Stranger` at once, if that is what a dialled
+    /// address answers; `PeerGone` at once, if a peer leaves during the set-up; `Absent` at the deadline; `Cut`.
+    pub fn join(listener: Listener, config: &MeshConfig) -> Result<Self, MeshError> {
+        let sockets = connect_all(&listener, config).inspect_err(|_| listener.lifeline().cut())?;
+        let links: Vec<Link> =
+            sockets.into_iter().enumerate().filter_map(|(process, socket)| Some(Link::new(process, socket?))).collect();
+        Ok(Self {
+            process: config.process,
+            processes: config.addresses.len(),
+            links,
+            sequence: 0,
+            silence_limit: config.silence_limit,
+            spin: spin_for(listener.local_addr().ip(), &config.addresses),
+            lifeline: Arc::clone(listener.lifeline()),
+        })
+    }
+
+    /// This process's number.
+    pub fn process(&self) -> usize {
+        self.process
+    }
+
+    /// How many processes the mesh has.
+    pub fn processes(&self) -> usize {
+        self.processes
+    }
+
+    /// A handle that cuts this mesh from any thread.
+    pub fn cut_handle(&self) -> CutHandle {
+        CutHandle::new(Arc::clone(&self.lifeline))
+    }
+
+    /// One duplex round: sends `outgoing[p]` to every process `p` and fills `incoming[p]` from it, all at once. This
+    /// process's own places are ignored. Lengths may differ and may be 0; both ends of a pair know them.
+    ///
+    /// Returns when everything is received, and everything sent is in the system's hands. It also means that every
+    /// other process has begun this round.
+    ///
+    /// # Errors
+    /// `PeerGone`, `Silence`, `LengthMismatch`, `OutOfStep`, `BadFrame`, `Io`: the mesh is then cut and the other
+    /// processes get an error within milliseconds. `Cut` if it was cut before or meanwhile. `incoming` then holds
+    /// anything.
+    ///
+    /// # Panics
+    /// If a slice of slices does not have one entry for each process.
+    pub fn exchange(&mut self, outgoing: &[&[u8]], incoming: &mut [&mut [u8]]) -> Result<(), MeshError> {
+        assert_eq!(outgoing.len(), self.processes, "one outgoing slice for each process");
+        assert_eq!(incoming.len(), self.processes, "one incoming slice for each process");
+        self.round(outgoing, incoming).map_err(|error| self.give_up(error))
+    }
+
+    fn round(&mut self, outgoing: &[&[u8]], incoming: &mut [&mut [u8]]) -> Result<(), MeshError> {
+        for link in &mut self.links {
+            let process = link.process();
+            link.begin(self.sequence, outgoing[process].len(), incoming[process].len());
+        }
+        let mut idle_since = None;
+        loop {
+            if self.lifeline.is_cut() {
+                return Err(MeshError::Cut);
+            }
+            let mut moved = false;
+            let mut done = true;
+            for link in &mut self.links {
+                if !link.is_done() {
+                    let process = link.process();
+                    moved |= link.advance(outgoing[process], incoming[process])?;
+                    done &= link.is_done();
+                }
+            }
+            if done {
+                self.sequence = self.sequence.wrapping_add(1);
+                return Ok(());
+            }
+            if moved {
+                idle_since = None;
+            } else if idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin {
+                thread::yield_now();
+            } else {
+                self.sleep()?;
+                idle_since = None;
+            }
+        }
+    }
+
+    /// Sleeps until an unfinished link can move, the mesh is cut, or a peer has been silent for too long.
+    fn sleep(&mut self) -> Result<(), MeshError> {
+        let (now, limit) = (Instant::now(), self.silence_limit);
+        let pending = self.links.iter_mut().filter(|link| !link.is_done());
+        let Some(deadline) = pending.map(|link| link.silent_at(now, limit)).min() else { return Ok(()) };
+
+        // A finished link is left out: its peer may have left after the round, which would wake us without end.
+        let pending = || self.links.iter().filter(|link| !link.is_done());
+        let mut fds = Vec::with_capacity(1 + self.links.len());
+        fds.push(PollFd::from_borrowed_fd(self.lifeline.wake(), PollFlags::IN));
+        fds.extend(pending().map(|link| {
+            let mut interest = PollFlags::empty();
+            interest.set(PollFlags::OUT, link.wants_to_send());
+            interest.set(PollFlags::IN, link.wants_to_receive());
+            PollFd::from_borrowed_fd(link.as_fd(), interest)
+        }));
+        poll_until(&mut fds, deadline)?;
+        // Judged by what `poll` saw, not by the clock alone: if it was this process that stood still for so long, the
+        // peers' bytes are there.
+        let now = Instant::now();
+        let silent = pending().zip(&fds[1..]).find(|(link, fd)| fd.revents().is_empty() && link.is_silent(now, limit));
+        match silent {
+            Some((link, _)) => Err(MeshError::Silence { process: link.process(), after: limit }),
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts the mesh because of `error`, and tells the others whom to blame. What is returned is what the caller learns.
+    fn give_up(&self, error: MeshError) -> MeshError {
+        // A socket that broke because of a cut says no more than that the mesh was cut.
+        if self.lifeline.is_cut() {
+            return MeshError::Cut;
+        }
+        let blamed = match &error {
+            MeshError::PeerGone { process } => Some((*process, Duration::ZERO)),
+            MeshError::Silence { process, after } => Some((*process, *after)),
+            _ => None,
+        };
+        if let Some((blamed, silence)) = blamed {
+            for link in self.links.iter().filter(|link| link.process() != blamed) {
+                link.farewell(blamed, silence);
+            }
+        }
+        self.lifeline.cut();
+        error
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.lifeline.cut();
+    }
+}
+
+/// How long to spin, given who shares this machine's processors.
+fn spin_for(own: IpAddr, addresses: &[SocketAddr]) -> Duration {
+    let here = addresses.iter().filter(|address| address.ip() == own || address.ip().is_loopback()).count();
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    if here <= processors { SPIN } else { SPIN_CROWDED }
+}
+
+/// `poll` until `deadline`, or until a signal.
+pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<(), MeshError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+    match poll(fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(MeshError::Io { operation: "wait for the peers", source: errno.into() }),
+    }
+}

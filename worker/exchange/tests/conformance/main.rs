@@ -1,0 +1,7 @@
+//! The conformance suite of the mesh.
+
+mod failure;
+mod processes;
+mod rounds;
+mod setup;
+mod support;

@@ -1,0 +1,229 @@
+//! Conformance: who may join a mesh, who may not, and that the latter do not disturb the former.
+
+use std::{
+    error::Error,
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, TcpStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::{AT_ONCE, PATIENCE, addresses, collect, config, join_with, listen, pulse, with_mesh};
+use lockstep_exchange::{Listener, Mesh, MeshConfig, MeshError};
+
+/// Joins all processes but the last, lets `intrude` at the last one's configuration, and then joins the last one
+/// properly. What the intruder got.
+fn intruder_then_mesh(processes: usize, intrude: impl FnOnce(&MeshConfig) -> Option<MeshError>) -> Option<MeshError> {
+    let mut listeners: Vec<Listener> = (0..processes).map(|_| listen()).collect();
+    let addresses = addresses(&listeners);
+    let last_listener = listeners.pop().unwrap();
+    let last = config(processes - 1, &addresses);
+    let (sender, receiver) = mpsc::channel();
+    let spawn = |listener, config: MeshConfig| {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            let pulsed = Mesh::join(listener, &config).and_then(|mut mesh| pulse(&mut mesh));
+            sender.send((config.process, pulsed)).unwrap();
+        });
+    };
+    for (process, listener) in listeners.into_iter().enumerate() {
+        spawn(listener, config(process, &addresses));
+    }
+    let refused = intrude(&last);
+    spawn(last_listener, last);
+    for result in collect(&receiver, processes) {
+        result.unwrap();
+    }
+    refused
+}
+
+fn join_as_intruder(config: &MeshConfig, change: impl FnOnce(&mut MeshConfig)) -> Option<MeshError> {
+    let mut config = config.clone();
+    change(&mut config);
+    let started = Instant::now();
+    let error = Mesh::join(listen(), &config).unwrap_err();
+    assert!(started.elapsed() < AT_ONCE, "refused after {:?}", started.elapsed());
+    Some(error)
+}
+
+#[test]
+fn a_wrong_secret_is_refused_and_the_right_one_still_joins() {
+    let refused = intruder_then_mesh(3, |last| join_as_intruder(last, |config| config.secret[0] ^= 1));
+    assert!(matches!(refused, Some(MeshError::WrongSecret { process: 0 | 1, .. })), "{refused:?}");
+}
+
+#[test]
+fn an_old_generation_is_refused_and_the_new_one_still_joins() {
+    let refused = intruder_then_mesh(3, |last| join_as_intruder(last, |config| config.generation -= 1));
+    assert!(matches!(refused, Some(MeshError::OldGeneration { ours: 2, theirs: 3, .. })), "{refused:?}");
+}
+
+#[test]
+fn another_run_is_refused() {
+    let refused = intruder_then_mesh(2, |last| join_as_intruder(last, |config| config.run.push('2')));
+    assert!(matches!(refused, Some(MeshError::OtherRun { process: 0, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_mesh_of_another_size_is_refused() {
+    let refused = intruder_then_mesh(2, |last| {
+        join_as_intruder(last, |config| {
+            config.addresses.push(config.addresses[1]);
+        })
+    });
+    assert!(matches!(refused, Some(MeshError::Misplaced { process: 0, .. })), "{refused:?}");
+}
+
+#[test]
+fn strangers_who_say_nothing_or_garbage_do_not_block_anybody() {
+    let mut strangers = Vec::new();
+    intruder_then_mesh(3, |last| {
+        for &address in &last.addresses[..2] {
+            // More than are kept waiting, so that the oldest are dropped as well.
+            for _ in 0..100 {
+                strangers.push(TcpStream::connect(address).unwrap());
+            }
+            let mut browser = TcpStream::connect(address).unwrap();
+            browser.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            browser.set_read_timeout(Some(PATIENCE)).unwrap();
+            let answer = browser.read(&mut [0; 16]);
+            assert!(matches!(answer, Ok(0) | Err(_)), "a stranger is answered by nothing but the end: {answer:?}");
+            // The right first bytes and then no more.
+            let mut mimic = TcpStream::connect(address).unwrap();
+            mimic.write_all(b"LSXHELO1\x02\0\0\0").unwrap();
+            strangers.push(mimic);
+        }
+        None
+    });
+}
+
+#[test]
+fn a_stranger_who_repeats_a_recorded_hello_is_not_let_in() {
+    // Record the hello of a real process by standing where process 0 should.
+    let imposter = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let real = listen();
+    let recorded_addresses = [imposter.local_addr().unwrap(), real.local_addr()];
+    let joining = thread::spawn(move || Mesh::join(real, &config(1, &recorded_addresses)));
+    let (mut dialled, _) = imposter.accept().unwrap();
+    let mut hello = [0; 92];
+    dialled.read_exact(&mut hello).unwrap();
+    drop(dialled);
+    assert!(matches!(joining.join().unwrap(), Err(MeshError::PeerGone { process: 0 })));
+
+    intruder_then_mesh(2, |last| {
+        let mut replayer = TcpStream::connect(last.addresses[0]).unwrap();
+        replayer.set_read_timeout(Some(PATIENCE)).unwrap();
+        replayer.write_all(&hello).unwrap();
+        let mut reply = [0; 84];
+        replayer.read_exact(&mut reply).unwrap();
+        // Without the secret the best proof is the other end's own.
+        let proof = reply[52..].to_vec();
+        replayer.write_all(&proof).unwrap();
+        let mut verdict = [0; 4];
+        replayer.read_exact(&mut verdict).unwrap();
+        assert_eq!(u32::from_le_bytes(verdict), 4, "refused for a wrong secret");
+        assert_eq!(replayer.read(&mut [0; 1]).unwrap(), 0, "and closed");
+        None
+    });
+}
+
+#[test]
+fn who_is_missing_at_the_deadline_is_named_with_the_last_refusal() {
+    let listeners: Vec<Listener> = (0..3).map(|_| listen()).collect();
+    let mut config = config(0, &addresses(&listeners));
+    config.connect_deadline = Duration::from_millis(300);
+    let (first, mut impostor_config) = (listeners.into_iter().next().unwrap(), config.clone());
+    let joining = thread::spawn(move || Mesh::join(first, &config));
+    impostor_config.process = 2;
+    impostor_config.secret = [0; 32];
+    impostor_config.addresses[1] = impostor_config.addresses[0];
+    Mesh::join(listen(), &impostor_config).unwrap_err();
+    let error = joining.join().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "processes [1, 2] did not join within 300ms");
+    let refused = error.source().expect("the impostor is mentioned").to_string();
+    assert!(refused.ends_with("and this one do not share a secret"), "{refused}");
+}
+
+#[test]
+fn nobody_at_an_address_is_an_error_at_once_for_everybody() {
+    let listeners: Vec<Listener> = (0..4).map(|_| listen()).collect();
+    let addresses = addresses(&listeners);
+    let (sender, receiver) = mpsc::channel();
+    let started = Instant::now();
+    for (process, listener) in listeners.into_iter().enumerate() {
+        if process == 1 {
+            // It dies before it joins: its listener is gone when the others dial.
+            drop(listener);
+            continue;
+        }
+        let (sender, config) = (sender.clone(), config(process, &addresses));
+        let index = process - usize::from(process > 1);
+        thread::spawn(move || sender.send((index, Mesh::join(listener, &config).unwrap_err())).unwrap());
+    }
+    let errors = collect(&receiver, 3);
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+    // Process 0 dials nobody: it learns it from the others, who leave.
+    assert!(matches!(errors[0], MeshError::PeerGone { process: 2 | 3 }), "{:?}", errors[0]);
+    for error in &errors[1..] {
+        assert!(
+            matches!(error, MeshError::Connect { process: 1, .. } | MeshError::PeerGone { process: 1 | 2 | 3 }),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_set_up_can_be_cut() {
+    let listeners = [listen(), listen()];
+    let config = config(0, &addresses(&listeners));
+    let [first, _second] = listeners;
+    let handle = first.cut_handle();
+    let joining = thread::spawn(move || Mesh::join(first, &config).unwrap_err());
+    handle.cut();
+    assert!(matches!(joining.join().unwrap(), MeshError::Cut));
+}
+
+#[test]
+fn after_a_cut_the_same_processes_meet_again_in_a_new_generation() {
+    for generation in 1..=5 {
+        let results = join_with(
+            4,
+            |config| config.generation = generation,
+            |joined| {
+                let mut mesh = joined.unwrap();
+                pulse(&mut mesh).unwrap();
+                if mesh.process() == 2 {
+                    mesh.cut_handle().cut();
+                }
+                // The cut is an error on everybody, in the round that is under way or in the next.
+                (0..2).find_map(|_| pulse(&mut mesh).err())
+            },
+        );
+        assert!(results.iter().all(Option::is_some), "generation {generation}: {results:?}");
+    }
+    with_mesh(4, |mut mesh| pulse(&mut mesh).unwrap());
+}
+
+#[test]
+fn what_is_bound_is_the_given_address_and_only_until_everybody_joined() {
+    let listener = listen();
+    let address = listener.local_addr();
+    assert_eq!(address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    assert_ne!(address.port(), 0);
+    // Another loopback address of the same machine is not served.
+    assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), address.port())).is_err());
+    let mesh = Mesh::join(listener, &config(0, &[address])).unwrap();
+    assert_eq!((mesh.process(), mesh.processes()), (0, 1));
+    assert!(TcpStream::connect(address).is_err(), "nobody listens once the mesh stands");
+    // 192.0.2.0/24 is for documentation: no machine's own address.
+    assert!(matches!(Listener::bind(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))), Err(MeshError::Bind { .. })));
+}
+
+#[test]
+fn a_process_that_its_own_list_does_not_have_is_refused() {
+    let listener = listen();
+    let addresses = [listener.local_addr()];
+    let error = Mesh::join(listener, &config(1, &addresses)).unwrap_err();
+    assert!(matches!(error, MeshError::NoMember { process: 1, processes: 1 }), "{error:?}");
+}

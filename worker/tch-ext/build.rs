@@ -1,0 +1,140 @@
+//! Compiles the C++ shim against the `torch` wheel and tells dependants where libtorch lies.
+//!
+//! A missing piece is named in plain words before the compiler could fail on it. The library folder is published as
+//! `DEP_LOCKSTEP_TCH_EXT_LIB`, so that a binary's own build script can set its rpath.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+/// The one version whose C++ interface `tch` 0.26 binds.
+const TORCH_VERSION: &str = "2.13.0";
+
+const SOURCES: &[&str] = &["core.cpp", "cuda.cpp", "determinism.cpp", "fold.cpp", "optim.cpp", "script.cpp"];
+
+fn main() {
+    println!("cargo::rerun-if-changed=cpp");
+    println!("cargo::rerun-if-changed=build.rs");
+    let (torch, python) = find_torch();
+    // The tests compare with PyTorch itself.
+    println!("cargo::rustc-env=LOCKSTEP_PYTHON={python}");
+    let git = check_version(&torch);
+    let lib = torch.join("lib");
+    let includes = torch.join("include");
+
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++20")
+        .opt_level(2)
+        // A fused multiply-add rounds once where two operations round twice: what we add up stays what is written.
+        .flag("-ffp-contract=off")
+        .flag_if_supported("-Wno-unused-parameter")
+        .define("LOCKSTEP_TORCH_GIT", format!("\"{git}\"").as_str())
+        .define("USE_C10D_GLOO", None)
+        .include("cpp")
+        // The wheel carries gloo's code but not its headers: these declare the few names that c10d's header needs.
+        .include("cpp/gloo-declarations");
+    // As system folders: warnings in libtorch's headers are not ours.
+    for folder in [includes.join("torch/csrc/api/include"), includes] {
+        build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
+    }
+    let cuda = lib.join("libtorch_cuda.so").exists();
+    if cuda {
+        build.define("LOCKSTEP_CUDA", None).define("USE_C10D_NCCL", None);
+        for folder in cuda_includes(&torch) {
+            build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
+        }
+    }
+    build.files(SOURCES.iter().map(|name| Path::new("cpp").join(name))).compile("lockstep_tch_ext");
+
+    println!("cargo::rustc-link-search=native={}", lib.display());
+    for name in ["torch_cpu", "torch", "c10"] {
+        println!("cargo::rustc-link-lib=dylib={name}");
+    }
+    if cuda {
+        println!("cargo::rustc-link-lib=dylib=torch_cuda");
+        println!("cargo::rustc-link-lib=dylib=c10_cuda");
+    }
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    println!("cargo::metadata=LIB={}", lib.display());
+    println!("cargo::metadata=CUDA={}", u8::from(cuda));
+}
+
+/// The folder of the `torch` package, and the Python it belongs to: what `LIBTORCH` says, else what the Python says
+/// that `torch-sys` asks.
+fn find_torch() -> (PathBuf, String) {
+    for name in ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "VIRTUAL_ENV"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    let use_python = env::var_os("LIBTORCH_USE_PYTORCH").is_some();
+    let python = if env::var_os("VIRTUAL_ENV").is_some() { "python" } else { "python3" };
+    if let Some(folder) = env::var_os("LIBTORCH").filter(|_| !use_python) {
+        return (PathBuf::from(folder), python.to_owned());
+    }
+    let probe = "import sys, importlib.util as u; s = u.find_spec('torch'); \
+                 print(sys.executable, s.submodule_search_locations[0] if s else '', sep='\\n')";
+    let answer = match Command::new(python).args(["-c", probe]).output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => stop(&format!("`{python}` cannot be started ({error}), and it is asked where torch is")),
+    };
+    let mut lines = answer.lines();
+    let executable = lines.next().unwrap_or(python).to_owned();
+    match lines.next() {
+        Some(folder) if !folder.is_empty() => (PathBuf::from(folder), executable),
+        _ => stop(&format!("`{executable}`, the `{python}` first in PATH, has no torch, and libtorch comes with it")),
+    }
+}
+
+/// Refuses another version than the one that `tch` binds; returns the commit that torch was built from.
+fn check_version(torch: &Path) -> String {
+    let file = torch.join("version.py");
+    println!("cargo::rerun-if-changed={}", file.display());
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key) && line.contains('='));
+        line.and_then(|line| line.split('\'').nth(1)).unwrap_or_default().to_owned()
+    };
+    // A libtorch archive has no version.py, only one line in `build-version`.
+    let version = match value("__version__") {
+        found if found.is_empty() => std::fs::read_to_string(torch.join("build-version")).unwrap_or_default(),
+        found => found,
+    };
+    if version.trim().split('+').next() != Some(TORCH_VERSION) {
+        stop(&format!("torch in `{}` is `{}`, and this needs `{TORCH_VERSION}`", torch.display(), version.trim()));
+    }
+    match value("git_version") {
+        git if git.is_empty() => "unknown".to_owned(),
+        git => git,
+    }
+}
+
+/// The folders of the CUDA and NCCL headers, which come in wheels of their own beside torch.
+fn cuda_includes(torch: &Path) -> Vec<PathBuf> {
+    let nvidia = torch.with_file_name("nvidia");
+    let cuda = nvidia.join("cu13/include");
+    let nccl = nvidia.join("nccl/include");
+    let needed = [
+        (cuda.join("cuda_runtime_api.h"), "nvidia-cuda-runtime"),
+        (cuda.join("crt/host_config.h"), "nvidia-cuda-crt==13.0.*"),
+        (cuda.join("cccl"), "nvidia-cuda-cccl==13.0.*"),
+        (nccl.join("nccl.h"), "nvidia-nccl-cu13"),
+    ];
+    for (path, wheel) in &needed {
+        if !path.exists() {
+            stop(&format!(
+                "torch in `{}` has CUDA, but `{}` of the wheel `{wheel}` is missing",
+                torch.display(),
+                path.display()
+            ));
+        }
+    }
+    vec![cuda.join("cccl"), cuda, nccl]
+}
+
+fn stop(reason: &str) -> ! {
+    println!("cargo::error={reason}");
+    println!("cargo::error=hint: `make setup` makes a Python environment with torch {TORCH_VERSION} and the CUDA headers; \
+              put its `bin` folder first in PATH and set LIBTORCH_USE_PYTORCH=1");
+    exit(1)
+}

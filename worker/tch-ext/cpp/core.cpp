@@ -1,0 +1,130 @@
+// Texts, generator states, allocator statistics and raw bytes: the small entry points.
+#include "shim.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include <ATen/Context.h>
+#include <ATen/core/Generator.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+namespace lockstep {
+
+namespace {
+char no_memory[] = "out of memory while reporting an error";
+}
+
+char* owned_text(std::string_view text) noexcept {
+  auto* copy = static_cast<char*>(std::malloc(text.size() + 1));
+  if (copy == nullptr) {
+    return no_memory;
+  }
+  std::memcpy(copy, text.data(), text.size());
+  copy[text.size()] = '\0';
+  return copy;
+}
+
+at::Device device_of(int32_t index) {
+  return index < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
+
+} // namespace lockstep
+
+using lockstep::guard;
+
+extern "C" {
+
+void lte_text_free(char* text) {
+  if (text != lockstep::no_memory) {
+    std::free(text);
+  }
+}
+
+// The state of the default generator of `device`, as a byte tensor on the CPU.
+char* lte_generator_get(int32_t device, at::Tensor** out) {
+  return guard([&] {
+    auto generator = at::globalContext().defaultGenerator(lockstep::device_of(device));
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    *out = new at::Tensor(generator.get_state());
+  });
+}
+
+// The caller has compared `length` with the length that `lte_generator_get` gives.
+char* lte_generator_set(int32_t device, const uint8_t* bytes, size_t length) {
+  return guard([&] {
+    auto state = at::empty({static_cast<int64_t>(length)}, at::kByte);
+    std::memcpy(state.mutable_data_ptr<uint8_t>(), bytes, length);
+    auto generator = at::globalContext().defaultGenerator(lockstep::device_of(device));
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(state);
+  });
+}
+
+char* lte_generator_seed(int32_t device, uint64_t seed) {
+  return guard([&] {
+    auto generator = at::globalContext().defaultGenerator(lockstep::device_of(device));
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_current_seed(seed);
+  });
+}
+
+struct lte_allocator_stats {
+  int64_t allocated, reserved, active, peak_allocated, peak_reserved, retries, ooms;
+};
+
+// `*found` is 0 when the process has no CUDA device `device`; nothing is initialised then.
+char* lte_allocator_stats_get(int32_t device, lte_allocator_stats* out, int32_t* found) {
+  return guard([&] {
+    *found = 0;
+    if (!at::hasCUDA() || device < 0 || device >= static_cast<int32_t>(at::detail::getCUDAHooks().getNumGPUs())) {
+      return;
+    }
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    const auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(device));
+    constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    *out = {
+        stats.allocated_bytes[all].current,
+        stats.reserved_bytes[all].current,
+        stats.active_bytes[all].current,
+        stats.allocated_bytes[all].peak,
+        stats.reserved_bytes[all].peak,
+        stats.num_alloc_retries,
+        stats.num_ooms,
+    };
+    *found = 1;
+  });
+}
+
+char* lte_allocator_reset_peak(int32_t device) {
+  return guard([&] {
+    if (!at::hasCUDA() || device < 0 || device >= static_cast<int32_t>(at::detail::getCUDAHooks().getNumGPUs())) {
+      return;
+    }
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    c10::getDeviceAllocator(at::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device));
+  });
+}
+
+// The bytes of a dense CPU tensor in row-major order. `*kind`: 0 fine, 1 not on the CPU, 2 not contiguous.
+char* lte_cpu_bytes(const at::Tensor* tensor, uint8_t** data, size_t* length, int32_t* kind) {
+  return guard([&] {
+    *data = nullptr;
+    *length = 0;
+    *kind = 0;
+    if (!tensor->defined() || !tensor->device().is_cpu() || tensor->layout() != at::kStrided) {
+      *kind = 1;
+      return;
+    }
+    if (!tensor->is_contiguous()) {
+      *kind = 2;
+      return;
+    }
+    *length = tensor->nbytes();
+    // `mutable_data_ptr` materialises a copy-on-write storage, so that what Rust holds is the tensor's own memory.
+    *data = static_cast<uint8_t*>(tensor->mutable_data_ptr());
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,140 @@
+// The switches of libtorch that change numerics: set them, and say what they are.
+#include "shim.h"
+
+#include <array>
+#include <cstdio>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <torch/csrc/jit/codegen/fuser/interface.h>
+#include <torch/csrc/jit/passes/tensorexpr_fuser.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/version.h>
+
+#include "cuda.h"
+
+using lockstep::guard;
+
+namespace {
+
+const char* word(bool on) {
+  return on ? "on" : "off";
+}
+
+const char* precision_word(at::Float32MatmulPrecision precision) {
+  switch (precision) {
+    case at::Float32MatmulPrecision::HIGHEST:
+      return "highest";
+    case at::Float32MatmulPrecision::HIGH:
+      return "high";
+    case at::Float32MatmulPrecision::MEDIUM:
+      return "medium";
+  }
+  return "unknown";
+}
+
+// The value behind `label` on its line of `text`, or nothing.
+std::string after(const std::string& text, const std::string& label) {
+  const auto start = text.find(label);
+  if (start == std::string::npos) {
+    return {};
+  }
+  const auto from = start + label.size();
+  return text.substr(from, text.find('\n', from) - from);
+}
+
+} // namespace
+
+extern "C" {
+
+struct lte_switches {
+  uint8_t deterministic_algorithms, cudnn_benchmark, cudnn_deterministic, tf32, fill_uninitialized;
+  int32_t intra_op_threads;
+  // 0 leaves the number as it is.
+  int32_t inter_op_threads;
+};
+
+char* lte_determinism_apply(const lte_switches* switches) {
+  return guard([&] {
+    auto& context = at::globalContext();
+    context.setDeterministicAlgorithms(switches->deterministic_algorithms != 0, /*warn_only=*/false);
+    context.setDeterministicFillUninitializedMemory(switches->fill_uninitialized != 0);
+    context.setBenchmarkCuDNN(switches->cudnn_benchmark != 0);
+    context.setDeterministicCuDNN(switches->cudnn_deterministic != 0);
+    context.setAllowTF32CuBLAS(switches->tf32 != 0);
+    context.setAllowTF32CuDNN(switches->tf32 != 0);
+    context.setAllowTF32OneDNN(switches->tf32 != 0);
+    at::set_num_threads(switches->intra_op_threads);
+    // libtorch takes this number once in a process and throws from the second time on, so asking for what already
+    // holds is not an error.
+    const int wanted = switches->inter_op_threads;
+    if (wanted > 0 && at::get_num_interop_threads() != static_cast<size_t>(wanted)) {
+      at::set_num_interop_threads(wanted);
+    }
+  });
+}
+
+// The profiling executor specialises a graph after its first runs, so a resumed process would take other kernels
+// for its first steps than the uninterrupted one took. The simple executor compiles once. What fuses on the CPU or
+// GPU at run time goes the same way: a fused kernel rounds otherwise than the operators that it replaces.
+char* lte_pin_torchscript_executor() {
+  return guard([] {
+    torch::jit::getProfilingMode() = false;
+    torch::jit::getExecutorMode() = false;
+    torch::jit::setTensorExprFuserEnabled(false);
+    torch::jit::overrideCanFuseOnCPU(false);
+    torch::jit::overrideCanFuseOnGPU(false);
+  });
+}
+
+char* lte_describe(lte_push_text sink_fn, void* sink) {
+  return guard([&] {
+    const auto put = [&](std::string_view name, std::string_view text) { lockstep::push(sink_fn, sink, name, text); };
+    auto& context = at::globalContext();
+
+    put("torch.version", TORCH_VERSION);
+    put("torch.git", LOCKSTEP_TORCH_GIT);
+    put("torch.config", at::show_config());
+    put("torch.cxx_flags", at::get_cxx_flags());
+
+    put("cpu.capability", at::get_cpu_capability());
+    put("cpu.mkl", at::hasMKL() ? at::get_mkl_version() : "absent");
+    put("cpu.onednn", at::hasMKLDNN() ? at::get_mkldnn_version() : "absent");
+    put("cpu.onednn_used", word(context.userEnabledMkldnn()));
+    put("cpu.openmp", at::hasOpenMP() ? at::get_openmp_version() : "absent");
+    put("cpu.parallel_backend", after(at::get_parallel_info(), "ATen parallel backend: "));
+    put("threads.intra_op", std::to_string(at::get_num_threads()));
+
+    put("deterministic.algorithms",
+        !context.deterministicAlgorithms() ? "off" : (context.deterministicAlgorithmsWarnOnly() ? "warn" : "error"));
+    put("deterministic.fill_uninitialized", word(context.deterministicFillUninitializedMemory()));
+    put("deterministic.cudnn", word(context.deterministicCuDNN()));
+    put("cudnn.benchmark", word(context.benchmarkCuDNN()));
+    put("cudnn.used", word(context.userEnabledCuDNN()));
+    put("tf32.cublas", word(context.allowTF32CuBLAS()));
+    put("tf32.cudnn", word(context.allowTF32CuDNN()));
+    put("tf32.onednn", word(context.allowTF32OneDNN()));
+    put("matmul.float32", precision_word(context.float32MatmulPrecision()));
+    const std::array<std::pair<const char*, bool>, 4> attention{{
+        {"flash", context.userEnabledFlashSDP()},
+        {"memory_efficient", context.userEnabledMemEfficientSDP()},
+        {"math", context.userEnabledMathSDP()},
+        {"cudnn", context.userEnabledCuDNNSDP()},
+    }};
+    std::string kernels;
+    for (const auto& [name, enabled] : attention) {
+      if (enabled) {
+        kernels += kernels.empty() ? name : std::string(" ") + name;
+      }
+    }
+    put("attention.kernels", kernels);
+    put("torchscript.executor", torch::jit::getExecutorMode() ? "profiling" : "simple");
+    put("torchscript.profiling", word(torch::jit::getProfilingMode()));
+    put("torchscript.fuser", word(torch::jit::tensorExprFuserEnabled()));
+
+    lockstep::describe_cuda(put);
+  });
+}
+
+} // extern "C"

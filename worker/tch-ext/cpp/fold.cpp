@@ -1,0 +1,165 @@
+// Gradients as one flat tensor: gather a list into it, take norms of its parts, add to it. Hot.
+#include "shim.h"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+using lockstep::guard;
+
+namespace {
+
+// Ranges of `flat`, in list order and without gaps; an undefined tensor owns a range of zeros.
+template <class Get>
+void flatten(const Get& get, const int64_t* lengths, size_t count, const at::Tensor& flat) {
+  const bool plain = flat.device().is_cpu() && flat.is_contiguous();
+  auto* base = plain ? static_cast<char*>(flat.mutable_data_ptr()) : nullptr;
+  const auto width = static_cast<int64_t>(flat.element_size());
+  // What a plain copy of bytes does not do goes through one batched copy: other dtype, strides, devices.
+  std::vector<at::Tensor> targets, sources;
+  int64_t offset = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const at::Tensor& tensor = get(i);
+    const int64_t length = lengths[i];
+    if (!tensor.defined()) {
+      if (plain) {
+        std::memset(base + offset * width, 0, static_cast<size_t>(length * width));
+      } else {
+        flat.narrow(0, offset, length).zero_();
+      }
+    } else if (plain && tensor.device().is_cpu() && tensor.scalar_type() == flat.scalar_type() &&
+               tensor.layout() == at::kStrided && tensor.is_contiguous() && !tensor.is_neg() && !tensor.is_conj()) {
+      std::memcpy(base + offset * width, tensor.const_data_ptr(), static_cast<size_t>(length * width));
+    } else {
+      targets.push_back(flat.narrow(0, offset, length).view(tensor.sizes()));
+      sources.push_back(tensor.layout() == at::kStrided ? tensor : tensor.to_dense());
+    }
+    offset += length;
+  }
+  if (!targets.empty()) {
+    at::_foreach_copy_(targets, sources);
+  }
+}
+
+void check_flat(const at::Tensor& flat, const int64_t* lengths, size_t count) {
+  int64_t total = 0;
+  for (size_t i = 0; i < count; ++i) {
+    total += lengths[i];
+  }
+  TORCH_CHECK(
+      flat.defined() && flat.dim() == 1 && flat.numel() == total, "the flat tensor has shape ",
+      flat.defined() ? flat.sizes() : at::IntArrayRef{}, " and the list has ", total, " elements");
+}
+
+// Eight partial sums in a fixed order: exact to repeat, independent of threads and of the vector width.
+double sum_of_squares(const float* values, int64_t length) {
+  double partial[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  int64_t i = 0;
+  for (; i + 8 <= length; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) {
+      const auto value = static_cast<double>(values[i + lane]);
+      partial[lane] += value * value;
+    }
+  }
+  for (int lane = 0; i < length; ++i, ++lane) {
+    const auto value = static_cast<double>(values[i]);
+    partial[lane] += value * value;
+  }
+  return ((partial[0] + partial[1]) + (partial[2] + partial[3])) +
+      ((partial[4] + partial[5]) + (partial[6] + partial[7]));
+}
+
+} // namespace
+
+extern "C" {
+
+// `lengths[i]` is the number of elements of tensor `i`'s range; a defined tensor must have just as many.
+char* lte_flatten_into(const at::Tensor* const* tensors, const int64_t* lengths, size_t count, const at::Tensor* flat) {
+  return guard([&] {
+    c10::NoGradGuard no_grad;
+    for (size_t i = 0; i < count; ++i) {
+      TORCH_CHECK(
+          lengths[i] >= 0 && (!tensors[i]->defined() || tensors[i]->numel() == lengths[i]), "tensor ", i, " has ",
+          tensors[i]->defined() ? tensors[i]->numel() : 0, " elements, and a range of ", lengths[i]);
+    }
+    check_flat(*flat, lengths, count);
+    flatten([&](size_t i) -> const at::Tensor& { return *tensors[i]; }, lengths, count, *flat);
+  });
+}
+
+// The gradients of `loss` by `params`, flattened into `flat`. `.grad` is neither read nor written.
+char* lte_grads_into(
+    const at::Tensor* loss,
+    const at::Tensor* const* params,
+    size_t count,
+    const at::Tensor* flat,
+    uint8_t allow_unused) {
+  return guard([&] {
+    std::vector<at::Tensor> inputs;
+    std::vector<int64_t> lengths;
+    inputs.reserve(count);
+    lengths.reserve(count);
+    for (size_t i = 0; i < count; ++i) {
+      inputs.push_back(*params[i]);
+      lengths.push_back(params[i]->numel());
+    }
+    check_flat(*flat, lengths.data(), count);
+    const auto grads = torch::autograd::grad(
+        {*loss}, inputs, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, allow_unused != 0);
+    c10::NoGradGuard no_grad;
+    flatten([&](size_t i) -> const at::Tensor& { return grads[i]; }, lengths.data(), count, *flat);
+  });
+}
+
+// `out[i]` is the L2 norm of `flat[offsets[i]..offsets[i + 1]]`; the caller has checked that the offsets ascend
+// from 0 or more to at most `flat`'s length.
+char* lte_layer_norms(const at::Tensor* flat, const int64_t* offsets, size_t parts, double* out) {
+  return guard([&] {
+    c10::NoGradGuard no_grad;
+    if (flat->device().is_cpu() && flat->scalar_type() == at::kFloat && flat->is_contiguous()) {
+      const auto* values = flat->const_data_ptr<float>();
+      for (size_t i = 0; i < parts; ++i) {
+        out[i] = std::sqrt(sum_of_squares(values + offsets[i], offsets[i + 1] - offsets[i]));
+      }
+      return;
+    }
+    std::vector<at::Tensor> norms;
+    norms.reserve(parts);
+    for (size_t i = 0; i < parts; ++i) {
+      norms.push_back(at::linalg_vector_norm(
+          flat->narrow(0, offsets[i], offsets[i + 1] - offsets[i]), 2, /*dim=*/at::OptionalIntArrayRef{},
+          /*keepdim=*/false, at::kDouble));
+    }
+    if (!norms.empty()) {
+      // One read from the device for all parts.
+      const auto host = at::stack(norms).to(at::kCPU).contiguous();
+      std::memcpy(out, host.const_data_ptr<double>(), parts * sizeof(double));
+    }
+  });
+}
+
+// `dst += src`, element by element; the caller has checked that both have one dtype, device and length.
+char* lte_add_slices(const at::Tensor* dst, const at::Tensor* src) {
+  return guard([&] {
+    c10::NoGradGuard no_grad;
+    if (dst->device().is_cpu() && dst->scalar_type() == at::kFloat && dst->is_contiguous() && src->is_contiguous()) {
+      auto* to = dst->mutable_data_ptr<float>();
+      const auto* from = src->const_data_ptr<float>();
+      const int64_t length = dst->numel();
+      for (int64_t i = 0; i < length; ++i) {
+        to[i] += from[i];
+      }
+      return;
+    }
+    dst->add_(*src);
+  });
+}
+
+} // extern "C"

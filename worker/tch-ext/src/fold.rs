@@ -1,0 +1,87 @@
+//! Gradients as one flat tensor, each operation in a single call into libtorch. Hot.
+
+use tch::Tensor;
+
+use crate::Error;
+use crate::ffi;
+
+/// Copies `grads` one after another into the 1-D tensor `flat`, which they fill exactly.
+///
+/// Dtype, strides and device may differ from `flat`'s; a plain copy of bytes is taken where they do not. An undefined
+/// gradient cannot be placed, for its length is unknown: see [`flatten_or_zero_into`].
+///
+/// # Errors
+/// `NoGradient` for an undefined tensor, `Torch` if the lengths do not add up.
+pub fn flatten_into(grads: &[Tensor], flat: &Tensor) -> Result<(), Error> {
+    if let Some(index) = grads.iter().position(|grad| !grad.defined()) {
+        return Err(Error::NoGradient(index.to_string()));
+    }
+    let lengths: Vec<i64> = grads.iter().map(|grad| grad.numel() as i64).collect();
+    flatten_or_zero_into(grads, &lengths, flat)
+}
+
+/// As [`flatten_into`], where entry `i` takes `lengths[i]` elements and an undefined tensor gives zeros.
+///
+/// # Errors
+/// `Count`, `Torch`.
+pub fn flatten_or_zero_into(grads: &[Tensor], lengths: &[i64], flat: &Tensor) -> Result<(), Error> {
+    if lengths.len() != grads.len() {
+        return Err(Error::Count { what: "lengths", expected: grads.len(), found: lengths.len() });
+    }
+    // SAFETY: both lists have as many entries as is said and live during the call.
+    ffi::check(unsafe {
+        ffi::lte_flatten_into(ffi::raw_list(grads), lengths.as_ptr(), grads.len(), ffi::raw(flat))
+    })
+}
+
+/// The gradients of `loss` by `params`, one after another in the 1-D tensor `flat`, which they fill exactly.
+///
+/// Nothing is accumulated: `.grad` is neither read nor written, and the graph is freed. Hooks of the parameters run.
+/// With `allow_unused`, a parameter that `loss` does not depend on gets zeros; otherwise it is an error.
+///
+/// # Errors
+/// `Torch`, also for whatever the backward pass throws; `flat` is unchanged then.
+pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, allow_unused: bool) -> Result<(), Error> {
+    // SAFETY: the list has as many entries as is said and lives during the call, as do the tensors.
+    ffi::check(unsafe {
+        ffi::lte_grads_into(
+            ffi::raw(loss),
+            ffi::raw_list(params),
+            params.len(),
+            ffi::raw(flat),
+            u8::from(allow_unused),
+        )
+    })
+}
+
+/// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`; one fewer than there are offsets.
+///
+/// Summed in 64 bits. On the CPU with 32-bit floats the order of the sum is fixed, whatever the number of threads.
+///
+/// # Errors
+/// `Offsets` if they do not ascend or reach beyond `flat`.
+pub fn layer_norms(flat: &Tensor, offsets: &[i64]) -> Result<Vec<f64>, Error> {
+    let length = flat.numel() as i64;
+    let ascending = offsets.is_sorted();
+    let within = offsets.first().is_none_or(|first| *first >= 0) && offsets.last().is_none_or(|last| *last <= length);
+    if !ascending || !within || flat.dim() != 1 {
+        return Err(Error::Offsets { length });
+    }
+    let mut norms = vec![0.0; offsets.len().saturating_sub(1)];
+    // SAFETY: `offsets` has one more entry than `norms` (or both are empty), and all lie within `flat`.
+    ffi::check(unsafe { ffi::lte_layer_norms(ffi::raw(flat), offsets.as_ptr(), norms.len(), norms.as_mut_ptr()) })?;
+    Ok(norms)
+}
+
+/// `dst += src`, element by element; the addition that the reduction tree is made of.
+///
+/// # Errors
+/// `Mismatch` unless both have one dtype, shape and device.
+pub fn add_slices(dst: &Tensor, src: &Tensor) -> Result<(), Error> {
+    if dst.size() != src.size() || dst.kind() != src.kind() || dst.device() != src.device() {
+        let form = |tensor: &Tensor| format!("{:?} {:?} on {:?}", tensor.kind(), tensor.size(), tensor.device());
+        return Err(Error::Mismatch { name: "src".to_owned(), expected: form(dst), found: form(src) });
+    }
+    // SAFETY: two tensors that live during the call.
+    ffi::check(unsafe { ffi::lte_add_slices(ffi::raw(dst), ffi::raw(src)) })
+}

@@ -1,0 +1,89 @@
+//! Memory seen from outside the tensors: raw bytes of CPU tensors, statistics of the CUDA allocator.
+
+use tch::Tensor;
+
+use crate::Error;
+use crate::ffi::{self, CAllocatorStats};
+
+/// What libtorch's caching allocator holds on one CUDA device. Sizes in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocatorStats {
+    /// In tensors now.
+    pub allocated: u64,
+    /// Taken from the driver now, in use or cached.
+    pub reserved: u64,
+    /// In blocks that tensors or pending stream work use now.
+    pub active: u64,
+    /// The most that `allocated` was since the start or the last [`reset_peak`].
+    pub peak_allocated: u64,
+    /// The most that `reserved` was since then.
+    pub peak_reserved: u64,
+    /// Allocations that succeeded only after the cache was given back.
+    pub retries: u64,
+    /// Allocations that failed.
+    pub ooms: u64,
+}
+
+/// The bytes of a contiguous CPU tensor, in row-major order and the machine's byte order. Copies nothing.
+///
+/// While the slice lives, nobody may write to the tensor, also not through another tensor that shares its storage.
+///
+/// # Errors
+/// `NotOnCpu`, `NotContiguous`.
+pub fn cpu_bytes(tensor: &Tensor) -> Result<&[u8], Error> {
+    let (start, length) = locate(tensor)?;
+    // SAFETY: libtorch says that these bytes are the tensor's elements, and the tensor outlives the slice.
+    Ok(unsafe { std::slice::from_raw_parts(start, length) })
+}
+
+/// As [`cpu_bytes`], to write to. Other tensors that share the storage see what is written.
+///
+/// # Errors
+/// `NotOnCpu`, `NotContiguous`.
+pub fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
+    let (start, length) = locate(tensor)?;
+    // SAFETY: as in `cpu_bytes`; the tensor is borrowed for as long, so no second slice comes from it.
+    Ok(unsafe { std::slice::from_raw_parts_mut(start, length) })
+}
+
+/// The statistics of CUDA device `device_index`; `None` when there is no such device.
+pub fn allocator_stats(device_index: usize) -> Option<AllocatorStats> {
+    let device = i32::try_from(device_index).ok()?;
+    let mut raw = CAllocatorStats::default();
+    let mut found = 0;
+    // SAFETY: both are places for the call to write to.
+    ffi::check(unsafe { ffi::lte_allocator_stats_get(device, &raw mut raw, &raw mut found) }).ok()?;
+    let count = |value: i64| u64::try_from(value).unwrap_or(0);
+    (found != 0).then(|| AllocatorStats {
+        allocated: count(raw.allocated),
+        reserved: count(raw.reserved),
+        active: count(raw.active),
+        peak_allocated: count(raw.peak_allocated),
+        peak_reserved: count(raw.peak_reserved),
+        retries: count(raw.retries),
+        ooms: count(raw.ooms),
+    })
+}
+
+/// Starts the peaks of CUDA device `device_index` anew from what is held now; nothing when there is no such device.
+pub fn reset_peak(device_index: usize) {
+    if let Ok(device) = i32::try_from(device_index) {
+        // SAFETY: takes a plain number.
+        let answer = unsafe { ffi::lte_allocator_reset_peak(device) };
+        // An allocator that cannot answer keeps its old peaks: a statistic, not worth stopping a run for.
+        drop(ffi::take_text(answer));
+    }
+}
+
+/// Where the bytes of `tensor` are; a valid, never null address, also for a tensor without elements.
+fn locate(tensor: &Tensor) -> Result<(*mut u8, usize), Error> {
+    let (mut start, mut length, mut kind) = (std::ptr::null_mut(), 0, 0);
+    // SAFETY: all three are places for the call to write to, and the tensor lives during it.
+    ffi::check(unsafe { ffi::lte_cpu_bytes(ffi::raw(tensor), &raw mut start, &raw mut length, &raw mut kind) })?;
+    match kind {
+        0 if length == 0 => Ok((std::ptr::NonNull::dangling().as_ptr(), 0)),
+        0 => Ok((start, length)),
+        1 => Err(Error::NotOnCpu),
+        _ => Err(Error::NotContiguous),
+    }
+}

@@ -1,0 +1,179 @@
+//! Fused optimizers: SGD, Adam and AdamW through the kernels that `torch.optim` takes with `fused=True`, so that the
+//! bits are PyTorch's, with their state as named tensors.
+//!
+//! Hot: a step builds no list of tensors; gradients go into lists that are kept.
+
+use std::collections::HashMap;
+
+use tch::{Kind as Dtype, Tensor};
+
+use crate::Error;
+use crate::ffi::{self, COptim, COptimConfig};
+
+/// Which optimizer, and what stays the same over a run. The learning rate comes with each step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Stochastic gradient descent, `torch.optim.SGD`.
+    Sgd {
+        /// Share of the previous update that is kept; 0 keeps no state.
+        momentum: f64,
+        /// Share of the gradient that momentum does not take, from the second step on.
+        dampening: f64,
+        /// Look ahead along the momentum; needs momentum and no dampening.
+        nesterov: bool,
+    },
+    /// `torch.optim.Adam`: weight decay is added to the gradient.
+    Adam {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of squared gradients.
+        beta2: f64,
+        /// Added to the denominator.
+        eps: f64,
+    },
+    /// `torch.optim.AdamW`: weight decay acts on the weights themselves.
+    AdamW {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of squared gradients.
+        beta2: f64,
+        /// Added to the denominator.
+        eps: f64,
+    },
+}
+
+/// An optimizer over a fixed list of parameters, all on one device.
+///
+/// It holds the parameters (their storage, not copies) and changes them in place.
+#[derive(Debug)]
+pub struct Optimizer {
+    raw: *mut COptim,
+    kind: Kind,
+    names: Vec<String>,
+}
+
+// SAFETY: the C++ object is plain data and tensors, which `tch` itself holds to be sendable; it belongs to no thread.
+unsafe impl Send for Optimizer {}
+
+impl Optimizer {
+    /// An optimizer of `kind` over parameters given as name, tensor and weight decay.
+    ///
+    /// Tensors of equal weight decay and dtype share one fused call. The state starts at zero.
+    ///
+    /// # Errors
+    /// `Torch` if the parameters are on several devices.
+    #[expect(clippy::needless_pass_by_value, reason = "the optimizer takes a share in the parameters")]
+    pub fn new(kind: Kind, params: Vec<(String, Tensor, f64)>) -> Result<Self, Error> {
+        let tensors: Vec<_> = params.iter().map(|(_, tensor, _)| ffi::raw(tensor)).collect();
+        let decays: Vec<f64> = params.iter().map(|(_, _, weight_decay)| *weight_decay).collect();
+        let config = kind.config();
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: both lists have `params.len()` entries and live during the call, as do the tensors.
+        ffi::check(unsafe {
+            ffi::lte_optim_new(&raw const config, tensors.as_ptr(), decays.as_ptr(), params.len(), &raw mut raw)
+        })?;
+        let names = params.iter().map(|(name, _, _)| name.clone()).collect();
+        Ok(Self { raw, kind, names })
+    }
+
+    /// One step with learning rate `lr`; `grads` are in the order of the parameters.
+    ///
+    /// # Errors
+    /// `Count` and `NoGradient` before anything changed; `Torch` for shapes that do not fit, likewise before.
+    pub fn step(&mut self, grads: &[Tensor], lr: f64) -> Result<(), Error> {
+        if grads.len() != self.names.len() {
+            return Err(Error::Count { what: "gradients", expected: self.names.len(), found: grads.len() });
+        }
+        let mut undefined = -1;
+        // SAFETY: `raw` is ours and used by nobody else during the call; the list has as many entries as is said.
+        ffi::check(unsafe {
+            ffi::lte_optim_step(self.raw, ffi::raw_list(grads), grads.len(), lr, &raw mut undefined)
+        })?;
+        match usize::try_from(undefined) {
+            Ok(index) => Err(Error::NoGradient(self.names[index].clone())),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The state by name: `step` (a scalar of 32-bit floats, steps taken), then per parameter `momentum/<name>` for
+    /// SGD with momentum, `exp_avg/<name>` and `exp_avg_sq/<name>` for Adam and `AdamW`, shaped like the parameter.
+    ///
+    /// The tensors are the optimizer's own: the next step changes them. The names are the same from the start on.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
+        let listed = ffi::collect_tensors(|push, sink| unsafe { ffi::lte_optim_state(self.raw, push, sink) });
+        let listed = listed.expect("listing tensors takes nothing but memory");
+        listed.into_iter().map(|(slot, tensor)| (self.public_name(&slot), tensor)).collect()
+    }
+
+    /// Overwrites the state with what [`state`](Self::state) gave of an optimizer of the same kind and parameters.
+    /// The tensors are copied, from any device.
+    ///
+    /// # Errors
+    /// `StateMissing`, `StateUnknown`, `Mismatch`, all before anything changed.
+    pub fn load_state(&mut self, saved: &[(String, Tensor)]) -> Result<(), Error> {
+        let mut given: HashMap<&str, &Tensor> = saved.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let mut pairs = Vec::new();
+        for (name, own) in self.state() {
+            let Some(tensor) = given.remove(name.as_str()) else { return Err(Error::StateMissing(name)) };
+            if tensor.size() != own.size() || tensor.kind() != own.kind() {
+                return Err(Error::Mismatch { name, expected: form(&own), found: form(tensor) });
+            }
+            pairs.push((own, tensor));
+        }
+        if let Some((name, _)) = saved.iter().find(|(name, _)| given.contains_key(name.as_str())) {
+            return Err(Error::StateUnknown(name.clone()));
+        }
+        tch::no_grad(|| -> Result<(), Error> {
+            for (mut own, tensor) in pairs {
+                own.f_copy_(tensor).map_err(|error| Error::Torch(error.to_string()))?;
+            }
+            Ok(())
+        })?;
+        // SAFETY: `raw` is ours and used by nobody else during the call.
+        ffi::check(unsafe { ffi::lte_optim_reloaded(self.raw) })
+    }
+
+    /// The parameters' names, in the order in which gradients are expected.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn public_name(&self, slot: &str) -> String {
+        let Some((list, position)) = slot.split_once('/') else { return slot.to_owned() };
+        let list = match (self.kind, list) {
+            (Kind::Sgd { .. }, _) => "momentum",
+            (_, "first") => "exp_avg",
+            _ => "exp_avg_sq",
+        };
+        let position: usize = position.parse().expect("the shim numbers parameters by position");
+        format!("{list}/{}", self.names[position])
+    }
+}
+
+impl Drop for Optimizer {
+    fn drop(&mut self) {
+        // SAFETY: `raw` came from `lte_optim_new` and is freed once, here.
+        unsafe { ffi::lte_optim_free(self.raw) };
+    }
+}
+
+impl Kind {
+    fn config(self) -> COptimConfig {
+        let none =
+            COptimConfig { kind: 0, momentum: 0.0, dampening: 0.0, nesterov: 0, beta1: 0.0, beta2: 0.0, epsilon: 0.0 };
+        match self {
+            Kind::Sgd { momentum, dampening, nesterov } => {
+                COptimConfig { kind: 0, momentum, dampening, nesterov: u8::from(nesterov), ..none }
+            }
+            Kind::Adam { beta1, beta2, eps } => COptimConfig { kind: 1, beta1, beta2, epsilon: eps, ..none },
+            Kind::AdamW { beta1, beta2, eps } => COptimConfig { kind: 2, beta1, beta2, epsilon: eps, ..none },
+        }
+    }
+}
+
+/// Dtype and shape, as errors name them.
+fn form(tensor: &Tensor) -> String {
+    let kind: Dtype = tensor.kind();
+    format!("{kind:?} {:?}", tensor.size())
+}

@@ -1,0 +1,132 @@
+//! TorchScript modules, with their true dotted names, their buffers, and errors instead of panics.
+//!
+//! Parameters and buffers are handed out as tensors that share the module's storage: what an optimizer does to them in
+//! place, the next forward pass sees.
+
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Tensor};
+
+use crate::Error;
+use crate::ffi::{self, CScript};
+
+/// A TorchScript module.
+#[derive(Debug)]
+pub struct ScriptModule {
+    raw: *mut CScript,
+    path: PathBuf,
+}
+
+// SAFETY: the C++ object is a handle to a module object that belongs to no thread; `tch` holds its own so, too.
+unsafe impl Send for ScriptModule {}
+
+impl ScriptModule {
+    /// Loads a module that `torch.jit.save` wrote, with its tensors on `device`.
+    ///
+    /// # Errors
+    /// `Script` for a file that is missing, unreadable, or no TorchScript module.
+    pub fn load(path: &Path, device: Device) -> Result<Self, Error> {
+        if let Err(error) = std::fs::File::open(path) {
+            return Err(Error::Script { path: path.to_owned(), reason: error.to_string() });
+        }
+        let device = ffi::device_index(device, "TorchScript")?;
+        let c_path = ffi::c_path(path)?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the path is NUL-terminated and lives during the call; `raw` is a place for one address.
+        let answer = unsafe { ffi::lte_script_load(c_path.as_ptr(), device, &raw mut raw) };
+        file_result(answer, path)?;
+        Ok(Self { raw, path: path.to_owned() })
+    }
+
+    /// The trainable tensors by dotted name, in the module's own order.
+    pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
+        ffi::collect_tensors(|push, sink| unsafe { ffi::lte_script_parameters(self.raw, push, sink) })
+            .expect("listing tensors takes nothing but memory")
+    }
+
+    /// The buffers (batch-norm statistics and the like) by dotted name, in the module's own order.
+    pub fn named_buffers(&self) -> Vec<(String, Tensor)> {
+        // SAFETY: as above.
+        ffi::collect_tensors(|push, sink| unsafe { ffi::lte_script_buffers(self.raw, push, sink) })
+            .expect("listing tensors takes nothing but memory")
+    }
+
+    /// Runs the module; a tuple or list of tensors comes back flat, in order.
+    ///
+    /// # Errors
+    /// `Torch` for what the module throws, and for an answer that holds anything but tensors.
+    pub fn forward(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        // SAFETY: `raw` is ours; the list has as many entries as is said and lives during the call.
+        let answer = ffi::collect_tensors(|push, sink| unsafe {
+            ffi::lte_script_forward(self.raw, ffi::raw_list(inputs), inputs.len(), push, sink)
+        })?;
+        Ok(answer.into_iter().map(|(_, tensor)| tensor).collect())
+    }
+
+    /// As [`forward`](Self::forward), for a module that answers one tensor.
+    ///
+    /// # Errors
+    /// As for `forward`; `Count` for another number of tensors.
+    pub fn forward_one(&self, inputs: &[Tensor]) -> Result<Tensor, Error> {
+        let mut answer = self.forward(inputs)?;
+        match answer.pop() {
+            Some(tensor) if answer.is_empty() => Ok(tensor),
+            last => {
+                let found = answer.len() + usize::from(last.is_some());
+                Err(Error::Count { what: "tensors in the module's answer", expected: 1, found })
+            }
+        }
+    }
+
+    /// Training mode (dropout draws, batch norm updates its statistics) or evaluation mode.
+    ///
+    /// # Errors
+    /// `Torch`.
+    pub fn train(&self, on: bool) -> Result<(), Error> {
+        // SAFETY: `raw` is ours.
+        ffi::check(unsafe { ffi::lte_script_train(self.raw, u8::from(on)) })
+    }
+
+    /// Moves all parameters and buffers; buffers handed out before keep pointing to the old device.
+    ///
+    /// # Errors
+    /// `Torch`.
+    pub fn to(&self, device: Device) -> Result<(), Error> {
+        let device = ffi::device_index(device, "TorchScript")?;
+        // SAFETY: `raw` is ours.
+        ffi::check(unsafe { ffi::lte_script_to(self.raw, device) })
+    }
+
+    /// Writes the module, trained as it is, as a file that `torch.jit.load` reads.
+    ///
+    /// # Errors
+    /// `Script`.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let c_path = ffi::c_path(path)?;
+        // SAFETY: `raw` is ours; the path is NUL-terminated and lives during the call.
+        file_result(unsafe { ffi::lte_script_save(self.raw, c_path.as_ptr()) }, path)
+    }
+
+    /// The file that the module came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ScriptModule {
+    fn drop(&mut self) {
+        // SAFETY: `raw` came from `lte_script_load` and is freed once, here.
+        unsafe { ffi::lte_script_free(self.raw) };
+    }
+}
+
+fn file_result(answer: *mut std::ffi::c_char, path: &Path) -> Result<(), Error> {
+    match ffi::take_text(answer) {
+        None => Ok(()),
+        Some(message) => {
+            let reason = message.lines().next().unwrap_or_default().to_owned();
+            Err(Error::Script { path: path.to_owned(), reason })
+        }
+    }
+}

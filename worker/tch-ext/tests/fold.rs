@@ -1,0 +1,121 @@
+//! Flat gradients: the same numbers as tensor by tensor, and `.grad` stays untouched.
+
+use lockstep_tch_ext::{Error, fold, memory};
+use tch::{Device, Kind, Tensor};
+
+const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    Vec::<f32>::try_from(tensor.to_kind(Kind::Float).reshape([-1])).unwrap()
+}
+
+#[test]
+fn tensors_of_every_kind_land_in_their_ranges() {
+    let plain = Tensor::from_slice(&[1.0_f32, 2.0]);
+    let transposed = Tensor::arange(6, FLOAT).view([2, 3]).tr();
+    let double = Tensor::from_slice(&[0.5_f64]);
+    let scalar = Tensor::from(9.0_f32);
+    let flat = Tensor::full([10], -1.0, FLOAT);
+    fold::flatten_into(&[plain, transposed, double, scalar], &flat).unwrap();
+    assert_eq!(values(&flat), [1.0, 2.0, 0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 0.5, 9.0]);
+
+    // A flat tensor of another dtype, which itself is every second element of something.
+    let wide = Tensor::full([6], -1.0, (Kind::Double, Device::Cpu)).view([3, 2]).select(1, 0);
+    fold::flatten_into(&[Tensor::from_slice(&[1.0_f32, 2.0]), Tensor::from(3.0_f32)], &wide).unwrap();
+    assert_eq!(values(&wide), [1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn an_undefined_tensor_is_zeros_of_the_length_named() {
+    let flat = Tensor::full([5], -1.0, FLOAT);
+    let list = [Tensor::new(), Tensor::from_slice(&[1.0_f32, 2.0]), Tensor::new()];
+    fold::flatten_or_zero_into(&list, &[1, 2, 2], &flat).unwrap();
+    assert_eq!(values(&flat), [0.0, 1.0, 2.0, 0.0, 0.0]);
+    assert!(matches!(fold::flatten_into(&list, &flat), Err(Error::NoGradient(_))));
+    assert!(matches!(fold::flatten_or_zero_into(&list, &[1], &flat), Err(Error::Count { .. })));
+}
+
+#[test]
+fn lengths_that_do_not_add_up_are_refused() {
+    let flat = Tensor::zeros([3], FLOAT);
+    for list in [vec![Tensor::zeros([2], FLOAT)], vec![Tensor::zeros([4], FLOAT)], vec![]] {
+        assert!(matches!(fold::flatten_into(&list, &flat), Err(Error::Torch(_))));
+    }
+    let square = Tensor::zeros([2, 2], FLOAT);
+    assert!(matches!(fold::flatten_into(&[Tensor::zeros([4], FLOAT)], &square), Err(Error::Torch(_))));
+    // A length that contradicts its tensor, with a total that fits.
+    let two = [Tensor::zeros([2], FLOAT), Tensor::zeros([1], FLOAT)];
+    assert!(matches!(fold::flatten_or_zero_into(&two, &[1, 2], &flat), Err(Error::Torch(_))));
+    assert!(matches!(fold::flatten_or_zero_into(&two, &[-1, 4], &flat), Err(Error::Torch(_))));
+}
+
+#[test]
+fn gradients_equal_backwards_and_leave_grad_alone() {
+    let model = || {
+        tch::manual_seed(1);
+        let make = |shape: &[i64]| Tensor::randn(shape, FLOAT).set_requires_grad(true);
+        let params = vec![make(&[8, 4]), make(&[8]), make(&[3, 8]), make(&[3])];
+        let hidden = Tensor::randn([5, 4], FLOAT).linear(&params[0], Some(&params[1])).tanh();
+        let loss = hidden.linear(&params[2], Some(&params[3])).square().mean(Kind::Float);
+        (params, loss)
+    };
+    let (params, loss) = model();
+    loss.backward();
+    let expected: Vec<u8> = params
+        .iter()
+        .flat_map(|param| memory::cpu_bytes(&param.grad().contiguous()).unwrap().to_vec())
+        .collect();
+
+    let (params, loss) = model();
+    let flat = Tensor::full([8 * 4 + 8 + 3 * 8 + 3], f64::NAN, FLOAT);
+    fold::grads_into(&loss, &params, &flat, false).unwrap();
+    assert_eq!(memory::cpu_bytes(&flat).unwrap(), expected);
+    assert!(params.iter().all(|param| !param.grad().defined()));
+    assert!(!flat.requires_grad());
+    // The graph is gone, and saying so is an error, not a panic.
+    assert!(matches!(fold::grads_into(&loss, &params, &flat, false), Err(Error::Torch(_))));
+}
+
+#[test]
+fn a_parameter_that_is_not_used_gives_zeros_or_an_error() {
+    let used = Tensor::ones([2], FLOAT).set_requires_grad(true);
+    let unused = Tensor::ones([2], FLOAT).set_requires_grad(true);
+    let flat = Tensor::full([4], -1.0, FLOAT);
+    let params = [unused, used];
+    let loss = || (&params[1] * 3.0).sum(Kind::Float);
+    assert!(matches!(fold::grads_into(&loss(), &params, &flat, false), Err(Error::Torch(_))));
+    assert_eq!(values(&flat), [-1.0; 4]);
+    fold::grads_into(&loss(), &params, &flat, true).unwrap();
+    assert_eq!(values(&flat), [0.0, 0.0, 3.0, 3.0]);
+}
+
+#[test]
+fn norms_of_parts() {
+    let flat = Tensor::from_slice(&[3.0_f32, 4.0, 0.0, 5.0, 12.0]);
+    assert_eq!(fold::layer_norms(&flat, &[0, 2, 3, 5]).unwrap(), [5.0, 0.0, 13.0]);
+    assert_eq!(fold::layer_norms(&flat.to_kind(Kind::BFloat16), &[0, 2, 5]).unwrap(), [5.0, 13.0]);
+    assert!(fold::layer_norms(&flat, &[]).unwrap().is_empty());
+    assert_eq!(fold::layer_norms(&flat, &[2, 2]).unwrap(), [0.0]);
+    for bad in [&[0, 6][..], &[-1, 2], &[3, 2]] {
+        assert!(matches!(fold::layer_norms(&flat, bad), Err(Error::Offsets { length: 5 })), "{bad:?}");
+    }
+    tch::manual_seed(5);
+    let long = Tensor::randn([100_003], FLOAT);
+    let ours = fold::layer_norms(&long, &[0, 100_003]).unwrap()[0];
+    let theirs = long.to_kind(Kind::Double).norm().double_value(&[]);
+    assert!((ours - theirs).abs() < 1e-9 * theirs, "{ours} {theirs}");
+}
+
+#[test]
+fn slices_add_as_libtorch_adds() {
+    tch::manual_seed(6);
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
+        let left = Tensor::randn([1001], FLOAT).to_kind(kind);
+        let right = Tensor::randn([1001], FLOAT).to_kind(kind);
+        let expected = &left + &right;
+        fold::add_slices(&left, &right).unwrap();
+        assert_eq!(memory::cpu_bytes(&left).unwrap(), memory::cpu_bytes(&expected).unwrap());
+    }
+    let (short, long) = (Tensor::zeros([2], FLOAT), Tensor::zeros([3], FLOAT));
+    assert!(matches!(fold::add_slices(&short, &long), Err(Error::Mismatch { .. })));
+}

@@ -1,0 +1,60 @@
+//! Generator states: what is restored continues the stream bit for bit.
+
+use lockstep_tch_ext::{Error, generator, memory};
+use tch::{Device, Kind, Tensor};
+
+fn draw() -> Vec<u8> {
+    // An odd number of normal values: the generator keeps the second of a pair for the next call, and the state must
+    // hold it.
+    let drawn = Tensor::randn([17], (Kind::Float, Device::Cpu));
+    memory::cpu_bytes(&drawn).unwrap().to_vec()
+}
+
+#[test]
+fn a_state_put_back_continues_the_stream() {
+    for device in generator::devices() {
+        generator::seed(device, 7).unwrap();
+    }
+    draw();
+    let state = generator::get_state(Device::Cpu).unwrap();
+    let first = draw();
+    let second = draw();
+    assert_ne!(first, second, "a generator that stands still would pass everything below");
+    generator::set_state(Device::Cpu, &state).unwrap();
+    assert_eq!(draw(), first);
+    assert_eq!(draw(), second);
+
+    generator::seed(Device::Cpu, 7).unwrap();
+    let seeded = draw();
+    tch::manual_seed(7);
+    assert_eq!(draw(), seeded, "the seed is the one that `manual_seed` sets");
+    generator::seed(Device::Cpu, 8).unwrap();
+    assert_ne!(draw(), seeded);
+}
+
+#[test]
+fn the_cpu_is_the_first_device() {
+    assert_eq!(generator::devices().first(), Some(&Device::Cpu));
+}
+
+#[test]
+fn bytes_that_are_no_state_are_refused() {
+    // Another test changes the generator meanwhile; the length stays.
+    let state = generator::get_state(Device::Cpu).unwrap();
+    for bad in [&state[..state.len() - 1], &[], &[state.clone(), vec![0]].concat()] {
+        match generator::set_state(Device::Cpu, bad) {
+            Err(Error::StateLength { expected, found, .. }) => {
+                assert_eq!((expected, found), (state.len(), bad.len()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Right in length, wrong in content: libtorch's own refusal, as an error.
+    assert!(matches!(generator::set_state(Device::Cpu, &vec![0xff; state.len()]), Err(Error::Torch(_))));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error() {
+    assert!(matches!(generator::get_state(Device::Cuda(99)), Err(Error::Torch(_))));
+    assert!(matches!(generator::seed(Device::Vulkan, 1), Err(Error::NoSuchDevice { .. })));
+}

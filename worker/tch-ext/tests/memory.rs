@@ -1,0 +1,54 @@
+//! Raw bytes and allocator statistics.
+
+use lockstep_tch_ext::{Error, memory};
+use tch::{Cuda, Device, Kind, Tensor};
+
+#[test]
+fn bytes_are_the_tensors_own() {
+    let mut tensor = Tensor::from_slice(&[1.0_f32, -2.5, 3.0]);
+    let expected: Vec<u8> = [1.0_f32, -2.5, 3.0].iter().flat_map(|value| value.to_ne_bytes()).collect();
+    assert_eq!(memory::cpu_bytes(&tensor).unwrap(), expected);
+    memory::cpu_bytes_mut(&mut tensor).unwrap()[4..8].copy_from_slice(&7.0_f32.to_ne_bytes());
+    assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 7.0, 3.0]);
+}
+
+#[test]
+fn a_slice_of_a_tensor_gives_its_own_range() {
+    let tensor = Tensor::from_slice(&[1_i32, 2, 3, 4]).view([2, 2]);
+    let second = tensor.get(1);
+    let expected: Vec<u8> = [3_i32, 4].iter().flat_map(|value| value.to_ne_bytes()).collect();
+    assert_eq!(memory::cpu_bytes(&second).unwrap(), expected);
+}
+
+#[test]
+fn a_tensor_without_elements_gives_no_bytes() {
+    let mut empty = Tensor::zeros([0, 3], (Kind::Float, Device::Cpu));
+    assert!(memory::cpu_bytes(&empty).unwrap().is_empty());
+    assert!(memory::cpu_bytes_mut(&mut empty).unwrap().is_empty());
+}
+
+#[test]
+fn what_has_no_run_of_bytes_is_refused() {
+    let transposed = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr();
+    assert!(matches!(memory::cpu_bytes(&transposed), Err(Error::NotContiguous)));
+    let sparse = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).to_sparse(None, None::<i64>, None);
+    assert!(matches!(memory::cpu_bytes(&sparse), Err(Error::NotOnCpu)));
+    assert!(matches!(memory::cpu_bytes(&Tensor::new()), Err(Error::NotOnCpu)));
+}
+
+#[test]
+fn allocator_statistics_exist_where_a_device_does() {
+    let devices = usize::try_from(Cuda::device_count()).unwrap();
+    assert_eq!(memory::allocator_stats(devices), None);
+    memory::reset_peak(devices);
+    for index in 0..devices {
+        let before = memory::allocator_stats(index).unwrap();
+        let held = Tensor::zeros([1 << 20], (Kind::Float, Device::Cuda(index)));
+        let with = memory::allocator_stats(index).unwrap();
+        assert!(with.allocated >= before.allocated + (4 << 20) && with.reserved >= with.allocated, "{before:?} {with:?}");
+        drop(held);
+        memory::reset_peak(index);
+        let after = memory::allocator_stats(index).unwrap();
+        assert_eq!(after.peak_allocated, after.allocated);
+    }
+}

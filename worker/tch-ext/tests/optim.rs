@@ -1,0 +1,177 @@
+//! Optimizers against PyTorch's own (`fused=True`, CPU): equal bits in parameters and state after every kind of step.
+
+mod common;
+
+use std::path::Path;
+
+use lockstep_tch_ext::optim::{Kind, Optimizer};
+use lockstep_tch_ext::{Error, memory};
+use tch::{Device, Tensor};
+
+const SHAPES: &[&[i64]] = &[&[64, 64], &[64], &[33, 7], &[1], &[5, 3, 2]];
+const DECAYS: &[f64] = &[0.1, 0.0, 0.1, 0.0, 0.01];
+const RATES: &[f64] = &[0.1, 0.05, 0.2, 0.0, 0.013, 0.1, 0.1];
+
+/// Steps PyTorch's optimizer `sys.argv[1]` over the numbers in `numbers` and writes every tensor to `result`.
+const PYTHON: &str = r#"
+import sys, torch
+torch.set_num_threads(1)
+kind, folder = open(sys.argv[1]).read(), sys.argv[2]
+shapes = [(64, 64), (64,), (33, 7), (1,), (5, 3, 2)]
+decays = [0.1, 0.0, 0.1, 0.0, 0.01]
+rates = [0.1, 0.05, 0.2, 0.0, 0.013, 0.1, 0.1]
+data = torch.frombuffer(bytearray(open(folder + "/numbers", "rb").read()), dtype=torch.float32)
+at = 0
+def take(shape):
+    global at
+    n = torch.Size(shape).numel()
+    at += n
+    return data[at - n:at].reshape(shape).clone()
+params = [torch.nn.Parameter(take(s)) for s in shapes]
+groups = [{"params": [p], "weight_decay": d} for p, d in zip(params, decays)]
+optimizer = eval("torch.optim." + kind.replace("GROUPS", "groups"))
+for rate in rates:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    for p in params:
+        p.grad = take(p.shape)
+    optimizer.step()
+with open(folder + "/result", "wb") as f:
+    for p in params:
+        f.write(p.detach().numpy().tobytes())
+    for p in params:
+        for name in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
+            value = optimizer.state[p].get(name)
+            if value is not None:
+                f.write(value.numpy().tobytes())
+"#;
+
+/// Numbers for the parameters, then for the gradients of each step; the same on both sides, by file.
+fn numbers() -> Vec<f32> {
+    let per_step: usize = SHAPES.iter().map(|shape| shape.iter().product::<i64>() as usize).sum();
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / 16_777_216.0 - 0.5) * 3.0
+    };
+    (0..per_step * (RATES.len() + 1)).map(|_| next()).collect()
+}
+
+/// Cuts the next list of tensors off the front of `numbers`.
+fn take(numbers: &mut &[f32]) -> Vec<Tensor> {
+    SHAPES
+        .iter()
+        .map(|shape| {
+            let (head, tail) = numbers.split_at(shape.iter().product::<i64>() as usize);
+            *numbers = tail;
+            Tensor::from_slice(head).view(*shape)
+        })
+        .collect()
+}
+
+fn parameters(tensors: &[Tensor]) -> Vec<(String, Tensor, f64)> {
+    let parameter = |(index, tensor): (usize, &Tensor)| {
+        (format!("layer.{index}"), tensor.set_requires_grad(true), DECAYS[index])
+    };
+    tensors.iter().enumerate().map(parameter).collect()
+}
+
+fn bytes<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<u8> {
+    tensors.into_iter().flat_map(|tensor| memory::cpu_bytes(tensor).unwrap().to_vec()).collect()
+}
+
+/// All steps in Rust; with `swap`, the second half by a fresh optimizer that took over the first one's state.
+fn run(kind: Kind, swap: bool) -> Vec<u8> {
+    tch::set_num_threads(1);
+    let all = numbers();
+    let mut rest = all.as_slice();
+    let tensors = take(&mut rest);
+    let mut optimizer = Optimizer::new(kind, parameters(&tensors)).unwrap();
+    for (step, rate) in RATES.iter().enumerate() {
+        if swap && step == 3 {
+            let saved: Vec<_> = optimizer.state().iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
+            optimizer = Optimizer::new(kind, parameters(&tensors)).unwrap();
+            optimizer.load_state(&saved).unwrap();
+        }
+        optimizer.step(&take(&mut rest), *rate).unwrap();
+    }
+    let state = optimizer.state();
+    assert_eq!(state[0].0, "step");
+    assert_eq!(state[0].1.double_value(&[]), RATES.len() as f64);
+    let mut found = bytes(&tensors);
+    found.extend(bytes(state[1..].iter().map(|(_, tensor)| tensor)));
+    found
+}
+
+fn compare(name: &str, python: &str, kind: Kind) {
+    let folder = tempfile::tempdir().unwrap();
+    let numbers: Vec<u8> = numbers().iter().flat_map(|value| value.to_ne_bytes()).collect();
+    std::fs::write(folder.path().join("numbers"), numbers).unwrap();
+    let kind_file = folder.path().join("kind");
+    std::fs::write(&kind_file, python).unwrap();
+    common::python(PYTHON, &[Path::new(&kind_file), folder.path()]);
+    let expected = std::fs::read(folder.path().join("result")).unwrap();
+    assert!(run(kind, false) == expected, "{name}: bits differ from PyTorch's");
+    assert!(run(kind, true) == expected, "{name}: bits differ after the state moved to another optimizer");
+}
+
+#[test]
+fn sgd_is_pytorchs() {
+    let plain = Kind::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
+    compare("sgd", "SGD(GROUPS, lr=0.1, fused=True)", plain);
+    let dampened = Kind::Sgd { momentum: 0.9, dampening: 0.3, nesterov: false };
+    compare("dampened", "SGD(GROUPS, lr=0.1, momentum=0.9, dampening=0.3, fused=True)", dampened);
+    let nesterov = Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: true };
+    compare("nesterov", "SGD(GROUPS, lr=0.1, momentum=0.9, nesterov=True, fused=True)", nesterov);
+}
+
+#[test]
+fn adam_is_pytorchs() {
+    let kind = Kind::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-7 };
+    compare("adam", "Adam(GROUPS, lr=0.1, betas=(0.9, 0.99), eps=1e-7, fused=True)", kind);
+}
+
+#[test]
+fn adamw_is_pytorchs() {
+    let kind = Kind::AdamW { beta1: 0.8, beta2: 0.999, eps: 1e-8 };
+    compare("adamw", "AdamW(GROUPS, lr=0.1, betas=(0.8, 0.999), eps=1e-8, fused=True)", kind);
+}
+
+#[test]
+fn gradients_that_lie_otherwise_in_memory_give_the_same_bits() {
+    let kind = Kind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    let result = |transposed: bool| {
+        let param = Tensor::ones([6, 4], (tch::Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let grad = Tensor::arange(24, (tch::Kind::Float, Device::Cpu)).view([4, 6]).tr();
+        let grad = if transposed { grad } else { grad.contiguous() };
+        let mut optimizer = Optimizer::new(kind, vec![("w".into(), param.shallow_clone(), 0.1)]).unwrap();
+        optimizer.step(&[grad], 0.1).unwrap();
+        bytes([&param])
+    };
+    assert_eq!(result(true), result(false));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_changes() {
+    let kind = Kind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    let param = Tensor::ones([3], (tch::Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let mut optimizer = Optimizer::new(kind, vec![("w".into(), param.shallow_clone(), 0.0)]).unwrap();
+    let before = bytes(optimizer.state().iter().map(|(_, tensor)| tensor));
+
+    assert!(matches!(optimizer.step(&[], 0.1), Err(Error::Count { expected: 1, found: 0, .. })));
+    assert!(matches!(optimizer.step(&[Tensor::new()], 0.1), Err(Error::NoGradient(name)) if name == "w"));
+    let long = Tensor::ones([4], (tch::Kind::Float, Device::Cpu));
+    assert!(matches!(optimizer.step(&[long.shallow_clone()], 0.1), Err(Error::Torch(_))));
+
+    let mut saved = optimizer.state();
+    saved[1].1 = long;
+    assert!(matches!(optimizer.load_state(&saved), Err(Error::Mismatch { name, .. }) if name == "exp_avg/w"));
+    saved.remove(1);
+    assert!(matches!(optimizer.load_state(&saved), Err(Error::StateMissing(name)) if name == "exp_avg/w"));
+    let mut saved = optimizer.state();
+    saved.push(("exp_avg/x".into(), Tensor::new()));
+    assert!(matches!(optimizer.load_state(&saved), Err(Error::StateUnknown(name)) if name == "exp_avg/x"));
+
+    assert_eq!(bytes(optimizer.state().iter().map(|(_, tensor)| tensor)), before);
+    assert_eq!(Vec::<f32>::try_from(&param.detach()).unwrap(), [1.0; 3]);
+}

@@ -1,0 +1,130 @@
+//! TorchScript modules that PyTorch made: names, buffers, training in place, and files that are none.
+
+mod common;
+
+use std::path::PathBuf;
+
+use lockstep_tch_ext::script::ScriptModule;
+use lockstep_tch_ext::{Error, fold, memory, optim};
+use tch::{Device, Kind, Tensor};
+
+const PYTHON: &str = r#"
+import sys, torch
+torch.manual_seed(0)
+torch.set_num_threads(1)
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh())
+        self.head = torch.nn.Linear(8, 2)
+        self.drop = torch.nn.Dropout(0.5)
+    def forward(self, x):
+        hidden = self.drop(self.body(x))
+        return self.head(hidden), hidden
+model = Net()
+torch.jit.save(torch.jit.script(model), sys.argv[1])
+# Ten steps of SGD in PyTorch, dropout and all, for the bits to compare with.
+torch._C._jit_set_profiling_executor(False)
+torch._C._jit_set_profiling_mode(False)
+model = torch.jit.load(sys.argv[1])
+torch.manual_seed(3)
+x = torch.arange(24, dtype=torch.float32).reshape(6, 4) / 10
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+for _ in range(10):
+    optimizer.zero_grad()
+    out, _ = model(x)
+    (out * out).mean().backward()
+    optimizer.step()
+with open(sys.argv[2], "wb") as f:
+    for _, t in list(model.named_parameters()) + list(model.named_buffers()):
+        f.write(t.detach().contiguous().numpy().tobytes())
+"#;
+
+struct Made {
+    folder: tempfile::TempDir,
+}
+
+impl Made {
+    fn new() -> Self {
+        tch::set_num_threads(1);
+        let made = Self { folder: tempfile::tempdir().unwrap() };
+        common::python(PYTHON, &[&made.path("net.pt"), &made.path("trained")]);
+        made
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn all_bytes(module: &ScriptModule) -> Vec<u8> {
+    let named = module.named_parameters().into_iter().chain(module.named_buffers());
+    named.flat_map(|(_, tensor)| memory::cpu_bytes(&tensor).unwrap().to_vec()).collect()
+}
+
+#[test]
+fn a_module_keeps_its_names_trains_in_place_and_gives_pytorchs_bits() {
+    lockstep_tch_ext::determinism::pin_torchscript_executor();
+    let made = Made::new();
+    let module = ScriptModule::load(&made.path("net.pt"), Device::Cpu).unwrap();
+    let parameters = module.named_parameters();
+    let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias", "head.weight", "head.bias"]);
+    let buffers: Vec<String> = module.named_buffers().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(buffers, ["body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"]);
+
+    module.train(true).unwrap();
+    tch::manual_seed(3);
+    let x = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([6, 4]) / 10;
+    let params: Vec<Tensor> = parameters.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+    let kind = optim::Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false };
+    let listed = parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone(), 0.0)).collect();
+    let mut optimizer = optim::Optimizer::new(kind, listed).unwrap();
+    let lengths: Vec<i64> = params.iter().map(|param| param.numel() as i64).collect();
+    let flat = Tensor::zeros([lengths.iter().sum::<i64>()], (Kind::Float, Device::Cpu));
+    let pieces = flat.split_with_sizes(&lengths, 0);
+    let grads: Vec<Tensor> = pieces.iter().zip(&params).map(|(piece, param)| piece.view(param.size().as_slice())).collect();
+    for _ in 0..10 {
+        let out = module.forward(&[x.shallow_clone()]).unwrap();
+        assert_eq!(out.len(), 2, "the tuple's tensors, in order");
+        let loss = (&out[0] * &out[0]).mean(None::<Kind>);
+        fold::grads_into(&loss, &params, &flat, false).unwrap();
+        optimizer.step(&grads, 0.1).unwrap();
+    }
+    assert!(all_bytes(&module) == std::fs::read(made.path("trained")).unwrap(), "bits differ from PyTorch's training");
+
+    // Saved as trained, and the same when loaded.
+    module.save(&made.path("saved.pt")).unwrap();
+    let again = ScriptModule::load(&made.path("saved.pt"), Device::Cpu).unwrap();
+    assert_eq!(all_bytes(&again), all_bytes(&module));
+    again.train(false).unwrap();
+    let answer = || memory::cpu_bytes(&again.forward(&[x.shallow_clone()]).unwrap()[0].contiguous()).unwrap().to_vec();
+    assert_eq!(answer(), answer(), "no dropout in evaluation mode");
+    assert!(matches!(again.forward_one(&[x.shallow_clone()]), Err(Error::Count { found: 2, .. })));
+    assert!(matches!(again.forward(&[]), Err(Error::Torch(_))), "too few arguments");
+    assert!(matches!(again.forward(&[x.transpose(0, 1)]), Err(Error::Torch(_))), "shapes that do not fit");
+    assert!(matches!(again.to(Device::Cuda(99)), Err(Error::Torch(_))));
+}
+
+#[test]
+fn a_file_that_is_none_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pt");
+    let load = || ScriptModule::load(&path, Device::Cpu);
+    assert!(matches!(load(), Err(Error::Script { .. })), "missing");
+    for content in [&b""[..], b"not a module", &[0; 4096], b"PK\x03\x04 and no more"] {
+        std::fs::write(&path, content).unwrap();
+        let error = load().unwrap_err();
+        assert!(matches!(error, Error::Script { .. }));
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+    let made = Made::new();
+    let whole = std::fs::read(made.path("net.pt")).unwrap();
+    for cut in [whole.len() / 4, whole.len() / 2, whole.len() - 10] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(matches!(load(), Err(Error::Script { .. })), "cut at {cut} of {}", whole.len());
+    }
+    let missing = folder.path().join("no/such/folder.pt");
+    let module = ScriptModule::load(&made.path("net.pt"), Device::Cpu).unwrap();
+    assert!(matches!(module.save(&missing), Err(Error::Script { .. })));
+}
