@@ -5,21 +5,22 @@
 # a different LIBTORCH_USE_PYTORCH makes cargo compile libtorch's bindings again, which takes minutes.
 
 LOCKSTEP_CACHE="${LOCKSTEP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lockstep}"
-LOCKSTEP_TORCH="$LOCKSTEP_CACHE/torch-2.13.0"
+[ "${LOCKSTEP_CACHE#/}" != "$LOCKSTEP_CACHE" ] || LOCKSTEP_CACHE="$PWD/$LOCKSTEP_CACHE"
+torch_venv="$LOCKSTEP_CACHE/torch-2.13.0"
 LIBTORCH_USE_PYTORCH=1
 
 case "$PATH:" in
-    "$LOCKSTEP_TORCH/bin:"*) ;;
-    *) PATH="$LOCKSTEP_TORCH/bin:$PATH" ;;
+    "$torch_venv/bin:"*) ;;
+    *) PATH="$torch_venv/bin:$PATH" ;;
 esac
 # rustup puts cargo here, but only new login shells know it.
 if ! command -v cargo >/dev/null 2>&1 && [ -x "$HOME/.cargo/bin/cargo" ]; then
     PATH="$PATH:$HOME/.cargo/bin"
 fi
 
-export LOCKSTEP_CACHE LOCKSTEP_TORCH LIBTORCH_USE_PYTORCH PATH
+export LOCKSTEP_CACHE LIBTORCH_USE_PYTORCH PATH
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-    printf 'export %s=%q\n' LOCKSTEP_CACHE "$LOCKSTEP_CACHE" LOCKSTEP_TORCH "$LOCKSTEP_TORCH" \
-        LIBTORCH_USE_PYTORCH "$LIBTORCH_USE_PYTORCH" PATH "$PATH"
+    printf 'export %s=%q\n' LOCKSTEP_CACHE "$LOCKSTEP_CACHE" LIBTORCH_USE_PYTORCH "$LIBTORCH_USE_PYTORCH" \
+        PATH "$PATH"
 fi

@@ -16,7 +16,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = ROOT / "target" / "release"
 START_SECONDS = 30  # for a process to say that it is there
-STOP_SECONDS = 10  # for a process to end by itself after SIGTERM
+STOP_SECONDS = 20  # for a process to end by itself after SIGTERM: a worker ends its own processes first
 
 
 class ClusterError(Exception):
@@ -36,7 +36,7 @@ def wait_for(what, look, process, log):
 
 
 class Cluster(contextlib.AbstractContextManager):
-    """One coordinator, and one worker for each name in `nodes`, with everything they write in `directory`."""
+    """A coordinator, and for each name in `nodes` a worker that takes one process; all they write is in `directory`."""
 
     def __init__(self, directory, nodes):
         shutil.rmtree(directory, ignore_errors=True)
@@ -51,7 +51,7 @@ class Cluster(contextlib.AbstractContextManager):
             look = lambda: re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
             self.address = wait_for("the coordinator's address", look, coordinator, log)[1]
             for node in nodes:
-                options = ["--join", self.address, "--name", node, "--data-dir", directory / node]
+                options = ["--join", self.address, "--name", node, "--slots", "1", "--data-dir", directory / node]
                 worker, log = self._start("worker", *options, log_name=node)
             look = lambda: len(self.ask("nodes")) == len(nodes) or None
             wait_for(f"{len(nodes)} nodes at the coordinator", look, worker, log)
@@ -101,7 +101,8 @@ class Cluster(contextlib.AbstractContextManager):
         return json.loads(done.stdout)
 
     def newest_run(self):
-        return self.ask("ps")[-1]["run"]
+        """What `coord ps` says of the run that was submitted last."""
+        return self.ask("ps")[-1]
 
     def steps(self, run):
         """The record of a run: for each step its number, the bits of its loss, its time in microseconds."""

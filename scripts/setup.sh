@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/env.sh
 
 readonly REQUIREMENTS=scripts/requirements.txt
-readonly STAMP="$LOCKSTEP_TORCH/.lockstep-complete"
+readonly STAMP="$torch_venv/.lockstep-complete"
 readonly NEXTEST_VERSION=0.9.143
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -16,12 +16,13 @@ die() { say "$@"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # The stamp is a copy of the requirements, written last: it is there only if this very set was installed in full.
-torch_is_stamped() { [ -x "$LOCKSTEP_TORCH/bin/python3" ] && cmp -s "$REQUIREMENTS" "$STAMP"; }
+torch_is_stamped() { [ -x "$torch_venv/bin/python3" ] && cmp -s "$REQUIREMENTS" "$STAMP"; }
 
 missing_packages() {
     have c++ || echo g++
     have make || echo make
     have git || echo git
+    have cargo || have curl || echo curl ca-certificates # for rustup, below
     if ! torch_is_stamped; then
         have python3 || echo python3
         python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
@@ -50,7 +51,7 @@ check_rust() {
     local needed found
     needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
     if have cargo; then
-        found=$(cargo --version | cut -d' ' -f2)
+        found=$(cargo --version 2>/dev/null | cut -d' ' -f2) || found="0 (a rustup without a toolchain)"
         [ "$(printf '%s\n' "$needed" "${found%%-*}" | sort -V | head -n 1)" = "$needed" ] && return 0
         say "Rust $needed or newer is needed, this is $found; please run"
     else
@@ -59,7 +60,6 @@ check_rust() {
     if have rustup; then
         printf '\n    rustup update stable && rustup default stable\n\n' >&2
     else
-        have curl || printf '\n    sudo apt-get install --yes curl ca-certificates' >&2
         printf "\n    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y\n    . \"\$HOME/.cargo/env\"\n\n" >&2
     fi
     die "and then the same command again"
@@ -67,7 +67,7 @@ check_rust() {
 
 # Whether the environment holds exactly the pinned versions and libtorch loads; for one without a stamp.
 torch_is_whole() {
-    [ -x "$LOCKSTEP_TORCH/bin/python3" ] && "$LOCKSTEP_TORCH/bin/python3" - "$REQUIREMENTS" <<'PY' 2>/dev/null
+    [ -x "$torch_venv/bin/python3" ] && "$torch_venv/bin/python3" - "$REQUIREMENTS" <<'PY' 2>/dev/null
 import importlib.metadata, pathlib, sys
 from pip._vendor.packaging.requirements import Requirement
 
@@ -94,17 +94,17 @@ install_torch() {
     fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         die "PyTorch 2.13 needs Python 3.10 or newer; this is $(python3 --version)"
-    say "installing PyTorch 2.13.0, of which only libtorch is used, into $LOCKSTEP_TORCH (one to three minutes, 4.7 GB)"
-    rm -rf "$LOCKSTEP_TORCH"
+    say "installing PyTorch 2.13.0, of which only libtorch is used, into $torch_venv (one to three minutes, 4.7 GB)"
+    rm -rf "$torch_venv"
     hash -r
-    python3 -m venv "$LOCKSTEP_TORCH"
+    python3 -m venv "$torch_venv"
     # The wheels are bigger than a /tmp in memory may be.
-    mkdir "$LOCKSTEP_TORCH/tmp"
-    TMPDIR="$LOCKSTEP_TORCH/tmp" "$LOCKSTEP_TORCH/bin/python3" -m pip install --quiet --no-cache-dir \
+    mkdir "$torch_venv/tmp"
+    TMPDIR="$torch_venv/tmp" "$torch_venv/bin/python3" -m pip install --quiet --no-cache-dir \
         --disable-pip-version-check --requirement "$REQUIREMENTS" >&2 ||
         die "pip could not install it (5 GB of free space on that disk?); run this again to start afresh"
-    rm -rf "$LOCKSTEP_TORCH/tmp"
-    torch_is_whole || die "what pip installed is not whole: see \`$LOCKSTEP_TORCH/bin/python3 -c 'import torch, numpy'\`"
+    rm -rf "$torch_venv/tmp"
+    torch_is_whole || die "what pip installed is not whole: see \`$torch_venv/bin/python3 -c 'import torch, numpy'\`"
     cp "$REQUIREMENTS" "$STAMP"
 }
 

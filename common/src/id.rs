@@ -116,7 +116,7 @@ impl RunId {
 impl RequestId {
     /// The id with these 16 bytes, which the caller drew at random.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod id;
 pub mod job;
 pub mod manifest;
+pub mod numerics;
 pub mod permutation;
 pub mod reduction;
 pub mod sampler;

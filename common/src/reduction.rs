@@ -33,7 +33,7 @@ impl Node {
 
     fn children(self) -> (Self, Self) {
         let count = self.hi - self.lo;
-        let mid = self.lo + (1 << (31 - (count - 1).leading_zeros()));
+        let mid = self.lo + (1 << (count - 1).ilog2());
         (Self { hi: mid, ..self }, Self { lo: mid, ..self })
     }
 

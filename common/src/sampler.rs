@@ -66,7 +66,7 @@ impl Sampler {
         shuffle: bool,
         last: LastBatch,
     ) -> Result<Self, SamplerError> {
-        if ranks == 0 || batch == 0 || batch % u64::from(ranks) != 0 {
+        if ranks == 0 || batch == 0 || !batch.is_multiple_of(u64::from(ranks)) {
             return Err(SamplerError::BatchNotDivisible { batch, ranks });
         }
         let steps_per_epoch = match last {

@@ -1,1 +1,14 @@
-//! See the crate's description.
+//! The coordinator: one task that owns the cluster's state, its store, the gRPC services, and the command line `coord`.
+//!
+//! What the state is and how commands change it is in `lockstep-core`, which does no I/O. Deliberately absent: libtorch,
+//! and any byte of gradients, samples or checkpoints (I6).
+
+pub mod api;
+pub mod cli;
+pub mod documents;
+pub mod error;
+pub mod node;
+pub mod reports;
+pub mod serve;
+pub mod settings;
+pub mod store;

@@ -92,7 +92,7 @@ class Block(nn.Module):
 
 
 class Gpt(nn.Module):
-    """A byte-level decoder with learned positions."""
+    """A byte-level decoder with learned positions, and one matrix for embedding and head."""
 
     def __init__(self, layers=4, width=128, heads=4, vocabulary=256):
         super().__init__()
@@ -100,24 +100,27 @@ class Gpt(nn.Module):
         self.positions = nn.Embedding(CONTEXT, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary, bias=False)
+        for embedding in (self.tokens, self.positions):
+            nn.init.normal_(embedding.weight, std=0.02)
 
     def forward(self, tokens_BT):
         x_BTD = self.tokens(tokens_BT) + self.positions(torch.arange(tokens_BT.shape[1]))
-        return self.head(self.norm(self.blocks(x_BTD)))
+        return F.linear(self.norm(self.blocks(x_BTD)), self.tokens.weight)
 
 
 def digits():
-    """64 pixels and a class, of 1,797 digits."""
-    table = np.loadtxt(DATA / "digits.csv", delimiter=",", skiprows=1, dtype=np.float32)
-    return torch.from_numpy(table[:, :64]), torch.from_numpy(table[:, 64]).long()
+    """64 standardised pixels and a class, of 1,797 digits."""
+    table = torch.from_numpy(np.loadtxt(DATA / "digits.csv", delimiter=",", skiprows=1))
+    pixels, classes = table[:, :64], table[:, 64].long()
+    deviation = pixels.std(0, correction=0)
+    return ((pixels - pixels.mean(0)) / deviation.where(deviation > 0, 1)).float(), classes
 
 
 def fashion():
     """60,000 images of 1 × 28 × 28, and their classes."""
     images = np.fromfile(DATA / "fashion-mnist/train-images-idx3-ubyte", dtype=np.uint8, offset=16)
     labels = np.fromfile(DATA / "fashion-mnist/train-labels-idx1-ubyte", dtype=np.uint8, offset=8)
-    scaled = torch.from_numpy(images.reshape(-1, 1, 28, 28)).float().div_(255)
+    scaled = torch.from_numpy(images.reshape(-1, 1, 28, 28)).float().div_(127.5).sub_(1)
     return scaled, torch.from_numpy(labels).long()
 
 
@@ -128,11 +131,10 @@ def fashion_512():
 
 
 def text():
-    """Windows of the King James Bible, and the bytes that follow each of theirs."""
+    """Windows of the King James Bible, and for each byte the one that follows."""
     tokens = torch.from_numpy(np.fromfile(DATA / "kjv.bin", dtype=np.uint8)).long()
-    windows = (len(tokens) - 1) // CONTEXT
-    cut = lambda start: tokens[start : start + windows * CONTEXT].view(windows, CONTEXT)
-    return cut(0), cut(1)
+    windows = tokens[: len(tokens) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
+    return windows[:, :-1], windows[:, 1:]
 
 
 @dataclasses.dataclass

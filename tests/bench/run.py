@@ -68,14 +68,14 @@ def lockstep(model, communication):
             _, said = client.communicate()
             if client.returncode != 0:
                 raise ClusterError(f"`coord submit {model}` ended with {client.returncode}:\n{said}")
-        return min(rate(cluster, run["run"], warmup) for run in cluster.ask("ps"))
+        return min(rate(cluster, run["id"], warmup) for run in cluster.ask("ps"))
 
 
 def lockstep_launch():
     """From nothing to the end of a one-step run: coordinator, two workers, their processes, and all ended again."""
     started = time.monotonic()
     subprocess.run(
-        [BIN / "coord", "submit", JOBS / "small.toml", "--local", "2", "--set", "steps=1"],
+        [BIN / "coord", "submit", JOBS / "small.toml", "--local", "2", "--data-dir", OUT / "launch", "--set", "steps=1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         check=True,

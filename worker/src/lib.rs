@@ -1,1 +1,24 @@
-//! See the crate's description.
+//! The rank process of Lockstep: the training loop, its exchange and reduction, its checkpoints, its reports.
+//!
+//! ```text
+//!  rank ── link ── agent            state ── checkpoint ── blob store
+//!    └── train ── reduction ── exchange ── other processes
+//!          └── evaluation, report ── outbox ── link
+//! ```
+//!
+//! The agent is a crate of its own without libtorch; [`local`] runs the same loop without any agent.
+
+mod buffers;
+pub mod checkpoint;
+mod evaluation;
+pub mod exchange;
+pub mod link;
+pub mod local;
+pub mod numerics;
+pub mod outbox;
+pub mod rank;
+pub mod reduction;
+mod report;
+pub mod state;
+pub mod train;
+mod usage;

@@ -1,2 +1,176 @@
-//! Entry point.
-fn main() {}
+//! `worker --join ADDR`: the agent of a node.
+//!
+//! This program links no libtorch: it starts at once and stays small. Rank processes are the program `worker-rank`, which
+//! stands beside it.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use lockstep_agent::{AgentError, AgentOptions, Config, OptionsError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The program of rank processes.
+const RANK_PROGRAM: &str = "worker-rank";
+
+/// Threads of the agent's runtime: one may wait for the disk while the other answers.
+const RUNTIME_THREADS: usize = 2;
+
+/// Offers this node's devices to a coordinator, and runs the rank processes that it places here.
+///
+/// Keeps its processes training when the coordinator is away, and finds it again by itself. Ctrl-C or SIGTERM ends the
+/// processes and then the worker.
+#[derive(Debug, Parser)]
+#[command(
+    name = "worker",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Every option is also a key of a configuration file (--config) and a variable, as LOCKSTEP_DATA_DIR; \
+                  `configs/worker.toml` documents all keys.\n\n\
+                  Exit codes: 0 ended as asked, 1 cannot run here, 2 wrong arguments."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    hidden: Option<Hidden>,
+    /// The coordinator's address, HOST:PORT [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    join: Option<String>,
+    /// This node's name [default: the host name]
+    #[arg(long, alias = "node", value_name = "NODE")]
+    name: Option<String>,
+    /// Where reports wait for the coordinator, and logs are kept [default: below ~/.local/state]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// What to offer [default: auto, which is cuda if there is a device]
+    #[arg(long, alias = "device", value_enum)]
+    devices: Option<Devices>,
+    /// Rank processes that the CPU takes [default: one for each core]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// Address at which this node's rank processes are reached by others; they exchange gradients unencrypted
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// A configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Devices {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Subcommand)]
+enum Hidden {
+    /// Becomes a rank process; the agent starts it.
+    #[command(hide = true)]
+    Rank {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Why the worker cannot run.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error(transparent)]
+    Config(#[from] lockstep_host::config::ConfigError),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error("{0}")]
+    Logging(String),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot start `{}`", program.display())]
+    Rank { program: PathBuf, source: io::Error },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.hidden {
+        Some(Hidden::Rank { arguments }) => Err(become_rank(&arguments)),
+        None => run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), WorkerError> {
+    lockstep_host::logging::init("info").map_err(WorkerError::Logging)?;
+    let config = Config::load(arguments.config.as_deref(), &flags(arguments))?.value;
+    let mut options = AgentOptions::from_config(&config)?;
+    options.rank_command.args.extend(["--bind".into(), arguments.bind.to_string().into()]);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .map_err(WorkerError::Runtime)?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let (mut interrupt, mut terminate) = (
+            signal(SignalKind::interrupt()).map_err(WorkerError::Runtime)?,
+            signal(SignalKind::terminate()).map_err(WorkerError::Runtime)?,
+        );
+        let ending = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            ending.cancel();
+        });
+        Ok(lockstep_agent::run(options, shutdown).await?)
+    })
+}
+
+/// The options that were given, as keys of the configuration.
+fn flags(arguments: &Arguments) -> Vec<(&'static str, toml::Value)> {
+    let text = |text: &str| toml::Value::String(text.to_owned());
+    let devices = arguments.devices.and_then(|devices| Some(text(devices.to_possible_value()?.get_name())));
+    [
+        ("join", arguments.join.as_deref().map(text)),
+        ("node", arguments.name.as_deref().map(text)),
+        ("data_dir", arguments.data_dir.as_ref().map(|dir| text(&dir.to_string_lossy()))),
+        ("devices", devices),
+        ("slots", arguments.slots.map(|slots| toml::Value::Integer(slots.into()))),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
+    .collect()
+}
+
+/// Replaces this process by the rank program, and returns only if that fails.
+fn become_rank(arguments: &[OsString]) -> WorkerError {
+    let program = match std::env::current_exe() {
+        Ok(own) => own.with_file_name(RANK_PROGRAM),
+        Err(source) => return WorkerError::Rank { program: RANK_PROGRAM.into(), source },
+    };
+    let source = Command::new(&program).args(arguments).exec();
+    WorkerError::Rank { program, source }
+}
+
+/// The error and its causes, on standard error.
+fn say(error: &WorkerError) {
+    let mut text = format!("error: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    // Nobody is left to hear of a standard error that is closed.
+    writeln!(io::stderr(), "{text}").ok();
+}

@@ -10,7 +10,19 @@ use std::process::{Command, exit};
 /// The one version whose C++ interface `tch` 0.26 binds.
 const TORCH_VERSION: &str = "2.13.0";
 
-const SOURCES: &[&str] = &["core.cpp", "cuda.cpp", "determinism.cpp", "fold.cpp", "optim.cpp", "script.cpp"];
+const SOURCES: &[&str] = &[
+    "c10d_nccl.cpp",
+    "c10d_gloo.cpp",
+    "c10d_group.cpp",
+    "c10d_store.cpp",
+    "core.cpp",
+    "cuda.cpp",
+    "determinism.cpp",
+    "fold.cpp",
+    "hooks.cpp",
+    "optim.cpp",
+    "script.cpp",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
@@ -134,7 +146,9 @@ fn cuda_includes(torch: &Path) -> Vec<PathBuf> {
 
 fn stop(reason: &str) -> ! {
     println!("cargo::error={reason}");
-    println!("cargo::error=hint: `make setup` makes a Python environment with torch {TORCH_VERSION} and the CUDA headers; \
-              put its `bin` folder first in PATH and set LIBTORCH_USE_PYTORCH=1");
+    println!(
+        "cargo::error=hint: `make setup` makes a Python environment with torch {TORCH_VERSION} and the CUDA headers; \
+              put its `bin` folder first in PATH and set LIBTORCH_USE_PYTORCH=1"
+    );
     exit(1)
 }

@@ -1,1 +1,10 @@
-//! See the crate's description.
+//! What touches the host: layered configuration, durable files, the blob store, git, data hashing, tracing.
+//!
+//! Deliberately absent: anything of the cluster, of libtorch or of the network.
+
+pub mod blobs;
+pub mod config;
+pub mod data;
+pub mod durable;
+pub mod git;
+pub mod logging;

@@ -1,6 +1,11 @@
 //! Wire types, generated from `proto/lockstep.proto`, which documents them.
 
-#[expect(clippy::pedantic, missing_docs, reason = "generated; the .proto file is the documentation")]
+#[expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    missing_docs,
+    reason = "generated; the .proto file is the documentation"
+)]
 mod generated {
     tonic::include_proto!("lockstep.v1");
 }

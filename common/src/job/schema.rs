@@ -94,7 +94,7 @@ pub enum Model {
         #[serde(default)]
         dropout: f64,
     },
-    /// A residual convnet in the style of the CIFAR `ResNets` (He et al. 2015): three stages, batch normalisation.
+    /// A residual convnet in the style of the CIFAR ResNets (He et al. 2015): three stages, batch normalisation.
     Resnet {
         /// Basic blocks in each of the three stages; depth = 6 × blocks + 2.
         blocks: u32,
@@ -282,10 +282,10 @@ pub struct Optimizer {
     /// SGD: Nesterov's form of momentum.
     #[serde(default)]
     pub nesterov: bool,
-    /// Adam and `AdamW`: decay rates of the two moments.
+    /// Adam and AdamW: decay rates of the two moments.
     #[serde(default = "default_betas")]
     pub betas: [f64; 2],
-    /// Adam and `AdamW`: added to the denominator.
+    /// Adam and AdamW: added to the denominator.
     #[serde(default = "default_eps")]
     pub eps: f64,
     /// Scales gradients down to this global norm; none if absent.
@@ -323,18 +323,12 @@ pub struct Eval {
 }
 
 /// When to checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     /// Steps between checkpoints; 0: only at the end. The last step always has one.
     #[serde(default)]
     pub every_steps: u64,
-}
-
-impl Default for Checkpoint {
-    fn default() -> Self {
-        Self { every_steps: 0 }
-    }
 }
 
 /// A determinism level: a documented set of switches.

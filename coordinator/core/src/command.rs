@@ -217,6 +217,18 @@ pub enum Refusal {
         /// The one that came.
         got: u64,
     },
+    /// A report of a generation, or of a process in it, that nobody placed.
+    #[error("run `{run}`, now at generation {current}, has no process {process} in generation {generation}")]
+    NoProcess {
+        /// The run.
+        run: RunId,
+        /// The generation that the report names.
+        generation: u64,
+        /// The process that it names.
+        process: u32,
+        /// The run's generation.
+        current: u64,
+    },
     /// The resume step is at or past the end of the job.
     #[error("checkpoint `{checkpoint}` is at step {step}, the job's last: nothing is left to train")]
     NothingLeft {

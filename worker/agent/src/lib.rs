@@ -1,1 +1,35 @@
-//! See the crate's description.
+//! The agent of a node: `worker --join <addr>`.
+//!
+//! ```text
+//!  coordinator <--one gRPC stream--> session --+                     +--> child (spawn, wait, stop, output) ── rank process
+//!                                              +-- Event --> agent --+                                          |
+//!                             socket <---------+                     +--> spool (reports, on disk)              |
+//!                                ^                                                                              |
+//!                                +----------------------- Unix socket, framed messages -------------------------+
+//! ```
+//!
+//! One task owns all state ([`run`]) and takes events of one closed enum. It is level-triggered: the coordinator says
+//! which processes should run, the agent makes it so, as often as it is told.
+//!
+//! **Architecture invariant (I7):** a rank process never waits for the coordinator. What it says is numbered and
+//! written to the spool, and leaves the spool when the coordinator has acknowledged it.
+//!
+//! **Architecture invariant:** the agent links no libtorch and reads no gradients, samples or checkpoints.
+
+mod agent;
+mod child;
+mod devices;
+mod error;
+mod event;
+mod nvml;
+mod options;
+mod output;
+mod process;
+mod session;
+mod socket;
+mod spool;
+mod supervisor;
+
+pub use agent::run;
+pub use error::AgentError;
+pub use options::{AgentOptions, Config, DEFAULTS, DeviceChoice, OptionsError, RankCommand};

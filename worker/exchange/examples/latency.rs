@@ -25,32 +25,38 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let listener = Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
     match env::var(PROCESS) {
-        Ok(process) => {
-            writeln!(io::stdout(), "{}", listener.local_addr())?;
-            let mut line = String::new();
-            io::stdin().read_line(&mut line)?;
-            let addresses = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-            measure(listener, process.parse()?, addresses, &sizes, &mut io::sink())
-        }
-        Err(_) => {
-            let mut children = (1..processes).map(spawn).collect::<Result<Vec<Child>, _>>()?;
-            let mut addresses = vec![listener.local_addr()];
-            for child in &mut children {
-                let mut line = String::new();
-                BufReader::new(child.stdout.as_mut().ok_or("no stdout")?).read_line(&mut line)?;
-                addresses.push(line.trim().parse()?);
-            }
-            let line = addresses.iter().map(|address| format!("{address} ")).collect::<String>();
-            for child in &mut children {
-                writeln!(child.stdin.as_mut().ok_or("no stdin")?, "{line}")?;
-            }
-            measure(listener, 0, addresses, &sizes, &mut io::stdout())?;
-            for mut child in children {
-                child.wait()?;
-            }
-            Ok(())
-        }
+        Ok(process) => follow(listener, process.parse()?, &sizes),
+        Err(_) => lead(listener, processes, &sizes),
     }
+}
+
+/// Process 0: starts the others, tells everybody all addresses, prints.
+fn lead(listener: Listener, processes: usize, sizes: &[usize]) -> Result<(), Box<dyn Error>> {
+    let mut children = (1..processes).map(spawn).collect::<Result<Vec<Child>, _>>()?;
+    let mut addresses = vec![listener.local_addr()];
+    for child in &mut children {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().ok_or("no stdout")?).read_line(&mut line)?;
+        addresses.push(line.trim().parse()?);
+    }
+    let words: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    for child in &mut children {
+        writeln!(child.stdin.as_mut().ok_or("no stdin")?, "{}", words.join(" "))?;
+    }
+    measure(listener, 0, addresses, sizes, &mut io::stdout())?;
+    for mut child in children {
+        child.wait()?;
+    }
+    Ok(())
+}
+
+/// Another process: tells its address, hears all.
+fn follow(listener: Listener, process: usize, sizes: &[usize]) -> Result<(), Box<dyn Error>> {
+    writeln!(io::stdout(), "{}", listener.local_addr())?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let addresses = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    measure(listener, process, addresses, sizes, &mut io::sink())
 }
 
 fn spawn(process: usize) -> io::Result<Child> {

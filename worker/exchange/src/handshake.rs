@@ -1,7 +1,5 @@
 //! How the two ends of a pair prove themselves to each other; pure, no I/O.
 //!
-//! The process with the higher number dials the one with the lower.
-//!
 //! ```text
 //!   dialler                                              acceptor
 //!      hello: from, to, size, generation, run, nonce  ──>  (old generation, other run, wrong place: verdict, close)
@@ -209,18 +207,14 @@ fn receive_hello(
     } else {
         None
     };
-    match refusal {
-        Some((verdict, error)) => {
-            let send = encode_reply(verdict, identity.generation, &[0; NONCE_BYTES], &NO_PROOF);
-            (Stage::Hello { nonce }, Step { send, outcome: Outcome::Refused(error) })
-        }
-        None => {
-            let hello: [u8; HELLO_BYTES] = message.try_into().expect("the caller gathers `message_bytes` bytes");
-            let proof = proof(identity, ACCEPTOR, &hello, &nonce);
-            let send = encode_reply(Verdict::Accepted, identity.generation, &nonce, proof.as_bytes());
-            (Stage::Proof { from, hello, nonce }, Step { send, outcome: Outcome::Continue })
-        }
+    if let Some((verdict, error)) = refusal {
+        let send = encode_reply(verdict, identity.generation, &[0; NONCE_BYTES], &NO_PROOF);
+        return (Stage::Hello { nonce }, Step { send, outcome: Outcome::Refused(error) });
     }
+    let hello: [u8; HELLO_BYTES] = message.try_into().expect("the caller gathers `message_bytes` bytes");
+    let proof = proof(identity, ACCEPTOR, &hello, &nonce);
+    let send = encode_reply(Verdict::Accepted, identity.generation, &nonce, proof.as_bytes());
+    (Stage::Proof { from, hello, nonce }, Step { send, outcome: Outcome::Continue })
 }
 
 fn receive_reply(
@@ -355,8 +349,8 @@ mod tests {
         assert_eq!(lengths, [HELLO_BYTES, REPLY_BYTES, PROOF_BYTES, VERDICT_BYTES]);
         // The generation in the reply only explains a refusal; everything else is covered.
         let explains = |turn: usize, byte: usize| turn == 1 && (12..20).contains(&byte);
-        for turn in 0..4 {
-            for bit in (0..lengths[turn] * 8).filter(|bit| !explains(turn, bit / 8)) {
+        for (turn, length) in lengths.into_iter().enumerate() {
+            for bit in (0..length * 8).filter(|bit| !explains(turn, bit / 8)) {
                 let ends = meet(&identity(2), &identity(1), true, |at, message| {
                     if at == turn {
                         message[bit / 8] ^= 1 << (bit % 8);

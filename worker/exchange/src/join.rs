@@ -1,16 +1,21 @@
-//! Setting the mesh up: dial everybody with a lower number, accept everybody with a higher one, all at once.
+//! Setting the mesh up: everybody dials everybody, all at once.
 //!
-//! A stranger at the listener costs nobody anything: it is refused, or stays silent and is dropped when the set-up ends
-//! or when too many of its kind wait. A peer at a known address that fails, or a peer that had joined and leaves again,
-//! ends the set-up at once: a mesh with a hole is of no use, and the others learn of it from the broken connections.
+//! So a pair has two connections at first, each proved in both directions. The one that the higher number dialled is
+//! the pair's link. The other one is a watch: by it the lower number sees at once that a peer is gone that never came
+//! to dial, and it is dropped when the set-up ends.
+//!
+//! A stranger at the listener costs nobody anything: it is refused, or it stays silent and is dropped when the set-up
+//! ends or when too many of its kind wait. A peer at a known address that fails, or a peer that had joined and leaves
+//! again, ends the set-up at once: a mesh with a hole is of no use, and the others learn of it from broken connections.
 
 use std::{
+    cmp::Ordering,
     collections::VecDeque,
     io::{self, Read},
     net::SocketAddr,
     os::fd::AsFd,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -25,9 +30,11 @@ use crate::{
     mesh::poll_until,
 };
 
-/// Connections at the listener that have not proved themselves: room for every peer, and this many strangers. Beyond
-/// it the one that has waited longest is dropped.
+/// Connections at the listener that have not proved themselves: room for every peer, and this many strangers.
 const MAX_STRANGERS: usize = 64;
+
+/// When no more room is left, who has not proved itself for this long makes some. Until then the others queue up.
+const STRANGER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Connects to every other process: one proved connection each, `None` at this process's own place.
 pub(crate) fn connect_all(listener: &Listener, config: &MeshConfig) -> Result<Vec<Option<Arc<Socket>>>, MeshError> {
@@ -56,7 +63,10 @@ struct Setup<'a> {
     listener: &'a Listener,
     identity: Identity,
     links: Vec<Option<Arc<Socket>>>,
+    /// Proved connections that a lower number dialled, by that number; held so that it does not see them end.
+    watched_by: Vec<Option<Socket>>,
     dials: Vec<Conversation>,
+    /// Oldest first.
     arrivals: VecDeque<Conversation>,
     last_refusal: Option<MeshError>,
 }
@@ -74,8 +84,8 @@ impl<'a> Setup<'a> {
             run: blake3::hash(config.run.as_bytes()),
             secret: config.secret,
         };
-        let mut dials = Vec::with_capacity(config.process);
-        for (to, &address) in config.addresses[..config.process].iter().enumerate() {
+        let mut dials = Vec::with_capacity(processes);
+        for (to, &address) in config.addresses.iter().enumerate().filter(|(to, _)| *to != config.process) {
             let socket = dial(listener.local_addr(), address).map_err(|source| MeshError::Connect {
                 process: to,
                 address,
@@ -85,28 +95,33 @@ impl<'a> Setup<'a> {
             dials.push(Conversation::new(socket, address, handshake, Dialling::Connecting { to, hello }));
         }
         let links = vec![None; processes];
-        Ok(Self { listener, identity, links, dials, arrivals: VecDeque::new(), last_refusal: None })
+        let watched_by = (0..processes).map(|_| None).collect();
+        Ok(Self { listener, identity, links, watched_by, dials, arrivals: VecDeque::new(), last_refusal: None })
     }
 
     fn missing(&self) -> Vec<usize> {
         (0..self.links.len()).filter(|&p| p != self.identity.process && self.links[p].is_none()).collect()
     }
 
+    fn has_room(&self) -> bool {
+        self.arrivals.len() < MAX_STRANGERS + self.links.len()
+    }
+
     /// Sleeps until something may have happened. Fails if a peer that had joined has left.
     fn wait(&self, deadline: Instant) -> Result<(), MeshError> {
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(self.listener.lifeline().wake(), PollFlags::IN),
-            PollFd::new(self.listener, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::from_borrowed_fd(self.listener.lifeline().wake(), PollFlags::IN)];
+        let mut until = deadline;
+        if self.has_room() {
+            fds.push(PollFd::new(self.listener, PollFlags::IN));
+        } else if let Some(oldest) = self.arrivals.front() {
+            until = until.min(oldest.since + STRANGER_LIMIT);
+        }
         let first_link = fds.len();
         // Data on a link is the first round of a peer that is ahead: only a link's end is of interest here.
         let joined = || self.links.iter().enumerate().filter_map(|(p, link)| Some((p, link.as_ref()?)));
         fds.extend(joined().map(|(_, link)| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::RDHUP)));
-        fds.extend(self.dials.iter().chain(&self.arrivals).map(|conversation| {
-            let interest = if conversation.is_connecting() { PollFlags::OUT } else { PollFlags::IN };
-            PollFd::from_borrowed_fd(conversation.socket.as_fd(), interest)
-        }));
-        poll_until(&mut fds, deadline)?;
+        fds.extend(self.dials.iter().chain(&self.arrivals).map(Conversation::poll_fd));
+        poll_until(&mut fds, until)?;
         let ended = joined().zip(&fds[first_link..]).find(|(_, fd)| !fd.revents().is_empty());
         match ended {
             Some(((process, _), _)) => Err(MeshError::PeerGone { process }),
@@ -116,11 +131,15 @@ impl<'a> Setup<'a> {
 
     fn accept(&mut self) -> Result<(), MeshError> {
         loop {
+            if !self.has_room() {
+                let is_old = |oldest: &Conversation| oldest.since.elapsed() >= STRANGER_LIMIT;
+                if !self.arrivals.front().is_some_and(is_old) {
+                    return Ok(());
+                }
+                self.arrivals.pop_front();
+            }
             match self.listener.accept() {
                 Ok((socket, address)) => {
-                    if self.arrivals.len() >= MAX_STRANGERS + self.links.len() {
-                        self.arrivals.pop_front();
-                    }
                     let handshake = Handshake::accept(nonce()?);
                     self.arrivals.push_back(Conversation::new(socket, address, handshake, Dialling::No));
                 }
@@ -137,9 +156,17 @@ impl<'a> Setup<'a> {
     fn advance_dials(&mut self) -> Result<(), MeshError> {
         let mut waiting = Vec::with_capacity(self.dials.len());
         for mut dial in std::mem::take(&mut self.dials) {
+            // A peer that is linked may be done, and drop the watch whenever it likes.
+            if dial.to().is_some_and(|to| self.links[to].is_some()) {
+                continue;
+            }
             match dial.advance(&self.identity, |_| true) {
                 Outcome::Continue => waiting.push(dial),
-                Outcome::Joined(process) => self.adopt(process, dial.socket)?,
+                Outcome::Joined(process) if process < self.identity.process => self.link(process, dial.socket)?,
+                Outcome::Joined(_) => {
+                    dial.proved = true;
+                    waiting.push(dial);
+                }
                 Outcome::Refused(error) => return Err(error),
             }
         }
@@ -150,19 +177,23 @@ impl<'a> Setup<'a> {
     fn advance_arrivals(&mut self) -> Result<(), MeshError> {
         for _ in 0..self.arrivals.len() {
             let Some(mut arrival) = self.arrivals.pop_front() else { break };
-            let links = &self.links;
-            let own = self.identity.process;
-            let is_free = |from: usize| from > own && links.get(from).is_some_and(Option::is_none);
+            let (own, links, watched_by) = (self.identity.process, &self.links, &self.watched_by);
+            let is_free = |from: usize| match from.cmp(&own) {
+                Ordering::Greater => links.get(from).is_some_and(Option::is_none),
+                Ordering::Less => watched_by[from].is_none(),
+                Ordering::Equal => false,
+            };
             match arrival.advance(&self.identity, is_free) {
                 Outcome::Continue => self.arrivals.push_back(arrival),
-                Outcome::Joined(process) => self.adopt(process, arrival.socket)?,
+                Outcome::Joined(process) if process > own => self.link(process, arrival.socket)?,
+                Outcome::Joined(process) => self.watched_by[process] = Some(arrival.socket),
                 Outcome::Refused(error) => self.last_refusal = Some(error),
             }
         }
         Ok(())
     }
 
-    fn adopt(&mut self, process: usize, socket: Socket) -> Result<(), MeshError> {
+    fn link(&mut self, process: usize, socket: Socket) -> Result<(), MeshError> {
         let socket = Arc::new(socket);
         self.listener.lifeline().adopt(&socket)?;
         self.links[process] = Some(socket);
@@ -170,7 +201,7 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// One connection that has not proved itself yet.
+/// A connection that has not proved itself yet, or a watch that has.
 struct Conversation {
     socket: Socket,
     address: SocketAddr,
@@ -178,6 +209,9 @@ struct Conversation {
     dialling: Dialling,
     inbox: [u8; LONGEST_MESSAGE],
     filled: usize,
+    since: Instant,
+    /// A watch: nothing but its end is expected any more.
+    proved: bool,
 }
 
 enum Dialling {
@@ -191,11 +225,30 @@ enum Dialling {
 
 impl Conversation {
     fn new(socket: Socket, address: SocketAddr, handshake: Handshake, dialling: Dialling) -> Self {
-        Self { socket, address, handshake, dialling, inbox: [0; LONGEST_MESSAGE], filled: 0 }
+        Self {
+            socket,
+            address,
+            handshake,
+            dialling,
+            inbox: [0; LONGEST_MESSAGE],
+            filled: 0,
+            since: Instant::now(),
+            proved: false,
+        }
     }
 
-    fn is_connecting(&self) -> bool {
-        matches!(self.dialling, Dialling::Connecting { .. })
+    /// Whom this end dialled, if it did.
+    fn to(&self) -> Option<usize> {
+        match self.dialling {
+            Dialling::No => None,
+            Dialling::Connecting { to, .. } | Dialling::Connected { to } => Some(to),
+        }
+    }
+
+    fn poll_fd(&self) -> PollFd<'_> {
+        let is_connecting = matches!(self.dialling, Dialling::Connecting { .. });
+        let interest = if is_connecting { PollFlags::OUT } else { PollFlags::IN };
+        PollFd::from_borrowed_fd(self.socket.as_fd(), interest)
     }
 
     /// Goes as far as it can without blocking.
@@ -222,6 +275,12 @@ impl Conversation {
             configure(&self.socket)?;
             send_whole(&self.socket, hello)?;
             self.dialling = Dialling::Connected { to: *to };
+        }
+        if self.proved {
+            // Whatever comes, it is not what a peer of this protocol sends.
+            let read = (&self.socket).read(&mut [0])?;
+            let kind = if read == 0 { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData };
+            return Err(kind.into());
         }
         loop {
             let due = self.handshake.message_bytes();

@@ -16,10 +16,6 @@ use crate::{
     frame::{HEADER_BYTES, Header},
 };
 
-/// Bytes that one call moves in one direction before the other direction has its turn. Small enough that what was just
-/// written is still in the cache when it is read at the other end, large enough that the system calls do not show.
-const TURN_BYTES: usize = 256 * 1024;
-
 /// The connection to one peer, and how far the current round has come on it.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -132,16 +128,11 @@ impl Link {
     }
 
     fn send(&mut self, outgoing: &[u8]) -> Result<bool, MeshError> {
-        let end = self.to_send.min(self.sent + TURN_BYTES);
         let result = if self.sent < HEADER_BYTES {
-            let parts = [
-                IoSlice::new(&self.header_out[self.sent..]),
-                IoSlice::new(&outgoing[..end.saturating_sub(HEADER_BYTES)]),
-            ];
+            let parts = [IoSlice::new(&self.header_out[self.sent..]), IoSlice::new(outgoing)];
             self.socket.send_vectored_with_flags(&parts, libc::MSG_NOSIGNAL)
         } else {
-            let part = &outgoing[self.sent - HEADER_BYTES..end - HEADER_BYTES];
-            self.socket.send_with_flags(part, libc::MSG_NOSIGNAL)
+            self.socket.send_with_flags(&outgoing[self.sent - HEADER_BYTES..], libc::MSG_NOSIGNAL)
         };
         let count = self.count(result)?;
         self.sent += count;
@@ -150,14 +141,10 @@ impl Link {
 
     fn receive(&mut self, incoming: &mut [u8]) -> Result<bool, MeshError> {
         let had_header = self.received >= HEADER_BYTES;
-        let end = self.to_receive.min(self.received + TURN_BYTES);
         let result = if had_header {
-            (&*self.socket).read(&mut incoming[self.received - HEADER_BYTES..end - HEADER_BYTES])
+            (&*self.socket).read(&mut incoming[self.received - HEADER_BYTES..])
         } else {
-            let mut parts = [
-                IoSliceMut::new(&mut self.header_in[self.received..]),
-                IoSliceMut::new(&mut incoming[..end.saturating_sub(HEADER_BYTES)]),
-            ];
+            let mut parts = [IoSliceMut::new(&mut self.header_in[self.received..]), IoSliceMut::new(incoming)];
             (&*self.socket).read_vectored(&mut parts)
         };
         if matches!(result, Ok(0)) {
@@ -257,6 +244,20 @@ mod tests {
         let mut sent = [0; 64];
         let length = other.read(&mut sent).unwrap();
         assert_eq!(sent[..length], round(5, 3, b"abc"));
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_byte() {
+        let (mut link, mut other) = link();
+        let (start, limit) = (Instant::now(), Duration::from_secs(1));
+        assert!(!link.is_silent(start + limit, limit), "nobody has waited yet");
+        assert_eq!(link.silent_at(start, limit), start + limit);
+        assert_eq!(link.silent_at(start + limit / 2, limit), start + limit);
+        assert!(!link.is_silent(start + limit / 2, limit));
+        assert!(link.is_silent(start + limit, limit));
+        other.write_all(&round(5, 8, b"A")).unwrap();
+        assert!(link.advance(b"abc", &mut [0; 8]).unwrap());
+        assert!(!link.is_silent(start + limit, limit));
     }
 
     #[test]

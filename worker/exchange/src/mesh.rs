@@ -84,7 +84,11 @@ impl Mesh {
     /// `Connect`, `WrongSecret`, `OldGeneration`, `OtherRun`, `Misplaced`, `Stranger` at once, if that is what a dialled
     /// address answers; `PeerGone` at once, if a peer leaves during the set-up; `Absent` at the deadline; `Cut`.
     pub fn join(listener: Listener, config: &MeshConfig) -> Result<Self, MeshError> {
-        let sockets = connect_all(&listener, config).inspect_err(|_| listener.lifeline().cut())?;
+        let lifeline = Arc::clone(listener.lifeline());
+        let own = listener.local_addr().ip();
+        let sockets = connect_all(&listener, config).inspect_err(|_| lifeline.cut())?;
+        // From here on nobody else is let in.
+        drop(listener);
         let links: Vec<Link> =
             sockets.into_iter().enumerate().filter_map(|(process, socket)| Some(Link::new(process, socket?))).collect();
         Ok(Self {
@@ -93,8 +97,8 @@ impl Mesh {
             links,
             sequence: 0,
             silence_limit: config.silence_limit,
-            spin: spin_for(listener.local_addr().ip(), &config.addresses),
-            lifeline: Arc::clone(listener.lifeline()),
+            spin: spin_for(own, &config.addresses),
+            lifeline,
         })
     }
 
@@ -117,7 +121,8 @@ impl Mesh {
     /// process's own places are ignored. Lengths may differ and may be 0; both ends of a pair know them.
     ///
     /// Returns when everything is received, and everything sent is in the system's hands. It also means that every
-    /// other process has begun this round.
+    /// other process has begun this round. What a peer had sent in full before it left counts: then its leaving is an
+    /// error of the next round.
     ///
     /// # Errors
     /// `PeerGone`, `Silence`, `LengthMismatch`, `OutOfStep`, `BadFrame`, `Io`: the mesh is then cut and the other

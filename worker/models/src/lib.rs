@@ -1,1 +1,10 @@
-//! See the crate's description.
+//! What is trained, and on what: the built-in models, TorchScript models, and data sets on disk.
+//!
+//! A model is a fixed list of named parameters and buffers with a loss; a data set is a function from a position to a
+//! sample. Neither knows of ranks, steps, optimizers or gradients' reduction: that is the training loop's.
+
+mod data;
+mod model;
+
+pub use data::{Batch, DataError, DataSets, Dataset, InputKind, SampleShape, Targets, open_data};
+pub use model::{EvalSums, Model, ModelError, Parameter, build_model};

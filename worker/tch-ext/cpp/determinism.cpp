@@ -64,7 +64,6 @@ char* lte_determinism_apply(const lte_switches* switches) {
     context.setDeterministicCuDNN(switches->cudnn_deterministic != 0);
     context.setAllowTF32CuBLAS(switches->tf32 != 0);
     context.setAllowTF32CuDNN(switches->tf32 != 0);
-    context.setAllowTF32OneDNN(switches->tf32 != 0);
     at::set_num_threads(switches->intra_op_threads);
     // libtorch takes this number once in a process and throws from the second time on, so asking for what already
     // holds is not an error.

@@ -15,11 +15,20 @@ pub(crate) enum CTensor {}
 pub(crate) enum COptim {}
 /// An `lte_script`.
 pub(crate) enum CScript {}
+/// An `lte_store`.
+pub(crate) enum CStore {}
+/// A `lockstep::Group`.
+pub(crate) enum CGroup {}
 
 /// Takes one named tensor, and ownership of it.
 pub(crate) type PushTensor = extern "C" fn(*mut c_void, *const c_char, usize, *mut CTensor);
 /// Takes one named text, borrowed for the call.
 pub(crate) type PushText = extern "C" fn(*mut c_void, *const c_char, usize, *const c_char, usize);
+
+/// Runs a hook's callback; null, or a text of [`lte_text_new`].
+pub(crate) type HookCall = extern "C" fn(*mut c_void, *const CTensor) -> *mut c_char;
+/// Frees a hook's callback.
+pub(crate) type HookDrop = extern "C" fn(*mut c_void);
 
 /// `lte_switches`.
 #[repr(C)]
@@ -131,6 +140,133 @@ unsafe extern "C" {
     pub(crate) fn lte_script_train(script: *mut CScript, on: u8) -> *mut c_char;
     pub(crate) fn lte_script_to(script: *mut CScript, device: i32) -> *mut c_char;
     pub(crate) fn lte_script_save(script: *const CScript, path: *const c_char) -> *mut c_char;
+
+    pub(crate) fn lte_text_new(start: *const c_char, length: usize) -> *mut c_char;
+    pub(crate) fn lte_hook_add(
+        tensor: *const CTensor,
+        callback: *mut c_void,
+        call: HookCall,
+        drop: HookDrop,
+        position: *mut u32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_hook_remove(tensor: *const CTensor, position: u32) -> *mut c_char;
+
+    pub(crate) fn lte_store_serve(
+        host: *const c_char,
+        port: u16,
+        fd: i32,
+        timeout_ms: i64,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_store_connect(
+        host: *const c_char,
+        port: u16,
+        timeout_ms: i64,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_store_hash(timeout_ms: i64, out: *mut *mut CStore, failure: *mut i32) -> *mut c_char;
+    pub(crate) fn lte_store_file(
+        path: *const c_char,
+        members: i32,
+        timeout_ms: i64,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_store_prefix(
+        store: *const CStore,
+        prefix: *const c_char,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_store_free(store: *mut CStore);
+    pub(crate) fn lte_store_set(
+        store: *const CStore,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_store_get(
+        store: *const CStore,
+        key: *const c_char,
+        timeout_ms: i64,
+        value: *mut *mut u8,
+        length: *mut usize,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_store_value_free(value: *mut u8);
+
+    pub(crate) fn lte_group_gloo(
+        store: *const CStore,
+        rank: i32,
+        size: i32,
+        interface: *const c_char,
+        address: *const c_char,
+        timeout_ms: i64,
+        out: *mut *mut CGroup,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_nccl(
+        store: *const CStore,
+        rank: i32,
+        size: i32,
+        device: i32,
+        timeout_ms: i64,
+        out: *mut *mut CGroup,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_free(group: *mut CGroup);
+    pub(crate) fn lte_group_cut(group: *mut CGroup) -> *mut c_char;
+    pub(crate) fn lte_group_all_reduce(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_broadcast(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        root: i32,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_all_to_all(
+        group: *mut CGroup,
+        output: *const CTensor,
+        input: *const CTensor,
+        output_lengths: *const i64,
+        input_lengths: *const i64,
+        count: usize,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_all_gather(
+        group: *mut CGroup,
+        outputs: *const *const CTensor,
+        count: usize,
+        input: *const CTensor,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_send(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        peer: i32,
+        tag: i32,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_recv(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        peer: i32,
+        tag: i32,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    pub(crate) fn lte_group_barrier(group: *mut CGroup, timeout_ms: i64, failure: *mut i32) -> *mut c_char;
 }
 
 /// The text that an entry point returned, freed here; `None` for success.
@@ -215,7 +351,9 @@ pub(crate) fn device_index(device: Device, what: &'static str) -> Result<i32, Er
     match device {
         Device::Cpu => Ok(-1),
         Device::Cuda(index) if index < 128 => Ok(index as i32),
-        Device::Cuda(_) | Device::Mps | Device::Vulkan => Err(Error::NoSuchDevice { device: device_name(device), what }),
+        Device::Cuda(_) | Device::Mps | Device::Vulkan => {
+            Err(Error::NoSuchDevice { device: device_name(device), what })
+        }
     }
 }
 

@@ -29,9 +29,7 @@ pub fn flatten_or_zero_into(grads: &[Tensor], lengths: &[i64], flat: &Tensor) ->
         return Err(Error::Count { what: "lengths", expected: grads.len(), found: lengths.len() });
     }
     // SAFETY: both lists have as many entries as is said and live during the call.
-    ffi::check(unsafe {
-        ffi::lte_flatten_into(ffi::raw_list(grads), lengths.as_ptr(), grads.len(), ffi::raw(flat))
-    })
+    ffi::check(unsafe { ffi::lte_flatten_into(ffi::raw_list(grads), lengths.as_ptr(), grads.len(), ffi::raw(flat)) })
 }
 
 /// The gradients of `loss` by `params`, one after another in the 1-D tensor `flat`, which they fill exactly.
@@ -44,13 +42,7 @@ pub fn flatten_or_zero_into(grads: &[Tensor], lengths: &[i64], flat: &Tensor) ->
 pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, allow_unused: bool) -> Result<(), Error> {
     // SAFETY: the list has as many entries as is said and lives during the call, as do the tensors.
     ffi::check(unsafe {
-        ffi::lte_grads_into(
-            ffi::raw(loss),
-            ffi::raw_list(params),
-            params.len(),
-            ffi::raw(flat),
-            u8::from(allow_unused),
-        )
+        ffi::lte_grads_into(ffi::raw(loss), ffi::raw_list(params), params.len(), ffi::raw(flat), u8::from(allow_unused))
     })
 }
 

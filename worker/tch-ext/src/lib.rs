@@ -6,11 +6,13 @@
 //! unwinding through Rust.
 #![expect(unsafe_code, reason = "this crate is the face of a C++ library; each block states what makes it sound")]
 
+pub mod c10d;
 pub mod determinism;
 mod error;
 mod ffi;
 pub mod fold;
 pub mod generator;
+pub mod hooks;
 pub mod memory;
 pub mod optim;
 pub mod script;

@@ -1,4 +1,5 @@
 //! Flat gradients: the same numbers as tensor by tensor, and `.grad` stays untouched.
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
 
 use lockstep_tch_ext::{Error, fold, memory};
 use tch::{Device, Kind, Tensor};
@@ -61,10 +62,8 @@ fn gradients_equal_backwards_and_leave_grad_alone() {
     };
     let (params, loss) = model();
     loss.backward();
-    let expected: Vec<u8> = params
-        .iter()
-        .flat_map(|param| memory::cpu_bytes(&param.grad().contiguous()).unwrap().to_vec())
-        .collect();
+    let expected: Vec<u8> =
+        params.iter().flat_map(|param| memory::cpu_bytes(&param.grad().contiguous()).unwrap().to_vec()).collect();
 
     let (params, loss) = model();
     let flat = Tensor::full([8 * 4 + 8 + 3 * 8 + 3], f64::NAN, FLOAT);

@@ -45,7 +45,10 @@ fn allocator_statistics_exist_where_a_device_does() {
         let before = memory::allocator_stats(index).unwrap();
         let held = Tensor::zeros([1 << 20], (Kind::Float, Device::Cuda(index)));
         let with = memory::allocator_stats(index).unwrap();
-        assert!(with.allocated >= before.allocated + (4 << 20) && with.reserved >= with.allocated, "{before:?} {with:?}");
+        assert!(
+            with.allocated >= before.allocated + (4 << 20) && with.reserved >= with.allocated,
+            "{before:?} {with:?}"
+        );
         drop(held);
         memory::reset_peak(index);
         let after = memory::allocator_stats(index).unwrap();

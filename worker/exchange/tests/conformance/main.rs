@@ -1,4 +1,5 @@
 //! The conformance suite of the mesh.
+#![cfg(test)]
 
 mod failure;
 mod processes;

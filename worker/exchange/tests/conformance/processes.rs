@@ -110,8 +110,8 @@ impl Fleet {
 
     /// Tells `process` to join, with rounds of so many bytes.
     fn go(&mut self, process: usize, bytes: usize, limit: Duration) {
-        let list: String = self.addresses.iter().map(|address| format!(" {address}")).collect();
-        writeln!(self.children[process].1, "{bytes} {}{list}", limit.as_millis()).unwrap();
+        let list: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
+        writeln!(self.children[process].1, "{bytes} {} {}", limit.as_millis(), list.join(" ")).unwrap();
     }
 
     fn all_running(processes: usize, bytes: usize, limit: Duration) -> Self {

@@ -10,7 +10,7 @@ use std::{
 use lockstep_exchange::{Listener, Mesh, MeshConfig, MeshError};
 
 /// Far above what any correct step takes, far below what a person would wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An upper bound of "within milliseconds" on a machine that is busy with other tests.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(2);

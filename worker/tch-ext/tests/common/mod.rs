@@ -1,13 +1,12 @@
-//! What several tests need: PyTorch's own Python, and numbers that both sides can make.
+//! What several tests need: PyTorch itself, to compare with.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Runs a script through the Python whose torch the shim was built against; fails with its words if it fails.
-pub fn python(script: &str, arguments: &[&Path]) {
+/// Runs `tests/python/<script>` through the Python whose torch the shim was built against; fails with its words.
+pub(crate) fn python(script: &str, arguments: &[&Path]) {
     let output = Command::new(env!("LOCKSTEP_PYTHON"))
-        .arg("-c")
-        .arg(script)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script))
         .args(arguments)
         .env("OMP_NUM_THREADS", "1")
         .output()

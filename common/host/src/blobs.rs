@@ -1,0 +1,220 @@
+//! The blob store: immutable files named by the blake3 digest of their contents, in a local or shared directory.
+//!
+//! ```text
+//! DIR/ab/abcdef…(64)      a blob; complete from the moment that it has its name
+//! DIR/tmp/…               being written
+//! ```
+//!
+//! A name is given only to complete, synced contents, so a blob that is there is whole, unless the disk changed it: every
+//! read is verified. Two writers of the same blob do no harm.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use lockstep_common::Digest;
+use lockstep_common::manifest::Piece;
+use rayon::prelude::*;
+
+use crate::durable;
+
+/// Large tensors are cut into pieces of this size: small enough to hash and write in parallel, large enough that their
+/// number does not matter.
+pub const PIECE_BYTES: usize = 8 << 20;
+
+/// A blob that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// No such blob.
+    #[error("blob `{digest}` is missing from the store `{}`", dir.display())]
+    Missing {
+        /// The blob.
+        digest: Digest,
+        /// The store.
+        dir: PathBuf,
+    },
+    /// Its length is not what the manifest says.
+    #[error("blob `{digest}` is truncated: {found} bytes of {expected} in `{}`", path.display())]
+    Truncated {
+        /// The blob.
+        digest: Digest,
+        /// Its file.
+        path: PathBuf,
+        /// Length in the manifest.
+        expected: u64,
+        /// Length of the file.
+        found: u64,
+    },
+    /// Its contents changed.
+    #[error("blob `{digest}` is corrupt: the contents of `{}` have the digest `{found}`", path.display())]
+    Corrupt {
+        /// The blob.
+        digest: Digest,
+        /// Its file.
+        path: PathBuf,
+        /// What its contents hash to.
+        found: Digest,
+    },
+    /// The disk refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A store in a directory.
+#[derive(Debug)]
+pub struct BlobStore {
+    dir: PathBuf,
+    /// Directories with new entries that [`BlobStore::sync`] has yet to make durable.
+    unsynced: Mutex<Vec<PathBuf>>,
+}
+
+impl BlobStore {
+    /// Opens the store at `dir`, and makes it if it is not there.
+    pub fn open(dir: &Path) -> Result<Self, BlobError> {
+        let tmp = dir.join("tmp");
+        fs::create_dir_all(&tmp).map_err(|source| BlobError::Io { action: "make", path: tmp, source })?;
+        Ok(Self { dir: dir.to_owned(), unsynced: Mutex::default() })
+    }
+
+    /// Stores `bytes`. The contents are durable on return, the name after [`BlobStore::sync`].
+    pub fn put(&self, bytes: &[u8]) -> Result<Piece, BlobError> {
+        let digest = lockstep_common::Domain::Blob.digest(bytes);
+        let piece = Piece { digest, bytes: bytes.len() as u64 };
+        let path = self.path(&digest);
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == piece.bytes) {
+            return Ok(piece);
+        }
+        let io = |action| move |source, path: &Path| BlobError::Io { action, path: path.to_owned(), source };
+        let parent = path.parent().expect("a blob's path has a directory");
+        fs::create_dir_all(parent).map_err(|source| io("make")(source, parent))?;
+        let tmp = self.dir.join("tmp");
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().tempfile_in(&tmp)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_data()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(|source| io("write")(source, &path))?;
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !unsynced.iter().any(|dir| dir == parent) {
+            unsynced.push(parent.to_owned());
+        }
+        Ok(piece)
+    }
+
+    /// Stores `bytes` as pieces of [`PIECE_BYTES`], in order. No bytes, no pieces.
+    pub fn put_pieces(&self, bytes: &[u8]) -> Result<Vec<Piece>, BlobError> {
+        bytes.chunks(PIECE_BYTES).map(|chunk| self.put(chunk)).collect()
+    }
+
+    /// Makes the names of everything put so far durable.
+    pub fn sync(&self) -> Result<(), BlobError> {
+        let dirs = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        for dir in dirs.iter().chain([&self.dir]) {
+            durable::sync_dir(dir).map_err(|source| BlobError::Io { action: "sync", path: dir.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Reads and verifies a blob.
+    pub fn get(&self, piece: &Piece) -> Result<Vec<u8>, BlobError> {
+        let mut bytes = vec![0; piece.bytes as usize];
+        self.read(piece, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads and verifies consecutive pieces into `into`, which is as long as all of them, on all cores.
+    pub fn get_into(&self, pieces: &[Piece], into: &mut [u8]) -> Result<(), BlobError> {
+        let mut parts = Vec::with_capacity(pieces.len());
+        let mut rest = into;
+        for piece in pieces {
+            let (part, after) = rest.split_at_mut(piece.bytes as usize);
+            parts.push((piece, part));
+            rest = after;
+        }
+        assert!(rest.is_empty(), "the caller sized `into` by the pieces");
+        parts.into_par_iter().try_for_each(|(piece, part)| self.read(piece, part))
+    }
+
+    /// Where a blob is or would be.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_hex();
+        self.dir.join(&name[..2]).join(name)
+    }
+
+    fn read(&self, piece: &Piece, into: &mut [u8]) -> Result<(), BlobError> {
+        let path = self.path(&piece.digest);
+        let io = |source| BlobError::Io { action: "read", path: path.clone(), source };
+        let mut file = File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => BlobError::Missing { digest: piece.digest, dir: self.dir.clone() },
+            _ => io(source),
+        })?;
+        let found = file.metadata().map_err(io)?.len();
+        if found != piece.bytes {
+            return Err(BlobError::Truncated { digest: piece.digest, path, expected: piece.bytes, found });
+        }
+        file.read_exact(into).map_err(io)?;
+        let found = lockstep_common::Domain::Blob.digest(into);
+        if found == piece.digest { Ok(()) } else { Err(BlobError::Corrupt { digest: piece.digest, path, found }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, BlobStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn what_is_put_is_got_whatever_its_size() {
+        let (_dir, store) = store();
+        for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
+            let pieces = store.put_pieces(&bytes).unwrap();
+            assert_eq!(pieces.len(), size.div_ceil(PIECE_BYTES));
+            let mut back = vec![0; size];
+            store.get_into(&pieces, &mut back).unwrap();
+            assert!(back == bytes);
+        }
+        store.sync().unwrap();
+    }
+
+    #[test]
+    fn a_flipped_bit_a_lost_tail_and_a_lost_blob_are_found() {
+        let (_dir, store) = store();
+        let piece = store.put(b"weights").unwrap();
+        let path = store.path(&piece.digest);
+        fs::write(&path, b"weighty").unwrap();
+        assert!(matches!(store.get(&piece), Err(BlobError::Corrupt { .. })));
+        fs::write(&path, b"weigh").unwrap();
+        assert!(matches!(store.get(&piece), Err(BlobError::Truncated { expected: 7, found: 5, .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(store.get(&piece), Err(BlobError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_truncated_blob_is_healed_by_the_next_put() {
+        let (_dir, store) = store();
+        let piece = store.put(b"weights").unwrap();
+        fs::write(store.path(&piece.digest), b"we").unwrap();
+        store.put(b"weights").unwrap();
+        assert_eq!(store.get(&piece).unwrap(), b"weights");
+    }
+}

@@ -1,0 +1,20 @@
+//! Tracing to standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts tracing at `level` (`error`, `warn`, `info`, `debug`, `trace`, or a filter as `info,lockstep_agent=debug`);
+/// the variable `LOCKSTEP_LOG` overrides it. A second call changes nothing.
+///
+/// # Errors
+/// A filter that does not parse, in words.
+pub fn init(level: &str) -> Result<(), String> {
+    let text = std::env::var("LOCKSTEP_LOG").unwrap_or_else(|_| level.to_owned());
+    let filter = EnvFilter::try_new(&text).map_err(|error| format!("`{text}` is not a log level: {error}"))?;
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
+    // An error means that there is a subscriber already, as in tests.
+    let _ = subscriber.try_init();
+    Ok(())
+}

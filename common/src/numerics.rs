@@ -1,0 +1,94 @@
+//! The environment variables that decide a result's bits or a rank process's speed, and that libtorch reads only once, as
+//! it is loaded: whoever starts a rank process must set them before.
+//!
+//! A function of the job alone, so that every process of a run gets the same. What is set here, and what else a person
+//! may have set, is part of the numerics fingerprint ([`VARIABLES`]).
+
+use crate::job::{JobSpec, Level};
+
+/// The variables that are known to change bits. Their values, or that they are not set, belong to the numerics fingerprint.
+pub const VARIABLES: &[&str] = &[
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "MKL_DYNAMIC",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_NUM_THREADS",
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_DYNAMIC",
+    "OMP_NUM_THREADS",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+];
+
+/// The variables, with their values, that a rank process of `job` must be started with.
+pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
+    let threads = job.numerics.threads.to_string();
+    let mut variables = vec![
+        ("OMP_NUM_THREADS", threads.as_str()),
+        ("MKL_NUM_THREADS", threads.as_str()),
+        // Both may otherwise take fewer threads on a busy machine, and sums are cut by the number of threads.
+        ("OMP_DYNAMIC", "FALSE"),
+        ("MKL_DYNAMIC", "FALSE"),
+        // Tensors of one step are the next step's: memory that went back to the system would cost a page fault for
+        // every 4 KiB of every temporary, at every step.
+        ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
+        ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
+        ("MALLOC_TOP_PAD_", "268435456"),
+    ];
+    if job.numerics.level != Level::Off {
+        // cuBLAS is repeatable only with a workspace of fixed size.
+        variables.push(("CUBLAS_WORKSPACE_CONFIG", ":4096:8"));
+    }
+    if job.numerics.level == Level::Portable {
+        variables.extend([
+            ("ATEN_CPU_CAPABILITY", "default"),
+            // The only value that is the same on Intel's and AMD's processors.
+            ("MKL_CBWR", "COMPATIBLE"),
+            ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+        ]);
+    }
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::parse_toml;
+
+    const JOB: &str = r#"
+        name = "t"
+        steps = 10
+        batch = { size = 8 }
+        model = { kind = "mlp", hidden = [8], outputs = 2 }
+        data = { kind = "csv", path = "x.csv", target = "y" }
+        optimizer = { kind = "sgd", lr = 0.1 }
+    "#;
+
+    fn value(set: &str, name: &str) -> Option<String> {
+        let job = parse_toml(JOB, &[set.to_owned()]).unwrap();
+        environment(&job).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn threads_and_levels_pin_what_they_say() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(value("numerics.threads=3", "OMP_NUM_THREADS"), some("3"));
+        assert_eq!(value("numerics.threads=3", "MKL_NUM_THREADS"), some("3"));
+        assert_eq!(value("numerics.level=off", "CUBLAS_WORKSPACE_CONFIG"), None);
+        assert_eq!(value("numerics.level=exact", "CUBLAS_WORKSPACE_CONFIG"), some(":4096:8"));
+        assert_eq!(value("numerics.level=exact", "MKL_CBWR"), None);
+        assert_eq!(value("numerics.level=portable", "MKL_CBWR"), some("COMPATIBLE"));
+        assert_eq!(value("numerics.level=portable", "ATEN_CPU_CAPABILITY"), some("default"));
+        assert_eq!(value("numerics.level=portable", "ONEDNN_MAX_CPU_ISA"), some("SSE41"));
+    }
+
+    #[test]
+    fn what_is_set_and_changes_bits_is_part_of_the_fingerprint() {
+        let job = parse_toml(JOB, &["numerics.level=portable".to_owned()]).unwrap();
+        for (name, _) in environment(&job) {
+            assert!(name.starts_with("MALLOC_") || VARIABLES.contains(&name.as_str()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Desired state: which processes a node should run. Agents make it so (level-triggered).
+
+use lockstep_common::manifest::DataFile;
+use lockstep_common::{NodeId, RunId};
+
+use crate::state::{ClusterState, Phase, Placed, Run, Status};
+
+/// A process that a node should run, and all that it needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// Of which run.
+    pub run: RunId,
+    /// Of which generation.
+    pub generation: u64,
+    /// Which process.
+    pub process: u32,
+    /// Of how many.
+    pub processes: u32,
+    /// Its device: `cpu` or `cuda:N`.
+    pub device: String,
+    /// The job in canonical form.
+    pub job: String,
+    /// Where relative paths of the job begin.
+    pub base_dir: String,
+    /// The data.
+    pub data: Vec<DataFile>,
+    /// The manifest of the checkpoint to begin from; empty: from the start.
+    pub restore: Vec<u8>,
+    /// Known to the processes of this generation only.
+    pub secret: [u8; 32],
+    /// Every process's address, by number; empty until all are ready.
+    pub peers: Vec<String>,
+}
+
+/// All processes that `node` should run, by run and number; what is not named should not run.
+///
+/// A process that has finished is named until its agent says that it is gone: it ends by itself.
+pub fn desired(state: &ClusterState, node: &NodeId) -> Vec<Assigned> {
+    let mut assigned = Vec::new();
+    for run in state.runs() {
+        let status = &run.state.status;
+        if matches!(status, Status::Queued { .. } | Status::Failed { .. } | Status::Cancelled) {
+            continue;
+        }
+        for (&process, placed) in &run.state.placement {
+            let gone = matches!(placed.phase, Phase::Finished { exited: true, .. });
+            if placed.node == *node && !gone {
+                assigned.push(assignment(state, run, process, placed));
+            }
+        }
+    }
+    assigned
+}
+
+fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &Placed) -> Assigned {
+    let addresses = run.state.placement.values().map(|placed| placed.address.clone());
+    let restore = run.state.restore.as_ref().and_then(|restore| state.manifest(&restore.checkpoint));
+    Assigned {
+        run: run.id().clone(),
+        generation: run.state.generation,
+        process,
+        processes: run.state.placement.len() as u32,
+        device: placed.device_name.clone(),
+        job: run.submission.job.clone(),
+        base_dir: run.submission.base_dir.clone(),
+        data: run.submission.data.clone(),
+        restore: restore.map(<[u8]>::to_vec).unwrap_or_default(),
+        secret: run.generation_secret(),
+        peers: addresses.collect::<Option<Vec<String>>>().unwrap_or_default(),
+    }
+}

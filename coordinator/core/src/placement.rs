@@ -1,0 +1,232 @@
+//! Placement: which devices a run's processes get, or what a run waits for.
+//!
+//! A function of ordered maps, run inside `apply`: every replica decides alike. A run gets devices of one kind only, at
+//! least as many as suffice for it and at most as many as it asks for, spread evenly over the nodes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use lockstep_common::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// A kind of device, the preferred one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// An NVIDIA device.
+    Cuda,
+    /// A slot of a CPU.
+    Cpu,
+}
+
+/// The devices of all nodes that are heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    slots: BTreeMap<NodeId, Vec<Slot>>,
+}
+
+/// A device, as placement sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Index among its node's devices.
+    pub device: u32,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Whether no process has it.
+    pub free: bool,
+}
+
+/// What a run asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Devices that suffice; at least 1.
+    pub min: u32,
+    /// Devices that it uses if they are there; at least `min`.
+    pub max: u32,
+    /// The kind that it must have: it began on it.
+    pub kind: Option<Kind>,
+}
+
+/// The device of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The node.
+    pub node: NodeId,
+    /// Index among its devices.
+    pub device: u32,
+    /// The device's name.
+    pub name: String,
+}
+
+/// Why a run cannot be placed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// The kind that it waits for.
+    pub kind: Kind,
+    /// Whether the demand names the kind.
+    pub bound: bool,
+    /// Devices that would suffice.
+    pub needed: u32,
+    /// Devices of the kind that are free.
+    pub free: u32,
+    /// Devices of the kind, free or not.
+    pub total: u32,
+}
+
+impl Kind {
+    /// The kind of the device with this name; none for a name of another form.
+    pub fn of(name: &str) -> Option<Self> {
+        match name.split_once(':') {
+            None if name == "cpu" => Some(Self::Cpu),
+            Some(("cuda", number)) if number.parse::<u16>().is_ok() => Some(Self::Cuda),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+impl Pool {
+    /// Adds a node's devices; those of no known kind are left out.
+    pub fn add_node<'a>(&mut self, node: &NodeId, names: impl Iterator<Item = &'a str>) {
+        let slots = (0_u32..)
+            .zip(names)
+            .filter_map(|(device, name)| {
+                Kind::of(name).map(|kind| Slot { device, name: name.to_owned(), kind, free: true })
+            })
+            .collect();
+        self.slots.insert(node.clone(), slots);
+    }
+
+    /// Marks a device as used, if it is there.
+    pub fn take(&mut self, node: &NodeId, device: u32) {
+        let slots = self.slots.get_mut(node).map_or(&mut [][..], Vec::as_mut_slice);
+        if let Some(slot) = slots.iter_mut().find(|slot| slot.device == device) {
+            slot.free = false;
+        }
+    }
+
+    fn count(&self, kind: Kind, free_only: bool) -> u32 {
+        self.slots.values().flatten().filter(|slot| slot.kind == kind && (slot.free || !free_only)).count() as u32
+    }
+}
+
+/// Devices for the processes `0..`, in order; the caller takes them out of the pool.
+///
+/// Capacity decides the kind (the first that has enough devices, free or not), and what is free decides the time: a run
+/// does not end up on CPUs because the GPUs were busy for a moment. Processes of one node have consecutive numbers.
+///
+/// # Errors
+/// What is missing.
+pub fn place(pool: &Pool, demand: Demand) -> Result<Vec<Place>, Shortage> {
+    let total = |kind: Kind| pool.count(kind, false);
+    let kind = demand.kind.unwrap_or_else(|| {
+        let fits = [Kind::Cuda, Kind::Cpu].into_iter().find(|&kind| total(kind) >= demand.min);
+        fits.unwrap_or(if total(Kind::Cuda) > total(Kind::Cpu) { Kind::Cuda } else { Kind::Cpu })
+    });
+    let free = pool.count(kind, true);
+    if free < demand.min {
+        let bound = demand.kind.is_some();
+        return Err(Shortage { kind, bound, needed: demand.min, free, total: total(kind) });
+    }
+    let mut nodes: Vec<(&NodeId, Vec<&Slot>)> = pool
+        .slots
+        .iter()
+        .map(|(node, slots)| (node, slots.iter().filter(|slot| slot.free && slot.kind == kind).collect()))
+        .collect();
+    // The emptiest nodes first; the sort is stable, so that names decide between equals.
+    nodes.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
+    let mut shares = vec![0_usize; nodes.len()];
+    let mut left = demand.max.min(free);
+    while left > 0 {
+        for (share, (_, slots)) in shares.iter_mut().zip(&nodes) {
+            if left > 0 && *share < slots.len() {
+                *share += 1;
+                left -= 1;
+            }
+        }
+    }
+    let places = nodes.iter().zip(shares).flat_map(|((node, slots), share)| {
+        slots[..share].iter().map(|slot| Place { node: (*node).clone(), device: slot.device, name: slot.name.clone() })
+    });
+    Ok(places.collect())
+}
+
+impl Shortage {
+    /// Whether it would not fit even if every device was free.
+    pub fn too_large(&self) -> bool {
+        self.total < self.needed
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.bound { format!("{} ", self.kind.word()) } else { String::new() };
+        let devices = if self.needed == 1 { "device" } else { "devices" };
+        let are = if self.free == 1 { "is" } else { "are" };
+        write!(f, "needs {} {kind}{devices}, {} {are} free", self.needed, self.free)?;
+        if self.too_large() {
+            write!(f, " and the nodes have {} in all", self.total)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(nodes: &[(&str, &[&str])]) -> Pool {
+        let mut pool = Pool::default();
+        for (node, names) in nodes {
+            pool.add_node(&node.parse().unwrap(), names.iter().copied());
+        }
+        pool
+    }
+
+    fn nodes_of(places: &[Place]) -> Vec<&str> {
+        places.iter().map(|place| place.node.as_str()).collect()
+    }
+
+    const ANY: Demand = Demand { min: 1, max: 4, kind: None };
+
+    #[test]
+    fn processes_spread_evenly_and_stay_together_by_node() {
+        let pool = pool(&[("a", &["cpu"; 4]), ("b", &["cpu"; 4]), ("c", &["cpu"; 1])]);
+        let places = place(&pool, Demand { max: 5, ..ANY }).unwrap();
+        assert_eq!(nodes_of(&places), ["a", "a", "b", "b", "c"]);
+        assert_eq!(places[1].device, 1);
+    }
+
+    #[test]
+    fn what_is_taken_is_not_given_again_and_the_reason_counts_it() {
+        let mut pool = pool(&[("a", &["cpu"; 2]), ("b", &["cpu"; 2])]);
+        for place in place(&pool, Demand { max: 2, ..ANY }).unwrap() {
+            pool.take(&place.node, place.device);
+        }
+        assert_eq!(place(&pool, ANY).unwrap().len(), 2);
+        let shortage = place(&pool, Demand { min: 4, ..ANY }).unwrap_err();
+        assert_eq!((shortage.to_string().as_str(), shortage.too_large()), ("needs 4 devices, 2 are free", false));
+        let shortage = place(&pool, Demand { min: 5, max: 5, kind: None }).unwrap_err();
+        assert_eq!(shortage.to_string(), "needs 5 devices, 2 are free and the nodes have 4 in all");
+    }
+
+    #[test]
+    fn one_run_is_on_one_kind_and_a_run_that_began_on_it_stays() {
+        let mut pool = pool(&[("a", &["cuda:0", "cpu", "cpu", "tpu"]), ("b", &["cpu"])]);
+        assert_eq!(place(&pool, ANY).unwrap()[0].name, "cuda:0");
+        assert_eq!(place(&pool, Demand { min: 2, ..ANY }).unwrap().len(), 3, "no two cuda devices exist: cpu");
+        let bound = Demand { min: 2, max: 2, kind: Some(Kind::Cuda) };
+        assert!(place(&pool, bound).unwrap_err().to_string().starts_with("needs 2 cuda devices, 1 is free"));
+        pool.take(&"a".parse().unwrap(), 0);
+        assert!(place(&pool, ANY).is_err(), "waits for the cuda device that is busy");
+    }
+}

@@ -1,0 +1,235 @@
+//! Messages between replicas: our own mirror of raft's, so that its old protobuf library parses nothing from a network.
+//!
+//! A version byte and postcard. What raft would answer with a panic is refused here or in `Replica::step`, with words.
+
+use raft::eraftpb::{ConfState, Entry, Message, MessageType, Snapshot, SnapshotMetadata};
+use serde::{Deserialize, Serialize};
+
+use super::config::COMMAND_BYTES;
+use super::output::{LogEntry, LogPosition};
+use crate::command::Command;
+
+/// Version of messages and of commands in the log.
+const VERSION: u8 = 1;
+
+/// No index or term gets this far: beyond, arithmetic on it could overflow.
+const LIMIT: u64 = 1 << 62;
+
+/// A message that was refused; nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Not a message of this version.
+    #[error("not a message of a replica of this version")]
+    Malformed(#[source] Option<postcard::Error>),
+    /// From or to somebody else.
+    #[error("a message from replica {from} to replica {to} does not belong here")]
+    Stranger {
+        /// The sender.
+        from: u64,
+        /// The receiver.
+        to: u64,
+    },
+    /// Its parts contradict each other, or this replica's log.
+    #[error("a message of replica {from} makes no sense: {detail}")]
+    Nonsense {
+        /// The sender.
+        from: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Refused by raft.
+    #[error("raft refused a message")]
+    Raft(#[source] raft::Error),
+}
+
+/// The kinds of messages that replicas exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    Append,
+    AppendResponse,
+    Vote,
+    VoteResponse,
+    PreVote,
+    PreVoteResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    Snapshot,
+}
+
+const KINDS: [(Kind, MessageType); 9] = [
+    (Kind::Append, MessageType::MsgAppend),
+    (Kind::AppendResponse, MessageType::MsgAppendResponse),
+    (Kind::Vote, MessageType::MsgRequestVote),
+    (Kind::VoteResponse, MessageType::MsgRequestVoteResponse),
+    (Kind::PreVote, MessageType::MsgRequestPreVote),
+    (Kind::PreVoteResponse, MessageType::MsgRequestPreVoteResponse),
+    (Kind::Heartbeat, MessageType::MsgHeartbeat),
+    (Kind::HeartbeatResponse, MessageType::MsgHeartbeatResponse),
+    (Kind::Snapshot, MessageType::MsgSnapshot),
+];
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Wire {
+    kind: Kind,
+    to: u64,
+    from: u64,
+    term: u64,
+    log_term: u64,
+    index: u64,
+    commit: u64,
+    commit_term: u64,
+    reject: bool,
+    reject_hint: u64,
+    entries: Vec<LogEntry>,
+    snapshot: Option<(LogPosition, Vec<u8>)>,
+}
+
+/// Encodes what raft wants to send.
+pub(super) fn encode(message: &Message) -> Vec<u8> {
+    let kind = KINDS.iter().find(|(_, raft)| *raft == message.get_msg_type());
+    let (kind, _) = kind.expect("raft sends no other kinds: proposals, reads and transfers are not used");
+    let snapshot = (*kind == Kind::Snapshot).then(|| {
+        let snapshot = message.get_snapshot();
+        (position(snapshot), snapshot.data.to_vec())
+    });
+    let wire = Wire {
+        kind: *kind,
+        to: message.to,
+        from: message.from,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        commit: message.commit,
+        commit_term: message.commit_term,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        entries: message.entries.iter().map(from_raft).collect(),
+        snapshot,
+    };
+    versioned(&wire)
+}
+
+/// Decodes a message, and checks all that can be checked without the log. Only voters know each other.
+pub(super) fn decode(bytes: &[u8], id: u64, voters: &[u64]) -> Result<Message, StepError> {
+    let wire: Wire = unversioned(bytes)?;
+    let Wire { from, to, .. } = wire;
+    if to != id || from == id || !voters.contains(&from) {
+        return Err(StepError::Stranger { from, to });
+    }
+    let nonsense = |detail: String| Err(StepError::Nonsense { from, detail });
+    let position = wire.snapshot.as_ref().map(|(position, _)| *position).unwrap_or_default();
+    let numbers = [
+        wire.term,
+        wire.log_term,
+        wire.index,
+        wire.commit,
+        wire.commit_term,
+        wire.reject_hint,
+        position.index,
+        position.term,
+    ];
+    if numbers.iter().any(|&number| number >= LIMIT) || wire.term == 0 {
+        return nonsense("a term or an index is out of range".into());
+    }
+    if !wire.entries.is_empty() && wire.kind != Kind::Append {
+        return nonsense(format!("entries in a message of kind {:?}", wire.kind));
+    }
+    if wire.snapshot.is_some() != (wire.kind == Kind::Snapshot) || position.term > wire.term {
+        return nonsense("a snapshot where none belongs, or of a later term".into());
+    }
+    if wire.snapshot.is_some() && position.index == 0 {
+        return nonsense("a snapshot of nothing".into());
+    }
+    let mut before = LogPosition { index: wire.index, term: wire.log_term };
+    for entry in &wire.entries {
+        if entry.index != before.index + 1 || entry.term < before.term || entry.term > wire.term {
+            return nonsense(format!("entry {} of term {} stands in the wrong place", entry.index, entry.term));
+        }
+        if let Err(error) = decode_command(&entry.data) {
+            return nonsense(format!("entry {}: {error}", entry.index));
+        }
+        before = LogPosition { index: entry.index, term: entry.term };
+    }
+    Ok(into_message(wire, voters))
+}
+
+fn into_message(wire: Wire, voters: &[u64]) -> Message {
+    let (_, msg_type) = KINDS.iter().find(|(kind, _)| *kind == wire.kind).expect("every kind is in the table");
+    let mut message = Message {
+        msg_type: *msg_type,
+        to: wire.to,
+        from: wire.from,
+        term: wire.term,
+        log_term: wire.log_term,
+        index: wire.index,
+        commit: wire.commit,
+        commit_term: wire.commit_term,
+        reject: wire.reject,
+        reject_hint: wire.reject_hint,
+        entries: wire.entries.into_iter().map(into_raft).collect::<Vec<_>>().into(),
+        ..Message::default()
+    };
+    if let Some((position, data)) = wire.snapshot {
+        message.set_snapshot(snapshot(position, data, voters));
+    }
+    message
+}
+
+/// A raft snapshot.
+pub(super) fn snapshot(position: LogPosition, data: Vec<u8>, voters: &[u64]) -> Snapshot {
+    let mut metadata = SnapshotMetadata { index: position.index, term: position.term, ..SnapshotMetadata::default() };
+    metadata.set_conf_state(ConfState { voters: voters.to_vec(), ..ConfState::default() });
+    let mut snapshot = Snapshot { data: data.into(), ..Snapshot::default() };
+    snapshot.set_metadata(metadata);
+    snapshot
+}
+
+/// Where a raft snapshot was taken.
+pub(super) fn position(snapshot: &Snapshot) -> LogPosition {
+    LogPosition { index: snapshot.get_metadata().index, term: snapshot.get_metadata().term }
+}
+
+pub(super) fn from_raft(entry: &Entry) -> LogEntry {
+    LogEntry { index: entry.index, term: entry.term, data: entry.data.to_vec() }
+}
+
+pub(super) fn into_raft(entry: LogEntry) -> Entry {
+    Entry { index: entry.index, term: entry.term, data: entry.data.into(), ..Entry::default() }
+}
+
+/// Rows of a state as the data of a snapshot.
+pub(super) fn encode_rows(rows: &[(String, Vec<u8>)]) -> Vec<u8> {
+    versioned(&rows)
+}
+
+/// Reads what [`encode_rows`] wrote.
+pub(super) fn decode_rows(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, StepError> {
+    unversioned(bytes)
+}
+
+/// A command as the data of a log entry.
+pub(super) fn encode_command(command: &Command) -> Vec<u8> {
+    versioned(command)
+}
+
+/// Reads what [`encode_command`] wrote; none for the empty first entry of a leader.
+pub(super) fn decode_command(data: &[u8]) -> Result<Option<Command>, StepError> {
+    match data {
+        [] => Ok(None),
+        _ if data.len() > COMMAND_BYTES => Err(StepError::Malformed(None)),
+        _ => unversioned(data).map(Some),
+    }
+}
+
+fn versioned<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![VERSION]).expect("our own types have known lengths, and memory does not run out")
+}
+
+fn unversioned<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StepError> {
+    let Some((&VERSION, bytes)) = bytes.split_first() else { return Err(StepError::Malformed(None)) };
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(StepError::Malformed(None)),
+        Err(error) => Err(StepError::Malformed(Some(error))),
+    }
+}

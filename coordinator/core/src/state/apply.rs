@@ -1,0 +1,221 @@
+//! `apply`: one command on the state. Clients' commands and nodes are here, reports of processes in [`super::report`].
+
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest::Manifest;
+use lockstep_common::{Digest, NodeId, RequestId, RunId};
+
+use super::cluster::ClusterState;
+use super::node::Node;
+use super::requests::Answered;
+use super::rows::RowKey;
+use super::run::{Phase, Restore, Run, Status, Submission};
+use crate::command::{Command, Device, Effect, Outcome, Refusal};
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The answer.
+    pub outcome: Outcome,
+    /// What must be done beside the state, in order.
+    pub effects: Vec<Effect>,
+}
+
+impl ClusterState {
+    /// Applies the command of the log entry at `index`.
+    ///
+    /// Deterministic, and total: it does not panic, whatever a decoded command says.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
+        let mut effects = Vec::new();
+        let request = match command {
+            Command::Submit { request, .. } | Command::Resume { request, .. } | Command::Cancel { request, .. } => {
+                Some(request)
+            }
+            Command::NodeJoined { .. } | Command::NodeLost { .. } | Command::Report { .. } => None,
+        };
+        if let Some(answered) = request.and_then(|request| self.requests.get(request)) {
+            return Applied { outcome: answered.outcome.clone(), effects };
+        }
+        let outcome = self.dispatch(index, command, &mut effects).unwrap_or_else(Outcome::Refused);
+        if let (Some(request), Outcome::Run(_) | Outcome::Done) = (request, &outcome) {
+            self.remember(request, Answered { index, outcome: outcome.clone() });
+        }
+        Applied { outcome, effects }
+    }
+
+    fn dispatch(&mut self, index: u64, command: &Command, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        match command {
+            Command::Submit { request, at_ms, job, base_dir, code, data, secret } => {
+                let spec = JobSpec::from_canonical(job.as_bytes()).map_err(|error| Refusal::Job(chain(&error)))?;
+                let submission = Submission {
+                    id: RunId::derive(index, request),
+                    number: index,
+                    job: job.clone(),
+                    base_dir: base_dir.clone(),
+                    code: code.clone(),
+                    data: data.clone(),
+                    secret: *secret,
+                    parent: None,
+                    created_at_ms: *at_ms,
+                };
+                Ok(self.create(Run::new(submission, spec, None, None)))
+            }
+            Command::Resume { request, at_ms, checkpoint, secret } => {
+                self.resume(RunId::derive(index, request), index, *at_ms, checkpoint, secret)
+            }
+            Command::Cancel { at_ms, run, .. } => {
+                let found = self.runs.get(run).ok_or_else(|| Refusal::NoRun(run.to_string()))?;
+                if found.state.status.is_final() {
+                    return Err(Refusal::Ended { run: run.clone(), status: found.state.status.to_string() });
+                }
+                self.end_run(*at_ms, run, Status::Cancelled);
+                Ok(Outcome::Done)
+            }
+            Command::NodeJoined { at_ms, node, incarnation, host, devices } => {
+                self.node_joined(*at_ms, node, incarnation, host, devices, effects);
+                Ok(Outcome::Done)
+            }
+            Command::NodeLost { at_ms, node, incarnation } => {
+                self.node_lost(*at_ms, node, incarnation, effects);
+                Ok(Outcome::Done)
+            }
+            Command::Report { at_ms, run, generation, process, sequence, body } => {
+                self.report(*at_ms, run, *generation, *process, *sequence, body, effects)
+            }
+        }
+    }
+
+    fn resume(
+        &mut self,
+        id: RunId,
+        index: u64,
+        at_ms: u64,
+        checkpoint: &Digest,
+        secret: &[u8; 32],
+    ) -> Result<Outcome, Refusal> {
+        let unknown = || Refusal::NoCheckpoint(checkpoint.to_string());
+        let bytes = self.manifests.get(checkpoint).ok_or_else(unknown)?;
+        let manifest = Manifest::decode(bytes).map_err(|_| unknown())?;
+        let spec = JobSpec::from_canonical(manifest.job_text.as_bytes()).map_err(|e| Refusal::Job(chain(&e)))?;
+        if manifest.step >= spec.steps {
+            return Err(Refusal::NothingLeft { checkpoint: checkpoint.short(), step: manifest.step });
+        }
+        let submission = Submission {
+            id,
+            number: index,
+            job: manifest.job_text,
+            base_dir: manifest.base_dir,
+            code: manifest.code,
+            data: manifest.data,
+            secret: *secret,
+            parent: Some(*checkpoint),
+            created_at_ms: at_ms,
+        };
+        let restore = Restore { checkpoint: *checkpoint, step: manifest.step };
+        let kind = self.runs.get(&manifest.run).and_then(|run| run.state.kind);
+        Ok(self.create(Run::new(submission, spec, Some(restore), kind)))
+    }
+
+    fn create(&mut self, run: Run) -> Outcome {
+        let id = run.id().clone();
+        self.changed.extend([RowKey::Submission(id.clone()), RowKey::Run(id.clone())]);
+        self.runs.insert(id.clone(), run);
+        self.place_queued();
+        Outcome::Run(id)
+    }
+
+    /// Ends a run and gives its devices to others.
+    pub(super) fn end_run(&mut self, at_ms: u64, id: &RunId, status: Status) {
+        if let Some(run) = self.run_mut(id) {
+            run.end(at_ms, status);
+        }
+        self.drop_shares(id, |_| true);
+        self.place_queued();
+    }
+
+    /// Gives the current generation up; the next one begins from the last committed checkpoint.
+    pub(super) fn leave_generation(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
+        self.drop_shares(id, |_| true);
+        if let Some(run) = self.run_mut(id) {
+            run.next_generation();
+            effects.push(Effect::Rewind { run: id.clone(), step: run.step() });
+        }
+    }
+
+    fn node_joined(
+        &mut self,
+        at_ms: u64,
+        id: &NodeId,
+        incarnation: &str,
+        host: &str,
+        devices: &[Device],
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.nodes.get(id).is_some_and(|node| node.incarnation != incarnation) {
+            self.processes_gone(id, effects);
+        }
+        let node = Node {
+            id: id.clone(),
+            incarnation: incarnation.to_owned(),
+            host: host.to_owned(),
+            devices: devices.to_vec(),
+            alive: true,
+            changed_at_ms: at_ms,
+        };
+        self.changed.insert(RowKey::Node(id.clone()));
+        self.nodes.insert(id.clone(), node);
+        self.place_queued();
+    }
+
+    fn node_lost(&mut self, at_ms: u64, id: &NodeId, incarnation: &str, effects: &mut Vec<Effect>) {
+        let Some(node) = self.nodes.get_mut(id).filter(|node| node.alive && node.incarnation == incarnation) else {
+            return;
+        };
+        node.alive = false;
+        node.changed_at_ms = at_ms;
+        self.changed.insert(RowKey::Node(id.clone()));
+        self.processes_gone(id, effects);
+        self.place_queued();
+    }
+
+    /// No process runs on `node` any more. One that had finished has left all that it owed; a run that still needed
+    /// another goes to its next generation.
+    fn processes_gone(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
+        let touched: Vec<RunId> = self
+            .runs
+            .values()
+            .filter(|run| run.state.placement.values().any(|placed| placed.node == *node))
+            .map(|run| run.id().clone())
+            .collect();
+        for id in touched {
+            let Some(run) = self.run_mut(&id) else { continue };
+            let mut needed = false;
+            for placed in run.state.placement.values_mut().filter(|placed| placed.node == *node) {
+                match &mut placed.phase {
+                    Phase::Finished { exited, .. } => *exited = true,
+                    Phase::Assigned | Phase::Ready => needed = true,
+                }
+            }
+            if needed && !run.state.status.is_final() {
+                self.leave_generation(&id, effects);
+            }
+        }
+    }
+
+    fn remember(&mut self, request: &RequestId, answered: Answered) {
+        self.changed.insert(RowKey::Request(request.clone()));
+        if let Some(forgotten) = self.requests.insert(request.clone(), answered) {
+            self.changed.insert(RowKey::Request(forgotten));
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,79 @@
+//! Runs and checkpoints by what people type: an id, the beginning of one, or a run's name.
+
+use lockstep_common::Digest;
+
+use super::cluster::ClusterState;
+use super::run::Run;
+
+/// Candidates that an error names at most.
+const NAMED_CANDIDATES: usize = 5;
+
+/// Nothing, or not one thing, fits what was typed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFound {
+    /// Nothing fits.
+    #[error("there is no {what} `{prefix}`")]
+    Nothing {
+        /// `run` or `checkpoint`.
+        what: &'static str,
+        /// What was typed.
+        prefix: String,
+    },
+    /// More than one fits.
+    #[error("`{prefix}` fits {count} {what}s: {candidates}")]
+    NotUnique {
+        /// `run` or `checkpoint`.
+        what: &'static str,
+        /// What was typed.
+        prefix: String,
+        /// How many fit.
+        count: usize,
+        /// The first ones, with what tells them apart.
+        candidates: String,
+    },
+}
+
+impl ClusterState {
+    /// The run whose id begins with `prefix`, or else the one with that name.
+    pub fn find_run(&self, prefix: &str) -> Result<&Run, NotFound> {
+        let mut fits: Vec<&Run> = Vec::new();
+        if !prefix.is_empty() {
+            fits = self.runs().into_iter().filter(|run| run.id().as_str().starts_with(prefix)).collect();
+            if fits.is_empty() {
+                fits = self.runs().into_iter().filter(|run| run.job.name == prefix).collect();
+            }
+        }
+        one("run", prefix, fits, |run| format!("`{}` ({}, {})", run.id(), run.job.name, run.state.status.word()))
+    }
+
+    /// The committed checkpoint whose id begins with `prefix`.
+    pub fn find_checkpoint(&self, prefix: &str) -> Result<Digest, NotFound> {
+        let mut fits: Vec<(Digest, String)> = Vec::new();
+        if !prefix.is_empty() {
+            let ids = self.manifests.keys().filter(|id| id.to_hex().starts_with(prefix));
+            fits = ids.map(|&id| (id, self.describe(&id))).collect();
+        }
+        one("checkpoint", prefix, fits, |(_, text)| text.clone()).map(|(id, _)| id)
+    }
+
+    fn describe(&self, checkpoint: &Digest) -> String {
+        let made = self.runs().into_iter().find_map(|run| {
+            let made = run.checkpoints.values().find(|made| made.id == *checkpoint)?;
+            Some(format!(" (run `{}`, step {})", run.id(), made.step))
+        });
+        format!("`{}`{}", checkpoint.short(), made.unwrap_or_default())
+    }
+}
+
+fn one<T>(what: &'static str, prefix: &str, mut fits: Vec<T>, describe: impl Fn(&T) -> String) -> Result<T, NotFound> {
+    let prefix = prefix.chars().take(80).collect();
+    match fits.len() {
+        0 => Err(NotFound::Nothing { what, prefix }),
+        1 => Ok(fits.swap_remove(0)),
+        count => {
+            let named: Vec<String> = fits.iter().take(NAMED_CANDIDATES).map(describe).collect();
+            let more = if count > named.len() { ", .." } else { "" };
+            Err(NotFound::NotUnique { what, prefix, count, candidates: named.join(", ") + more })
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The replicated state: what the log's commands have made of the cluster so far.
+//!
+//! [`ClusterState::apply`] is a function of state, index and command (I2). What a command changed is known by row
+//! ([`RowKey`]), so that a store writes only that.
+
+mod apply;
+mod cluster;
+mod commit;
+mod find;
+mod node;
+mod queue;
+mod report;
+mod requests;
+mod rows;
+mod run;
+
+pub use apply::Applied;
+pub use cluster::ClusterState;
+pub use find::NotFound;
+pub use node::Node;
+pub use rows::{RowKey, StateError};
+pub use run::{
+    Checkpoint, Exit, FailedCheckpoint, Measured, Phase, Placed, Restore, Run, RunState, Status, Submission,
+};

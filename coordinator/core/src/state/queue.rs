@@ -1,0 +1,87 @@
+//! The queue: runs are placed in the order of their submission.
+//!
+//! A run that waits holds back the later ones that want devices of the same kind, so that it is not starved by small
+//! ones. One that would not fit even if every device was free holds nobody back.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::RunId;
+
+use super::cluster::ClusterState;
+use super::run::{Phase, Placed, Status};
+use crate::placement::{self, Demand, Kind, Place, Pool};
+
+impl ClusterState {
+    /// Places what can be placed, and tells the rest what they wait for.
+    pub(super) fn place_queued(&mut self) {
+        let mut pool = self.pool();
+        let mut held_by: BTreeMap<Kind, RunId> = BTreeMap::new();
+        let queued: Vec<RunId> = self
+            .runs()
+            .into_iter()
+            .filter(|run| matches!(run.state.status, Status::Queued { .. }))
+            .map(|run| run.id().clone())
+            .collect();
+        for id in queued {
+            let Some(run) = self.runs.get(&id) else { continue };
+            let demand = Demand { min: run.job.min_processes(), max: run.job.processes(), kind: run.state.kind };
+            let reason = match placement::place(&pool, demand) {
+                Ok(places) => match kind_of(&places).and_then(|kind| held_by.get(&kind)) {
+                    Some(before) => format!("waits for run `{before}`, which is before it in the queue"),
+                    None => {
+                        for place in &places {
+                            pool.take(&place.node, place.device);
+                        }
+                        self.assign(&id, places);
+                        continue;
+                    }
+                },
+                Err(shortage) => {
+                    if !shortage.too_large() {
+                        held_by.entry(shortage.kind).or_insert_with(|| id.clone());
+                    }
+                    shortage.to_string()
+                }
+            };
+            let status = Status::Queued { reason };
+            if run.state.status != status
+                && let Some(run) = self.run_mut(&id)
+            {
+                run.state.status = status;
+            }
+        }
+    }
+
+    /// The devices of nodes that are heard, less those that have a process.
+    fn pool(&self) -> Pool {
+        let mut pool = Pool::default();
+        for node in self.nodes.values().filter(|node| node.alive) {
+            pool.add_node(&node.id, node.devices.iter().map(|device| device.name.as_str()));
+        }
+        for run in self.runs.values().filter(|run| !run.state.status.is_final()) {
+            for placed in run.state.placement.values() {
+                pool.take(&placed.node, placed.device);
+            }
+        }
+        pool
+    }
+
+    fn assign(&mut self, id: &RunId, places: Vec<Place>) {
+        let Some(run) = self.run_mut(id) else { return };
+        run.state.kind = kind_of(&places).or(run.state.kind);
+        run.state.status = Status::Starting;
+        let placed = places.into_iter().map(|place| Placed {
+            node: place.node,
+            device: place.device,
+            device_name: place.name,
+            phase: Phase::Assigned,
+            address: None,
+            sequence: 0,
+        });
+        run.state.placement = (0..).zip(placed).collect();
+    }
+}
+
+fn kind_of(places: &[Place]) -> Option<Kind> {
+    places.first().and_then(|place| Kind::of(&place.name))
+}

@@ -1,0 +1,195 @@
+//! What processes say: readiness, progress, checkpoint shares, and how they end.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::manifest::Manifest;
+use lockstep_common::{Digest, RunId};
+
+use super::cluster::ClusterState;
+use super::run::{EXIT_LIMIT, Exit, Measured, Phase, Run, Status, bounded};
+use crate::command::{Effect, Outcome, Refusal, Said};
+
+impl ClusterState {
+    /// Applies one report, if it comes from the current generation of a run that goes on, and in its turn.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of `Command::Report`")]
+    pub(super) fn report(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        generation: u64,
+        process: u32,
+        sequence: u64,
+        body: &Said,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Outcome, Refusal> {
+        let run = self.runs.get(id).ok_or_else(|| Refusal::NoRun(id.to_string()))?;
+        let current = run.state.generation;
+        // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,
+        // but for the exits of a finished run's processes.
+        let finished = matches!(run.state.status, Status::Finished { .. });
+        let exit_of_finished = finished && matches!(body, Said::Exited { .. });
+        if generation < current || (run.state.status.is_final() && !exit_of_finished) {
+            return Ok(Outcome::Done);
+        }
+        let placed = run.state.placement.get(&process).filter(|_| generation == current);
+        let Some(placed) = placed else {
+            return Err(Refusal::NoProcess { run: id.clone(), generation, process, current });
+        };
+        let expected = placed.sequence + 1;
+        if sequence < expected {
+            return Ok(Outcome::Done);
+        }
+        if sequence > expected {
+            return Err(Refusal::OutOfOrder { process, expected, got: sequence });
+        }
+        if let Some(run) = self.run_mut(id) {
+            run.state.heard_at_ms = at_ms;
+            if let Some(placed) = run.state.placement.get_mut(&process) {
+                placed.sequence = sequence;
+            }
+        }
+        self.said(at_ms, id, process, body, effects);
+        Ok(Outcome::Done)
+    }
+
+    fn said(&mut self, at_ms: u64, id: &RunId, process: u32, body: &Said, effects: &mut Vec<Effect>) {
+        match body {
+            Said::Ready { address, numerics, environment } => {
+                self.ready(at_ms, id, process, address, numerics, environment);
+            }
+            Said::Block { progress, bytes } => {
+                if let (Some(progress), 0, Some(run)) = (progress, process, self.run_mut(id)) {
+                    run.state.progress = Some(progress.clone());
+                }
+                effects.push(Effect::AppendBlock { run: id.clone(), process, bytes: bytes.clone() });
+            }
+            Said::Share(share) => self.share(at_ms, id, process, share),
+            Said::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
+            Said::Finished { step, state } => self.finished(at_ms, id, process, *step, state),
+            Said::Failed { reason } => self.fail(at_ms, id, Some(process), reason),
+            Said::Exited { code, output } => self.exited(at_ms, id, process, *code, output, effects),
+        }
+    }
+
+    /// Ends a run for a reason that would come again, said by `process` or found by comparing.
+    fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
+        let Some(run) = self.runs.get(id) else { return };
+        let reason = match process {
+            Some(process) => format!("{}: {}", run.name_of(process), bounded(reason)),
+            None => bounded(reason),
+        };
+        self.end_run(at_ms, id, Status::Failed { reason });
+    }
+
+    fn ready(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        process: u32,
+        address: &str,
+        numerics: &BTreeMap<String, String>,
+        environment: &BTreeMap<String, String>,
+    ) {
+        let Some(run) = self.runs.get(id) else { return };
+        if let Some(difference) = self.numerics_differ(run, process, numerics) {
+            return self.fail(at_ms, id, None, &difference);
+        }
+        let Some(run) = self.run_mut(id) else { return };
+        let state = &mut run.state;
+        if state.numerics.is_none() {
+            state.numerics = Some(Measured { process, values: numerics.clone() });
+        }
+        if process == 0 {
+            state.environment.clone_from(environment);
+        }
+        if let Some(placed) = state.placement.get_mut(&process).filter(|placed| placed.phase == Phase::Assigned) {
+            placed.phase = Phase::Ready;
+            placed.address = Some(bounded(address));
+        }
+        if state.status == Status::Starting && state.placement.values().all(|placed| placed.address.is_some()) {
+            state.status = Status::Running;
+            state.started_at_ms.get_or_insert(at_ms);
+        }
+    }
+
+    /// How `numerics` of `process` differ from another process's, or from those of the checkpoint to begin from.
+    fn numerics_differ(&self, run: &Run, process: u32, numerics: &BTreeMap<String, String>) -> Option<String> {
+        let this = run.name_of(process);
+        if let Some(first) = &run.state.numerics
+            && let Some(text) = difference(&run.name_of(first.process), &first.values, &this, numerics)
+        {
+            return Some(format!("processes would not compute alike: {text}"));
+        }
+        let restore = run.state.restore.as_ref()?;
+        let manifest = match self.manifest(&restore.checkpoint).map(Manifest::decode) {
+            Some(Ok(manifest)) => manifest,
+            _ => return Some(format!("the manifest of checkpoint `{}` is missing", restore.checkpoint.short())),
+        };
+        let made = format!("checkpoint `{}`", restore.checkpoint.short());
+        let text = difference(&made, &manifest.numerics, &this, numerics)?;
+        Some(format!("the run would not go on with the same bits: {text}"))
+    }
+
+    fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {
+        let Some(run) = self.run_mut(id) else { return };
+        if step != run.job.steps {
+            let reason = format!("finished at step {step}, but the job has {}", run.job.steps);
+            return self.fail(at_ms, id, Some(process), &reason);
+        }
+        if let Some(placed) = run.state.placement.get_mut(&process) {
+            placed.phase = Phase::Finished { state: *digest, exited: false };
+        }
+        let states = run.state.placement.iter().filter_map(|(&process, placed)| match placed.phase {
+            Phase::Finished { state, .. } => Some((process, state)),
+            Phase::Assigned | Phase::Ready => None,
+        });
+        let states: Vec<(u32, Digest)> = states.collect();
+        if let Some((other, state)) = states.iter().find(|(_, state)| state != digest) {
+            let (a, b) = (run.name_of(*other), run.name_of(process));
+            let reason = format!("replicas differ at the end: {a} has state `{state}`, {b} has `{digest}`");
+            return self.fail(at_ms, id, None, &reason);
+        }
+        if states.len() == run.state.placement.len() {
+            self.end_run(at_ms, id, Status::Finished { state: *digest });
+        }
+    }
+
+    fn exited(&mut self, at_ms: u64, id: &RunId, process: u32, code: i32, output: &str, effects: &mut Vec<Effect>) {
+        let Some(run) = self.run_mut(id) else { return };
+        let generation = run.state.generation;
+        let Some(placed) = run.state.placement.get_mut(&process) else { return };
+        if let Phase::Finished { exited, .. } = &mut placed.phase {
+            *exited = true;
+            return;
+        }
+        let node = placed.node.clone();
+        let output = bounded(output);
+        run.state.exits += 1;
+        if run.state.exits >= EXIT_LIMIT {
+            let times = run.state.exits;
+            let last = if output.trim().is_empty() { "nothing".to_owned() } else { output };
+            let reason = format!(
+                "{times} processes ended without a new checkpoint in between; the last, {}, ended with code {code} and \
+                 wrote: {}",
+                run.name_of(process),
+                last.trim_end()
+            );
+            return self.end_run(at_ms, id, Status::Failed { reason });
+        }
+        run.state.last_exit = Some(Exit { generation, process, node, code, output });
+        self.leave_generation(id, effects);
+        self.place_queued();
+    }
+}
+
+/// The first key with different values, and both values.
+fn difference(
+    a_name: &str,
+    a: &BTreeMap<String, String>,
+    b_name: &str,
+    b: &BTreeMap<String, String>,
+) -> Option<String> {
+    let key = a.keys().chain(b.keys()).find(|key| a.get(*key) != b.get(*key))?;
+    let show = |map: &BTreeMap<String, String>| map.get(key).map_or("nothing".to_owned(), |value| format!("`{value}`"));
+    Some(format!("`{key}` is {} for {a_name}, and {} for {b_name}", show(a), show(b)))
+}

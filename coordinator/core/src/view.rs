@@ -1,0 +1,284 @@
+//! The state as clients see it: the documents that the API answers and `--json` prints.
+//!
+//! Secrets are not in them. Numbers that are compared bit for bit come as a number and as bits.
+
+use lockstep_common::manifest::{CodeVersion, DataFile};
+use lockstep_common::{Digest, NodeId, RunId};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Device;
+use crate::state::{Checkpoint, ClusterState, Exit, FailedCheckpoint, Node, Phase, Placed, Run, Status};
+
+/// A run in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// Its id.
+    pub id: RunId,
+    /// The job's name.
+    pub name: String,
+    /// `queued`, `starting`, `running`, `finished`, `failed` or `cancelled`.
+    pub status: String,
+    /// Why it is queued or failed.
+    pub reason: Option<String>,
+    /// Steps completed.
+    pub step: u64,
+    /// Steps to complete.
+    pub steps: u64,
+    /// Logical ranks.
+    pub ranks: u32,
+    /// Processes of the current generation; 0 while it is queued.
+    pub processes: u32,
+    /// The current generation.
+    pub generation: u64,
+    /// The loss of the last reported step.
+    pub loss: Option<Number>,
+    /// The gradient norm of the last reported step.
+    pub grad_norm: Option<Number>,
+    /// Samples a second, over the last block of reports.
+    pub samples_per_second: Option<f64>,
+    /// Milliseconds since the epoch.
+    pub created_at_ms: u64,
+    /// When all processes were ready for the first time.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// The checkpoint that it was resumed from.
+    pub parent: Option<Digest>,
+    /// Digest of the final state, once it is finished: equal states have equal digests.
+    pub final_state_digest: Option<Digest>,
+}
+
+/// A run in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// What a list shows of it.
+    pub row: RunRow,
+    /// Digest of the job.
+    pub job_digest: Digest,
+    /// The job in canonical form.
+    pub job: String,
+    /// Where the job's relative paths begin.
+    pub base_dir: String,
+    /// The code.
+    pub code: Option<CodeVersion>,
+    /// The data.
+    pub data: Vec<DataFile>,
+    /// The checkpoint that this generation began from.
+    pub restored_from: Option<Digest>,
+    /// When a process was last heard of.
+    pub heard_at_ms: u64,
+    /// Generations before this one.
+    pub restarts: u32,
+    /// The last process that ended too early.
+    pub last_exit: Option<Exit>,
+    /// The current generation's processes; of a run that has ended, the last one's.
+    pub placement: Vec<ProcessView>,
+    /// Committed checkpoints, oldest first.
+    pub checkpoints: Vec<CheckpointView>,
+    /// Checkpoints that could not be made, oldest first.
+    pub failed_checkpoints: Vec<FailedCheckpoint>,
+}
+
+/// A floating-point number and its bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Number {
+    /// The number; absent if it is not finite.
+    pub value: Option<f64>,
+    /// The bits of the f64: 16 hexadecimal characters.
+    pub bits: String,
+}
+
+/// A process of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessView {
+    /// Its number.
+    pub process: u32,
+    /// Its node.
+    pub node: NodeId,
+    /// Its device.
+    pub device: String,
+    /// `assigned`, `ready` or `finished`.
+    pub phase: String,
+    /// Where its exchange listens.
+    pub address: Option<String>,
+}
+
+/// A committed checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// Its id: the digest of its manifest.
+    pub id: Digest,
+    /// The run that made it.
+    pub run: RunId,
+    /// The run's name.
+    pub name: String,
+    /// Steps completed.
+    pub step: u64,
+    /// Epoch of the next step.
+    pub epoch: u64,
+    /// Milliseconds since the epoch.
+    pub committed_at_ms: u64,
+    /// Digest of the state in it.
+    pub state_digest: Digest,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub id: NodeId,
+    /// Host name.
+    pub host: String,
+    /// Whether its agent is heard.
+    pub alive: bool,
+    /// When it joined, or was lost: milliseconds since the epoch.
+    pub changed_at_ms: u64,
+    /// Its devices.
+    pub devices: Vec<DeviceView>,
+}
+
+/// A device of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// `cpu` or `cuda:N`.
+    pub name: String,
+    /// What it is.
+    pub model: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// The run that has a process on it.
+    pub run: Option<RunId>,
+    /// That process.
+    pub process: Option<u32>,
+}
+
+impl ClusterState {
+    /// All runs, newest last.
+    pub fn run_rows(&self) -> Vec<RunRow> {
+        self.runs().into_iter().map(RunRow::of).collect()
+    }
+
+    /// All nodes, by name.
+    pub fn node_views(&self) -> Vec<NodeView> {
+        self.nodes().map(|node| NodeView::of(self, node)).collect()
+    }
+
+    /// All committed checkpoints, run by run, oldest first.
+    pub fn checkpoint_views(&self) -> Vec<CheckpointView> {
+        self.runs().into_iter().flat_map(CheckpointView::all_of).collect()
+    }
+}
+
+impl Number {
+    /// The number with these bits.
+    pub fn from_bits(bits: u64) -> Self {
+        let value = f64::from_bits(bits);
+        Self { value: value.is_finite().then_some(value), bits: format!("{bits:016x}") }
+    }
+}
+
+impl RunRow {
+    /// The row of `run`.
+    pub fn of(run: &Run) -> Self {
+        let state = &run.state;
+        let progress = state.progress.as_ref();
+        let final_state_digest = match state.status {
+            Status::Finished { state } => Some(state),
+            _ => None,
+        };
+        Self {
+            id: run.id().clone(),
+            name: run.job.name.clone(),
+            status: state.status.word().to_owned(),
+            reason: state.status.reason().map(str::to_owned),
+            step: run.step(),
+            steps: run.job.steps,
+            ranks: run.job.ranks,
+            processes: state.placement.len() as u32,
+            generation: state.generation,
+            loss: progress.map(|progress| Number::from_bits(progress.loss)),
+            grad_norm: progress.map(|progress| Number::from_bits(progress.grad_norm)),
+            samples_per_second: progress.map(|progress| progress.samples_per_second).filter(|rate| rate.is_finite()),
+            created_at_ms: run.submission.created_at_ms,
+            started_at_ms: state.started_at_ms,
+            ended_at_ms: state.ended_at_ms,
+            parent: run.submission.parent,
+            final_state_digest,
+        }
+    }
+}
+
+impl RunView {
+    /// All of `run`.
+    pub fn of(run: &Run) -> Self {
+        let process = |(&process, placed): (&u32, &Placed)| ProcessView {
+            process,
+            node: placed.node.clone(),
+            device: placed.device_name.clone(),
+            phase: match placed.phase {
+                Phase::Assigned => "assigned",
+                Phase::Ready => "ready",
+                Phase::Finished { .. } => "finished",
+            }
+            .to_owned(),
+            address: placed.address.clone(),
+        };
+        Self {
+            row: RunRow::of(run),
+            job_digest: run.job.digest(),
+            job: run.submission.job.clone(),
+            base_dir: run.submission.base_dir.clone(),
+            code: run.submission.code.clone(),
+            data: run.submission.data.clone(),
+            restored_from: run.state.restore.as_ref().map(|restore| restore.checkpoint),
+            heard_at_ms: run.state.heard_at_ms,
+            restarts: run.state.restarts,
+            last_exit: run.state.last_exit.clone(),
+            placement: run.state.placement.iter().map(process).collect(),
+            checkpoints: CheckpointView::all_of(run),
+            failed_checkpoints: run.state.failed_checkpoints.clone(),
+        }
+    }
+}
+
+impl CheckpointView {
+    /// All committed checkpoints of `run`, oldest first.
+    pub fn all_of(run: &Run) -> Vec<Self> {
+        run.checkpoints.values().map(|made| Self::of(run, made)).collect()
+    }
+
+    fn of(run: &Run, made: &Checkpoint) -> Self {
+        Self {
+            id: made.id,
+            run: run.id().clone(),
+            name: run.job.name.clone(),
+            step: made.step,
+            epoch: made.epoch,
+            committed_at_ms: made.committed_at_ms,
+            state_digest: made.state,
+        }
+    }
+}
+
+impl NodeView {
+    /// `node`, and who is on its devices.
+    pub fn of(state: &ClusterState, node: &Node) -> Self {
+        let device = |(index, device): (u32, &Device)| {
+            let occupant = state.occupant(&node.id, index);
+            DeviceView {
+                name: device.name.clone(),
+                model: device.model.clone(),
+                memory_bytes: device.memory_bytes,
+                run: occupant.map(|(run, _)| run.id().clone()),
+                process: occupant.map(|(_, process)| process),
+            }
+        };
+        Self {
+            id: node.id.clone(),
+            host: node.host.clone(),
+            alive: node.alive,
+            changed_at_ms: node.changed_at_ms,
+            devices: (0..).zip(&node.devices).map(device).collect(),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Clients: each asks for one thing at a time, and asks again, elsewhere, until it has an answer.
+//!
+//! What a process says carries its generation in it (as the length of its tensors, and as its throughput), so that
+//! `invariants::fencing` can see from where a checkpoint or progress came.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry, chain_start};
+use lockstep_common::{Domain, NodeId, RequestId, RunId, job, world};
+use lockstep_core::command::{Device, Progress, Share};
+use lockstep_core::replica::Ticket;
+use lockstep_core::{ClusterState, Command, Said};
+
+use super::random::Random;
+
+/// Ranks of every job, and steps.
+const RANKS: u32 = 4;
+const STEPS: u64 = 1000;
+
+/// Runs that are submitted or resumed at most: the state stays small enough to be compared often.
+const RUNS: usize = 12;
+
+const JOB: &str = r#"
+    name = "t"
+    steps = 1000
+    ranks = 4
+    world = { processes = 2, min_processes = 2 }
+    batch = { size = 8 }
+    model = { kind = "mlp", hidden = [8], outputs = 2 }
+    data = { kind = "csv", path = "x.csv", target = "y" }
+    optimizer = { kind = "sgd", lr = 0.1 }
+"#;
+
+/// A question without an answer yet.
+pub struct Asked {
+    pub ticket: Ticket,
+    pub since: u64,
+}
+
+/// A client: what it wants, and where it asked.
+#[derive(Default)]
+pub struct Client {
+    pub wants: Option<Command>,
+    pub asked: Option<Asked>,
+}
+
+/// Reports of a process that were acknowledged, by run, generation and process.
+pub type Spools = BTreeMap<(RunId, u64, u32), u64>;
+
+/// The next thing that a client wants, from what it sees in some replica's state.
+pub fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random) -> Option<Command> {
+    let request =
+        RequestId::from_bytes([random.next().to_le_bytes(), random.next().to_le_bytes()].concat().try_into().unwrap());
+    let runs = state.runs();
+    let secret = [random.next() as u8; 32];
+    match random.below(100) {
+        0..4 if runs.len() < RUNS => {
+            let job = String::from_utf8(job::parse_toml(JOB, &[]).unwrap().canonical()).unwrap();
+            let base_dir = "/jobs".to_owned();
+            Some(Command::Submit { request, at_ms, job, base_dir, code: None, data: Vec::new(), secret })
+        }
+        4..6 if runs.len() < RUNS => {
+            let made: Vec<_> = state.checkpoint_views().iter().map(|made| made.id).collect();
+            let checkpoint = *random.pick(&made)?;
+            Some(Command::Resume { request, at_ms, checkpoint, secret })
+        }
+        6 => {
+            let run = random.pick(&runs)?.id().clone();
+            Some(Command::Cancel { request, at_ms, run })
+        }
+        7..10 => Some(joined(at_ms, random)),
+        10 => {
+            let nodes: Vec<_> = state.nodes().collect();
+            let node = random.pick(&nodes)?;
+            Some(Command::NodeLost { at_ms, node: node.id.clone(), incarnation: node.incarnation.clone() })
+        }
+        _ => report(state, spools, at_ms, random),
+    }
+}
+
+fn joined(at_ms: u64, random: &mut Random) -> Command {
+    let node: NodeId = ["a", "b", "c"][random.below(3) as usize].parse().unwrap();
+    let device = Device { name: "cpu".to_owned(), model: "test".to_owned(), memory_bytes: 1 };
+    let incarnation = random.below(2).to_string();
+    Command::NodeJoined { at_ms, node, incarnation, host: "h".to_owned(), devices: vec![device; 4] }
+}
+
+/// The next report of some process: of a current generation, or of one that was left and does not know it yet.
+fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random) -> Option<Command> {
+    let mut known: Vec<(RunId, u64, u32)> = spools.keys().cloned().collect();
+    if random.chance(900) || known.is_empty() {
+        known = state
+            .runs()
+            .iter()
+            .filter(|run| !run.state.status.is_final())
+            .flat_map(|run| run.state.placement.keys().map(|&p| (run.id().clone(), run.state.generation, p)))
+            .collect();
+    }
+    let (run, generation, process) = random.pick(&known)?.clone();
+    let sequence = spools.get(&(run.clone(), generation, process)).copied().unwrap_or(0) + 1;
+    let body = said(&run, generation, process, sequence, random);
+    Some(Command::Report { at_ms, run, generation, process, sequence, body })
+}
+
+/// What a process says as its `sequence`th report: it gets ready, then takes a checkpoint at every sixth report, and
+/// trains in between. Now and then it dies.
+fn said(run: &RunId, generation: u64, process: u32, sequence: u64, random: &mut Random) -> Said {
+    let step = 100 * generation.min(8) + sequence;
+    if random.chance(15) {
+        return Said::Exited { code: 1, output: "killed".to_owned() };
+    }
+    match sequence {
+        1 => Said::Ready {
+            address: format!("{run}:{generation}:{process}"),
+            numerics: BTreeMap::new(),
+            environment: BTreeMap::new(),
+        },
+        _ if sequence.is_multiple_of(6) && random.chance(30) => {
+            Said::ShareFailed { step, reason: "disk full".to_owned() }
+        }
+        _ if sequence.is_multiple_of(6) => Said::Share(share(generation, process, step)),
+        _ if sequence > STEPS => Said::Failed { reason: "too long".to_owned() },
+        _ => {
+            let samples_per_second = generation as f64;
+            let progress = Progress { step, loss: random.next(), grad_norm: 0, samples_per_second };
+            Said::Block { progress: Some(progress), bytes: vec![process as u8, generation as u8] }
+        }
+    }
+}
+
+fn share(generation: u64, process: u32, step: u64) -> Share {
+    let content = [step.to_le_bytes(), generation.to_le_bytes(), u64::from(process).to_le_bytes()].concat();
+    let tensor = TensorEntry {
+        name: format!("model/w{process}"),
+        dtype: "float".to_owned(),
+        shape: vec![1],
+        pieces: vec![Piece { digest: Domain::Blob.digest(&content), bytes: generation }],
+    };
+    let rank = |rank| RankState {
+        rank,
+        seeds: BTreeMap::new(),
+        epoch: 0,
+        consumed: 0,
+        next_position: 0,
+        generators: BTreeMap::new(),
+    };
+    Share {
+        step,
+        epoch: 0,
+        tensors: vec![tensor],
+        ranks: world::hosted(process, 2, RANKS).map(rank).collect(),
+        record: (process == 0).then(|| RecordPosition { steps: step, digest: chain_start() }),
+    }
+}

@@ -1,0 +1,46 @@
+//! What a client was told was done is in the state of every leader that serves after that.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::RunId;
+use lockstep_core::{ClusterState, Command, Outcome};
+
+#[derive(Default)]
+pub struct Acknowledged {
+    runs: BTreeMap<RunId, bool>,
+    reports: BTreeMap<(RunId, u64, u32), u64>,
+}
+
+impl Acknowledged {
+    /// Notes an answer.
+    pub fn observe(&mut self, command: &Command, outcome: &Outcome) {
+        match (command, outcome) {
+            (_, Outcome::Run(run)) => {
+                self.runs.entry(run.clone()).or_default();
+            }
+            (Command::Cancel { run, .. }, Outcome::Done) => {
+                self.runs.insert(run.clone(), true);
+            }
+            (Command::Report { run, generation, process, sequence, .. }, Outcome::Done) => {
+                let last = self.reports.entry((run.clone(), *generation, *process)).or_default();
+                *last = (*last).max(*sequence);
+            }
+            _ => {}
+        }
+    }
+
+    pub fn check(&self, state: &ClusterState) {
+        for (id, cancelled) in &self.runs {
+            let run = state.run(id).unwrap_or_else(|| panic!("run `{id}` was acknowledged and is gone"));
+            assert!(!cancelled || run.state.status.is_final(), "run `{id}` was cancelled and goes on");
+        }
+        for ((id, generation, process), sequence) in &self.reports {
+            let run = state.run(id).unwrap_or_else(|| panic!("run `{id}` was reported on and is gone"));
+            assert!(run.state.generation >= *generation, "run `{id}` went back to an older generation");
+            if run.state.generation == *generation && !run.state.status.is_final() {
+                let applied = run.state.placement[process].sequence;
+                assert!(applied >= *sequence, "report {sequence} of run `{id}` was acknowledged, {applied} is here");
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! However often a request is made, it creates one run at most, and every answer to it is the same.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::{RequestId, RunId};
+use lockstep_core::{ClusterState, Command, Outcome};
+
+#[derive(Default)]
+pub struct AtMostOnce {
+    answers: BTreeMap<RequestId, RunId>,
+    asked: Vec<RequestId>,
+}
+
+impl AtMostOnce {
+    /// Notes a request, before it is made for the first time.
+    pub fn asks(&mut self, command: &Command) {
+        if let Command::Submit { request, .. } | Command::Resume { request, .. } = command {
+            self.asked.push(request.clone());
+        }
+    }
+
+    /// Notes an answer.
+    pub fn observe(&mut self, command: &Command, outcome: &Outcome) {
+        let (Command::Submit { request, .. } | Command::Resume { request, .. }, Outcome::Run(run)) = (command, outcome)
+        else {
+            return;
+        };
+        let first = self.answers.entry(request.clone()).or_insert_with(|| run.clone());
+        assert_eq!(first, run, "request {request} was answered with two runs");
+    }
+
+    /// A run's id is derived from the request and from the entry that made it.
+    pub fn check(&self, state: &ClusterState) {
+        let mut made: BTreeMap<&RequestId, &RunId> = BTreeMap::new();
+        for run in state.runs() {
+            let of = self.asked.iter().find(|request| RunId::derive(run.submission.number, request) == *run.id());
+            let request = of.unwrap_or_else(|| panic!("nobody asked for run `{}`", run.id()));
+            let before = made.insert(request, run.id());
+            assert_eq!(before, None, "request {request} made two runs");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Checkpoints and progress come from the generation that they claim to come from, and never from one that was left.
+
+use std::collections::BTreeSet;
+
+use lockstep_common::Digest;
+use lockstep_common::manifest::Manifest;
+use lockstep_core::ClusterState;
+
+/// Looks at every run. Throughput and tensor lengths carry the generation that said them (`super::super::clients`).
+///
+/// `seen`: checkpoints whose manifests were looked at.
+pub fn check(state: &ClusterState, seen: &mut BTreeSet<Digest>) {
+    for run in state.runs() {
+        let generation = run.state.generation;
+        if let Some(progress) = &run.state.progress {
+            let of = progress.samples_per_second as u64;
+            assert_eq!(of, generation, "run `{}` has progress of another generation", run.id());
+        }
+        let mut before = 0;
+        for made in run.checkpoints.values() {
+            assert!((before..=generation).contains(&made.generation), "run `{}`: {made:?}", run.id());
+            before = made.generation;
+            if !seen.insert(made.id) {
+                continue;
+            }
+            let manifest = Manifest::decode(state.manifest(&made.id).unwrap()).unwrap();
+            let of = manifest.tensors.iter().flat_map(|tensor| &tensor.pieces).map(|piece| piece.bytes);
+            assert!(
+                of.clone().all(|of| of == made.generation),
+                "a checkpoint of generations {:?}",
+                of.collect::<Vec<_>>()
+            );
+        }
+        let ready = run.state.placement.values().filter_map(|placed| placed.address.as_ref());
+        let own = format!("{}:{generation}:", run.id());
+        assert!(ready.clone().all(|address| address.starts_with(&own)), "{own}: {:?}", ready.collect::<Vec<_>>());
+    }
+}

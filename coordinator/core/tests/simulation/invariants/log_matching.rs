@@ -1,0 +1,30 @@
+//! An index and a term name one entry, in all logs and for ever; and one entry has one set of effects.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::{Digest, Domain};
+use lockstep_core::replica::Persist;
+
+#[derive(Default)]
+pub struct LogMatching {
+    entries: BTreeMap<(u64, u64), Digest>,
+    effects: BTreeMap<u64, String>,
+}
+
+impl LogMatching {
+    pub fn observe(&mut self, persist: &Persist) {
+        for entry in &persist.entries {
+            let digest = Domain::Blob.digest(&entry.data);
+            let known = self.entries.entry((entry.index, entry.term)).or_insert(digest);
+            assert_eq!(*known, digest, "entry {} of term {} differs", entry.index, entry.term);
+        }
+        let mut by_index: BTreeMap<u64, String> = BTreeMap::new();
+        for (index, effect) in &persist.effects {
+            by_index.entry(*index).or_default().push_str(&format!("{effect:?}"));
+        }
+        for (index, effects) in by_index {
+            let known = self.effects.entry(index).or_insert_with(|| effects.clone());
+            assert_eq!(*known, effects, "the effects of entry {index} differ");
+        }
+    }
+}

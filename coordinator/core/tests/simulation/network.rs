@@ -1,0 +1,55 @@
+//! The network between replicas: messages are lost, doubled, late, and cut off by partitions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_core::replica::PeerMessage;
+
+use super::random::Random;
+use super::world::Faults;
+
+#[derive(Default)]
+pub struct Network {
+    /// By time of delivery, and in order of sending within.
+    flying: BTreeMap<(u64, u64), (u64, PeerMessage)>,
+    sent: u64,
+    /// Directed links that carry nothing.
+    cut: BTreeSet<(u64, u64)>,
+}
+
+impl Network {
+    pub fn send(&mut self, now: u64, from: u64, message: PeerMessage, faults: &Faults, random: &mut Random) {
+        if self.cut.contains(&(from, message.to)) || random.chance(faults.lost) {
+            return;
+        }
+        let copies = 1 + u64::from(random.chance(faults.doubled));
+        for _ in 0..copies {
+            // Most arrive in the next tick, in order; some overtake each other.
+            let delay = if random.chance(faults.late) { 1 + random.below(30) } else { 1 };
+            self.sent += 1;
+            self.flying.insert((now + delay, self.sent), (from, message.clone()));
+        }
+    }
+
+    /// The next message that is due.
+    pub fn receive(&mut self, now: u64) -> Option<(u64, PeerMessage)> {
+        let (&(due, _), _) = self.flying.first_key_value()?;
+        if due > now { None } else { self.flying.pop_first().map(|(_, message)| message) }
+    }
+
+    /// Cuts links anew: one replica off, a single direction, or none.
+    pub fn repartition(&mut self, ids: &[u64], random: &mut Random) {
+        self.cut.clear();
+        let Some(&one) = random.pick(ids) else { return };
+        let others = ids.iter().filter(|&&id| id != one);
+        match random.below(4) {
+            0 => self.cut.extend(others.flat_map(|&other| [(one, other), (other, one)])),
+            1 => self.cut.extend(others.map(|&other| (one, other))),
+            2 => self.cut.extend(others.take(1).flat_map(|&other| [(one, other), (other, one)])),
+            _ => {}
+        }
+    }
+
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+}

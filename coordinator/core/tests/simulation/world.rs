@@ -1,0 +1,384 @@
+//! The world of one seed: replicas, disks, network, clients, and the faults that befall them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_common::Digest;
+use lockstep_core::replica::{Config, Output, PeerMessage, Persist, ProposeError, Replica, Ticket};
+use lockstep_core::{Command, Effect, Outcome};
+
+use super::clients::{self, Asked, Client, Spools};
+use super::disk::Disk;
+use super::invariants::acknowledged::Acknowledged;
+use super::invariants::at_most_once::AtMostOnce;
+use super::invariants::election_safety::ElectionSafety;
+use super::invariants::log_matching::LogMatching;
+use super::invariants::state_equality::StateEquality;
+use super::invariants::{fencing, liveness};
+use super::network::Network;
+use super::random::Random;
+
+const VOTERS: [u64; 3] = [1, 2, 3];
+const CLIENTS: usize = 6;
+
+/// Ticks after which a client asks somebody else.
+const PATIENCE: u64 = 40;
+
+/// States are compared after every entry whose index is a multiple of this: comparing is most of the time spent.
+const COMPARED: u64 = 4;
+
+/// Of a thousand ticks, those in which an idle client thinks of something to ask.
+const BUSY: u64 = 300;
+
+/// How often what goes wrong, per thousand.
+#[derive(Clone, Copy)]
+pub struct Faults {
+    pub lost: u64,
+    pub doubled: u64,
+    pub late: u64,
+    /// For each replica and tick.
+    pub crash: u64,
+    /// For each tick.
+    pub repartition: u64,
+    /// For each replica and tick: its clock stands still.
+    pub slow_clock: u64,
+    /// For each write: it takes some ticks.
+    pub slow_disk: u64,
+}
+
+impl Faults {
+    pub const NONE: Self = Self { lost: 0, doubled: 0, late: 0, crash: 0, repartition: 0, slow_clock: 0, slow_disk: 0 };
+    pub const STORM: Self =
+        Self { lost: 30, doubled: 20, late: 100, crash: 2, repartition: 10, slow_clock: 50, slow_disk: 100 };
+}
+
+/// What happened, so that a test can tell a simulation from a standstill.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    pub leaders: u64,
+    pub crashes: u64,
+    pub snapshots: u64,
+    pub acknowledged: u64,
+    pub indeterminate: u64,
+    pub repeated: u64,
+    pub commits: u64,
+    pub rewinds: u64,
+    pub fenced: u64,
+}
+
+/// A replica that is up.
+struct Up {
+    replica: Replica,
+    /// A write under way: when it is done, and what is sent then.
+    writing: Option<(u64, Persist, Vec<PeerMessage>)>,
+    applied: u64,
+    served: bool,
+}
+
+pub struct World {
+    pub seen: Seen,
+    faults: Faults,
+    random: Random,
+    now: u64,
+    up: BTreeMap<u64, Up>,
+    disks: BTreeMap<u64, Disk>,
+    /// When each replica that is down comes back.
+    down: BTreeMap<u64, u64>,
+    network: Network,
+    clients: Vec<Client>,
+    spools: Spools,
+    tickets: u64,
+    answered_since_healed: u64,
+    trace: blake3::Hasher,
+    elections: ElectionSafety,
+    logs: LogMatching,
+    states: StateEquality,
+    acknowledged: Acknowledged,
+    at_most_once: AtMostOnce,
+    checkpoints: BTreeSet<Digest>,
+}
+
+impl World {
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let mut world = Self {
+            seen: Seen::default(),
+            faults,
+            random: Random::new(seed),
+            now: 0,
+            up: BTreeMap::new(),
+            disks: VOTERS.iter().map(|&id| (id, Disk::default())).collect(),
+            down: BTreeMap::new(),
+            network: Network::default(),
+            clients: (0..CLIENTS).map(|_| Client::default()).collect(),
+            spools: Spools::new(),
+            tickets: 0,
+            answered_since_healed: 0,
+            trace: blake3::Hasher::new(),
+            elections: ElectionSafety::default(),
+            logs: LogMatching::default(),
+            states: StateEquality::default(),
+            acknowledged: Acknowledged::default(),
+            at_most_once: AtMostOnce::default(),
+            checkpoints: BTreeSet::new(),
+        };
+        for id in VOTERS {
+            world.start(id);
+        }
+        world
+    }
+
+    /// Everything that happened, in one digest.
+    pub fn trace(&self) -> Digest {
+        Digest::of(&self.trace)
+    }
+
+    pub fn run(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            self.now += 1;
+            self.let_things_fail();
+            self.finish_writes();
+            self.deliver();
+            for id in VOTERS {
+                if !self.random.chance(self.faults.slow_clock)
+                    && let Some(up) = self.up.get_mut(&id)
+                {
+                    up.replica.tick();
+                    self.drive(id);
+                }
+            }
+            for client in 0..CLIENTS {
+                self.let_act(client);
+            }
+        }
+    }
+
+    /// No more faults, and all replicas come back.
+    pub fn heal(&mut self) {
+        self.faults = Faults::NONE;
+        self.network.heal();
+        for id in std::mem::take(&mut self.down).into_keys() {
+            self.start(id);
+        }
+        self.answered_since_healed = 0;
+    }
+
+    /// Checks what is to hold at the end of a run that was healed.
+    pub fn check_end(&mut self) {
+        let replicas: Vec<&Replica> = self.up.values().map(|up| &up.replica).collect();
+        liveness::check(&replicas, VOTERS.len(), self.answered_since_healed);
+        for replica in replicas.into_iter().filter(|replica| replica.is_serving()) {
+            self.acknowledged.check(replica.state());
+            self.at_most_once.check(replica.state());
+            self.seen.commits = replica.state().checkpoint_views().len() as u64;
+        }
+        self.seen.leaders = self.elections.leaders() as u64;
+    }
+
+    fn note(&mut self, what: &str, numbers: &[u64], bytes: &[u8]) {
+        self.trace.update(what.as_bytes());
+        for number in numbers {
+            self.trace.update(&number.to_le_bytes());
+        }
+        self.trace.update(bytes);
+    }
+
+    fn start(&mut self, id: u64) {
+        let config = Config { id, voters: VOTERS.to_vec(), election_ticks: 10, heartbeat_ticks: 2, kept_entries: 30 };
+        let replica = Replica::new(config, self.disks[&id].recover()).unwrap();
+        let applied = replica.applied_index();
+        self.note("start", &[self.now, id, applied], &[]);
+        self.up.insert(id, Up { replica, writing: None, applied, served: false });
+        self.drive(id);
+    }
+
+    fn let_things_fail(&mut self) {
+        if self.random.chance(self.faults.repartition) {
+            self.network.repartition(&VOTERS, &mut self.random);
+        }
+        for id in VOTERS {
+            if self.up.contains_key(&id) && self.random.chance(self.faults.crash) {
+                self.crash(id);
+            }
+        }
+        let back: Vec<u64> = self.down.iter().filter(|(_, at)| **at <= self.now).map(|(&id, _)| id).collect();
+        for id in back {
+            self.down.remove(&id);
+            self.start(id);
+        }
+    }
+
+    fn crash(&mut self, id: u64) {
+        let Some(up) = self.up.remove(&id) else { return };
+        let disk = self.disks.get_mut(&id).unwrap();
+        // A write that was under way may have reached the disk; then nobody was told.
+        if let Some((_, persist, _)) = up.writing
+            && self.random.chance(500)
+        {
+            disk.write(persist);
+        }
+        disk.crash(&mut self.random);
+        let back = self.now + 1 + self.random.below(80);
+        self.down.insert(id, back);
+        self.seen.crashes += 1;
+        self.note("crash", &[self.now, id, back], &[]);
+    }
+
+    fn deliver(&mut self) {
+        while let Some((from, message)) = self.network.receive(self.now) {
+            let id = message.to;
+            let Some(up) = self.up.get_mut(&id) else { continue };
+            up.replica.step(&message.bytes).unwrap_or_else(|error| panic!("from {from} to {id}: {error}"));
+            self.note("step", &[self.now, from, id], &message.bytes);
+            self.drive(id);
+        }
+    }
+
+    fn finish_writes(&mut self) {
+        for id in VOTERS {
+            let Some(up) = self.up.get_mut(&id) else { continue };
+            if let Some((_, persist, messages)) = up.writing.take_if(|(done, ..)| *done <= self.now) {
+                self.written(id, persist, messages);
+                self.drive(id);
+            }
+        }
+    }
+
+    fn written(&mut self, id: u64, persist: Persist, messages: Vec<PeerMessage>) {
+        let number = persist.number;
+        self.disks.get_mut(&id).unwrap().write(persist);
+        self.send(id, messages);
+        self.up.get_mut(&id).unwrap().replica.persisted(number);
+    }
+
+    fn send(&mut self, from: u64, messages: Vec<PeerMessage>) {
+        for message in messages {
+            self.network.send(self.now, from, message, &self.faults, &mut self.random);
+        }
+    }
+
+    /// Takes all that a replica has to give, as its owner does in production.
+    fn drive(&mut self, id: u64) {
+        while let Some(out) = self.up.get_mut(&id).and_then(|up| up.replica.take_output()) {
+            let Output { now, replies, persist, after_persist, leadership } = out;
+            if let Some(leadership) = leadership {
+                self.elections.observe(id, leadership);
+                self.note("leads", &[id, leadership.term, leadership.leader.unwrap_or(0)], &[]);
+            }
+            self.send(id, now);
+            self.look_at(id);
+            for (ticket, reply) in replies {
+                self.answered(ticket, reply);
+            }
+            let Some(persist) = persist else {
+                assert!(after_persist.is_empty(), "messages that wait for nothing");
+                continue;
+            };
+            self.logs.observe(&persist);
+            self.seen.snapshots += u64::from(matches!(persist.rows, lockstep_core::replica::Rows::Replaced(_)));
+            let rewinds = persist.effects.iter().filter(|(_, effect)| matches!(effect, Effect::Rewind { .. }));
+            self.seen.rewinds += rewinds.count() as u64;
+            self.note("persist", &[self.now, id, persist.number, persist.applied_index], &[]);
+            if self.random.chance(self.faults.slow_disk) {
+                let done = self.now + 1 + self.random.below(5);
+                self.up.get_mut(&id).unwrap().writing = Some((done, persist, after_persist));
+            } else {
+                self.written(id, persist, after_persist);
+            }
+        }
+    }
+
+    /// Lets the invariants see a replica that may have applied something.
+    fn look_at(&mut self, id: u64) {
+        let Some(up) = self.up.get_mut(&id) else { return };
+        let (applied, serves) = (up.replica.applied_index(), up.replica.is_serving());
+        if applied > up.applied {
+            if applied.is_multiple_of(COMPARED) {
+                self.states.observe(id, applied, up.replica.state());
+            }
+            fencing::check(up.replica.state(), &mut self.checkpoints);
+        }
+        assert!(applied >= up.applied, "replica {id} went back");
+        up.applied = applied;
+        if serves && !up.served {
+            self.acknowledged.check(up.replica.state());
+            self.at_most_once.check(up.replica.state());
+        }
+        up.served = serves;
+    }
+
+    fn let_act(&mut self, client: usize) {
+        if let Some(asked) = &self.clients[client].asked {
+            if self.now < asked.since + PATIENCE {
+                return;
+            }
+            self.clients[client].asked = None;
+        }
+        if self.clients[client].wants.is_none() {
+            if !self.random.chance(BUSY) {
+                return;
+            }
+            let Some(up) = self.random.pick(&VOTERS).and_then(|id| self.up.get(id)) else { return };
+            let at_ms = 1000 * self.now;
+            let wants = clients::next_command(up.replica.state(), &self.spools, at_ms, &mut self.random);
+            let Some(wants) = wants else { return };
+            self.at_most_once.asks(&wants);
+            self.clients[client].wants = Some(wants);
+        } else {
+            self.seen.repeated += 1;
+        }
+        self.ask(client);
+    }
+
+    /// Asks the replica that leads, as far as some replica knows.
+    fn ask(&mut self, client: usize) {
+        let Some(&any) = self.random.pick(&VOTERS) else { return };
+        let hint = self.up.get(&any).and_then(|up| up.replica.leadership().leader);
+        let node = hint.unwrap_or(any);
+        let Some(command) = self.clients[client].wants.clone() else { return };
+        let Some(up) = self.up.get_mut(&node) else { return };
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.clients[client].asked = Some(Asked { ticket, since: self.now });
+        up.replica.propose(ticket, &command);
+        self.drive(node);
+    }
+
+    fn answered(&mut self, ticket: Ticket, reply: Result<Outcome, ProposeError>) {
+        let asked = |client: &&mut Client| client.asked.as_ref().is_some_and(|asked| asked.ticket == ticket);
+        // A client that has lost patience hears no late answer.
+        let Some(client) = self.clients.iter_mut().find(asked) else { return };
+        client.asked = None;
+        let outcome = match reply {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.seen.indeterminate += u64::from(error == ProposeError::Indeterminate);
+                return;
+            }
+        };
+        let Some(command) = client.wants.take() else { return };
+        self.acknowledged.observe(&command, &outcome);
+        self.at_most_once.observe(&command, &outcome);
+        self.seen.acknowledged += 1;
+        self.answered_since_healed += 1;
+        if let (Command::Report { run, generation, process, sequence, .. }, Outcome::Done) = (&command, &outcome) {
+            let known = self.up.values().map(|up| up.replica.state().run(run).map_or(0, |run| run.state.generation));
+            self.seen.fenced += u64::from(known.max().unwrap_or(0) > *generation);
+            let last = self.spools.entry((run.clone(), *generation, *process)).or_default();
+            *last = (*last).max(*sequence);
+        }
+        self.note("answer", &[self.now, ticket.0], format!("{outcome:?}").as_bytes());
+    }
+}
+
+impl Seen {
+    pub fn add(&mut self, other: &Self) {
+        self.leaders += other.leaders;
+        self.crashes += other.crashes;
+        self.snapshots += other.snapshots;
+        self.acknowledged += other.acknowledged;
+        self.indeterminate += other.indeterminate;
+        self.repeated += other.repeated;
+        self.commits += other.commits;
+        self.rewinds += other.rewinds;
+        self.fenced += other.fenced;
+    }
+}

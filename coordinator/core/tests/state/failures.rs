@@ -1,0 +1,162 @@
+//! Processes and nodes that fail.
+
+use lockstep_core::state::Status;
+use lockstep_core::view::RunView;
+use lockstep_core::{Effect, Outcome, Said};
+
+use super::cluster::{Cluster, block, ready, share, state_digest};
+
+#[test]
+fn a_process_that_dies_takes_the_run_to_a_new_generation_and_its_last_checkpoint() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let secret = cluster.desired("a")[0].secret;
+    let checkpoint = cluster.checkpoint(&run, 5);
+    cluster.say(&run, 0, block(7));
+    cluster.say(&run, 0, Said::Share(share(0, 2, 8)));
+    cluster.exit(&run, 1, "killed");
+
+    assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: run.clone(), step: 5 }));
+    assert_eq!((cluster.run(&run).state.generation, cluster.status(&run).as_str()), (2, "starting"));
+    assert_eq!(cluster.run(&run).step(), 5);
+    assert!(cluster.run(&run).shares.is_empty());
+    let next = &cluster.desired("a")[0];
+    assert_eq!(next.restore, cluster.state.manifest(&checkpoint).unwrap());
+    assert!(next.peers.is_empty());
+    assert_ne!(next.secret, secret, "a process of the old generation cannot join the new mesh");
+    let exit = RunView::of(cluster.run(&run)).last_exit.unwrap();
+    assert_eq!((exit.process, exit.code, exit.output.as_str()), (1, 137, "killed"));
+}
+
+#[test]
+fn an_older_generation_neither_commits_nor_reports() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    cluster.say(&run, 0, Said::Share(share(0, 2, 5)));
+    cluster.exit(&run, 0, "");
+    let (rows, effects) = (cluster.store(), cluster.effects.len());
+    for body in [
+        Said::Share(share(1, 2, 5)),
+        block(6),
+        Said::Finished { step: 10, state: state_digest(1) },
+        Said::Failed { reason: "late".into() },
+        Said::Exited { code: 1, output: String::new() },
+    ] {
+        assert_eq!(cluster.report(&run, 1, 1, 2, body), Outcome::Done, "acknowledged, so that its agent drops it");
+    }
+    assert_eq!((cluster.store(), cluster.effects.len()), (rows, effects));
+}
+
+#[test]
+fn processes_that_would_compute_differently_fail_the_run_by_name() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.say(&run, 0, ready(0, "avx2"));
+    cluster.say(&run, 1, ready(1, "avx512"));
+    assert_eq!(
+        cluster.status(&run),
+        "failed: processes would not compute alike: `cpu` is `avx2` for process 0 on `a`, and `avx512` for process 1 \
+         on `b`"
+    );
+    assert!(cluster.desired("a").is_empty() && cluster.desired("b").is_empty());
+}
+
+#[test]
+fn a_later_generation_on_other_numerics_is_refused_too() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let checkpoint = cluster.checkpoint(&run, 5);
+    cluster.exit(&run, 0, "");
+    cluster.say(&run, 0, ready(0, "neon"));
+    let status = cluster.status(&run);
+    assert!(
+        status.contains(&format!("`cpu` is `avx2` for checkpoint `{}`, and `neon`", checkpoint.short())),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_run_that_dies_over_and_over_fails_with_its_last_words() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    for _ in 0..4 {
+        cluster.exit(&run, 1, "out of memory");
+        assert_eq!(cluster.status(&run), "starting");
+    }
+    cluster.all_ready(&run);
+    cluster.checkpoint(&run, 5);
+    for _ in 0..4 {
+        cluster.exit(&run, 1, "out of memory");
+        assert_eq!(cluster.status(&run), "starting", "a new checkpoint forgives");
+    }
+    cluster.exit(&run, 1, "out of memory\n");
+    assert_eq!(
+        cluster.status(&run),
+        "failed: 5 processes ended without a new checkpoint in between; the last, process 1 on `b`, ended with code \
+         137 and wrote: out of memory"
+    );
+}
+
+#[test]
+fn a_reason_that_would_come_again_fails_the_run_at_once() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let checkpoint = cluster.checkpoint(&run, 5);
+    cluster.say(&run, 1, Said::Failed { reason: "the loss is NaN at step 7".into() });
+    assert_eq!(cluster.status(&run), "failed: process 1 on `b`: the loss is NaN at step 7");
+    assert!(cluster.state.manifest(&checkpoint).is_some(), "the last good checkpoint stays");
+}
+
+#[test]
+fn replicas_that_end_in_different_states_are_found() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    cluster.say(&run, 0, Said::Finished { step: 10, state: state_digest(1) });
+    cluster.say(&run, 1, Said::Finished { step: 10, state: state_digest(2) });
+    let status = cluster.status(&run);
+    assert!(status.starts_with("failed: replicas differ at the end: process 0 on `a` has state"), "{status}");
+}
+
+#[test]
+fn a_lost_node_is_replaced_by_what_is_left_and_only_its_own_incarnation_is_lost() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    cluster.lose("b", "0");
+    assert_eq!(cluster.run(&run).state.generation, 1, "that was another incarnation");
+    cluster.lose("b", "1");
+    assert_eq!((cluster.run(&run).state.generation, cluster.desired("a").len()), (2, 2));
+    assert_eq!(cluster.run(&run).state.exits, 0, "not the run's fault");
+    cluster.lose("a", "1");
+    assert_eq!(cluster.status(&run), "queued: needs 2 cpu devices, 0 are free and the nodes have 0 in all");
+    cluster.join("b", "1", &["cpu", "cpu"]);
+    assert_eq!((cluster.status(&run).as_str(), cluster.desired("b").len()), ("starting", 2));
+}
+
+#[test]
+fn a_new_incarnation_of_an_agent_has_none_of_the_old_processes() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    cluster.join("b", "1", &["cpu", "cpu"]);
+    assert_eq!(cluster.run(&run).state.generation, 1, "the same agent came back to a new leader");
+    cluster.join("b", "2", &["cpu", "cpu"]);
+    assert_eq!((cluster.run(&run).state.generation, cluster.status(&run).as_str()), (2, "starting"));
+}
+
+#[test]
+fn a_process_that_had_finished_may_be_lost() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    cluster.say(&run, 1, Said::Finished { step: 10, state: state_digest(1) });
+    cluster.lose("b", "1");
+    assert_eq!(cluster.status(&run), "running");
+    cluster.say(&run, 0, Said::Finished { step: 10, state: state_digest(1) });
+    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: state_digest(1) });
+}

@@ -1,0 +1,115 @@
+//! A run from submission to its end, with nothing going wrong.
+
+use lockstep_core::state::Status;
+use lockstep_core::view::RunView;
+use lockstep_core::{Effect, Outcome, Refusal, Said};
+
+use super::cluster::{Cluster, block, ready, share, state_digest};
+
+#[test]
+fn a_run_is_placed_started_checkpointed_and_finished() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    assert_eq!(cluster.status(&run), "starting");
+    let (a, b) = (cluster.desired("a"), cluster.desired("b"));
+    assert_eq!((a.len(), b.len()), (1, 1), "spread over the nodes");
+    assert_eq!((a[0].process, b[0].process, b[0].processes, a[0].generation), (0, 1, 2, 1));
+    assert_eq!((a[0].restore.len(), a[0].peers.len(), a[0].device.as_str()), (0, 0, "cpu"));
+
+    cluster.say(&run, 1, ready(1, "avx2"));
+    assert_eq!(cluster.status(&run), "starting", "process 0 is not ready");
+    assert!(cluster.desired("a")[0].peers.is_empty());
+    cluster.say(&run, 0, ready(0, "avx2"));
+    assert_eq!(cluster.status(&run), "running");
+    assert_eq!(cluster.desired("b")[0].peers, ["127.0.0.1:9000", "127.0.0.1:9001"]);
+    assert_eq!(cluster.desired("a")[0].secret, cluster.desired("b")[0].secret);
+
+    cluster.say(&run, 0, block(5));
+    let checkpoint = cluster.checkpoint(&run, 5);
+    assert!(cluster.desired("a")[0].restore.is_empty(), "what a generation begins with does not change in its life");
+    cluster.say(&run, 0, block(10));
+    cluster.checkpoint(&run, 10);
+    let expected = [5, 10].map(|step| Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![step] });
+    assert_eq!(cluster.effects, expected);
+
+    cluster.say(&run, 1, Said::Finished { step: 10, state: state_digest(1) });
+    assert_eq!(cluster.status(&run), "running", "process 0 has not finished");
+    cluster.say(&run, 0, Said::Finished { step: 10, state: state_digest(1) });
+    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: state_digest(1) });
+    assert_eq!(cluster.desired("a").len(), 1, "it ends by itself");
+    cluster.say(&run, 0, Said::Exited { code: 0, output: String::new() });
+    assert_eq!(cluster.desired("a").len(), 0);
+    assert_eq!(cluster.status(&run), "finished");
+
+    let view = RunView::of(cluster.run(&run));
+    assert_eq!((view.row.step, view.row.final_state_digest), (10, Some(state_digest(1))));
+    assert_eq!((view.checkpoints.len(), view.checkpoints[0].id), (2, checkpoint));
+    let loss = view.row.loss.clone().unwrap();
+    assert_eq!((loss.value, loss.bits.as_str()), (Some(1.5), "3ff8000000000000"));
+    let json = serde_json::to_string(&view).unwrap();
+    assert_eq!(serde_json::from_str::<RunView>(&json).unwrap(), view);
+    assert!(!json.contains("secret"));
+}
+
+#[test]
+fn a_repeated_request_changes_nothing_and_gets_the_same_answer() {
+    let mut cluster = Cluster::with_two_nodes();
+    let submit = cluster.submit_command(&[]);
+    let first = cluster.apply(&submit);
+    let rows = cluster.store();
+    assert_eq!(cluster.apply(&submit), first);
+    assert_eq!(cluster.store(), rows);
+
+    let Outcome::Run(run) = first else { panic!("{first:?}") };
+    let cancel = lockstep_core::Command::Cancel { request: cluster.request(), at_ms: 1, run: run.clone() };
+    assert_eq!(cluster.apply(&cancel), Outcome::Done);
+    assert_eq!(cluster.apply(&cancel), Outcome::Done, "the same request");
+    let Outcome::Refused(refusal) = cluster.cancel(&run) else { panic!("another request") };
+    assert_eq!(refusal.to_string(), format!("run `{run}` has already ended: cancelled"));
+}
+
+#[test]
+fn a_job_that_is_not_sound_is_refused_with_the_cause() {
+    let mut cluster = Cluster::with_two_nodes();
+    let mut submit = cluster.submit_command(&[]);
+    if let lockstep_core::Command::Submit { job, .. } = &mut submit {
+        *job = job.replace("\"size\":8", "\"size\":9");
+    }
+    let Outcome::Refused(Refusal::Job(why)) = cluster.apply(&submit) else { panic!("not refused") };
+    assert!(why.contains("key `batch.size`: 9 is not divisible by `ranks` = 4"), "{why}");
+    assert!(cluster.state.runs().is_empty());
+}
+
+#[test]
+fn a_cancelled_run_gives_its_devices_back_and_hears_nobody() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&["world.processes=4"]);
+    cluster.all_ready(&run);
+    cluster.say(&run, 0, Said::Share(share(0, 4, 5)));
+    assert_eq!(cluster.cancel(&run), Outcome::Done);
+    assert!(cluster.desired("a").is_empty());
+    let rows = cluster.store();
+    assert_eq!(cluster.report(&run, 1, 1, 2, block(3)), Outcome::Done);
+    assert_eq!(cluster.store(), rows);
+    assert!(!rows.keys().any(|key| key.starts_with("share/")));
+    let next = cluster.submit(&["world.min_processes=2"]);
+    assert_eq!(cluster.status(&next), "starting");
+}
+
+#[test]
+fn reports_are_taken_in_order_and_once() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    let early = cluster.report(&run, 1, 0, 2, block(1));
+    assert_eq!(early, Outcome::Refused(Refusal::OutOfOrder { process: 0, expected: 1, got: 2 }));
+    cluster.say(&run, 0, ready(0, "avx2"));
+    cluster.say(&run, 0, block(1));
+    let rows = cluster.store();
+    assert_eq!(cluster.report(&run, 1, 0, 2, block(9)), Outcome::Done, "seen before: acknowledged");
+    assert_eq!(cluster.store(), rows);
+    assert_eq!(cluster.effects.len(), 1);
+    for (generation, process) in [(2, 0), (1, 2)] {
+        let stranger = cluster.report(&run, generation, process, 1, block(1));
+        assert!(matches!(stranger, Outcome::Refused(Refusal::NoProcess { .. })), "{stranger:?}");
+    }
+}

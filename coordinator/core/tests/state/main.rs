@@ -1,0 +1,11 @@
+//! What commands do to the state, told through the public interface.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+mod checkpoints;
+mod cluster;
+mod failures;
+mod life;
+mod queue;
+mod random;
+mod resume;
+mod rows;

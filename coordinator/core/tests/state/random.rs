@@ -1,0 +1,159 @@
+//! Any sequence of commands: no panic, and what must always hold.
+
+use std::collections::BTreeSet;
+
+use lockstep_common::{Domain, RunId};
+use lockstep_core::state::{Phase, Status};
+use lockstep_core::{Outcome, Said};
+use proptest::prelude::*;
+
+use super::cluster::{Cluster, block, ready, share, state_digest};
+
+#[derive(Clone, Debug)]
+enum Action {
+    Submit {
+        processes: u32,
+        min: u32,
+    },
+    Resume {
+        pick: usize,
+    },
+    Cancel {
+        pick: usize,
+    },
+    Join {
+        node: u8,
+        incarnation: u8,
+        slots: usize,
+    },
+    Lose {
+        node: u8,
+        incarnation: u8,
+    },
+    /// `late`: 0 is the current generation; `skip`: 1 is the next sequence number.
+    Report {
+        pick: usize,
+        late: u64,
+        process: u32,
+        skip: u64,
+        what: u8,
+        step: u64,
+    },
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        1 => (1..=4_u32, 1..=4_u32).prop_map(|(a, b)| Action::Submit { processes: a.max(b), min: a.min(b) }),
+        1 => (0..9_usize).prop_map(|pick| Action::Resume { pick }),
+        1 => (0..9_usize).prop_map(|pick| Action::Cancel { pick }),
+        3 => (0..3_u8, 0..2_u8, 0..4_usize)
+            .prop_map(|(node, incarnation, slots)| Action::Join { node, incarnation, slots }),
+        2 => (0..3_u8, 0..2_u8).prop_map(|(node, incarnation)| Action::Lose { node, incarnation }),
+        30 => (0..3_usize, prop_oneof![9 => Just(0_u64), 1 => 1..3_u64], 0..4_u32,
+               prop_oneof![9 => Just(1_u64), 1 => 0..3_u64], 0..11_u8, 1..=10_u64)
+            .prop_map(|(pick, late, process, skip, what, step)| Action::Report { pick, late, process, skip, what, step }),
+    ]
+}
+
+fn said(what: u8, process: u32, processes: u32, step: u64) -> Said {
+    match what {
+        0..=2 => ready(process, if what == 0 && step == 1 { "avx512" } else { "avx2" }),
+        3 => block(step),
+        4..=6 if process < processes && processes <= 4 => Said::Share(share(process, processes, step)),
+        4..=7 => Said::ShareFailed { step, reason: "disk full".into() },
+        8 => Said::Finished { step: 10, state: state_digest(u8::from(step == 1)) },
+        9 => Said::Exited { code: 1, output: "gone".into() },
+        _ if step == 1 => Said::Failed { reason: "NaN".into() },
+        _ => Said::Block { progress: None, bytes: Vec::new() },
+    }
+}
+
+fn pick<T: Clone>(from: &[T], at: usize) -> Option<T> {
+    (!from.is_empty()).then(|| from[at % from.len()].clone())
+}
+
+fn act(cluster: &mut Cluster, action: &Action) {
+    let runs: Vec<RunId> = cluster.state.runs().iter().map(|run| run.id().clone()).collect();
+    match *action {
+        Action::Submit { processes, min } => {
+            cluster.submit(&[&format!("world={{processes={processes}, min_processes={min}}}")]);
+        }
+        Action::Resume { pick: at } => {
+            let made: Vec<_> = cluster.state.checkpoint_views().iter().map(|made| made.id).collect();
+            let _ = cluster.resume(pick(&made, at).unwrap_or(Domain::Manifest.digest(b"")));
+        }
+        Action::Cancel { pick: at } => {
+            if let Some(run) = pick(&runs, at) {
+                cluster.cancel(&run);
+            }
+        }
+        Action::Join { node, incarnation, slots } => {
+            cluster.join(&format!("n{node}"), &incarnation.to_string(), &vec!["cpu"; slots]);
+        }
+        Action::Lose { node, incarnation } => cluster.lose(&format!("n{node}"), &incarnation.to_string()),
+        Action::Report { pick: at, late, process, skip, what, step } => {
+            let Some(id) = pick(&runs, at) else { return };
+            let state = &cluster.run(&id).state;
+            let generation = state.generation.saturating_sub(late);
+            let last = state.placement.get(&process).map_or(0, |placed| placed.sequence);
+            let body = said(what, process, state.placement.len() as u32, step);
+            let (rows, effects) = (cluster.store(), cluster.effects.len());
+            let outcome = cluster.report(&id, generation, process, last + skip, body);
+            if late > 0 || skip != 1 || matches!(outcome, Outcome::Refused(_)) {
+                assert_eq!((cluster.store(), cluster.effects.len()), (rows, effects), "{action:?}: {outcome:?}");
+            }
+        }
+    }
+}
+
+fn gone(phase: Phase) -> bool {
+    matches!(phase, Phase::Finished { exited: true, .. })
+}
+
+/// What holds after every command.
+fn check(cluster: &Cluster) {
+    let (mut taken, mut expected) = (BTreeSet::new(), BTreeSet::new());
+    for run in cluster.state.runs() {
+        let processes = run.state.placement.len() as u32;
+        match &run.state.status {
+            Status::Queued { reason } => {
+                assert!(processes == 0 && !reason.is_empty(), "{} waits for nothing", run.id());
+            }
+            Status::Starting | Status::Running => {
+                assert!((run.job.min_processes()..=run.job.processes()).contains(&processes));
+                for placed in run.state.placement.values() {
+                    assert!(taken.insert((placed.node.clone(), placed.device)), "two processes on one device");
+                    let alive = cluster.state.node(&placed.node).is_some_and(|node| node.alive);
+                    assert!(alive || matches!(placed.phase, Phase::Finished { .. }), "placed on a lost node");
+                }
+            }
+            Status::Finished { .. } | Status::Failed { .. } | Status::Cancelled => {
+                assert!(run.shares.is_empty());
+            }
+        }
+        if matches!(run.state.status, Status::Starting | Status::Running | Status::Finished { .. }) {
+            let here = run.state.placement.iter().filter(|(_, placed)| !gone(placed.phase));
+            expected.extend(here.map(|(&process, _)| (run.id().clone(), process)));
+        }
+        for made in run.checkpoints.values() {
+            assert!(cluster.state.manifest(&made.id).is_some());
+        }
+    }
+    let listed = |node: &str| cluster.desired(node).into_iter().map(|assigned| (assigned.run, assigned.process));
+    let desired: Vec<_> = cluster.state.nodes().flat_map(|node| listed(node.id.as_str())).collect();
+    assert_eq!(desired.iter().cloned().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(desired.len(), expected.len(), "a process is named twice");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_commands_leave_a_sound_state(actions in prop::collection::vec(action(), 1..120)) {
+        let mut cluster = Cluster::default();
+        for action in &actions {
+            act(&mut cluster, action);
+            check(&cluster);
+        }
+    }
+}

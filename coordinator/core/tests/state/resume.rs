@@ -1,0 +1,56 @@
+//! New runs from checkpoints.
+
+use lockstep_common::Domain;
+use lockstep_common::manifest::Manifest;
+use lockstep_core::view::RunRow;
+use lockstep_core::{Effect, Outcome, Refusal};
+
+use super::cluster::{Cluster, block, ready};
+
+#[test]
+fn a_resumed_run_begins_at_the_checkpoint_with_the_same_job() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&["seed=7"]);
+    cluster.all_ready(&run);
+    let checkpoint = cluster.checkpoint(&run, 5);
+    assert_eq!(cluster.cancel(&run), Outcome::Done);
+    let resumed = cluster.resume(checkpoint).unwrap();
+    assert_ne!(resumed, run);
+    assert_eq!(cluster.run(&resumed).submission.job, cluster.run(&run).submission.job);
+    let row = RunRow::of(cluster.run(&resumed));
+    assert_eq!((row.step, row.parent), (5, Some(checkpoint)));
+    assert_eq!(cluster.desired("a")[0].restore, cluster.state.manifest(&checkpoint).unwrap());
+
+    cluster.all_ready(&resumed);
+    cluster.say(&resumed, 0, block(6));
+    cluster.exit(&resumed, 0, "");
+    assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: resumed.clone(), step: 5 }));
+    cluster.all_ready(&resumed);
+    let next = cluster.checkpoint(&resumed, 8);
+    let manifest = Manifest::decode(cluster.state.manifest(&next).unwrap()).unwrap();
+    assert_eq!((manifest.parent, manifest.run), (Some(checkpoint), resumed));
+}
+
+#[test]
+fn a_resume_on_other_numerics_is_refused_by_name() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let checkpoint = cluster.checkpoint(&run, 5);
+    assert_eq!(cluster.cancel(&run), Outcome::Done);
+    let resumed = cluster.resume(checkpoint).unwrap();
+    cluster.say(&resumed, 0, ready(0, "neon"));
+    let status = cluster.status(&resumed);
+    assert!(status.starts_with("failed: the run would not go on with the same bits: `cpu` is `avx2` for"), "{status}");
+}
+
+#[test]
+fn there_must_be_a_checkpoint_and_something_left_to_train() {
+    let mut cluster = Cluster::with_two_nodes();
+    let unknown = Domain::Manifest.digest(b"");
+    assert_eq!(cluster.resume(unknown), Err(Refusal::NoCheckpoint(unknown.to_string())));
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let last = cluster.checkpoint(&run, 10);
+    assert_eq!(cluster.resume(last), Err(Refusal::NothingLeft { checkpoint: last.short(), step: 10 }));
+}

@@ -1,0 +1,179 @@
+//! The service of the clients.
+
+use lockstep_core::view::{CheckpointView, RunView};
+use lockstep_rpc::control_server;
+use lockstep_rpc::query_request::What;
+use lockstep_rpc::{
+    CancelRequest, FollowRequest, JsonReply, LogChunk, LogsRequest, QueryRequest, ReportBlock, ReportsRequest,
+    ResumeRequest, RunReply, SubmitRequest,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::STREAM_QUEUE;
+use super::convert::{data, invalid, job, request_id, text};
+use super::{logs, reports};
+use crate::documents;
+use crate::node::{CallError, Handle};
+use crate::store::BlockReader;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Control {
+    handle: Handle,
+    reader: BlockReader,
+    about: String,
+    stop: CancellationToken,
+}
+
+impl Control {
+    /// The service, until `stop`. `about` is the document that says what this coordinator is.
+    pub fn new(handle: Handle, reader: BlockReader, about: String, stop: CancellationToken) -> Self {
+        Self { handle, reader, about, stop }
+    }
+
+    /// A stream that `produce` fills until it is done, the client is gone, or the coordinator ends.
+    fn stream<T, F, P>(&self, produce: P) -> Response<ReceiverStream<Result<T, Status>>>
+    where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+        P: FnOnce(mpsc::Sender<Result<T, Status>>) -> F,
+    {
+        let (to, stream) = mpsc::channel(STREAM_QUEUE);
+        let (stop, last_word, work) = (self.stop.clone(), to.clone(), produce(to));
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    // The client may be gone.
+                    let _ = last_word.send(Err(CallError::Stopping.into())).await;
+                }
+                () = work => {}
+            }
+        });
+        Response::new(ReceiverStream::new(stream))
+    }
+
+    async fn answer(&self, what: What) -> Result<String, Status> {
+        let handle = &self.handle;
+        Ok(match what {
+            What::Runs(_) => documents::encode_rows(&handle.read(|state| state.run_rows()).await?),
+            What::Run(prefix) => {
+                let view = handle.read(move |state| state.find_run(&prefix).map(RunView::of)).await?;
+                documents::encode_run(&view.map_err(CallError::from)?)
+            }
+            What::Nodes(_) => documents::encode(&handle.read(|state| state.node_views()).await?),
+            What::Checkpoints(prefix) if prefix.is_empty() => {
+                documents::encode(&handle.read(|state| state.checkpoint_views()).await?)
+            }
+            What::Checkpoints(prefix) => {
+                let views = handle.read(move |state| state.find_run(&prefix).map(CheckpointView::all_of)).await?;
+                documents::encode(&views.map_err(CallError::from)?)
+            }
+            What::Manifest(prefix) => {
+                let found = handle
+                    .read(move |state| state.find_checkpoint(&prefix).map(|id| state.manifest(&id).map(<[u8]>::to_vec)))
+                    .await?;
+                let bytes = found.map_err(CallError::from)?.unwrap_or_default();
+                String::from_utf8(bytes).map_err(|_| Status::data_loss("the manifest is not valid UTF-8"))?
+            }
+            What::Coordinator(_) => self.about.clone(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl control_server::Control for Control {
+    type FollowStream = ReceiverStream<Result<JsonReply, Status>>;
+    type ReportsStream = ReceiverStream<Result<ReportBlock, Status>>;
+    type LogsStream = ReceiverStream<Result<LogChunk, Status>>;
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<RunReply>, Status> {
+        let SubmitRequest { request_id: id, job: text_of_job, base_dir, code, data: files } = request.into_inner();
+        let (id, job) = (request_id(&id)?, job(text_of_job)?);
+        let base_dir = text("base_dir", base_dir)?;
+        if !base_dir.starts_with('/') {
+            return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
+        }
+        let run = self.handle.submit(id, job, base_dir, code.map(Into::into), data(files)?).await?;
+        info!(%run, "submitted");
+        Ok(Response::new(RunReply { run: run.into() }))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<RunReply>, Status> {
+        let request = request.into_inner();
+        let run = self.handle.resume(request_id(&request.request_id)?, &request.checkpoint).await?;
+        info!(%run, checkpoint = request.checkpoint, "resumed");
+        Ok(Response::new(RunReply { run: run.into() }))
+    }
+
+    async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<RunReply>, Status> {
+        let request = request.into_inner();
+        let run = self.handle.cancel(request_id(&request.request_id)?, &request.run).await?;
+        info!(%run, "cancelled");
+        Ok(Response::new(RunReply { run: run.into() }))
+    }
+
+    async fn query(&self, request: Request<QueryRequest>) -> Result<Response<JsonReply>, Status> {
+        let what = request.into_inner().what.ok_or_else(|| invalid("what", "it is empty"))?;
+        Ok(Response::new(JsonReply { json: self.answer(what).await? }))
+    }
+
+    async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let run = self.handle.find_run(&request.into_inner().run).await?;
+        let handle = self.handle.clone();
+        Ok(self.stream(move |to| async move {
+            if let Err(error) = follow(&handle, &run, &to).await {
+                // The client may be gone.
+                let _ = to.send(Err(error.into())).await;
+            }
+        }))
+    }
+
+    async fn reports(&self, request: Request<ReportsRequest>) -> Result<Response<Self::ReportsStream>, Status> {
+        let ReportsRequest { run, follow } = request.into_inner();
+        let run = self.handle.find_run(&run).await?;
+        let (handle, reader) = (self.handle.clone(), self.reader.clone());
+        Ok(self.stream(move |to| reports::stream(handle, reader, run, follow, to)))
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let LogsRequest { run, process, follow } = request.into_inner();
+        let run = self.handle.find_run(&run).await?;
+        let handle = self.handle.clone();
+        Ok(self.stream(move |to| logs::stream(handle, run, process, follow, to)))
+    }
+}
+
+/// Sends the run's document now and after every change, until it has ended.
+async fn follow(
+    handle: &Handle,
+    run: &lockstep_common::RunId,
+    to: &mpsc::Sender<Result<JsonReply, Status>>,
+) -> Result<(), CallError> {
+    let mut changes = handle.changes();
+    let mut last = String::new();
+    loop {
+        let id = run.clone();
+        let seen = handle.read(move |state| state.run(&id).map(|run| (RunView::of(run), run.state.status.is_final())));
+        let Some((view, ended)) = seen.await? else { return Ok(()) };
+        let json = documents::encode_run(&view);
+        if json != last {
+            last.clone_from(&json);
+            if to.send(Ok(JsonReply { json })).await.is_err() {
+                return Ok(());
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = to.closed() => return Ok(()),
+            changed = changes.next() => changed?,
+        }
+    }
+}

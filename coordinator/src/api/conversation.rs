@@ -1,0 +1,211 @@
+//! The conversation with one attached agent.
+//!
+//! Reports are queued in the order they come, and acknowledged once they are applied; the stream is not read on while
+//! too many are open.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use lockstep_common::RunId;
+use lockstep_common::job::JobSpec;
+use lockstep_core::replica::ProposeError;
+use lockstep_core::{Assigned, Outcome, Refusal};
+use lockstep_rpc::agent_message::Body;
+use lockstep_rpc::coordinator_message;
+use lockstep_rpc::{
+    Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Report as WireReport, Welcome,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::{info, warn};
+
+use super::agents::Terms;
+use super::convert::{invalid, run_id, said};
+use crate::node::{CallError, Event, Pending, Report, Session};
+
+/// Reports of one agent that are not applied yet. Enough for the reports of many processes to share a disk write; a
+/// report may be megabytes, so no more.
+const OPEN_REPORTS: usize = 64;
+
+/// A process of a generation of a run.
+type Process = (RunId, u64, u32);
+
+pub(super) struct Conversation {
+    session: Session,
+    incoming: Streaming<AgentMessage>,
+    outgoing: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    terms: Terms,
+    /// Reports that wait to be applied, oldest first.
+    open: VecDeque<(Process, u64, Pending)>,
+    /// Batch sizes of the runs that the node was told to run: rates are in samples.
+    batches: BTreeMap<RunId, u64>,
+}
+
+/// Why a conversation ended.
+enum End {
+    /// The agent is gone, or has closed its side.
+    Gone,
+    /// The coordinator ends it, and says why.
+    Told(Status),
+}
+
+impl Conversation {
+    pub(super) fn new(
+        session: Session,
+        incoming: Streaming<AgentMessage>,
+        outgoing: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+        terms: Terms,
+    ) -> Self {
+        Self { session, incoming, outgoing, terms, open: VecDeque::new(), batches: BTreeMap::new() }
+    }
+
+    /// Talks until one side ends it.
+    pub(super) async fn run(mut self, stop: &CancellationToken) {
+        let node = self.session.node().clone();
+        let end = self.talk(stop).await;
+        match end {
+            End::Gone => info!(%node, "node detached"),
+            End::Told(status) => {
+                warn!(%node, reason = status.message(), "ended a node's stream");
+                // It may be gone by now.
+                let _ = self.outgoing.send(Err(status)).await;
+            }
+        }
+    }
+
+    async fn talk(&mut self, stop: &CancellationToken) -> End {
+        let welcome =
+            Welcome { cluster: self.terms.cluster.clone(), lease_ms: self.terms.lease.as_millis() as u64 };
+        if let Err(end) = self.tell(coordinator_message::Body::Welcome(welcome)).await {
+            return end;
+        }
+        loop {
+            // First what ends it, then what the node waits for, then what it says: reading makes new work.
+            let result = tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(End::Told(CallError::Stopping.into())),
+                event = self.session.next() => self.on_event(event).await,
+                outcome = front(&mut self.open) => self.on_applied(outcome).await,
+                message = self.incoming.message(), if self.open.len() < OPEN_REPORTS => self.on_message(message).await,
+            };
+            if let Err(end) = result {
+                return end;
+            }
+        }
+    }
+
+    async fn tell(&self, body: coordinator_message::Body) -> Result<(), End> {
+        self.outgoing.send(Ok(CoordinatorMessage { body: Some(body) })).await.map_err(|_| End::Gone)
+    }
+
+    async fn on_event(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Desired(assigned) => {
+                self.batches = batch_sizes(&assigned, &self.batches);
+                let store = self.terms.store.display().to_string();
+                let assignments = assigned.iter().map(|assigned| assignment(assigned, &store)).collect();
+                self.tell(coordinator_message::Body::Desired(Desired { assignments })).await
+            }
+            Event::Log(request) => self.tell(coordinator_message::Body::Log(request)).await,
+            Event::Closed => Err(End::Told(Status::aborted(
+                "the node's lease ran out, or a newer stream of the same node took its place",
+            ))),
+        }
+    }
+
+    /// The oldest report was applied: acknowledges it and those after it that are applied too, each process once.
+    async fn on_applied(&mut self, first: Result<Outcome, CallError>) -> Result<(), End> {
+        let mut acknowledged = BTreeMap::new();
+        let mut outcome = Some(first);
+        let mut refused = None;
+        while let Some(result) = outcome.take() {
+            let Some((process, sequence, _)) = self.open.pop_front() else { break };
+            match result {
+                Ok(Outcome::Done | Outcome::Run(_)) => {}
+                // It will never be taken, so the agent may forget it.
+                Ok(Outcome::Refused(refusal @ (Refusal::NoRun(_) | Refusal::NoProcess { .. } | Refusal::Ended { .. }))) => {
+                    warn!(node = %self.session.node(), %refusal, "dropped a report");
+                }
+                Ok(Outcome::Refused(refusal)) => {
+                    refused = Some(CallError::Refused(refusal));
+                    break;
+                }
+                Err(CallError::Propose(error @ ProposeError::TooLarge { .. })) => {
+                    warn!(node = %self.session.node(), run = %process.0, %error, "dropped a report");
+                }
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+            acknowledged.insert(process, sequence);
+            outcome = self.open.front_mut().and_then(|(_, _, pending)| pending.now());
+        }
+        for ((run, generation, process), sequence) in acknowledged {
+            let acknowledged = Acknowledged { run: run.into(), generation, process, sequence };
+            self.tell(coordinator_message::Body::Acknowledged(acknowledged)).await?;
+        }
+        refused.map_or(Ok(()), |error| Err(End::Told(error.into())))
+    }
+
+    async fn on_message(&mut self, message: Result<Option<AgentMessage>, Status>) -> Result<(), End> {
+        let body = match message {
+            Ok(Some(message)) => message.body,
+            Ok(None) | Err(_) => return Err(End::Gone),
+        };
+        let stopped = |error: CallError| End::Told(error.into());
+        self.session.heard().await.map_err(stopped)?;
+        match body {
+            Some(Body::Report(report)) => self.on_report(report).await,
+            Some(Body::Log(reply)) => self.session.log_read(reply).await.map_err(stopped),
+            Some(Body::Hello(_)) => Err(End::Told(invalid("body", "`hello` comes once, at the start"))),
+            Some(Body::Heartbeat(_)) | None => Ok(()),
+        }
+    }
+
+    async fn on_report(&mut self, wire: WireReport) -> Result<(), End> {
+        let run = run_id(&wire.run).map_err(End::Told)?;
+        let body = said(wire.message, self.batches.get(&run).copied()).map_err(End::Told)?;
+        let WireReport { generation, process, sequence, .. } = wire;
+        let report = Report { run: run.clone(), generation, process, sequence, body };
+        let pending = self.session.report(report).await.map_err(|error| End::Told(error.into()))?;
+        self.open.push_back(((run, generation, process), sequence, pending));
+        Ok(())
+    }
+}
+
+/// The outcome of the oldest open report; never, if there is none.
+async fn front(open: &mut VecDeque<(Process, u64, Pending)>) -> Result<Outcome, CallError> {
+    match open.front_mut() {
+        Some((_, _, pending)) => pending.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn batch_sizes(assigned: &[Assigned], known: &BTreeMap<RunId, u64>) -> BTreeMap<RunId, u64> {
+    let mut batches = BTreeMap::new();
+    for assigned in assigned {
+        let parsed = || JobSpec::from_canonical(assigned.job.as_bytes()).ok().map(|job| job.batch.size);
+        if let Some(batch) = known.get(&assigned.run).copied().or_else(parsed) {
+            batches.insert(assigned.run.clone(), batch);
+        }
+    }
+    batches
+}
+
+fn assignment(assigned: &Assigned, store: &str) -> Assignment {
+    Assignment {
+        run: assigned.run.to_string(),
+        generation: assigned.generation,
+        process: assigned.process,
+        processes: assigned.processes,
+        device: assigned.device.clone(),
+        job: assigned.job.clone().into_bytes(),
+        base_dir: assigned.base_dir.clone(),
+        store: store.to_owned(),
+        data: assigned.data.iter().map(Into::into).collect(),
+        restore: assigned.restore.clone(),
+        secret: assigned.secret.to_vec(),
+        peers: assigned.peers.clone(),
+    }
+}

@@ -1,0 +1,178 @@
+//! From wire messages to commands. Everything here comes from a network: what is wrong is said in a `Status`.
+
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest;
+use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use lockstep_core::command::{Device, Progress, Said, Share};
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{CheckpointShare, Hello, ProcessMessage, ReportBlock};
+use prost::Message;
+use tonic::Status;
+
+use crate::error::chain;
+
+/// Devices of one node at most: a bound on what a broken agent can make us place on.
+const MAX_DEVICES: usize = 1024;
+
+/// Longest text (bytes) that is taken for a name or a path.
+const MAX_TEXT_BYTES: usize = 4096;
+
+/// A refusal that names the field.
+pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("field `{field}`: {why}"))
+}
+
+/// A text of sane length.
+pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
+    if text.len() <= MAX_TEXT_BYTES { Ok(text) } else { Err(invalid(field, format!("{} bytes are too long", text.len()))) }
+}
+
+pub(super) fn request_id(text: &str) -> Result<RequestId, Status> {
+    text.parse().map_err(|error| invalid("request_id", error))
+}
+
+pub(super) fn run_id(text: &str) -> Result<RunId, Status> {
+    text.parse().map_err(|error| invalid("run", error))
+}
+
+/// The job's text, if it is a sound job in canonical form.
+pub(super) fn job(bytes: Vec<u8>) -> Result<String, Status> {
+    JobSpec::from_canonical(&bytes).map_err(|error| invalid("job", chain(&error)))?;
+    String::from_utf8(bytes).map_err(|error| invalid("job", error))
+}
+
+pub(super) fn data(files: Vec<lockstep_rpc::DataFile>) -> Result<Vec<manifest::DataFile>, Status> {
+    files
+        .into_iter()
+        .map(|file| {
+            let path = file.path.clone();
+            file.try_into().map_err(|_| invalid("data", format!("the digest of `{path}` does not have 32 bytes")))
+        })
+        .collect()
+}
+
+fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Status> {
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| invalid(field, "a digest has 32 bytes"))?;
+    Ok(Digest::from_bytes(bytes))
+}
+
+/// A node that wants to join.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) node: NodeId,
+    pub(super) incarnation: String,
+    pub(super) host: String,
+    pub(super) devices: Vec<Device>,
+}
+
+impl TryFrom<Hello> for Joining {
+    type Error = Status;
+
+    fn try_from(hello: Hello) -> Result<Self, Status> {
+        if hello.incarnation.is_empty() {
+            return Err(invalid("incarnation", "it is empty"));
+        }
+        if hello.devices.len() > MAX_DEVICES {
+            return Err(invalid("devices", format!("{} are more than {MAX_DEVICES}", hello.devices.len())));
+        }
+        let devices = hello.devices.into_iter().map(|device| {
+            Ok(Device {
+                name: text("devices.name", device.name)?,
+                model: text("devices.model", device.model)?,
+                memory_bytes: device.memory_bytes,
+            })
+        });
+        Ok(Self {
+            node: hello.node.parse().map_err(|error| invalid("node", error))?,
+            incarnation: text("incarnation", hello.incarnation)?,
+            host: text("host", hello.host)?,
+            devices: devices.collect::<Result<_, Status>>()?,
+        })
+    }
+}
+
+/// What a process said. `batch` is the job's batch size, for the rate.
+pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Result<Said, Status> {
+    let body = message.and_then(|message| message.body).ok_or_else(|| invalid("message", "it is empty"))?;
+    Ok(match body {
+        Body::Hello(_) => return Err(invalid("message", "`hello` is between a process and its agent")),
+        Body::Ready(ready) => Said::Ready {
+            address: text("ready.address", ready.address)?,
+            numerics: ready.numerics.into_iter().collect(),
+            environment: ready.environment.into_iter().collect(),
+        },
+        Body::Block(block) => Said::Block { progress: progress(&block, batch), bytes: block.encode_to_vec() },
+        Body::Share(share) => Said::Share(checkpoint_share(&share)?),
+        Body::CheckpointFailed(failed) => Said::ShareFailed { step: failed.step, reason: failed.reason },
+        Body::Finished(finished) => {
+            Said::Finished { step: finished.step, state: digest("finished.state", &finished.state)? }
+        }
+        Body::Failed(failed) => Said::Failed { reason: failed.reason },
+        Body::Exited(exited) => Said::Exited { code: exited.code, output: exited.output },
+    })
+}
+
+/// Progress at the end of `block`, if it holds steps.
+fn progress(block: &ReportBlock, batch: Option<u64>) -> Option<Progress> {
+    let last = block.steps.last()?;
+    let micros: u64 = block.steps.iter().map(|step| step.micros).fold(0, u64::saturating_add);
+    let steps_per_second = if micros == 0 { 0.0 } else { block.steps.len() as f64 * 1e6 / micros as f64 };
+    Some(Progress {
+        step: last.step,
+        loss: last.loss,
+        grad_norm: last.grad_norm,
+        samples_per_second: steps_per_second * batch.unwrap_or(0) as f64,
+    })
+}
+
+fn checkpoint_share(wire: &CheckpointShare) -> Result<Share, Status> {
+    let share: Share = serde_json::from_slice(&wire.json).map_err(|error| invalid("share.json", error))?;
+    if share.step != wire.step {
+        return Err(invalid("share.json", format!("its step is {}, not {}", share.step, wire.step)));
+    }
+    Ok(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::{Finished, StepReport};
+
+    use super::*;
+
+    fn message(body: Body) -> Option<ProcessMessage> {
+        Some(ProcessMessage { body: Some(body) })
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_never_a_panic() {
+        let words = |status: Status| status.message().to_owned();
+        assert_eq!(words(said(None, None).unwrap_err()), "field `message`: it is empty");
+        let short = Finished { step: 1, state: vec![1, 2] };
+        assert_eq!(
+            words(said(message(Body::Finished(short)), None).unwrap_err()),
+            "field `finished.state`: a digest has 32 bytes"
+        );
+        let other_step = r#"{"step":2,"epoch":0,"tensors":[],"ranks":[],"record":null}"#;
+        for json in ["", "{", "[]", r#"{"tensors":[],"ranks":[]}"#, other_step] {
+            let share = CheckpointShare { step: 1, json: json.as_bytes().to_vec() };
+            assert!(words(checkpoint_share(&share).unwrap_err()).starts_with("field `share.json`: "), "{json}");
+        }
+        assert!(words(job(b"{}".to_vec()).unwrap_err()).starts_with("field `job`: not a valid job"));
+        let hello = Hello { node: "../x".into(), incarnation: "1".into(), ..Hello::default() };
+        assert!(words(Joining::try_from(hello).unwrap_err()).starts_with("field `node`: `../x` is not a node name"));
+    }
+
+    #[test]
+    fn a_block_gives_progress_at_its_last_step_and_the_rate_over_all() {
+        let step = |step, micros| StepReport { step, loss: step, grad_norm: 0, lr: 0, micros };
+        let block = ReportBlock { steps: vec![step(4, 1_000), step(5, 3_000)], ..ReportBlock::default() };
+        let Said::Block { progress: Some(progress), bytes } = said(message(Body::Block(block.clone())), Some(8)).unwrap()
+        else {
+            panic!("not a block with progress")
+        };
+        assert_eq!((progress.step, progress.loss, progress.samples_per_second), (5, 5, 4_000.0));
+        assert_eq!(ReportBlock::decode(bytes.as_slice()).unwrap(), block);
+        let empty = said(message(Body::Block(ReportBlock::default())), Some(8)).unwrap();
+        assert!(matches!(empty, Said::Block { progress: None, .. }));
+    }
+}

@@ -1,0 +1,128 @@
+//! The stream of what a run's processes wrote: asked from the agents piece by piece, as it lies on their disks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lockstep_common::{NodeId, RunId};
+use lockstep_rpc::{LogChunk, LogRequest};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::node::{CallError, Handle};
+
+/// Between two looks at logs that grow.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long an agent may take for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A process of a generation.
+type Process = (u64, u32);
+
+/// Where a run's logs lie at the moment.
+struct Placement {
+    processes: Vec<(Process, NodeId)>,
+    ended: bool,
+    status: String,
+}
+
+/// Sends what the processes of `run`, or only `process`, wrote into `to`; with `follow`, until the run has ended.
+pub(super) async fn stream(
+    handle: Handle,
+    run: RunId,
+    process: Option<u32>,
+    follow: bool,
+    to: mpsc::Sender<Result<LogChunk, Status>>,
+) {
+    if let Err(status) = send_all(&handle, &run, process, follow, &to).await {
+        // The client may be gone.
+        let _ = to.send(Err(status)).await;
+    }
+}
+
+async fn send_all(
+    handle: &Handle,
+    run: &RunId,
+    only: Option<u32>,
+    follow: bool,
+    to: &mpsc::Sender<Result<LogChunk, Status>>,
+) -> Result<(), Status> {
+    let mut offsets: BTreeMap<Process, u64> = BTreeMap::new();
+    loop {
+        let mut placement = placement(handle, run).await?;
+        if let Some(only) = only {
+            placement.processes.retain(|((_, process), _)| *process == only);
+        }
+        if placement.processes.is_empty() && !follow {
+            let which = only.map_or_else(String::new, |process| format!(" {process}"));
+            let words = format!("run `{run}` has no process{which} to read from: it is {}", placement.status);
+            return Err(Status::failed_precondition(words));
+        }
+        for (process, node) in &placement.processes {
+            let offset = offsets.entry(*process).or_default();
+            match drain(handle, run, *process, node, offset, to).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // Its agent will come back.
+                Err(status) if follow && !placement.ended => {
+                    tracing::debug!(%node, reason = status.message(), "a log cannot be read at the moment");
+                }
+                Err(status) => return Err(status),
+            }
+        }
+        if placement.ended || !follow {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = to.closed() => return Ok(()),
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// Sends all that one process has written beyond `offset`; false if nobody listens any more.
+async fn drain(
+    handle: &Handle,
+    run: &RunId,
+    (generation, process): Process,
+    node: &NodeId,
+    offset: &mut u64,
+    to: &mpsc::Sender<Result<LogChunk, Status>>,
+) -> Result<bool, Status> {
+    loop {
+        let request = LogRequest { id: 0, run: run.to_string(), process, generation, offset: *offset };
+        let reply = tokio::time::timeout(ANSWER_TIMEOUT, handle.read_log(node.clone(), request))
+            .await
+            .map_err(|_| Status::unavailable(format!("node `{node}` does not answer")))??;
+        let nothing_new = reply.next_offset <= *offset;
+        *offset = reply.next_offset.max(*offset);
+        if !reply.text.is_empty() {
+            let chunk = LogChunk { process, generation, text: reply.text };
+            if to.send(Ok(chunk)).await.is_err() {
+                return Ok(false);
+            }
+        }
+        if nothing_new || reply.end {
+            return Ok(true);
+        }
+    }
+}
+
+async fn placement(handle: &Handle, run: &RunId) -> Result<Placement, CallError> {
+    let run = run.clone();
+    handle
+        .read(move |state| {
+            let Some(run) = state.run(&run) else {
+                return Placement { processes: Vec::new(), ended: true, status: "unknown".to_owned() };
+            };
+            let generation = run.state.generation;
+            let placed = run.state.placement.iter();
+            Placement {
+                processes: placed.map(|(&process, placed)| ((generation, process), placed.node.clone())).collect(),
+                ended: run.state.status.is_final(),
+                status: run.state.status.to_string(),
+            }
+        })
+        .await
+}

@@ -1,0 +1,21 @@
+//! The gRPC services: [`Control`] for clients, [`Agents`] for nodes.
+//!
+//! Thin: they turn bytes into typed requests of the [`Handle`](crate::node::Handle) and answers into bytes. What comes
+//! from the network never panics; it is refused with a `Status` in words.
+
+mod agents;
+mod control;
+mod conversation;
+mod convert;
+mod logs;
+mod reports;
+mod status;
+
+pub use agents::Agents;
+pub use control::Control;
+
+/// Longest message in either direction; a process message of `lockstep_rpc::frame::MAX_FRAME_BYTES` and what names it.
+pub const MAX_MESSAGE_BYTES: usize = lockstep_rpc::frame::MAX_FRAME_BYTES + 65_536;
+
+/// Messages of one stream that wait for the network: enough to keep it busy, little enough that a slow reader is felt.
+const STREAM_QUEUE: usize = 16;

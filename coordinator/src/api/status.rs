@@ -1,0 +1,41 @@
+//! Errors of the event loop and the store as gRPC statuses.
+
+use lockstep_core::Refusal;
+use lockstep_core::replica::ProposeError;
+use tonic::Status;
+
+use crate::error::chain;
+use crate::node::CallError;
+use crate::store::StoreError;
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let words = error.to_string();
+        match error {
+            CallError::Refused(Refusal::Job(_)) | CallError::Propose(ProposeError::TooLarge { .. }) => {
+                Self::invalid_argument(words)
+            }
+            CallError::Refused(Refusal::NoRun(_) | Refusal::NoCheckpoint(_)) | CallError::NotFound(_) => {
+                Self::not_found(words)
+            }
+            CallError::Refused(
+                Refusal::Ended { .. }
+                | Refusal::OutOfOrder { .. }
+                | Refusal::NoProcess { .. }
+                | Refusal::NothingLeft { .. },
+            ) => Self::failed_precondition(words),
+            CallError::Propose(
+                ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Busy,
+            )
+            | CallError::Stopping
+            | CallError::NotConnected(_)
+            | CallError::Entropy => Self::unavailable(words),
+        }
+    }
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        Self::data_loss(chain(&error))
+    }
+}

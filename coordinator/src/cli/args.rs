@@ -1,0 +1,222 @@
+//! The command line's words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::exit::Exit;
+
+const EXAMPLES: &str = "\
+Examples:
+  coord submit --local 2 job.toml          train here, on two worker processes, with nothing else running
+  coord serve                              run a coordinator on 127.0.0.1:7070 ...
+  worker --join 127.0.0.1:7070             ... and a worker beside it
+  coord submit job.toml --follow           hand a job to it and watch
+  coord checkpoints                        what there is to resume from
+  coord resume 3f9a --follow               go on from a checkpoint, as a new run, bit for bit";
+
+/// Lockstep's coordinator and the commands that talk to it.
+///
+/// Lockstep trains data-parallel and makes every run repeatable bit for bit.
+#[derive(Debug, Parser)]
+#[command(name = "coord", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", Exit::TABLE))]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a coordinator until Ctrl-C or SIGTERM.
+    Serve(ServeArguments),
+    /// Submit a job: prints the id of the new run.
+    Submit(SubmitArguments),
+    /// Start a new run from a checkpoint.
+    Resume(ResumeArguments),
+    /// List all runs, newest last.
+    Ps(Reader),
+    /// Show one run: state, placement, progress, checkpoints.
+    Show(ShowArguments),
+    /// List the nodes and their devices.
+    Nodes(Reader),
+    /// List checkpoints, of one run or of all.
+    Checkpoints(CheckpointsArguments),
+    /// Print what the processes of a run wrote.
+    Logs(LogsArguments),
+    /// End a run.
+    Cancel(CancelArguments),
+    /// Print the coordinator's configuration.
+    Config(ConfigArguments),
+}
+
+/// Which coordinator is asked.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Address {
+    /// The coordinator's address.
+    #[arg(long, value_name = "HOST:PORT", env = "LOCKSTEP_ADDR", default_value = "127.0.0.1:7070", hide_env_values = true)]
+    pub(super) addr: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reader {
+    #[command(flatten)]
+    pub(super) address: Address,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints the line `listening on ADDRESS` on standard error once it answers. All state lies in the data directory: killed \
+and started again there, it loses nothing it has acknowledged, and workers come back by themselves.
+
+Example:
+  coord serve --listen 127.0.0.1:0 --data-dir /srv/lockstep")]
+pub(super) struct ServeArguments {
+    #[command(flatten)]
+    pub(super) settings: SettingsArguments,
+}
+
+/// Layers of configuration.
+#[derive(Debug, Args)]
+pub(super) struct SettingsArguments {
+    /// Where the gRPC port opens; port 0 takes a free one [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) listen: Option<String>,
+    /// Directory of the coordinator's state [default: .lockstep/coordinator].
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Directory of the checkpoints' blobs, shared with the workers [default: `store` in the data directory].
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The job is checked, its data files are hashed and the git commit of its work tree is recorded before anything is sent.
+
+Examples:
+  coord submit job.toml --set steps=200 --set optimizer.lr=0.01 --follow
+  coord submit job.toml --local 2          no coordinator and no worker needed")]
+pub(super) struct SubmitArguments {
+    /// The job file.
+    pub(super) job: PathBuf,
+    /// Override a key of the job; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) overrides: Vec<String>,
+    /// Accept a work tree with uncommitted changes; that it was dirty is written into every checkpoint.
+    #[arg(long)]
+    pub(super) allow_dirty: bool,
+    #[command(flatten)]
+    pub(super) start: StartArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The new run takes job, data, code version and seeds from the checkpoint, and continues in the middle of an epoch if that \
+is where it was made. Every digest is verified before it is loaded.
+
+Example:
+  coord resume 3f9a --follow")]
+pub(super) struct ResumeArguments {
+    /// Checkpoint id, or a prefix that no other one has.
+    pub(super) checkpoint: String,
+    #[command(flatten)]
+    pub(super) start: StartArguments,
+}
+
+/// What `submit` and `resume` have in common.
+#[derive(Debug, Args)]
+pub(super) struct StartArguments {
+    #[command(flatten)]
+    pub(super) address: Address,
+    /// Watch the run until it ends; the exit code is the run's.
+    #[arg(long)]
+    pub(super) follow: bool,
+    /// Run an embedded coordinator and N workers for the length of the job.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(super) local: Option<u32>,
+    /// With `--local`: where all state lies [default: `.lockstep` beside the job, or here].
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Print the new run, or with `--follow` its last state, as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(super) run: String,
+    /// The reports: every step's loss, gradient norm and learning rate, evaluations, telemetry.
+    #[arg(long)]
+    pub(super) metrics: bool,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckpointsArguments {
+    /// Only those of this run.
+    pub(super) run: Option<String>,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without `--process`, lines begin with the number of the process that wrote them.
+
+Example:
+  coord logs 7d3k --process 0 --follow")]
+pub(super) struct LogsArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(super) run: String,
+    /// Only this process.
+    #[arg(long, value_name = "P")]
+    pub(super) process: Option<u32>,
+    /// Go on until the run ends.
+    #[arg(long)]
+    pub(super) follow: bool,
+    #[command(flatten)]
+    pub(super) address: Address,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CancelArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(super) run: String,
+    #[command(flatten)]
+    pub(super) address: Address,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  LOCKSTEP_LEASE_MS=5000 coord config --show --config site.toml")]
+pub(super) struct ConfigArguments {
+    /// Print each key, its value and where the value came from.
+    #[arg(long, required = true)]
+    pub(super) show: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingsArguments,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

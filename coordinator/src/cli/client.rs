@@ -1,0 +1,136 @@
+//! The connection to a coordinator.
+
+use std::time::Duration;
+
+use lockstep_rpc::control_client::ControlClient;
+use lockstep_rpc::query_request::What;
+use lockstep_rpc::{CancelRequest, QueryRequest, ResumeRequest, RunReply, SubmitRequest};
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+
+use super::error::Failure;
+use super::exit::Exit;
+use super::output::Output;
+use crate::api::MAX_MESSAGE_BYTES;
+use crate::error::chain;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a write or a watch goes on trying after the connection was lost: a coordinator restarts in seconds.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+
+/// Between two tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// A connection; it heals by itself.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    address: String,
+    control: ControlClient<Channel>,
+}
+
+impl Client {
+    /// Connects; a coordinator that is not there is an error at once.
+    pub(super) async fn connect(address: &str) -> Result<Self, Failure> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|_| Failure::new(Exit::Usage, format!("`{address}` is not an address: expected HOST:PORT")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            Failure::new(Exit::Unreachable, format!("cannot reach a coordinator at `{address}`: {}", chain(&error)))
+                .hint("start one with `coord serve`, name another with `--addr` or LOCKSTEP_ADDR, or use `--local N`")
+        })?;
+        let control = ControlClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { address: address.to_owned(), control })
+    }
+
+    /// The generated client, for streams.
+    pub(super) fn control(&mut self) -> &mut ControlClient<Channel> {
+        &mut self.control
+    }
+
+    /// Submits; the id of the new run.
+    pub(super) async fn submit(&self, request: SubmitRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.submit(request.clone()).await).await
+    }
+
+    /// Resumes; the id of the new run.
+    pub(super) async fn resume(&self, request: ResumeRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.resume(request.clone()).await).await
+    }
+
+    /// Cancels; the whole id of the run.
+    pub(super) async fn cancel(&self, request: CancelRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.cancel(request.clone()).await).await
+    }
+
+    /// Asks; the answer is a JSON document.
+    pub(super) async fn query(&self, what: What) -> Result<String, Failure> {
+        let mut control = self.control.clone();
+        let reply = control.query(QueryRequest { what: Some(what) }).await.map_err(|status| self.failure(status))?;
+        Ok(reply.into_inner().json)
+    }
+
+    /// Writes, and writes again with the same request id while the connection is lost: applied at most once (I4).
+    async fn write<F>(&self, call: F) -> Result<String, Failure>
+    where
+        F: AsyncFn(ControlClient<Channel>) -> Result<Response<RunReply>, Status>,
+    {
+        let mut patience = Patience::default();
+        loop {
+            match call(self.control.clone()).await {
+                Ok(reply) => return Ok(reply.into_inner().run),
+                Err(status) if lost(&status) && patience.more(&self.address).await => {}
+                Err(status) => return Err(self.failure(status)),
+            }
+        }
+    }
+
+    /// The refusal, or that the coordinator is out of reach.
+    pub(super) fn failure(&self, status: Status) -> Failure {
+        if lost(&status) {
+            let words = format!("the coordinator at `{}` cannot be reached: {}", self.address, status.message());
+            return Failure::new(Exit::Unreachable, words);
+        }
+        Failure::from(status)
+    }
+
+    /// Its address.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// Whether the connection broke, or the coordinator could not answer just now.
+pub(super) fn lost(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+}
+
+/// Bounded patience with a coordinator that went away.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits a moment and says whether to try again; the first time it tells the person.
+    pub(super) async fn more(&mut self, address: &str) -> bool {
+        let since = *self.since.get_or_insert_with(|| {
+            Output::note(&format!(
+                "the coordinator at {address} does not answer: trying again for {} s",
+                RETRY_FOR.as_secs()
+            ));
+            Instant::now()
+        });
+        tokio::time::sleep(RETRY_PAUSE).await;
+        since.elapsed() < RETRY_FOR
+    }
+
+    /// It answered.
+    pub(super) fn reset(&mut self) {
+        self.since = None;
+    }
+}

@@ -1,0 +1,88 @@
+//! What a command tells a person when it fails: the words, the causes below them, a hint, and the exit code.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use tonic::{Code, Status};
+
+use super::exit::Exit;
+use crate::error::chain;
+
+/// A command that failed.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure in these words.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// A failure in the words of `error` and of all that caused it.
+    pub fn caused(exit: Exit, error: &dyn Error) -> Self {
+        Self::new(exit, chain(error))
+    }
+
+    /// Puts where or what before the words.
+    #[must_use]
+    pub fn context(mut self, subject: &str) -> Self {
+        self.message = format!("{subject}: {}", self.message);
+        self
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The lines for standard error.
+    pub fn render(&self) -> String {
+        let mut text = format!("error: {}", self.message);
+        if let Some(hint) = &self.hint {
+            let _ = write!(text, "\nhint: {hint}");
+        }
+        text
+    }
+}
+
+/// The coordinator's refusal as a failure.
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let exit = match status.code() {
+            Code::InvalidArgument => Exit::Usage,
+            Code::NotFound => Exit::NotFound,
+            Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Exit::Refused,
+            _ => Exit::Unreachable,
+        };
+        match status.message() {
+            "" => Self::new(exit, format!("the coordinator answered `{:?}` without a reason", status.code())),
+            message => Self::new(exit, message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_keeps_its_words_and_gets_the_documented_code() {
+        let failure = Failure::from(Status::not_found("there is no run `x`")).hint("`coord ps` lists them");
+        assert_eq!(failure.exit(), Exit::NotFound);
+        assert_eq!(failure.render(), "error: there is no run `x`\nhint: `coord ps` lists them");
+        assert_eq!(Failure::from(Status::invalid_argument("bad")).exit(), Exit::Usage);
+        assert_eq!(Failure::from(Status::failed_precondition("ended")).exit(), Exit::Refused);
+        assert_eq!(Failure::from(Status::unavailable("gone")).exit(), Exit::Unreachable);
+    }
+}

@@ -1,0 +1,192 @@
+//! `--local N`: an embedded coordinator and N worker processes, for the length of one job.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::error::Failure;
+use super::exit::Exit;
+use super::serve::serve_failure;
+use crate::serve::{self, ServeError};
+use crate::settings::Settings;
+
+/// Time that a worker gets between SIGTERM and SIGKILL: it gives its own processes less.
+const STOP_GRACE: Duration = Duration::from_secs(15);
+
+/// Variables of the environment that are meant for a coordinator; a worker would take them for mistyped keys.
+const NOT_FOR_WORKERS: [&str; 7] = [
+    "LOCKSTEP_LISTEN",
+    "LOCKSTEP_DATA_DIR",
+    "LOCKSTEP_ALLOW_REMOTE",
+    "LOCKSTEP_LEASE_MS",
+    "LOCKSTEP_TICK_MS",
+    "LOCKSTEP_STORE__PATH",
+    "LOCKSTEP_LOG__LEVEL",
+];
+
+/// A coordinator and its workers.
+pub(super) struct Local {
+    dir: PathBuf,
+    address: String,
+    stop: Option<oneshot::Sender<()>>,
+    coordinator: JoinHandle<Result<(), ServeError>>,
+    workers: Vec<Worker>,
+}
+
+struct Worker {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Local {
+    /// Starts them, with everything they write in `dir`.
+    pub(super) async fn start(dir: &Path, workers: u32) -> Result<Self, Failure> {
+        let program = worker_program()?;
+        let disk = |error: std::io::Error| {
+            Failure::new(Exit::Local, format!("cannot use directory `{}`: {error}", dir.display()))
+        };
+        let dir = std::path::absolute(dir).map_err(disk)?;
+        fs::create_dir_all(&dir).map_err(disk)?;
+        // A directory in a work tree must not make it dirty.
+        fs::write(dir.join(".gitignore"), "*\n").map_err(disk)?;
+
+        let settings = Settings::embedded(&dir);
+        let running = serve::start(&settings).await.map_err(|error| serve_failure(&error))?;
+        let address = running.address().to_string();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let coordinator = tokio::spawn(running.until(async {
+            // Dropped without a word, it stops too.
+            let _ = stopped.await;
+        }));
+        let mut local = Self { dir, address, stop: Some(stop), coordinator, workers: Vec::new() };
+        for number in 1..=workers {
+            match local.spawn(&program, &format!("local-{number}")) {
+                Ok(worker) => local.workers.push(worker),
+                Err(error) => {
+                    local.stop().await;
+                    let words = format!("cannot start `{}`: {error}", program.display());
+                    return Err(Failure::new(Exit::Local, words));
+                }
+            }
+        }
+        Ok(local)
+    }
+
+    fn spawn(&self, program: &Path, name: &str) -> std::io::Result<Worker> {
+        let log = self.dir.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        let mut command = Command::new(program);
+        command
+            .args(["--join", &self.address, "--name", name])
+            .arg("--data-dir")
+            .arg(self.dir.join(name))
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            // Ctrl-C is for this process, which then ends the workers in order.
+            .process_group(0)
+            .kill_on_drop(true);
+        for variable in NOT_FOR_WORKERS {
+            command.env_remove(variable);
+        }
+        if env::var_os("LOCKSTEP_SLOTS").is_none() {
+            command.env("LOCKSTEP_SLOTS", "1");
+        }
+        Ok(Worker { name: name.to_owned(), log, child: command.spawn()? })
+    }
+
+    /// The coordinator's address.
+    pub(super) fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    /// Where everything lies.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Waits for what must not happen: the coordinator or a worker ends before the job.
+    pub(super) async fn broken(&mut self) -> Failure {
+        let Self { coordinator, workers, .. } = self;
+        tokio::select! {
+            biased;
+            ended = coordinator => match ended {
+                Ok(Err(error)) => serve_failure(&error),
+                Ok(Ok(())) | Err(_) => Failure::new(Exit::Local, "the embedded coordinator ended too early"),
+            },
+            (name, log, status) = first_exit(workers) => {
+                let tail = tail(&log);
+                Failure::new(Exit::Local, format!("worker `{name}` ended too early ({status}):\n{tail}"))
+                    .hint(format!("its log is {}", log.display()))
+            }
+        }
+    }
+
+    /// Ends the workers, then the coordinator, and waits for all.
+    pub(super) async fn stop(mut self) {
+        for worker in &self.workers {
+            if let Some(pid) = worker.child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
+                // It may have ended by itself.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+        for worker in &mut self.workers {
+            if timeout(STOP_GRACE, worker.child.wait()).await.is_err() {
+                // Gone already, or now.
+                let _ = worker.child.kill().await;
+            }
+        }
+        drop(self.stop.take());
+        if !self.coordinator.is_finished() {
+            // It can only have failed in ending; everything acknowledged is on disk.
+            let _ = self.coordinator.await;
+        }
+    }
+}
+
+/// The first worker that ends; never, if there is none.
+async fn first_exit(workers: &mut [Worker]) -> (String, PathBuf, String) {
+    let mut set: Vec<_> = workers
+        .iter_mut()
+        .map(|worker| {
+            let (name, log) = (worker.name.clone(), worker.log.clone());
+            Box::pin(async move { (name, log, worker.child.wait().await) })
+        })
+        .collect();
+    std::future::poll_fn(move |context| {
+        for future in &mut set {
+            if let std::task::Poll::Ready((name, log, status)) = future.as_mut().poll(context) {
+                let words = status.map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string());
+                return std::task::Poll::Ready((name, log, words));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+/// The program `worker`: beside this one, or in PATH.
+fn worker_program() -> Result<PathBuf, Failure> {
+    let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join("worker")));
+    let in_path = env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
+    beside.iter().cloned().chain(in_path.map(|dir| dir.join("worker"))).find(|path| path.is_file()).ok_or_else(|| {
+        let place = beside.map_or_else(String::new, |path| format!("neither as `{}` nor ", path.display()));
+        Failure::new(Exit::Local, format!("the program `worker` was not found, {place}in PATH"))
+            .hint("`cargo build --release --workspace --bins` builds both; keep them in one directory")
+    })
+}

@@ -1,0 +1,21 @@
+//! The command line of `coord`: words in, typed requests out, answers for people or as JSON.
+
+mod args;
+mod client;
+mod error;
+mod exit;
+mod follow;
+mod interrupt;
+mod local;
+mod metrics;
+mod output;
+mod prepare;
+mod readers;
+mod run;
+mod serve;
+mod start;
+mod time;
+
+pub use args::Arguments;
+pub use exit::Exit;
+pub use run::run;

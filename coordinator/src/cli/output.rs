@@ -1,0 +1,77 @@
+//! The one writer of the command line. A reader that goes away (`coord ps | head -1`) is not an error.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+/// Standard output for answers, standard error for what is said beside them.
+#[derive(Debug, Default)]
+pub struct Output {
+    closed: bool,
+}
+
+impl Output {
+    /// One line of the answer.
+    pub fn line(&mut self, text: &str) {
+        self.bytes(format!("{text}\n").as_bytes());
+    }
+
+    /// Raw bytes of the answer.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        if self.closed {
+            return;
+        }
+        let mut out = io::stdout().lock();
+        self.closed = out.write_all(bytes).and_then(|()| out.flush()).is_err();
+    }
+
+    /// The answer as JSON.
+    pub fn json<T: Serialize>(&mut self, value: &T) {
+        let text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+        self.line(&text);
+    }
+
+    /// Whether nobody reads the answer any more.
+    pub fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// One line for the person, beside the answer.
+    pub fn note(text: &str) {
+        // Nobody left to tell: nothing can be done about that.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Whether a person watches standard error.
+    pub fn watched() -> bool {
+        io::stderr().is_terminal()
+    }
+}
+
+/// Columns as wide as their widest cell, two spaces between them.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let render = |cells: &mut dyn Iterator<Item = &str>| {
+        let line: Vec<String> = cells.zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        line.join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![render(&mut head.iter().copied())];
+    lines.extend(rows.iter().map(|row| render(&mut row.iter().map(String::as_str))));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_have_no_trailing_blanks() {
+        let rows = vec![vec!["a".to_owned(), "x".to_owned()], vec!["long".to_owned(), String::new()]];
+        assert_eq!(table(&["id", "what"], &rows), ["id    what", "a     x", "long"]);
+    }
+}

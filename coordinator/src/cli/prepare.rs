@@ -1,0 +1,106 @@
+//! The client's half of a submit: everything that is measured where the job file lies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lockstep_common::RequestId;
+use lockstep_common::job::{JobSpec, Model, parse_toml};
+use lockstep_common::manifest::CodeVersion;
+use lockstep_host::data::{self, DataHashError};
+use lockstep_host::git::{self, GitError};
+use lockstep_rpc::SubmitRequest;
+
+use super::error::Failure;
+use super::exit::Exit;
+use super::output::Output;
+
+/// Changed files that are named; there may be thousands.
+const NAMED_FILES: usize = 20;
+
+/// A job that was checked and measured.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The job.
+    pub(super) job: JobSpec,
+    /// Its directory, absolute.
+    pub(super) base_dir: PathBuf,
+    /// What is sent.
+    pub(super) request: SubmitRequest,
+}
+
+/// Parses the job at `path` with `overrides`, hashes its data and describes its code.
+pub(super) fn prepare(path: &Path, overrides: &[String], allow_dirty: bool) -> Result<Prepared, Failure> {
+    let file = path.display().to_string();
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("cannot read job file `{file}`: {error}")))?;
+    let mut overrides = overrides.to_vec();
+    if allow_dirty {
+        overrides.push("code.allow_dirty=true".to_owned());
+    }
+    let job = parse_toml(&text, &overrides)
+        .map_err(|error| Failure::caused(Exit::Usage, &error).context(&format!("job file `{file}`")))?;
+    let absolute = fs::canonicalize(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("cannot resolve job file `{file}`: {error}")))?;
+    let base_dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+    let base_text = base_dir
+        .to_str()
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("the directory of `{file}` is not valid UTF-8")))?
+        .to_owned();
+
+    let code = describe(&base_dir, job.code.allow_dirty)?;
+    let mut paths = job.data_paths();
+    if let Model::Torchscript { path, .. } = &job.model {
+        paths.push(path);
+    }
+    let files = data::hash_files(&base_dir, &paths).map_err(|error| {
+        let exit = match error {
+            DataHashError::Io { .. } => Exit::Local,
+            _ => Exit::Usage,
+        };
+        Failure::caused(exit, &error).context(&format!("job file `{file}`"))
+    })?;
+    let request = SubmitRequest {
+        request_id: new_request()?.to_string(),
+        job: job.canonical(),
+        base_dir: base_text,
+        code: code.as_ref().map(Into::into),
+        data: files.iter().map(Into::into).collect(),
+    };
+    Ok(Prepared { job, base_dir, request })
+}
+
+/// A new request id.
+pub(super) fn new_request() -> Result<RequestId, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(Exit::Local, format!("the system gives no random bytes: {error}")))?;
+    Ok(RequestId::from_bytes(bytes))
+}
+
+/// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.
+fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failure> {
+    let tree = match git::describe(dir) {
+        Ok(Some(tree)) => tree,
+        Ok(None) => {
+            Output::note(&format!("note: `{}` lies in no git work tree: no code version is recorded", dir.display()));
+            return Ok(None);
+        }
+        Err(error @ GitError::NoCommit { .. }) => {
+            return Err(Failure::caused(Exit::Refused, &error).hint("commit first: a run records the commit of its code"));
+        }
+        Err(error @ GitError::Git { .. }) => return Err(Failure::caused(Exit::Local, &error)),
+    };
+    if tree.version.dirty && !allow_dirty {
+        let mut message = format!("the work tree of `{}` has uncommitted changes:", dir.display());
+        for path in tree.changed.iter().take(NAMED_FILES) {
+            message.push_str("\n    ");
+            message.push_str(path);
+        }
+        if tree.changed.len() > NAMED_FILES {
+            message.push_str(&format!("\n    and {} more", tree.changed.len() - NAMED_FILES));
+        }
+        return Err(Failure::new(Exit::Refused, message)
+            .hint("commit them, or pass `--allow-dirty`: every checkpoint then says that the tree was dirty"));
+    }
+    Ok(Some(tree.version))
+}

@@ -1,0 +1,49 @@
+//! From words to a command, and from a failure to lines on standard error.
+
+use tokio::runtime::Runtime;
+
+use super::args::{Arguments, Command};
+use super::error::Failure;
+use super::exit::Exit;
+use super::interrupt::interrupted;
+use super::output::Output;
+use super::{readers, serve, start};
+
+/// Carries out the command, and tells what hindered it.
+pub fn run(arguments: Arguments) -> Exit {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return tell(&Failure::new(Exit::Local, format!("cannot start the runtime: {error}"))),
+    };
+    runtime.block_on(dispatch(arguments.command)).unwrap_or_else(|failure| tell(&failure))
+}
+
+async fn dispatch(command: Command) -> Result<Exit, Failure> {
+    let out = &mut Output::default();
+    match command {
+        // These see to signals by themselves: something of theirs has to be ended, or goes on.
+        Command::Serve(arguments) => Box::pin(serve::serve(&arguments.settings)).await,
+        Command::Submit(arguments) => Box::pin(start::submit(arguments, out)).await,
+        Command::Resume(arguments) => Box::pin(start::resume(arguments, out)).await,
+        Command::Config(arguments) => serve::config(&arguments, out),
+        Command::Ps(arguments) => unless_interrupted(readers::ps(&arguments, out)).await,
+        Command::Show(arguments) => unless_interrupted(readers::show(arguments, out)).await,
+        Command::Nodes(arguments) => unless_interrupted(readers::nodes(&arguments, out)).await,
+        Command::Checkpoints(arguments) => unless_interrupted(readers::checkpoints(arguments, out)).await,
+        Command::Logs(arguments) => unless_interrupted(readers::logs(arguments, out)).await,
+        Command::Cancel(arguments) => unless_interrupted(start::cancel(arguments, out)).await,
+    }
+}
+
+async fn unless_interrupted(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::select! {
+        biased;
+        () = interrupted() => Ok(Exit::Interrupted),
+        result = work => result,
+    }
+}
+
+fn tell(failure: &Failure) -> Exit {
+    Output::note(&failure.render());
+    failure.exit()
+}

@@ -1,0 +1,122 @@
+//! The commands that change something: `submit`, `resume`, `cancel`.
+
+use std::path::{Path, PathBuf};
+
+use lockstep_rpc::{CancelRequest, ResumeRequest, SubmitRequest};
+
+use super::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};
+use super::client::Client;
+use super::error::Failure;
+use super::exit::Exit;
+use super::follow::{exit, follow, summary};
+use super::interrupt::interrupted;
+use super::local::Local;
+use super::output::Output;
+use super::prepare::{new_request, prepare};
+use crate::documents;
+
+/// Where `--local` keeps everything, beside the job or in the current directory.
+const LOCAL_DIR: &str = ".lockstep";
+
+/// What starts a run.
+enum What {
+    Submit(SubmitRequest),
+    Resume(ResumeRequest),
+}
+
+pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let SubmitArguments { job, overrides, allow_dirty, start } = arguments;
+    // Hashing may take a while, and needs nothing of the connection.
+    let prepared = tokio::task::spawn_blocking(move || prepare(&job, &overrides, allow_dirty))
+        .await
+        .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
+    begin(What::Submit(prepared.request), &start, &prepared.base_dir, out).await
+}
+
+pub(super) async fn resume(arguments: ResumeArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let request = ResumeRequest { request_id: new_request()?.to_string(), checkpoint: arguments.checkpoint };
+    begin(What::Resume(request), &arguments.start, Path::new("."), out).await
+}
+
+pub(super) async fn cancel(arguments: CancelArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let client = Client::connect(&arguments.address.addr).await?;
+    let run =
+        client.cancel(CancelRequest { request_id: new_request()?.to_string(), run: arguments.run }).await?;
+    out.line(&format!("cancelled {run}"));
+    Ok(Exit::Done)
+}
+
+async fn begin(what: What, start: &StartArguments, beside: &Path, out: &mut Output) -> Result<Exit, Failure> {
+    let Some(workers) = start.local else {
+        let mut client = Client::connect(&start.address.addr).await?;
+        let run = send(&client, what).await?;
+        if !start.follow {
+            print_run_id(&run, start.json, out);
+            return Ok(Exit::Done);
+        }
+        Output::note(&format!("run {run}"));
+        let interrupt = format!("run {run} goes on: `coord show {run}` tells how it is, `coord cancel {run}` ends it");
+        return watch(&mut client, &run, start.json, &interrupt, out).await;
+    };
+    let dir: PathBuf = start.data_dir.clone().unwrap_or_else(|| beside.join(LOCAL_DIR));
+    let mut local = Local::start(&dir, workers).await?;
+    let result = run_locally(what, start, &mut local, out).await;
+    local.stop().await;
+    result
+}
+
+async fn run_locally(
+    what: What,
+    start: &StartArguments,
+    local: &mut Local,
+    out: &mut Output,
+) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&local.address()).await?;
+    let run = send(&client, what).await?;
+    Output::note(&format!("run {run}; everything it writes lies in {}", local.dir().display()));
+    let interrupt = format!(
+        "run {run} ends with its workers; `coord resume CHECKPOINT --local {} --data-dir {}` goes on from its last checkpoint",
+        start.local.unwrap_or(1),
+        local.dir().display()
+    );
+    tokio::select! {
+        biased;
+        failure = local.broken() => Err(failure),
+        watched = watch(&mut client, &run, start.json, &interrupt, out) => watched,
+    }
+}
+
+async fn send(client: &Client, what: What) -> Result<String, Failure> {
+    match what {
+        What::Submit(request) => client.submit(request).await,
+        What::Resume(request) => client.resume(request).await,
+    }
+}
+
+/// Follows `run` to its end, or to Ctrl-C.
+async fn watch(client: &mut Client, run: &str, json: bool, interrupt: &str, out: &mut Output) -> Result<Exit, Failure> {
+    let view = tokio::select! {
+        biased;
+        () = interrupted() => {
+            Output::note(&format!("\n{interrupt}"));
+            return Ok(Exit::Interrupted);
+        }
+        view = follow(client, run) => view?,
+    };
+    if json {
+        out.line(&documents::encode_run(&view));
+    } else {
+        for line in summary(&view) {
+            out.line(&line);
+        }
+    }
+    Ok(exit(&view.row))
+}
+
+fn print_run_id(run: &str, json: bool, out: &mut Output) {
+    if json {
+        out.json(&serde_json::json!({ "run": run }));
+    } else {
+        out.line(run);
+    }
+}

@@ -1,0 +1,31 @@
+//! Times for people.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
+pub(super) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {:02} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// How long ago `at_ms`, in milliseconds since the epoch, was.
+pub(super) fn ago(at_ms: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{} ago", span(now.saturating_sub(Duration::from_millis(at_ms))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_well() {
+        let text = |seconds| span(Duration::from_secs(seconds));
+        assert_eq!([text(5), text(65), text(3_900), text(180_000)], ["5 s", "1 min 05 s", "1 h 05 min", "2 d 2 h"]);
+    }
+}

@@ -1,0 +1,135 @@
+//! The JSON documents that the API answers and `--json` prints.
+//!
+//! A run's document is flat, and its id stands under `run`, as it does in every other document:
+//! `{"run": .., "status": .., "step": .., .., "checkpoints": [..]}`.
+
+use lockstep_core::view::{RunRow, RunView};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// A document that is none of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator's answer cannot be read")]
+pub struct DocumentError(#[from] serde_json::Error);
+
+/// Rows of runs as a document.
+pub fn encode_rows(rows: &[RunRow]) -> String {
+    Value::Array(rows.iter().map(|row| Value::Object(row_object(row))).collect()).to_string()
+}
+
+/// A run as a document.
+pub fn encode_run(view: &RunView) -> String {
+    let mut object = row_object(&view.row);
+    let mut rest = object_of(view);
+    rest.remove("row");
+    object.extend(rest);
+    Value::Object(object).to_string()
+}
+
+/// Anything else as a document.
+pub fn encode<T: Serialize>(value: &T) -> String {
+    to_value(value).to_string()
+}
+
+/// Reads what [`encode_rows`] wrote.
+pub fn decode_rows(text: &str) -> Result<Vec<RunRow>, DocumentError> {
+    let objects: Vec<Map<String, Value>> = serde_json::from_str(text)?;
+    Ok(objects.into_iter().map(|object| serde_json::from_value(with_id(object))).collect::<Result<_, _>>()?)
+}
+
+/// Reads what [`encode_run`] wrote.
+pub fn decode_run(text: &str) -> Result<RunView, DocumentError> {
+    let object: Map<String, Value> = serde_json::from_str(text)?;
+    let mut view = object.clone();
+    view.insert("row".to_owned(), with_id(object));
+    Ok(serde_json::from_value(Value::Object(view))?)
+}
+
+/// Reads what [`encode`] wrote.
+pub fn decode<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
+    Ok(serde_json::from_str(text)?)
+}
+
+fn row_object(row: &RunRow) -> Map<String, Value> {
+    let mut object = Map::new();
+    for (key, value) in object_of(row) {
+        object.insert(if key == "id" { "run".to_owned() } else { key }, value);
+    }
+    object
+}
+
+fn with_id(mut object: Map<String, Value>) -> Value {
+    if let Some(id) = object.get("run").cloned() {
+        object.insert("id".to_owned(), id);
+    }
+    Value::Object(object)
+}
+
+fn object_of<T: Serialize>(value: &T) -> Map<String, Value> {
+    match to_value(value) {
+        Value::Object(object) => object,
+        _ => unreachable!("our views are structs"),
+    }
+}
+
+fn to_value<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).expect("our own views have string keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_common::Domain;
+    use lockstep_core::view::Number;
+
+    use super::*;
+
+    fn view() -> RunView {
+        let row = RunRow {
+            id: "0123456789".parse().unwrap(),
+            name: "x".into(),
+            status: "running".into(),
+            reason: None,
+            step: 3,
+            steps: 9,
+            ranks: 2,
+            processes: 1,
+            generation: 1,
+            loss: Some(Number::from_bits(1.5_f64.to_bits())),
+            grad_norm: None,
+            samples_per_second: Some(2.0),
+            created_at_ms: 1,
+            started_at_ms: Some(2),
+            ended_at_ms: None,
+            parent: None,
+            final_state_digest: None,
+        };
+        RunView {
+            row,
+            job_digest: Domain::Job.digest(b"x"),
+            job: "{}".into(),
+            base_dir: "/x".into(),
+            code: None,
+            data: vec![],
+            restored_from: None,
+            heard_at_ms: 4,
+            restarts: 0,
+            last_exit: None,
+            placement: vec![],
+            checkpoints: vec![],
+            failed_checkpoints: vec![],
+        }
+    }
+
+    #[test]
+    fn a_run_is_flat_and_reads_back_as_itself() {
+        let text = encode_run(&view());
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&value["run"], &value["step"], &value["base_dir"]), (&"0123456789".into(), &3.into(), &"/x".into()));
+        assert!(value.get("id").is_none() && value.get("row").is_none());
+        assert_eq!(decode_run(&text).unwrap(), view());
+        let rows = [view().row];
+        assert_eq!(decode_rows(&encode_rows(&rows)).unwrap(), rows);
+        assert!(decode_run("{}").is_err() && decode_rows("[{}]").is_err());
+    }
+}

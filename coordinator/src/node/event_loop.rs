@@ -1,0 +1,205 @@
+//! The event loop: one task owns the replica, the leases, the attached nodes and everybody who waits for an answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lockstep_core::replica::{Config, Output, ProposeError, RecoverError, Recovered, Replica, Ticket};
+use lockstep_core::{Command, Outcome};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::handle::{Handle, now_ms};
+use super::leases::Leases;
+use super::request::{Reply, Request};
+use super::sessions::Sessions;
+use crate::store::{Store, StoreError};
+
+/// This voter's id. One voter for now; more are the same code.
+const ID: u64 = 1;
+
+/// Ticks of the raft clock to an election, and between heartbeats.
+const ELECTION_TICKS: usize = 10;
+const HEARTBEAT_TICKS: usize = 2;
+
+/// Applied entries kept for followers that lag.
+const KEPT_ENTRIES: usize = 10_000;
+
+/// Requests that one turn takes: they share one disk write, and those behind them wait for it.
+const TURN_REQUESTS: usize = 256;
+
+/// An event loop that cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// What was on disk is no state to go on from.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// A write failed. What was not acknowledged may be lost; what was is on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The owner of everything.
+#[derive(Debug)]
+pub struct Node {
+    replica: Replica,
+    store: Store,
+    requests: mpsc::Receiver<Request>,
+    ticks: Interval,
+    leases: Leases,
+    sessions: Sessions,
+    /// Who waits for which proposal; proposals of the loop itself have nobody.
+    waiting: BTreeMap<Ticket, Reply>,
+    last_ticket: u64,
+    changes: watch::Sender<u64>,
+    serving: watch::Sender<bool>,
+}
+
+impl Node {
+    /// A node that goes on from what `store` held, and its handle.
+    pub fn new(
+        store: Store,
+        recovered: Recovered,
+        lease: Duration,
+        tick: Duration,
+    ) -> Result<(Self, Handle), NodeError> {
+        let config = Config {
+            id: ID,
+            voters: vec![ID],
+            election_ticks: ELECTION_TICKS,
+            heartbeat_ticks: HEARTBEAT_TICKS,
+            kept_entries: KEPT_ENTRIES,
+        };
+        let replica = Replica::new(config, recovered)?;
+        let (changes, changes_seen) = watch::channel(0);
+        let (serving, serving_seen) = watch::channel(false);
+        let (handle, requests) = Handle::new(changes_seen, serving_seen);
+        let mut ticks = interval(tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let node = Self {
+            replica,
+            store,
+            requests,
+            ticks,
+            leases: Leases::new(lease),
+            sessions: Sessions::default(),
+            waiting: BTreeMap::new(),
+            last_ticket: 0,
+            changes,
+            serving,
+        };
+        Ok((node, handle))
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// `Store` if something could not be written: going on could acknowledge what is not durable.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), NodeError> {
+        let mut taken = Vec::with_capacity(TURN_REQUESTS);
+        loop {
+            self.turn().await?;
+            // First the end, then the clock, which must not starve, then what others want, as much as there is.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                _ = self.ticks.tick() => self.tick(),
+                count = self.requests.recv_many(&mut taken, TURN_REQUESTS) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    for request in taken.drain(..) {
+                        self.handle(request);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out all that the replica wants done. Messages to peers there are none of: it is the only voter.
+    async fn turn(&mut self) -> Result<(), NodeError> {
+        let applied = self.replica.applied_index();
+        while let Some(output) = self.replica.take_output() {
+            let Output { replies, persist, .. } = output;
+            // The applied state may be told as soon as it is applied: its entries are durable.
+            for (ticket, result) in replies {
+                self.answer(ticket, result);
+            }
+            if let Some(persist) = persist {
+                let number = persist.number;
+                self.store.append(persist).await?;
+                self.replica.persisted(number);
+            }
+        }
+        let serving = self.replica.is_serving();
+        if serving != *self.serving.borrow() {
+            self.leadership_changed(serving);
+        }
+        if self.replica.applied_index() != applied {
+            self.sessions.publish(self.replica.state());
+            self.changes.send_replace(self.replica.applied_index());
+        }
+        Ok(())
+    }
+
+    fn leadership_changed(&mut self, serving: bool) {
+        if serving {
+            let alive = self.replica.state().nodes().filter(|node| node.alive).map(|node| node.id.clone());
+            self.leases.restart(alive, Instant::now());
+            info!(term = self.replica.leadership().term, applied = self.replica.applied_index(), "leading");
+        }
+        self.serving.send_replace(serving);
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Result<Outcome, ProposeError>) {
+        if let Some(reply) = self.waiting.remove(&ticket) {
+            // A caller that gave up asks again, if it still wants to know.
+            let _ = reply.send(result.map_err(Into::into));
+        }
+    }
+
+    fn tick(&mut self) {
+        self.replica.tick();
+        if !self.replica.is_serving() {
+            return;
+        }
+        for id in self.leases.expired(Instant::now()) {
+            let Some(node) = self.replica.state().node(&id).filter(|node| node.alive) else { continue };
+            warn!(node = %id, "was silent for longer than its lease");
+            let lost = Command::NodeLost { at_ms: now_ms(), node: id.clone(), incarnation: node.incarnation.clone() };
+            self.propose(&lost, None);
+            // If its agent is there after all, it attaches anew, and joins again.
+            self.sessions.close(&id);
+        }
+    }
+
+    fn handle(&mut self, request: Request) {
+        match request {
+            Request::Propose(command, reply) => {
+                if let Command::NodeJoined { node, .. } = &*command {
+                    self.leases.heard(node, Instant::now());
+                }
+                self.propose(&command, Some(reply));
+            }
+            Request::Read(look) => look(self.replica.state()),
+            Request::Attach(node, attached) => {
+                let slot = self.sessions.attach(node, self.replica.state());
+                // Gone again: the slot is closed at the next change.
+                let _ = attached.send(slot);
+            }
+            Request::Heard(node) => self.leases.heard(&node, Instant::now()),
+            Request::ReadLog(node, request, answer) => self.sessions.read_log(&node, request, answer),
+            Request::LogRead(node, reply) => self.sessions.log_read(&node, reply),
+        }
+    }
+
+    fn propose(&mut self, command: &Command, reply: Option<Reply>) {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        if let Some(reply) = reply {
+            self.waiting.insert(ticket, reply);
+        }
+        self.replica.propose(ticket, command);
+    }
+}

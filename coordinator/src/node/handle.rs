@@ -1,0 +1,199 @@
+//! The handle of the event loop: one async method for each request.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lockstep_common::manifest::{CodeVersion, DataFile};
+use lockstep_common::{NodeId, RequestId, RunId};
+use lockstep_core::command::{self, Device};
+use lockstep_core::{ClusterState, Command, Outcome};
+use lockstep_rpc::{LogReply, LogRequest};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::request::{CallError, Request};
+use super::session::{Pending, Session};
+
+/// Requests that wait for the loop's next turn. Enough that a turn's one disk write is shared by many; few enough that
+/// callers feel a slow disk.
+const QUEUE: usize = 1024;
+
+/// Talks to the event loop. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    changes: watch::Receiver<u64>,
+    serving: watch::Receiver<bool>,
+}
+
+/// Something that a process said, as its agent numbered it.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Of which run.
+    pub run: RunId,
+    /// Of which generation.
+    pub generation: u64,
+    /// Which process.
+    pub process: u32,
+    /// Its number.
+    pub sequence: u64,
+    /// What it said.
+    pub body: command::Said,
+}
+
+/// Wakes when the state has changed; changes that were missed are one.
+#[derive(Clone, Debug)]
+pub struct Changes(watch::Receiver<u64>);
+
+impl Changes {
+    /// Waits for a change since the last call.
+    ///
+    /// # Errors
+    /// `Stopping` once there will be none.
+    pub async fn next(&mut self) -> Result<(), CallError> {
+        self.0.changed().await.map_err(|_| CallError::Stopping)
+    }
+}
+
+impl Handle {
+    /// A handle, and the queue that the event loop reads.
+    pub(super) fn new(
+        changes: watch::Receiver<u64>,
+        serving: watch::Receiver<bool>,
+    ) -> (Self, mpsc::Receiver<Request>) {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        (Self { requests, changes, serving }, queue)
+    }
+
+    /// Waits until this coordinator leads and knows everything that was ever acknowledged.
+    ///
+    /// # Errors
+    /// `Stopping` if that will not be.
+    pub async fn serving(&self) -> Result<(), CallError> {
+        let mut serving = self.serving.clone();
+        serving.wait_for(|serving| *serving).await.map(|_| ()).map_err(|_| CallError::Stopping)
+    }
+
+    /// Submits a job, which was checked, in canonical form.
+    pub async fn submit(
+        &self,
+        request: RequestId,
+        job: String,
+        base_dir: String,
+        code: Option<CodeVersion>,
+        data: Vec<DataFile>,
+    ) -> Result<RunId, CallError> {
+        let (at_ms, secret) = (now_ms(), secret()?);
+        self.run(Command::Submit { request, at_ms, job, base_dir, code, data, secret }).await
+    }
+
+    /// Starts a new run from the checkpoint that `prefix` names.
+    pub async fn resume(&self, request: RequestId, prefix: &str) -> Result<RunId, CallError> {
+        let prefix = prefix.to_owned();
+        let checkpoint = self.read(move |state| state.find_checkpoint(&prefix)).await??;
+        self.run(Command::Resume { request, at_ms: now_ms(), checkpoint, secret: secret()? }).await
+    }
+
+    /// Ends the run that `prefix` names.
+    pub async fn cancel(&self, request: RequestId, prefix: &str) -> Result<RunId, CallError> {
+        let run = self.find_run(prefix).await?;
+        match self.propose(Command::Cancel { request, at_ms: now_ms(), run: run.clone() }).await?.outcome().await? {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Run(_) | Outcome::Done => Ok(run),
+        }
+    }
+
+    /// The id of the run that `prefix` names.
+    pub async fn find_run(&self, prefix: &str) -> Result<RunId, CallError> {
+        let prefix = prefix.to_owned();
+        Ok(self.read(move |state| state.find_run(&prefix).map(|run| run.id().clone())).await??)
+    }
+
+    /// What `look` sees in the state as applied so far. It runs in the event loop: keep it short.
+    pub async fn read<T, F>(&self, look: F) -> Result<T, CallError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ClusterState) -> T + Send + 'static,
+    {
+        let (seen, answer) = oneshot::channel();
+        let read = Box::new(move |state: &ClusterState| {
+            // A caller that gave up is no concern of ours.
+            let _ = seen.send(look(state));
+        });
+        self.send(Request::Read(read)).await?;
+        answer.await.map_err(|_| CallError::Stopping)
+    }
+
+    /// Wakes at every change of the state from now on.
+    pub fn changes(&self) -> Changes {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        Changes(changes)
+    }
+
+    /// A node's agent has opened its stream.
+    pub async fn attach(
+        &self,
+        node: NodeId,
+        incarnation: String,
+        host: String,
+        devices: Vec<Device>,
+    ) -> Result<Session, CallError> {
+        let joined = Command::NodeJoined { at_ms: now_ms(), node: node.clone(), incarnation, host, devices };
+        if let Outcome::Refused(refusal) = self.propose(joined).await?.outcome().await? {
+            return Err(refusal.into());
+        }
+        let (attached, answer) = oneshot::channel();
+        self.send(Request::Attach(node.clone(), attached)).await?;
+        let attached = answer.await.map_err(|_| CallError::Stopping)?;
+        Ok(Session::new(self.clone(), node, attached))
+    }
+
+    /// What a process wrote, from its node's agent. `request.id` is filled in by the loop.
+    pub async fn read_log(&self, node: NodeId, request: LogRequest) -> Result<LogReply, CallError> {
+        let (read, answer) = oneshot::channel();
+        self.send(Request::ReadLog(node.clone(), request, read)).await?;
+        answer.await.map_err(|_| CallError::NotConnected(node))?
+    }
+
+    /// Queues what a process said; commands of one caller are applied in the order of its calls.
+    pub(super) async fn report(&self, said: Said) -> Result<Pending, CallError> {
+        let Said { run, generation, process, sequence, body } = said;
+        self.propose(Command::Report { at_ms: now_ms(), run, generation, process, sequence, body }).await
+    }
+
+    pub(super) async fn heard(&self, node: NodeId) -> Result<(), CallError> {
+        self.send(Request::Heard(node)).await
+    }
+
+    pub(super) async fn log_read(&self, node: NodeId, reply: LogReply) -> Result<(), CallError> {
+        self.send(Request::LogRead(node, reply)).await
+    }
+
+    async fn run(&self, command: Command) -> Result<RunId, CallError> {
+        match self.propose(command).await?.outcome().await? {
+            Outcome::Run(run) => Ok(run),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Done => unreachable!("submit and resume create a run or are refused"),
+        }
+    }
+
+    async fn propose(&self, command: Command) -> Result<Pending, CallError> {
+        let (reply, outcome) = oneshot::channel();
+        self.send(Request::Propose(Box::new(command), reply)).await?;
+        Ok(Pending::new(outcome))
+    }
+
+    async fn send(&self, request: Request) -> Result<(), CallError> {
+        self.requests.send(request).await.map_err(|_| CallError::Stopping)
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn secret() -> Result<[u8; 32], CallError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|_| CallError::Entropy)?;
+    Ok(bytes)
+}

@@ -1,0 +1,19 @@
+//! The one task that owns the cluster's state, and the handle that others hold.
+//!
+//! ```text
+//!   api, agents' sessions --Handle--> requests --> event loop: replica.step -> store.append (await) -> apply -> replies
+//!                                                      |
+//!                                                      +--> desired state of each attached node, change counter
+//! ```
+
+mod event_loop;
+mod handle;
+mod leases;
+mod request;
+mod session;
+mod sessions;
+
+pub use event_loop::{Node, NodeError};
+pub use handle::{Changes, Handle, Said as Report};
+pub use request::CallError;
+pub use session::{Event, Pending, Session};

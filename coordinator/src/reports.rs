@@ -1,0 +1,56 @@
+//! A run's reports: stored blocks without the steps that were rolled back.
+
+use lockstep_rpc::ReportBlock;
+use prost::Message;
+
+use crate::store::StoredBlock;
+
+/// What remains of a stored block.
+///
+/// # Errors
+/// The bytes are no `ReportBlock`: the disk is damaged.
+pub fn trimmed(stored: &StoredBlock) -> Result<ReportBlock, prost::DecodeError> {
+    let mut block = ReportBlock::decode(stored.bytes.as_slice())?;
+    block.process = stored.process;
+    if let Some(cut) = stored.cut {
+        block.steps.retain(|report| report.step <= cut);
+        block.layers.retain(|report| report.step <= cut);
+        block.evals.retain(|report| report.step <= cut);
+        block.systems.retain(|report| report.step <= cut);
+    }
+    Ok(block)
+}
+
+/// Whether nothing remains.
+pub fn is_empty(block: &ReportBlock) -> bool {
+    block.steps.is_empty() && block.layers.is_empty() && block.evals.is_empty() && block.systems.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::{EvalReport, LayerReport, StepReport, SystemReport};
+
+    use super::*;
+
+    fn stored(cut: Option<u64>) -> StoredBlock {
+        let block = ReportBlock {
+            process: 0,
+            steps: (1..=4).map(|step| StepReport { step, ..StepReport::default() }).collect(),
+            layers: vec![LayerReport { step: 4, ..LayerReport::default() }],
+            evals: vec![EvalReport { step: 2, ..EvalReport::default() }],
+            systems: vec![SystemReport { step: 4, ..SystemReport::default() }],
+        };
+        StoredBlock { index: 1, process: 2, cut, bytes: block.encode_to_vec() }
+    }
+
+    #[test]
+    fn rolled_back_steps_are_left_out_of_every_kind_of_report() {
+        let whole = trimmed(&stored(None)).unwrap();
+        assert_eq!((whole.steps.len(), whole.layers.len(), whole.process), (4, 1, 2));
+        let cut = trimmed(&stored(Some(2))).unwrap();
+        assert_eq!(cut.steps.iter().map(|report| report.step).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((cut.layers.len(), cut.evals.len(), cut.systems.len()), (0, 1, 0));
+        assert!(is_empty(&trimmed(&stored(Some(0))).unwrap()) && !is_empty(&cut));
+        assert!(trimmed(&StoredBlock { bytes: vec![0xff; 9], ..stored(None) }).is_err());
+    }
+}

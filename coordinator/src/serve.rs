@@ -1,0 +1,156 @@
+//! A running coordinator: store, event loop and gRPC port, started and ended together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use lockstep_rpc::agents_server::AgentsServer;
+use lockstep_rpc::control_server::ControlServer;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tracing::warn;
+
+use crate::api::{Agents, Control, MAX_MESSAGE_BYTES};
+use crate::documents;
+use crate::node::{Node, NodeError};
+use crate::settings::Settings;
+use crate::store::{Store, StoreError};
+
+/// A coordinator that cannot start, or that had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The event loop.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The port.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The blob store's directory.
+    #[error("cannot make the store directory `{}`", path.display())]
+    StoreDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The gRPC server.
+    #[error("the gRPC server failed")]
+    Server(#[source] tonic::transport::Error),
+    /// A part of the coordinator panicked; it has said why.
+    #[error("a part of the coordinator panicked")]
+    Panicked,
+}
+
+/// A coordinator that answers.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    node: JoinHandle<Result<(), NodeError>>,
+}
+
+/// Starts a coordinator, and returns once it answers.
+pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
+    // The port first: it is what most often is in use, and nothing was touched yet.
+    let listen = |source| ServeError::Listen { address: settings.listen, source };
+    let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    if !address.ip().is_loopback() {
+        warn!(%address, "other machines can reach this port, and there is no TLS: whoever does can run jobs on every worker");
+    }
+    std::fs::create_dir_all(&settings.store)
+        .map_err(|source| ServeError::StoreDirectory { path: settings.store.clone(), source })?;
+    let (store, recovered) = Store::open(&settings.data_dir)?;
+    ignore_in_git(&settings.data_dir);
+
+    let stop = CancellationToken::new();
+    let reader = store.reader();
+    let (node, handle) = Node::new(store, recovered, settings.lease, settings.tick)?;
+    // The loop outlives the server: what the server has accepted is answered.
+    let node_stop = CancellationToken::new();
+    let node = tokio::spawn(node.run(node_stop.clone()));
+    if handle.serving().await.is_err() {
+        // Only its own end keeps it from serving: a single voter leads at once.
+        return Err(node.await.map_err(|_| ServeError::Panicked)?.err().map_or(ServeError::Panicked, Into::into));
+    }
+
+    let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
+    let control = Control::new(handle.clone(), reader, about(settings, address), stop.clone());
+    let agents = Agents::new(handle, cluster, settings.lease, settings.store.clone(), stop.clone());
+    let server = Server::builder()
+        .add_service(
+            ControlServer::new(control)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            AgentsServer::new(agents)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        );
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stopped = stop.clone();
+    let server = tokio::spawn(async move {
+        let result = server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()).await;
+        node_stop.cancel();
+        result
+    });
+    Ok(Running { address, stop, server, node })
+}
+
+impl Running {
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stopped` is there, or until it cannot go on; then ends everything in order.
+    pub async fn until(mut self, stopped: impl Future<Output = ()>) -> Result<(), ServeError> {
+        tokio::select! {
+            biased;
+            ended = &mut self.node => {
+                // Only an error ends the loop before the server.
+                self.stop.cancel();
+                // The server's own end adds nothing to the reason.
+                let _ = self.server.await;
+                return ended.map_err(|_| ServeError::Panicked)?.map_err(Into::into);
+            }
+            () = stopped => {}
+        }
+        self.stop.cancel();
+        let served = self.server.await.map_err(|_| ServeError::Panicked)?;
+        self.node.await.map_err(|_| ServeError::Panicked)??;
+        served.map_err(ServeError::Server)
+    }
+}
+
+/// The document that answers `QueryRequest.coordinator`.
+fn about(settings: &Settings, address: SocketAddr) -> String {
+    documents::encode(&serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "address": address.to_string(),
+        "process": std::process::id(),
+        "data_dir": settings.data_dir,
+        "store": settings.store,
+        "lease_ms": settings.lease.as_millis() as u64,
+    }))
+}
+
+/// State that lies in a work tree must not make it dirty. If this cannot be written, git shows the directory: no harm.
+fn ignore_in_git(dir: &Path) {
+    let _ = std::fs::write(dir.join(".gitignore"), "*\n");
+}

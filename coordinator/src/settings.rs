@@ -1,0 +1,177 @@
+//! The coordinator's process configuration. Its keys and defaults stand in `configs/coordinator.toml`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lockstep_host::config::{self, ConfigError, Loaded};
+use serde::Deserialize;
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("../../configs/coordinator.toml");
+
+/// The keys as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSettings {
+    listen: String,
+    data_dir: PathBuf,
+    allow_remote: bool,
+    lease_ms: u64,
+    tick_ms: u64,
+    store: RawStore,
+    log: RawLog,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStore {
+    path: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    level: String,
+}
+
+/// A configuration that was checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the gRPC port opens.
+    pub listen: SocketAddr,
+    /// The coordinator's state; absolute.
+    pub data_dir: PathBuf,
+    /// The blob store; absolute.
+    pub store: PathBuf,
+    /// Silence after which a node is given up.
+    pub lease: Duration,
+    /// Between two ticks of the raft clock.
+    pub tick: Duration,
+}
+
+/// A configuration that was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// File, key or type.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Not an address.
+    #[error("key `listen`: `{text}` is not an address: expected IP:PORT, as 127.0.0.1:7070")]
+    Listen {
+        /// What was given.
+        text: String,
+    },
+    /// Reachable from other machines, and not said on purpose.
+    #[error(
+        "key `listen`: `{address}` is not a loopback address, and there is no TLS yet: whoever reaches it can run jobs on every worker"
+    )]
+    Remote {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A time that makes no sense.
+    #[error("key `{key}`: {value} is not from {least} to {most} milliseconds")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// Least allowed.
+        least: u64,
+        /// Most allowed.
+        most: u64,
+    },
+    /// The current directory is gone.
+    #[error("cannot make `{}` absolute", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Loads the layers; `flags` are those given on the command line.
+pub fn load(file: Option<&Path>, flags: &[(&str, toml::Value)]) -> Result<Loaded<RawSettings>, SettingsError> {
+    Ok(config::load(DEFAULTS, file, flags)?)
+}
+
+impl Settings {
+    /// Of a coordinator that lives for one job, with everything in `dir`: any free port, and no layers, so that a
+    /// configuration meant for a cluster does not leak into it.
+    pub fn embedded(dir: &Path) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data_dir: dir.join("coordinator"),
+            store: dir.join("store"),
+            lease: Duration::from_secs(10),
+            tick: Duration::from_millis(50),
+        }
+    }
+}
+
+impl RawSettings {
+    /// The trace filter, which is wanted before anything else.
+    pub fn log_level(&self) -> &str {
+        &self.log.level
+    }
+
+    /// Checks everything.
+    pub fn check(self) -> Result<Settings, SettingsError> {
+        let listen: SocketAddr =
+            self.listen.parse().map_err(|_| SettingsError::Listen { text: self.listen.clone() })?;
+        if !listen.ip().is_loopback() && !self.allow_remote {
+            return Err(SettingsError::Remote { address: listen });
+        }
+        let millis = |key, value: u64, least, most| {
+            if (least..=most).contains(&value) {
+                Ok(Duration::from_millis(value))
+            } else {
+                Err(SettingsError::Range { key, value, least, most })
+            }
+        };
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|source| SettingsError::Path { path: path.to_owned(), source })
+        };
+        let data_dir = absolute(&self.data_dir)?;
+        let store =
+            if self.store.path.as_os_str().is_empty() { data_dir.join("store") } else { absolute(&self.store.path)? };
+        Ok(Settings {
+            listen,
+            data_dir,
+            store,
+            lease: millis("lease_ms", self.lease_ms, 100, 3_600_000)?,
+            tick: millis("tick_ms", self.tick_ms, 1, 10_000)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(flags: &[(&str, toml::Value)]) -> Result<Settings, SettingsError> {
+        load(None, flags)?.value.check()
+    }
+
+    #[test]
+    fn the_defaults_are_sound_and_the_store_lies_in_the_data_directory() {
+        let settings = with(&[]).unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:7070");
+        assert_eq!(settings.store, settings.data_dir.join("store"));
+        assert!(settings.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn another_address_than_loopback_needs_an_explicit_setting() {
+        let listen = ("listen", toml::Value::String("0.0.0.0:0".into()));
+        let error = with(std::slice::from_ref(&listen)).unwrap_err().to_string();
+        assert!(error.contains("`0.0.0.0:0` is not a loopback address"), "{error}");
+        assert!(with(&[listen, ("allow_remote", toml::Value::Boolean(true))]).is_ok());
+        let error = with(&[("lease_ms", toml::Value::Integer(1))]).unwrap_err().to_string();
+        assert_eq!(error, "key `lease_ms`: 1 is not from 100 to 3600000 milliseconds");
+        assert!(matches!(with(&[("listen", toml::Value::String("x".into()))]), Err(SettingsError::Listen { .. })));
+    }
+}

@@ -1,0 +1,218 @@
+//! The report database: blocks and rewinds of each run, by the index of the log entry that brought them.
+//!
+//! ```text
+//!   index   10        14        17          21        30
+//!           block     block     rewind 20   block     block
+//!           steps     steps                 steps     steps
+//!           1..=20    21..=40               21..=40   41..=60
+//!                     cut at 20
+//! ```
+//!
+//! Nothing is deleted when a run is rolled back: a block is read without the steps above the smallest rewind that came
+//! after it. Writing the same entry twice changes nothing, so replaying the log after a crash is harmless.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lockstep_common::RunId;
+use lockstep_core::command::Effect;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::error::StoreError;
+
+const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
+const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
+
+/// Bytes of blocks read at a time: bounds memory, and fits a message.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// A block as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBlock {
+    /// Index of the log entry that brought it.
+    pub index: u64,
+    /// The process that said it.
+    pub process: u32,
+    /// Steps above this one were rolled back.
+    pub cut: Option<u64>,
+    /// The encoded `ReportBlock`.
+    pub bytes: Vec<u8>,
+}
+
+/// Some of a run's blocks, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The blocks.
+    pub blocks: Vec<StoredBlock>,
+    /// Whether more are stored after these.
+    pub more: bool,
+}
+
+/// The open report database; only the store's thread writes.
+#[derive(Debug)]
+pub(super) struct BlockDatabase {
+    path: PathBuf,
+    database: Arc<Database>,
+    /// Whether something was written that is not durable yet.
+    lazy: bool,
+}
+
+impl BlockDatabase {
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("reports.redb");
+        let database = Database::create(&path).map_err(|error| StoreError::open(&path, error))?;
+        let stamp = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            transaction.open_table(BLOCKS)?;
+            transaction.open_table(REWINDS)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        stamp().map_err(|error| StoreError::write(&path, error))?;
+        Ok(Self { path, database: Arc::new(database), lazy: false })
+    }
+
+    pub(super) fn reader(&self) -> BlockReader {
+        BlockReader { path: self.path.clone(), database: Arc::clone(&self.database) }
+    }
+
+    /// Writes `effects`; with `sync`, everything written so far is durable afterwards.
+    pub(super) fn write(&mut self, effects: &[(u64, Effect)], sync: bool) -> Result<(), StoreError> {
+        if effects.is_empty() && !(sync && self.lazy) {
+            return Ok(());
+        }
+        self.commit(effects, sync).map_err(|error| StoreError::write(&self.path, error))?;
+        self.lazy = !sync;
+        Ok(())
+    }
+
+    fn commit(&self, effects: &[(u64, Effect)], sync: bool) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        if !sync {
+            transaction.set_durability(Durability::None)?;
+        }
+        {
+            let mut blocks = transaction.open_table(BLOCKS)?;
+            let mut rewinds = transaction.open_table(REWINDS)?;
+            for (index, effect) in effects {
+                match effect {
+                    Effect::AppendBlock { run, process, bytes } => {
+                        blocks.insert((run.as_str(), *index), (*process, bytes.as_slice()))?;
+                    }
+                    Effect::Rewind { run, step } => {
+                        rewinds.insert((run.as_str(), *index), step)?;
+                    }
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// Reads blocks, beside the writer.
+#[derive(Clone, Debug)]
+pub struct BlockReader {
+    path: PathBuf,
+    database: Arc<Database>,
+}
+
+impl BlockReader {
+    /// Blocks of `run` whose index is above `after`: as many as fit a page. Blocks on the disk: call it where that is
+    /// allowed.
+    pub fn page(&self, run: &RunId, after: u64) -> Result<Page, StoreError> {
+        self.read(run.as_str(), after).map_err(|error| StoreError::read(&self.path, error))
+    }
+
+    fn read(&self, run: &str, after: u64) -> Result<Page, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let mut rewinds = BTreeMap::new();
+        for rewind in transaction.open_table(REWINDS)?.range((run, after)..=(run, u64::MAX))? {
+            let (key, step) = rewind?;
+            rewinds.insert(key.value().1, step.value());
+        }
+        let mut page = Page::default();
+        let mut size = 0;
+        for block in transaction.open_table(BLOCKS)?.range((run, after.saturating_add(1))..=(run, u64::MAX))? {
+            let (key, value) = block?;
+            if size >= PAGE_BYTES {
+                page.more = true;
+                break;
+            }
+            let (index, (process, bytes)) = (key.value().1, value.value());
+            size += bytes.len();
+            let cut = rewinds.range(index..).map(|(_, step)| *step).min();
+            page.blocks.push(StoredBlock { index, process, cut, bytes: bytes.to_vec() });
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(text: &str) -> RunId {
+        text.parse().unwrap()
+    }
+
+    fn block(name: &str, byte: u8) -> Effect {
+        Effect::AppendBlock { run: run(name), process: 0, bytes: vec![byte] }
+    }
+
+    #[test]
+    fn a_block_is_cut_by_the_smallest_rewind_that_came_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = ("aaaaaaaaaa", "bbbbbbbbbb");
+        let effects = [
+            (10, block(a, 1)),
+            (12, block(b, 9)),
+            (14, block(a, 2)),
+            (17, Effect::Rewind { run: run(a), step: 20 }),
+            (21, block(a, 3)),
+            (25, Effect::Rewind { run: run(a), step: 30 }),
+            (30, block(a, 4)),
+        ];
+        {
+            let mut database = BlockDatabase::open(dir.path()).unwrap();
+            database.write(&effects, true).unwrap();
+            // A crash before the state database was written replays entries.
+            database.write(&effects[4..], false).unwrap();
+            database.write(&[], true).unwrap();
+        }
+        let reader = BlockDatabase::open(dir.path()).unwrap().reader();
+        let cuts = |after| {
+            let page = reader.page(&run(a), after).unwrap();
+            page.blocks.into_iter().map(|block| (block.index, block.bytes[0], block.cut)).collect::<Vec<_>>()
+        };
+        assert_eq!(cuts(0), [(10, 1, Some(20)), (14, 2, Some(20)), (21, 3, Some(30)), (30, 4, None)]);
+        assert_eq!(cuts(14), [(21, 3, Some(30)), (30, 4, None)]);
+        assert_eq!(reader.page(&run(b), 0).unwrap().blocks[0].cut, None, "another run's rewinds are not its own");
+    }
+
+    #[test]
+    fn pages_are_bounded_and_follow_each_other_without_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = BlockDatabase::open(dir.path()).unwrap();
+        let name = "aaaaaaaaaa";
+        let effects: Vec<_> = (1..=5)
+            .map(|index| {
+                (index, Effect::AppendBlock { run: run(name), process: 1, bytes: vec![index as u8; PAGE_BYTES / 2] })
+            })
+            .collect();
+        database.write(&effects, true).unwrap();
+        let (mut seen, mut after, mut pages) = (Vec::new(), 0, 0);
+        loop {
+            let page = database.reader().page(&run(name), after).unwrap();
+            assert!(page.blocks.iter().map(|block| block.bytes.len()).sum::<usize>() <= PAGE_BYTES * 3 / 2);
+            seen.extend(page.blocks.iter().map(|block| block.index));
+            after = seen.last().copied().unwrap();
+            pages += 1;
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!((seen, pages), (vec![1, 2, 3, 4, 5], 3));
+    }
+}

@@ -1,0 +1,261 @@
+//! The state database: raft log, hard state, applied index and state rows, one transaction for each [`Persist`].
+
+use std::path::{Path, PathBuf};
+
+use lockstep_core::ClusterState;
+use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use super::error::StoreError;
+
+/// The format that this program writes.
+const FORMAT: u64 = 1;
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Index → term, command.
+const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
+const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
+
+const FORMAT_KEY: &str = "format";
+const APPLIED: &str = "applied_index";
+const TERM: &str = "hard_state.term";
+const VOTE: &str = "hard_state.vote";
+const COMMIT: &str = "hard_state.commit";
+const TRUNCATED_INDEX: &str = "truncated.index";
+const TRUNCATED_TERM: &str = "truncated.term";
+
+/// The open state database.
+#[derive(Debug)]
+pub(super) struct StateDatabase {
+    path: PathBuf,
+    database: Database,
+}
+
+impl StateDatabase {
+    /// Opens or makes it.
+    ///
+    /// # Errors
+    /// `Newer` for a format of a later version.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("state.redb");
+        let database = Database::create(&path).map_err(|error| StoreError::open(&path, error))?;
+        let this = Self { path, database };
+        match this.format().map_err(|error| StoreError::read(&this.path, error))? {
+            None => this.stamp().map_err(|error| StoreError::write(&this.path, error))?,
+            Some(FORMAT) => {}
+            Some(found) => return Err(StoreError::Newer { dir: dir.to_owned(), found, supported: FORMAT }),
+        }
+        Ok(this)
+    }
+
+    fn format(&self) -> Result<Option<u64>, redb::Error> {
+        match self.database.begin_read()?.open_table(META) {
+            Ok(table) => Ok(table.get(FORMAT_KEY)?.map(|value| value.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes all tables, and writes the format.
+    fn stamp(&self) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+        transaction.open_table(ENTRIES)?;
+        transaction.open_table(ROWS)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Everything that is durable, for a replica to go on from.
+    pub(super) fn recover(&self) -> Result<Recovered, StoreError> {
+        let (mut recovered, rows) = self.read().map_err(|error| StoreError::read(&self.path, error))?;
+        recovered.state = ClusterState::from_rows(rows)
+            .map_err(|error| StoreError::Damaged { path: self.path.clone(), detail: crate::error::chain(&error) })?;
+        Ok(recovered)
+    }
+
+    fn read(&self) -> Result<(Recovered, Vec<(String, Vec<u8>)>), redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        let number = |key: &str| Ok::<u64, redb::Error>(meta.get(key)?.map_or(0, |value| value.value()));
+        let mut entries = Vec::new();
+        for entry in transaction.open_table(ENTRIES)?.iter()? {
+            let (index, value) = entry?;
+            let (term, data) = value.value();
+            entries.push(LogEntry { index: index.value(), term, data: data.to_vec() });
+        }
+        let mut rows = Vec::new();
+        for row in transaction.open_table(ROWS)?.iter()? {
+            let (key, value) = row?;
+            rows.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        let recovered = Recovered {
+            truncated: LogPosition { index: number(TRUNCATED_INDEX)?, term: number(TRUNCATED_TERM)? },
+            entries,
+            hard_state: HardState { term: number(TERM)?, vote: number(VOTE)?, commit: number(COMMIT)? },
+            applied_index: number(APPLIED)?,
+            state: ClusterState::default(),
+        };
+        Ok((recovered, rows))
+    }
+
+    /// Writes `persist`, durably if it says so, else no later than the next that does.
+    pub(super) fn write(&self, persist: &Persist) -> Result<(), StoreError> {
+        self.commit(persist).map_err(|error| StoreError::write(&self.path, error))
+    }
+
+    fn commit(&self, persist: &Persist) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        if !persist.sync {
+            transaction.set_durability(Durability::None)?;
+        }
+        write_log(&transaction, persist)?;
+        write_rows(&transaction, &persist.rows)?;
+        transaction.open_table(META)?.insert(APPLIED, persist.applied_index)?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn write_log(transaction: &WriteTransaction, persist: &Persist) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    let mut entries = transaction.open_table(ENTRIES)?;
+    if let Rows::Replaced(_) = persist.rows {
+        entries.retain(|_, _| false)?;
+    }
+    if let Some(LogPosition { index, term }) = persist.truncated {
+        meta.insert(TRUNCATED_INDEX, index)?;
+        meta.insert(TRUNCATED_TERM, term)?;
+        entries.retain_in(..=index, |_, _| false)?;
+    }
+    if let Some(first) = persist.entries.first() {
+        entries.retain_in(first.index.., |_, _| false)?;
+    }
+    for entry in &persist.entries {
+        entries.insert(entry.index, (entry.term, entry.data.as_slice()))?;
+    }
+    if let Some(HardState { term, vote, commit }) = persist.hard_state {
+        meta.insert(TERM, term)?;
+        meta.insert(VOTE, vote)?;
+        meta.insert(COMMIT, commit)?;
+    }
+    Ok(())
+}
+
+fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(ROWS)?;
+    match rows {
+        Rows::Changed(rows) => {
+            for (key, value) in rows {
+                match value {
+                    Some(value) => table.insert(key.as_str(), value.as_slice())?,
+                    None => table.remove(key.as_str())?,
+                };
+            }
+        }
+        Rows::Replaced(rows) => {
+            table.retain(|_, _| false)?;
+            for (key, value) in rows {
+                table.insert(key.as_str(), value.as_slice())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl StoreError {
+    pub(super) fn open(path: &Path, source: impl Into<redb::Error>) -> Self {
+        Self::Open { path: path.to_owned(), source: Box::new(source.into()) }
+    }
+
+    pub(super) fn read(path: &Path, source: impl Into<redb::Error>) -> Self {
+        Self::Read { path: path.to_owned(), source: Box::new(source.into()) }
+    }
+
+    pub(super) fn write(path: &Path, source: impl Into<redb::Error>) -> Self {
+        Self::Write { path: path.to_owned(), source: Box::new(source.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{entry, persist};
+    use super::*;
+
+    fn indexes(recovered: &Recovered) -> Vec<(u64, u64)> {
+        recovered.entries.iter().map(|entry| (entry.index, entry.term)).collect()
+    }
+
+    #[test]
+    fn the_log_is_recovered_as_written_with_replaced_tail_and_truncated_head() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let database = StateDatabase::open(dir.path()).unwrap();
+            let empty = database.recover().unwrap();
+            assert_eq!((empty.entries.len(), empty.applied_index, empty.hard_state), (0, 0, HardState::default()));
+            database.write(&persist(1, vec![entry(1, 1), entry(2, 1), entry(3, 1)])).unwrap();
+            let hard_state = Some(HardState { term: 2, vote: 1, commit: 2 });
+            database.write(&Persist { hard_state, applied_index: 2, ..persist(2, vec![entry(3, 2), entry(4, 2)]) }).unwrap();
+            let truncated = Some(LogPosition { index: 1, term: 1 });
+            database.write(&Persist { truncated, applied_index: 2, ..persist(3, vec![]) }).unwrap();
+        }
+        let recovered = StateDatabase::open(dir.path()).unwrap().recover().unwrap();
+        assert_eq!(indexes(&recovered), [(2, 1), (3, 2), (4, 2)]);
+        assert_eq!(recovered.truncated, LogPosition { index: 1, term: 1 });
+        assert_eq!(recovered.hard_state, HardState { term: 2, vote: 1, commit: 2 });
+        assert_eq!(recovered.applied_index, 2);
+    }
+
+    #[test]
+    fn a_lazy_write_is_durable_with_the_next_that_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        let database = StateDatabase::open(dir.path()).unwrap();
+        let copy_recovers = |name: &str| {
+            // What a killed process leaves behind: the file as it is now, without an orderly end.
+            let crashed = dir.path().join(name);
+            std::fs::create_dir(&crashed).unwrap();
+            std::fs::copy(&path, crashed.join("state.redb")).unwrap();
+            indexes(&StateDatabase::open(&crashed).unwrap().recover().unwrap())
+        };
+        database.write(&persist(1, vec![entry(1, 1)])).unwrap();
+        database.write(&Persist { sync: false, ..persist(2, vec![entry(2, 1)]) }).unwrap();
+        assert_eq!(copy_recovers("lazy")[0], (1, 1));
+        database.write(&persist(3, vec![entry(3, 1)])).unwrap();
+        assert_eq!(copy_recovers("sync"), [(1, 1), (2, 1), (3, 1)]);
+    }
+
+    #[test]
+    fn a_snapshot_replaces_rows_and_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = StateDatabase::open(dir.path()).unwrap();
+        let row = |key: &str| (key.to_owned(), Some(vec![1]));
+        let rows = Rows::Changed(vec![row("node/a"), row("node/b")]);
+        database.write(&Persist { rows, ..persist(1, vec![entry(1, 1), entry(2, 1)]) }).unwrap();
+        let rows = Rows::Replaced(vec![("node/c".to_owned(), vec![2])]);
+        let truncated = Some(LogPosition { index: 9, term: 3 });
+        database.write(&Persist { rows, truncated, applied_index: 9, ..persist(2, vec![entry(10, 3)]) }).unwrap();
+        let (recovered, rows) = database.read().unwrap();
+        assert_eq!(indexes(&recovered), [(10, 3)]);
+        assert_eq!(rows, [("node/c".to_owned(), vec![2])]);
+    }
+
+    #[test]
+    fn a_newer_format_a_damaged_row_and_a_file_that_is_no_database_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let database = StateDatabase::open(dir.path()).unwrap();
+            let rows = Rows::Changed(vec![("node/a".to_owned(), Some(vec![0xff]))]);
+            database.write(&Persist { rows, ..persist(1, vec![]) }).unwrap();
+            let error = database.recover().unwrap_err().to_string();
+            assert!(error.contains("is damaged: the row `node/a` cannot be read"), "{error}");
+            let transaction = database.database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
+            transaction.commit().unwrap();
+        }
+        let error = StateDatabase::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { found: 2, supported: 1, .. }), "{error}");
+        std::fs::write(dir.path().join("state.redb"), b"this is no database, only text").unwrap();
+        assert!(matches!(StateDatabase::open(dir.path()), Err(StoreError::Open { .. })));
+    }
+}

@@ -1,0 +1,13 @@
+//! What the coordinator keeps on disk: raft log, hard state, applied index and state rows in one database (`state.redb`),
+//! report blocks in another (`reports.redb`). One thread writes; the event loop awaits it.
+
+mod blocks;
+mod error;
+mod log;
+#[cfg(test)]
+mod testing;
+mod writer;
+
+pub use blocks::{BlockReader, Page, StoredBlock};
+pub use error::StoreError;
+pub use writer::Store;

@@ -1,0 +1,102 @@
+//! The store's own thread: disk writes block, and the event loop must not.
+
+use std::path::Path;
+use std::thread;
+
+use lockstep_core::replica::{Persist, Recovered};
+use lockstep_host::durable::DirLock;
+use tokio::sync::{mpsc, oneshot};
+
+use super::blocks::{BlockDatabase, BlockReader};
+use super::error::StoreError;
+use super::log::StateDatabase;
+
+/// The event loop awaits each batch before it sends another, so there is never more than one.
+const QUEUE: usize = 1;
+
+type Job = (Persist, oneshot::Sender<Result<(), StoreError>>);
+
+/// Handle of the open store. When it is dropped the thread ends, after the batch it is writing.
+#[derive(Debug)]
+pub struct Store {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+    reader: BlockReader,
+}
+
+impl Store {
+    /// Takes the data directory for this process, and reads what is in it.
+    ///
+    /// # Errors
+    /// `Lock` if another coordinator uses it, `Newer` if a later version wrote it.
+    pub fn open(dir: &Path) -> Result<(Self, Recovered), StoreError> {
+        let lock = DirLock::acquire(dir)?;
+        let state = StateDatabase::open(dir)?;
+        let blocks = BlockDatabase::open(dir)?;
+        let recovered = state.recover()?;
+        let reader = blocks.reader();
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || write_all(queue, &state, blocks, lock))
+            .map_err(|error| StoreError::open(dir, redb::Error::from(redb::StorageError::Io(error))))?;
+        Ok((Self { jobs: Some(jobs), thread: Some(thread), reader }, recovered))
+    }
+
+    /// Writes `persist`, durably if it says so. Report blocks go first: they are written again when the entries that
+    /// brought them are replayed, so a crash in between loses nothing and doubles nothing.
+    pub async fn append(&self, persist: Persist) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or(StoreError::Stopped)?;
+        jobs.send((persist, done)).await.map_err(|_| StoreError::Stopped)?;
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Reads report blocks, beside the writer.
+    pub fn reader(&self) -> BlockReader {
+        self.reader.clone()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends by itself; a panic there was printed there.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes until the handle is gone or a write fails: what follows an error could otherwise be durable without it.
+fn write_all(mut queue: mpsc::Receiver<Job>, state: &StateDatabase, mut blocks: BlockDatabase, _lock: DirLock) {
+    while let Some((persist, done)) = queue.blocking_recv() {
+        let result = blocks.write(&persist.effects, persist.sync).and_then(|()| state.write(&persist));
+        let failed = result.is_err();
+        // The loop may have given up waiting; what was written stays written.
+        let _ = done.send(result);
+        if failed {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{entry, persist};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_appended_is_there_after_reopening_and_a_second_owner_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, recovered) = Store::open(dir.path()).unwrap();
+        assert!(recovered.entries.is_empty());
+        for index in 1..=50 {
+            store.append(persist(index, vec![entry(index, 1)])).await.unwrap();
+        }
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Lock(_))));
+        drop(store);
+        let (_store, recovered) = Store::open(dir.path()).unwrap();
+        assert!(recovered.entries.iter().map(|entry| entry.index).eq(1..=50));
+    }
+}

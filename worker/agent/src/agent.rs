@@ -1,0 +1,103 @@
+//! The agent's life: set up, one loop that owns everything, an orderly end.
+
+use std::future::pending;
+use std::time::Duration;
+
+use lockstep_host::durable::DirLock;
+use lockstep_rpc::{AgentMessage, Hello};
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::devices;
+use crate::error::AgentError;
+use crate::event::{EVENT_CAPACITY, Event};
+use crate::nvml::Monitor;
+use crate::options::AgentOptions;
+use crate::session::Session;
+use crate::socket::Socket;
+use crate::supervisor::Supervisor;
+
+/// Between attempts to write what a full disk did not take.
+const DISK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a leaving agent waits for the coordinator to acknowledge how its processes ended. What it does not, the next
+/// agent on the same directory says again.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Runs an agent until `shutdown`, then stops its processes and returns.
+///
+/// Whatever goes wrong after the start (no coordinator, dead processes, a full disk) is lived with and logged.
+pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let _lock = DirLock::acquire(&options.data_dir).map_err(AgentError::DataDir)?;
+    let monitor = Monitor::open(options.nvml_library.as_deref())?;
+    let hello = hello(&options, monitor.as_ref())?;
+    let (events, inbox) = mpsc::channel(EVENT_CAPACITY);
+    let session = Session::new(&options.join, hello, events.clone())
+        .ok_or_else(|| AgentError::Address { address: options.join.clone() })?;
+    let socket = Socket::bind(&options.data_dir)
+        .map_err(|source| AgentError::Path { path: options.data_dir.join("agent.sock"), source })?;
+    let supervisor = Supervisor::new(options, socket.path().to_owned(), monitor, events.clone())?;
+
+    let end = CancellationToken::new();
+    let session = tokio::spawn(session.keep(end.clone()));
+    let socket = tokio::spawn(socket.serve(events, end.clone()));
+    let supervisor = Box::pin(own(supervisor, inbox, shutdown)).await;
+    end.cancel();
+    session.await.expect("the session does not panic");
+    socket.await.expect("the socket does not panic");
+    supervisor.close().await;
+    info!("the agent has ended");
+    Ok(())
+}
+
+fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, AgentError> {
+    let mut incarnation = [0; 16];
+    getrandom::fill(&mut incarnation).map_err(AgentError::Randomness)?;
+    let devices = devices::offered(options.devices, options.slots, monitor)?;
+    info!("node `{}` offers {} × {}", options.node, devices.len(), devices[0].model);
+    Ok(Hello {
+        node: options.node.to_string(),
+        incarnation: format!("{:032x}", u128::from_be_bytes(incarnation)),
+        host: devices::host_name(),
+        devices,
+        version: env!("CARGO_PKG_VERSION").into(),
+    })
+}
+
+/// The loop. Returns when the agent has left.
+async fn own(mut supervisor: Supervisor, mut inbox: mpsc::Receiver<Event>, shutdown: CancellationToken) -> Supervisor {
+    let mut disk_retry = time::interval(DISK_RETRY_INTERVAL);
+    disk_retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut farewell: Option<Instant> = None;
+    loop {
+        supervisor.pump();
+        if supervisor.is_leaving() && supervisor.is_empty() {
+            let deadline = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
+            if supervisor.is_told() || Instant::now() >= deadline {
+                return supervisor;
+            }
+        }
+        let room = room(supervisor.blocked_on());
+        tokio::select! {
+            // Shutdown first, so that no event can hold it up; then events, which free memory and connections; sending
+            // comes when there is nothing to take in; the timers can wait.
+            biased;
+            () = shutdown.cancelled(), if !supervisor.is_leaving() => supervisor.leave(),
+            event = inbox.recv() => supervisor.handle(event.expect("the supervisor holds a sender")),
+            () = room => {}
+            _ = disk_retry.tick(), if supervisor.waits_for_disk() => supervisor.retry(),
+            () = time::sleep_until(farewell.unwrap_or_else(Instant::now)), if farewell.is_some() => {}
+        }
+    }
+}
+
+/// Waits until `outbox` has room. An outbox that is closed never has: that it is, comes as an event.
+async fn room(outbox: Option<mpsc::Sender<AgentMessage>>) {
+    if let Some(outbox) = outbox
+        && outbox.reserve().await.is_ok()
+    {
+        return;
+    }
+    pending::<()>().await;
+}

@@ -1,0 +1,190 @@
+//! One operating-system process: spawned in its own process group, its output captured, stopped with grace.
+//!
+//! Signals are sent by the task that waits for the process, so a process id is never used after it was given back.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::{Child as Process, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use crate::event::{Event, ProcessKey};
+use crate::options::RankCommand;
+use crate::output::LogWriter;
+
+/// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
+/// unless a child of it holds them open.
+const SETTLE: Duration = Duration::from_millis(500);
+/// The size of a pipe: one read takes all there is.
+const READ_BYTES: usize = 64 << 10;
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// Exit code, or 128 + signal.
+    pub(crate) code: i32,
+    /// The last lines that it wrote.
+    pub(crate) output: String,
+}
+
+/// A running process. It is stopped when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Child {
+    stop: CancellationToken,
+    retire: CancellationToken,
+    _over: DropGuard,
+}
+
+/// What a process is started with.
+pub(crate) struct Start<'a> {
+    pub(crate) key: &'a ProcessKey,
+    pub(crate) command: &'a RankCommand,
+    pub(crate) socket: &'a OsStr,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) grace: Duration,
+    pub(crate) log: LogWriter,
+    pub(crate) events: mpsc::Sender<Event>,
+    /// Counts the tasks of processes, so that they can be waited for.
+    pub(crate) tasks: &'a TaskTracker,
+}
+
+impl Child {
+    /// Starts the process; `events` hears of its end.
+    pub(crate) fn spawn(start: Start<'_>) -> io::Result<Self> {
+        let Start { key, command, socket, environment, grace, log, events, tasks } = start;
+        // One pipe for both streams keeps their order.
+        let (read, write) = io::pipe()?;
+        let output = pipe::Receiver::from_owned_fd(read.into())?;
+        let process = Command::new(&command.program)
+            .args(&command.args)
+            .arg("--socket")
+            .arg(socket)
+            .args(["--run", key.run.as_str()])
+            .args(["--generation", &key.generation.to_string()])
+            .args(["--process", &key.process.to_string()])
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(write.try_clone()?)
+            .stderr(write)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        info!("started {key} as pid {}", process.id().unwrap_or_default());
+        let (stop, retire, over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let capture = tasks.spawn(capture(output, log));
+        let watch =
+            Watch { key: key.clone(), process, grace, stop: stop.clone(), retire: retire.clone(), over: over.clone() };
+        tasks.spawn(watch.run(capture, events));
+        Ok(Self { stop, retire, _over: over.drop_guard() })
+    }
+
+    /// SIGTERM now, SIGKILL after the grace.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// The process is about to end by itself: it is stopped only if it does not within the grace.
+    pub(crate) fn retire(&self) {
+        self.retire.cancel();
+    }
+}
+
+struct Watch {
+    key: ProcessKey,
+    process: Process,
+    grace: Duration,
+    stop: CancellationToken,
+    retire: CancellationToken,
+    /// Nobody wants to hear of it any more.
+    over: CancellationToken,
+}
+
+impl Watch {
+    async fn run(mut self, mut capture: JoinHandle<LogWriter>, events: mpsc::Sender<Event>) {
+        let code = match self.wait().await {
+            Ok(status) => exit_code(status),
+            // The process was ours and not waited for: this is a broken system. It must still end for the coordinator.
+            Err(error) => {
+                info!("cannot wait for {}: {error}", self.key);
+                self.signal(Signal::KILL);
+                128 + Signal::KILL.as_raw()
+            }
+        };
+        let output = match timeout(SETTLE, &mut capture).await {
+            Ok(Ok(log)) => log.last_lines(),
+            _ => String::new(),
+        };
+        info!("{} ended with code {code}", self.key);
+        let key = self.key;
+        // The owner takes events for as long as it has processes; a closed channel is its own end.
+        if events.send(Event::Ended { key: key.clone(), exit: Exit { code, output } }).await.is_ok() {
+            tokio::select! {
+                biased; // Nobody waits for what is over.
+                () = self.over.cancelled() => {}
+                () = sleep(SETTLE) => { events.send(Event::Settled { key }).await.ok(); }
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        tokio::select! {
+            biased; // An end that has come is worth more than a signal.
+            status = self.process.wait() => return status,
+            () = self.stop.cancelled() => {}
+            () = self.over.cancelled() => {}
+            () = retired(&self.retire, self.grace) => {}
+        }
+        self.signal(Signal::TERM);
+        if let Ok(status) = timeout(self.grace, self.process.wait()).await {
+            return status;
+        }
+        info!("{} did not end within {} ms of SIGTERM", self.key, self.grace.as_millis());
+        self.signal(Signal::KILL);
+        self.process.wait().await
+    }
+
+    /// Signals the process and what it has started, if it was not waited for.
+    fn signal(&self, signal: Signal) {
+        let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(pid) = pid
+            && let Err(error) = kill_process_group(pid, signal)
+        {
+            debug!("cannot signal {}: {error}", self.key);
+        }
+    }
+}
+
+async fn retired(retire: &CancellationToken, grace: Duration) {
+    retire.cancelled().await;
+    sleep(grace).await;
+}
+
+/// Writes everything that comes out of the pipe to the log, and hands the log back at its end.
+async fn capture(mut output: pipe::Receiver, mut log: LogWriter) -> LogWriter {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match output.read(&mut buffer).await {
+            Ok(0) => return log,
+            Ok(length) => log.write(&buffer[..length]),
+            Err(error) => {
+                debug!("cannot read the output of a process: {error}");
+                return log;
+            }
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(-1)
+}

@@ -1,0 +1,58 @@
+//! What the node offers: its CPU in slots, or its CUDA devices.
+
+use std::fs;
+use std::num::NonZeroUsize;
+
+use lockstep_rpc::Device;
+
+use crate::error::AgentError;
+use crate::nvml::Monitor;
+use crate::options::DeviceChoice;
+
+/// The devices to offer, one process on each.
+pub(crate) fn offered(
+    choice: DeviceChoice,
+    slots: NonZeroUsize,
+    monitor: Option<&Monitor>,
+) -> Result<Vec<Device>, AgentError> {
+    let cuda = monitor.map_or_else(Vec::new, |monitor| monitor.devices().to_vec());
+    match choice {
+        DeviceChoice::Cuda if cuda.is_empty() => Err(AgentError::NoCuda),
+        DeviceChoice::Auto | DeviceChoice::Cuda if !cuda.is_empty() => Ok(cuda),
+        _ => Ok(vec![cpu(); slots.get()]),
+    }
+}
+
+/// This host's name.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn cpu() -> Device {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let model = value(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown").to_owned();
+    let kib = value(&read("/proc/meminfo"), "MemTotal").and_then(|text| text.strip_suffix("kB")?.trim().parse().ok());
+    Device { name: "cpu".into(), model, memory_bytes: kib.map_or(0, |kib: u64| kib.saturating_mul(1024)) }
+}
+
+/// The first value of `key` in a file of `key: value` lines.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then_some(value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_is_offered_once_a_slot_and_cuda_is_not_made_up() {
+        let slots = NonZeroUsize::new(3).unwrap();
+        let devices = offered(DeviceChoice::Auto, slots, None).unwrap();
+        assert_eq!(devices.len(), 3);
+        assert!(devices.iter().all(|device| device.name == "cpu" && device.memory_bytes > 1 << 20), "{devices:?}");
+        assert!(matches!(offered(DeviceChoice::Cuda, slots, None), Err(AgentError::NoCuda)));
+    }
+}

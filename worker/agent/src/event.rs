@@ -1,0 +1,59 @@
+//! Everything that the agent's owner task reacts to.
+
+use std::fmt;
+
+use lockstep_common::RunId;
+use lockstep_common::id::NotAnId;
+use lockstep_rpc::{AgentCommand, AgentMessage, CoordinatorMessage, ProcessMessage};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::child::Exit;
+
+/// Which process: messages and files of different generations never mix.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ProcessKey {
+    pub(crate) run: RunId,
+    pub(crate) generation: u64,
+    pub(crate) process: u32,
+}
+
+impl ProcessKey {
+    pub(crate) fn new(run: &str, generation: u64, process: u32) -> Result<Self, NotAnId> {
+        Ok(Self { run: run.parse()?, generation, process })
+    }
+}
+
+impl fmt::Display for ProcessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} of run {} generation {}", self.process, self.run, self.generation)
+    }
+}
+
+/// Numbers connections on the socket, so that a late event of an old one is told from the present one's.
+pub(crate) type ConnectionId = u64;
+
+/// One closed enum: what a session, a connection or a child says to the owner task.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A coordinator welcomed us; what is sent into `outbox` reaches it, or is lost with the stream.
+    Attached { outbox: mpsc::Sender<AgentMessage> },
+    /// The coordinator said something.
+    Told(CoordinatorMessage),
+    /// The stream is gone.
+    Detached,
+    /// A process connected and said who it is.
+    Joined { key: ProcessKey, connection: ConnectionId, commands: mpsc::Sender<AgentCommand> },
+    /// A process said something. Its connection is not read on before `accepted` is answered; dropped, the connection
+    /// is closed.
+    Said { key: ProcessKey, connection: ConnectionId, message: ProcessMessage, accepted: oneshot::Sender<()> },
+    /// A process's connection ended; everything that it said has come.
+    HungUp { key: ProcessKey, connection: ConnectionId },
+    /// A process ended.
+    Ended { key: ProcessKey, exit: Exit },
+    /// Whatever an ended process said must have come by now.
+    Settled { key: ProcessKey },
+}
+
+/// Events on their way to the owner. Connections wait for each message's acceptance, so this bounds bursts of
+/// connections and children, not bytes.
+pub(crate) const EVENT_CAPACITY: usize = 64;

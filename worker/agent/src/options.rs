@@ -1,0 +1,188 @@
+//! What an agent is told at its start: [`Config`] is what people write, [`AgentOptions`] what the agent takes.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, io, thread};
+
+use lockstep_common::NodeId;
+use lockstep_common::id::NotAnId;
+use lockstep_host::config::{self, ConfigError, Loaded};
+use serde::Deserialize;
+
+/// The commented defaults: a complete configuration file.
+pub const DEFAULTS: &str = include_str!("../../../configs/worker.toml");
+
+/// Less could not hold two parts of a log.
+const MIN_LOG_BYTES: u64 = 8192;
+
+/// What is offered to the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// CUDA devices if there are any, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA devices; none is an error.
+    Cuda,
+}
+
+/// The keys of `worker.toml`, which documents them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "configs/worker.toml is the documentation")]
+pub struct Config {
+    pub join: String,
+    pub node: String,
+    pub data_dir: String,
+    pub devices: DeviceChoice,
+    pub slots: usize,
+    pub stop_grace_ms: u64,
+    pub log_bytes: u64,
+    pub log_runs: usize,
+    pub nvml_library: String,
+}
+
+/// The program that an agent starts for each rank process; the agent adds `--socket S --run R --generation G
+/// --process P`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its first arguments.
+    pub args: Vec<OsString>,
+}
+
+/// What an agent needs to know.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// The coordinator's gRPC address, `host:port`.
+    pub join: String,
+    /// The node's name.
+    pub node: NodeId,
+    /// Spool, logs and socket; one agent at a time.
+    pub data_dir: PathBuf,
+    /// What is offered.
+    pub devices: DeviceChoice,
+    /// Processes that the CPU takes.
+    pub slots: NonZeroUsize,
+    /// What is started for each process.
+    pub rank_command: RankCommand,
+    /// Time between SIGTERM and SIGKILL.
+    pub stop_grace: Duration,
+    /// Output kept of each process, in bytes.
+    pub log_bytes: u64,
+    /// Runs whose output is kept.
+    pub log_runs: NonZeroUsize,
+    /// The NVML library; `None`: where the loader finds it, if it does.
+    pub nvml_library: Option<PathBuf>,
+}
+
+/// A configuration that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// The node's name, or the host name that stands for it, is none.
+    #[error("key `node`: set it, or correct it")]
+    Node(#[source] NotAnId),
+    /// There is no place for the data directory.
+    #[error("key `data_dir`: neither it nor XDG_STATE_HOME nor HOME is set")]
+    NoHome,
+    /// A number out of range.
+    #[error("key `{key}`: {value} is below {least}")]
+    TooSmall {
+        /// Which.
+        key: &'static str,
+        /// As given.
+        value: u64,
+        /// The least that is taken.
+        least: u64,
+    },
+    /// The path of the running program is not known.
+    #[error("cannot find the worker's own executable")]
+    OwnExecutable(#[source] io::Error),
+}
+
+impl Config {
+    /// Loads the layers: defaults, `file`, environment, `flags` (keys of `worker.toml`).
+    pub fn load(file: Option<&Path>, flags: &[(&str, toml::Value)]) -> Result<Loaded<Self>, ConfigError> {
+        config::load(DEFAULTS, file, flags)
+    }
+}
+
+impl RankCommand {
+    /// The running program itself, with the argument `rank`.
+    pub fn own() -> Result<Self, OptionsError> {
+        let program = env::current_exe().map_err(OptionsError::OwnExecutable)?;
+        Ok(Self { program, args: vec!["rank".into()] })
+    }
+}
+
+impl AgentOptions {
+    /// Fills in what `config` leaves to the host; rank processes are started with [`RankCommand::own`].
+    pub fn from_config(config: &Config) -> Result<Self, OptionsError> {
+        let named = Some(config.node.clone()).filter(|name| !name.is_empty());
+        let node = named.unwrap_or_else(crate::devices::host_name).parse().map_err(OptionsError::Node)?;
+        let data_dir =
+            if config.data_dir.is_empty() { default_data_dir(&node)? } else { config.data_dir.clone().into() };
+        if config.log_bytes < MIN_LOG_BYTES {
+            return Err(OptionsError::TooSmall { key: "log_bytes", value: config.log_bytes, least: MIN_LOG_BYTES });
+        }
+        Ok(Self {
+            join: config.join.clone(),
+            node,
+            data_dir,
+            devices: config.devices,
+            slots: NonZeroUsize::new(config.slots).unwrap_or_else(cores),
+            rank_command: RankCommand::own()?,
+            stop_grace: Duration::from_millis(config.stop_grace_ms),
+            log_bytes: config.log_bytes,
+            log_runs: NonZeroUsize::new(config.log_runs).ok_or(OptionsError::TooSmall {
+                key: "log_runs",
+                value: 0,
+                least: 1,
+            })?,
+            nvml_library: Some(PathBuf::from(&config.nvml_library)).filter(|path| !path.as_os_str().is_empty()),
+        })
+    }
+}
+
+fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+fn default_data_dir(node: &NodeId) -> Result<PathBuf, OptionsError> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    Ok(state.ok_or(OptionsError::NoHome)?.join("lockstep/worker").join(node.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[(&str, toml::Value)]) -> Config {
+        Config::load(None, flags).unwrap().value
+    }
+
+    #[test]
+    fn the_defaults_are_a_whole_configuration_and_suffice() {
+        let options = AgentOptions::from_config(&config(&[("node", "a".into())])).unwrap();
+        assert_eq!(options.join, "127.0.0.1:7070");
+        assert_eq!(options.rank_command.args, ["rank"]);
+        assert!(options.data_dir.ends_with("lockstep/worker/a"), "{:?}", options.data_dir);
+        assert_eq!(options.nvml_library, None);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_key() {
+        let refused = |key: &str, value: toml::Value| {
+            AgentOptions::from_config(&config(&[("node", "a".into()), (key, value)])).unwrap_err().to_string()
+        };
+        assert_eq!(refused("log_bytes", 5.into()), "key `log_bytes`: 5 is below 8192");
+        assert_eq!(refused("log_runs", 0.into()), "key `log_runs`: 0 is below 1");
+        assert!(refused("node", "../x".into()).starts_with("key `node`"));
+        assert!(Config::load(None, &[("devices", "gpu".into())]).unwrap_err().to_string().contains("`devices`"));
+    }
+}

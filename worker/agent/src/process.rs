@@ -1,0 +1,299 @@
+//! One process as the agent knows it, from the first time it is desired until it is gone, no longer desired, and
+//! everything it said is acknowledged.
+//!
+//! ```text
+//!  Alive ── it ended ──> Dying ── its last messages came ──> Gone (its end is in the spool)
+//! ```
+//!
+//! Methods take one event each and then bring the process to where it should be (`advance`); none of them waits.
+
+use std::collections::VecDeque;
+
+use lockstep_rpc::agent_command::Body as Command;
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{AgentCommand, Assignment, Empty, Exited, Failed, ProcessMessage, Report};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::child::{Child, Exit};
+use crate::event::{ConnectionId, ProcessKey};
+use crate::spool::Spool;
+
+/// See the module.
+pub(crate) struct Process {
+    key: ProcessKey,
+    /// What it should do; `None` for a process of an earlier agent.
+    assignment: Option<Assignment>,
+    /// The coordinator wants it. True until the coordinator has said otherwise.
+    desired: bool,
+    life: Life,
+    connection: Option<Connection>,
+    has_joined: bool,
+    has_finished: bool,
+    spool: Spool,
+    /// What the spool did not take, in order. At most one message of the process, which waits, and its end.
+    held: VecDeque<Held>,
+}
+
+enum Life {
+    Alive(Child),
+    Dying { _child: Child, exit: Exit, settled: bool },
+    Gone,
+}
+
+struct Connection {
+    id: ConnectionId,
+    commands: mpsc::Sender<AgentCommand>,
+    started: bool,
+    drained: bool,
+}
+
+struct Held {
+    message: ProcessMessage,
+    accepted: Option<oneshot::Sender<()>>,
+}
+
+impl Process {
+    /// A process that was just started.
+    pub(crate) fn started(key: ProcessKey, assignment: Assignment, child: Child, spool: Spool) -> Self {
+        Self::new(key, Some(assignment), Life::Alive(child), spool)
+    }
+
+    /// A process that cannot be started: it gives up at once.
+    pub(crate) fn stillborn(key: ProcessKey, assignment: Assignment, reason: String, spool: Spool) -> Self {
+        warn!("{key}: {reason}");
+        let mut process = Self::new(key, Some(assignment), Life::Gone, spool);
+        process.record(Body::Failed(Failed { reason }), None);
+        process
+    }
+
+    /// A process of an earlier agent, of which only the spool is left; `end`: what to say of it, if nothing was said.
+    pub(crate) fn left_over(key: ProcessKey, spool: Spool, end: Option<Exited>) -> Self {
+        let mut process = Self::new(key, None, Life::Gone, spool);
+        if let Some(end) = end {
+            process.record(Body::Exited(end), None);
+        }
+        process
+    }
+
+    fn new(key: ProcessKey, assignment: Option<Assignment>, life: Life, spool: Spool) -> Self {
+        let (desired, connection, has_joined, has_finished) = (true, None, false, false);
+        Self { key, assignment, desired, life, connection, has_joined, has_finished, spool, held: VecDeque::new() }
+    }
+
+    /// The coordinator wants it, with this assignment.
+    pub(crate) fn want(&mut self, assignment: Assignment) {
+        self.desired = true;
+        self.assignment = Some(assignment);
+        self.advance();
+    }
+
+    /// The coordinator does not want it, or not any more.
+    pub(crate) fn dismiss(&mut self) {
+        if self.desired {
+            self.desired = false;
+            info!("{} is no longer desired", self.key);
+        }
+        self.advance();
+    }
+
+    /// Ends it because the agent ends.
+    pub(crate) fn stop(&self) {
+        if let Life::Alive(child) = &self.life {
+            child.stop();
+        }
+    }
+
+    /// It connected. Refused (the connection closes) if it has a connection, or should not be there.
+    pub(crate) fn join(&mut self, id: ConnectionId, commands: mpsc::Sender<AgentCommand>) {
+        let (Some(assignment), None, Life::Alive(_) | Life::Dying { .. }) =
+            (&self.assignment, &self.connection, &self.life)
+        else {
+            return warn!("{} connected, but is not expected to", self.key);
+        };
+        let assign = Assignment { peers: Vec::new(), ..assignment.clone() };
+        // The channel is new: there is room.
+        commands.try_send(AgentCommand { body: Some(Command::Assign(assign)) }).ok();
+        self.connection = Some(Connection { id, commands, started: false, drained: false });
+        self.has_joined = true;
+        self.advance();
+    }
+
+    /// It said something. What only the agent may say is dropped, and the connection with it.
+    pub(crate) fn say(&mut self, id: ConnectionId, message: ProcessMessage, accepted: oneshot::Sender<()>) {
+        if self.connection.as_ref().is_none_or(|connection| connection.id != id) {
+            return;
+        }
+        match message.body {
+            None | Some(Body::Hello(_) | Body::Exited(_)) => {
+                warn!("{} said what a process does not say", self.key);
+            }
+            Some(body) => {
+                self.has_finished |= matches!(body, Body::Finished(_));
+                self.record(body, Some(accepted));
+                self.advance();
+            }
+        }
+    }
+
+    /// Its connection ended.
+    pub(crate) fn hang_up(&mut self, id: ConnectionId) {
+        if self.connection.take_if(|connection| connection.id == id).is_some()
+            && let Life::Alive(child) = &self.life
+        {
+            // It has nothing more to say, so it should end.
+            child.retire();
+        }
+        self.advance();
+    }
+
+    /// It ended.
+    pub(crate) fn end(&mut self, exit: Exit) {
+        match std::mem::replace(&mut self.life, Life::Gone) {
+            Life::Alive(child) => self.life = Life::Dying { _child: child, exit, settled: false },
+            before => self.life = before,
+        }
+        self.advance();
+    }
+
+    /// It ended a while ago: nothing of it is still on the way.
+    pub(crate) fn settle(&mut self) {
+        if let Life::Dying { settled, .. } = &mut self.life {
+            *settled = true;
+        }
+        self.advance();
+    }
+
+    /// The coordinator has everything up to `sequence`.
+    pub(crate) fn acknowledge(&mut self, sequence: u64) {
+        if let Err(error) = self.spool.acknowledge(sequence) {
+            warn!("{}: {error}: {}", self.key, source(&error));
+        }
+        self.advance();
+    }
+
+    /// Tries again to spool what the disk did not take.
+    pub(crate) fn retry(&mut self) {
+        self.spool_held();
+        self.advance();
+    }
+
+    /// The next report to send.
+    pub(crate) fn next_report(&mut self) -> Option<Report> {
+        match self.spool.next_unsent() {
+            Ok(report) => report,
+            Err(lost) => {
+                // The numbering has no gaps, so something must be said in its place; the run cannot go on without it.
+                error!("{}: {lost}: {}", self.key, source(&lost));
+                let reason = format!("its agent lost a report: {lost}");
+                Some(self.spool.skip(ProcessMessage { body: Some(Body::Failed(Failed { reason })) }))
+            }
+        }
+    }
+
+    /// Sends everything that is not acknowledged again.
+    pub(crate) fn rewind(&mut self) {
+        self.spool.rewind();
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.spool.has_unsent()
+    }
+
+    /// Whether something waits for the disk.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether its output may still grow.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.life, Life::Alive(_))
+    }
+
+    /// Whether it has ended and its end is spooled.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.life, Life::Gone) && self.held.is_empty()
+    }
+
+    /// Whether the coordinator has everything that is spooled.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.spool.is_acknowledged()
+    }
+
+    /// The device that it uses.
+    pub(crate) fn device(&self) -> Option<&str> {
+        Some(self.assignment.as_ref()?.device.as_str())
+    }
+
+    /// Whether nothing more is to be done for it.
+    pub(crate) fn is_over(&self) -> bool {
+        !self.desired && self.is_gone() && self.is_acknowledged()
+    }
+
+    /// Deletes what is kept of it, but for its log.
+    pub(crate) fn remove(self) {
+        if let Err(error) = self.spool.remove() {
+            warn!("{}: {error}: {}", self.key, source(&error));
+        }
+    }
+
+    /// Brings it to where it should be; safe to call at any time.
+    fn advance(&mut self) {
+        let may_go = self.has_finished && self.held.is_empty() && (self.spool.is_acknowledged() || !self.desired);
+        if let Some(connection) = &mut self.connection {
+            if let Some(assignment) = self.assignment.as_ref().filter(|assignment| !assignment.peers.is_empty())
+                && !connection.started
+            {
+                connection.started = connection.tell(Command::Start(assignment.clone()));
+            }
+            if may_go && !connection.drained {
+                connection.drained = connection.tell(Command::Drained(Empty {}));
+                if let Life::Alive(child) = &self.life {
+                    child.retire();
+                }
+            }
+        }
+        if !self.desired && !self.has_finished {
+            self.stop();
+        }
+        if let Life::Dying { settled, .. } = &self.life
+            && self.connection.is_none()
+            && (*settled || self.has_joined)
+            && let Life::Dying { exit, .. } = std::mem::replace(&mut self.life, Life::Gone)
+        {
+            self.record(Body::Exited(Exited { code: exit.code, output: exit.output }), None);
+        }
+    }
+
+    fn record(&mut self, body: Body, accepted: Option<oneshot::Sender<()>>) {
+        let waits = self.is_held();
+        self.held.push_back(Held { message: ProcessMessage { body: Some(body) }, accepted });
+        if !waits {
+            self.spool_held();
+        }
+    }
+
+    fn spool_held(&mut self) {
+        while let Some(held) = self.held.pop_front() {
+            if let Err(error) = self.spool.append(held.message.clone()) {
+                warn!("{}: {error}: {}; trying again", self.key, source(&error));
+                return self.held.push_front(held);
+            }
+            if let Some(accepted) = held.accepted {
+                // Its connection may have ended meanwhile.
+                accepted.send(()).ok();
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Whether the command is on its way. A process that takes none is about to hang up.
+    fn tell(&self, command: Command) -> bool {
+        self.commands.try_send(AgentCommand { body: Some(command) }).is_ok()
+    }
+}
+
+fn source(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}

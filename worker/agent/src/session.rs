@@ -1,0 +1,198 @@
+//! The one stream to the coordinator: opened, kept, and opened again for ever.
+
+use std::time::Duration;
+
+use lockstep_rpc::agent_message::Body;
+use lockstep_rpc::agents_client::AgentsClient;
+use lockstep_rpc::coordinator_message::Body as Told;
+use lockstep_rpc::frame::MAX_FRAME_BYTES;
+use lockstep_rpc::{AgentMessage, Heartbeat, Hello, Welcome};
+use tokio::sync::mpsc;
+use tokio::time::{self, MissedTickBehavior, timeout};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+use tracing::{info, warn};
+
+use crate::event::Event;
+
+/// Reports handed to the stream and not yet sent. They stay in the spool too, so this only has to keep the stream busy.
+const OUTBOX_CAPACITY: usize = 32;
+/// Heartbeats have their own way into the stream, so that reports cannot delay them; a second one would say nothing new.
+const HEARTBEAT_CAPACITY: usize = 1;
+/// The first pause after a failure, and the longest: short enough that a coordinator that was restarted finds its nodes
+/// back within a lease.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// For the connection, and again for the coordinator's first word.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// A connection that breaks without a word is found out by pings.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_DEADLINE: Duration = Duration::from_secs(5);
+/// A message carries at most one process message and what names it.
+const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 65_536;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("cannot reach the coordinator at {address}: {detail}")]
+    Unreachable { address: String, detail: String },
+    #[error("the coordinator at {address} said nothing for {CONNECT_DEADLINE:?}")]
+    Silent { address: String },
+    #[error("the coordinator at {address} did not welcome this node: {detail}")]
+    NotWelcome { address: String, detail: String },
+    #[error("lost the coordinator at {address}: {detail}")]
+    Lost { address: String, detail: String },
+}
+
+/// The stream's constant side.
+pub(crate) struct Session {
+    address: String,
+    endpoint: Endpoint,
+    hello: Hello,
+    events: mpsc::Sender<Event>,
+}
+
+impl Session {
+    /// A session with the coordinator at `address` (`host:port`); `None` if that is no address.
+    pub(crate) fn new(address: &str, hello: Hello, events: mpsc::Sender<Event>) -> Option<Self> {
+        let (host, port) = address.rsplit_once(':')?;
+        if host.is_empty() || port.parse::<u16>().ok()? == 0 {
+            return None;
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .ok()?
+            .connect_timeout(CONNECT_DEADLINE)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_DEADLINE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        Some(Self { address: address.to_owned(), endpoint, hello, events })
+    }
+
+    /// Attaches, and attaches again after every loss, until `shutdown`.
+    pub(crate) async fn keep(self, shutdown: CancellationToken) {
+        tokio::select! {
+            biased; // A node that is leaving says nothing more.
+            () = shutdown.cancelled() => {}
+            () = self.attach_for_ever() => {}
+        }
+    }
+
+    async fn attach_for_ever(&self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut welcomed = false;
+            let ended = Box::pin(self.attach(&mut welcomed)).await;
+            if welcomed {
+                pause = FIRST_PAUSE;
+                if self.events.send(Event::Detached).await.is_err() {
+                    return;
+                }
+            }
+            warn!("{ended}; trying again in {} s", pause.as_secs_f32());
+            time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One stream from the connection to its end.
+    async fn attach(&self, welcomed: &mut bool) -> Ended {
+        let address = || self.address.clone();
+        let channel = match self.endpoint.connect().await {
+            Ok(channel) => channel,
+            Err(error) => return Ended::Unreachable { address: address(), detail: root_cause(&error) },
+        };
+        let mut client = AgentsClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (outbox, reports) = mpsc::channel(OUTBOX_CAPACITY);
+        let (beats, heartbeats) = mpsc::channel(HEARTBEAT_CAPACITY);
+        let hello = AgentMessage { body: Some(Body::Hello(self.hello.clone())) };
+        let said = ReceiverStream::new(heartbeats).merge(ReceiverStream::new(reports));
+        let said = tokio_stream::once(hello).chain(said);
+        let attached = timeout(CONNECT_DEADLINE, async {
+            let mut told = client.attach(said).await?.into_inner();
+            let first = told.message().await?;
+            Ok::<_, tonic::Status>((told, first))
+        });
+        let (told, welcome) = match attached.await {
+            Err(_) => return Ended::Silent { address: address() },
+            Ok(Err(status)) => {
+                return Ended::NotWelcome { address: address(), detail: status.message().to_owned() };
+            }
+            Ok(Ok((told, first))) => match first.and_then(|first| first.body) {
+                Some(Told::Welcome(welcome)) => (told, welcome),
+                _ => return Ended::NotWelcome { address: address(), detail: "its first word is no welcome".into() },
+            },
+        };
+        info!("joined cluster `{}` at {} as node `{}`", welcome.cluster, self.address, self.hello.node);
+        *welcomed = true;
+        if self.events.send(Event::Attached { outbox }).await.is_err() {
+            return Ended::Lost { address: address(), detail: "the agent ends".into() };
+        }
+        Ended::Lost { address: address(), detail: self.listen(told, &welcome, beats).await }
+    }
+
+    /// Passes on what the coordinator says, and beats; returns why that ended.
+    async fn listen(
+        &self,
+        mut told: Streaming<lockstep_rpc::CoordinatorMessage>,
+        welcome: &Welcome,
+        beats: mpsc::Sender<AgentMessage>,
+    ) -> String {
+        let mut beat = time::interval(heartbeat_interval(welcome));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased; // A beat is due three times a lease; messages can wait for it.
+                _ = beat.tick() => {
+                    // Full: the one before was not sent yet, because the connection is stuck; the pings will see to it.
+                    beats.try_send(AgentMessage { body: Some(Body::Heartbeat(Heartbeat {})) }).ok();
+                }
+                message = told.message() => match message {
+                    Ok(Some(message)) => {
+                        if self.events.send(Event::Told(message)).await.is_err() {
+                            return "the agent ends".into();
+                        }
+                    }
+                    Ok(None) => return "it closed the stream".into(),
+                    Err(status) => return status.message().to_owned(),
+                }
+            }
+        }
+    }
+}
+
+/// A third of the lease: two beats may be lost.
+fn heartbeat_interval(welcome: &Welcome) -> Duration {
+    Duration::from_millis((welcome.lease_ms / 3).max(1))
+}
+
+/// tonic's own words are "transport error"; what happened stands at the end of the chain.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map_or_else(String::new, ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_address_is_refused() {
+        for bad in ["", "host", ":7070", "host:", "host:0", "host:70700", "ho st:1", "host:port"] {
+            assert!(Session::new(bad, Hello::default(), mpsc::channel(1).0).is_none(), "{bad:?}");
+        }
+        for good in ["127.0.0.1:7070", "node-a:1", "[::1]:7070"] {
+            assert!(Session::new(good, Hello::default(), mpsc::channel(1).0).is_some(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn two_heartbeats_may_be_lost() {
+        assert_eq!(heartbeat_interval(&Welcome { lease_ms: 9000, ..Default::default() }), Duration::from_secs(3));
+        assert_eq!(heartbeat_interval(&Welcome::default()), Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,197 @@
+//! The Unix socket on which rank processes connect: who they are, what they say, what they are told.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lockstep_rpc::frame::{self, MAX_FRAME_BYTES};
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{AgentCommand, ProcessMessage};
+use prost::Message;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::event::{ConnectionId, Event, ProcessKey};
+
+/// The longest path that the kernel takes for a socket, without the zero at its end.
+const MAX_PATH_BYTES: usize = 107;
+/// A process says who it is first of all, before it loads anything.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// A process is told three things in its life: its assignment, its peers, and that it may go.
+const COMMAND_CAPACITY: usize = 4;
+/// After an accept failed (no free descriptor): connections that end give one back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The bound socket; the file goes with it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+    _short_dir: Option<TempDir>,
+}
+
+impl Socket {
+    /// Binds `agent.sock` in `data_dir`, which the caller owns, or in a temporary directory if that path is too long.
+    pub(crate) fn bind(data_dir: &Path) -> io::Result<Self> {
+        let mut path = std::path::absolute(data_dir)?.join("agent.sock");
+        let mut short_dir = None;
+        if path.as_os_str().as_bytes().len() > MAX_PATH_BYTES {
+            let dir = tempfile::Builder::new().prefix("lockstep-").tempdir()?;
+            path = dir.path().join("agent.sock");
+            short_dir = Some(dir);
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { path, listener, _short_dir: short_dir })
+    }
+
+    /// Where processes connect.
+    pub(crate) fn path(&self) -> &OsStr {
+        self.path.as_os_str()
+    }
+
+    /// Serves connections until `shutdown`; `events` hears of them.
+    pub(crate) async fn serve(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        let mut id: ConnectionId = 0;
+        loop {
+            let accepted = tokio::select! {
+                biased; // A socket that is closing takes nobody in.
+                () = shutdown.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    id += 1;
+                    let (events, shutdown) = (events.clone(), shutdown.clone());
+                    connections.spawn(async move {
+                        tokio::select! {
+                            biased; // As above.
+                            () = shutdown.cancelled() => {}
+                            () = converse(stream, id, events) => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    warn!("cannot accept a process's connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        connections.close();
+        connections.wait().await;
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+/// One connection from its first frame to its end.
+async fn converse(stream: UnixStream, connection: ConnectionId, events: mpsc::Sender<Event>) {
+    let (read, write) = stream.into_split();
+    let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME_BYTES).new_codec();
+    let mut frames = FramedRead::new(read, codec);
+    let key = match timeout(HELLO_DEADLINE, hello(&mut frames)).await {
+        Ok(Ok(key)) => key,
+        Ok(Err(detail)) => return warn!("a connection on the agent's socket was refused: {detail}"),
+        Err(_) => return warn!("a connection on the agent's socket said nothing for {HELLO_DEADLINE:?}"),
+    };
+    let (commands, commands_in) = mpsc::channel(COMMAND_CAPACITY);
+    if events.send(Event::Joined { key: key.clone(), connection, commands }).await.is_err() {
+        return;
+    }
+    // The owner ends a connection by dropping its sender of commands.
+    tokio::select! {
+        biased; // What a process has said counts, even if nobody will answer.
+        () = listen(&mut frames, &key, connection, &events) => {}
+        () = tell(write, commands_in) => {}
+    }
+    events.send(Event::HungUp { key, connection }).await.ok();
+}
+
+type Frames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
+
+async fn hello(frames: &mut Frames) -> Result<ProcessKey, String> {
+    match next(frames).await? {
+        Some(ProcessMessage { body: Some(Body::Hello(hello)) }) => {
+            ProcessKey::new(&hello.run, hello.generation, hello.process).map_err(|error| error.to_string())
+        }
+        Some(_) => Err("its first message is no hello".into()),
+        None => Err("it was closed at once".into()),
+    }
+}
+
+async fn next(frames: &mut Frames) -> Result<Option<ProcessMessage>, String> {
+    match frames.next().await {
+        None => Ok(None),
+        Some(Ok(frame)) => ProcessMessage::decode(frame).map(Some).map_err(|error| error.to_string()),
+        Some(Err(error)) => Err(error.to_string()),
+    }
+}
+
+async fn listen(frames: &mut Frames, key: &ProcessKey, connection: ConnectionId, events: &mpsc::Sender<Event>) {
+    loop {
+        let message = match next(frames).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(detail) => return warn!("{key} sent what cannot be read: {detail}"),
+        };
+        let (accepted, answer) = oneshot::channel();
+        let said = Event::Said { key: key.clone(), connection, message, accepted };
+        if events.send(said).await.is_err() || answer.await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell(mut write: OwnedWriteHalf, mut commands: mpsc::Receiver<AgentCommand>) {
+    while let Some(command) = commands.recv().await {
+        if let Err(error) = write.write_all(&frame::encode(&command)).await {
+            // Its other half may still hold messages: reading ends by itself.
+            debug!("a process does not listen: {error}");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_path_too_long_for_the_kernel_moves_to_a_short_one_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(60)).join("e".repeat(60));
+        fs::create_dir_all(&deep).unwrap();
+        let socket = Socket::bind(&deep).unwrap();
+        assert!(socket.path().len() <= MAX_PATH_BYTES && !Path::new(socket.path()).starts_with(&deep));
+        let path = socket.path.clone();
+        UnixStream::connect(&path).await.unwrap();
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_by_a_killed_agent_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Socket::bind(dir.path()).unwrap());
+        let socket = Socket::bind(dir.path()).unwrap();
+        assert_eq!(socket.path(), dir.path().join("agent.sock").as_os_str());
+        UnixStream::connect(socket.path()).await.unwrap();
+    }
+}

@@ -1,0 +1,297 @@
+//! The reports of one process, numbered and on disk until the coordinator has acknowledged them.
+//!
+//! A spool is a directory of segments, each a file `<first sequence number>.segment` of records: length (`u32`,
+//! little-endian), blake3 of the payload, payload (a `Report`). Appends go to the last segment; a segment whose reports
+//! are all acknowledged is deleted, but the last one stays, so that the numbering survives a restart of the agent.
+//! Memory holds one entry a segment, whatever the backlog: what is sent is read back from the disk.
+//!
+//! Appends are not synced. They survive the agent, not a power failure; but that ends the agent's incarnation, and so
+//! the generation, and the coordinator has promised to nobody what it has not acknowledged.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use lockstep_common::Domain;
+use lockstep_rpc::frame::MAX_FRAME_BYTES;
+use lockstep_rpc::{ProcessMessage, Report};
+use prost::Message;
+
+use crate::event::ProcessKey;
+
+/// A segment that is longer is not appended to. Bounds what one process leaves on disk when all is acknowledged.
+const SEGMENT_BYTES: u64 = 4 << 20;
+const HEADER_BYTES: u64 = 4 + 32;
+/// The longest payload: a process's longest message, and what names it.
+const MAX_PAYLOAD_BYTES: u64 = MAX_FRAME_BYTES as u64 + 4096;
+
+/// What can go wrong with a spool.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpoolError {
+    #[error("cannot use spool file `{}`", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("spool file `{}` is damaged at byte {offset}: {detail}", path.display())]
+    Corrupt { path: PathBuf, offset: u64, detail: &'static str },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    key: ProcessKey,
+    dir: PathBuf,
+    /// Ordered, without gaps; never empty.
+    segments: VecDeque<Segment>,
+    /// The last segment's file, once it was written to.
+    tail: Option<File>,
+    /// Everything up to here is acknowledged.
+    acknowledged: u64,
+    /// What is to be sent next.
+    unsent: u64,
+    reader: Option<Reader>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    first: u64,
+    count: u64,
+    /// Length of its whole records; the file may be longer by a torn one.
+    bytes: u64,
+}
+
+/// Where reading stands: at the record `sequence` of the segment that begins with `first`.
+#[derive(Debug)]
+struct Reader {
+    first: u64,
+    path: PathBuf,
+    file: File,
+    sequence: u64,
+    offset: u64,
+}
+
+/// A spool that an earlier agent left.
+pub(crate) struct Recovered {
+    pub(crate) spool: Spool,
+    /// Bytes behind the last whole record: cut off.
+    pub(crate) torn_bytes: u64,
+    /// The last thing that the process, or its agent, said.
+    pub(crate) last: Option<ProcessMessage>,
+}
+
+impl Spool {
+    /// A new spool in `dir`, which must not hold one.
+    pub(crate) fn create(dir: PathBuf, key: ProcessKey) -> Result<Self, SpoolError> {
+        fs::create_dir_all(&dir).map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
+        let segments = VecDeque::from([Segment { first: 1, count: 0, bytes: 0 }]);
+        Ok(Self { key, dir, segments, tail: None, acknowledged: 0, unsent: 1, reader: None })
+    }
+
+    /// Reads the spool in `dir`. Whatever follows the last whole record is cut off.
+    pub(crate) fn recover(dir: PathBuf, key: ProcessKey) -> Result<Recovered, SpoolError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SpoolError::Io { path, source }
+        };
+        let mut firsts = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(io(&dir))? {
+            let name = entry.map_err(io(&dir))?.file_name();
+            let first = name.to_str().and_then(|name| name.strip_suffix(".segment")?.parse::<u64>().ok());
+            firsts.extend(first.filter(|&first| first > 0));
+        }
+        firsts.sort_unstable();
+        let mut segments: VecDeque<Segment> = VecDeque::new();
+        let (mut torn_bytes, mut last) = (0, None);
+        for first in firsts {
+            let path = segment_path(&dir, first);
+            let file = File::open(&path).map_err(io(&path))?;
+            let length = file.metadata().map_err(io(&path))?.len();
+            // After a hole nothing can be sent: the numbering has no gaps.
+            let follows = segments.back().is_none_or(|before| before.first + before.count == first);
+            let mut reader = Reader { first, path: path.clone(), file, sequence: first, offset: 0 };
+            while follows && torn_bytes == 0 && reader.offset < length {
+                match reader.read(length) {
+                    Ok(report) => last = report.message,
+                    Err(SpoolError::Corrupt { .. }) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            torn_bytes += length - reader.offset;
+            if follows {
+                segments.push_back(Segment { first, count: reader.sequence - first, bytes: reader.offset });
+            } else {
+                fs::remove_file(&path).map_err(io(&path))?;
+            }
+        }
+        let first = segments.front().map_or(1, |segment| segment.first);
+        if segments.is_empty() {
+            segments.push_back(Segment { first: 1, count: 0, bytes: 0 });
+        }
+        let spool = Self { key, dir, segments, tail: None, acknowledged: first - 1, unsent: first, reader: None };
+        Ok(Recovered { spool, torn_bytes, last })
+    }
+
+    /// Numbers `message` and writes it. After an error nothing was appended, and it may be tried again.
+    pub(crate) fn append(&mut self, message: ProcessMessage) -> Result<(), SpoolError> {
+        if self.last().bytes >= SEGMENT_BYTES {
+            let first = self.next_sequence();
+            self.segments.push_back(Segment { first, count: 0, bytes: 0 });
+            self.tail = None;
+        }
+        let report = Report {
+            run: self.key.run.to_string(),
+            generation: self.key.generation,
+            process: self.key.process,
+            sequence: self.next_sequence(),
+            message: Some(message),
+        };
+        let payload = report.encode_to_vec();
+        let mut record = Vec::with_capacity(HEADER_BYTES as usize + payload.len());
+        record.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        record.extend_from_slice(Domain::Blob.digest(&payload).as_bytes());
+        record.extend_from_slice(&payload);
+
+        let (first, at) = (self.last().first, self.last().bytes);
+        let path = segment_path(&self.dir, first);
+        let written = self.tail(&path).and_then(|file| {
+            // A torn record of an attempt before is overwritten: the length counts whole records only.
+            file.write_all_at(&record, at)?;
+            file.set_len(at + record.len() as u64)
+        });
+        written.map_err(|source| SpoolError::Io { path, source })?;
+        let segment = self.segments.back_mut().expect("a spool has a segment");
+        segment.count += 1;
+        segment.bytes += record.len() as u64;
+        Ok(())
+    }
+
+    /// The next report to send, if there is one.
+    ///
+    /// # Errors
+    /// `Corrupt` if the disk no longer holds what was written; that report is lost, see [`Spool::skip`].
+    pub(crate) fn next_unsent(&mut self) -> Result<Option<Report>, SpoolError> {
+        if !self.has_unsent() {
+            return Ok(None);
+        }
+        let wanted = self.unsent;
+        let segment =
+            self.segments.iter().find(|segment| (segment.first..segment.first + segment.count).contains(&wanted));
+        let (first, bytes) =
+            segment.map(|segment| (segment.first, segment.bytes)).expect("unsent reports are in a segment");
+        if self.reader.as_ref().is_none_or(|reader| reader.first != first || reader.sequence > wanted) {
+            let path = segment_path(&self.dir, first);
+            let file = File::open(&path).map_err(|source| SpoolError::Io { path: path.clone(), source })?;
+            self.reader = Some(Reader { first, path, file, sequence: first, offset: 0 });
+        }
+        let reader = self.reader.as_mut().expect("set above");
+        loop {
+            let report = reader.read(bytes)?;
+            if report.sequence == wanted {
+                self.unsent += 1;
+                return Ok(Some(report));
+            }
+        }
+    }
+
+    /// Gives the next unsent report up for another message under its number.
+    pub(crate) fn skip(&mut self, instead: ProcessMessage) -> Report {
+        let sequence = self.unsent;
+        self.unsent += 1;
+        self.reader = None;
+        let ProcessKey { run, generation, process } = self.key.clone();
+        Report { run: run.into(), generation, process, sequence, message: Some(instead) }
+    }
+
+    /// Sends everything that is not acknowledged again.
+    pub(crate) fn rewind(&mut self) {
+        self.unsent = self.acknowledged + 1;
+    }
+
+    /// The coordinator has everything up to `sequence`. What lies beyond the spool's end is ignored.
+    pub(crate) fn acknowledge(&mut self, sequence: u64) -> Result<(), SpoolError> {
+        self.acknowledged = self.acknowledged.max(sequence.min(self.next_sequence() - 1));
+        self.unsent = self.unsent.max(self.acknowledged + 1);
+        while let [oldest, _, ..] = self.segments.make_contiguous()
+            && oldest.first + oldest.count <= self.acknowledged + 1
+        {
+            let path = segment_path(&self.dir, oldest.first);
+            fs::remove_file(&path).map_err(|source| SpoolError::Io { path, source })?;
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent < self.next_sequence()
+    }
+
+    /// Whether the coordinator has everything.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.acknowledged + 1 == self.next_sequence()
+    }
+
+    /// Deletes the spool.
+    pub(crate) fn remove(self) -> Result<(), SpoolError> {
+        fs::remove_dir_all(&self.dir).map_err(|source| SpoolError::Io { path: self.dir.clone(), source })
+    }
+
+    fn last(&self) -> &Segment {
+        self.segments.back().expect("a spool has a segment")
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.last().first + self.last().count
+    }
+
+    fn tail(&mut self, path: &Path) -> io::Result<&File> {
+        if self.tail.is_none() {
+            self.tail = Some(OpenOptions::new().write(true).create(true).truncate(false).open(path)?);
+        }
+        Ok(self.tail.as_ref().expect("set above"))
+    }
+}
+
+impl Reader {
+    /// Reads one record, which must end within the first `length` bytes.
+    fn read(&mut self, length: u64) -> Result<Report, SpoolError> {
+        let corrupt = |detail| SpoolError::Corrupt { path: self.path.clone(), offset: self.offset, detail };
+        let io = |source: io::Error| match source.kind() {
+            io::ErrorKind::UnexpectedEof => corrupt("it ends within a record"),
+            _ => SpoolError::Io { path: self.path.clone(), source },
+        };
+        if self.offset + HEADER_BYTES > length {
+            return Err(corrupt("it ends within a record"));
+        }
+        let mut header = [0; HEADER_BYTES as usize];
+        self.file.read_exact_at(&mut header, self.offset).map_err(io)?;
+        let (size, digest) = header.split_first_chunk::<4>().expect("a header is longer");
+        let size = u64::from(u32::from_le_bytes(*size));
+        let end = self.offset + HEADER_BYTES + size;
+        if size > MAX_PAYLOAD_BYTES || end > length {
+            return Err(corrupt("it ends within a record"));
+        }
+        let mut payload = vec![0; size as usize];
+        self.file.read_exact_at(&mut payload, self.offset + HEADER_BYTES).map_err(io)?;
+        if Domain::Blob.digest(&payload).as_bytes() != digest {
+            return Err(corrupt("a record is not what was written"));
+        }
+        let report = Report::decode(payload.as_slice()).map_err(|_| corrupt("a record is no report"))?;
+        if report.sequence != self.sequence {
+            return Err(corrupt("a record has another number than its place"));
+        }
+        self.sequence += 1;
+        self.offset = end;
+        Ok(report)
+    }
+}
+
+fn segment_path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}.segment"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{Failed, ReportBlock, StepReport};
+use tempfile::TempDir;
+
+use super::*;
+
+fn key() -> ProcessKey {
+    ProcessKey::new("0123456789", 3, 1).unwrap()
+}
+
+fn failed(reason: &str) -> ProcessMessage {
+    ProcessMessage { body: Some(Body::Failed(Failed { reason: reason.into() })) }
+}
+
+/// A message of about `bytes` bytes.
+fn long(bytes: usize) -> ProcessMessage {
+    failed(&"x".repeat(bytes))
+}
+
+fn spool() -> (TempDir, Spool) {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::create(dir.path().join("s"), key()).unwrap();
+    (dir, spool)
+}
+
+fn sequences(spool: &mut Spool) -> Vec<u64> {
+    std::iter::from_fn(|| spool.next_unsent().unwrap()).map(|report| report.sequence).collect()
+}
+
+fn segment_files(spool: &Spool) -> usize {
+    fs::read_dir(&spool.dir).unwrap().count()
+}
+
+#[test]
+fn reports_are_numbered_from_one_sent_once_and_again_after_a_rewind_until_acknowledged() {
+    let (_dir, mut spool) = spool();
+    let block =
+        ReportBlock { process: 1, steps: vec![StepReport { step: 9, ..Default::default() }], ..Default::default() };
+    let message = ProcessMessage { body: Some(Body::Block(block)) };
+    for _ in 0..3 {
+        spool.append(message.clone()).unwrap();
+    }
+    let first = spool.next_unsent().unwrap().unwrap();
+    assert_eq!((first.run.as_str(), first.generation, first.process, first.sequence), ("0123456789", 3, 1, 1));
+    assert_eq!(first.message, Some(message));
+    assert_eq!(sequences(&mut spool), [2, 3]);
+    spool.acknowledge(2).unwrap();
+    assert!(!spool.is_acknowledged());
+    spool.rewind();
+    assert_eq!(sequences(&mut spool), [3]);
+    spool.append(failed("late")).unwrap();
+    assert_eq!(sequences(&mut spool), [4]);
+    // An acknowledgement of what was never said must not move the numbering.
+    spool.acknowledge(99).unwrap();
+    assert!(spool.is_acknowledged());
+    spool.append(failed("later")).unwrap();
+    assert_eq!(sequences(&mut spool), [5]);
+}
+
+#[test]
+fn a_backlog_spans_segments_and_acknowledged_ones_are_deleted() {
+    let (_dir, mut spool) = spool();
+    for _ in 0..6 {
+        spool.append(long(3 << 20)).unwrap();
+    }
+    assert_eq!(segment_files(&spool), 3);
+    assert_eq!(sequences(&mut spool), [1, 2, 3, 4, 5, 6]);
+    spool.acknowledge(3).unwrap();
+    assert_eq!(segment_files(&spool), 2);
+    spool.rewind();
+    assert_eq!(sequences(&mut spool), [4, 5, 6]);
+    spool.acknowledge(6).unwrap();
+    assert_eq!(segment_files(&spool), 1, "the last one carries the numbering");
+    let mut spool = Spool::recover(spool.dir.clone(), key()).unwrap().spool;
+    spool.append(failed("next")).unwrap();
+    assert_eq!(sequences(&mut spool), [5, 6, 7]);
+}
+
+#[test]
+fn an_acknowledgement_that_overtakes_sending_skips_what_need_not_be_sent() {
+    let (_dir, mut spool) = spool();
+    for _ in 0..4 {
+        spool.append(failed("x")).unwrap();
+    }
+    assert_eq!(sequences(&mut spool), [1, 2, 3, 4]);
+    spool.rewind();
+    assert_eq!(spool.next_unsent().unwrap().unwrap().sequence, 1);
+    spool.acknowledge(3).unwrap();
+    assert_eq!(sequences(&mut spool), [4]);
+}
+
+#[test]
+fn a_tail_torn_anywhere_is_cut_off_and_its_number_is_given_again() {
+    let (_dir, mut spool) = spool();
+    for reason in ["one", "two", "three"] {
+        spool.append(failed(reason)).unwrap();
+    }
+    let path = segment_path(&spool.dir, 1);
+    let whole = fs::read(&path).unwrap();
+    let record = whole.len() as u64 / 3;
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        let mut recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+        let kept = sequences(&mut recovered.spool).len() as u64;
+        assert!(kept <= length as u64 / (record - 2) && kept + 1 >= length as u64 / (record + 2), "{kept} of {length}");
+        recovered.spool.append(failed("again")).unwrap();
+        assert_eq!(sequences(&mut recovered.spool), [kept + 1]);
+        let again = Spool::recover(spool.dir.clone(), key()).unwrap();
+        assert_eq!((again.torn_bytes, again.last), (0, Some(failed("again"))));
+    }
+}
+
+#[test]
+fn a_flipped_byte_is_found_when_read_and_ends_recovery_before_it() {
+    let (_dir, mut spool) = spool();
+    for reason in ["one", "two", "three"] {
+        spool.append(failed(reason)).unwrap();
+    }
+    let path = segment_path(&spool.dir, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(spool.next_unsent().unwrap().unwrap().sequence, 1);
+    assert!(matches!(spool.next_unsent(), Err(SpoolError::Corrupt { .. })));
+    let instead = spool.skip(failed("lost"));
+    assert_eq!((instead.sequence, instead.message), (2, Some(failed("lost"))));
+    let mut recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+    assert!(recovered.torn_bytes > 0);
+    assert_eq!(sequences(&mut recovered.spool), [1]);
+}
+
+#[test]
+fn a_missing_segment_ends_recovery_before_the_hole() {
+    let (_dir, mut spool) = spool();
+    for _ in 0..6 {
+        spool.append(long(3 << 20)).unwrap();
+    }
+    fs::remove_file(segment_path(&spool.dir, 3)).unwrap();
+    let mut recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+    assert_eq!(sequences(&mut recovered.spool), [1, 2]);
+    recovered.spool.append(failed("goes on")).unwrap();
+    assert_eq!(sequences(&mut recovered.spool), [3]);
+}
+
+#[test]
+fn a_write_that_failed_leaves_nothing_behind_and_is_tried_again() {
+    let (_dir, mut spool) = spool();
+    spool.append(failed("one")).unwrap();
+    // A file that cannot be written to stands for a full disk.
+    spool.tail = Some(File::open(segment_path(&spool.dir, 1)).unwrap());
+    assert!(matches!(spool.append(failed("two")), Err(SpoolError::Io { .. })));
+    assert_eq!(sequences(&mut spool), [1]);
+    spool.tail = None;
+    spool.append(failed("two")).unwrap();
+    assert_eq!(sequences(&mut spool), [2]);
+}

@@ -1,0 +1,348 @@
+//! The owner of all state: every process, what waits to be sent, and where it is sent to.
+//!
+//! Takes one [`Event`] at a time and never waits in the middle of one. It writes to the spool itself: an append goes to
+//! the page cache, and heartbeats have a task of their own, so a slow disk delays reports and nothing else.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use lockstep_common::job::JobSpec;
+use lockstep_common::numerics;
+use lockstep_rpc::agent_message::Body as Say;
+use lockstep_rpc::coordinator_message::Body as Told;
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{AgentMessage, Assignment, Desired, Exited, LogReply, LogRequest};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::child::{Child, Start};
+use crate::error::AgentError;
+use crate::event::{Event, ProcessKey};
+use crate::nvml::Monitor;
+use crate::options::AgentOptions;
+use crate::output::Logs;
+use crate::process::Process;
+use crate::spool::{Recovered, Spool, SpoolError};
+
+/// Answers about logs that wait for the stream; a coordinator that asks faster than it takes answers is not answered.
+const ANSWER_CAPACITY: usize = 64;
+/// SIGKILL, as an exit code.
+const KILLED: i32 = 128 + 9;
+
+/// See the module.
+pub(crate) struct Supervisor {
+    options: AgentOptions,
+    socket: OsString,
+    spool_dir: PathBuf,
+    logs: Logs,
+    monitor: Option<Monitor>,
+    events: mpsc::Sender<Event>,
+    children: TaskTracker,
+    processes: BTreeMap<ProcessKey, Process>,
+    /// Desired processes for which the disk had no room yet.
+    postponed: BTreeMap<ProcessKey, Assignment>,
+    outbox: Option<mpsc::Sender<AgentMessage>>,
+    answers: VecDeque<AgentMessage>,
+    /// Whose report was sent last: the others come first.
+    served: Option<ProcessKey>,
+    leaving: bool,
+}
+
+impl Supervisor {
+    /// A supervisor without processes, but for what earlier agents left in the spool.
+    pub(crate) fn new(
+        options: AgentOptions,
+        socket: OsString,
+        monitor: Option<Monitor>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, AgentError> {
+        let (spool_dir, log_dir) = (options.data_dir.join("spool"), options.data_dir.join("logs"));
+        for dir in [&spool_dir, &log_dir] {
+            fs::create_dir_all(dir).map_err(|source| AgentError::Path { path: dir.clone(), source })?;
+        }
+        let logs = Logs::new(log_dir, options.log_bytes);
+        let processes = left_over(&spool_dir)?;
+        Ok(Self {
+            options,
+            socket,
+            spool_dir,
+            logs,
+            monitor,
+            events,
+            children: TaskTracker::new(),
+            processes,
+            postponed: BTreeMap::new(),
+            outbox: None,
+            answers: VecDeque::new(),
+            served: None,
+            leaving: false,
+        })
+    }
+
+    /// Takes one event.
+    pub(crate) fn handle(&mut self, event: Event) {
+        match event {
+            Event::Attached { outbox } => {
+                self.outbox = Some(outbox);
+                self.processes.values_mut().for_each(Process::rewind);
+            }
+            Event::Detached => {
+                self.outbox = None;
+                self.answers.clear();
+            }
+            Event::Told(message) => match message.body {
+                Some(Told::Desired(desired)) => self.desire(desired),
+                Some(Told::Acknowledged(done)) => {
+                    if let Ok(key) = ProcessKey::new(&done.run, done.generation, done.process)
+                        && let Some(process) = self.processes.get_mut(&key)
+                    {
+                        process.acknowledge(done.sequence);
+                    }
+                }
+                Some(Told::Log(request)) => self.answer(&request),
+                Some(Told::Welcome(_)) | None => {}
+            },
+            // Of an unknown process: dropping the commands closes the connection.
+            Event::Joined { key, connection, commands } => {
+                self.with(&key, |process| process.join(connection, commands))
+            }
+            Event::Said { key, connection, mut message, accepted } => {
+                if let Some(process) = self.processes.get_mut(&key) {
+                    if let (Some(monitor), Some(device), Some(Body::Block(block))) =
+                        (&self.monitor, process.device(), &mut message.body)
+                    {
+                        monitor.complete(device, block);
+                    }
+                    process.say(connection, message, accepted);
+                }
+            }
+            Event::HungUp { key, connection } => self.with(&key, |process| process.hang_up(connection)),
+            Event::Ended { key, exit } => self.with(&key, |process| process.end(exit)),
+            Event::Settled { key } => self.with(&key, Process::settle),
+        }
+    }
+
+    /// Sends what can be sent without waiting, and forgets what is over.
+    pub(crate) fn pump(&mut self) {
+        if let Some(outbox) = self.outbox.clone() {
+            while let Ok(permit) = outbox.try_reserve() {
+                let Some(message) = self.next_message() else { break };
+                permit.send(message);
+            }
+        }
+        for (_, process) in self.processes.extract_if(.., |_, process| process.is_over()) {
+            process.remove();
+        }
+    }
+
+    /// Where to wait for room, if something waits to be sent.
+    pub(crate) fn blocked_on(&self) -> Option<mpsc::Sender<AgentMessage>> {
+        let waits = !self.answers.is_empty() || self.processes.values().any(Process::has_unsent);
+        self.outbox.clone().filter(|_| waits)
+    }
+
+    /// Whether something waits for the disk.
+    pub(crate) fn waits_for_disk(&self) -> bool {
+        !self.postponed.is_empty() || self.processes.values().any(Process::is_held)
+    }
+
+    /// Tries again what waits for the disk.
+    pub(crate) fn retry(&mut self) {
+        self.processes.values_mut().filter(|process| process.is_held()).for_each(Process::retry);
+        for (key, assignment) in std::mem::take(&mut self.postponed) {
+            self.start(key, assignment);
+        }
+    }
+
+    /// Stops every process and starts none any more.
+    pub(crate) fn leave(&mut self) {
+        info!("leaving: stopping {} processes", self.processes.values().filter(|process| process.is_alive()).count());
+        self.leaving = true;
+        self.postponed.clear();
+        self.processes.values().for_each(Process::stop);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Whether every process has ended.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.processes.values().all(Process::is_gone)
+    }
+
+    /// Whether nobody can be told more than they know.
+    pub(crate) fn is_told(&self) -> bool {
+        self.outbox.is_none() || self.processes.values().all(Process::is_acknowledged)
+    }
+
+    /// Waits for the tasks of all processes.
+    pub(crate) async fn close(self) {
+        drop((self.processes, self.monitor));
+        self.children.close();
+        self.children.wait().await;
+    }
+
+    fn with(&mut self, key: &ProcessKey, act: impl FnOnce(&mut Process)) {
+        if let Some(process) = self.processes.get_mut(key) {
+            act(process);
+        }
+    }
+
+    fn desire(&mut self, desired: Desired) {
+        self.postponed.clear();
+        let mut wanted = BTreeSet::new();
+        for assignment in desired.assignments {
+            match ProcessKey::new(&assignment.run, assignment.generation, assignment.process) {
+                Err(error) => warn!("the coordinator desires what cannot be: {error}"),
+                Ok(key) => {
+                    wanted.insert(key.clone());
+                    match self.processes.entry(key.clone()) {
+                        Entry::Occupied(process) => process.into_mut().want(assignment),
+                        Entry::Vacant(_) if self.leaving => {}
+                        Entry::Vacant(_) => self.start(key, assignment),
+                    }
+                }
+            }
+        }
+        self.processes.iter_mut().filter(|(key, _)| !wanted.contains(key)).for_each(|(_, process)| process.dismiss());
+    }
+
+    /// Starts a process. Its spool comes first: an agent that is killed between the two knows that it was started.
+    fn start(&mut self, key: ProcessKey, assignment: Assignment) {
+        let spool = Spool::create(process_dir(&self.spool_dir, &key), key.clone());
+        let opened = spool.map_err(io::Error::other).and_then(|spool| Ok((spool, self.logs.create(&key)?)));
+        let (spool, log) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                warn!("cannot start {key} yet: {error}");
+                self.postponed.insert(key, assignment);
+                return;
+            }
+        };
+        if let Err(error) = self.logs.prune(self.options.log_runs.get()) {
+            warn!("cannot delete old logs: {error}");
+        }
+        let process = match JobSpec::from_canonical(&assignment.job) {
+            Err(error) => {
+                Process::stillborn(key.clone(), assignment, format!("its agent cannot read the job: {error}"), spool)
+            }
+            Ok(job) => {
+                let child = Child::spawn(Start {
+                    key: &key,
+                    command: &self.options.rank_command,
+                    socket: &self.socket,
+                    environment: numerics::environment(&job),
+                    grace: self.options.stop_grace,
+                    log,
+                    events: self.events.clone(),
+                    tasks: &self.children,
+                });
+                match child {
+                    Ok(child) => Process::started(key.clone(), assignment, child, spool),
+                    Err(error) => {
+                        let program = self.options.rank_command.program.display();
+                        let reason = format!("node `{}` cannot start `{program}`: {error}", self.options.node);
+                        Process::stillborn(key.clone(), assignment, reason, spool)
+                    }
+                }
+            }
+        };
+        self.processes.insert(key, process);
+    }
+
+    fn answer(&mut self, request: &LogRequest) {
+        if self.answers.len() == ANSWER_CAPACITY {
+            return warn!("a question about a log was dropped: {ANSWER_CAPACITY} answers wait already");
+        }
+        let reply = match ProcessKey::new(&request.run, request.generation, request.process) {
+            Err(_) => LogReply { id: request.id, next_offset: request.offset, end: true, ..Default::default() },
+            Ok(key) => self.read_log(&key, request),
+        };
+        self.answers.push_back(AgentMessage { body: Some(Say::Log(reply)) });
+    }
+
+    fn read_log(&self, key: &ProcessKey, request: &LogRequest) -> LogReply {
+        let (id, offset) = (request.id, request.offset);
+        // Asked before reading: what a process writes while we read is not its end.
+        let may_grow = self.postponed.contains_key(key) || self.processes.get(key).is_some_and(Process::is_alive);
+        match self.logs.read(key, offset) {
+            Ok(chunk) => {
+                LogReply { id, text: chunk.text, next_offset: chunk.next_offset, end: chunk.at_end && !may_grow }
+            }
+            Err(error) => {
+                let text = format!("[node `{}` cannot read this log: {error}]\n", self.options.node).into_bytes();
+                LogReply { id, text, next_offset: offset, end: true }
+            }
+        }
+    }
+
+    fn next_message(&mut self) -> Option<AgentMessage> {
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(answer);
+        }
+        let after = self.served.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = |range: Option<(&ProcessKey, &mut Process)>| {
+            range.map(|(key, process)| (key.clone(), process.next_report()))
+        };
+        let found = next(self.processes.range_mut((after, Bound::Unbounded)).find(|(_, process)| process.has_unsent()));
+        let (key, report) = match found {
+            Some(found) => found,
+            None => next(self.processes.iter_mut().find(|(_, process)| process.has_unsent()))?,
+        };
+        self.served = Some(key);
+        Some(AgentMessage { body: Some(Say::Report(report?)) })
+    }
+}
+
+fn process_dir(spool_dir: &Path, key: &ProcessKey) -> PathBuf {
+    spool_dir.join(key.run.as_str()).join(format!("{}-{}", key.generation, key.process))
+}
+
+/// What earlier agents left. Their processes are gone with them: whichever has not said so yet, it is said for.
+fn left_over(spool_dir: &Path) -> Result<BTreeMap<ProcessKey, Process>, AgentError> {
+    let path_error = |path: &Path, source: io::Error| AgentError::Path { path: path.to_owned(), source };
+    let list = |dir: &Path| -> Result<Vec<PathBuf>, AgentError> {
+        let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        entries.map_err(|source| path_error(dir, source))
+    };
+    let mut processes = BTreeMap::new();
+    for run_dir in list(spool_dir)? {
+        let dirs = list(&run_dir)?;
+        if dirs.is_empty() {
+            fs::remove_dir(&run_dir).map_err(|source| path_error(&run_dir, source))?;
+        }
+        for dir in dirs {
+            let Some(key) = key_of(&dir) else {
+                warn!("`{}` is not a process's spool: left alone", dir.display());
+                continue;
+            };
+            let recovered = Spool::recover(dir.clone(), key.clone()).map_err(|error| match error {
+                SpoolError::Io { path, source } => AgentError::Path { path, source },
+                damaged @ SpoolError::Corrupt { .. } => path_error(&dir, io::Error::other(damaged)),
+            })?;
+            let Recovered { spool, torn_bytes, last } = recovered;
+            if torn_bytes > 0 {
+                error!("the last {torn_bytes} bytes of the reports of {key} were not whole: cut off");
+            }
+            let is_ended = last.is_some_and(|last| matches!(last.body, Some(Body::Exited(_) | Body::Failed(_))));
+            let output = "its agent ended, and the process with it".to_owned();
+            let end = (!is_ended).then_some(Exited { code: KILLED, output });
+            processes.insert(key.clone(), Process::left_over(key, spool, end));
+        }
+    }
+    Ok(processes)
+}
+
+fn key_of(dir: &Path) -> Option<ProcessKey> {
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let (process, run) = (name(dir)?, name(dir.parent()?)?);
+    let (generation, process) = process.split_once('-')?;
+    ProcessKey::new(&run, generation.parse().ok()?, process.parse().ok()?).ok()
+}

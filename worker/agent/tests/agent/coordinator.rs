@@ -1,0 +1,250 @@
+//! A coordinator that remembers what agents say, acknowledges it, and can be killed and started again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use lockstep_rpc::agent_message::Body as Said;
+use lockstep_rpc::agents_server::{Agents, AgentsServer};
+use lockstep_rpc::coordinator_message::Body as Tell;
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{
+    Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Hello, LogReply, LogRequest, Report, Welcome,
+};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long a test waits for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Run, generation and process.
+pub(crate) type Key = (String, u64, u32);
+
+/// What survives a coordinator.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// In order, each number once.
+    pub(crate) reports: BTreeMap<Key, Vec<Report>>,
+    /// Reports that came again.
+    pub(crate) repeated: usize,
+    pub(crate) hellos: Vec<Hello>,
+    pub(crate) heartbeats: usize,
+    pub(crate) acknowledges: bool,
+    pub(crate) logs: BTreeMap<u64, LogReply>,
+    desired: Vec<Assignment>,
+    asked: Vec<LogRequest>,
+    questions: u64,
+}
+
+impl Memory {
+    /// What `key` said, without the numbers.
+    pub(crate) fn bodies(&self, key: &Key) -> Vec<Body> {
+        let reports = self.reports.get(key).into_iter().flatten();
+        reports.map(|report| report.message.clone().unwrap().body.unwrap()).collect()
+    }
+
+    /// The last step that `key` reported.
+    pub(crate) fn step(&self, key: &Key) -> u64 {
+        let steps = self.bodies(key).into_iter().filter_map(|body| match body {
+            Body::Block(block) => Some(block.steps[0].step),
+            _ => None,
+        });
+        steps.last().unwrap_or(0)
+    }
+
+    fn take(&mut self, report: Report) -> Acknowledged {
+        let key = (report.run.clone(), report.generation, report.process);
+        let done = Acknowledged {
+            run: report.run.clone(),
+            generation: report.generation,
+            process: report.process,
+            sequence: report.sequence,
+        };
+        let said = self.reports.entry(key).or_default();
+        let expected = said.len() as u64 + 1;
+        assert!(report.sequence >= 1 && report.sequence <= expected, "{} after {}", report.sequence, expected - 1);
+        if report.sequence == expected {
+            said.push(report);
+        } else {
+            assert_eq!(said[report.sequence as usize - 1], report, "a number has one meaning");
+            self.repeated += 1;
+        }
+        done
+    }
+}
+
+#[derive(Clone)]
+struct Service {
+    memory: Arc<Mutex<Memory>>,
+    changed: watch::Sender<()>,
+    lease: Duration,
+}
+
+/// See the module.
+pub(crate) struct Coordinator {
+    service: Service,
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Coordinator {
+    pub(crate) fn new() -> Self {
+        let mut coordinator = Self::not_yet_started();
+        coordinator.start();
+        coordinator
+    }
+
+    /// Has an address, on which nobody listens.
+    pub(crate) fn not_yet_started() -> Self {
+        let memory = Memory { acknowledges: true, ..Default::default() };
+        let service = Service {
+            memory: Arc::new(Mutex::new(memory)),
+            changed: watch::channel(()).0,
+            lease: Duration::from_millis(300),
+        };
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { service, address, runtime: None }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(crate) fn start(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind(self.address)).unwrap();
+        let server = AgentsServer::new(self.service.clone());
+        runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            tonic::transport::Server::builder().add_service(server).serve_with_incoming(incoming).await
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// As kill -9 would: every connection breaks, nothing is said.
+    pub(crate) fn kill(&mut self) {
+        self.runtime.take().unwrap().shutdown_timeout(DEADLINE);
+    }
+
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.service.memory.lock().unwrap()
+    }
+
+    pub(crate) fn desire(&self, assignments: Vec<Assignment>) {
+        self.memory().desired = assignments;
+        self.service.changed.send_replace(());
+    }
+
+    /// Reads a whole log as a client would; returns it when `enough` says so, or at its end.
+    pub(crate) fn read_log(&self, key: &Key, enough: impl Fn(&str) -> bool) -> (String, bool) {
+        let (mut text, mut offset) = (Vec::new(), 0);
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let id = {
+                let mut memory = self.memory();
+                memory.questions += 1;
+                let (id, (run, generation, process)) = (memory.questions, key.clone());
+                memory.asked.push(LogRequest { id, run, process, generation, offset });
+                id
+            };
+            self.service.changed.send_replace(());
+            let reply = self.wait("a log", |memory| memory.logs.remove(&id));
+            text.extend(reply.text);
+            offset = reply.next_offset;
+            let so_far = String::from_utf8(text.clone()).unwrap();
+            if reply.end || enough(&so_far) {
+                return (so_far, reply.end);
+            }
+            assert!(Instant::now() < deadline, "not enough in {so_far:?}");
+        }
+    }
+
+    /// Waits until `found` finds something.
+    pub(crate) fn wait<T>(&self, what: &str, mut found: impl FnMut(&mut Memory) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(found) = found(&mut self.memory()) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "waited too long for {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until `key` said something that `wanted` picks.
+    pub(crate) fn hear<T>(&self, what: &str, key: &Key, wanted: impl Fn(Body) -> Option<T>) -> T {
+        self.wait(what, |memory| memory.bodies(key).into_iter().find_map(&wanted))
+    }
+}
+
+#[tonic::async_trait]
+impl Agents for Service {
+    type AttachStream = ReceiverStream<Result<CoordinatorMessage, Status>>;
+
+    async fn attach(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::AttachStream>, Status> {
+        let mut said = request.into_inner();
+        let Some(AgentMessage { body: Some(Said::Hello(hello)) }) = said.message().await? else {
+            return Err(Status::invalid_argument("no hello"));
+        };
+        let (tell, told) = mpsc::channel(16);
+        self.memory.lock().unwrap().hellos.push(hello);
+        let service = self.clone();
+        tokio::spawn(async move { service.serve(said, tell).await });
+        Ok(Response::new(ReceiverStream::new(told)))
+    }
+}
+
+impl Service {
+    async fn serve(
+        self,
+        mut said: Streaming<AgentMessage>,
+        tell: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    ) -> Option<()> {
+        let send = async |body| tell.send(Ok(CoordinatorMessage { body: Some(body) })).await.ok();
+        let lease_ms = self.lease.as_millis() as u64;
+        send(Tell::Welcome(Welcome { cluster: "test".into(), lease_ms })).await?;
+        let mut changed = self.changed.subscribe();
+        changed.mark_changed();
+        loop {
+            tokio::select! {
+                result = changed.changed() => {
+                    result.ok()?;
+                    let (assignments, asked) = {
+                        let mut memory = self.memory.lock().unwrap();
+                        (memory.desired.clone(), std::mem::take(&mut memory.asked))
+                    };
+                    send(Tell::Desired(Desired { assignments })).await?;
+                    for request in asked {
+                        send(Tell::Log(request)).await?;
+                    }
+                }
+                message = said.message() => {
+                    let done = self.remember(message.ok()??);
+                    if let Some(done) = done {
+                        send(Tell::Acknowledged(done)).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn remember(&self, message: AgentMessage) -> Option<Acknowledged> {
+        let mut memory = self.memory.lock().unwrap();
+        match message.body? {
+            Said::Hello(_) => panic!("a second hello on one stream"),
+            Said::Heartbeat(_) => memory.heartbeats += 1,
+            Said::Log(reply) => {
+                memory.logs.insert(reply.id, reply);
+            }
+            Said::Report(report) => {
+                let done = memory.take(report);
+                return memory.acknowledges.then_some(done);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,6 @@
+//! A real agent between a coordinator and rank processes: real sockets, real processes, real signals.
+
+mod coordinator;
+mod failure;
+mod life;
+mod support;

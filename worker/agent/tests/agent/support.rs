@@ -1,0 +1,161 @@
+//! Agents in this process, with `fake_rank` for rank processes.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, Once};
+use std::time::{Duration, Instant};
+
+use lockstep_agent::{AgentError, AgentOptions, DeviceChoice, RankCommand};
+use lockstep_common::job::{JobSpec, parse_toml};
+use lockstep_rpc::Assignment;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::coordinator::{DEADLINE, Key};
+
+const JOB: &str = r#"
+name = "test"
+steps = 10
+[model]
+kind = "mlp"
+hidden = [4]
+outputs = 2
+[data]
+kind = "csv"
+path = "x.csv"
+target = "y"
+[batch]
+size = 4
+[optimizer]
+kind = "sgd"
+lr = 0.1
+[numerics]
+threads = 3
+"#;
+
+pub(crate) fn key(generation: u64, process: u32) -> Key {
+    ("0123456789".into(), generation, process)
+}
+
+pub(crate) fn assignment(key: &Key) -> Assignment {
+    let job: JobSpec = parse_toml(JOB).unwrap();
+    let (run, generation, process) = key.clone();
+    Assignment {
+        run,
+        generation,
+        process,
+        processes: 1,
+        device: "cpu".into(),
+        job: job.canonical(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn with_peers(key: &Key) -> Assignment {
+    Assignment { peers: vec!["127.0.0.1:1".into()], ..assignment(key) }
+}
+
+/// The command of a fake rank process that does what `mode` says.
+pub(crate) fn fake_rank(mode: &str) -> RankCommand {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.ancestors().nth(2).unwrap().join("examples/fake_rank");
+    assert!(program.exists(), "{} is missing: build it with `--examples`", program.display());
+    RankCommand { program, args: vec![mode.into()] }
+}
+
+/// As `fake_rank`, but it does not hear SIGTERM.
+pub(crate) fn deaf_rank(mode: &str) -> RankCommand {
+    let RankCommand { program, args } = fake_rank(mode);
+    let script = "trap '' TERM; exec \"$0\" \"$@\"".into();
+    let args: Vec<OsString> = ["-c".into(), script, program.into()].into_iter().chain(args).collect();
+    RankCommand { program: "/bin/sh".into(), args }
+}
+
+pub(crate) fn options(join: String, data_dir: &Path, rank_command: RankCommand) -> AgentOptions {
+    AgentOptions {
+        join,
+        node: "node-a".parse().unwrap(),
+        data_dir: data_dir.to_owned(),
+        devices: DeviceChoice::Cpu,
+        slots: NonZeroUsize::new(2).unwrap(),
+        rank_command,
+        stop_grace: Duration::from_millis(300),
+        log_bytes: 1 << 20,
+        log_runs: NonZeroUsize::new(10).unwrap(),
+        nvml_library: None,
+    }
+}
+
+/// A running agent.
+pub(crate) struct Agent {
+    runtime: Runtime,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), AgentError>>,
+}
+
+impl Agent {
+    pub(crate) fn start(options: AgentOptions) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = runtime.spawn(lockstep_agent::run(options, shutdown.clone()));
+        Self { runtime, shutdown, task }
+    }
+
+    /// Ctrl-C, and what the agent returns.
+    pub(crate) fn stop(self) -> Result<(), AgentError> {
+        self.shutdown.cancel();
+        self.end()
+    }
+
+    /// What the agent returns by itself.
+    pub(crate) fn end(self) -> Result<(), AgentError> {
+        let end = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, self.task).await });
+        end.expect("the agent ends in time").expect("the agent does not panic")
+    }
+
+    /// As kill -9 would: nothing is said and nothing is written any more.
+    pub(crate) fn kill(self) {
+        self.runtime.shutdown_timeout(DEADLINE);
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::yield_now();
+    }
+}
+
+pub(crate) fn spool_dir(data_dir: &Path, key: &Key) -> PathBuf {
+    data_dir.join("spool").join(&key.0).join(format!("{}-{}", key.1, key.2))
+}
+
+pub(crate) fn log_text(data_dir: &Path, key: &Key) -> String {
+    let path = data_dir.join("logs").join(&key.0).join(format!("{}-{}.log", key.1, key.2));
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Everything that all agents of this test program have logged since the first call.
+pub(crate) fn logged() -> String {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| Logged(LOGGED.lock().unwrap())).init());
+    String::from_utf8(LOGGED.lock().unwrap().clone()).unwrap()
+}
+
+struct Logged(MutexGuard<'static, Vec<u8>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

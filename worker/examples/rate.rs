@@ -1,0 +1,131 @@
+//! Step rate of a job on this machine, without coordinator or agent: `P` processes of this program train together on
+//! loopback, one thread each, and the first prints a line of JSON.
+//!
+//! ```text
+//! rate JOB.toml [--processes P] [--steps N] [--warmup N] [--alone] [--set key=value]...
+//! ```
+//!
+//! With `--alone` each process trains all ranks' shares of one process by itself: the rate without communication.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::Parser;
+use lockstep_common::job::{JobSpec, parse_toml};
+use lockstep_common::numerics;
+use lockstep_exchange::{Listener, Mesh, MeshConfig};
+use lockstep_rpc::process_message::Body;
+use lockstep_worker::{local, outbox::Outbox};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Parser)]
+struct Arguments {
+    job: PathBuf,
+    #[arg(long, default_value_t = 2)]
+    processes: u32,
+    #[arg(long, default_value_t = 2000)]
+    steps: u64,
+    #[arg(long, default_value_t = 200)]
+    warmup: u64,
+    #[arg(long)]
+    alone: bool,
+    #[arg(long)]
+    set: Vec<String>,
+    /// This program started itself: its number.
+    #[arg(long, hide = true)]
+    process: Option<usize>,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    let job = job(&arguments)?;
+    match arguments.process {
+        Some(process) => train(&arguments, &job, process),
+        None => launch(&job, arguments.processes),
+    }
+}
+
+fn job(arguments: &Arguments) -> Result<JobSpec, Failure> {
+    let text = std::fs::read_to_string(&arguments.job)?;
+    let mut sets = arguments.set.clone();
+    sets.push(format!("steps={}", arguments.steps + arguments.warmup));
+    let job = parse_toml(&text, &sets)?;
+    if !arguments.alone {
+        return Ok(job);
+    }
+    sets.extend(["ranks=1".to_owned(), format!("batch.size={}", job.batch.size / u64::from(arguments.processes))]);
+    Ok(parse_toml(&text, &sets)?)
+}
+
+/// Starts the processes, tells each everybody's address, and passes on what they print.
+fn launch(job: &JobSpec, processes: u32) -> Result<(), Failure> {
+    let own = std::env::current_exe()?;
+    let mut children = Vec::new();
+    for process in 0..processes {
+        let mut command = Command::new(&own);
+        command.args(std::env::args_os().skip(1)).args(["--process", &process.to_string()]);
+        let child = command.envs(numerics::environment(job)).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        children.push(child);
+    }
+    let mut lines = Vec::new();
+    for child in &mut children {
+        let mut reader = BufReader::new(child.stdout.take().ok_or("a child without output")?);
+        let mut address = String::new();
+        reader.read_line(&mut address)?;
+        lines.push((reader, address.trim().to_owned()));
+    }
+    let addresses = lines.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>().join(" ");
+    for child in &mut children {
+        writeln!(child.stdin.as_mut().ok_or("a child without input")?, "{addresses}")?;
+    }
+    for ((mut reader, _), mut child) in lines.into_iter().zip(children) {
+        std::io::copy(&mut reader, &mut std::io::stdout())?;
+        child.wait()?;
+    }
+    Ok(())
+}
+
+fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Failure> {
+    let listener = Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
+    writeln!(std::io::stdout(), "{}", listener.local_addr())?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    let addresses = line.split_whitespace().map(str::parse).collect::<Result<Vec<SocketAddr>, _>>()?;
+    let config = MeshConfig {
+        process,
+        addresses,
+        secret: [0; 32],
+        run: "rate".into(),
+        generation: 1,
+        connect_deadline: Duration::from_secs(60),
+        silence_limit: Duration::from_secs(60),
+    };
+    let mesh = if arguments.alone { None } else { Some(Mesh::join(listener, &config)?) };
+    let outbox = Outbox::default();
+    let base = arguments.job.parent().unwrap_or(Path::new("."));
+    local::train(job, base, mesh, None, None, &outbox)?;
+    outbox.close();
+    let (mut micros, mut phases) = (Vec::new(), None);
+    while let Some(body) = outbox.pop() {
+        if let Body::Block(block) = body {
+            micros.extend(block.steps.iter().filter(|step| step.step > arguments.warmup).map(|step| step.micros));
+            phases = block.systems.last().map(|system| system.phase_micros.clone()).or(phases);
+        }
+    }
+    if process == 0 || arguments.alone {
+        let seconds = micros.iter().sum::<u64>() as f64 / 1e6;
+        let report = serde_json::json!({
+            "job": job.name,
+            "communication": !arguments.alone,
+            "processes": arguments.processes,
+            "steps_per_second": micros.len() as f64 / seconds,
+            "phase_micros": phases,
+        });
+        writeln!(std::io::stdout(), "{report}")?;
+    }
+    Ok(())
+}

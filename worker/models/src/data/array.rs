@@ -1,0 +1,117 @@
+//! A data set of two columns: what IDX, CSV, npy and safetensors files become.
+//!
+//! Hot: samples are copied as they are in the file; element types are changed on the device, a batch at a time.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::column::Column;
+use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
+use super::split::Rows;
+use super::{DataError, labels};
+
+/// Inputs and targets, checked against each other.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    inputs: Arc<Column>,
+    targets: Arc<Column>,
+    shape: SampleShape,
+}
+
+impl Pair {
+    /// Checks that the columns are equally long and their types usable; labels must be below `outputs`.
+    pub(crate) fn new(
+        (inputs_path, inputs): (&Path, Column),
+        (targets_path, targets): (&Path, Column),
+        outputs: Option<u32>,
+    ) -> Result<Self, DataError> {
+        if inputs.rows() == 0 {
+            return Err(DataError::Empty { path: inputs_path.to_owned() });
+        }
+        if inputs.rows() != targets.rows() {
+            return Err(DataError::Mismatch {
+                inputs_path: inputs_path.to_owned(),
+                inputs: inputs.rows(),
+                targets_path: targets_path.to_owned(),
+                targets: targets.rows(),
+            });
+        }
+        let kind = match inputs.kind() {
+            Kind::Uint8 => InputKind::Image,
+            Kind::Float => InputKind::Float,
+            other => {
+                let detail = format!("its elements are {other:?}");
+                return Err(DataError::format(inputs_path, "an array of 32-bit floats or 8-bit pixels", detail));
+            }
+        };
+        let targets_shape = match targets.kind() {
+            Kind::Float => match targets.row_shape() {
+                [] => Targets::Values { count: 1 },
+                &[count] => Targets::Values { count },
+                other => {
+                    let detail = format!("each target has the shape {other:?}");
+                    return Err(DataError::format(targets_path, "an array of target values", detail));
+                }
+            },
+            _ => Targets::Classes { count: labels::check(targets_path, &targets, outputs)? },
+        };
+        let shape = SampleShape { input: inputs.row_shape().to_vec(), kind, targets: targets_shape };
+        Ok(Self { inputs: Arc::new(inputs), targets: Arc::new(targets), shape })
+    }
+
+    pub(crate) fn samples(&self) -> u64 {
+        self.inputs.rows()
+    }
+
+    pub(crate) fn shape(&self) -> &SampleShape {
+        &self.shape
+    }
+
+    /// The data set of `rows`.
+    pub(crate) fn select(&self, rows: Rows) -> Box<dyn Dataset> {
+        Box::new(Array { pair: self.clone(), rows })
+    }
+
+    /// Both data sets of a split.
+    pub(crate) fn split(&self, (train, validation): (Rows, Option<Rows>)) -> DataSets {
+        DataSets { train: self.select(train), validation: validation.map(|rows| self.select(rows)) }
+    }
+}
+
+struct Array {
+    pair: Pair,
+    rows: Rows,
+}
+
+impl Dataset for Array {
+    fn len(&self) -> u64 {
+        self.rows.len()
+    }
+
+    fn shape(&self) -> &SampleShape {
+        &self.pair.shape
+    }
+
+    fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
+        self.rows.check(positions)?;
+        let rows = || positions.iter().map(|&position| self.rows.row(position));
+        let inputs = self.pair.inputs.gather(rows(), device)?;
+        let targets = self.pair.targets.gather(rows(), device)?;
+        Ok(Batch {
+            inputs: if self.pair.shape.kind == InputKind::Image { pixels(&inputs)? } else { inputs },
+            targets: match self.pair.shape.targets {
+                Targets::Values { count } if self.pair.targets.row_shape().is_empty() => targets.f_view([-1, count])?,
+                Targets::Values { .. } => targets,
+                _ if targets.kind() == Kind::Int64 => targets,
+                _ => targets.f_to_kind(Kind::Int64)?,
+            },
+        })
+    }
+}
+
+/// Pixels 0 to 255 as -1 to 1: scaled to `[0, 1]`, then normalised by mean 0.5 and deviation 0.5, in one go.
+fn pixels(bytes: &Tensor) -> Result<Tensor, DataError> {
+    Ok(bytes.f_to_kind(Kind::Float)?.f_div_scalar_(127.5)?.f_sub_scalar_(1.0)?)
+}

@@ -1,0 +1,68 @@
+//! One array of equal rows in memory, and how a batch is gathered from it.
+//!
+//! Hot: one copy per sample, from the file's pages into the batch tensor; one allocation per batch.
+
+use lockstep_tch_ext::memory::cpu_bytes_mut;
+use tch::{Device, Kind, Tensor};
+
+use super::DataError;
+use super::mapped::Bytes;
+
+const _: () = assert!(cfg!(target_endian = "little"), "files are little-endian, and their bytes are taken as they are");
+
+/// Rows of one shape and element type. The first axis of the array is the samples.
+pub(crate) struct Column {
+    bytes: Bytes,
+    start: usize,
+    kind: Kind,
+    row_shape: Vec<i64>,
+    row_bytes: usize,
+    rows: u64,
+}
+
+impl Column {
+    /// An array of `rows` rows that begins `start` bytes into `bytes`. `None` if that is more than there is, or a row
+    /// has no element.
+    pub(crate) fn new(bytes: Bytes, start: usize, kind: Kind, row_shape: Vec<i64>, rows: u64) -> Option<Self> {
+        let elements = row_shape
+            .iter()
+            .try_fold(1_usize, |product, &size| product.checked_mul(usize::try_from(size).ok().filter(|&s| s > 0)?))?;
+        let row_bytes = elements.checked_mul(kind.elt_size_in_bytes())?;
+        let end = usize::try_from(rows).ok()?.checked_mul(row_bytes)?.checked_add(start)?;
+        (end <= bytes.len()).then_some(Self { bytes, start, kind, row_shape, row_bytes, rows })
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn row_shape(&self) -> &[i64] {
+        &self.row_shape
+    }
+
+    /// All rows, one after another.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.rows as usize * self.row_bytes]
+    }
+
+    /// The rows at `indices`, each below [`Column::rows`], as a tensor `[B, ..]` of the file's element type.
+    pub(crate) fn gather(
+        &self,
+        indices: impl ExactSizeIterator<Item = u64>,
+        device: Device,
+    ) -> Result<Tensor, DataError> {
+        let mut shape = Vec::with_capacity(1 + self.row_shape.len());
+        shape.push(indices.len() as i64);
+        shape.extend_from_slice(&self.row_shape);
+        let mut rows = Tensor::f_empty(&shape, (self.kind, Device::Cpu))?;
+        let data = self.data();
+        for (target, index) in cpu_bytes_mut(&mut rows)?.chunks_exact_mut(self.row_bytes).zip(indices) {
+            target.copy_from_slice(&data[index as usize * self.row_bytes..][..self.row_bytes]);
+        }
+        if device == Device::Cpu { Ok(rows) } else { Ok(rows.f_to(device)?) }
+    }
+}

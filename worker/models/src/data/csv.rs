@@ -1,0 +1,132 @@
+//! A table of numbers with a header row.
+//!
+//! Inputs, and targets of a regression, are standardised: the mean over the training rows is subtracted, and what is
+//! left divided by their standard deviation (of the population; by 1 where that is 0). So the squared error of a
+//! regression is the share of the variance that the model does not explain.
+
+use std::path::Path;
+
+use lockstep_common::job::Task;
+use tch::Kind;
+
+use super::DataError;
+use super::array::Pair;
+use super::column::Column;
+use super::dataset::DataSets;
+use super::mapped::{self, Bytes};
+use super::split::{self, Rows};
+
+/// What a table is read as.
+pub(crate) struct Table<'a> {
+    pub(crate) path: &'a Path,
+    /// The column to predict; all others are inputs.
+    pub(crate) target: &'a str,
+    pub(crate) task: Task,
+    /// Share of rows that is kept for validation.
+    pub(crate) validation: f64,
+    /// Root seed, which chooses those rows.
+    pub(crate) seed: u64,
+    /// The model's classes, if it says how many it has.
+    pub(crate) outputs: Option<u32>,
+}
+
+/// Reads the whole table.
+pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
+    let path = table.path;
+    let mut parsed = parse(table)?;
+    let rows = parsed.targets.len() as u64;
+    let split = split::by_seed(path, rows, table.validation, table.seed)?;
+    let width = parsed.inputs.len() / parsed.targets.len();
+    standardise(&mut parsed.inputs, width, &split.0);
+    let (kind, shape, targets) = match table.task {
+        Task::Classification => (Kind::Int64, vec![], to_bytes(&parsed.targets, |value| (value as i64).to_le_bytes())),
+        Task::Regression => {
+            standardise(&mut parsed.targets, 1, &split.0);
+            (Kind::Float, vec![1], to_bytes(&parsed.targets, |value| (value as f32).to_le_bytes()))
+        }
+    };
+    let inputs = to_bytes(&parsed.inputs, |value| (value as f32).to_le_bytes());
+    let column = |bytes, kind, shape| {
+        Column::new(Bytes::Owned(bytes), 0, kind, shape, rows).expect("the bytes were made for these rows")
+    };
+    let inputs = column(inputs, Kind::Float, vec![width as i64]);
+    let targets = column(targets, kind, shape);
+    Ok(Pair::new((path, inputs), (path, targets), table.outputs)?.split(split))
+}
+
+struct Parsed {
+    /// Row after row, without the target.
+    inputs: Vec<f64>,
+    targets: Vec<f64>,
+}
+
+fn parse(table: &Table) -> Result<Parsed, DataError> {
+    let path = table.path;
+    let bytes = mapped::map(path)?;
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(&*bytes);
+    let broken = |error: csv::Error| DataError::format(path, "a CSV table", error.to_string());
+    let header: Vec<String> =
+        reader.byte_headers().map_err(broken)?.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    let Some(target) = header.iter().position(|name| name == table.target) else {
+        let known = header.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let name = table.target.to_owned();
+        return Err(DataError::Name { path: path.to_owned(), what: "column", name, known });
+    };
+    if header.len() < 2 {
+        return Err(DataError::format(path, "a table with inputs", "the target is its only column"));
+    }
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    let mut record = csv::ByteRecord::new();
+    while reader.read_byte_record(&mut record).map_err(broken)? {
+        let line = record.position().map_or(0, csv::Position::line);
+        if record.len() != header.len() {
+            let (expected, found) = (header.len(), record.len());
+            return Err(DataError::Row { path: path.to_owned(), line, expected, found });
+        }
+        for (column, cell) in record.iter().enumerate() {
+            let refuse = |expected| DataError::Cell {
+                path: path.to_owned(),
+                line,
+                column: header[column].clone(),
+                text: String::from_utf8_lossy(cell).chars().take(40).collect(),
+                expected,
+            };
+            let number = std::str::from_utf8(cell).ok().and_then(|text| text.parse::<f64>().ok());
+            let value = number.filter(|value| value.is_finite()).ok_or_else(|| refuse("a finite number"))?;
+            if column != target {
+                inputs.push(value);
+            } else if table.task == Task::Classification && !is_class(value) {
+                return Err(refuse("a class number (a whole number from 0)"));
+            } else {
+                targets.push(value);
+            }
+        }
+    }
+    if targets.is_empty() {
+        return Err(DataError::Empty { path: path.to_owned() });
+    }
+    Ok(Parsed { inputs, targets })
+}
+
+/// Whole numbers that a model could have so many outputs for; all of them are exact as `f64` and as `i64`.
+fn is_class(value: f64) -> bool {
+    value.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(&value)
+}
+
+/// Standardises each of `width` columns by its mean and deviation over the rows of `training`, summed in that order.
+fn standardise(values: &mut [f64], width: usize, training: &Rows) {
+    let rows: Vec<usize> = (0..training.len()).map(|position| training.row(position) as usize).collect();
+    for column in 0..width {
+        let at = |row: usize| row * width + column;
+        let mean = rows.iter().map(|&row| values[at(row)]).sum::<f64>() / rows.len() as f64;
+        let variance = rows.iter().map(|&row| (values[at(row)] - mean).powi(2)).sum::<f64>() / rows.len() as f64;
+        let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+        for value in values.iter_mut().skip(column).step_by(width) {
+            *value = (*value - mean) / deviation;
+        }
+    }
+}
+
+fn to_bytes<const N: usize>(values: &[f64], convert: impl Fn(f64) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|&value| convert(value)).collect()
+}

@@ -1,0 +1,19 @@
+//! Data sets: map-style, a sample is found by its position in O(1), nothing is shuffled or prefetched in here.
+
+mod array;
+mod column;
+mod csv;
+mod dataset;
+mod error;
+mod idx;
+mod labels;
+mod mapped;
+mod npy;
+mod open;
+mod safetensors;
+mod split;
+mod tokens;
+
+pub use dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
+pub use error::DataError;
+pub use open::open_data;

@@ -1,0 +1,48 @@
+//! From a job to its data sets.
+
+use std::path::Path;
+
+use lockstep_common::job::{Data, JobSpec, Model};
+
+use super::csv::{self, Table};
+use super::idx::{self, Files};
+use super::safetensors::{self, Tensors};
+use super::tokens::{self, Windows};
+use super::{DataError, DataSets, npy};
+
+/// Opens the data of `job`, whose paths are relative to `base_dir`, and checks it: what a batch may hold is known to be
+/// good afterwards.
+pub fn open_data(job: &JobSpec, base_dir: &Path) -> Result<DataSets, DataError> {
+    let at = |path: &str| base_dir.join(path);
+    let outputs = match job.model {
+        Model::Mlp { outputs, .. } | Model::Resnet { outputs, .. } => Some(outputs),
+        Model::Gpt { .. } | Model::Torchscript { .. } => None,
+    };
+    match &job.data {
+        Data::Tokens { path, dtype, validation } => {
+            // Other models are refused with this data when the job is parsed.
+            let Model::Gpt { context, vocabulary, .. } = job.model else {
+                unreachable!("a sound job with tokens has a model of kind `gpt`");
+            };
+            let (path, validation) = (&at(path), *validation);
+            tokens::open(&Windows { path, dtype: *dtype, context, vocabulary, validation })
+        }
+        Data::Idx { images, labels, validation_images, validation_labels } => {
+            let train = Files { images: &at(images), labels: &at(labels) };
+            let others = validation_images.as_deref().zip(validation_labels.as_deref());
+            let others = others.map(|(images, labels)| (at(images), at(labels)));
+            let validation = others.as_ref().map(|(images, labels)| Files { images, labels });
+            idx::open(train, validation, outputs)
+        }
+        Data::Csv { path, target, task, validation } => {
+            let (path, seed) = (&at(path), job.seed);
+            csv::open(&Table { path, target, task: *task, validation: *validation, seed, outputs })
+        }
+        Data::Npy { inputs, targets, validation } => {
+            npy::open(&at(inputs), &at(targets), *validation, job.seed, outputs)
+        }
+        Data::Safetensors { path, inputs, targets, validation } => {
+            safetensors::open(&Tensors { path: &at(path), inputs, targets }, *validation, job.seed, outputs)
+        }
+    }
+}

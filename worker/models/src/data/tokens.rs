@@ -1,0 +1,109 @@
+//! A flat file of tokens, cut into windows that do not overlap.
+//!
+//! Window `i` is tokens `i × (context + 1)` up to the next window: `context` inputs, each with the token that follows
+//! it as target. Tokens after the last whole window are not used.
+//!
+//! Hot: see [`Column::gather`]; tokens become 64-bit numbers on the device.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lockstep_common::job::TokenType;
+use tch::{Device, Kind};
+
+use super::column::Column;
+use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
+use super::split::{self, Rows};
+use super::{DataError, mapped};
+
+/// What a token file is read as.
+pub(crate) struct Windows<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) dtype: TokenType,
+    pub(crate) context: u32,
+    pub(crate) vocabulary: u32,
+    /// Share of windows at the end of the file that is kept for validation.
+    pub(crate) validation: f64,
+}
+
+/// Opens the file and checks every token in it.
+pub(crate) fn open(windows: &Windows) -> Result<DataSets, DataError> {
+    let &Windows { path, dtype, context, vocabulary, validation } = windows;
+    let bytes = mapped::map(path)?;
+    let (kind, size) = match dtype {
+        TokenType::U8 => (Kind::Uint8, 1),
+        TokenType::U16 => (Kind::Int16, 2),
+    };
+    if bytes.len() % size != 0 {
+        let detail = format!("{} bytes are not a whole number of them", bytes.len());
+        return Err(DataError::format(path, "a file of 16-bit tokens", detail));
+    }
+    check(path, &bytes, dtype, vocabulary)?;
+    let window = u64::from(context) + 1;
+    let count = (bytes.len() / size) as u64 / window;
+    if count == 0 {
+        let detail = format!("{} tokens do not fill one window of {window}", bytes.len() / size);
+        return Err(DataError::format(path, "a file of at least one window", detail));
+    }
+    let column = Column::new(bytes, 0, kind, vec![window as i64], count).expect("whole windows lie within the file");
+    let column = Arc::new(column);
+    let (train, rest) = split::by_order(path, count, validation)?;
+    let shape = SampleShape { input: vec![i64::from(context)], kind: InputKind::Tokens, targets: Targets::Tokens };
+    let select = |rows| -> Box<dyn Dataset> { Box::new(Tokens { column: column.clone(), rows, shape: shape.clone() }) };
+    Ok(DataSets { train: select(train), validation: rest.map(select) })
+}
+
+/// Refuses the first token that is not below `vocabulary`.
+fn check(path: &Path, bytes: &[u8], dtype: TokenType, vocabulary: u32) -> Result<(), DataError> {
+    let refuse = |position: usize, value| {
+        Err(DataError::Token { path: path.to_owned(), position: position as u64, value, vocabulary })
+    };
+    // A file of all possible values needs no look.
+    match dtype {
+        TokenType::U8 if u8::try_from(vocabulary).is_ok() => {
+            match bytes.iter().position(|&token| u32::from(token) >= vocabulary) {
+                Some(position) => refuse(position, u16::from(bytes[position])),
+                None => Ok(()),
+            }
+        }
+        TokenType::U16 if u16::try_from(vocabulary).is_ok() => {
+            let mut tokens = bytes.as_chunks::<2>().0.iter().map(|&pair| u16::from_le_bytes(pair)).enumerate();
+            match tokens.find(|&(_, token)| u32::from(token) >= vocabulary) {
+                Some((position, token)) => refuse(position, token),
+                None => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Tokens {
+    column: Arc<Column>,
+    rows: Rows,
+    shape: SampleShape,
+}
+
+impl Dataset for Tokens {
+    fn len(&self) -> u64 {
+        self.rows.len()
+    }
+
+    fn shape(&self) -> &SampleShape {
+        &self.shape
+    }
+
+    fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
+        self.rows.check(positions)?;
+        let windows = self.column.gather(positions.iter().map(|&position| self.rows.row(position)), device)?;
+        let mut windows = windows.f_to_kind(Kind::Int64)?;
+        if self.column.kind() == Kind::Int16 {
+            // libtorch's 16-bit integers are signed; the file's are not.
+            windows = windows.f_bitwise_and(0xffff_i64)?;
+        }
+        let context = self.shape.input[0];
+        Ok(Batch {
+            inputs: windows.f_narrow(1, 0, context)?,
+            targets: windows.f_narrow(1, 1, context)?.f_contiguous()?,
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! From a job and the shape of its samples to a model.
+
+use std::path::Path;
+
+use lockstep_common::job::{Autocast, JobSpec, LossKind, Model as ModelSpec};
+use lockstep_common::seed::{Stream, derive};
+use tch::Device;
+
+use super::gpt::{Gpt, Sizes};
+use super::mlp::Mlp;
+use super::parts::Builder;
+use super::resnet::Resnet;
+use super::supervised::{Network, Supervised};
+use super::{Model, ModelError, script};
+use crate::{InputKind, SampleShape, Targets};
+
+/// Builds the model of `job` for samples of `shape`, with the weights that the root seed gives, the same bits in every
+/// process, on `device`. A TorchScript module keeps the weights in its file, whose path is relative to `base_dir`.
+///
+/// Seeds torch's generators.
+pub fn build_model(
+    job: &JobSpec,
+    shape: &SampleShape,
+    base_dir: &Path,
+    device: Device,
+) -> Result<Box<dyn Model>, ModelError> {
+    if job.numerics.autocast == Autocast::Bf16 {
+        return Err(ModelError::Autocast { device: format!("{device:?}") });
+    }
+    let loss = job.loss();
+    let mut builder = Builder::new(derive(job.seed, Stream::Init, 0, 0), device);
+    match &job.model {
+        ModelSpec::Mlp { hidden, outputs, activation, dropout } => {
+            check_targets(loss, i64::from(*outputs), shape)?;
+            let inputs = shape.input.iter().product();
+            let widths: Vec<i64> =
+                [inputs].into_iter().chain(hidden.iter().chain([outputs]).map(|&width| width.into())).collect();
+            let network = Mlp::new(&mut builder, &widths, *activation, *dropout)?;
+            Ok(finish(network, builder, loss, "mlp"))
+        }
+        ModelSpec::Resnet { blocks, width, outputs } => {
+            check_targets(loss, i64::from(*outputs), shape)?;
+            let channels = match *shape.input {
+                [_, _] => 1,
+                [channels @ 1..=3, _, _] => channels,
+                _ => {
+                    return Err(ModelError::Inputs {
+                        model: "resnet",
+                        expected: "images of H × W, or C × H × W with 1 to 3 channels".into(),
+                        found: format!("samples of shape {:?}", shape.input),
+                    });
+                }
+            };
+            let network = Resnet::new(&mut builder, channels, *blocks, i64::from(*width), i64::from(*outputs))?;
+            Ok(finish(network, builder, loss, &format!("resnet of depth {}", 6 * blocks + 2)))
+        }
+        &ModelSpec::Gpt { layers, heads, width, context, vocabulary, dropout } => {
+            if shape.kind != InputKind::Tokens || shape.input != [i64::from(context)] {
+                return Err(ModelError::Inputs {
+                    model: "gpt",
+                    expected: format!("{context} tokens"),
+                    found: format!("samples of shape {:?}", shape.input),
+                });
+            }
+            check_targets(loss, i64::from(vocabulary), shape)?;
+            let network = Gpt::new(
+                &mut builder,
+                Sizes {
+                    layers,
+                    heads: heads.into(),
+                    width: width.into(),
+                    context: context.into(),
+                    vocabulary: vocabulary.into(),
+                    dropout,
+                },
+            )?;
+            Ok(finish(network, builder, loss, "gpt"))
+        }
+        ModelSpec::Torchscript { path, output } => script::load(&base_dir.join(path), *output, loss, device),
+    }
+}
+
+fn finish<N: Network + 'static>(network: N, builder: Builder, loss: LossKind, title: &str) -> Box<dyn Model> {
+    Box::new(Supervised { network, parts: builder.finish(), loss, title: title.to_owned() })
+}
+
+/// Refuses targets that the loss cannot take, or that have no output.
+fn check_targets(loss: LossKind, outputs: i64, shape: &SampleShape) -> Result<(), ModelError> {
+    let (loss, expected, found) = match (loss, shape.targets) {
+        (LossKind::CrossEntropy, Targets::Tokens) => return Ok(()),
+        (LossKind::CrossEntropy, Targets::Classes { count }) if count <= outputs => return Ok(()),
+        (LossKind::Mse, Targets::Values { count }) if count == outputs => return Ok(()),
+        (LossKind::CrossEntropy, found) => ("cross_entropy", "classes below the number of outputs", found),
+        (LossKind::Mse, found) => ("mse", "as many real values per sample", found),
+    };
+    let found = match found {
+        Targets::Tokens => "tokens".to_owned(),
+        Targets::Classes { count } => format!("{count} classes"),
+        Targets::Values { count } => format!("{count} real values per sample"),
+    };
+    Err(ModelError::Targets { loss, outputs, expected, found })
+}

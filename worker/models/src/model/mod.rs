@@ -1,0 +1,16 @@
+//! Models: named parameters and buffers in a fixed order, a loss to train on and an evaluation that leaves no trace.
+
+mod build;
+mod error;
+mod gpt;
+mod interface;
+mod layers;
+mod mlp;
+mod parts;
+mod resnet;
+mod script;
+mod supervised;
+
+pub use build::build_model;
+pub use error::ModelError;
+pub use interface::{EvalSums, Model, Parameter};

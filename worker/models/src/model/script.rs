@@ -1,0 +1,133 @@
+//! A TorchScript module made in Python, with its true names, its buffers, and an evaluation that leaves no trace.
+
+use std::path::Path;
+
+use lockstep_common::job::{LossKind, Output};
+use lockstep_tch_ext::generator;
+use lockstep_tch_ext::script::ScriptModule;
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::parts::Parts;
+use super::{EvalSums, Model, ModelError, Parameter, supervised};
+use crate::Batch;
+
+/// Loads the module at `path`, in training mode, onto `device`.
+pub(crate) fn load(path: &Path, output: Output, loss: LossKind, device: Device) -> Result<Box<dyn Model>, ModelError> {
+    // Before the first module runs: otherwise a resumed process takes other kernels for its first steps.
+    lockstep_tch_ext::determinism::pin_torchscript_executor();
+    let module = ScriptModule::load(path, device)?;
+    module.train(true)?;
+    let refuse = |detail: String| ModelError::Script { path: path.to_owned(), detail };
+    let mut parts = Parts::new();
+    for (name, tensor) in module.named_parameters() {
+        if !tensor.requires_grad() {
+            // Frozen in Python: kept and saved, but not trained.
+            parts.buffers.push((name, tensor));
+            continue;
+        }
+        if tensor.kind() != Kind::Float {
+            return Err(refuse(format!("parameter `{name}` has elements of {:?}, not 32-bit floats", tensor.kind())));
+        }
+        parts.module(&name, format!("tensor {:?}", tensor.size()));
+        parts.parameters.push(Parameter::new(name, tensor));
+    }
+    if parts.parameters.is_empty() {
+        return Err(refuse("it has no parameters to train".to_owned()));
+    }
+    parts.buffers.extend(module.named_buffers());
+    let title = format!("TorchScript module `{}`", path.file_name().unwrap_or_default().display());
+    Ok(Box::new(Script { module, output, loss, parts, title, device }))
+}
+
+struct Script {
+    module: ScriptModule,
+    output: Output,
+    loss: LossKind,
+    parts: Parts,
+    title: String,
+    device: Device,
+}
+
+impl Script {
+    /// `forward(inputs)`, checked to be scores `[N, K]` for `N` targets.
+    fn scores(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+        let scores = self.module.forward_one(&[batch.inputs.shallow_clone()])?;
+        let samples = batch.inputs.size().first().copied().unwrap_or(0);
+        let size = scores.size();
+        let fits = scores.kind() == Kind::Float
+            && size.len() == 2
+            && size[0] == samples
+            && (self.loss != LossKind::Mse || size == batch.targets.size());
+        if fits {
+            return Ok(scores);
+        }
+        let expected = match self.loss {
+            LossKind::CrossEntropy => format!("32-bit floats of shape [{samples}, classes]"),
+            LossKind::Mse => format!("32-bit floats of shape {:?}", batch.targets.size()),
+        };
+        Err(ModelError::Output { output: "logits", expected, found: format!("{:?} of shape {size:?}", scores.kind()) })
+    }
+
+    /// `forward(inputs, targets)`, checked to be a scalar.
+    fn mean_loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+        let loss = self.module.forward_one(&[batch.inputs.shallow_clone(), batch.targets.shallow_clone()])?;
+        if loss.numel() == 1 && loss.kind() == Kind::Float {
+            return if loss.dim() == 0 { Ok(loss) } else { Ok(loss.f_reshape([] as [i64; 0])?) };
+        }
+        let found = format!("{:?} of shape {:?}", loss.kind(), loss.size());
+        Err(ModelError::Output { output: "loss", expected: "one 32-bit float".to_owned(), found })
+    }
+
+    fn sums(&self, batch: &Batch) -> Result<EvalSums, ModelError> {
+        match self.output {
+            Output::Logits => supervised::sums(self.loss, &self.scores(batch)?, &batch.targets),
+            Output::Loss => {
+                let count = batch.inputs.size().first().copied().unwrap_or(0) as u64;
+                let mean = self.mean_loss(batch)?.f_double_value(&[])?;
+                Ok(EvalSums { loss_sum: mean * count as f64, right: None, count })
+            }
+        }
+    }
+}
+
+impl Model for Script {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parts.parameters
+    }
+
+    fn buffers(&self) -> &[(String, Tensor)] {
+        &self.parts.buffers
+    }
+
+    fn loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+        match self.output {
+            Output::Logits => supervised::loss(self.loss, &self.scores(batch)?, &batch.targets, Reduction::Mean),
+            Output::Loss => self.mean_loss(batch),
+        }
+    }
+
+    /// Whatever the module does in evaluation mode, generators and buffers are put back.
+    fn evaluate(&self, batch: &Batch) -> Result<EvalSums, ModelError> {
+        let mut devices = vec![Device::Cpu];
+        devices.extend((self.device != Device::Cpu).then_some(self.device));
+        let states = devices.iter().map(|&device| generator::get_state(device)).collect::<Result<Vec<_>, _>>()?;
+        tch::no_grad(|| {
+            let kept =
+                self.parts.buffers.iter().map(|(_, buffer)| buffer.f_detach_copy()).collect::<Result<Vec<_>, _>>()?;
+            self.module.train(false)?;
+            let sums = self.sums(batch);
+            self.module.train(true)?;
+            for ((_, buffer), kept) in self.parts.buffers.iter().zip(&kept) {
+                buffer.shallow_clone().f_copy_(kept)?;
+            }
+            for (&device, state) in devices.iter().zip(&states) {
+                generator::set_state(device, state)?;
+            }
+            sums
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.parts.describe(&self.title)
+    }
+}

@@ -1,0 +1,78 @@
+//! From a network's scores to the loss, the same for every network that gives scores.
+
+use lockstep_common::job::LossKind;
+use tch::{Kind, Reduction, Tensor};
+
+use super::parts::Parts;
+use super::{EvalSums, Model, ModelError, Parameter};
+use crate::Batch;
+
+/// A network that gives scores.
+pub(crate) trait Network {
+    /// Scores `[N, outputs]` for `inputs`; `N` is the number of targets.
+    fn forward(&self, inputs: &Tensor, training: bool) -> Result<Tensor, ModelError>;
+}
+
+/// A network with its tensors and a loss over its scores.
+pub(crate) struct Supervised<N> {
+    pub(crate) network: N,
+    pub(crate) parts: Parts,
+    pub(crate) loss: LossKind,
+    pub(crate) title: String,
+}
+
+impl<N: Network> Model for Supervised<N> {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parts.parameters
+    }
+
+    fn buffers(&self) -> &[(String, Tensor)] {
+        &self.parts.buffers
+    }
+
+    fn loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+        loss(self.loss, &self.network.forward(&batch.inputs, true)?, &batch.targets, Reduction::Mean)
+    }
+
+    fn evaluate(&self, batch: &Batch) -> Result<EvalSums, ModelError> {
+        tch::no_grad(|| sums(self.loss, &self.network.forward(&batch.inputs, false)?, &batch.targets))
+    }
+
+    fn describe(&self) -> String {
+        self.parts.describe(&self.title)
+    }
+}
+
+/// The loss of `scores` `[N, K]` against classes (any shape of `N` elements) or values `[N, K]`.
+pub(crate) fn loss(
+    kind: LossKind,
+    scores: &Tensor,
+    targets: &Tensor,
+    reduction: Reduction,
+) -> Result<Tensor, ModelError> {
+    Ok(match kind {
+        LossKind::CrossEntropy if targets.dim() == 1 => cross_entropy(scores, targets, reduction)?,
+        LossKind::CrossEntropy => cross_entropy(scores, &targets.f_reshape(-1)?, reduction)?,
+        LossKind::Mse => scores.f_mse_loss(targets, reduction)?,
+    })
+}
+
+fn cross_entropy(scores: &Tensor, classes: &Tensor, reduction: Reduction) -> Result<Tensor, tch::TchError> {
+    // No class is ignored: -100 is none.
+    scores.f_cross_entropy_loss(classes, None::<&Tensor>, reduction, -100, 0.0)
+}
+
+/// What an evaluation reports of `scores`, summed in double precision.
+pub(crate) fn sums(kind: LossKind, scores: &Tensor, targets: &Tensor) -> Result<EvalSums, ModelError> {
+    let losses = loss(kind, scores, targets, Reduction::None)?.f_sum(Kind::Double)?;
+    let (outputs, right) = match kind {
+        LossKind::CrossEntropy => {
+            let hits = scores.f_argmax(-1, false)?.f_eq_tensor(&targets.f_reshape(-1)?)?.f_sum(Kind::Int64)?;
+            (1.0, Some(hits.f_int64_value(&[])? as u64))
+        }
+        // The loss of a sample is the mean over its values.
+        LossKind::Mse => (targets.size().last().copied().unwrap_or(1).max(1) as f64, None),
+    };
+    let count = (targets.numel() as f64 / outputs) as u64;
+    Ok(EvalSums { loss_sum: losses.f_double_value(&[])? / outputs, right, count })
+}

@@ -1,0 +1,175 @@
+//! The built-in models train, begin with the same bits, and are evaluated without a trace.
+
+mod support;
+
+use lockstep_models::{InputKind, ModelError, SampleShape, Targets, build_model};
+use support::{chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
+use tch::Device;
+
+const MLP: &str = r#"{ kind = "mlp", hidden = [32, 32], outputs = 4, activation = "gelu", dropout = 0.2 }"#;
+const RESNET: &str = r#"{ kind = "resnet", blocks = 1, width = 8, outputs = 4 }"#;
+const GPT: &str =
+    r#"{ kind = "gpt", layers = 2, heads = 2, width = 32, context = 16, vocabulary = 20, dropout = 0.1 }"#;
+
+/// Every model with samples for it, a learning rate, and the loss that it must reach.
+fn all() -> [(&'static str, SampleShape, f64, f64); 3] {
+    [
+        (MLP, image_shape(&[1, 4, 4], 4), 0.5, 0.3),
+        (RESNET, image_shape(&[3, 8, 8], 4), 0.3, 0.5),
+        (GPT, token_shape(16), 1.0, 0.5),
+    ]
+}
+
+#[test]
+fn each_learns_a_small_problem() {
+    for (spec, shape, lr, goal) in all() {
+        let model = model(spec, &shape);
+        let batch = samples(&shape, 64, 20, 3);
+        tch::manual_seed(1);
+        let losses: Vec<f64> = (0..250).map(|_| descend(model.as_ref(), &batch, lr)).collect();
+        assert!(losses[0] > 2.0 * goal && losses[249] < goal, "{spec}: {} to {}", losses[0], losses[249]);
+        let sums = model.evaluate(&batch).unwrap();
+        assert!(sums.right.unwrap() as f64 > 0.9 * sums.count as f64, "{spec}: {sums:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_whatever_the_generator_did_before() {
+    for (spec, shape, ..) in all() {
+        let build = |seed: &str| {
+            let job = job(spec, data_for(spec), &[seed]);
+            state(build_model(&job, &shape, ".".as_ref(), Device::Cpu).unwrap().as_ref())
+        };
+        tch::manual_seed(99);
+        let first = build("seed=5");
+        let _drawn = tch::Tensor::rand([10], tch::kind::FLOAT_CPU);
+        assert_eq!(build("seed=5"), first, "{spec}");
+        assert_ne!(build("seed=6"), first, "{spec}");
+    }
+}
+
+#[test]
+fn training_is_repeatable_and_draws_only_from_the_generator() {
+    for (spec, shape, lr, _) in all() {
+        let batch = samples(&shape, 16, 20, 3);
+        let train = |seed| {
+            let model = model(spec, &shape);
+            tch::manual_seed(seed);
+            let losses: Vec<u64> = (0..5).map(|_| descend(model.as_ref(), &batch, lr).to_bits()).collect();
+            (losses, state(model.as_ref()))
+        };
+        assert_eq!(train(4), train(4), "{spec}");
+        assert_eq!(train(4) != train(5), spec.contains("dropout"), "{spec}");
+    }
+}
+
+#[test]
+fn an_evaluation_leaves_no_trace() {
+    for (spec, shape, lr, _) in all() {
+        let batch = samples(&shape, 16, 20, 3);
+        let run = |evaluate: bool| {
+            let model = model(spec, &shape);
+            tch::manual_seed(4);
+            let mut seen = Vec::new();
+            for _ in 0..3 {
+                seen.push(descend(model.as_ref(), &batch, lr).to_bits());
+                if evaluate {
+                    let before = state(model.as_ref());
+                    let first = model.evaluate(&batch).unwrap();
+                    assert_eq!(model.evaluate(&batch).unwrap(), first, "{spec}");
+                    assert_eq!(state(model.as_ref()), before, "{spec}");
+                }
+            }
+            (seen, state(model.as_ref()))
+        };
+        assert_eq!(run(true), run(false), "{spec}");
+    }
+}
+
+#[test]
+fn sums_of_parts_are_the_sums_of_the_whole() {
+    for (spec, shape, ..) in all() {
+        let model = model(spec, &shape);
+        let batch = samples(&shape, 12, 20, 3);
+        let part = |start, length| lockstep_models::Batch {
+            inputs: batch.inputs.narrow(0, start, length),
+            targets: batch.targets.narrow(0, start, length).contiguous(),
+        };
+        let (whole, a, b) = (model.evaluate(&batch), model.evaluate(&part(0, 5)), model.evaluate(&part(5, 7)));
+        let (whole, a, b) = (whole.unwrap(), a.unwrap(), b.unwrap());
+        assert_eq!(whole.count, a.count + b.count);
+        assert_eq!(whole.count, if spec == GPT { 12 * 16 } else { 12 });
+        assert_eq!(whole.right.unwrap(), a.right.unwrap() + b.right.unwrap());
+        assert!((whole.loss_sum - a.loss_sum - b.loss_sum).abs() < 1e-4, "{spec}");
+    }
+}
+
+#[test]
+fn a_regression_counts_the_mean_over_its_values() {
+    let shape = SampleShape { input: vec![6], kind: InputKind::Float, targets: Targets::Values { count: 3 } };
+    let spec = r#"{ kind = "mlp", hidden = [32], outputs = 3, activation = "tanh" }"#;
+    let job = job(spec, data_for(spec), &["batch.loss=mse"]);
+    let model = build_model(&job, &shape, ".".as_ref(), Device::Cpu).unwrap();
+    let batch = samples(&shape, 32, 0, 3);
+    let losses: Vec<f64> = (0..400).map(|_| descend(model.as_ref(), &batch, 0.3)).collect();
+    assert!(losses[399] < 0.05 * losses[0], "{} to {}", losses[0], losses[399]);
+    let sums = model.evaluate(&batch).unwrap();
+    assert_eq!((sums.count, sums.right), (32, None));
+    let mean = model.loss(&batch).unwrap().double_value(&[]);
+    assert!((sums.loss_sum / 32.0 - mean).abs() < 1e-6);
+}
+
+#[test]
+fn the_description_names_every_module_with_its_parameters() {
+    let text = model(RESNET, &image_shape(&[1, 8, 8], 4)).describe();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "resnet of depth 8: 19732 parameters");
+    assert_eq!(lines[1], "  stem.conv: convolution 1 → 8, 3 × 3, stride 1, 72 parameters");
+    assert_eq!(lines[3], "  stages.0: 1 blocks of 8 channels, 1184 parameters");
+    assert_eq!(lines[4], "    0: basic block, 1184 parameters");
+    assert_eq!(lines.last(), Some(&"  head: linear 32 → 4, 132 parameters"));
+    let gpt = model(GPT, &token_shape(16));
+    let total: usize = gpt.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
+    assert!(gpt.describe().starts_with(&format!("gpt: {total} parameters\n")));
+    assert!(gpt.describe().contains("\n    mlp: GELU between two linear layers, 8352 parameters\n      up: linear"));
+}
+
+#[test]
+fn weight_decay_is_for_matrices_and_kernels() {
+    for (spec, shape, ..) in all() {
+        for parameter in model(spec, &shape).parameters() {
+            let plain = parameter.name.ends_with(".bias") || parameter.name.contains("norm");
+            assert_eq!(parameter.decay, !plain, "{}", parameter.name);
+            assert!(parameter.tensor.requires_grad());
+        }
+    }
+}
+
+#[test]
+fn samples_that_do_not_fit_are_refused() {
+    let refused = |spec: &str, shape: &SampleShape, overrides: &[&str]| {
+        let job = job(spec, data_for(spec), overrides);
+        chain(&build_model(&job, shape, ".".as_ref(), Device::Cpu).map(|_| ()).unwrap_err())
+    };
+    assert_eq!(
+        refused(RESNET, &image_shape(&[5, 8, 8], 4), &[]),
+        "a model of kind `resnet` takes images of H × W, or C × H × W with 1 to 3 channels, \
+         and the data has samples of shape [5, 8, 8]"
+    );
+    assert_eq!(
+        refused(MLP, &image_shape(&[8], 5), &[]),
+        "the loss `cross_entropy` over 4 outputs takes classes below the number of outputs, and the data has 5 classes"
+    );
+    assert!(refused(MLP, &image_shape(&[8], 4), &["batch.loss=mse"]).contains("the data has 4 classes"));
+    assert!(refused(GPT, &token_shape(8), &[]).contains("takes 16 tokens"));
+    let values = SampleShape { input: vec![8], kind: InputKind::Float, targets: Targets::Values { count: 1 } };
+    assert!(refused(MLP, &values, &["batch.loss=mse"]).contains("the data has 1 real values per sample"));
+}
+
+#[test]
+fn a_batch_that_libtorch_refuses_is_an_error() {
+    let model = model(MLP, &image_shape(&[1, 4, 4], 4));
+    let wrong = samples(&image_shape(&[1, 5, 5], 4), 3, 0, 1);
+    assert!(matches!(model.loss(&wrong), Err(ModelError::Torch(_))));
+    assert!(matches!(model.evaluate(&wrong), Err(ModelError::Torch(_))));
+}

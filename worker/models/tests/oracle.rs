@@ -1,0 +1,94 @@
+//! The built-in models beside the same models in PyTorch: same seed, same batch.
+//!
+//! Initial weights are equal bit for bit. Loss and gradients of `mlp` and `resnet` are too, since both sides run the
+//! same kernels; those of `gpt` are within 1e-6, because its attention runs fused where the oracle spells it out.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lockstep_common::seed::{Stream, derive};
+use lockstep_models::{InputKind, SampleShape, Targets, build_model};
+use support::{bits, data_for, image_shape, job, python, samples, token_shape};
+use tch::{Device, Tensor};
+
+/// Builds both models, runs both on one batch, compares everything.
+fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tolerance: f64) {
+    tch::set_num_threads(1);
+    let dir = tempfile::tempdir().unwrap();
+    let (batch_path, answer_path) = (dir.path().join("batch.npz"), dir.path().join("answer.npz"));
+    let batch = samples(shape, 8, 40, 5);
+    Tensor::write_npz(&[("inputs", &batch.inputs), ("targets", &batch.targets)], &batch_path).unwrap();
+    let job = job(spec, data_for(spec), overrides);
+    let kind = spec.split('"').nth(1).unwrap();
+    let seed = derive(job.seed, Stream::Init, 0, 0).to_string();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/models.py");
+    python(&script, &[kind, sizes, &seed, batch_path.to_str().unwrap(), answer_path.to_str().unwrap()]);
+    let mut answer: BTreeMap<String, Tensor> = Tensor::read_npz(&answer_path).unwrap().into_iter().collect();
+
+    let mut check = |name: String, ours: &Tensor, tolerance: f64| {
+        let theirs = answer.remove(&name).unwrap_or_else(|| panic!("PyTorch has no `{name}`"));
+        assert_eq!((ours.size(), ours.kind()), (theirs.size(), theirs.kind()), "{spec}: {name}");
+        if tolerance == 0.0 {
+            assert!(bits(ours) == bits(&theirs), "{spec}: the bits of {name} differ");
+        } else {
+            let apart = (ours - &theirs).abs().max().double_value(&[]);
+            assert!(apart <= tolerance, "{spec}: {name} is {apart} apart");
+        }
+    };
+    let model = build_model(&job, shape, ".".as_ref(), Device::Cpu).unwrap();
+    for parameter in model.parameters() {
+        check(format!("init/{}", parameter.name), &parameter.tensor.detach(), 0.0);
+    }
+    tch::manual_seed(1);
+    let loss = model.loss(&batch).unwrap();
+    check("loss".to_owned(), &loss.detach(), tolerance);
+    let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
+    let grads = Tensor::run_backward(&[&loss], &tensors, false, false);
+    for (parameter, grad) in model.parameters().iter().zip(&grads) {
+        check(format!("grad/{}", parameter.name), grad, tolerance);
+    }
+    for (name, buffer) in model.buffers() {
+        check(format!("buffer/{name}"), buffer, 0.0);
+    }
+    let sums = model.evaluate(&batch).unwrap();
+    let (eval_loss, right) = (answer.remove("eval_loss").unwrap(), answer.remove("right").unwrap());
+    // Ours is a sum in double precision, theirs a mean in single.
+    assert!((sums.loss_sum / sums.count as f64 - eval_loss.double_value(&[])).abs() < 2e-6, "{spec}");
+    assert_eq!(sums.right.map_or(-1, |right| right as i64), right.int64_value(&[]), "{spec}");
+    assert!(answer.is_empty(), "{spec}: PyTorch has more: {:?}", answer.keys());
+}
+
+#[test]
+fn an_mlp_is_the_same() {
+    let spec = r#"{ kind = "mlp", hidden = [40, 30], outputs = 5, dropout = 0.25 }"#;
+    let sizes = r#"{"inputs": 64, "hidden": [40, 30], "outputs": 5, "dropout": 0.25}"#;
+    compare(spec, sizes, &image_shape(&[1, 8, 8], 5), &[], 0.0);
+}
+
+#[test]
+fn an_mlp_for_a_regression_is_the_same() {
+    for activation in ["gelu", "tanh"] {
+        let spec = format!(r#"{{ kind = "mlp", hidden = [40], outputs = 2, activation = "{activation}" }}"#);
+        let sizes = format!(r#"{{"inputs": 9, "hidden": [40], "outputs": 2, "activation": "{activation}"}}"#);
+        let shape = SampleShape { input: vec![9], kind: InputKind::Float, targets: Targets::Values { count: 2 } };
+        compare(&spec, &sizes, &shape, &["batch.loss=mse"], 0.0);
+    }
+}
+
+#[test]
+fn a_resnet_is_the_same() {
+    for (channels, blocks) in [(1, 1), (3, 2)] {
+        let spec = format!(r#"{{ kind = "resnet", blocks = {blocks}, width = 8, outputs = 6 }}"#);
+        let sizes = format!(r#"{{"channels": {channels}, "blocks": {blocks}, "width": 8, "outputs": 6}}"#);
+        compare(&spec, &sizes, &image_shape(&[channels, 12, 12], 6), &[], 0.0);
+    }
+}
+
+#[test]
+fn a_gpt_is_the_same() {
+    let spec = r#"{ kind = "gpt", layers = 3, heads = 4, width = 32, context = 24, vocabulary = 40, dropout = 0.1 }"#;
+    let sizes = r#"{"layers": 3, "heads": 4, "width": 32, "context": 24, "vocabulary": 40, "dropout": 0.1}"#;
+    compare(spec, sizes, &token_shape(24), &[], 1e-6);
+}

@@ -1,0 +1,112 @@
+//! What the tests of this crate share.
+#![expect(dead_code, reason = "each test binary uses a part")]
+
+use std::path::Path;
+
+use lockstep_common::job::{JobSpec, parse_toml};
+use lockstep_models::{Batch, DataSets, InputKind, Model, SampleShape, Targets, build_model, open_data};
+use tch::{Device, Kind, Tensor};
+
+/// A job with these `model` and `data` tables.
+pub(crate) fn job(model: &str, data: &str, overrides: &[&str]) -> JobSpec {
+    let text = format!(
+        "name = \"t\"\nseed = 7\nsteps = 10\nbatch = {{ size = 8 }}\noptimizer = {{ kind = \"sgd\", lr = 0.1 }}\n\
+         model = {model}\ndata = {data}\n"
+    );
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    parse_toml(&text, &overrides).unwrap()
+}
+
+/// The data sets of a job with files in `dir`, or the whole chain of errors.
+pub(crate) fn open(model: &str, data: &str, dir: &Path) -> Result<DataSets, String> {
+    open_data(&job(model, data, &[]), dir).map_err(|error| chain(&error))
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// A model of `kind` that a job describes, for samples made by [`samples`], on the CPU with one thread.
+pub(crate) fn model(spec: &str, shape: &SampleShape) -> Box<dyn Model> {
+    tch::set_num_threads(1);
+    build_model(&job(spec, data_for(spec), &[]), shape, Path::new("."), Device::Cpu).unwrap()
+}
+
+/// Data that may go with a model; only [`open`] ever looks for the files.
+pub(crate) fn data_for(spec: &str) -> &'static str {
+    if spec.contains("gpt") {
+        r#"{ kind = "tokens", path = "x" }"#
+    } else {
+        r#"{ kind = "npy", inputs = "x", targets = "y" }"#
+    }
+}
+
+/// What images of `classes` classes look like.
+pub(crate) fn image_shape(input: &[i64], classes: i64) -> SampleShape {
+    SampleShape { input: input.to_vec(), kind: InputKind::Image, targets: Targets::Classes { count: classes } }
+}
+
+/// What windows of `context` tokens look like.
+pub(crate) fn token_shape(context: i64) -> SampleShape {
+    SampleShape { input: vec![context], kind: InputKind::Tokens, targets: Targets::Tokens }
+}
+
+/// `count` samples of `shape`, the same ones for the same seed. Targets depend on the inputs, so that they can be
+/// learned: a class by where the input is largest, a token by the token before.
+pub(crate) fn samples(shape: &SampleShape, count: i64, vocabulary: i64, seed: i64) -> Batch {
+    tch::manual_seed(seed);
+    let mut size = vec![count];
+    size.extend(&shape.input);
+    if shape.kind == InputKind::Tokens {
+        let inputs = Tensor::randint(vocabulary, &size, (Kind::Int64, Device::Cpu));
+        let targets = (&inputs + 1).remainder(vocabulary);
+        return Batch { inputs, targets };
+    }
+    let inputs = Tensor::randn(&size, (Kind::Float, Device::Cpu));
+    let flat = inputs.flatten(1, -1);
+    let targets = match shape.targets {
+        Targets::Classes { count } => flat.narrow(1, 0, count).argmax(1, false),
+        Targets::Values { count } => flat.narrow(1, 0, count).tanh().contiguous(),
+        Targets::Tokens => unreachable!("only tokens have tokens as targets"),
+    };
+    Batch { inputs, targets }
+}
+
+/// The bits of a tensor's elements.
+pub(crate) fn bits(tensor: &Tensor) -> Vec<u8> {
+    let tensor = tensor.detach().contiguous();
+    lockstep_tch_ext::memory::cpu_bytes(&tensor).unwrap().to_vec()
+}
+
+/// The bits of everything a model is made of.
+pub(crate) fn state(model: &dyn Model) -> Vec<(String, Vec<u8>)> {
+    let parameters = model.parameters().iter().map(|parameter| (parameter.name.clone(), bits(&parameter.tensor)));
+    parameters.chain(model.buffers().iter().map(|(name, tensor)| (name.clone(), bits(tensor)))).collect()
+}
+
+/// One step of plain gradient descent; the loss before it.
+pub(crate) fn descend(model: &dyn Model, batch: &Batch, lr: f64) -> f64 {
+    let loss = model.loss(batch).unwrap();
+    let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
+    let grads = Tensor::run_backward(&[&loss], &tensors, false, false);
+    tch::no_grad(|| {
+        for (tensor, grad) in tensors.iter().zip(&grads) {
+            let _same = tensor.shallow_clone().g_sub_(&(grad * lr));
+        }
+    });
+    loss.double_value(&[])
+}
+
+/// Runs a Python program with the interpreter that has PyTorch, and returns what it printed.
+pub(crate) fn python(script: &Path, arguments: &[&str]) -> String {
+    let output = std::process::Command::new("python3").arg(script).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

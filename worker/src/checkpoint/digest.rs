@@ -1,0 +1,31 @@
+//! The digest of a whole state, computed by one process: the same that the manifest of a checkpoint of it holds.
+
+use lockstep_common::manifest::{self, Piece, TensorEntry};
+use lockstep_common::{Digest, Domain};
+use lockstep_host::blobs::PIECE_BYTES;
+use lockstep_tch_ext::memory::cpu_bytes;
+use tch::{Device, TchError};
+
+use super::dtype;
+use crate::state::State;
+
+/// The digest of `state`'s tensors.
+pub fn state_digest(state: &State) -> Result<Digest, TchError> {
+    let entries = state
+        .tensors()
+        .iter()
+        .map(|named| {
+            let tensor = named.tensor.f_to(Device::Cpu)?.f_contiguous()?;
+            let bytes = cpu_bytes(&tensor).expect("a contiguous tensor on the cpu has bytes");
+            let piece = |chunk: &[u8]| Piece { digest: Domain::Blob.digest(chunk), bytes: chunk.len() as u64 };
+            let pieces = bytes.chunks(PIECE_BYTES).map(piece).collect();
+            Ok(TensorEntry {
+                name: named.name.clone(),
+                dtype: dtype(&named.tensor),
+                shape: named.tensor.size(),
+                pieces,
+            })
+        })
+        .collect::<Result<Vec<_>, TchError>>()?;
+    Ok(manifest::state_digest(&entries))
+}

@@ -1,0 +1,185 @@
+//! Resuming: every blob is verified, and everything that this program derives is compared with what was stored, before
+//! the state changes at all.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::Domain;
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest::{Manifest, RankState, TensorEntry};
+use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_tch_ext::memory::cpu_bytes_mut;
+use tch::{Device, TchError, Tensor};
+
+use super::{RankDraft, Ranks, dtype};
+use crate::state::State;
+
+/// A checkpoint that cannot be resumed from.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It was made by another job.
+    #[error("the checkpoint is of job `{stored}`, this run trains job `{own}`")]
+    Job {
+        /// Digest in the manifest.
+        stored: String,
+        /// Digest of this run's job.
+        own: String,
+    },
+    /// The model has a tensor that the checkpoint lacks, or the other way round.
+    #[error("the {whose} has no tensor `{name}`")]
+    Missing {
+        /// `checkpoint` or `model`.
+        whose: &'static str,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor of another type or shape.
+    #[error("tensor `{name}` is {stored} in the checkpoint and {own} in the model")]
+    Form {
+        /// The tensor.
+        name: String,
+        /// Type and shape in the manifest.
+        stored: String,
+        /// Type and shape in the model.
+        own: String,
+    },
+    /// A tensor's pieces have not as many bytes as its shape asks for.
+    #[error("tensor `{name}` has {found} bytes in the checkpoint where its shape asks for {expected}")]
+    Length {
+        /// The tensor.
+        name: String,
+        /// Bytes in the manifest.
+        found: u64,
+        /// Bytes of its shape.
+        expected: u64,
+    },
+    /// A blob is missing, truncated or corrupt.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The checkpoint has another number of ranks.
+    #[error("the checkpoint has {stored} ranks, the job {own}")]
+    RankCount {
+        /// In the manifest.
+        stored: usize,
+        /// In the job.
+        own: u32,
+    },
+    /// What is derived for a rank is not what was stored.
+    #[error("rank {rank}: {what} is `{stored}` in the checkpoint, and `{derived}` is derived for the same step")]
+    Rank {
+        /// The rank.
+        rank: u32,
+        /// Seed, cursor or generator.
+        what: String,
+        /// In the manifest.
+        stored: String,
+        /// Computed now.
+        derived: String,
+    },
+    /// libtorch failed.
+    #[error("libtorch could not load the checkpoint")]
+    Torch(#[from] TchError),
+    /// libtorch failed, behind our own shim.
+    #[error("libtorch could not load the checkpoint")]
+    Shim(#[from] lockstep_tch_ext::Error),
+}
+
+/// Puts `state` where `manifest` says it was.
+pub fn load(
+    manifest: &Manifest,
+    job: &JobSpec,
+    ranks: &Ranks,
+    store: &BlobStore,
+    state: &mut State,
+) -> Result<(), LoadError> {
+    let (stored, own) = (manifest.job, job.digest());
+    if stored != own {
+        return Err(LoadError::Job { stored: stored.to_hex(), own: own.to_hex() });
+    }
+    if manifest.ranks.len() != job.ranks as usize {
+        return Err(LoadError::RankCount { stored: manifest.ranks.len(), own: job.ranks });
+    }
+    for (draft, stored) in ranks.at(manifest.step, 0..job.ranks)?.iter().zip(&manifest.ranks) {
+        check_rank(draft, stored, store)?;
+    }
+    let mut entries: BTreeMap<&str, &TensorEntry> =
+        manifest.tensors.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+    let mut loaded = Vec::with_capacity(state.tensors().len());
+    for named in state.tensors() {
+        let Some(entry) = entries.remove(named.name.as_str()) else {
+            return Err(LoadError::Missing { whose: "checkpoint", name: named.name.clone() });
+        };
+        loaded.push(read(entry, &named.tensor, store)?);
+    }
+    if let Some(name) = entries.into_keys().next() {
+        return Err(LoadError::Missing { whose: "model", name: name.to_owned() });
+    }
+
+    tch::no_grad(|| -> Result<(), LoadError> {
+        let mut optimizer = Vec::new();
+        for (named, tensor) in state.tensors().iter().zip(loaded) {
+            match named.name.strip_prefix("optimizer/") {
+                Some(name) => optimizer.push((name.to_owned(), tensor)),
+                None => drop(named.tensor.shallow_clone().f_copy_(&tensor)?),
+            }
+        }
+        Ok(state.optimizer.load_state(&optimizer)?)
+    })?;
+    state.step = manifest.step;
+    Ok(())
+}
+
+/// The verified contents of `entry`, which must look like `own`.
+fn read(entry: &TensorEntry, own: &Tensor, store: &BlobStore) -> Result<Tensor, LoadError> {
+    let form = |dtype: &str, shape: &[i64]| format!("{dtype} {shape:?}");
+    let (stored, ours) = (form(&entry.dtype, &entry.shape), form(&dtype(own), &own.size()));
+    if stored != ours {
+        return Err(LoadError::Form { name: entry.name.clone(), stored, own: ours });
+    }
+    let expected = (own.numel() * own.kind().elt_size_in_bytes()) as u64;
+    let found = entry.pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.bytes)).unwrap_or(u64::MAX);
+    if found != expected {
+        return Err(LoadError::Length { name: entry.name.clone(), found, expected });
+    }
+    let mut tensor = Tensor::f_zeros(own.size(), (own.kind(), Device::Cpu))?;
+    store.get_into(&entry.pieces, cpu_bytes_mut(&mut tensor)?)?;
+    Ok(tensor)
+}
+
+/// Compares what is derived for a rank with what was stored.
+fn check_rank(draft: &RankDraft, stored: &RankState, store: &BlobStore) -> Result<(), LoadError> {
+    let derived = &draft.state;
+    let mismatch = |what: String, stored: String, derived: String| {
+        Err(LoadError::Rank { rank: draft.state.rank, what, stored, derived })
+    };
+    for (name, seed) in &stored.seeds {
+        let own = derived.seeds.get(name);
+        if own != Some(seed) {
+            let own = own.map_or_else(|| "(none)".to_owned(), u64::to_string);
+            return mismatch(format!("the seed `{name}`"), seed.to_string(), own);
+        }
+    }
+    for (what, stored, derived) in [
+        ("the rank", u64::from(stored.rank), u64::from(derived.rank)),
+        ("the number of seeds", stored.seeds.len() as u64, derived.seeds.len() as u64),
+        ("the epoch", stored.epoch, derived.epoch),
+        ("the number of consumed samples", stored.consumed, derived.consumed),
+        ("the next sample position", stored.next_position, derived.next_position),
+    ] {
+        if stored != derived {
+            return mismatch(what.to_owned(), stored.to_string(), derived.to_string());
+        }
+    }
+    for (device, piece) in &stored.generators {
+        // A checkpoint of CUDA processes has states by their devices' numbers, which are not this process's.
+        let kind = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
+        let own = draft.generators.iter().find(|(name, _)| kind(name) == kind(device)).map(|(_, bytes)| bytes);
+        // Verified also where this process has no such device.
+        let bytes = store.get(piece)?;
+        if own.is_some_and(|own| *own != bytes) {
+            let digest = |bytes: &[u8]| Domain::Blob.digest(bytes).to_hex();
+            let own = own.map(|own| digest(own)).unwrap_or_default();
+            return mismatch(format!("the state of generator `{device}`"), digest(&bytes), own);
+        }
+    }
+    Ok(())
+}

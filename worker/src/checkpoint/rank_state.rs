@@ -1,0 +1,66 @@
+//! What each rank carries into its next step: all of it derived, and still written down, so that a resume can check.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use lockstep_common::manifest::RankState;
+use lockstep_common::sampler::Sampler;
+use lockstep_common::seed::{Stream, derive};
+use lockstep_tch_ext::{Error, generator};
+use tch::Device;
+
+use super::RankDraft;
+use crate::numerics::device_name;
+
+/// Derives ranks' states at any step.
+#[derive(Clone, Debug)]
+pub struct Ranks {
+    seed: u64,
+    sampler: Sampler,
+    device: Device,
+}
+
+impl Ranks {
+    /// For a run with root seed `seed`, whose models draw on `device`.
+    pub fn new(seed: u64, sampler: Sampler, device: Device) -> Self {
+        Self { seed, sampler, device }
+    }
+
+    /// Sets torch's generators as they are at the beginning of `rank`'s part of the step after `step` completed ones.
+    pub fn seed_generators(&self, step: u64, rank: u32) -> Result<(), Error> {
+        let seed = derive(self.seed, Stream::Forward, step, rank);
+        generator::seed(Device::Cpu, seed)?;
+        if self.device != Device::Cpu {
+            generator::seed(self.device, seed)?;
+        }
+        Ok(())
+    }
+
+    /// The states of `ranks` when `step` steps are completed. Leaves torch's generators in another state.
+    pub fn at(&self, step: u64, ranks: Range<u32>) -> Result<Vec<RankDraft>, Error> {
+        ranks.map(|rank| self.rank_at(step, rank)).collect()
+    }
+
+    fn rank_at(&self, step: u64, rank: u32) -> Result<RankDraft, Error> {
+        self.seed_generators(step, rank)?;
+        let mut generators = BTreeMap::from([(device_name(Device::Cpu), generator::get_state(Device::Cpu)?)]);
+        if self.device != Device::Cpu {
+            generators.insert(device_name(self.device), generator::get_state(self.device)?);
+        }
+        let epoch = self.sampler.epoch(step);
+        let seeds = BTreeMap::from([
+            ("init".to_owned(), derive(self.seed, Stream::Init, 0, 0)),
+            ("order".to_owned(), derive(self.seed, Stream::Order, epoch, 0)),
+            ("forward".to_owned(), derive(self.seed, Stream::Forward, step, rank)),
+        ]);
+        let state = RankState {
+            rank,
+            seeds,
+            epoch,
+            consumed: step * self.sampler.micro_batch(),
+            next_position: self.sampler.positions(step, rank)[0],
+            generators: BTreeMap::new(),
+        };
+        Ok(RankDraft { state, generators })
+    }
+}

@@ -1,0 +1,99 @@
+//! Evaluation over the validation samples, shared out among processes, with sums added in an order that the number of
+//! processes does not change.
+//!
+//! The samples are cut into chunks; chunk `i` is process `i mod processes`'s; all chunks' sums go to everybody and are
+//! added in chunk order. It draws from seeds of its own and leaves no trace in the state.
+
+use lockstep_common::job::{Data, JobSpec};
+use lockstep_common::seed::{Stream, derive};
+use lockstep_models::{Dataset, EvalSums};
+use lockstep_rpc::EvalReport;
+use lockstep_tch_ext::generator;
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::exchange::{Exchange, ExchangeError};
+use crate::state::State;
+use crate::train::{Place, TrainError};
+
+/// Numbers that a chunk gives: loss sum, right answers (-1: there are none to give), count.
+const SUMS: usize = 3;
+
+/// What is evaluated.
+pub(crate) struct Plan<'a> {
+    pub(crate) job: &'a JobSpec,
+    /// The first ones of the validation samples.
+    pub(crate) samples: u64,
+    /// Samples of a chunk.
+    pub(crate) chunk: u64,
+    pub(crate) device: Device,
+}
+
+/// Evaluates `state`.
+pub(crate) fn run(
+    plan: &Plan<'_>,
+    validation: &dyn Dataset,
+    state: &State,
+    place: Place,
+    exchange: Option<&mut dyn Exchange>,
+) -> Result<EvalReport, TrainError> {
+    let step = state.step;
+    let chunks = plan.samples.div_ceil(plan.chunk);
+    let mut own = Vec::new();
+    for chunk in (u64::from(place.process)..chunks).step_by(place.processes as usize) {
+        let seed = derive(plan.job.seed, Stream::Eval, step, chunk as u32);
+        generator::seed(Device::Cpu, seed)?;
+        if plan.device != Device::Cpu {
+            generator::seed(plan.device, seed)?;
+        }
+        let positions: Vec<u64> = (chunk * plan.chunk..plan.samples.min((chunk + 1) * plan.chunk)).collect();
+        let batch = validation.batch(&positions, plan.device).map_err(|source| TrainError::Data { step, source })?;
+        own.push(state.model.evaluate(&batch).map_err(|source| TrainError::Model { step, source })?);
+    }
+    let all = match exchange {
+        None => own,
+        Some(exchange) => {
+            share(&own, chunks, plan.device, exchange).map_err(|source| TrainError::Exchange { step, source })?
+        }
+    };
+    Ok(report(step, plan, &all))
+}
+
+/// Every process's sums, in chunk order.
+fn share(
+    own: &[EvalSums],
+    chunks: u64,
+    device: Device,
+    exchange: &mut dyn Exchange,
+) -> Result<Vec<EvalSums>, ExchangeError> {
+    let (process, processes) = (exchange.process(), exchange.processes());
+    let mut numbers = vec![0.0; (chunks as usize).div_ceil(processes) * SUMS];
+    for (place, sums) in numbers.chunks_exact_mut(SUMS).zip(own) {
+        place.copy_from_slice(&[sums.loss_sum, sums.right.map_or(-1.0, |right| right as f64), sums.count as f64]);
+    }
+    let mine = Tensor::f_from_slice(&numbers)?.f_to(device)?;
+    let outgoing: Vec<Tensor> = (0..processes).map(|_| mine.shallow_clone()).collect();
+    let empty = || Tensor::f_zeros([numbers.len() as i64], (Kind::Double, device));
+    let mut incoming = (0..processes).map(|_| empty()).collect::<Result<Vec<_>, TchError>>()?;
+    exchange.exchange(&outgoing, &mut incoming)?;
+    incoming[process] = mine;
+    let received = incoming.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, TchError>>()?;
+    let sums = |chunk: usize| {
+        let [loss_sum, right, count] =
+            std::array::from_fn(|at| received[chunk % processes][chunk / processes * SUMS + at]);
+        EvalSums { loss_sum, right: (right >= 0.0).then_some(right as u64), count: count as u64 }
+    };
+    Ok((0..chunks as usize).map(sums).collect())
+}
+
+fn report(step: u64, plan: &Plan<'_>, sums: &[EvalSums]) -> EvalReport {
+    let count = sums.iter().map(|sums| sums.count).sum::<u64>() as f64;
+    let loss = sums.iter().fold(0.0, |total, sums| total + sums.loss_sum) / count;
+    let right = sums.iter().try_fold(0, |total, sums| Some(total + sums.right?));
+    EvalReport {
+        step,
+        loss,
+        accuracy: right.map(|right: u64| right as f64 / count),
+        perplexity: matches!(plan.job.data, Data::Tokens { .. }).then(|| loss.exp()),
+        samples: plan.samples,
+    }
+}

@@ -1,0 +1,70 @@
+//! CPU tensors over the mesh of plain TCP connections: their bytes go to the sockets as they lie in memory. Hot.
+
+use lockstep_exchange::Mesh;
+use lockstep_tch_ext::memory::{cpu_bytes, cpu_bytes_mut};
+use tch::Tensor;
+
+use super::{CutHandle, Exchange, ExchangeError};
+
+/// CPU tensors over [`Mesh`].
+#[derive(Debug)]
+pub struct MeshExchange {
+    mesh: Mesh,
+    /// What the others' parts of an all-reduce are received in; kept from one call to the next.
+    parts: Vec<Tensor>,
+}
+
+impl MeshExchange {
+    /// An exchange over `mesh`.
+    pub fn new(mesh: Mesh) -> Self {
+        Self { mesh, parts: Vec::new() }
+    }
+
+    /// One round of plain bytes, as [`Exchange::exchange`].
+    pub fn exchange_bytes(&mut self, outgoing: &[&[u8]], incoming: &mut [&mut [u8]]) -> Result<(), ExchangeError> {
+        Ok(self.mesh.exchange(outgoing, incoming)?)
+    }
+}
+
+impl Exchange for MeshExchange {
+    fn process(&self) -> usize {
+        self.mesh.process()
+    }
+
+    fn processes(&self) -> usize {
+        self.mesh.processes()
+    }
+
+    fn exchange(&mut self, outgoing: &[Tensor], incoming: &mut [Tensor]) -> Result<(), ExchangeError> {
+        let own = self.mesh.process();
+        let bytes = |(process, tensor)| if process == own { Ok(&[][..]) } else { cpu_bytes(tensor) };
+        let outgoing = outgoing.iter().enumerate().map(bytes).collect::<Result<Vec<_>, _>>()?;
+        let bytes = |(process, tensor)| if process == own { Ok(&mut [][..]) } else { cpu_bytes_mut(tensor) };
+        let mut incoming = incoming.iter_mut().enumerate().map(bytes).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.mesh.exchange(&outgoing, &mut incoming)?)
+    }
+
+    fn all_reduce(&mut self, tensor: &mut Tensor) -> Result<(), ExchangeError> {
+        let (own, processes) = (self.process(), self.processes());
+        let fits = |part: &Tensor| part.size() == tensor.size() && part.kind() == tensor.kind();
+        if self.parts.len() != processes || !self.parts.iter().all(fits) {
+            self.parts = (0..processes).map(|_| tensor.f_zeros_like()).collect::<Result<_, _>>()?;
+        }
+        let outgoing: Vec<Tensor> = (0..processes).map(|_| tensor.shallow_clone()).collect();
+        let mut parts = std::mem::take(&mut self.parts);
+        let sent = self.exchange(&outgoing, &mut parts);
+        self.parts = parts;
+        sent?;
+        self.parts[own].f_copy_(tensor)?;
+        tensor.f_copy_(&self.parts[0])?;
+        for part in &self.parts[1..] {
+            tensor.f_add_(part)?;
+        }
+        Ok(())
+    }
+
+    fn cut_handle(&self) -> CutHandle {
+        let handle = self.mesh.cut_handle();
+        CutHandle::new(move || handle.cut())
+    }
+}

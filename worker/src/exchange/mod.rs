@@ -1,0 +1,59 @@
+//! How the processes of one generation give each other tensors: all that the reduction tree needs.
+//!
+//! One primitive, a duplex round over all pairs at once, serves for slices, for gathering them and for broadcasts; beside
+//! it stands the back end's own all-reduce. A broken peer is a typed error, never a hang. Deliberately absent: any
+//! knowledge of ranks, gradients or steps.
+//!
+//! CPU tensors go over plain TCP ([`MeshExchange`]), CUDA tensors over NCCL ([`GroupExchange`]); Gloo is the tested twin of
+//! the NCCL path.
+
+mod error;
+mod group;
+mod mesh;
+
+use std::sync::Arc;
+
+use tch::Tensor;
+
+pub use error::ExchangeError;
+pub use group::GroupExchange;
+pub use mesh::MeshExchange;
+
+/// One process's end of the exchange between all processes of a generation.
+///
+/// Calls are matched by order: every process makes the same calls. After an error every later call fails.
+pub trait Exchange: Send {
+    /// This process's number.
+    fn process(&self) -> usize;
+
+    /// How many processes there are.
+    fn processes(&self) -> usize;
+
+    /// One duplex round: sends `outgoing[p]` to every process `p` and fills `incoming[p]` from it.
+    ///
+    /// Contiguous tensors of one dtype on the exchange's device; both ends of a pair know the lengths, which may differ
+    /// and may be 0. This process's own places are ignored.
+    fn exchange(&mut self, outgoing: &[Tensor], incoming: &mut [Tensor]) -> Result<(), ExchangeError>;
+
+    /// Replaces `tensor`, of one shape in all processes, by the sum over processes, in an order that only the back end
+    /// and the number of processes decide.
+    fn all_reduce(&mut self, tensor: &mut Tensor) -> Result<(), ExchangeError>;
+
+    /// Cuts the exchange from any thread.
+    fn cut_handle(&self) -> CutHandle;
+}
+
+/// Cuts one exchange, at once and for everybody: what waits in it fails, here and at the peers.
+#[derive(Clone)]
+pub struct CutHandle(Arc<dyn Fn() + Send + Sync>);
+
+impl CutHandle {
+    fn new(cut: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(cut))
+    }
+
+    /// Cuts. A second call changes nothing.
+    pub fn cut(&self) {
+        (self.0)();
+    }
+}

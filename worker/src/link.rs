@@ -1,0 +1,117 @@
+//! The socket to the agent: one thread reads commands, one writes what the outbox holds, and the training thread touches
+//! neither (I7).
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use lockstep_rpc::agent_command::Body as Command;
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{AgentCommand, Assignment, ProcessHello, ProcessMessage, frame};
+use rustix::process::{Signal, getpid, kill_process};
+use tracing::error;
+
+use crate::outbox::Outbox;
+
+/// A rank process's end of the socket.
+#[derive(Debug)]
+pub struct Link {
+    outbox: Outbox,
+    commands: Receiver<Command>,
+    writer: JoinHandle<()>,
+}
+
+impl Link {
+    /// Connects to the agent at `socket` and says who is there.
+    ///
+    /// From now on the process ends when the agent does: without it nobody would know of this process.
+    pub fn connect(socket: &Path, hello: ProcessHello) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(socket)?;
+        frame::write(&mut stream, &ProcessMessage { body: Some(Body::Hello(hello)) })?;
+        let reading = stream.try_clone()?;
+        let (sender, commands) = channel();
+        // Never joined: it waits for the agent until the process ends.
+        thread::Builder::new().name("agent-in".to_owned()).spawn(move || read(reading, &sender))?;
+        let outbox = Outbox::default();
+        let saying = outbox.clone();
+        let writer = thread::Builder::new().name("agent-out".to_owned()).spawn(move || write(stream, &saying))?;
+        Ok(Self { outbox, commands, writer })
+    }
+
+    /// Where to put what the agent should hear.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The assignment, waited for.
+    pub fn assigned(&self) -> Assignment {
+        self.wait(|command| match command {
+            Command::Assign(assignment) => Some(assignment),
+            _ => None,
+        })
+    }
+
+    /// The assignment with everybody's addresses, waited for.
+    pub fn started(&self) -> Assignment {
+        self.wait(|command| match command {
+            Command::Start(assignment) => Some(assignment),
+            _ => None,
+        })
+    }
+
+    /// Returns when the coordinator has everything that this process said.
+    pub fn drained(&self) {
+        self.wait(|command| matches!(command, Command::Drained(_)).then_some(()));
+    }
+
+    /// Returns when the agent has been told everything.
+    pub fn close(self) {
+        self.outbox.close();
+        // The thread ends the process rather than panic.
+        self.writer.join().ok();
+    }
+
+    fn wait<T>(&self, wanted: impl Fn(Command) -> Option<T>) -> T {
+        loop {
+            // The reader ends the process before it lets go of its end.
+            let command = self.commands.recv().expect("the reading thread lives as long as the process");
+            if let Some(found) = wanted(command) {
+                return found;
+            }
+        }
+    }
+}
+
+fn read(mut stream: UnixStream, commands: &Sender<Command>) {
+    loop {
+        match frame::read::<AgentCommand>(&mut stream) {
+            Ok(Some(AgentCommand { body: Some(command) })) => {
+                if commands.send(command).is_err() {
+                    return; // The process is ending.
+                }
+            }
+            Ok(Some(AgentCommand { body: None })) => {}
+            Ok(None) => end("the agent has gone"),
+            Err(error) => end(&format!("the agent's socket failed: {error}")),
+        }
+    }
+}
+
+fn write(mut stream: UnixStream, outbox: &Outbox) {
+    while let Some(body) = outbox.pop() {
+        let sent = frame::write(&mut stream, &ProcessMessage { body: Some(body) });
+        if let Err(error) = sent {
+            end(&format!("the agent's socket failed: {error}"));
+        }
+    }
+    stream.flush().ok();
+}
+
+/// Ends the process at once: by a signal, which runs no destructor of libtorch under the training thread's feet.
+fn end(reason: &str) -> ! {
+    error!("{reason}; this process ends");
+    kill_process(getpid(), Signal::KILL).expect("a process may signal itself");
+    unreachable!("SIGKILL returns to nobody")
+}

@@ -1,0 +1,49 @@
+//! The training loop without agent and coordinator: for tests, benchmarks and programs that bring their own processes.
+
+use std::path::Path;
+
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest::Manifest;
+use lockstep_exchange::Mesh;
+use lockstep_host::blobs::{BlobError, BlobStore};
+use tch::Device;
+
+use crate::exchange::{Exchange, MeshExchange};
+use crate::numerics;
+use crate::outbox::Outbox;
+use crate::train::{Finished, SetupError, TrainError, Trainer};
+
+/// Why a local run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// It could not begin.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// It stopped.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] BlobError),
+    /// libtorch's switches cannot be set.
+    #[error("cannot set libtorch's switches")]
+    Switches(#[from] lockstep_tch_ext::Error),
+}
+
+/// Trains `job` on the CPU as one of the processes that `mesh` joins, alone without one. Everything that is said is in
+/// `outbox` afterwards.
+pub fn train(
+    job: &JobSpec,
+    base_dir: &Path,
+    mesh: Option<Mesh>,
+    store: Option<&Path>,
+    restore: Option<&Manifest>,
+    outbox: &Outbox,
+) -> Result<Finished, LocalError> {
+    numerics::apply(job)?;
+    let store = store.map(BlobStore::open).transpose()?;
+    let restore = restore.zip(store.as_ref());
+    let trainer = Trainer::load(job.clone(), base_dir, Device::Cpu, restore)?;
+    let exchange = mesh.map(|mesh| Box::new(MeshExchange::new(mesh)) as Box<dyn Exchange>);
+    Ok(trainer.run(exchange, store, outbox)?)
+}

@@ -1,0 +1,136 @@
+//! What is known to change bits: set as the job's level asks, and collected for the numerics fingerprint; and what else
+//! the process runs on, for people.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use lockstep_common::job::{JobSpec, Level, Reduction};
+use lockstep_common::numerics::VARIABLES;
+use lockstep_common::{Digest, Domain};
+use lockstep_tch_ext::determinism::{self, Switches};
+use tch::Device;
+
+use crate::reduction::Layout;
+
+/// Sets libtorch's switches for `job`. To be called before the first tensor is made.
+pub fn apply(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
+    determinism::pin_torchscript_executor();
+    determinism::apply(&switches(job))
+}
+
+/// The switches of a level.
+fn switches(job: &JobSpec) -> Switches {
+    let repeatable = job.numerics.level != Level::Off;
+    Switches {
+        deterministic_algorithms: repeatable,
+        cudnn_benchmark: !repeatable,
+        cudnn_deterministic: repeatable,
+        tf32: job.numerics.tf32,
+        intra_op_threads: job.numerics.threads as usize,
+        inter_op: Some(1),
+        // Finds reads of memory that was never written; costs a pass over memory, and changes no bits of a sound model.
+        fill_uninitialized: false,
+    }
+}
+
+/// The numerics fingerprint: two processes whose maps are equal are expected to compute equal bits. Also what was chosen:
+/// level, reduction order, optimizer kernels, layout of the reduced tensor.
+///
+/// At level `off`, which promises nothing, only what makes two processes unable to train together.
+pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<String, String> {
+    let level = job.numerics.level;
+    let reduction = match job.numerics.reduction {
+        Reduction::Tree => "tree",
+        Reduction::Native => "native",
+    };
+    let mut map = BTreeMap::from([
+        ("level".to_owned(), format!("{level:?}").to_lowercase()),
+        ("reduction".to_owned(), reduction.to_owned()),
+        ("layout".to_owned(), layout.describe()),
+    ]);
+    if level == Level::Off {
+        return map;
+    }
+    map.extend(determinism::describe());
+    map.insert("optimizer".to_owned(), format!("{:?}, fused", job.optimizer.kind).to_lowercase());
+    map.insert("device".to_owned(), if device.is_cuda() { "cuda" } else { "cpu" }.to_owned());
+    for name in VARIABLES {
+        let value = std::env::var(name).unwrap_or_else(|_| "(not set)".to_owned());
+        map.insert(format!("env.{name}"), value);
+    }
+    if level == Level::Exact {
+        // Libraries choose code paths by the processor; `portable` pins those paths instead.
+        map.insert("cpu.model".to_owned(), cpu_model());
+    }
+    map
+}
+
+/// What the process runs on. Never compared.
+pub fn environment(device: Device) -> BTreeMap<String, String> {
+    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let os = read("/etc/os-release");
+    let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown").trim_matches('"');
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    BTreeMap::from([
+        ("host".to_owned(), read("/proc/sys/kernel/hostname")),
+        ("os".to_owned(), os.to_owned()),
+        ("kernel".to_owned(), read("/proc/sys/kernel/osrelease")),
+        ("cpu.model".to_owned(), cpu_model()),
+        ("cpu.cores".to_owned(), cores.to_string()),
+        ("device".to_owned(), device_name(device)),
+        ("program".to_owned(), format!("worker {}", env!("CARGO_PKG_VERSION"))),
+        ("program.digest".to_owned(), own_digest().map_or_else(|| "unknown".to_owned(), |digest| digest.to_hex())),
+    ])
+}
+
+/// `cpu` or `cuda:N`, as assignments and manifests write it.
+pub fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// The device that an assignment names.
+pub fn parse_device(name: &str) -> Option<Device> {
+    match name.strip_prefix("cuda:") {
+        Some(index) => index.parse().ok().map(Device::Cuda),
+        None => (name == "cpu").then_some(Device::Cpu),
+    }
+}
+
+fn cpu_model() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
+    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |model| model.trim().to_owned())
+}
+
+fn own_digest() -> Option<Digest> {
+    let mut hasher = Domain::Blob.hasher();
+    let mut program = fs::File::open("/proc/self/exe").ok()?;
+    std::io::copy(&mut program, &mut hasher).ok()?;
+    Some(Digest::of(&hasher))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_assignments_name_them() {
+        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(11)] {
+            assert_eq!(parse_device(&device_name(device)), Some(device));
+        }
+        for bad in ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:-1"] {
+            assert_eq!(parse_device(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_environment_names_this_machine_and_program() {
+        let map = environment(Device::Cpu);
+        assert_eq!(map["device"], "cpu");
+        assert_eq!(map["program.digest"].len(), 64);
+        assert!(!map["kernel"].is_empty() && !map["cpu.model"].is_empty());
+    }
+}

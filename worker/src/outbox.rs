@@ -1,0 +1,138 @@
+//! What a process wants to say, on its way to the agent. Pushing never waits (I7), and no record is dropped: if the
+//! agent is slow, blocks of reports grow larger instead of more.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use lockstep_rpc::ReportBlock;
+use lockstep_rpc::process_message::Body;
+
+/// From this many waiting messages on, a block of reports joins the block that waits before it.
+const SOFT_LIMIT: usize = 16;
+
+/// A block takes no more steps than this: below a megabyte, far from the longest frame.
+const BLOCK_STEPS: usize = 20_000;
+
+/// Telemetry of this many moments is kept in a block that waits; the oldest goes first.
+const BLOCK_SYSTEMS: usize = 60;
+
+/// The queue. Clones are the same queue.
+#[derive(Clone, Debug, Default)]
+pub struct Outbox(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Body>,
+    closed: bool,
+}
+
+impl Outbox {
+    /// Puts a message behind all others.
+    pub fn push(&self, body: Body) {
+        let mut queue = self.lock();
+        let crowded = queue.waiting.len() >= SOFT_LIMIT;
+        match (queue.waiting.back_mut(), body) {
+            (Some(Body::Block(last)), Body::Block(block)) if crowded && last.steps.len() < BLOCK_STEPS => {
+                join(last, block);
+            }
+            (_, body) => queue.waiting.push_back(body),
+        }
+        self.0.changed.notify_all();
+    }
+
+    /// No message will follow.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+
+    /// The next message, waited for; `None` once the queue is closed and empty.
+    pub fn pop(&self) -> Option<Body> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(body) = queue.waiting.pop_front() {
+                return Some(body);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Appends `block` to `last`.
+fn join(last: &mut ReportBlock, block: ReportBlock) {
+    last.steps.extend(block.steps);
+    last.layers.extend(block.layers);
+    last.evals.extend(block.evals);
+    last.systems.extend(block.systems);
+    let excess = last.systems.len().saturating_sub(BLOCK_SYSTEMS);
+    last.systems.drain(..excess);
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::{Finished, StepReport, SystemReport};
+
+    use super::*;
+
+    fn block(step: u64) -> Body {
+        Body::Block(ReportBlock {
+            steps: vec![StepReport { step, ..StepReport::default() }],
+            systems: vec![SystemReport { step, ..SystemReport::default() }],
+            ..ReportBlock::default()
+        })
+    }
+
+    #[test]
+    fn a_reader_that_sleeps_makes_blocks_larger_and_loses_no_step_and_no_order() {
+        let outbox = Outbox::default();
+        let steps = 3 * BLOCK_STEPS as u64;
+        for step in 0..steps {
+            outbox.push(block(step));
+            if step == 100 {
+                outbox.push(Body::Finished(Finished::default()));
+            }
+        }
+        outbox.close();
+        let (mut seen, mut messages, mut finished_at) = (0, 0, None);
+        while let Some(body) = outbox.pop() {
+            messages += 1;
+            match body {
+                Body::Block(block) => {
+                    assert!(block.systems.len() <= BLOCK_SYSTEMS && block.steps.len() <= BLOCK_STEPS);
+                    for report in block.steps {
+                        assert_eq!(report.step, seen);
+                        seen += 1;
+                    }
+                }
+                _ => finished_at = Some(seen),
+            }
+        }
+        assert_eq!((seen, finished_at), (steps, Some(101)));
+        assert!(messages < SOFT_LIMIT + 6, "{messages}");
+    }
+
+    #[test]
+    fn pop_waits_for_a_message_or_the_end() {
+        let outbox = Outbox::default();
+        let reader = std::thread::spawn({
+            let outbox = outbox.clone();
+            move || std::iter::from_fn(|| outbox.pop()).count()
+        });
+        outbox.push(block(1));
+        outbox.close();
+        assert_eq!(reader.join().unwrap(), 1);
+    }
+}

@@ -1,0 +1,213 @@
+//! A rank process from its first word to its last.
+//!
+//! ```text
+//! hello ─> assign ─> data, model, checkpoint ─> ready ─> start ─> mesh ─> train ─> finished ─> drained ─> exit 0
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lockstep_common::RunId;
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_exchange::{Listener, Mesh, MeshConfig};
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::data;
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{Assignment, Failed, Finished, ProcessHello, Ready};
+use lockstep_tch_ext::c10d::Backend;
+use tch::Device;
+use tracing::{error, info, warn};
+
+use crate::exchange::{Exchange, ExchangeError, GroupExchange, MeshExchange};
+use crate::link::Link;
+use crate::numerics;
+use crate::train::{TrainError, Trainer};
+
+/// Exit code of a process that gives up because others are gone.
+pub const EXIT_PEERS: u8 = 10;
+
+/// How long the processes of a generation, which have all said that they are ready, may take to connect.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Silence after which a peer is given up. A process that dies is noticed at once; this is for one that stands still, and
+/// longer than any step, evaluation or checkpoint should take.
+const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+
+/// What the agent starts a process with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The agent's socket.
+    pub socket: PathBuf,
+    /// Which run.
+    pub run: RunId,
+    /// Which of its generations.
+    pub generation: u64,
+    /// Which of its processes.
+    pub process: u32,
+    /// Where the exchange listens.
+    pub bind: IpAddr,
+}
+
+/// Lives a rank process's life.
+pub fn run(options: &Options) -> ExitCode {
+    let hello =
+        ProcessHello { run: options.run.as_str().to_owned(), generation: options.generation, process: options.process };
+    let link = match Link::connect(&options.socket, hello) {
+        Ok(link) => link,
+        Err(error) => {
+            error!("cannot connect to the agent at `{}`: {error}", options.socket.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    match live(options, &link) {
+        Ok(()) => {
+            link.close();
+            ExitCode::SUCCESS
+        }
+        Err(Stop::Peers(reason)) => {
+            error!("{reason}");
+            link.close();
+            ExitCode::from(EXIT_PEERS)
+        }
+        Err(Stop::Failed(reason)) => {
+            error!("{reason}");
+            link.outbox().push(Body::Failed(Failed { reason }));
+            link.close();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a process ends before its run does.
+enum Stop {
+    /// Other processes are gone: the run goes on in its next generation.
+    Peers(String),
+    /// It would fail again: the run ends.
+    Failed(String),
+}
+
+impl Stop {
+    fn failed(error: &dyn std::error::Error) -> Self {
+        Self::Failed(chain(error))
+    }
+}
+
+impl From<TrainError> for Stop {
+    fn from(error: TrainError) -> Self {
+        use ExchangeError::{Cut, Group, Mesh, PeerGone, Silence, SomePeerGone};
+        let peers = matches!(
+            &error,
+            TrainError::Exchange {
+                source: PeerGone { .. } | SomePeerGone { .. } | Silence { .. } | Cut | Mesh(_) | Group(_),
+                ..
+            }
+        );
+        if peers { Self::Peers(chain(&error)) } else { Self::Failed(chain(&error)) }
+    }
+}
+
+/// `error` and all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+fn live(options: &Options, link: &Link) -> Result<(), Stop> {
+    let order = Order::parse(link.assigned())?;
+    numerics::apply(&order.job).map_err(|error| Stop::failed(&error))?;
+    data::verify(&order.base_dir, &order.data).map_err(|error| Stop::failed(&error))?;
+    let store = BlobStore::open(&order.store).map_err(|error| Stop::failed(&error))?;
+    let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
+    let trainer = Trainer::load(order.job.clone(), &order.base_dir, order.device, restore)
+        .map_err(|error| Stop::failed(&error))?;
+    let listener = Listener::bind(options.bind).map_err(|error| Stop::failed(&error))?;
+    link.outbox().push(Body::Ready(Ready {
+        address: listener.local_addr().to_string(),
+        numerics: numerics::fingerprint(&order.job, trainer.layout(), order.device).into_iter().collect(),
+        environment: numerics::environment(order.device).into_iter().collect(),
+    }));
+
+    let start = link.started();
+    let exchange = join(options, order.device, listener, &start)?;
+    let finished = trainer.run(exchange, Some(store), link.outbox())?;
+    info!(step = finished.step, state = %finished.state.short(), "finished");
+    let state = finished.state.as_bytes().to_vec();
+    link.outbox().push(Body::Finished(Finished { step: finished.step, state }));
+    link.drained();
+    Ok(())
+}
+
+/// An assignment, checked.
+struct Order {
+    job: JobSpec,
+    base_dir: PathBuf,
+    device: Device,
+    data: Vec<DataFile>,
+    store: PathBuf,
+    restore: Option<Manifest>,
+}
+
+impl Order {
+    fn parse(assignment: Assignment) -> Result<Self, Stop> {
+        let job = JobSpec::from_canonical(&assignment.job).map_err(|error| Stop::failed(&error))?;
+        let device = numerics::parse_device(&assignment.device)
+            .ok_or_else(|| Stop::Failed(format!("`{}` is not a device", assignment.device)))?;
+        let data = assignment.data.into_iter().map(DataFile::try_from).collect::<Result<_, _>>();
+        let data = data.map_err(|_| Stop::Failed("the assignment has a data digest that is none".to_owned()))?;
+        let restore = match assignment.restore.as_slice() {
+            [] => None,
+            bytes => Some(Manifest::decode(bytes).map_err(|error| Stop::failed(&error))?),
+        };
+        let (base_dir, store) = (assignment.base_dir.into(), assignment.store.into());
+        Ok(Self { job, base_dir, device, data, store, restore })
+    }
+}
+
+/// Joins the other processes; nobody to join if there is one only.
+fn join(
+    options: &Options,
+    device: Device,
+    listener: Listener,
+    start: &Assignment,
+) -> Result<Option<Box<dyn Exchange>>, Stop> {
+    let addresses = start
+        .peers
+        .iter()
+        .map(|peer| peer.parse().map_err(|_| Stop::Failed(format!("`{peer}` is not a peer's address"))))
+        .collect::<Result<Vec<SocketAddr>, Stop>>()?;
+    if addresses.len() <= 1 {
+        return Ok(None);
+    }
+    let secret = start.secret.as_slice().try_into();
+    let config = MeshConfig {
+        process: options.process as usize,
+        addresses,
+        secret: secret.map_err(|_| Stop::Failed("the assignment has no secret of 32 bytes".to_owned()))?,
+        run: options.run.as_str().to_owned(),
+        generation: options.generation,
+        connect_deadline: CONNECT_DEADLINE,
+        silence_limit: SILENCE_LIMIT,
+    };
+    let lost =
+        |error: &dyn std::error::Error| Stop::Peers(format!("cannot join the other processes: {}", chain(error)));
+    let mesh = Mesh::join(listener, &config).map_err(|error| lost(&error))?;
+    Ok(Some(match device {
+        Device::Cuda(device) => {
+            let group = GroupExchange::join(&Backend::Nccl { device }, mesh, options.bind, SILENCE_LIMIT);
+            Box::new(group.map_err(|error| lost(&error))?)
+        }
+        _ => Box::new(MeshExchange::new(mesh)),
+    }))
+}
+
+/// Says so if the exchange listens where other machines can reach it: it proves a secret, and encrypts nothing.
+pub fn warn_if_reachable(bind: IpAddr) {
+    if !bind.is_loopback() {
+        warn!("gradients travel unencrypted between processes: `{bind}` should be on a network of your own");
+    }
+}

@@ -1,0 +1,101 @@
+//! Where each parameter's gradient lies in the flat tensor that is reduced.
+
+use lockstep_common::{Digest, Domain};
+use tch::{Kind, Tensor};
+
+/// Rows begin at multiples of this many elements, and slices are cut there: a cache line of 32-bit floats.
+pub(super) const ALIGN: i64 = 16;
+
+/// The flat form of a model's gradients: parameter after parameter in the model's order, then the loss, then zeros.
+///
+/// Fixed before step 0 and part of the numerics fingerprint: it follows from the parameters alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layout {
+    kind: Kind,
+    offsets: Vec<i64>,
+    shapes: Vec<Vec<i64>>,
+    kinds: Vec<Kind>,
+    digest: Digest,
+}
+
+impl Layout {
+    /// The layout of parameters given as name and tensor.
+    ///
+    /// Gradients are added in 32-bit floats, or in 64-bit ones if any parameter has them.
+    pub fn new<'a>(parameters: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Self {
+        let (mut offsets, mut shapes, mut kinds) = (vec![0], Vec::new(), Vec::new());
+        let mut hasher = Domain::Blob.hasher();
+        for (name, tensor) in parameters {
+            let shape = tensor.size();
+            hasher.update(format!("{name} {:?} {shape:?}\n", tensor.kind()).as_bytes());
+            offsets.push(offsets[offsets.len() - 1] + tensor.numel() as i64);
+            kinds.push(tensor.kind());
+            shapes.push(shape);
+        }
+        let kind = if kinds.contains(&Kind::Double) { Kind::Double } else { Kind::Float };
+        Self { kind, offsets, shapes, kinds, digest: Digest::of(&hasher) }
+    }
+
+    /// The element type in which gradients are added.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where each parameter's gradient begins, and at last where the loss lies.
+    pub fn offsets(&self) -> &[i64] {
+        &self.offsets
+    }
+
+    /// Elements of all gradients; the loss's index.
+    pub fn elements(&self) -> i64 {
+        self.offsets[self.offsets.len() - 1]
+    }
+
+    /// Length of a flat tensor: gradients, loss, and zeros up to a multiple of [`ALIGN`].
+    pub fn stride(&self) -> i64 {
+        (self.elements() + ALIGN) / ALIGN * ALIGN
+    }
+
+    /// For the numerics fingerprint.
+    pub fn describe(&self) -> String {
+        format!("flat {:?}, {} elements, parameters {}", self.kind, self.elements(), self.digest.short())
+    }
+
+    /// Each parameter's part of `flat`, shaped like the parameter; also its dtype.
+    pub(crate) fn parts(&self, flat: &Tensor) -> Result<Vec<(Tensor, Kind)>, tch::TchError> {
+        let part = |(index, shape): (usize, &Vec<i64>)| {
+            let (start, end) = (self.offsets[index], self.offsets[index + 1]);
+            Ok((flat.f_narrow(0, start, end - start)?.f_view(shape.as_slice())?, self.kinds[index]))
+        };
+        self.shapes.iter().enumerate().map(part).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn parameters_lie_in_order_and_the_loss_behind_them() {
+        let (a, b) =
+            (Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)), Tensor::zeros([5], (Kind::Float, Device::Cpu)));
+        let layout = Layout::new([("a", &a), ("b", &b)].into_iter());
+        assert_eq!((layout.offsets(), layout.elements(), layout.stride()), (&[0, 6, 11][..], 11, 16));
+        let flat = Tensor::arange(16, (Kind::Float, Device::Cpu));
+        let parts = layout.parts(&flat).unwrap();
+        assert_eq!(parts[0].0.size(), [2, 3]);
+        assert_eq!(Vec::<f32>::try_from(&parts[1].0).unwrap(), [6.0, 7.0, 8.0, 9.0, 10.0]);
+        let other = Layout::new([("b", &b), ("a", &a)].into_iter());
+        assert_ne!(layout.describe(), other.describe(), "another order is another fingerprint");
+    }
+
+    #[test]
+    fn one_parameter_of_64_bits_makes_all_additions_in_64_bits() {
+        let (a, b) =
+            (Tensor::zeros([2], (Kind::BFloat16, Device::Cpu)), Tensor::zeros([2], (Kind::Double, Device::Cpu)));
+        assert_eq!(Layout::new([("a", &a)].into_iter()).kind(), Kind::Float);
+        assert_eq!(Layout::new([("a", &a), ("b", &b)].into_iter()).kind(), Kind::Double);
+    }
+}

@@ -1,0 +1,11 @@
+//! From every rank's gradient to their mean, in one fixed order of additions.
+//!
+//! [`Layout`] says where each parameter's gradient lies in a flat tensor, with the loss behind the last; [`Reducer`] takes
+//! one flat tensor a rank for a leaf of the tree in `lockstep_common::reduction`, and ends with the mean in every process.
+
+mod finish;
+mod layout;
+mod reducer;
+
+pub use layout::Layout;
+pub use reducer::{Leaf, Reducer};

@@ -1,0 +1,258 @@
+//! What is said of a run: the record of every step, and telemetry. Collected on the training thread, handed over in
+//! blocks. Hot: a step costs one push and, in process 0, one hash.
+
+use std::time::{Duration, Instant};
+
+use lockstep_common::manifest::{RecordPosition, chain, chain_start};
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, StepReport, SystemReport};
+use lockstep_tch_ext::memory::allocator_stats;
+use tch::Device;
+
+use crate::numerics::device_name;
+use crate::outbox::Outbox;
+use crate::usage::Usage;
+
+/// Time between two blocks: often enough for eyes.
+const BLOCK_EVERY: Duration = Duration::from_millis(250);
+/// Steps after which a block is handed over at once.
+const BLOCK_STEPS: usize = 1000;
+/// Time between two telemetry reports.
+const SYSTEM_EVERY: Duration = Duration::from_secs(1);
+
+/// A part of a step that time is spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Data,
+    Forward,
+    Backward,
+    Reduction,
+    Optimizer,
+    Checkpoint,
+    Evaluation,
+    Other,
+}
+
+const PHASES: [(Phase, &str); 8] = [
+    (Phase::Data, "data"),
+    (Phase::Forward, "forward"),
+    (Phase::Backward, "backward"),
+    (Phase::Reduction, "reduction"),
+    (Phase::Optimizer, "optimizer"),
+    (Phase::Checkpoint, "checkpoint"),
+    (Phase::Evaluation, "evaluation"),
+    (Phase::Other, "other"),
+];
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepNumbers {
+    /// Steps completed with this one.
+    pub(crate) step: u64,
+    pub(crate) loss: f64,
+    pub(crate) grad_norm: f64,
+    pub(crate) lr: f64,
+}
+
+/// Collects and hands over.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    outbox: Outbox,
+    process: u32,
+    batch: u64,
+    device: Device,
+    block: ReportBlock,
+    handed_over: Instant,
+    record: RecordPosition,
+    clock: Clock,
+    system: System,
+}
+
+/// Where the time goes: each moment belongs to one phase.
+#[derive(Debug)]
+struct Clock {
+    lap: Instant,
+    phases: [Duration; PHASES.len()],
+    step: Instant,
+}
+
+#[derive(Debug)]
+struct System {
+    since: Instant,
+    steps: u64,
+    usage: Usage,
+}
+
+impl Reporter {
+    /// For `process`; `record` is where a resumed run's record stands.
+    pub(crate) fn new(
+        outbox: Outbox,
+        process: u32,
+        batch: u64,
+        device: Device,
+        record: Option<RecordPosition>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            outbox,
+            process,
+            batch,
+            device,
+            block: ReportBlock { process, ..ReportBlock::default() },
+            handed_over: now,
+            record: record.unwrap_or_else(|| RecordPosition { steps: 0, digest: chain_start() }),
+            clock: Clock { lap: now, phases: Default::default(), step: now },
+            system: System { since: now, steps: 0, usage: Usage::now() },
+        }
+    }
+
+    /// The time since the last call was spent on `phase`.
+    pub(crate) fn spent(&mut self, phase: Phase) {
+        let now = Instant::now();
+        self.clock.phases[phase as usize] += now - self.clock.lap;
+        self.clock.lap = now;
+    }
+
+    /// A step is completed. Process 0 records it.
+    pub(crate) fn step(&mut self, numbers: &StepNumbers) {
+        let now = Instant::now();
+        if self.process == 0 {
+            let [loss, grad_norm, lr] = [numbers.loss, numbers.grad_norm, numbers.lr].map(f64::to_bits);
+            let digest = chain(&self.record.digest, numbers.step, loss, grad_norm, lr);
+            self.record = RecordPosition { steps: self.record.steps + 1, digest };
+            let micros = (now - self.clock.step).as_micros() as u64;
+            self.block.steps.push(StepReport { step: numbers.step, loss, grad_norm, lr, micros });
+        }
+        self.clock.step = now;
+        self.system.steps += 1;
+        if now - self.system.since >= SYSTEM_EVERY {
+            self.report_system(numbers.step, now);
+        }
+        if now - self.handed_over >= BLOCK_EVERY || self.block.steps.len() >= BLOCK_STEPS {
+            self.hand_over();
+        }
+    }
+
+    /// Norms of the parameters' gradients; the caller asks process 0 only.
+    pub(crate) fn layers(&mut self, step: u64, names: Vec<String>, grad_norms: Vec<f64>) {
+        self.block.layers.push(LayerReport { step, names, grad_norms });
+    }
+
+    /// An evaluation's result; the caller asks process 0 only.
+    pub(crate) fn eval(&mut self, report: EvalReport) {
+        self.block.evals.push(report);
+    }
+
+    /// Where the record stands.
+    pub(crate) fn record(&self) -> &RecordPosition {
+        &self.record
+    }
+
+    /// Puts what was collected into the outbox. Before a checkpoint, so that its share comes behind the steps it covers.
+    pub(crate) fn hand_over(&mut self) {
+        self.handed_over = Instant::now();
+        let block = &self.block;
+        if block.steps.is_empty() && block.layers.is_empty() && block.evals.is_empty() && block.systems.is_empty() {
+            return;
+        }
+        let next = ReportBlock { process: self.process, ..ReportBlock::default() };
+        self.outbox.push(Body::Block(std::mem::replace(&mut self.block, next)));
+    }
+
+    /// The last telemetry, and everything else.
+    pub(crate) fn finish(&mut self, step: u64) {
+        if self.system.steps > 0 {
+            self.report_system(step, Instant::now());
+        }
+        self.hand_over();
+    }
+
+    fn report_system(&mut self, step: u64, now: Instant) {
+        let (steps, wall) = (self.system.steps as f64, (now - self.system.since).as_secs_f64());
+        let usage = Usage::now();
+        let micros = |(phase, name): &(Phase, &str)| {
+            let spent = std::mem::take(&mut self.clock.phases[*phase as usize]);
+            ((*name).to_owned(), spent.as_secs_f64() * 1e6 / steps)
+        };
+        self.block.systems.push(SystemReport {
+            step,
+            samples_per_second: if wall > 0.0 { steps * self.batch as f64 / wall } else { 0.0 },
+            phase_micros: PHASES.iter().map(micros).collect(),
+            rss_bytes: usage.rss_bytes,
+            cpu_share: usage.cpu_share(&self.system.usage),
+            device: device_report(self.device),
+        });
+        self.system = System { since: now, steps: 0, usage };
+    }
+}
+
+fn device_report(device: Device) -> Option<DeviceReport> {
+    let Device::Cuda(index) = device else { return None };
+    let stats = allocator_stats(index)?;
+    Some(DeviceReport {
+        name: device_name(device),
+        allocated_bytes: stats.allocated,
+        reserved_bytes: stats.reserved,
+        peak_allocated_bytes: stats.peak_allocated,
+        // NVML is the agent's.
+        utilisation: None,
+        used_bytes: None,
+        power_watts: None,
+        temperature_celsius: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(outbox: &Outbox) -> Vec<ReportBlock> {
+        outbox.close();
+        std::iter::from_fn(|| outbox.pop())
+            .map(|body| match body {
+                Body::Block(block) => block,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn process_0_records_every_step_in_order_and_chains_it() {
+        let outbox = Outbox::default();
+        let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
+        let mut digest = chain_start();
+        for step in 1..=2500 {
+            let numbers = StepNumbers { step, loss: 1.0 / step as f64, grad_norm: 2.0, lr: 0.1 };
+            reporter.step(&numbers);
+            digest = chain(&digest, step, numbers.loss.to_bits(), 2_f64.to_bits(), 0.1_f64.to_bits());
+        }
+        assert_eq!(*reporter.record(), RecordPosition { steps: 2500, digest });
+        reporter.finish(2500);
+        let blocks = blocks(&outbox);
+        assert!(blocks.len() >= 3, "no block waits for more than {BLOCK_STEPS} steps");
+        let steps: Vec<u64> = blocks.iter().flat_map(|block| &block.steps).map(|step| step.step).collect();
+        assert_eq!(steps, (1..=2500).collect::<Vec<_>>());
+        let system = blocks.iter().flat_map(|block| &block.systems).last().unwrap();
+        assert!(system.step == 2500 && system.rss_bytes > 0 && system.phase_micros.len() == PHASES.len());
+    }
+
+    #[test]
+    fn other_processes_say_only_telemetry() {
+        let outbox = Outbox::default();
+        let mut reporter = Reporter::new(outbox.clone(), 1, 8, Device::Cpu, None);
+        reporter.spent(Phase::Data);
+        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0 });
+        reporter.finish(1);
+        let blocks = blocks(&outbox);
+        assert!(blocks.iter().all(|block| block.process == 1 && block.steps.is_empty()));
+        assert_eq!(blocks.iter().map(|block| block.systems.len()).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn a_resumed_record_goes_on_where_it_stood() {
+        let record = RecordPosition { steps: 7, digest: chain(&chain_start(), 7, 1, 2, 3) };
+        let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, Some(record.clone()));
+        reporter.step(&StepNumbers { step: 8, loss: 0.0, grad_norm: 0.0, lr: 0.0 });
+        assert_eq!(*reporter.record(), RecordPosition { steps: 8, digest: chain(&record.digest, 8, 0, 0, 0) });
+    }
+}

@@ -1,0 +1,364 @@
+//! The training loop. Hot: no allocation per sample, no wait for the device but to read loss and norm, no log above
+//! debug.
+
+use std::ops::Range;
+use std::path::Path;
+
+use lockstep_common::Digest;
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest::{Manifest, RecordPosition};
+use lockstep_common::sampler::{Sampler, SamplerError};
+use lockstep_common::world::hosted;
+use lockstep_host::blobs::BlobStore;
+use lockstep_models::{DataError, DataSets, ModelError, build_model, open_data};
+use lockstep_tch_ext::fold::{grads_into, layer_norms};
+use tch::{Device, TchError, Tensor};
+use tracing::{debug, info};
+
+use crate::buffers::Buffers;
+use crate::checkpoint::{self, LoadError, Ranks, Staging, Writer};
+use crate::evaluation;
+use crate::exchange::{Exchange, ExchangeError};
+use crate::outbox::Outbox;
+use crate::reduction::{Layout, Reducer};
+use crate::report::{Phase, Reporter, StepNumbers};
+use crate::state::State;
+
+/// Why a run cannot begin here. It would fail again.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The data is not what the job says.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The batches do not fit the data.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The checkpoint cannot be resumed from.
+    #[error("cannot resume")]
+    Load(#[from] LoadError),
+    /// The optimizer cannot be made.
+    #[error("cannot make the optimizer")]
+    Optimizer(#[from] lockstep_tch_ext::Error),
+}
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Another process is gone or silent: this one may be replaced, and the run goes on from its last checkpoint.
+    #[error("the exchange with the other processes failed at step {step}")]
+    Exchange {
+        /// Steps completed.
+        step: u64,
+        /// Why.
+        #[source]
+        source: ExchangeError,
+    },
+    /// Training has diverged.
+    #[error("the {what} of step {step} is {value}: the run stops, its last checkpoint is kept")]
+    NotFinite {
+        /// Steps completed with the one that failed.
+        step: u64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// What it is.
+        value: f64,
+    },
+    /// A batch could not be made.
+    #[error("cannot read the batch of step {step}")]
+    Data {
+        /// Steps completed.
+        step: u64,
+        /// Why.
+        #[source]
+        source: DataError,
+    },
+    /// The model failed.
+    #[error("the model failed at step {step}")]
+    Model {
+        /// Steps completed.
+        step: u64,
+        /// Why.
+        #[source]
+        source: ModelError,
+    },
+    /// libtorch failed.
+    #[error("libtorch failed")]
+    Torch(#[from] TchError),
+    /// libtorch failed, behind our own shim.
+    #[error("libtorch failed")]
+    Shim(#[from] lockstep_tch_ext::Error),
+}
+
+/// Which of the processes this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number.
+    pub process: u32,
+    /// How many there are.
+    pub processes: u32,
+}
+
+impl Place {
+    /// A process that is alone.
+    pub const ALONE: Self = Self { process: 0, processes: 1 };
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Steps completed.
+    pub step: u64,
+    /// Digest of the final state, equal in all processes.
+    pub state: Digest,
+    /// The record: process 0 only has one.
+    pub record: RecordPosition,
+}
+
+/// A run in memory: model, data and state, before or between steps.
+pub struct Trainer {
+    job: JobSpec,
+    data: DataSets,
+    sampler: Sampler,
+    ranks: Ranks,
+    layout: Layout,
+    device: Device,
+    state: State,
+    record: Option<RecordPosition>,
+}
+
+impl Trainer {
+    /// Reads the data of `job`, builds its model, and puts both where the checkpoint says, if there is one.
+    ///
+    /// [`crate::numerics::apply`] goes before.
+    pub fn load(
+        job: JobSpec,
+        base_dir: &Path,
+        device: Device,
+        restore: Option<(&Manifest, &BlobStore)>,
+    ) -> Result<Self, SetupError> {
+        let data = open_data(&job, base_dir)?;
+        let batch = &job.batch;
+        let sampler = Sampler::new(data.train.len(), batch.size, job.ranks, job.seed, batch.shuffle, batch.last)?;
+        let model = build_model(&job, data.train.shape(), base_dir, device)?;
+        debug!("{}", model.describe());
+        let layout =
+            Layout::new(model.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor)));
+        let mut state = State::new(&job, model)?;
+        let ranks = Ranks::new(job.seed, sampler.clone(), device);
+        let mut record = None;
+        if let Some((manifest, store)) = restore {
+            checkpoint::load(manifest, &job, &ranks, store, &mut state)?;
+            record = Some(manifest.record.clone());
+            info!(step = state.step, "resumed");
+        }
+        Ok(Self { job, data, sampler, ranks, layout, device, state, record })
+    }
+
+    /// How the gradients lie in the tensor that is reduced.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Trains to the job's last step, as one of the processes that `exchange` joins; alone without one. Checkpoints go to
+    /// `store`, if there is one, and everything that is said to `outbox`.
+    pub fn run(
+        self,
+        exchange: Option<Box<dyn Exchange>>,
+        store: Option<BlobStore>,
+        outbox: &Outbox,
+    ) -> Result<Finished, TrainError> {
+        let place = exchange.as_ref().map_or(Place::ALONE, |exchange| Place {
+            process: exchange.process() as u32,
+            processes: exchange.processes() as u32,
+        });
+        let mut run = Run::new(self, place, exchange, store, outbox)?;
+        while run.trainer.state.step < run.trainer.job.steps {
+            run.step()?;
+        }
+        run.finish()
+    }
+}
+
+/// A run under way.
+struct Run {
+    trainer: Trainer,
+    place: Place,
+    hosted: Range<u32>,
+    exchange: Option<Box<dyn Exchange>>,
+    parameters: Vec<Tensor>,
+    reducer: Reducer,
+    buffers: Option<Buffers>,
+    checkpoints: Option<Writer>,
+    reporter: Reporter,
+}
+
+impl Run {
+    fn new(
+        trainer: Trainer,
+        place: Place,
+        exchange: Option<Box<dyn Exchange>>,
+        store: Option<BlobStore>,
+        outbox: &Outbox,
+    ) -> Result<Self, TrainError> {
+        let Trainer { job, layout, device, state, record, .. } = &trainer;
+        let Place { process, processes } = place;
+        let hosted = hosted(process, processes, job.ranks);
+        let reducer = Reducer::new(layout, job.numerics.reduction, (process, processes), job.ranks, *device)?;
+        let parameters = state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        let buffers = Buffers::new(state.model.buffers())?;
+        let checkpoints =
+            store.map(|store| Writer::start(state, (process, processes), store, outbox.clone())).transpose()?;
+        let reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
+        Ok(Self { hosted, exchange, parameters, reducer, buffers, checkpoints, reporter, place, trainer })
+    }
+
+    fn step(&mut self) -> Result<(), TrainError> {
+        let step = self.trainer.state.step;
+        if let Some(buffers) = &mut self.buffers {
+            buffers.begin_step()?;
+        }
+        for (index, rank) in self.hosted.clone().enumerate() {
+            self.micro_batch(step, index, rank)?;
+        }
+        self.reduce(step)?;
+
+        let elements = self.trainer.layout.elements();
+        let loss = finite("loss", step, self.reducer.loss()?)?;
+        let grad_norm = finite("gradient norm", step, layer_norms(self.reducer.gradients(), &[0, elements])?[0])?;
+        self.report_layers(step + 1)?;
+        self.clip(grad_norm)?;
+        self.reporter.spent(Phase::Reduction);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.wait_staged();
+            self.reporter.spent(Phase::Checkpoint);
+        }
+        let (job, state) = (&self.trainer.job, &mut self.trainer.state);
+        let lr = job.schedule.lr(job.optimizer.lr, step, job.steps);
+        state.optimizer.step(self.reducer.parts()?, lr)?;
+        state.step = step + 1;
+        self.reporter.spent(Phase::Optimizer);
+
+        self.reporter.step(&StepNumbers { step: step + 1, loss, grad_norm, lr });
+        if self.trainer.job.eval_due(step + 1) {
+            self.evaluate()?;
+        }
+        if self.trainer.job.checkpoint_due(step + 1) {
+            self.checkpoint()?;
+        }
+        self.reporter.spent(Phase::Other);
+        Ok(())
+    }
+
+    /// One rank's part of a step: its gradient and loss become a leaf of the reduction tree.
+    fn micro_batch(&mut self, step: u64, index: usize, rank: u32) -> Result<(), TrainError> {
+        let Trainer { data, sampler, ranks, device, state, .. } = &self.trainer;
+        ranks.seed_generators(step, rank)?;
+        let positions = sampler.positions(step, rank);
+        let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
+        self.reporter.spent(Phase::Data);
+        let loss = state.model.loss(&batch).map_err(|source| TrainError::Model { step, source })?;
+        self.reporter.spent(Phase::Forward);
+        let leaf = self.reducer.leaf(index);
+        grads_into(&loss, &self.parameters, &leaf.gradients, true)?;
+        leaf.loss.f_copy_(&loss.f_detach()?)?;
+        self.reporter.spent(Phase::Backward);
+        self.reducer.fold(index)?;
+        if let Some(buffers) = &mut self.buffers {
+            buffers.end_forward(rank)?;
+        }
+        self.reporter.spent(Phase::Reduction);
+        Ok(())
+    }
+
+    /// Means over all ranks, and rank 0's buffers, in every process.
+    fn reduce(&mut self, step: u64) -> Result<(), TrainError> {
+        let failed = |source| TrainError::Exchange { step, source };
+        self.reducer.finish(borrow(&mut self.exchange)).map_err(failed)?;
+        if let Some(buffers) = &mut self.buffers {
+            buffers.end_step(borrow(&mut self.exchange)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn report_layers(&mut self, step: u64) -> Result<(), TrainError> {
+        let every = self.trainer.job.report.layer_norms_every;
+        if self.place.process == 0 && every > 0 && step.is_multiple_of(every) {
+            let norms = layer_norms(self.reducer.gradients(), self.trainer.layout.offsets())?;
+            let parameters = self.trainer.state.model.parameters();
+            self.reporter.layers(step, parameters.iter().map(|parameter| parameter.name.clone()).collect(), norms);
+        }
+        Ok(())
+    }
+
+    /// Scales the gradients down to the job's norm, as `torch.nn.utils.clip_grad_norm_` does.
+    fn clip(&mut self, grad_norm: f64) -> Result<(), TrainError> {
+        if let Some(limit) = self.trainer.job.optimizer.clip_norm {
+            let factor = limit / (grad_norm + 1e-6);
+            if factor < 1.0 {
+                self.reducer.gradients().f_mul_scalar_(factor)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<(), TrainError> {
+        self.reporter.spent(Phase::Other);
+        let Trainer { job, data, sampler, device, state, .. } = &self.trainer;
+        if let (Some(validation), Some(eval)) = (&data.validation, &job.eval) {
+            let plan = evaluation::Plan {
+                job,
+                samples: eval.samples.unwrap_or(u64::MAX).min(validation.len()),
+                chunk: sampler.micro_batch(),
+                device: *device,
+            };
+            let report = evaluation::run(&plan, validation.as_ref(), state, self.place, borrow(&mut self.exchange))?;
+            if self.place.process == 0 {
+                self.reporter.eval(report);
+            }
+        }
+        self.reporter.spent(Phase::Evaluation);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
+        self.reporter.spent(Phase::Other);
+        let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
+        // What a checkpoint covers has been said when it is committed.
+        self.reporter.hand_over();
+        let Trainer { sampler, ranks, state, .. } = &self.trainer;
+        checkpoints.stage(Staging {
+            step: state.step,
+            epoch: sampler.epoch(state.step),
+            ranks: ranks.at(state.step, self.hosted.clone())?,
+            record: (self.place.process == 0).then(|| self.reporter.record().clone()),
+        });
+        if self.buffers.is_some() {
+            // The next forward changes them.
+            checkpoints.wait_staged();
+        }
+        self.reporter.spent(Phase::Checkpoint);
+        Ok(())
+    }
+
+    /// Waits for the last checkpoint.
+    fn finish(mut self) -> Result<Finished, TrainError> {
+        self.reporter.finish(self.trainer.state.step);
+        let state = checkpoint::state_digest(&self.trainer.state)?;
+        drop(self.checkpoints);
+        Ok(Finished { step: self.trainer.state.step, state, record: self.reporter.record().clone() })
+    }
+}
+
+fn borrow(exchange: &mut Option<Box<dyn Exchange>>) -> Option<&mut dyn Exchange> {
+    match exchange {
+        Some(exchange) => Some(exchange.as_mut()),
+        None => None,
+    }
+}
+
+fn finite(what: &'static str, step: u64, value: f64) -> Result<f64, TrainError> {
+    if value.is_finite() { Ok(value) } else { Err(TrainError::NotFinite { step: step + 1, what, value }) }
+}

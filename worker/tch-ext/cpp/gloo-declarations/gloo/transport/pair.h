@@ -1,0 +1,17 @@
+// The one function of a TCP connection that the cut needs, as libtorch exports it.
+#pragma once
+
+#include <exception>
+#include <string>
+
+namespace gloo::transport::tcp {
+
+// In gloo, `transport::Pair` is its first base, so that the address of one is the address of the other.
+class Pair {
+ public:
+  // Fails whatever waits on this connection, now and later, and closes it. Returns the reason: this one, or that of
+  // an earlier failure.
+  std::exception_ptr signalExceptionExternal(const std::string& message);
+};
+
+} // namespace gloo::transport::tcp

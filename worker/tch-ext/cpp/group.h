@@ -1,0 +1,84 @@
+// A process group as the entry points see it: a backend, how to wait for its work, and how to cut it.
+#pragma once
+
+#include "shim.h"
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+extern "C" {
+struct lte_store {
+  c10::intrusive_ptr<c10d::Store> store;
+};
+}
+
+namespace lockstep {
+
+using Deadline = std::chrono::steady_clock::time_point;
+
+// What an error means for the caller; mirrors the Rust side.
+enum class Failure : int32_t { none = 0, timeout = 1, peer_gone = 2, aborted = 3, backend = 4 };
+
+// `Failure` by the words of an exception of c10d, Gloo or NCCL; they have no types for it that reach us.
+Failure failure_of(std::string_view message);
+
+class Group {
+ public:
+  explicit Group(c10::intrusive_ptr<c10d::Backend> backend) : backend_(std::move(backend)) {}
+  virtual ~Group() = default;
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  c10d::Backend& backend() {
+    return *backend_;
+  }
+
+  bool cut_already() const {
+    return cut_.load();
+  }
+
+  // Fails whatever waits in this group, here and at the peers, and everything that is asked of it later. From any
+  // thread; the second and later calls do nothing.
+  void cut() {
+    if (!cut_.exchange(true)) {
+      disconnect();
+    }
+  }
+
+  // Returns when `work` is done; throws when it failed or `deadline` passed.
+  virtual void wait(c10d::Work& work, Deadline deadline) = 0;
+
+  // Options of a barrier that this backend needs.
+  virtual c10d::BarrierOptions barrier_options() const {
+    return {};
+  }
+
+ protected:
+  virtual void disconnect() = 0;
+
+ private:
+  c10::intrusive_ptr<c10d::Backend> backend_;
+  std::atomic<bool> cut_{false};
+};
+
+std::unique_ptr<Group> make_gloo(
+    const c10::intrusive_ptr<c10d::Store>& store,
+    int rank,
+    int size,
+    const std::string& interface,
+    const std::string& address,
+    std::chrono::milliseconds timeout);
+
+std::unique_ptr<Group> make_nccl(
+    const c10::intrusive_ptr<c10d::Store>& store,
+    int rank,
+    int size,
+    int device,
+    std::chrono::milliseconds timeout);
+
+} // namespace lockstep

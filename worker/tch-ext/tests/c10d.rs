@@ -1,0 +1,259 @@
+//! Gloo groups whose members are threads: every collective, deadlines, the cut, and what is refused.
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use lockstep_tch_ext::c10d::{Backend, Bind, Error, ProcessGroup, Store};
+use tch::{Device, Kind, Tensor};
+
+/// Long enough for a busy machine; nothing here waits for it to pass.
+const PATIENCE: Duration = Duration::from_mins(1);
+const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+fn gloo() -> Backend {
+    Backend::Gloo { bind: Bind::default() }
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    Vec::<f32>::try_from(tensor.reshape([-1])).unwrap()
+}
+
+/// Runs `member` in one thread per rank of a group of `size` and returns what they answered, by rank.
+fn with_group<T: Send>(size: usize, member: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
+    let store = Store::hash(PATIENCE).unwrap();
+    std::thread::scope(|scope| {
+        let start = |rank| {
+            let (store, member) = (store.clone(), &member);
+            scope.spawn(move || member(ProcessGroup::new(&gloo(), &store, rank, size, PATIENCE).unwrap()))
+        };
+        let threads: Vec<_> = (0..size).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn collectives_give_every_member_what_they_should() {
+    for size in [1, 2, 3, 4] {
+        with_group(size, |group| {
+            let (rank, count) = (group.rank(), size as i64);
+            let own = rank as f64;
+            let total: usize = (0..size).sum();
+
+            let tensor = Tensor::full([1000], own, FLOAT);
+            group.all_reduce(&tensor, PATIENCE).unwrap();
+            assert_eq!(values(&tensor), vec![total as f32; 1000]);
+
+            let tensor = Tensor::full([3], own, FLOAT);
+            group.broadcast(&tensor, size - 1, PATIENCE).unwrap();
+            assert_eq!(values(&tensor), vec![(size - 1) as f32; 3]);
+
+            // Member i sends (i + 1) elements of 10 * i + j to j.
+            let input = Tensor::cat(
+                &(0..size)
+                    .map(|to| Tensor::full([rank as i64 + 1], (10 * rank + to) as f64, FLOAT))
+                    .collect::<Vec<_>>(),
+                0,
+            );
+            let expected: Vec<f32> = (0..size).flat_map(|from| vec![(10 * from + rank) as f32; from + 1]).collect();
+            let output = Tensor::zeros([expected.len() as i64], FLOAT);
+            let output_lengths: Vec<i64> = (1..=count).collect();
+            group.all_to_all(&output, &output_lengths, &input, &vec![rank as i64 + 1; size], PATIENCE).unwrap();
+            assert_eq!(values(&output), expected);
+
+            let outputs: Vec<Tensor> = (0..size).map(|_| Tensor::zeros([2, 2], FLOAT)).collect();
+            group.all_gather(&outputs, &Tensor::full([2, 2], own, FLOAT), PATIENCE).unwrap();
+            for (from, output) in outputs.iter().enumerate() {
+                assert_eq!(values(output), vec![from as f32; 4]);
+            }
+
+            if size > 1 {
+                let (next, previous) = ((rank + 1) % size, (rank + size - 1) % size);
+                let mine = Tensor::full([5], own, FLOAT);
+                let theirs = Tensor::zeros([5], FLOAT);
+                if rank == 0 {
+                    group.send(&mine, next, 3, PATIENCE).unwrap();
+                    group.recv(&theirs, previous, 3, PATIENCE).unwrap();
+                } else {
+                    group.recv(&theirs, previous, 3, PATIENCE).unwrap();
+                    group.send(&mine, next, 3, PATIENCE).unwrap();
+                }
+                assert_eq!(values(&theirs), vec![previous as f32; 5]);
+            }
+            group.barrier(PATIENCE).unwrap();
+        });
+    }
+}
+
+#[test]
+fn arguments_that_do_not_fit_leave_the_group_usable() {
+    with_group(2, |group| {
+        let tensor = Tensor::ones([4], FLOAT);
+        let is_argument = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Argument(_))), "{result:?}");
+        is_argument(group.broadcast(&tensor, 2, PATIENCE));
+        is_argument(group.send(&tensor, group.rank(), 0, PATIENCE));
+        is_argument(group.recv(&tensor, 7, 0, PATIENCE));
+        is_argument(group.all_gather(&[], &tensor, PATIENCE));
+        is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[2, 1], PATIENCE));
+        is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[5, -1], PATIENCE));
+        is_argument(group.all_to_all(&tensor, &[4], &tensor, &[2, 2], PATIENCE));
+        // Refused by c10d, before anything is sent.
+        let strided = Tensor::ones([2, 3], FLOAT).tr();
+        assert!(matches!(group.all_reduce(&strided, PATIENCE), Err(Error::Backend(_))));
+        group.all_reduce(&tensor, PATIENCE).unwrap();
+        assert_eq!(values(&tensor), [2.0; 4]);
+    });
+    let store = Store::hash(PATIENCE).unwrap();
+    assert!(matches!(ProcessGroup::new(&gloo(), &store, 2, 2, PATIENCE), Err(Error::Argument(_))));
+}
+
+#[test]
+fn a_deadline_ends_the_wait_for_a_member_that_does_not_come() {
+    let done = Barrier::new(3);
+    let deadline = Duration::from_millis(200);
+    with_group(3, |group| {
+        if group.rank() == 1 {
+            // Present, but silent until the others have given up.
+            done.wait();
+            return;
+        }
+        let started = Instant::now();
+        let result = group.all_reduce(&Tensor::ones([4], FLOAT), deadline);
+        let waited = started.elapsed();
+        // Whoever notices first tells the other by cutting.
+        assert!(matches!(result, Err(Error::Timeout(_) | Error::PeerGone(_))), "{result:?}");
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
+        assert_eq!(group.all_reduce(&Tensor::ones([4], FLOAT), PATIENCE), Err(Error::Aborted));
+        done.wait();
+    });
+}
+
+#[test]
+fn receiving_from_a_silent_member_ends_at_the_deadline() {
+    let done = Barrier::new(2);
+    with_group(2, |group| {
+        if group.rank() == 0 {
+            let result = group.recv(&Tensor::ones([4], FLOAT), 1, 0, Duration::from_millis(100));
+            assert_eq!(result, Err(Error::Timeout(Duration::from_millis(100))));
+        }
+        done.wait();
+    });
+}
+
+#[test]
+fn a_cut_releases_whoever_waits_here_and_there() {
+    for size in [2, 4] {
+        let cut_at = Arc::new(std::sync::Mutex::new(None));
+        with_group(size, |group| {
+            let started = Barrier::new(2);
+            if group.rank() == 0 {
+                group.barrier(PATIENCE).unwrap();
+                // Another thread cuts while this one waits for a message that nobody sends.
+                let handle = group.abort_handle();
+                let result = std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        started.wait();
+                        // Waiting cannot be seen from here; the wait below begins within this time or fails at once.
+                        std::thread::park_timeout(Duration::from_millis(200));
+                        *cut_at.lock().unwrap() = Some(Instant::now());
+                        handle.abort();
+                    });
+                    started.wait();
+                    group.recv(&Tensor::ones([4], FLOAT), 1, 9, PATIENCE)
+                });
+                let late = cut_at.lock().unwrap().unwrap().elapsed();
+                assert_eq!(result, Err(Error::Aborted));
+                assert!(late < Duration::from_secs(1), "released {late:?} after the cut");
+            } else {
+                group.barrier(PATIENCE).unwrap();
+                let result = group.all_reduce(&Tensor::ones([1 << 18], FLOAT), PATIENCE);
+                let late = cut_at.lock().unwrap().unwrap().elapsed();
+                assert!(matches!(result, Err(Error::PeerGone(_))), "{result:?}");
+                assert!(late < Duration::from_secs(1), "released {late:?} after the cut");
+            }
+            assert_eq!(group.barrier(PATIENCE), Err(Error::Aborted));
+            // Again, and when the group is gone: nothing happens.
+            let handle = group.abort_handle();
+            handle.abort();
+            drop(group);
+            handle.abort();
+        });
+    }
+}
+
+#[test]
+fn a_store_over_tcp_is_bound_to_its_address_and_carries_generations() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let server = Store::serve(listener, PATIENCE).unwrap();
+    let address = server.address().unwrap();
+    // Bound to 127.0.0.1 alone: another loopback address does not answer.
+    assert!(std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), address.port())).is_err());
+
+    let client = Store::connect(address, PATIENCE).unwrap();
+    client.set("key", b"value").unwrap();
+    assert_eq!(server.get("key", PATIENCE).unwrap(), b"value");
+    server.set("empty", b"").unwrap();
+    assert_eq!(client.get("empty", PATIENCE).unwrap(), b"");
+    let short = Duration::from_millis(50);
+    assert_eq!(client.get("missing", short), Err(Error::Timeout(short)));
+    assert_eq!(client.prefix("other").unwrap().get("key", short), Err(Error::Timeout(short)));
+
+    for generation in 0..3 {
+        std::thread::scope(|scope| {
+            for (rank, store) in [&server, &client].into_iter().enumerate() {
+                let store = store.prefix(&format!("generation {generation}")).unwrap();
+                scope.spawn(move || {
+                    let group = ProcessGroup::new(&gloo(), &store, rank, 2, PATIENCE).unwrap();
+                    let tensor = Tensor::from(1.0_f32);
+                    group.all_reduce(&tensor, PATIENCE).unwrap();
+                    assert_eq!(values(&tensor), [2.0]);
+                    if generation == 1 {
+                        group.abort_handle().abort();
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn what_is_not_there_is_an_error_in_time() {
+    let deadline = Duration::from_millis(300);
+    // Nobody listens: the port was free a moment ago.
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let result = Store::connect(free, deadline);
+    assert!(matches!(result, Err(Error::Timeout(_) | Error::PeerGone(_))), "{result:?}");
+
+    let store = Store::hash(PATIENCE).unwrap();
+    // A member that never comes.
+    let result = ProcessGroup::new(&gloo(), &store, 0, 2, deadline);
+    assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
+    let join = |bind| ProcessGroup::new(&Backend::Gloo { bind }, &store, 0, 1, deadline);
+    let interface = join(Bind::Interface("no-such-if0".to_owned()));
+    assert!(matches!(interface, Err(Error::Backend(_))), "{interface:?}");
+    // An address of nobody (RFC 5737).
+    let address = join(Bind::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))));
+    assert!(matches!(address, Err(Error::Backend(_))), "{address:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let by_interface = Store::file(&folder.path().join("store"), 1, PATIENCE).unwrap();
+    let lo = Backend::Gloo { bind: Bind::Interface("lo".to_owned()) };
+    ProcessGroup::new(&lo, &by_interface, 0, 1, PATIENCE).unwrap();
+}
+
+#[test]
+fn nccl_says_what_it_lacks() {
+    let devices = usize::try_from(tch::Cuda::device_count()).unwrap();
+    let store = Store::hash(PATIENCE).unwrap();
+    match ProcessGroup::new(&Backend::Nccl { device: devices }, &store, 0, 1, PATIENCE) {
+        Err(Error::Backend(message)) => assert!(message.contains("CUDA"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    if devices > 0 {
+        let group = ProcessGroup::new(&Backend::Nccl { device: 0 }, &store, 0, 1, PATIENCE).unwrap();
+        let tensor = Tensor::ones([4], (Kind::Float, Device::Cuda(0)));
+        group.all_reduce(&tensor, PATIENCE).unwrap();
+        group.barrier(PATIENCE).unwrap();
+        assert_eq!(values(&tensor.to_device(Device::Cpu)), [1.0; 4]);
+    }
+}

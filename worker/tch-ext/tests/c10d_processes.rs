@@ -1,0 +1,159 @@
+//! A Gloo group whose members are processes: one is killed or stopped, and all others know it at once, though Gloo
+//! itself tells only the neighbours. Then they form a smaller group and go on.
+//!
+//! The members are this same test, started again with a rank in the environment.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
+#![expect(clippy::print_stdout, reason = "the members talk to the test by their output")]
+#![expect(unsafe_code, reason = "one call of kill(2), which the standard library lacks for other signals")]
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lockstep_tch_ext::c10d::{Backend, Bind, Error, ProcessGroup, Store};
+use tch::{Device, Kind, Tensor};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const SIZE: usize = 5;
+const VICTIM: usize = 2;
+const MARK: &str = "member says: ";
+const STORE: &str = "LOCKSTEP_TEST_STORE";
+const RANK: &str = "LOCKSTEP_TEST_RANK";
+const DEADLINE_MS: &str = "LOCKSTEP_TEST_DEADLINE_MS";
+
+fn now_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
+}
+
+/// The life of a member: steps until something fails, then a new group of those who are left.
+fn member(rank: usize) {
+    let address: SocketAddr = std::env::var(STORE).unwrap().parse().unwrap();
+    let deadline = Duration::from_millis(std::env::var(DEADLINE_MS).unwrap().parse().unwrap());
+    let store = Store::connect(address, PATIENCE).unwrap();
+    let gloo = Backend::Gloo { bind: Bind::default() };
+    let join = |generation: &str, rank, size| {
+        ProcessGroup::new(&gloo, &store.prefix(generation).unwrap(), rank, size, PATIENCE).unwrap()
+    };
+    let group = join("0", rank, SIZE);
+    let tensor = Tensor::ones([16 * 1024], (Kind::Float, Device::Cpu));
+    group.barrier(PATIENCE).unwrap();
+    for step in 0.. {
+        if let Err(error) = group.all_reduce(&tensor, deadline) {
+            let kind = match error {
+                Error::Timeout(_) => "timeout",
+                Error::PeerGone(_) => "peer-gone",
+                other => panic!("{other}"),
+            };
+            println!("{MARK}{kind} {}", now_ms());
+            break;
+        }
+        if step == 20 {
+            println!("{MARK}running {}", now_ms());
+        }
+    }
+    drop(group);
+    let group = join("1", rank - usize::from(rank > VICTIM), SIZE - 1);
+    let tensor = Tensor::from(1.0_f32);
+    group.all_reduce(&tensor, PATIENCE).unwrap();
+    println!("{MARK}regrouped-{} {}", tensor.double_value(&[]), now_ms());
+    group.barrier(PATIENCE).unwrap();
+}
+
+struct Member {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Member {
+    fn start(test: &str, rank: usize, store: SocketAddr, deadline: Duration) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(STORE, store.to_string())
+            .env(RANK, rank.to_string())
+            .env(DEADLINE_MS, deadline.as_millis().to_string())
+            .env("OMP_NUM_THREADS", "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// What the member says next, and when it said so.
+    fn next(&mut self) -> (String, u128) {
+        for line in self.lines.by_ref() {
+            let line = line.unwrap();
+            // The test harness writes to the same line.
+            if let Some((_, said)) = line.split_once(MARK) {
+                let (word, time) = said.split_once(' ').unwrap();
+                return (word.to_owned(), time.parse().unwrap());
+            }
+        }
+        panic!("the member ended and said nothing");
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Strikes one member by `signal`; returns what the others said of it and how many milliseconds later.
+fn strike(test: &str, signal: libc::c_int, deadline: Duration) -> Vec<(String, u128)> {
+    let server = Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap();
+    let address = server.address().unwrap();
+    let mut members: Vec<_> = (0..SIZE).map(|rank| Member::start(test, rank, address, deadline)).collect();
+    for member in &mut members {
+        assert_eq!(member.next().0, "running");
+    }
+    let victim = members.remove(VICTIM);
+    let struck = now_ms();
+    // SAFETY: a process that this test started and has not waited for.
+    assert_eq!(unsafe { libc::kill(victim.child.id() as libc::pid_t, signal) }, 0);
+    let noticed = members
+        .iter_mut()
+        .map(|member| {
+            let (word, time) = member.next();
+            (word, time.saturating_sub(struck))
+        })
+        .collect();
+    for member in &mut members {
+        assert_eq!(member.next().0, format!("regrouped-{}", SIZE - 1));
+    }
+    for member in &mut members {
+        assert!(member.child.wait().unwrap().success());
+    }
+    noticed
+}
+
+#[test]
+fn a_killed_member_is_known_to_all_at_once() {
+    if let Ok(rank) = std::env::var(RANK) {
+        return member(rank.parse().unwrap());
+    }
+    let noticed = strike("a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE);
+    println!("after a kill: {noticed:?}");
+    for (word, late) in noticed {
+        assert_eq!(word, "peer-gone");
+        assert!(late < 2000, "known only {late} ms later");
+    }
+}
+
+#[test]
+fn a_stopped_member_is_known_to_all_at_the_deadline() {
+    if let Ok(rank) = std::env::var(RANK) {
+        return member(rank.parse().unwrap());
+    }
+    let deadline = Duration::from_millis(800);
+    let noticed = strike("a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline);
+    println!("after a stop: {noticed:?}");
+    assert!(noticed.iter().any(|(word, _)| word == "timeout"), "{noticed:?}");
+    for (_, late) in noticed {
+        assert!((700..5000).contains(&late), "known {late} ms later");
+    }
+}
