@@ -125,7 +125,10 @@ mod tests {
     fn a_run_is_flat_and_reads_back_as_itself() {
         let text = encode_run(&view());
         let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&value["run"], &value["step"], &value["base_dir"]), (&"0123456789".into(), &3.into(), &"/x".into()));
+        assert_eq!(
+            (&value["run"], &value["step"], &value["base_dir"]),
+            (&"0123456789".into(), &3.into(), &"/x".into())
+        );
         assert!(value.get("id").is_none() && value.get("row").is_none());
         assert_eq!(decode_run(&text).unwrap(), view());
         let rows = [view().row];

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES};
 use crate::documents;
-use crate::node::{Node, NodeError};
+use crate::node::{Handle, Node, NodeError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 
@@ -58,6 +58,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    handle: Handle,
     stop: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     node: JoinHandle<Result<(), NodeError>>,
@@ -90,7 +91,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let control = Control::new(handle.clone(), reader, about(settings, address), stop.clone());
-    let agents = Agents::new(handle, cluster, settings.lease, settings.store.clone(), stop.clone());
+    let agents = Agents::new(handle.clone(), cluster, settings.lease, settings.store.clone(), stop.clone());
     let server = Server::builder()
         .add_service(
             ControlServer::new(control)
@@ -109,13 +110,18 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
         node_stop.cancel();
         result
     });
-    Ok(Running { address, stop, server, node })
+    Ok(Running { address, handle, stop, server, node })
 }
 
 impl Running {
     /// Where it answers.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its event loop.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Serves until `stopped` is there, or until it cannot go on; then ends everything in order.

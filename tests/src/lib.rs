@@ -1,1 +1,9 @@
-//! See the crate's description.
+//! What the end to end tests stand on: a coordinator and workers as real processes, asked through `coord` alone.
+
+mod cluster;
+mod job;
+mod process;
+
+pub use cluster::{Cluster, Record, wait_for};
+pub use job::{Job, cache, digits, repository};
+pub use process::{Process, binary};

@@ -101,8 +101,8 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
         secret: [0; 32],
         run: "rate".into(),
         generation: 1,
-        connect_deadline: Duration::from_secs(60),
-        silence_limit: Duration::from_secs(60),
+        connect_deadline: Duration::from_mins(1),
+        silence_limit: Duration::from_mins(1),
     };
     let mesh = if arguments.alone { None } else { Some(Mesh::join(listener, &config)?) };
     let outbox = Outbox::default();

@@ -168,7 +168,7 @@ fn say(error: &WorkerError) {
     let mut text = format!("error: {error}");
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        text = format!("{text}: {error}");
         cause = error.source();
     }
     // Nobody is left to hear of a standard error that is closed.

@@ -30,11 +30,11 @@ use crate::train::{TrainError, Trainer};
 pub const EXIT_PEERS: u8 = 10;
 
 /// How long the processes of a generation, which have all said that they are ready, may take to connect.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
+const CONNECT_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Silence after which a peer is given up. A process that dies is noticed at once; this is for one that stands still, and
 /// longer than any step, evaluation or checkpoint should take.
-const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
 /// What the agent starts a process with.
 #[derive(Clone, Debug)]

@@ -212,7 +212,7 @@ impl Run {
         let checkpoints =
             store.map(|store| Writer::start(state, (process, processes), store, outbox.clone())).transpose()?;
         let reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
-        Ok(Self { hosted, exchange, parameters, reducer, buffers, checkpoints, reporter, place, trainer })
+        Ok(Self { trainer, place, hosted, exchange, parameters, reducer, buffers, checkpoints, reporter })
     }
 
     fn step(&mut self) -> Result<(), TrainError> {
@@ -298,7 +298,7 @@ impl Run {
         if let Some(limit) = self.trainer.job.optimizer.clip_norm {
             let factor = limit / (grad_norm + 1e-6);
             if factor < 1.0 {
-                self.reducer.gradients().f_mul_scalar_(factor)?;
+                let _ = self.reducer.gradients().f_mul_scalar_(factor)?;
             }
         }
         Ok(())

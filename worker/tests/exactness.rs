@@ -131,7 +131,7 @@ fn batch_norm_follows_rank_0_whichever_process_hosts_whom() {
         data = { kind = "idx", images = "images", labels = "labels" }
         checkpoint = { every_steps = 2 }
     "#;
-    let images = idx(&[32, 8, 8], |at| (at * 2_654_435_761 >> 7) as u8);
+    let images = idx(&[32, 8, 8], |at| ((at * 2_654_435_761) >> 7) as u8);
     let labels = idx(&[32], |at| (at % 4) as u8);
     let lab = Lab::new(job, &[], &[("images", images), ("labels", labels)]);
     let one = lab.run(1, None);

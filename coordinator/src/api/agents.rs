@@ -50,10 +50,7 @@ impl Agents {
 impl agents_server::Agents for Agents {
     type AttachStream = ReceiverStream<Result<CoordinatorMessage, Status>>;
 
-    async fn attach(
-        &self,
-        request: Request<Streaming<AgentMessage>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::AttachStream>, Status> {
         let peer = request.remote_addr();
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message())

@@ -74,8 +74,7 @@ impl Conversation {
     }
 
     async fn talk(&mut self, stop: &CancellationToken) -> End {
-        let welcome =
-            Welcome { cluster: self.terms.cluster.clone(), lease_ms: self.terms.lease.as_millis() as u64 };
+        let welcome = Welcome { cluster: self.terms.cluster.clone(), lease_ms: self.terms.lease.as_millis() as u64 };
         if let Err(end) = self.tell(coordinator_message::Body::Welcome(welcome)).await {
             return end;
         }
@@ -123,7 +122,9 @@ impl Conversation {
             match result {
                 Ok(Outcome::Done | Outcome::Run(_)) => {}
                 // It will never be taken, so the agent may forget it.
-                Ok(Outcome::Refused(refusal @ (Refusal::NoRun(_) | Refusal::NoProcess { .. } | Refusal::Ended { .. }))) => {
+                Ok(Outcome::Refused(
+                    refusal @ (Refusal::NoRun(_) | Refusal::NoProcess { .. } | Refusal::Ended { .. }),
+                )) => {
                     warn!(node = %self.session.node(), %refusal, "dropped a report");
                 }
                 Ok(Outcome::Refused(refusal)) => {

@@ -24,7 +24,11 @@ pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
 
 /// A text of sane length.
 pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
-    if text.len() <= MAX_TEXT_BYTES { Ok(text) } else { Err(invalid(field, format!("{} bytes are too long", text.len()))) }
+    if text.len() <= MAX_TEXT_BYTES {
+        Ok(text)
+    } else {
+        Err(invalid(field, format!("{} bytes are too long", text.len())))
+    }
 }
 
 pub(super) fn request_id(text: &str) -> Result<RequestId, Status> {
@@ -166,7 +170,8 @@ mod tests {
     fn a_block_gives_progress_at_its_last_step_and_the_rate_over_all() {
         let step = |step, micros| StepReport { step, loss: step, grad_norm: 0, lr: 0, micros };
         let block = ReportBlock { steps: vec![step(4, 1_000), step(5, 3_000)], ..ReportBlock::default() };
-        let Said::Block { progress: Some(progress), bytes } = said(message(Body::Block(block.clone())), Some(8)).unwrap()
+        let Said::Block { progress: Some(progress), bytes } =
+            said(message(Body::Block(block.clone())), Some(8)).unwrap()
         else {
             panic!("not a block with progress")
         };

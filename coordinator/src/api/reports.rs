@@ -42,7 +42,11 @@ async fn send_all(
             for stored in page.blocks {
                 after = stored.index;
                 let block = trimmed(&stored).map_err(|error| {
-                    Status::data_loss(format!("report block {} of run `{run}` is damaged: {}", stored.index, chain(&error)))
+                    Status::data_loss(format!(
+                        "report block {} of run `{run}` is damaged: {}",
+                        stored.index,
+                        chain(&error)
+                    ))
                 })?;
                 if !is_empty(&block) && to.send(Ok(block)).await.is_err() {
                     return Ok(());

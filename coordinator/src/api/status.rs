@@ -24,9 +24,7 @@ impl From<CallError> for Status {
                 | Refusal::NoProcess { .. }
                 | Refusal::NothingLeft { .. },
             ) => Self::failed_precondition(words),
-            CallError::Propose(
-                ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Busy,
-            )
+            CallError::Propose(ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Busy)
             | CallError::Stopping
             | CallError::NotConnected(_)
             | CallError::Entropy => Self::unavailable(words),

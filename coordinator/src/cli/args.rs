@@ -53,7 +53,13 @@ pub(super) enum Command {
 #[derive(Clone, Debug, Args)]
 pub(super) struct Address {
     /// The coordinator's address.
-    #[arg(long, value_name = "HOST:PORT", env = "LOCKSTEP_ADDR", default_value = "127.0.0.1:7070", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "LOCKSTEP_ADDR",
+        default_value = "127.0.0.1:7070",
+        hide_env_values = true
+    )]
     pub(super) addr: String,
 }
 

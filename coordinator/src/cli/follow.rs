@@ -48,7 +48,9 @@ pub(super) async fn follow(client: &mut Client, run: &str) -> Result<RunView, Fa
             }
         };
         if !lost(&status) || !patience.more(client.address()).await {
-            return Err(client.failure(status).hint(format!("run `{run}` goes on; `coord show {run}` tells how it is")));
+            return Err(client
+                .failure(status)
+                .hint(format!("run `{run}` goes on; `coord show {run}` tells how it is")));
         }
     }
 }

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 
 use super::error::Failure;
 use super::exit::Exit;
+use super::interrupt::interrupted;
 use super::serve::serve_failure;
+use crate::node::{CallError, Handle, now_ms};
 use crate::serve::{self, ServeError};
 use crate::settings::Settings;
 
@@ -62,6 +64,10 @@ impl Local {
         let settings = Settings::embedded(&dir);
         let running = serve::start(&settings).await.map_err(|error| serve_failure(&error))?;
         let address = running.address().to_string();
+        // Whatever an earlier job here left open ended with its workers.
+        let handle = running.handle().clone();
+        let begun_ms = now_ms();
+        handle.clear().await.map_err(|error| Failure::caused(Exit::Local, &error))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let coordinator = tokio::spawn(running.until(async {
             // Dropped without a word, it stops too.
@@ -78,7 +84,22 @@ impl Local {
                 }
             }
         }
-        Ok(local)
+        // With all of them there, the job gets as many processes as it can use from the start.
+        let joined = tokio::select! {
+            biased;
+            failure = local.broken() => Err(failure),
+            () = interrupted() => Err(Failure::new(Exit::Interrupted, "interrupted before the job was submitted")),
+            joined = all_joined(&handle, workers as usize, begun_ms) => {
+                joined.map_err(|error| Failure::caused(Exit::Local, &error))
+            }
+        };
+        match joined {
+            Ok(()) => Ok(local),
+            Err(failure) => {
+                local.stop().await;
+                Err(failure)
+            }
+        }
     }
 
     fn spawn(&self, program: &Path, name: &str) -> std::io::Result<Worker> {
@@ -150,6 +171,20 @@ impl Local {
             // It can only have failed in ending; everything acknowledged is on disk.
             let _ = self.coordinator.await;
         }
+    }
+}
+
+/// Waits until `count` nodes have joined since `begun_ms`.
+async fn all_joined(handle: &Handle, count: usize, begun_ms: u64) -> Result<(), CallError> {
+    let mut changes = handle.changes();
+    loop {
+        let joined = handle
+            .read(move |state| state.nodes().filter(|node| node.alive && node.changed_at_ms >= begun_ms).count())
+            .await?;
+        if joined >= count {
+            return Ok(());
+        }
+        changes.next().await?;
     }
 }
 

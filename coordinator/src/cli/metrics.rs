@@ -85,7 +85,13 @@ impl Metrics {
             .steps
             .iter()
             .map(|s| {
-                vec![s.step.to_string(), number(s.loss), number(s.grad_norm), format!("{:.3e}", s.lr), s.loss_bits.clone()]
+                vec![
+                    s.step.to_string(),
+                    number(s.loss),
+                    number(s.grad_norm),
+                    format!("{:.3e}", s.lr),
+                    s.loss_bits.clone(),
+                ]
             })
             .collect();
         for line in table(&["STEP", "LOSS", "GRAD NORM", "LR", "LOSS BITS"], &rows) {

@@ -86,7 +86,9 @@ fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failur
             return Ok(None);
         }
         Err(error @ GitError::NoCommit { .. }) => {
-            return Err(Failure::caused(Exit::Refused, &error).hint("commit first: a run records the commit of its code"));
+            return Err(
+                Failure::caused(Exit::Refused, &error).hint("commit first: a run records the commit of its code")
+            );
         }
         Err(error @ GitError::Git { .. }) => return Err(Failure::caused(Exit::Local, &error)),
     };

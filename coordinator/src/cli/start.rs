@@ -40,8 +40,7 @@ pub(super) async fn resume(arguments: ResumeArguments, out: &mut Output) -> Resu
 
 pub(super) async fn cancel(arguments: CancelArguments, out: &mut Output) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.address.addr).await?;
-    let run =
-        client.cancel(CancelRequest { request_id: new_request()?.to_string(), run: arguments.run }).await?;
+    let run = client.cancel(CancelRequest { request_id: new_request()?.to_string(), run: arguments.run }).await?;
     out.line(&format!("cancelled {run}"));
     Ok(Exit::Done)
 }
@@ -65,12 +64,7 @@ async fn begin(what: What, start: &StartArguments, beside: &Path, out: &mut Outp
     result
 }
 
-async fn run_locally(
-    what: What,
-    start: &StartArguments,
-    local: &mut Local,
-    out: &mut Output,
-) -> Result<Exit, Failure> {
+async fn run_locally(what: What, start: &StartArguments, local: &mut Local, out: &mut Output) -> Result<Exit, Failure> {
     let mut client = Client::connect(&local.address()).await?;
     let run = send(&client, what).await?;
     Output::note(&format!("run {run}; everything it writes lies in {}", local.dir().display()));
@@ -79,11 +73,18 @@ async fn run_locally(
         start.local.unwrap_or(1),
         local.dir().display()
     );
-    tokio::select! {
+    let mut watched = tokio::select! {
         biased;
-        failure = local.broken() => Err(failure),
+        failure = local.broken() => return Err(failure),
         watched = watch(&mut client, &run, start.json, &interrupt, out) => watched,
+    };
+    if let Ok(Exit::Interrupted) = watched {
+        let request = CancelRequest { request_id: new_request()?.to_string(), run };
+        if let Err(failure) = client.cancel(request).await {
+            watched = Err(failure);
+        }
     }
+    watched
 }
 
 async fn send(client: &Client, what: What) -> Result<String, Failure> {

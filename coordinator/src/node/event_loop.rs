@@ -41,7 +41,6 @@ pub enum NodeError {
 }
 
 /// The owner of everything.
-#[derive(Debug)]
 pub struct Node {
     replica: Replica,
     store: Store,

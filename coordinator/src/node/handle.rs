@@ -101,6 +101,27 @@ impl Handle {
         }
     }
 
+    /// Gives up every node and ends every run, for who knows that nothing of them is left.
+    pub async fn clear(&self) -> Result<(), CallError> {
+        let (runs, nodes) = self
+            .read(|state| {
+                let going = state.runs().into_iter().filter(|run| !run.state.status.is_final());
+                let alive = state.nodes().filter(|node| node.alive);
+                (going.map(|run| run.id().clone()).collect::<Vec<_>>(), alive.cloned().collect::<Vec<_>>())
+            })
+            .await?;
+        for run in runs {
+            let mut bytes = [0; 16];
+            getrandom::fill(&mut bytes).map_err(|_| CallError::Entropy)?;
+            self.cancel(RequestId::from_bytes(bytes), run.as_str()).await?;
+        }
+        for node in nodes {
+            let lost = Command::NodeLost { at_ms: now_ms(), node: node.id, incarnation: node.incarnation };
+            self.propose(lost).await?.outcome().await?;
+        }
+        Ok(())
+    }
+
     /// The id of the run that `prefix` names.
     pub async fn find_run(&self, prefix: &str) -> Result<RunId, CallError> {
         let prefix = prefix.to_owned();
@@ -188,7 +209,7 @@ impl Handle {
 }
 
 /// Milliseconds since the epoch.
-pub(super) fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 

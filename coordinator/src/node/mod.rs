@@ -14,6 +14,6 @@ mod session;
 mod sessions;
 
 pub use event_loop::{Node, NodeError};
-pub use handle::{Changes, Handle, Said as Report};
+pub use handle::{Changes, Handle, Said as Report, now_ms};
 pub use request::CallError;
 pub use session::{Event, Pending, Session};

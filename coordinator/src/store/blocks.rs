@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use lockstep_common::RunId;
 use lockstep_core::command::Effect;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
 use super::error::StoreError;
 

@@ -195,7 +195,9 @@ mod tests {
             assert_eq!((empty.entries.len(), empty.applied_index, empty.hard_state), (0, 0, HardState::default()));
             database.write(&persist(1, vec![entry(1, 1), entry(2, 1), entry(3, 1)])).unwrap();
             let hard_state = Some(HardState { term: 2, vote: 1, commit: 2 });
-            database.write(&Persist { hard_state, applied_index: 2, ..persist(2, vec![entry(3, 2), entry(4, 2)]) }).unwrap();
+            database
+                .write(&Persist { hard_state, applied_index: 2, ..persist(2, vec![entry(3, 2), entry(4, 2)]) })
+                .unwrap();
             let truncated = Some(LogPosition { index: 1, term: 1 });
             database.write(&Persist { truncated, applied_index: 2, ..persist(3, vec![]) }).unwrap();
         }

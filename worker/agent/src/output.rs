@@ -238,7 +238,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let logs = Logs::new(dir.path().to_owned(), 200);
         let mut writer = logs.create(&key(0)).unwrap();
-        let whole: String = (0..100).map(|line| format!("line {line:04}\n")).collect();
+        let lines: Vec<_> = (0..100).map(|line| format!("line {line:04}\n")).collect();
+        let whole = lines.concat();
         for bytes in whole.as_bytes().chunks(37) {
             writer.write(bytes);
         }

@@ -110,7 +110,7 @@ impl Supervisor {
             },
             // Of an unknown process: dropping the commands closes the connection.
             Event::Joined { key, connection, commands } => {
-                self.with(&key, |process| process.join(connection, commands))
+                self.with(&key, |process| process.join(connection, commands));
             }
             Event::Said { key, connection, mut message, accepted } => {
                 if let Some(process) = self.processes.get_mut(&key) {

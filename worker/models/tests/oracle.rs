@@ -2,6 +2,7 @@
 //!
 //! Initial weights are equal bit for bit. Loss and gradients of `mlp` and `resnet` are too, since both sides run the
 //! same kernels; those of `gpt` are within 1e-6, because its attention runs fused where the oracle spells it out.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
 mod support;
 
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{InputKind, SampleShape, Targets, build_model};
-use support::{bits, data_for, image_shape, job, python, samples, token_shape};
+use support::{alone, bits, data_for, image_shape, job, python, samples, token_shape};
 use tch::{Device, Tensor};
 
 /// Builds both models, runs both on one batch, compares everything.
@@ -62,6 +63,7 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
 
 #[test]
 fn an_mlp_is_the_same() {
+    let _alone = alone();
     let spec = r#"{ kind = "mlp", hidden = [40, 30], outputs = 5, dropout = 0.25 }"#;
     let sizes = r#"{"inputs": 64, "hidden": [40, 30], "outputs": 5, "dropout": 0.25}"#;
     compare(spec, sizes, &image_shape(&[1, 8, 8], 5), &[], 0.0);
@@ -69,6 +71,7 @@ fn an_mlp_is_the_same() {
 
 #[test]
 fn an_mlp_for_a_regression_is_the_same() {
+    let _alone = alone();
     for activation in ["gelu", "tanh"] {
         let spec = format!(r#"{{ kind = "mlp", hidden = [40], outputs = 2, activation = "{activation}" }}"#);
         let sizes = format!(r#"{{"inputs": 9, "hidden": [40], "outputs": 2, "activation": "{activation}"}}"#);
@@ -79,6 +82,7 @@ fn an_mlp_for_a_regression_is_the_same() {
 
 #[test]
 fn a_resnet_is_the_same() {
+    let _alone = alone();
     for (channels, blocks) in [(1, 1), (3, 2)] {
         let spec = format!(r#"{{ kind = "resnet", blocks = {blocks}, width = 8, outputs = 6 }}"#);
         let sizes = format!(r#"{{"channels": {channels}, "blocks": {blocks}, "width": 8, "outputs": 6}}"#);
@@ -88,6 +92,7 @@ fn a_resnet_is_the_same() {
 
 #[test]
 fn a_gpt_is_the_same() {
+    let _alone = alone();
     let spec = r#"{ kind = "gpt", layers = 3, heads = 4, width = 32, context = 24, vocabulary = 40, dropout = 0.1 }"#;
     let sizes = r#"{"layers": 3, "heads": 4, "width": 32, "context": 24, "vocabulary": 40, "dropout": 0.1}"#;
     compare(spec, sizes, &token_shape(24), &[], 1e-6);

@@ -54,13 +54,12 @@ impl GroupExchange {
 
     /// Buffers of at least these lengths, in elements.
     fn packed(&mut self, kind: Kind, outgoing: i64, incoming: i64) -> Result<&Packed, ExchangeError> {
-        let index = match self.packed.iter().position(|packed| packed.kind == kind) {
-            Some(index) => index,
-            None => {
-                let empty = || Tensor::f_zeros([0], (kind, self.device));
-                self.packed.push(Packed { kind, outgoing: empty()?, incoming: empty()? });
-                self.packed.len() - 1
-            }
+        let index = if let Some(index) = self.packed.iter().position(|packed| packed.kind == kind) {
+            index
+        } else {
+            let empty = || Tensor::f_zeros([0], (kind, self.device));
+            self.packed.push(Packed { kind, outgoing: empty()?, incoming: empty()? });
+            self.packed.len() - 1
         };
         let packed = &mut self.packed[index];
         for (buffer, length) in [(&mut packed.outgoing, outgoing), (&mut packed.incoming, incoming)] {

@@ -58,7 +58,7 @@ impl Exchange for MeshExchange {
         self.parts[own].f_copy_(tensor)?;
         tensor.f_copy_(&self.parts[0])?;
         for part in &self.parts[1..] {
-            tensor.f_add_(part)?;
+            let _ = tensor.f_add_(part)?;
         }
         Ok(())
     }

@@ -63,9 +63,12 @@ impl Finish {
         let stride = rows.size()[1];
         let own = world.process as usize;
         let blocks = (0..world.processes)
-            .map(|process| match process as usize == own {
-                true => rows.f_narrow(0, 0, world.subtrees(process)),
-                false => Tensor::f_zeros([world.subtrees(process), stride], (rows.kind(), rows.device())),
+            .map(|process| {
+                if process as usize == own {
+                    rows.f_narrow(0, 0, world.subtrees(process))
+                } else {
+                    Tensor::f_zeros([world.subtrees(process), stride], (rows.kind(), rows.device()))
+                }
             })
             .collect::<Result<Vec<_>, _>>()?;
         let outgoing = blocks.iter().map(|_| blocks[own].f_view([-1])).collect::<Result<_, _>>()?;
@@ -108,10 +111,8 @@ impl Finish {
         for row in 0..(0..world.processes).map(|process| world.subtrees(process)).max().unwrap_or(0) {
             let mut round = Round { outgoing: Vec::new(), incoming: Vec::new() };
             for (process, slice) in slices.iter().enumerate() {
-                round.outgoing.push(match row < world.subtrees(world.process) {
-                    true => narrow(&rows.f_get(row)?, slice)?,
-                    false => empty()?,
-                });
+                let mine = row < world.subtrees(world.process);
+                round.outgoing.push(if mine { narrow(&rows.f_get(row)?, slice)? } else { empty()? });
                 round.incoming.push(match subtrees[process].get(row as usize) {
                     Some(part) => part.shallow_clone(),
                     None => empty()?,
@@ -141,10 +142,10 @@ impl Finish {
             }
         }
         for (lower, upper) in &mut self.additions {
-            lower.f_add_(upper)?;
+            let _ = lower.f_add_(upper)?;
         }
         if let Some((sum, ranks)) = &mut self.mean {
-            sum.f_div_scalar_(*ranks)?;
+            let _ = sum.f_div_scalar_(*ranks)?;
         }
         if let (Some(round), Some(exchange)) = (&mut self.gather, exchange) {
             exchange.exchange(&round.outgoing, &mut round.incoming)?;

@@ -125,7 +125,7 @@ impl Reducer {
     /// Takes the `index`-th hosted rank's leaf, after those of the ranks before it.
     pub fn fold(&mut self, index: usize) -> Result<(), TchError> {
         for (lower, upper) in &mut self.folds[index].1 {
-            lower.f_add_(upper)?;
+            let _ = lower.f_add_(upper)?;
         }
         Ok(())
     }
@@ -137,13 +137,13 @@ impl Reducer {
             Last::Tree(finish) => finish.run(exchange),
             Last::Native { additions, sum, ranks } => {
                 for (lower, upper) in additions {
-                    lower.f_add_(upper)?;
+                    let _ = lower.f_add_(upper)?;
                 }
                 if let Some(exchange) = exchange {
                     exchange.all_reduce(sum)?;
                 }
                 if *ranks > 1.0 {
-                    sum.f_div_scalar_(*ranks)?;
+                    let _ = sum.f_div_scalar_(*ranks)?;
                 }
                 Ok(())
             }
@@ -313,7 +313,7 @@ mod tests {
         let layout = Layout::new([("half", &half), ("full", &full)].into_iter());
         let mut reducer = Reducer::new(&layout, Reduction::Tree, (0, 1), 2, Device::Cpu).unwrap();
         for index in 0..2 {
-            reducer.leaf(index).gradients.fill_(index as f64 + 1.0);
+            let _ = reducer.leaf(index).gradients.fill_(index as f64 + 1.0);
             reducer.fold(index).unwrap();
         }
         reducer.finish(None).unwrap();

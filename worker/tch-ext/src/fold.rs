@@ -48,7 +48,8 @@ pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, allow_unused:
 
 /// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`; one fewer than there are offsets.
 ///
-/// Summed in 64 bits. On the CPU with 32-bit floats the order of the sum is fixed, whatever the number of threads.
+/// Summed in 64 bits. For 32-bit floats on the CPU the order of the sum is fixed, whatever the number of threads and
+/// the kind of machine: element `i` of a part goes to partial sum `i % 16`, and those are added from the first on.
 ///
 /// # Errors
 /// `Offsets` if they do not ascend or reach beyond `flat`.

@@ -98,9 +98,13 @@ fn arguments_that_do_not_fit_leave_the_group_usable() {
         is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[2, 1], PATIENCE));
         is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[5, -1], PATIENCE));
         is_argument(group.all_to_all(&tensor, &[4], &tensor, &[2, 2], PATIENCE));
-        // Refused by c10d, before anything is sent.
-        let strided = Tensor::ones([2, 3], FLOAT).tr();
-        assert!(matches!(group.all_reduce(&strided, PATIENCE), Err(Error::Backend(_))));
+        is_argument(group.all_reduce(&Tensor::ones([2, 3], FLOAT).tr(), PATIENCE));
+        // More elements than memory.
+        is_argument(group.all_reduce(&Tensor::ones([1], FLOAT).expand([1 << 20], false), PATIENCE));
+        is_argument(group.broadcast(&Tensor::new(), 0, PATIENCE));
+        // Refused by c10d itself, before anything is sent.
+        let unlike = group.all_gather(&[Tensor::ones([2], FLOAT), Tensor::ones([3], FLOAT)], &tensor, PATIENCE);
+        assert!(matches!(unlike, Err(Error::Backend(_))), "{unlike:?}");
         group.all_reduce(&tensor, PATIENCE).unwrap();
         assert_eq!(values(&tensor), [2.0; 4]);
     });

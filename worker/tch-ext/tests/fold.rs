@@ -101,6 +101,13 @@ fn norms_of_parts() {
     tch::manual_seed(5);
     let long = Tensor::randn([100_003], FLOAT);
     let ours = fold::layer_norms(&long, &[0, 100_003]).unwrap()[0];
+    // The documented order, to the bit: sixteen partial sums, then one after another.
+    let mut partial = [0.0_f64; 16];
+    for (index, value) in values(&long).into_iter().enumerate() {
+        partial[index % 16] += f64::from(value) * f64::from(value);
+    }
+    let sum = partial.iter().fold(0.0, |sum, lane| sum + lane);
+    assert_eq!(ours.to_bits(), sum.sqrt().to_bits());
     let theirs = long.to_kind(Kind::Double).norm().double_value(&[]);
     assert!((ours - theirs).abs() < 1e-9 * theirs, "{ours} {theirs}");
 }

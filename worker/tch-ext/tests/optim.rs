@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::path::Path;
-
 use lockstep_tch_ext::optim::{Kind, Optimizer};
 use lockstep_tch_ext::{Error, memory};
 use tch::{Device, Tensor};
@@ -69,38 +67,32 @@ fn run(kind: Kind, swap: bool) -> Vec<u8> {
     found
 }
 
-fn compare(name: &str, python: &str, kind: Kind) {
+#[test]
+fn every_kind_is_pytorchs() {
+    let (beta1, beta2) = (0.9, 0.99);
+    let kinds = [
+        (Kind::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false }, "SGD(GROUPS, lr=0.1, fused=True)"),
+        (
+            Kind::Sgd { momentum: 0.9, dampening: 0.3, nesterov: false },
+            "SGD(GROUPS, lr=0.1, momentum=0.9, dampening=0.3, fused=True)",
+        ),
+        (
+            Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: true },
+            "SGD(GROUPS, lr=0.1, momentum=0.9, nesterov=True, fused=True)",
+        ),
+        (Kind::Adam { beta1, beta2, eps: 1e-7 }, "Adam(GROUPS, lr=0.1, betas=(0.9, 0.99), eps=1e-7, fused=True)"),
+        (Kind::AdamW { beta1, beta2, eps: 1e-8 }, "AdamW(GROUPS, lr=0.1, betas=(0.9, 0.99), eps=1e-8, fused=True)"),
+    ];
     let folder = tempfile::tempdir().unwrap();
     let numbers: Vec<u8> = numbers().iter().flat_map(|value| value.to_ne_bytes()).collect();
     std::fs::write(folder.path().join("numbers"), numbers).unwrap();
-    let kind_file = folder.path().join("kind");
-    std::fs::write(&kind_file, python).unwrap();
-    common::python("optim.py", &[Path::new(&kind_file), folder.path()]);
-    let expected = std::fs::read(folder.path().join("result")).unwrap();
-    assert!(run(kind, false) == expected, "{name}: bits differ from PyTorch's");
-    assert!(run(kind, true) == expected, "{name}: bits differ after the state moved to another optimizer");
-}
-
-#[test]
-fn sgd_is_pytorchs() {
-    let plain = Kind::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
-    compare("sgd", "SGD(GROUPS, lr=0.1, fused=True)", plain);
-    let dampened = Kind::Sgd { momentum: 0.9, dampening: 0.3, nesterov: false };
-    compare("dampened", "SGD(GROUPS, lr=0.1, momentum=0.9, dampening=0.3, fused=True)", dampened);
-    let nesterov = Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: true };
-    compare("nesterov", "SGD(GROUPS, lr=0.1, momentum=0.9, nesterov=True, fused=True)", nesterov);
-}
-
-#[test]
-fn adam_is_pytorchs() {
-    let kind = Kind::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-7 };
-    compare("adam", "Adam(GROUPS, lr=0.1, betas=(0.9, 0.99), eps=1e-7, fused=True)", kind);
-}
-
-#[test]
-fn adamw_is_pytorchs() {
-    let kind = Kind::AdamW { beta1: 0.8, beta2: 0.999, eps: 1e-8 };
-    compare("adamw", "AdamW(GROUPS, lr=0.1, betas=(0.8, 0.999), eps=1e-8, fused=True)", kind);
+    std::fs::write(folder.path().join("kinds"), kinds.map(|(_, call)| call).join("\n")).unwrap();
+    common::python("optim.py", &[folder.path()]);
+    for (line, (kind, call)) in kinds.into_iter().enumerate() {
+        let expected = std::fs::read(folder.path().join(format!("result-{line}"))).unwrap();
+        assert!(run(kind, false) == expected, "{call}: bits differ from PyTorch's");
+        assert!(run(kind, true) == expected, "{call}: bits differ after the state moved to another optimizer");
+    }
 }
 
 #[test]

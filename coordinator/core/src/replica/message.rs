@@ -137,12 +137,16 @@ pub(super) fn decode(bytes: &[u8], id: u64, voters: &[u64]) -> Result<Message, S
     if wire.snapshot.is_some() != (wire.kind == Kind::Snapshot) || position.term > wire.term {
         return nonsense("a snapshot where none belongs, or of a later term".into());
     }
-    if wire.snapshot.is_some() && position.index == 0 {
+    if wire.snapshot.is_some() && (position.index == 0 || position.term == 0) {
         return nonsense("a snapshot of nothing".into());
+    }
+    // Raft takes term 0 for that of any entry behind the end of its log.
+    if wire.kind == Kind::Append && (wire.index == 0) != (wire.log_term == 0) {
+        return nonsense(format!("entry {} cannot be of term {}", wire.index, wire.log_term));
     }
     let mut before = LogPosition { index: wire.index, term: wire.log_term };
     for entry in &wire.entries {
-        if entry.index != before.index + 1 || entry.term < before.term || entry.term > wire.term {
+        if entry.index != before.index + 1 || entry.term < before.term.max(1) || entry.term > wire.term {
             return nonsense(format!("entry {} of term {} stands in the wrong place", entry.index, entry.term));
         }
         if let Err(error) = decode_command(&entry.data) {

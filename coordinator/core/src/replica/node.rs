@@ -218,7 +218,7 @@ impl Replica {
 
     fn take_ready(&mut self, out: &mut Output) {
         let mut ready = self.raw.ready();
-        out.now = self.encode_all(ready.take_messages());
+        out.now = self.encode_all(&ready.take_messages());
         let mut rows = Rows::Changed(Vec::new());
         let mut truncated = None;
         if !ready.snapshot().is_empty() {
@@ -241,7 +241,7 @@ impl Replica {
         if let Rows::Changed(changed) = &mut rows {
             *changed = self.state.take_changes();
         }
-        let after_persist = self.encode_all(ready.take_persisted_messages());
+        let after_persist = self.encode_all(&ready.take_persisted_messages());
         let (number, sync) = (ready.number(), ready.must_sync());
         self.raw.advance_append_async(ready);
         if let Some(position) = self.raw.mut_store().compact(self.applied_index, self.config.kept_entries) {
@@ -342,7 +342,7 @@ impl Replica {
         self.raw.mut_store().snapshot = Some(snapshot);
     }
 
-    fn encode_all(&mut self, messages: Vec<Message>) -> Vec<PeerMessage> {
+    fn encode_all(&mut self, messages: &[Message]) -> Vec<PeerMessage> {
         let patience = self.config.election_ticks * SNAPSHOT_PATIENCE;
         let encode = |message: &Message| {
             if message.get_msg_type() == MessageType::MsgSnapshot {

@@ -26,16 +26,17 @@ impl ClusterState {
             let Some(run) = self.runs.get(&id) else { continue };
             let demand = Demand { min: run.job.min_processes(), max: run.job.processes(), kind: run.state.kind };
             let reason = match placement::place(&pool, demand) {
-                Ok(places) => match kind_of(&places).and_then(|kind| held_by.get(&kind)) {
-                    Some(before) => format!("waits for run `{before}`, which is before it in the queue"),
-                    None => {
+                Ok(places) => {
+                    if let Some(before) = kind_of(&places).and_then(|kind| held_by.get(&kind)) {
+                        format!("waits for run `{before}`, which is before it in the queue")
+                    } else {
                         for place in &places {
                             pool.take(&place.node, place.device);
                         }
                         self.assign(&id, places);
                         continue;
                     }
-                },
+                }
                 Err(shortage) => {
                     if !shortage.too_large() {
                         held_by.entry(shortage.kind).or_insert_with(|| id.clone());

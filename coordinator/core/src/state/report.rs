@@ -121,9 +121,8 @@ impl ClusterState {
             return Some(format!("processes would not compute alike: {text}"));
         }
         let restore = run.state.restore.as_ref()?;
-        let manifest = match self.manifest(&restore.checkpoint).map(Manifest::decode) {
-            Some(Ok(manifest)) => manifest,
-            _ => return Some(format!("the manifest of checkpoint `{}` is missing", restore.checkpoint.short())),
+        let Some(Ok(manifest)) = self.manifest(&restore.checkpoint).map(Manifest::decode) else {
+            return Some(format!("the manifest of checkpoint `{}` is missing", restore.checkpoint.short()));
         };
         let made = format!("checkpoint `{}`", restore.checkpoint.short());
         let text = difference(&made, &manifest.numerics, &this, numerics)?;

@@ -32,23 +32,23 @@ const JOB: &str = r#"
 "#;
 
 /// A question without an answer yet.
-pub struct Asked {
-    pub ticket: Ticket,
-    pub since: u64,
+pub(crate) struct Asked {
+    pub(crate) ticket: Ticket,
+    pub(crate) since: u64,
 }
 
 /// A client: what it wants, and where it asked.
 #[derive(Default)]
-pub struct Client {
-    pub wants: Option<Command>,
-    pub asked: Option<Asked>,
+pub(crate) struct Client {
+    pub(crate) wants: Option<Command>,
+    pub(crate) asked: Option<Asked>,
 }
 
 /// Reports of a process that were acknowledged, by run, generation and process.
-pub type Spools = BTreeMap<(RunId, u64, u32), u64>;
+pub(crate) type Spools = BTreeMap<(RunId, u64, u32), u64>;
 
 /// The next thing that a client wants, from what it sees in some replica's state.
-pub fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random) -> Option<Command> {
+pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random) -> Option<Command> {
     let request =
         RequestId::from_bytes([random.next().to_le_bytes(), random.next().to_le_bytes()].concat().try_into().unwrap());
     let runs = state.runs();

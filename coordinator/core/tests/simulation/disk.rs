@@ -17,14 +17,14 @@ struct Contents {
 }
 
 #[derive(Default)]
-pub struct Disk {
+pub(crate) struct Disk {
     durable: Contents,
     /// Written, not synced, oldest first.
     cached: Vec<Persist>,
 }
 
 impl Disk {
-    pub fn write(&mut self, persist: Persist) {
+    pub(crate) fn write(&mut self, persist: Persist) {
         let sync = persist.sync;
         self.cached.push(persist);
         if sync {
@@ -35,14 +35,14 @@ impl Disk {
     }
 
     /// The power fails: of what was not synced, the first transactions may have reached the disk.
-    pub fn crash(&mut self, random: &mut Random) {
+    pub(crate) fn crash(&mut self, random: &mut Random) {
         let kept = random.below(self.cached.len() as u64 + 1) as usize;
         for persist in self.cached.drain(..).take(kept) {
             self.durable.write(persist);
         }
     }
 
-    pub fn recover(&self) -> Recovered {
+    pub(crate) fn recover(&self) -> Recovered {
         let Contents { truncated, entries, hard_state, rows, applied_index } = self.durable.clone();
         let state = ClusterState::from_rows(rows).unwrap();
         Recovered { truncated, entries, hard_state, applied_index, state }

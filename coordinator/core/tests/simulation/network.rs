@@ -8,7 +8,7 @@ use super::random::Random;
 use super::world::Faults;
 
 #[derive(Default)]
-pub struct Network {
+pub(crate) struct Network {
     /// By time of delivery, and in order of sending within.
     flying: BTreeMap<(u64, u64), (u64, PeerMessage)>,
     sent: u64,
@@ -17,7 +17,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn send(&mut self, now: u64, from: u64, message: PeerMessage, faults: &Faults, random: &mut Random) {
+    pub(crate) fn send(&mut self, now: u64, from: u64, message: &PeerMessage, faults: &Faults, random: &mut Random) {
         if self.cut.contains(&(from, message.to)) || random.chance(faults.lost) {
             return;
         }
@@ -31,13 +31,13 @@ impl Network {
     }
 
     /// The next message that is due.
-    pub fn receive(&mut self, now: u64) -> Option<(u64, PeerMessage)> {
+    pub(crate) fn receive(&mut self, now: u64) -> Option<(u64, PeerMessage)> {
         let (&(due, _), _) = self.flying.first_key_value()?;
         if due > now { None } else { self.flying.pop_first().map(|(_, message)| message) }
     }
 
     /// Cuts links anew: one replica off, a single direction, or none.
-    pub fn repartition(&mut self, ids: &[u64], random: &mut Random) {
+    pub(crate) fn repartition(&mut self, ids: &[u64], random: &mut Random) {
         self.cut.clear();
         let Some(&one) = random.pick(ids) else { return };
         let others = ids.iter().filter(|&&id| id != one);
@@ -49,7 +49,7 @@ impl Network {
         }
     }
 
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.cut.clear();
     }
 }

@@ -31,38 +31,39 @@ const BUSY: u64 = 300;
 
 /// How often what goes wrong, per thousand.
 #[derive(Clone, Copy)]
-pub struct Faults {
-    pub lost: u64,
-    pub doubled: u64,
-    pub late: u64,
+pub(crate) struct Faults {
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) late: u64,
     /// For each replica and tick.
-    pub crash: u64,
+    pub(crate) crash: u64,
     /// For each tick.
-    pub repartition: u64,
+    pub(crate) repartition: u64,
     /// For each replica and tick: its clock stands still.
-    pub slow_clock: u64,
+    pub(crate) slow_clock: u64,
     /// For each write: it takes some ticks.
-    pub slow_disk: u64,
+    pub(crate) slow_disk: u64,
 }
 
 impl Faults {
-    pub const NONE: Self = Self { lost: 0, doubled: 0, late: 0, crash: 0, repartition: 0, slow_clock: 0, slow_disk: 0 };
-    pub const STORM: Self =
+    pub(crate) const NONE: Self =
+        Self { lost: 0, doubled: 0, late: 0, crash: 0, repartition: 0, slow_clock: 0, slow_disk: 0 };
+    pub(crate) const STORM: Self =
         Self { lost: 30, doubled: 20, late: 100, crash: 2, repartition: 10, slow_clock: 50, slow_disk: 100 };
 }
 
 /// What happened, so that a test can tell a simulation from a standstill.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
-    pub leaders: u64,
-    pub crashes: u64,
-    pub snapshots: u64,
-    pub acknowledged: u64,
-    pub indeterminate: u64,
-    pub repeated: u64,
-    pub commits: u64,
-    pub rewinds: u64,
-    pub fenced: u64,
+pub(crate) struct Seen {
+    pub(crate) leaders: u64,
+    pub(crate) crashes: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) indeterminate: u64,
+    pub(crate) repeated: u64,
+    pub(crate) commits: u64,
+    pub(crate) rewinds: u64,
+    pub(crate) fenced: u64,
 }
 
 /// A replica that is up.
@@ -74,8 +75,8 @@ struct Up {
     served: bool,
 }
 
-pub struct World {
-    pub seen: Seen,
+pub(crate) struct World {
+    pub(crate) seen: Seen,
     faults: Faults,
     random: Random,
     now: u64,
@@ -98,7 +99,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, faults: Faults) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
         let mut world = Self {
             seen: Seen::default(),
             faults,
@@ -127,11 +128,11 @@ impl World {
     }
 
     /// Everything that happened, in one digest.
-    pub fn trace(&self) -> Digest {
+    pub(crate) fn trace(&self) -> Digest {
         Digest::of(&self.trace)
     }
 
-    pub fn run(&mut self, ticks: u64) {
+    pub(crate) fn run(&mut self, ticks: u64) {
         for _ in 0..ticks {
             self.now += 1;
             self.let_things_fail();
@@ -152,7 +153,7 @@ impl World {
     }
 
     /// No more faults, and all replicas come back.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.faults = Faults::NONE;
         self.network.heal();
         for id in std::mem::take(&mut self.down).into_keys() {
@@ -162,7 +163,7 @@ impl World {
     }
 
     /// Checks what is to hold at the end of a run that was healed.
-    pub fn check_end(&mut self) {
+    pub(crate) fn check_end(&mut self) {
         let replicas: Vec<&Replica> = self.up.values().map(|up| &up.replica).collect();
         liveness::check(&replicas, VOTERS.len(), self.answered_since_healed);
         for replica in replicas.into_iter().filter(|replica| replica.is_serving()) {
@@ -251,7 +252,7 @@ impl World {
 
     fn send(&mut self, from: u64, messages: Vec<PeerMessage>) {
         for message in messages {
-            self.network.send(self.now, from, message, &self.faults, &mut self.random);
+            self.network.send(self.now, from, &message, &self.faults, &mut self.random);
         }
     }
 
@@ -370,7 +371,7 @@ impl World {
 }
 
 impl Seen {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.leaders += other.leaders;
         self.crashes += other.crashes;
         self.snapshots += other.snapshots;

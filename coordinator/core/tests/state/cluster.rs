@@ -9,7 +9,7 @@ use lockstep_core::command::{Device, Progress, Share};
 use lockstep_core::state::{Run, Status};
 use lockstep_core::{Applied, Assigned, ClusterState, Command, Effect, Outcome, Refusal, Said, desired};
 
-pub const JOB: &str = r#"
+pub(crate) const JOB: &str = r#"
     name = "t"
     steps = 10
     ranks = 4
@@ -21,28 +21,28 @@ pub const JOB: &str = r#"
 "#;
 
 #[derive(Default)]
-pub struct Cluster {
-    pub state: ClusterState,
-    pub effects: Vec<Effect>,
+pub(crate) struct Cluster {
+    pub(crate) state: ClusterState,
+    pub(crate) effects: Vec<Effect>,
     index: u64,
     store: BTreeMap<String, Vec<u8>>,
 }
 
-pub fn text(words: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn text(words: &[(&str, &str)]) -> BTreeMap<String, String> {
     words.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-pub fn job_text(sets: &[&str]) -> String {
+pub(crate) fn job_text(sets: &[&str]) -> String {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
     String::from_utf8(job::parse_toml(JOB, &sets).unwrap().canonical()).unwrap()
 }
 
-pub fn devices(names: &[&str]) -> Vec<Device> {
+pub(crate) fn devices(names: &[&str]) -> Vec<Device> {
     let device = |name: &&str| Device { name: (*name).to_owned(), model: "test".to_owned(), memory_bytes: 1 << 30 };
     names.iter().map(device).collect()
 }
 
-pub fn ready(process: u32, cpu: &str) -> Said {
+pub(crate) fn ready(process: u32, cpu: &str) -> Said {
     Said::Ready {
         address: format!("127.0.0.1:{}", 9000 + process),
         numerics: text(&[("cpu", cpu), ("threads", "1")]),
@@ -50,18 +50,18 @@ pub fn ready(process: u32, cpu: &str) -> Said {
     }
 }
 
-pub fn block(step: u64) -> Said {
+pub(crate) fn block(step: u64) -> Said {
     let progress =
         Progress { step, loss: 1.5_f64.to_bits(), grad_norm: 0.5_f64.to_bits(), samples_per_second: f64::NAN };
     Said::Block { progress: Some(progress), bytes: vec![step as u8] }
 }
 
-pub fn state_digest(byte: u8) -> Digest {
+pub(crate) fn state_digest(byte: u8) -> Digest {
     Domain::State.digest(&[byte])
 }
 
 /// The share of `process` of the checkpoint at `step`, for a job of 4 ranks.
-pub fn share(process: u32, processes: u32, step: u64) -> Share {
+pub(crate) fn share(process: u32, processes: u32, step: u64) -> Share {
     let content = [process.to_le_bytes(), (step as u32).to_le_bytes()].concat();
     let tensor = TensorEntry {
         name: format!("model/w{process}"),
@@ -88,14 +88,14 @@ pub fn share(process: u32, processes: u32, step: u64) -> Share {
 
 impl Cluster {
     /// Two nodes with two CPU slots each.
-    pub fn with_two_nodes() -> Self {
+    pub(crate) fn with_two_nodes() -> Self {
         let mut cluster = Self::default();
         cluster.join("a", "1", &["cpu", "cpu"]);
         cluster.join("b", "1", &["cpu", "cpu"]);
         cluster
     }
 
-    pub fn apply(&mut self, command: &Command) -> Outcome {
+    pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
         self.index += 1;
         let Applied { outcome, effects } = self.state.apply(self.index, command);
         self.effects.extend(effects);
@@ -112,15 +112,15 @@ impl Cluster {
         outcome
     }
 
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         1000 * (self.index + 1)
     }
 
-    pub fn request(&self) -> RequestId {
+    pub(crate) fn request(&self) -> RequestId {
         RequestId::from_bytes((u128::from(self.index) + 1).to_be_bytes())
     }
 
-    pub fn join(&mut self, node: &str, incarnation: &str, names: &[&str]) {
+    pub(crate) fn join(&mut self, node: &str, incarnation: &str, names: &[&str]) {
         let command = Command::NodeJoined {
             at_ms: self.now(),
             node: node.parse().unwrap(),
@@ -131,13 +131,13 @@ impl Cluster {
         assert_eq!(self.apply(&command), Outcome::Done);
     }
 
-    pub fn lose(&mut self, node: &str, incarnation: &str) {
+    pub(crate) fn lose(&mut self, node: &str, incarnation: &str) {
         let node = node.parse().unwrap();
         let command = Command::NodeLost { at_ms: self.now(), node, incarnation: incarnation.to_owned() };
         assert_eq!(self.apply(&command), Outcome::Done);
     }
 
-    pub fn submit_command(&self, sets: &[&str]) -> Command {
+    pub(crate) fn submit_command(&self, sets: &[&str]) -> Command {
         Command::Submit {
             request: self.request(),
             at_ms: self.now(),
@@ -149,14 +149,14 @@ impl Cluster {
         }
     }
 
-    pub fn submit(&mut self, sets: &[&str]) -> RunId {
+    pub(crate) fn submit(&mut self, sets: &[&str]) -> RunId {
         match self.apply(&self.submit_command(sets)) {
             Outcome::Run(id) => id,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn resume(&mut self, checkpoint: Digest) -> Result<RunId, Refusal> {
+    pub(crate) fn resume(&mut self, checkpoint: Digest) -> Result<RunId, Refusal> {
         let command = Command::Resume { request: self.request(), at_ms: self.now(), checkpoint, secret: [8; 32] };
         match self.apply(&command) {
             Outcome::Run(id) => Ok(id),
@@ -165,23 +165,23 @@ impl Cluster {
         }
     }
 
-    pub fn cancel(&mut self, run: &RunId) -> Outcome {
+    pub(crate) fn cancel(&mut self, run: &RunId) -> Outcome {
         self.apply(&Command::Cancel { request: self.request(), at_ms: self.now(), run: run.clone() })
     }
 
-    pub fn report(&mut self, run: &RunId, generation: u64, process: u32, sequence: u64, body: Said) -> Outcome {
+    pub(crate) fn report(&mut self, run: &RunId, generation: u64, process: u32, sequence: u64, body: Said) -> Outcome {
         let at_ms = self.now();
         self.apply(&Command::Report { at_ms, run: run.clone(), generation, process, sequence, body })
     }
 
     /// The next report of a process of the current generation.
-    pub fn say(&mut self, run: &RunId, process: u32, body: Said) {
+    pub(crate) fn say(&mut self, run: &RunId, process: u32, body: Said) {
         let state = &self.run(run).state;
         let (generation, sequence) = (state.generation, state.placement[&process].sequence + 1);
         assert_eq!(self.report(run, generation, process, sequence, body), Outcome::Done);
     }
 
-    pub fn all_ready(&mut self, run: &RunId) {
+    pub(crate) fn all_ready(&mut self, run: &RunId) {
         for process in 0..self.run(run).state.placement.len() as u32 {
             self.say(run, process, ready(process, "avx2"));
         }
@@ -189,7 +189,7 @@ impl Cluster {
     }
 
     /// All processes write their shares.
-    pub fn checkpoint(&mut self, run: &RunId, step: u64) -> Digest {
+    pub(crate) fn checkpoint(&mut self, run: &RunId, step: u64) -> Digest {
         let processes = self.run(run).state.placement.len() as u32;
         for process in 0..processes {
             self.say(run, process, Said::Share(share(process, processes, step)));
@@ -197,23 +197,23 @@ impl Cluster {
         self.run(run).checkpoints[&step].id
     }
 
-    pub fn exit(&mut self, run: &RunId, process: u32, output: &str) {
+    pub(crate) fn exit(&mut self, run: &RunId, process: u32, output: &str) {
         self.say(run, process, Said::Exited { code: 137, output: output.to_owned() });
     }
 
-    pub fn run(&self, id: &RunId) -> &Run {
+    pub(crate) fn run(&self, id: &RunId) -> &Run {
         self.state.run(id).unwrap()
     }
 
-    pub fn status(&self, id: &RunId) -> String {
+    pub(crate) fn status(&self, id: &RunId) -> String {
         self.run(id).state.status.to_string()
     }
 
-    pub fn desired(&self, node: &str) -> Vec<Assigned> {
+    pub(crate) fn desired(&self, node: &str) -> Vec<Assigned> {
         desired(&self.state, &node.parse().unwrap())
     }
 
-    pub fn store(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn store(&self) -> BTreeMap<String, Vec<u8>> {
         self.store.clone()
     }
 }

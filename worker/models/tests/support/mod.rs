@@ -2,10 +2,18 @@
 #![expect(dead_code, reason = "each test binary uses a part")]
 
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_models::{Batch, DataSets, InputKind, Model, SampleShape, Targets, build_model, open_data};
 use tch::{Device, Kind, Tensor};
+
+static TORCH: Mutex<()> = Mutex::new(());
+
+/// Keeps other tests of the process away from torch's generator, of which there is one.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    TORCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A job with these `model` and `data` tables.
 pub(crate) fn job(model: &str, data: &str, overrides: &[&str]) -> JobSpec {

@@ -146,9 +146,12 @@ impl ProcessGroup {
 
     /// Replaces `tensor` at every member by the sum of all, in an order that the backend chooses.
     ///
+    /// Tensors are contiguous, here and in every operation.
+    ///
     /// # Errors
-    /// `Timeout`, `PeerGone`, `Aborted`, `Backend`.
+    /// `Timeout`, `PeerGone`, `Aborted`, `Argument`, `Backend`.
     pub fn all_reduce(&self, tensor: &Tensor, deadline: Duration) -> Result<(), Error> {
+        dense("tensor", tensor)?;
         // SAFETY: group and tensor live during the call, here and in every operation below.
         self.run(deadline, |group, timeout, failure| unsafe {
             ffi::lte_group_all_reduce(group, ffi::raw(tensor), timeout, failure)
@@ -158,9 +161,10 @@ impl ProcessGroup {
     /// Replaces `tensor` at every member by the one of `root`.
     ///
     /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce), and `Argument`.
+    /// As for [`all_reduce`](Self::all_reduce).
     pub fn broadcast(&self, tensor: &Tensor, root: usize, deadline: Duration) -> Result<(), Error> {
         let root = self.member(root)?;
+        dense("tensor", tensor)?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
             ffi::lte_group_broadcast(group, ffi::raw(tensor), root, timeout, failure)
@@ -171,7 +175,7 @@ impl ProcessGroup {
     /// along the first dimension, of the lengths given; what `i` sends to `j` must be as long as `j` expects from `i`.
     ///
     /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce), and `Argument`.
+    /// As for [`all_reduce`](Self::all_reduce).
     pub fn all_to_all(
         &self,
         output: &Tensor,
@@ -183,6 +187,7 @@ impl ProcessGroup {
         self.count("output parts", output_lengths.len())?;
         self.count("input parts", input_lengths.len())?;
         for (tensor, lengths, name) in [(output, output_lengths, "output"), (input, input_lengths, "input")] {
+            dense(name, tensor)?;
             let rows = tensor.size().first().copied().unwrap_or(0);
             if lengths.iter().any(|length| *length < 0) || lengths.iter().sum::<i64>() != rows {
                 return Err(Error::Argument(format!("the {name}'s parts {lengths:?} do not make its {rows} rows")));
@@ -206,9 +211,11 @@ impl ProcessGroup {
     /// Collects every member's `input` in `outputs`, by rank; all have one shape.
     ///
     /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce), and `Argument`.
+    /// As for [`all_reduce`](Self::all_reduce).
     pub fn all_gather(&self, outputs: &[Tensor], input: &Tensor, deadline: Duration) -> Result<(), Error> {
         self.count("outputs", outputs.len())?;
+        dense("input", input)?;
+        outputs.iter().try_for_each(|output| dense("output", output))?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
             ffi::lte_group_all_gather(group, ffi::raw_list(outputs), outputs.len(), ffi::raw(input), timeout, failure)
@@ -218,9 +225,10 @@ impl ProcessGroup {
     /// Sends `tensor` to member `peer`, which receives it under the same `tag`.
     ///
     /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce), and `Argument`.
+    /// As for [`all_reduce`](Self::all_reduce).
     pub fn send(&self, tensor: &Tensor, peer: usize, tag: u16, deadline: Duration) -> Result<(), Error> {
         let peer = self.other(peer)?;
+        dense("tensor", tensor)?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
             ffi::lte_group_send(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
@@ -230,9 +238,10 @@ impl ProcessGroup {
     /// Receives into `tensor` what member `peer` sends under `tag`.
     ///
     /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce), and `Argument`.
+    /// As for [`all_reduce`](Self::all_reduce).
     pub fn recv(&self, tensor: &Tensor, peer: usize, tag: u16, deadline: Duration) -> Result<(), Error> {
         let peer = self.other(peer)?;
+        dense("tensor", tensor)?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
             ffi::lte_group_recv(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
@@ -278,6 +287,15 @@ impl ProcessGroup {
         }
         Err(Error::Argument(format!("{found} {what} were given in a group of {}", self.size)))
     }
+}
+
+/// Gloo takes a tensor's address and its number of elements and asks no further: with other strides it would reach
+/// into memory that is not the tensor's.
+fn dense(name: &str, tensor: &Tensor) -> Result<(), Error> {
+    if tensor.defined() && !tensor.is_sparse() && tensor.is_contiguous() {
+        return Ok(());
+    }
+    Err(Error::Argument(format!("the {name} is not contiguous")))
 }
 
 impl AbortHandle {

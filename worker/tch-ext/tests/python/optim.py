@@ -1,32 +1,41 @@
 # Steps PyTorch's fused optimizers over given numbers and writes every parameter and state tensor, for tests/optim.rs.
-# Arguments: a file with the optimizer's call, a folder with `numbers`, where `result` goes.
+# Argument: a folder with `numbers` and `kinds`, one optimizer call a line; `result-<line>` is written to it.
 import sys, torch
 torch.set_num_threads(1)
-kind, folder = open(sys.argv[1]).read(), sys.argv[2]
+folder = sys.argv[1]
 shapes = [(64, 64), (64,), (33, 7), (1,), (5, 3, 2)]
 decays = [0.1, 0.0, 0.1, 0.0, 0.01]
 rates = [0.1, 0.05, 0.2, 0.0, 0.013, 0.1, 0.1]
-data = torch.frombuffer(bytearray(open(folder + "/numbers", "rb").read()), dtype=torch.float32)
-at = 0
-def take(shape):
-    global at
-    n = torch.Size(shape).numel()
-    at += n
-    return data[at - n:at].reshape(shape).clone()
-params = [torch.nn.Parameter(take(s)) for s in shapes]
-groups = [{"params": [p], "weight_decay": d} for p, d in zip(params, decays)]
-optimizer = eval("torch.optim." + kind.replace("GROUPS", "groups"))
-for rate in rates:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    for p in params:
-        p.grad = take(p.shape)
-    optimizer.step()
-with open(folder + "/result", "wb") as f:
-    for p in params:
-        f.write(p.detach().numpy().tobytes())
-    for p in params:
-        for name in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
-            value = optimizer.state[p].get(name)
-            if value is not None:
-                f.write(value.numpy().tobytes())
+numbers = open(folder + "/numbers", "rb").read()
+
+
+def run(call, result):
+    data = torch.frombuffer(bytearray(numbers), dtype=torch.float32)
+    at = 0
+
+    def take(shape):
+        nonlocal at
+        start, at = at, at + torch.Size(shape).numel()
+        return data[start:at].reshape(shape).clone()
+
+    params = [torch.nn.Parameter(take(s)) for s in shapes]
+    groups = [{"params": [p], "weight_decay": d} for p, d in zip(params, decays)]
+    optimizer = eval("torch.optim." + call.replace("GROUPS", "groups"))
+    for rate in rates:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        for p in params:
+            p.grad = take(p.shape)
+        optimizer.step()
+    with open(result, "wb") as f:
+        for p in params:
+            f.write(p.detach().numpy().tobytes())
+        for p in params:
+            for name in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
+                value = optimizer.state[p].get(name)
+                if value is not None:
+                    f.write(value.numpy().tobytes())
+
+
+for line, call in enumerate(open(folder + "/kinds").read().splitlines()):
+    run(call, f"{folder}/result-{line}")

@@ -6,14 +6,14 @@ use lockstep_common::RunId;
 use lockstep_core::{ClusterState, Command, Outcome};
 
 #[derive(Default)]
-pub struct Acknowledged {
+pub(crate) struct Acknowledged {
     runs: BTreeMap<RunId, bool>,
     reports: BTreeMap<(RunId, u64, u32), u64>,
 }
 
 impl Acknowledged {
     /// Notes an answer.
-    pub fn observe(&mut self, command: &Command, outcome: &Outcome) {
+    pub(crate) fn observe(&mut self, command: &Command, outcome: &Outcome) {
         match (command, outcome) {
             (_, Outcome::Run(run)) => {
                 self.runs.entry(run.clone()).or_default();
@@ -29,7 +29,7 @@ impl Acknowledged {
         }
     }
 
-    pub fn check(&self, state: &ClusterState) {
+    pub(crate) fn check(&self, state: &ClusterState) {
         for (id, cancelled) in &self.runs {
             let run = state.run(id).unwrap_or_else(|| panic!("run `{id}` was acknowledged and is gone"));
             assert!(!cancelled || run.state.status.is_final(), "run `{id}` was cancelled and goes on");

@@ -6,21 +6,21 @@ use lockstep_common::{RequestId, RunId};
 use lockstep_core::{ClusterState, Command, Outcome};
 
 #[derive(Default)]
-pub struct AtMostOnce {
+pub(crate) struct AtMostOnce {
     answers: BTreeMap<RequestId, RunId>,
     asked: Vec<RequestId>,
 }
 
 impl AtMostOnce {
     /// Notes a request, before it is made for the first time.
-    pub fn asks(&mut self, command: &Command) {
+    pub(crate) fn asks(&mut self, command: &Command) {
         if let Command::Submit { request, .. } | Command::Resume { request, .. } = command {
             self.asked.push(request.clone());
         }
     }
 
     /// Notes an answer.
-    pub fn observe(&mut self, command: &Command, outcome: &Outcome) {
+    pub(crate) fn observe(&mut self, command: &Command, outcome: &Outcome) {
         let (Command::Submit { request, .. } | Command::Resume { request, .. }, Outcome::Run(run)) = (command, outcome)
         else {
             return;
@@ -30,7 +30,7 @@ impl AtMostOnce {
     }
 
     /// A run's id is derived from the request and from the entry that made it.
-    pub fn check(&self, state: &ClusterState) {
+    pub(crate) fn check(&self, state: &ClusterState) {
         let mut made: BTreeMap<&RequestId, &RunId> = BTreeMap::new();
         for run in state.runs() {
             let of = self.asked.iter().find(|request| RunId::derive(run.submission.number, request) == *run.id());

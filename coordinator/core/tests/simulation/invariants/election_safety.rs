@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use lockstep_core::replica::Leadership;
 
 #[derive(Default)]
-pub struct ElectionSafety {
+pub(crate) struct ElectionSafety {
     leader_of: BTreeMap<u64, u64>,
 }
 
 impl ElectionSafety {
     /// Counts the terms that had a leader.
-    pub fn leaders(&self) -> usize {
+    pub(crate) fn leaders(&self) -> usize {
         self.leader_of.len()
     }
 
-    pub fn observe(&mut self, node: u64, leadership: Leadership) {
+    pub(crate) fn observe(&mut self, node: u64, leadership: Leadership) {
         if leadership.is_self {
             let leader = *self.leader_of.entry(leadership.term).or_insert(node);
             assert_eq!(leader, node, "two leaders in term {}", leadership.term);

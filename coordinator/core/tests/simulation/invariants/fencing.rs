@@ -9,7 +9,7 @@ use lockstep_core::ClusterState;
 /// Looks at every run. Throughput and tensor lengths carry the generation that said them (`super::super::clients`).
 ///
 /// `seen`: checkpoints whose manifests were looked at.
-pub fn check(state: &ClusterState, seen: &mut BTreeSet<Digest>) {
+pub(crate) fn check(state: &ClusterState, seen: &mut BTreeSet<Digest>) {
     for run in state.runs() {
         let generation = run.state.generation;
         if let Some(progress) = &run.state.progress {

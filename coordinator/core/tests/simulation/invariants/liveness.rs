@@ -2,7 +2,7 @@
 
 use lockstep_core::replica::Replica;
 
-pub fn check(replicas: &[&Replica], voters: usize, answered_since: u64) {
+pub(crate) fn check(replicas: &[&Replica], voters: usize, answered_since: u64) {
     assert_eq!(replicas.len(), voters, "replicas are down");
     let serving = replicas.iter().filter(|replica| replica.is_serving()).count();
     assert_eq!(serving, 1, "leaders that serve");

@@ -1,9 +1,9 @@
 //! What must hold, one invariant a file. Each sees what happens and panics when it does not hold.
 
-pub mod acknowledged;
-pub mod at_most_once;
-pub mod election_safety;
-pub mod fencing;
-pub mod liveness;
-pub mod log_matching;
-pub mod state_equality;
+pub(crate) mod acknowledged;
+pub(crate) mod at_most_once;
+pub(crate) mod election_safety;
+pub(crate) mod fencing;
+pub(crate) mod liveness;
+pub(crate) mod log_matching;
+pub(crate) mod state_equality;

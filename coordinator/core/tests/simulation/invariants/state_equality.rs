@@ -6,12 +6,12 @@ use lockstep_common::{Digest, Domain};
 use lockstep_core::ClusterState;
 
 #[derive(Default)]
-pub struct StateEquality {
+pub(crate) struct StateEquality {
     digests: BTreeMap<u64, (u64, Digest)>,
 }
 
 impl StateEquality {
-    pub fn observe(&mut self, node: u64, applied_index: u64, state: &ClusterState) {
+    pub(crate) fn observe(&mut self, node: u64, applied_index: u64, state: &ClusterState) {
         let mut hasher = Domain::Blob.hasher();
         for (key, value) in state.rows() {
             hasher.update(key.as_bytes()).update(&(value.len() as u64).to_le_bytes()).update(&value);

@@ -1,0 +1,291 @@
+//! A run's whole life, as an agent sees it, through the real coordinator: placement, readiness, reports, checkpoint,
+//! a process that dies, a coordinator that is killed, the end.
+
+mod support;
+
+use std::path::Path;
+
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest::Manifest;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{Exited, Finished, LogReply, agent_message::Body as Say};
+use serde_json::Value;
+use support::agent::{Agent, Process, block, final_state, hello, loss, ready, share};
+use support::{Coordinator, coord, write_job};
+
+fn process(run: &str, generation: u64, process: u32) -> Process {
+    (run.to_owned(), generation, process)
+}
+
+/// Step and loss of every reported step.
+fn losses(coordinator: &Coordinator, run: &str) -> Vec<(u64, f64)> {
+    let metrics = coordinator.ask(&["show", run, "--metrics"]);
+    let step = |step: &Value| (step["step"].as_u64().unwrap(), step["loss"].as_f64().unwrap());
+    metrics["steps"].as_array().unwrap().iter().map(step).collect()
+}
+
+fn exited(code: i32) -> Said {
+    Said::Exited(Exited { code, output: "last words".into() })
+}
+
+#[tokio::test]
+async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
+    let dir = tempfile::tempdir().unwrap();
+    let state_dir = dir.path().join("state");
+    let job = write_job(dir.path(), 2, 4);
+    let coordinator = Coordinator::start(&state_dir);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 2).await;
+    assert_eq!(agent.welcome.lease_ms, 10_000);
+    agent.until_desired("nothing to run yet", <[_]>::is_empty).await;
+
+    // Placed at once, on two devices; the peers are not known yet.
+    let run = coordinator.submit(&job);
+    let assigned = agent.until_desired("two processes", |assigned| assigned.len() == 2).await;
+    let job_text = JobSpec::from_canonical(&assigned[0].job).expect("a sound job");
+    assert_eq!((job_text.name.as_str(), job_text.steps), ("walk", 4));
+    for (number, assignment) in (0..).zip(&assigned) {
+        assert_eq!((&assignment.run, assignment.generation, assignment.process), (&run, 1, number));
+        assert_eq!((assignment.processes, assignment.device.as_str(), assignment.secret.len()), (2, "cpu", 32));
+        assert_eq!(Path::new(&assignment.store), state_dir.join("store"));
+        assert_eq!(Path::new(&assignment.base_dir), dir.path().canonicalize().unwrap());
+        assert!(assignment.restore.is_empty() && assignment.peers.is_empty());
+        assert_eq!((assignment.data.len(), assignment.data[0].path.as_str()), (1, "data.csv"));
+    }
+    assert_eq!(coordinator.ask(&["show", &run])["status"], "starting");
+
+    // Both ready: the peers are named, and the secret stays.
+    let (p0, p1) = (process(&run, 1, 0), process(&run, 1, 1));
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p1, 1, ready(1)).await;
+    let started = agent.until_desired("peers", |assigned| assigned.iter().all(|a| a.peers.len() == 2)).await;
+    assert_eq!(started[0].peers, ["127.0.0.1:9000", "127.0.0.1:9001"]);
+    assert_eq!(started[0].secret, assigned[0].secret);
+
+    // Two steps, and a checkpoint once both shares are there. Reports are pipelined.
+    agent.report(&p0, 2, block(1..=2, 1)).await;
+    agent.report(&p0, 3, share(2, 0)).await;
+    agent.until_acknowledged(&p0, 3).await;
+    assert_eq!(coordinator.ask(&["checkpoints", &run]), Value::Array(vec![]));
+    agent.tell(&p1, 2, share(2, 1)).await;
+    let checkpoints = coordinator.ask(&["checkpoints", &run]);
+    let checkpoint = checkpoints[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(checkpoints[0]["step"], 2);
+
+    // A third step that is not in any checkpoint; then a process dies. What it said before is said again: no matter.
+    agent.tell(&p0, 4, block(3..=3, 1)).await;
+    agent.tell(&p0, 4, block(3..=3, 9)).await;
+    assert_eq!(losses(&coordinator, &run), [(1, loss(1, 1)), (2, loss(2, 1)), (3, loss(3, 1))]);
+    let shown = coordinator.ask(&["show", &run]);
+    assert_eq!((&shown["step"], &shown["samples_per_second"]), (&3.into(), &4_000.0.into()));
+    agent.tell(&p1, 3, exited(137)).await;
+    let assigned = agent.until_desired("generation 2", |assigned| assigned.iter().all(|a| a.generation == 2)).await;
+    assert_eq!(assigned.len(), 2);
+    let manifest = Manifest::decode(&assigned[0].restore).expect("a sound manifest");
+    assert_eq!((manifest.step, Manifest::id(&assigned[0].restore).to_hex()), (2, checkpoint.clone()));
+    assert_ne!(assigned[0].secret, started[0].secret, "the old generation must not get in");
+    assert_eq!(losses(&coordinator, &run), [(1, loss(1, 1)), (2, loss(2, 1))], "step 3 was rolled back");
+
+    // Fencing: a late word of the old generation is acknowledged, so that it goes away, and changes nothing.
+    agent.tell(&p0, 5, block(4..=4, 1)).await;
+    assert_eq!(losses(&coordinator, &run).len(), 2);
+
+    // The new generation trains; then the coordinator is killed and started again.
+    let (p0, p1) = (process(&run, 2, 0), process(&run, 2, 1));
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p1, 1, ready(1)).await;
+    agent.tell(&p0, 2, block(3..=3, 2)).await;
+    coordinator.kill();
+    drop(agent);
+    let coordinator = Coordinator::start(&state_dir);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 2).await;
+    let assigned = agent.until_desired("the same generation goes on", |assigned| !assigned.is_empty()).await;
+    assert!(assigned.iter().all(|a| a.generation == 2 && a.peers.len() == 2), "{assigned:?}");
+    assert_eq!(losses(&coordinator, &run), [(1, loss(1, 1)), (2, loss(2, 1)), (3, loss(3, 2))]);
+
+    // The agent does not know what was acknowledged, and says the last again; and the rest.
+    agent.report(&p0, 2, block(3..=3, 2)).await;
+    agent.report(&p0, 3, block(4..=4, 2)).await;
+    agent.report(&p0, 4, share(4, 0)).await;
+    agent.report(&p1, 2, share(4, 1)).await;
+    let finished = || Said::Finished(Finished { step: 4, state: final_state().as_bytes().to_vec() });
+    agent.report(&p0, 5, finished()).await;
+    agent.report(&p1, 3, finished()).await;
+    agent.until_acknowledged(&p0, 5).await;
+    agent.until_acknowledged(&p1, 3).await;
+    let shown = coordinator.ask(&["show", &run]);
+    assert_eq!((&shown["status"], &shown["restarts"]), (&"finished".into(), &1.into()));
+    assert_eq!(shown["final_state_digest"], final_state().to_hex());
+    assert_eq!(losses(&coordinator, &run).iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    agent.report(&p0, 6, exited(0)).await;
+    agent.report(&p1, 4, exited(0)).await;
+    agent.until_desired("nothing more to run", <[_]>::is_empty).await;
+    assert_eq!(coordinator.ask(&["ps"])[0]["run"], run.as_str());
+
+    // A new run from the checkpoint begins with its manifest.
+    let output = support::run(&["resume", &checkpoint[..10], "--addr", &coordinator.address]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let resumed = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let assigned = agent.until_desired("the resumed run", |assigned| !assigned.is_empty()).await;
+    assert_eq!((&assigned[0].run, assigned[0].generation), (&resumed, 1));
+    assert_eq!(Manifest::id(&assigned[0].restore).to_hex(), checkpoint);
+    assert_eq!(coordinator.ask(&["show", &resumed])["parent"], checkpoint.as_str());
+    let output = support::run(&["cancel", &resumed, "--addr", &coordinator.address]);
+    assert!(output.status.success());
+    agent.until_desired("nothing after the cancel", <[_]>::is_empty).await;
+    assert_eq!(coordinator.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn desired_is_sent_only_when_it_changes_and_a_newer_stream_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = write_job(dir.path(), 1, 4);
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let mut other = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
+    let run = coordinator.submit(&job);
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = process(&run, 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.until_desired("peers", |assigned| assigned[0].peers.len() == 1).await;
+    let before = agent.num_desired;
+    for sequence in 2..=20 {
+        agent.tell(&p0, sequence, block(1..=1, sequence)).await;
+    }
+    assert_eq!(agent.num_desired, before, "reports change nothing that the node should run");
+    // The other node was told once that it has nothing to run.
+    other.until("its first word", |other| other.desired.is_some()).await;
+
+    let mut newer = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    newer.until_desired("the same process", |assigned| assigned.len() == 1).await;
+    let status = loop {
+        if let Err(status) = agent.listen().await {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), tonic::Code::Aborted);
+    // A new incarnation: the processes of the one before are gone.
+    drop(newer);
+    let mut reborn = Agent::attach(&coordinator.address, "node-a", "2", 1).await;
+    reborn.until("a word", |agent| agent.desired.is_some()).await;
+    let shown = coordinator.ask(&["show", &run]);
+    assert_eq!((&shown["generation"], &shown["restarts"]), (&2.into(), &1.into()));
+}
+
+#[tokio::test]
+async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = write_job(dir.path(), 1, 4);
+    let config = dir.path().join("coordinator.toml");
+    std::fs::write(&config, "lease_ms = 1500\ntick_ms = 10\n").unwrap();
+    let config = config.to_str().unwrap();
+    let coordinator = Coordinator::start_with(&dir.path().join("state"), &["--config", config]);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    assert_eq!(agent.welcome.lease_ms, 1_500);
+    let run = coordinator.submit(&job);
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    drop(agent);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let assigned = agent.until_desired("the process is still there", |assigned| assigned.len() == 1).await;
+    assert_eq!(assigned[0].generation, 1);
+
+    // Beats hold the lease for longer than it is.
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < std::time::Duration::from_millis(2_000) {
+        agent.beat().await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(coordinator.ask(&["nodes"])[0]["alive"], true);
+
+    // Silence: another node gets the work, and the stream is closed, so that the agent joins anew.
+    let mut spare = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
+    let keep_spare = async {
+        loop {
+            spare.beat().await;
+            if spare.desired.as_ref().is_some_and(|desired| !desired.assignments.is_empty()) {
+                break;
+            }
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(200), spare.listen()).await;
+        }
+    };
+    tokio::time::timeout(support::DEADLINE, keep_spare).await.expect("the spare node takes over");
+    let assigned = spare.desired.clone().unwrap().assignments;
+    assert_eq!((&assigned[0].run, assigned[0].generation), (&run, 2));
+    let status = loop {
+        if let Err(status) = agent.listen().await {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), tonic::Code::Aborted);
+    let nodes = coordinator.ask(&["nodes"]);
+    assert_eq!((&nodes[0]["alive"], &nodes[1]["alive"]), (&false.into(), &true.into()));
+}
+
+#[tokio::test]
+async fn logs_are_asked_from_the_agent_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = write_job(dir.path(), 2, 4);
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 2).await;
+    let run = coordinator.submit(&job);
+    agent.until_desired("two processes", |assigned| assigned.len() == 2).await;
+    let reader = coord(&["logs", &run, "--addr", &coordinator.address])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let logs = [b"first line\nsecond ".as_slice(), b"of process 1\n".as_slice()];
+    let reading = tokio::task::spawn_blocking(move || reader.wait_with_output().unwrap());
+    // Each answer gives up to six bytes, so that one process takes several.
+    let mut answered = 0;
+    while !reading.is_finished() {
+        while answered < agent.log_requests.len() {
+            let request = agent.log_requests[answered].clone();
+            let text = logs[request.process as usize];
+            let end = text.len().min(request.offset as usize + 6);
+            let piece = text[request.offset as usize..end].to_vec();
+            let reply = LogReply { id: request.id, text: piece, next_offset: end as u64, end: end == text.len() };
+            agent.say(Say::Log(reply)).await;
+            answered += 1;
+        }
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), agent.listen()).await;
+    }
+    let output = reading.await.unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "[0] first line\n[1] of process 1\n[0] second \n");
+    assert!(answered >= 6, "{answered} answers");
+    assert!(agent.log_requests.iter().all(|request| request.run == run && request.generation == 1));
+}
+
+#[tokio::test]
+async fn what_an_agent_must_not_say_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let refused = async |first: Say| match Agent::open(&coordinator.address, first).await {
+        Ok(_) => panic!("not refused"),
+        Err(status) => status,
+    };
+    let status = refused(Say::Heartbeat(lockstep_rpc::Heartbeat {})).await;
+    assert_eq!((status.code(), status.message()), (
+        tonic::Code::InvalidArgument,
+        "field `body`: the first message must be `hello`"
+    ));
+    let status = refused(Say::Hello(hello("../x", "1", 1))).await;
+    assert!(status.message().starts_with("field `node`: `../x` is not a node name"), "{status}");
+
+    // A report from the future ends the stream: the agent sends again what is not acknowledged.
+    let job = write_job(dir.path(), 1, 4);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&job);
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    agent.report(&process(&run, 1, 0), 5, ready(0)).await;
+    let status = loop {
+        if let Err(status) = agent.listen().await {
+            break status;
+        }
+    };
+    assert_eq!(status.message(), "report 5 of process 0 came before report 1");
+    // A report of a run that is not known here is dropped: it would be sent for ever.
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    agent.tell(&process("0123456789", 1, 0), 1, ready(0)).await;
+    agent.until_desired("still there", |assigned| assigned.len() == 1).await;
+}

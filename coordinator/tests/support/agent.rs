@@ -1,0 +1,177 @@
+//! An agent without processes: says by hand what an agent and its rank processes would say.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry, chain_start};
+use lockstep_common::{Digest, Domain};
+use lockstep_rpc::agent_message::Body as Say;
+use lockstep_rpc::agents_client::AgentsClient;
+use lockstep_rpc::coordinator_message::Body as Told;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{
+    AgentMessage, Assignment, CheckpointShare, CoordinatorMessage, Desired, Device, Heartbeat, Hello, LogRequest,
+    ProcessMessage, Ready, Report, ReportBlock, StepReport, Welcome,
+};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::DEADLINE;
+
+/// A process of a generation of a run.
+pub type Process = (String, u64, u32);
+
+pub struct Agent {
+    say: mpsc::Sender<AgentMessage>,
+    told: Streaming<CoordinatorMessage>,
+    pub welcome: Welcome,
+    pub desired: Option<Desired>,
+    pub num_desired: usize,
+    pub acknowledged: BTreeMap<Process, u64>,
+    pub log_requests: Vec<LogRequest>,
+}
+
+pub fn hello(node: &str, incarnation: &str, slots: usize) -> Hello {
+    let slot = Device { name: "cpu".into(), model: "test".into(), memory_bytes: 1 << 30 };
+    Hello {
+        node: node.into(),
+        incarnation: incarnation.into(),
+        host: "test".into(),
+        devices: vec![slot; slots],
+        version: "0".into(),
+    }
+}
+
+impl Agent {
+    /// Opens a stream whose first message is `first`.
+    pub async fn open(address: &str, first: Say) -> Result<Self, Status> {
+        let mut client = AgentsClient::connect(format!("http://{address}")).await.expect("a coordinator listens");
+        let (say, messages) = mpsc::channel(64);
+        say.send(AgentMessage { body: Some(first) }).await.expect("open");
+        let attach = client.attach(ReceiverStream::new(messages));
+        let mut told = timeout(DEADLINE, attach).await.expect("an answer in time")?.into_inner();
+        let welcome = timeout(DEADLINE, told.message()).await.expect("a welcome in time")?;
+        let Some(Told::Welcome(welcome)) = welcome.and_then(|message| message.body) else {
+            panic!("the first message is not a welcome")
+        };
+        let (acknowledged, log_requests) = (BTreeMap::new(), Vec::new());
+        Ok(Self { say, told, welcome, desired: None, num_desired: 0, acknowledged, log_requests })
+    }
+
+    pub async fn attach(address: &str, node: &str, incarnation: &str, slots: usize) -> Self {
+        Self::open(address, Say::Hello(hello(node, incarnation, slots))).await.expect("welcome")
+    }
+
+    pub async fn say(&self, body: Say) {
+        self.say.send(AgentMessage { body: Some(body) }).await.expect("the stream is open");
+    }
+
+    pub async fn beat(&self) {
+        self.say(Say::Heartbeat(Heartbeat {})).await;
+    }
+
+    /// Takes in one message; the status if the stream has ended.
+    pub async fn listen(&mut self) -> Result<(), Status> {
+        let message = timeout(DEADLINE, self.told.message()).await.expect("a message in time")?;
+        match message.and_then(|message| message.body) {
+            Some(Told::Desired(desired)) => {
+                self.desired = Some(desired);
+                self.num_desired += 1;
+            }
+            Some(Told::Acknowledged(ack)) => {
+                let before = self.acknowledged.insert((ack.run, ack.generation, ack.process), ack.sequence);
+                assert!(before.is_none_or(|before| before <= ack.sequence), "acknowledgements are cumulative");
+            }
+            Some(Told::Log(request)) => self.log_requests.push(request),
+            other => panic!("unexpected: {other:?}"),
+        }
+        Ok(())
+    }
+
+    /// Listens until `seen` says so.
+    pub async fn until(&mut self, what: &str, seen: impl Fn(&Self) -> bool) {
+        let listening = async {
+            while !seen(self) {
+                self.listen().await.expect("the stream goes on");
+            }
+        };
+        timeout(DEADLINE, listening).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    }
+
+    /// Listens until the desired assignments fit; these.
+    pub async fn until_desired(&mut self, what: &str, fits: impl Fn(&[Assignment]) -> bool) -> Vec<Assignment> {
+        self.until(what, |agent| agent.desired.as_ref().is_some_and(|desired| fits(&desired.assignments))).await;
+        self.desired.clone().expect("just seen").assignments
+    }
+
+    /// Reports without waiting for the acknowledgement.
+    pub async fn report(&self, process: &Process, sequence: u64, body: Said) {
+        let (run, generation, process) = process.clone();
+        let message = Some(ProcessMessage { body: Some(body) });
+        self.say(Say::Report(Report { run, generation, process, sequence, message })).await;
+    }
+
+    /// Reports, and waits for the acknowledgement.
+    pub async fn tell(&mut self, process: &Process, sequence: u64, body: Said) {
+        self.report(process, sequence, body).await;
+        self.until_acknowledged(process, sequence).await;
+    }
+
+    pub async fn until_acknowledged(&mut self, process: &Process, sequence: u64) {
+        let what = format!("acknowledgement of {process:?} {sequence}");
+        self.until(&what, |agent| agent.acknowledged.get(process).is_some_and(|&up_to| up_to >= sequence)).await;
+    }
+}
+
+/// `Ready` of a process that listens at a made-up address.
+pub fn ready(process: u32) -> Said {
+    let numerics = [("threads".to_owned(), "1".to_owned())].into();
+    Said::Ready(Ready { address: format!("127.0.0.1:{}", 9_000 + process), numerics, environment: [].into() })
+}
+
+/// A block with the record of these steps; `salt` goes into the loss.
+pub fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
+    let step = |step| StepReport {
+        step,
+        loss: loss(step, salt).to_bits(),
+        grad_norm: 1.0_f64.to_bits(),
+        lr: 0.1_f64.to_bits(),
+        micros: 1_000,
+    };
+    Said::Block(ReportBlock { steps: steps.map(step).collect(), ..ReportBlock::default() })
+}
+
+/// The loss that `block` reports.
+pub fn loss(step: u64, salt: u64) -> f64 {
+    (salt * 1_000 + step) as f64
+}
+
+/// The share of `process`, which hosts the rank of the same number.
+pub fn share(step: u64, process: u32) -> Said {
+    let piece = Piece { digest: Domain::Blob.digest(&[step as u8, process as u8]), bytes: 4 };
+    let tensor = TensorEntry {
+        name: format!("model/w{process}"),
+        dtype: "float".into(),
+        shape: vec![1],
+        pieces: vec![piece.clone()],
+    };
+    let rank = RankState {
+        rank: process,
+        seeds: [("forward".to_owned(), 7)].into(),
+        epoch: 0,
+        consumed: step,
+        next_position: step,
+        generators: [("cpu".to_owned(), piece)].into(),
+    };
+    let record = (process == 0).then(|| RecordPosition { steps: step, digest: chain_start() });
+    let json = serde_json::json!({
+        "step": step, "epoch": 0, "tensors": [tensor], "ranks": [rank], "record": record,
+    });
+    Said::Share(CheckpointShare { step, json: json.to_string().into_bytes() })
+}
+
+/// A digest that stands for the final state.
+pub fn final_state() -> Digest {
+    Domain::State.digest(b"final")
+}

@@ -1,0 +1,201 @@
+//! A coordinator and workers on loopback.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::process::{Process, binary};
+
+/// How long anything may take that a test waits for.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A run's record: for each step the bits of loss, gradient norm and learning rate.
+pub type Record = BTreeMap<u64, [String; 3]>;
+
+/// A coordinator and its workers; all end with the value.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: PathBuf,
+    address: String,
+    coordinator: Process,
+    workers: Vec<Process>,
+}
+
+impl Cluster {
+    /// Starts a coordinator whose state lies in `dir`, and `nodes` workers that take one process each.
+    pub fn start(dir: &Path, nodes: usize) -> Self {
+        let coordinator = serve(dir, "127.0.0.1:0");
+        let address = wait_for("the coordinator's address", || {
+            let output = coordinator.output();
+            let line = output.lines().find_map(|line| line.split_once("listening on "))?;
+            Some(line.1.trim().to_owned())
+        });
+        let mut cluster = Self { dir: dir.to_owned(), address, coordinator, workers: Vec::new() };
+        for _ in 0..nodes {
+            cluster.add_worker();
+        }
+        cluster
+    }
+
+    /// Starts one more worker.
+    pub fn add_worker(&mut self) {
+        let name = format!("node-{}", self.workers.len());
+        let data = self.dir.join(&name);
+        let arguments = ["--join", &self.address, "--name", &name, "--slots", "1", "--data-dir", path(&data)];
+        self.workers.push(Process::start("worker", &arguments, &self.dir.join(format!("{name}.log"))));
+        let nodes = self.workers.len();
+        wait_for("the nodes to join", || (self.ask(&["nodes"]).as_array()?.len() == nodes).then_some(()));
+    }
+
+    /// kill -9 of the coordinator.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator.kill();
+    }
+
+    /// Starts the coordinator again, on the same directory and port.
+    pub fn restart_coordinator(&mut self) {
+        self.coordinator = serve(&self.dir, &self.address);
+        wait_for("the coordinator to answer", || self.coord(&["ps"]).status.success().then_some(()));
+    }
+
+    /// kill -9 of a worker's agent.
+    pub fn kill_worker(&mut self, index: usize) {
+        self.workers[index].kill();
+    }
+
+    /// Where the coordinator keeps blobs.
+    pub fn store(&self) -> PathBuf {
+        self.dir.join("coord/store")
+    }
+
+    /// Runs `coord` with `arguments` against this cluster.
+    pub fn coord(&self, arguments: &[&str]) -> Output {
+        let output = Command::new(binary("coord")).args(arguments).args(["--addr", &self.address]).output();
+        output.expect("coord is built")
+    }
+
+    /// The same, for a command that must succeed: what it wrote to standard output.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.coord(arguments);
+        assert!(output.status.success(), "coord {arguments:?}: {output:?}\ncoordinator: {}", self.coordinator.output());
+        String::from_utf8(output.stdout).expect("coord writes UTF-8")
+    }
+
+    /// The JSON answer of a reading command.
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.run(&arguments)).expect("--json prints JSON")
+    }
+
+    /// Submits a job: the run's id.
+    pub fn submit(&self, job: &str, more: &[&str]) -> String {
+        let arguments: Vec<&str> = ["submit", job].iter().chain(more).copied().chain(["--json"]).collect();
+        let reply: Value = serde_json::from_str(&self.run(&arguments)).expect("--json prints JSON");
+        reply["run"].as_str().expect("a run id").to_owned()
+    }
+
+    /// Resumes a checkpoint: the new run's id.
+    pub fn resume(&self, checkpoint: &str) -> String {
+        let reply: Value = serde_json::from_str(&self.run(&["resume", checkpoint, "--json"])).expect("JSON");
+        reply["run"].as_str().expect("a run id").to_owned()
+    }
+
+    /// What `coord show` says of a run.
+    pub fn show(&self, run: &str) -> Value {
+        self.ask(&["show", run])
+    }
+
+    /// Waits until a run has ended in any way.
+    pub fn ended(&self, run: &str) -> Value {
+        wait_for("the run to end", || {
+            let view = self.show(run);
+            let status = view["row"]["status"].as_str()?;
+            ["finished", "failed", "cancelled"].contains(&status).then_some(view)
+        })
+    }
+
+    /// Waits until a run has finished: the digest of its final state.
+    pub fn finished(&self, run: &str) -> String {
+        let view = self.ended(run);
+        assert_eq!(view["row"]["status"], "finished", "{view:#}");
+        view["row"]["final_state_digest"].as_str().expect("a digest").to_owned()
+    }
+
+    /// Waits until a run has completed `step` steps.
+    pub fn reached(&self, run: &str, step: u64) {
+        wait_for("the run's progress", || {
+            let view = self.show(run);
+            assert_ne!(view["row"]["status"], "failed", "{view:#}");
+            (view["row"]["step"].as_u64()? >= step).then_some(())
+        });
+    }
+
+    /// A run's record.
+    pub fn record(&self, run: &str) -> Record {
+        let metrics = self.ask(&["show", run, "--metrics"]);
+        let bits = |step: &Value, key: &str| step[key].as_str().expect("bits").to_owned();
+        metrics["steps"]
+            .as_array()
+            .expect("steps")
+            .iter()
+            .map(|step| {
+                let lr = step["lr"].as_f64().expect("a rate").to_bits();
+                let bits = [bits(step, "loss_bits"), bits(step, "grad_norm_bits"), format!("{lr:016x}")];
+                (step["step"].as_u64().expect("a step"), bits)
+            })
+            .collect()
+    }
+
+    /// A run's checkpoints, oldest first: step and id.
+    pub fn checkpoints(&self, run: &str) -> Vec<(u64, String)> {
+        let list = self.ask(&["checkpoints", run]);
+        let of =
+            |entry: &Value| (entry["step"].as_u64().expect("a step"), entry["id"].as_str().expect("an id").to_owned());
+        list.as_array().expect("checkpoints").iter().map(of).collect()
+    }
+
+    /// The process ids of the rank processes that train `run`, by process number.
+    pub fn rank_pids(&self, run: &str) -> BTreeMap<u32, u32> {
+        let mut pids = BTreeMap::new();
+        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+            let words: Vec<&str> =
+                line.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
+            let after = |flag: &str| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1));
+            if words.first().is_some_and(|program| program.contains("worker")) && after("--run") == Some(&run) {
+                let process = after("--process").and_then(|text| text.parse().ok());
+                pids.insert(process.expect("a rank process names its number"), pid);
+            }
+        }
+        pids
+    }
+}
+
+fn serve(dir: &Path, listen: &str) -> Process {
+    let data = dir.join("coord");
+    let arguments = ["serve", "--listen", listen, "--data-dir", path(&data)];
+    Process::start("coord", &arguments, &dir.join("coord.log"))
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("test paths are UTF-8")
+}
+
+/// Looks again and again until there is a value.
+///
+/// # Panics
+/// If there is none within two minutes.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = look() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

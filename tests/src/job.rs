@@ -1,0 +1,57 @@
+//! Jobs for tests, on the small real data that is kept in the repository.
+
+use std::path::{Path, PathBuf};
+
+/// The repository's root.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_owned()
+}
+
+/// The cache that set-up fills: libtorch and the larger data sets.
+pub fn cache() -> PathBuf {
+    PathBuf::from(std::env::var_os("LOCKSTEP_CACHE").expect("`. scripts/env.sh` sets LOCKSTEP_CACHE"))
+}
+
+/// A job file in a directory of its own, outside of any git work tree.
+#[derive(Debug)]
+pub struct Job {
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Job {
+    /// Writes `text` as `job.toml` in `dir`.
+    pub fn write(dir: &Path, text: &str) -> Self {
+        let path = dir.join("job.toml");
+        std::fs::write(&path, text).expect("the test's directory is writable");
+        Self { path }
+    }
+
+    /// The path as an argument.
+    pub fn argument(&self) -> &str {
+        self.path.to_str().expect("test paths are UTF-8")
+    }
+}
+
+/// A job that exercises what hides state: dropout, shuffling, momentum, a schedule with warm-up, clipping, evaluation. An
+/// epoch has 17 steps, so that checkpoints every 5 steps lie in the middle of epochs and step 85 on a boundary.
+pub fn digits(dir: &Path) -> Job {
+    let data = repository().join("tests/data/digits.csv");
+    std::fs::copy(&data, dir.join("digits.csv")).expect("the digits are in the repository");
+    Job::write(
+        dir,
+        r#"
+            name = "digits"
+            seed = 20
+            steps = 90
+            ranks = 4
+            batch = { size = 96 }
+            model = { kind = "mlp", hidden = [48, 32], outputs = 10, dropout = 0.25 }
+            data = { kind = "csv", path = "digits.csv", target = "label", validation = 0.09 }
+            optimizer = { kind = "sgd", lr = 0.1, momentum = 0.9, weight_decay = 1e-4, clip_norm = 1.0 }
+            schedule = { kind = "cosine", warmup_steps = 10 }
+            eval = { every_steps = 30 }
+            checkpoint = { every_steps = 17 }
+        "#,
+    )
+}

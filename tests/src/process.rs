@@ -1,0 +1,59 @@
+//! A child process that does not outlive its test.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A program of this build: `coord` or `worker`, beside the directory of the test executables.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let path = test.parent().and_then(Path::parent).expect("tests are built in `deps`").join(name);
+    assert!(path.exists(), "{} is not built: `cargo build --release --bins` comes first", path.display());
+    path
+}
+
+/// A running program; its output goes to a log.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program`, with standard output and standard error in `log`.
+    pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("the log is in the test's directory");
+        let child = Command::new(binary(program))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file can be shared"))
+            .stderr(file)
+            .spawn()
+            .expect("the program is built");
+        Self { child, log: log.to_owned() }
+    }
+
+    /// What it wrote so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("the log is there")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9, and waits for the end.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

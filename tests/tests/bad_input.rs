@@ -1,0 +1,192 @@
+//! Bad input: a clear error with file and key or digest, the documented exit code, and nothing lost or half written.
+
+use std::fs;
+use std::path::Path;
+
+use lockstep_tests::{Cluster, digits, wait_for};
+
+/// Runs `coord` and expects this exit code: what it said.
+fn refused(cluster: &Cluster, arguments: &[&str], code: i32) -> String {
+    let output = cluster.coord(arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    said
+}
+
+/// Submits with one override and expects the run to fail: its reason.
+fn fails(cluster: &Cluster, job: &str, set: &str) -> String {
+    let run = cluster.submit(job, &["--set", set]);
+    let view = cluster.ended(&run);
+    assert_eq!(view["row"]["status"], "failed", "{set}: {view:#}");
+    view["row"]["reason"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_bad_job_file_is_refused_before_anything_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 0);
+    let job = digits(dir.path());
+    let submit = |set: &str| refused(&cluster, &["submit", job.argument(), "--set", set], 2);
+
+    let said = submit("stepss=1");
+    assert!(said.contains("unknown key `stepss`: did you mean `steps`?") && said.contains("job.toml"), "{said}");
+    let said = submit("optimizer.lr=\"fast\"");
+    assert!(said.contains("key `optimizer.lr`") && said.contains("job.toml"), "{said}");
+    let said = submit("batch.size=97");
+    assert!(said.contains("key `batch.size`: 97 is not divisible by `ranks` = 4"), "{said}");
+
+    let said = refused(&cluster, &["submit", job.argument(), "--set", "data.path=\"nothing.csv\""], 2);
+    assert!(said.contains("nothing.csv` does not exist"), "{said}");
+    fs::write(dir.path().join("empty.csv"), "").unwrap();
+    let said = refused(&cluster, &["submit", job.argument(), "--set", "data.path=\"empty.csv\""], 2);
+    assert!(said.contains("empty.csv` is empty"), "{said}");
+    let said = refused(&cluster, &["submit", "no-such-job.toml"], 2);
+    assert!(said.contains("no-such-job.toml"), "{said}");
+    assert!(cluster.ask(&["ps"]).as_array().unwrap().is_empty(), "nothing was submitted");
+}
+
+#[test]
+fn names_that_mean_nothing_or_several_things_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path());
+    for arguments in
+        [["show", "zzzz"], ["cancel", "zzzz"], ["logs", "zzzz"], ["resume", "0123abcd"], ["checkpoints", "zzzz"]]
+    {
+        let said = refused(&cluster, &arguments, 4);
+        assert!(said.contains(arguments[1]), "{said}");
+    }
+    let run = cluster.submit(job.argument(), &["--set", "steps=100", "--set", "checkpoint.every_steps=2"]);
+    cluster.finished(&run);
+    let ids: Vec<String> = cluster.checkpoints(&run).into_iter().map(|(_, id)| id).collect();
+    // Fifty checkpoints share first characters.
+    let prefix = ids.iter().map(|id| &id[..1]).find(|first| ids.iter().filter(|id| id.starts_with(*first)).count() > 1);
+    let said = refused(&cluster, &["resume", prefix.unwrap()], 4);
+    assert!(said.contains("ambiguous") || said.contains("several"), "{said}");
+    let last = ids.last().unwrap();
+    let said = refused(&cluster, &["resume", last], 3);
+    assert!(said.contains("nothing is left to train"), "{said}");
+    let said = refused(&cluster, &["cancel", &run], 3);
+    assert!(said.contains("already ended"), "{said}");
+}
+
+#[test]
+fn a_job_that_is_too_large_waits_with_a_reason_and_starts_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "world.min_processes=2"]);
+    let view = cluster.show(&run);
+    assert_eq!(view["row"]["status"], "queued");
+    let reason = view["row"]["reason"].as_str().unwrap();
+    assert!(reason.contains('2') && reason.contains('1'), "it says how many are needed and free: {reason}");
+    cluster.add_worker();
+    cluster.finished(&run);
+}
+
+#[test]
+fn data_that_changed_since_submit_is_refused_by_name_with_both_digests() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 0);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &[]);
+    let path = dir.path().join("digits.csv");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("5.0", "6.0", 1).replacen(",5,", ",6,", 1)).unwrap();
+    assert_ne!(fs::read_to_string(&path).unwrap(), text);
+    cluster.add_worker();
+    let view = cluster.ended(&run);
+    let reason = view["row"]["reason"].as_str().unwrap();
+    assert_eq!(view["row"]["status"], "failed");
+    assert!(reason.contains("digits.csv` has changed") && reason.matches("digest `").count() == 2, "{reason}");
+}
+
+#[test]
+fn what_only_the_process_can_see_fails_the_run_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path()).argument().to_owned();
+
+    let reason = fails(&cluster, &job, "optimizer={kind=\"sgd\", lr=1e30}");
+    assert!(reason.contains("the run stops, its last checkpoint is kept"), "{reason}");
+    let reason = fails(&cluster, &job, "data.target=\"colour\"");
+    assert!(reason.contains("colour") && reason.contains("digits.csv"), "{reason}");
+    let reason = fails(&cluster, &job, "model.outputs=9");
+    assert!(reason.contains('9'), "{reason}");
+    fs::write(dir.path().join("not.pt"), "this is no TorchScript").unwrap();
+    let reason = fails(&cluster, &job, "model={kind=\"torchscript\", path=\"not.pt\"}");
+    assert!(reason.contains("not.pt"), "{reason}");
+    fs::write(dir.path().join("tokens.bin"), [1_u8, 2, 3, 200].repeat(100)).unwrap();
+    let gpt = dir.path().join("gpt.toml");
+    let text = "name='gpt'\nsteps=2\nbatch={size=2}\nmodel={kind='gpt', layers=1, heads=1, width=8, context=8, vocabulary=100}\n\
+                data={kind='tokens', path='tokens.bin'}\noptimizer={kind='sgd', lr=0.1}\n";
+    fs::write(&gpt, text).unwrap();
+    let run = cluster.submit(gpt.to_str().unwrap(), &[]);
+    let view = cluster.ended(&run);
+    let reason = view["row"]["reason"].as_str().unwrap();
+    assert!(reason.contains("200") && reason.contains("tokens.bin"), "{reason}");
+}
+
+#[test]
+fn a_flipped_a_truncated_and_a_lost_blob_are_refused_by_digest_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=20", "--set", "checkpoint.every_steps=10"]);
+    cluster.finished(&run);
+    let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
+    let blob = largest_file(&cluster.store());
+    let whole = fs::read(&blob).unwrap();
+    let name = blob.file_name().unwrap().to_str().unwrap().to_owned();
+
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for (damage, word) in
+        [(Some(flipped), "corrupt"), (Some(whole[..whole.len() - 1].to_vec()), "truncated"), (None, "missing")]
+    {
+        match damage {
+            Some(bytes) => fs::write(&blob, bytes).unwrap(),
+            None => fs::remove_file(&blob).unwrap(),
+        }
+        // Both checkpoints may name the largest blob's tensor, but only one this very blob.
+        let reasons: Vec<String> = cluster
+            .checkpoints(&run)
+            .iter()
+            .filter(|(step, _)| *step < 20)
+            .map(|(_, id)| {
+                let view = cluster.ended(&cluster.resume(id));
+                view["row"]["reason"].as_str().unwrap_or("none").to_owned()
+            })
+            .collect();
+        assert!(reasons.iter().any(|reason| reason.contains(word) && reason.contains(&name)), "{word}: {reasons:?}");
+    }
+    fs::write(&blob, whole).unwrap();
+    cluster.finished(&cluster.resume(&checkpoint));
+}
+
+#[test]
+fn a_store_that_cannot_be_written_fails_the_checkpoint_and_not_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=200000", "--set", "checkpoint.every_steps=500"]);
+    wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
+    // A file where the directory of temporary files was: every write fails from now on.
+    let tmp = cluster.store().join("tmp");
+    fs::rename(&tmp, cluster.store().join("gone")).unwrap();
+    fs::write(&tmp, "").unwrap();
+    let failed = wait_for("a failed checkpoint", || cluster.show(&run)["failed_checkpoints"].get(0).cloned());
+    assert!(failed["reason"].as_str().unwrap().contains("cannot write"), "{failed}");
+    let count = cluster.checkpoints(&run).len();
+    fs::remove_file(&tmp).unwrap();
+    fs::create_dir(&tmp).unwrap();
+    wait_for("the next checkpoint", || (cluster.checkpoints(&run).len() > count).then_some(()));
+    assert_eq!(cluster.show(&run)["row"]["status"], "running");
+    cluster.run(&["cancel", &run]);
+}
+
+fn largest_file(dir: &Path) -> std::path::PathBuf {
+    let dirs = fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    let files = dirs.flat_map(|dir| fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.path()));
+    files.max_by_key(|path| (fs::metadata(path).unwrap().len(), path.clone())).expect("the checkpoint wrote blobs")
+}

@@ -1,0 +1,95 @@
+"""Writes the TorchScript modules of `tests/script.rs` into a folder, with what PyTorch computes with them.
+
+`answer.npz` holds, for `net.pt` on one batch in training mode after `manual_seed(1)`: the inputs, the loss, each
+gradient and each buffer afterwards.
+"""
+
+import pathlib
+import sys
+
+import numpy
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Net(nn.Module):
+    """Names with dots, buffers, a frozen parameter, dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3))
+        self.head = nn.Linear(64, 3)
+        self.scale = nn.Parameter(torch.tensor(1.5), requires_grad=False)
+
+    def forward(self, x):
+        return self.head(self.body(x).flatten(1)) * self.scale
+
+
+class Loss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(16, 3)
+
+    def forward(self, x, y):
+        return functional.cross_entropy(self.inner(x.flatten(1)), y)
+
+
+class Untidy(nn.Module):
+    """Draws and counts in evaluation mode, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(16, 3)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.inner(x.flatten(1) + 0.1 * torch.randn([16]))
+
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.inner(x.flatten(2))
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.inner(x.flatten(1)), x
+
+
+class Empty(nn.Module):
+    def forward(self, x):
+        return x
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    for name, module in {"loss": Loss(), "untidy": Untidy(), "wide": Wide(), "pair": Pair(), "empty": Empty()}.items():
+        torch.jit.script(module).save(folder / f"{name}.pt")
+    torch.jit.script(nn.Linear(16, 3).double()).save(folder / "double.pt")
+
+    net = torch.jit.script(Net())
+    net.save(folder / "net.pt")
+    inputs, targets = torch.randn(8, 1, 4, 4), torch.arange(8) % 3
+    torch.manual_seed(1)
+    loss = functional.cross_entropy(net(inputs), targets)
+    loss.backward()
+    answer = {"inputs": inputs, "targets": targets, "loss": loss}
+    answer |= {f"grad/{name}": parameter.grad for name, parameter in net.named_parameters() if parameter.requires_grad}
+    answer |= {f"buffer/{name}": buffer for name, buffer in net.named_buffers()}
+    numpy.savez(folder / "answer.npz", **{name: tensor.detach().numpy() for name, tensor in answer.items()})
+
+
+if __name__ == "__main__":
+    main()

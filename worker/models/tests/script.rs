@@ -1,0 +1,139 @@
+//! TorchScript modules train as they do in PyTorch, keep their names and buffers, and are evaluated without a trace.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use lockstep_models::{Batch, Model, SampleShape, build_model};
+use lockstep_tch_ext::generator;
+use support::{alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
+use tch::{Device, Tensor};
+
+fn modules() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/modules.py");
+    python(&script, &[dir.path().to_str().unwrap()]);
+    dir
+}
+
+fn shape() -> SampleShape {
+    image_shape(&[1, 4, 4], 3)
+}
+
+fn load(dir: &Path, name: &str, output: &str) -> Result<Box<dyn Model>, String> {
+    tch::set_num_threads(1);
+    let spec = format!(r#"{{ kind = "torchscript", path = "{name}.pt", output = "{output}" }}"#);
+    let built = build_model(&job(&spec, data_for(&spec), &[]), &shape(), dir, Device::Cpu);
+    built.map_err(|error| chain(&error).replace(&format!("{}/", dir.display()), ""))
+}
+
+#[test]
+fn a_module_is_the_same_as_in_pytorch() {
+    let _alone = alone();
+    let dir = modules();
+    let model = load(dir.path(), "net", "logits").unwrap();
+    let names: Vec<&str> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+    assert_eq!(names, ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias", "head.weight", "head.bias"]);
+    let buffers: Vec<&str> = model.buffers().iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(buffers, ["scale", "body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"]);
+
+    let answer: BTreeMap<String, Tensor> =
+        Tensor::read_npz(dir.path().join("answer.npz")).unwrap().into_iter().collect();
+    let batch = Batch { inputs: answer["inputs"].shallow_clone(), targets: answer["targets"].shallow_clone() };
+    tch::manual_seed(1);
+    let loss = model.loss(&batch).unwrap();
+    assert_eq!(bits(&loss), bits(&answer["loss"]));
+    let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
+    for (name, grad) in names.iter().zip(Tensor::run_backward(&[&loss], &tensors, false, false)) {
+        assert_eq!(bits(&grad), bits(&answer[&format!("grad/{name}")]), "{name}");
+    }
+    for (name, buffer) in &model.buffers()[1..] {
+        assert_eq!(bits(buffer), bits(&answer[&format!("buffer/{name}")]), "{name}");
+    }
+    assert!(model.describe().starts_with("TorchScript module `net.pt`: 243 parameters\n"), "{}", model.describe());
+}
+
+#[test]
+fn modules_learn_with_either_output() {
+    let _alone = alone();
+    let dir = modules();
+    for (name, output) in [("net", "logits"), ("loss", "loss")] {
+        let model = load(dir.path(), name, output).unwrap();
+        let batch = samples(&shape(), 32, 0, 3);
+        let losses: Vec<f64> = (0..300).map(|_| descend(model.as_ref(), &batch, 0.2)).collect();
+        assert!(losses[299] < 0.4 * losses[0], "{name}: {} to {}", losses[0], losses[299]);
+        let sums = model.evaluate(&batch).unwrap();
+        assert_eq!(sums.count, 32);
+        assert_eq!(sums.right.is_some(), output == "logits");
+        assert!(sums.loss_sum / 32.0 < 0.5 * losses[0], "{name}: {sums:?}");
+    }
+}
+
+#[test]
+fn an_evaluation_leaves_no_trace_even_of_a_module_that_draws_and_counts() {
+    let _alone = alone();
+    let dir = modules();
+    for name in ["net", "untidy"] {
+        let batch = samples(&shape(), 8, 0, 3);
+        let run = |evaluate: bool| {
+            let model = load(dir.path(), name, "logits").unwrap();
+            tch::manual_seed(4);
+            let mut seen = Vec::new();
+            for _ in 0..4 {
+                seen.push(descend(model.as_ref(), &batch, 0.1).to_bits());
+                if evaluate {
+                    let before = (state(model.as_ref()), generator::get_state(Device::Cpu).unwrap());
+                    model.evaluate(&batch).unwrap();
+                    let after = (state(model.as_ref()), generator::get_state(Device::Cpu).unwrap());
+                    assert!(before == after, "{name}");
+                }
+            }
+            (seen, state(model.as_ref()))
+        };
+        assert!(run(true) == run(false), "{name}");
+    }
+}
+
+#[test]
+fn modules_that_cannot_be_trained_are_refused() {
+    let _alone = alone();
+    let dir = modules();
+    let refused = |name: &str| load(dir.path(), name, "logits").map(|_| ()).unwrap_err();
+    assert_eq!(refused("empty"), "TorchScript module `empty.pt`: it has no parameters to train");
+    assert!(refused("double").contains("parameter `weight` has elements of Double"), "{}", refused("double"));
+    assert!(
+        refused("missing").contains("`missing.pt` as a TorchScript module: No such file"),
+        "{}",
+        refused("missing")
+    );
+    fs::write(dir.path().join("text.pt"), "no module at all").unwrap();
+    assert!(refused("text").contains("`text.pt` as a TorchScript module"), "{}", refused("text"));
+    let whole = fs::read(dir.path().join("net.pt")).unwrap();
+    fs::write(dir.path().join("cut.pt"), &whole[..whole.len() / 2]).unwrap();
+    assert!(refused("cut").contains("`cut.pt` as a TorchScript module"), "{}", refused("cut"));
+}
+
+#[test]
+fn answers_that_are_not_what_the_job_says_are_refused() {
+    let _alone = alone();
+    let dir = modules();
+    let batch = samples(&shape(), 8, 0, 3);
+    let refused = |name: &str, output: &str| {
+        let model = load(dir.path(), name, output).unwrap();
+        assert!(model.evaluate(&batch).is_err());
+        chain(&model.loss(&batch).unwrap_err())
+    };
+    assert_eq!(
+        refused("wide", "logits"),
+        "the module returned Float of shape [8, 1, 3] where `model.output = \"logits\"` asks for \
+         32-bit floats of shape [8, classes]"
+    );
+    assert!(refused("pair", "logits").contains("tensors in the module's answer"), "{}", refused("pair", "logits"));
+    assert!(refused("net", "loss").contains("libtorch"), "{}", refused("net", "loss"));
+    let model = load(dir.path(), "net", "logits").unwrap();
+    let few = samples(&image_shape(&[1, 3, 3], 3), 8, 0, 3);
+    assert!(chain(&model.loss(&few).unwrap_err()).contains("libtorch"));
+}
