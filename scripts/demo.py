@@ -34,21 +34,21 @@ def main():
         cluster.show("submit", JOB, "--follow", *(["--allow-dirty"] if is_dirty() else []))
         first = cluster.newest_run()
 
-        say(f"\n$ coord checkpoints {first['id']}")
-        cluster.show("checkpoints", first["id"])
-        chosen = middle(cluster.ask("checkpoints", first["id"]))
+        say(f"\n$ coord checkpoints {first['run']}")
+        cluster.show("checkpoints", first["run"])
+        chosen = middle(cluster.ask("checkpoints", first["run"]))
         say(f"\n$ coord resume {chosen['id'][:12]} --follow        (step {chosen['step']}, as a new run)")
         cluster.show("resume", chosen["id"], "--follow")
         second = cluster.newest_run()
 
-        losses = [{step["step"]: step["loss_bits"] for step in cluster.steps(run["id"])} for run in (first, second)]
+        losses = [{step["step"]: step["loss_bits"] for step in cluster.steps(run["run"])} for run in (first, second)]
     common = losses[0].keys() & losses[1].keys()
     equal = sum(losses[0][step] == losses[1][step] for step in common)
     states = [run["final_state_digest"] for run in (first, second)]
-    say(f"\nfinal state of {first['id']}: {states[0]}")
-    say(f"final state of {second['id']}: {states[1]} (resumed)")
+    say(f"\nfinal state of {first['run']}: {states[0]}")
+    say(f"final state of {second['run']}: {states[1]} (resumed)")
     say(f"{equal} of {len(common)} common steps have equal loss bits")
-    if first["id"] == second["id"] or not common or equal < len(common) or None in states or states[0] != states[1]:
+    if first["run"] == second["run"] or not common or equal < len(common) or None in states or states[0] != states[1]:
         raise ClusterError("the resumed run did not end as the first one did")
 
 

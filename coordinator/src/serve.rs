@@ -3,11 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lockstep_rpc::agents_server::AgentsServer;
 use lockstep_rpc::control_server::ControlServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -18,6 +20,12 @@ use crate::documents;
 use crate::node::{Handle, Node, NodeError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
+
+/// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Time that open streams get to take the last word of a coordinator that ends.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// A coordinator that cannot start, or that had to end.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +69,8 @@ pub struct Running {
     handle: Handle,
     stop: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// The loop outlives the server: what the server has accepted is answered.
+    node_stop: CancellationToken,
     node: JoinHandle<Result<(), NodeError>>,
 }
 
@@ -81,7 +91,6 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let stop = CancellationToken::new();
     let reader = store.reader();
     let (node, handle) = Node::new(store, recovered, settings.lease, settings.tick)?;
-    // The loop outlives the server: what the server has accepted is answered.
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
     if handle.serving().await.is_err() {
@@ -93,6 +102,8 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let control = Control::new(handle.clone(), reader, about(settings, address), stop.clone());
     let agents = Agents::new(handle.clone(), cluster, settings.lease, settings.store.clone(), stop.clone());
     let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(
             ControlServer::new(control)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -105,12 +116,8 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
         );
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = stop.clone();
-    let server = tokio::spawn(async move {
-        let result = server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()).await;
-        node_stop.cancel();
-        result
-    });
-    Ok(Running { address, handle, stop, server, node })
+    let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()));
+    Ok(Running { address, handle, stop, server, node_stop, node })
 }
 
 impl Running {
@@ -126,21 +133,33 @@ impl Running {
 
     /// Serves until `stopped` is there, or until it cannot go on; then ends everything in order.
     pub async fn until(mut self, stopped: impl Future<Output = ()>) -> Result<(), ServeError> {
-        tokio::select! {
+        let failed = tokio::select! {
             biased;
-            ended = &mut self.node => {
-                // Only an error ends the loop before the server.
-                self.stop.cancel();
-                // The server's own end adds nothing to the reason.
-                let _ = self.server.await;
-                return ended.map_err(|_| ServeError::Panicked)?.map_err(Into::into);
-            }
-            () = stopped => {}
-        }
+            // Only an error ends the loop before the server.
+            ended = &mut self.node => Some(ended),
+            () = stopped => None,
+        };
         self.stop.cancel();
-        let served = self.server.await.map_err(|_| ServeError::Panicked)?;
-        self.node.await.map_err(|_| ServeError::Panicked)??;
-        served.map_err(ServeError::Server)
+        let served = self.end_server().await;
+        self.node_stop.cancel();
+        let ended = match failed {
+            Some(ended) => ended,
+            None => self.node.await,
+        };
+        ended.map_err(|_| ServeError::Panicked)??;
+        served
+    }
+
+    /// Waits until the server has ended its streams, which it was told to.
+    async fn end_server(&mut self) -> Result<(), ServeError> {
+        match timeout(STOP_GRACE, &mut self.server).await {
+            Ok(served) => served.map_err(|_| ServeError::Panicked)?.map_err(ServeError::Server),
+            Err(_) => {
+                warn!("some clients did not take their last word: leaving them");
+                self.server.abort();
+                Ok(())
+            }
+        }
     }
 }
 

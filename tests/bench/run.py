@@ -68,7 +68,7 @@ def lockstep(model, communication):
             _, said = client.communicate()
             if client.returncode != 0:
                 raise ClusterError(f"`coord submit {model}` ended with {client.returncode}:\n{said}")
-        return min(rate(cluster, run["id"], warmup) for run in cluster.ask("ps"))
+        return min(rate(cluster, run["run"], warmup) for run in cluster.ask("ps"))
 
 
 def lockstep_launch():

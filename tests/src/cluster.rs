@@ -112,7 +112,7 @@ impl Cluster {
     pub fn ended(&self, run: &str) -> Value {
         wait_for("the run to end", || {
             let view = self.show(run);
-            let status = view["row"]["status"].as_str()?;
+            let status = view["status"].as_str()?;
             ["finished", "failed", "cancelled"].contains(&status).then_some(view)
         })
     }
@@ -120,16 +120,16 @@ impl Cluster {
     /// Waits until a run has finished: the digest of its final state.
     pub fn finished(&self, run: &str) -> String {
         let view = self.ended(run);
-        assert_eq!(view["row"]["status"], "finished", "{view:#}");
-        view["row"]["final_state_digest"].as_str().expect("a digest").to_owned()
+        assert_eq!(view["status"], "finished", "{view:#}");
+        view["final_state_digest"].as_str().expect("a digest").to_owned()
     }
 
     /// Waits until a run has completed `step` steps.
     pub fn reached(&self, run: &str, step: u64) {
         wait_for("the run's progress", || {
             let view = self.show(run);
-            assert_ne!(view["row"]["status"], "failed", "{view:#}");
-            (view["row"]["step"].as_u64()? >= step).then_some(())
+            assert_ne!(view["status"], "failed", "{view:#}");
+            (view["step"].as_u64()? >= step).then_some(())
         });
     }
 
@@ -142,8 +142,7 @@ impl Cluster {
             .expect("steps")
             .iter()
             .map(|step| {
-                let lr = step["lr"].as_f64().expect("a rate").to_bits();
-                let bits = [bits(step, "loss_bits"), bits(step, "grad_norm_bits"), format!("{lr:016x}")];
+                let bits = [bits(step, "loss_bits"), bits(step, "grad_norm_bits"), bits(step, "lr_bits")];
                 (step["step"].as_u64().expect("a step"), bits)
             })
             .collect()

@@ -17,8 +17,8 @@ fn refused(cluster: &Cluster, arguments: &[&str], code: i32) -> String {
 fn fails(cluster: &Cluster, job: &str, set: &str) -> String {
     let run = cluster.submit(job, &["--set", set]);
     let view = cluster.ended(&run);
-    assert_eq!(view["row"]["status"], "failed", "{set}: {view:#}");
-    view["row"]["reason"].as_str().unwrap().to_owned()
+    assert_eq!(view["status"], "failed", "{set}: {view:#}");
+    view["reason"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn a_job_that_is_too_large_waits_with_a_reason_and_starts_when_there_is_room() {
     let job = digits(dir.path());
     let run = cluster.submit(job.argument(), &["--set", "world.min_processes=2"]);
     let view = cluster.show(&run);
-    assert_eq!(view["row"]["status"], "queued");
-    let reason = view["row"]["reason"].as_str().unwrap();
+    assert_eq!(view["status"], "queued");
+    let reason = view["reason"].as_str().unwrap();
     assert!(reason.contains('2') && reason.contains('1'), "it says how many are needed and free: {reason}");
     cluster.add_worker();
     cluster.finished(&run);
@@ -96,8 +96,8 @@ fn data_that_changed_since_submit_is_refused_by_name_with_both_digests() {
     assert_ne!(fs::read_to_string(&path).unwrap(), text);
     cluster.add_worker();
     let view = cluster.ended(&run);
-    let reason = view["row"]["reason"].as_str().unwrap();
-    assert_eq!(view["row"]["status"], "failed");
+    let reason = view["reason"].as_str().unwrap();
+    assert_eq!(view["status"], "failed");
     assert!(reason.contains("digits.csv` has changed") && reason.matches("digest `").count() == 2, "{reason}");
 }
 
@@ -123,7 +123,7 @@ fn what_only_the_process_can_see_fails_the_run_with_its_reason() {
     fs::write(&gpt, text).unwrap();
     let run = cluster.submit(gpt.to_str().unwrap(), &[]);
     let view = cluster.ended(&run);
-    let reason = view["row"]["reason"].as_str().unwrap();
+    let reason = view["reason"].as_str().unwrap();
     assert!(reason.contains("200") && reason.contains("tokens.bin"), "{reason}");
 }
 
@@ -155,7 +155,7 @@ fn a_flipped_a_truncated_and_a_lost_blob_are_refused_by_digest_before_training()
             .filter(|(step, _)| *step < 20)
             .map(|(_, id)| {
                 let view = cluster.ended(&cluster.resume(id));
-                view["row"]["reason"].as_str().unwrap_or("none").to_owned()
+                view["reason"].as_str().unwrap_or("none").to_owned()
             })
             .collect();
         assert!(reasons.iter().any(|reason| reason.contains(word) && reason.contains(&name)), "{word}: {reasons:?}");
@@ -181,7 +181,7 @@ fn a_store_that_cannot_be_written_fails_the_checkpoint_and_not_the_run() {
     fs::remove_file(&tmp).unwrap();
     fs::create_dir(&tmp).unwrap();
     wait_for("the next checkpoint", || (cluster.checkpoints(&run).len() > count).then_some(()));
-    assert_eq!(cluster.show(&run)["row"]["status"], "running");
+    assert_eq!(cluster.show(&run)["status"], "running");
     cluster.run(&["cancel", &run]);
 }
 

@@ -47,7 +47,7 @@ fn four_ranks_on_one_two_three_and_four_processes_give_the_same_bits() {
         let run = cluster.submit(job.argument(), &["--set", &set]);
         assert_eq!(cluster.finished(&run), state, "{processes} processes");
         assert_eq!(cluster.record(&run), record, "{processes} processes");
-        assert_eq!(cluster.show(&run)["row"]["processes"], processes.parse::<u64>().unwrap());
+        assert_eq!(cluster.show(&run)["processes"], processes.parse::<u64>().unwrap());
     }
 }
 
@@ -67,7 +67,7 @@ fn a_killed_rank_process_costs_a_generation_and_no_bit() {
     assert_eq!(cluster.finished(&run), state);
     assert_eq!(cluster.record(&run), record, "the rolled-back steps are cut, and made again with the same bits");
     let view = cluster.show(&run);
-    assert!(view["row"]["generation"].as_u64().unwrap() >= 2, "{view:#}");
+    assert!(view["generation"].as_u64().unwrap() >= 2, "{view:#}");
     assert!(!view["restored_from"].is_null(), "it went on from a checkpoint: {view:#}");
 }
 
@@ -106,7 +106,7 @@ fn a_killed_coordinator_loses_nothing_and_the_processes_train_on_meanwhile() {
     cluster.restart_coordinator();
     assert_eq!(cluster.finished(&run), state);
     assert_eq!(cluster.record(&run), record);
-    assert_eq!(cluster.show(&run)["row"]["generation"], 1, "nothing was started again");
+    assert_eq!(cluster.show(&run)["generation"], 1, "nothing was started again");
     assert_eq!(cluster.checkpoints(&run).len(), 6);
 }
 
@@ -125,7 +125,7 @@ fn a_stopped_rank_process_does_not_hold_the_others_for_ever_when_it_is_killed() 
         (now.len() == 2 && now.values().all(|pid| !before.values().any(|old| old == pid))).then_some(())
     });
     cluster.run(&["cancel", &run]);
-    assert_eq!(cluster.ended(&run)["row"]["status"], "cancelled");
+    assert_eq!(cluster.ended(&run)["status"], "cancelled");
     wait_for("the processes to end", || cluster.rank_pids(&run).is_empty().then_some(()));
 }
 

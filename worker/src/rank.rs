@@ -119,6 +119,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn live(options: &Options, link: &Link) -> Result<(), Stop> {
     let order = Order::parse(link.assigned())?;
+    let device = order.device;
+    // Hashes this program: meanwhile the model is built.
+    let environment = std::thread::spawn(move || numerics::environment(device));
     numerics::apply(&order.job).map_err(|error| Stop::failed(&error))?;
     data::verify(&order.base_dir, &order.data).map_err(|error| Stop::failed(&error))?;
     let store = BlobStore::open(&order.store).map_err(|error| Stop::failed(&error))?;
@@ -129,7 +132,7 @@ fn live(options: &Options, link: &Link) -> Result<(), Stop> {
     link.outbox().push(Body::Ready(Ready {
         address: listener.local_addr().to_string(),
         numerics: numerics::fingerprint(&order.job, trainer.layout(), order.device).into_iter().collect(),
-        environment: numerics::environment(order.device).into_iter().collect(),
+        environment: environment.join().unwrap_or_default().into_iter().collect(),
     }));
 
     let start = link.started();

@@ -176,7 +176,11 @@ impl Trainer {
         });
         let mut run = Run::new(self, place, exchange, store, outbox)?;
         while run.trainer.state.step < run.trainer.job.steps {
-            run.step()?;
+            if let Err(error) = run.step() {
+                // What led to it is worth knowing.
+                run.reporter.hand_over();
+                return Err(error);
+            }
         }
         run.finish()
     }

@@ -15,6 +15,7 @@ const SOURCES: &[&str] = &[
     "c10d_gloo.cpp",
     "c10d_group.cpp",
     "c10d_store.cpp",
+    "autocast.cpp",
     "core.cpp",
     "cuda.cpp",
     "determinism.cpp",

@@ -154,3 +154,29 @@ fn native_reduction_repeats_at_a_fixed_number_of_processes() {
     let first = lab.run(3, None);
     assert_equal(&first, &lab.run(3, None), "again on 3 processes");
 }
+
+#[test]
+fn the_fingerprint_names_what_a_level_pins() {
+    let fingerprint = |level: &str| {
+        let lab = lab(&["steps=2", &format!("numerics.level={level}"), "numerics.threads=2"]);
+        let mut numerics = std::collections::BTreeMap::new();
+        lab.run_and(2, None, |processes| numerics = processes.numerics.clone()).state();
+        numerics
+    };
+    let (exact, portable) = (fingerprint("exact"), fingerprint("portable"));
+    assert!(["DEFAULT", "NO AVX"].contains(&portable["cpu.capability"].as_str()), "{}", portable["cpu.capability"]);
+    assert_eq!((portable["env.MKL_CBWR"].as_str(), exact["env.MKL_CBWR"].as_str()), ("COMPATIBLE", "(not set)"));
+    assert!(exact.contains_key("cpu.model"), "libraries choose by it");
+    assert!(!portable.contains_key("cpu.model"), "at this level they do not");
+    for map in [&exact, &portable] {
+        assert_eq!(map["threads.intra_op"], "2");
+        assert_eq!(map["deterministic.algorithms"], "error");
+        assert_eq!(map["torchscript.executor"], "simple");
+    }
+    let off = fingerprint("off");
+    assert_eq!(
+        off.keys().collect::<Vec<_>>(),
+        ["layout", "level", "reduction"],
+        "nothing is promised, so little is asked"
+    );
+}

@@ -1,5 +1,7 @@
 //! What goes wrong is said in words, and nothing that was good is lost.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Lab, path_of_blob, table};
@@ -33,6 +35,8 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_step_and_the_checkpoints
         assert!(reason.contains("its last checkpoint is kept"), "{reason}");
     }
     assert_eq!(outcome.manifests.last().unwrap().step, failed - 1);
+    let outcome = lab.with(JOB, &["optimizer.lr=1e18", "checkpoint.every_steps=0"]).run(1, None);
+    assert_eq!(outcome.steps.len() as u64, failed - 1, "the steps before it are recorded without a checkpoint too");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The service of the clients.
 
+use lockstep_core::ClusterState;
 use lockstep_core::view::{CheckpointView, RunView};
 use lockstep_rpc::control_server;
 use lockstep_rpc::query_request::What;
@@ -60,14 +61,14 @@ impl Control {
     async fn answer(&self, what: What) -> Result<String, Status> {
         let handle = &self.handle;
         Ok(match what {
-            What::Runs(_) => documents::encode_rows(&handle.read(|state| state.run_rows()).await?),
+            What::Runs(_) => documents::encode_rows(&handle.read(ClusterState::run_rows).await?),
             What::Run(prefix) => {
                 let view = handle.read(move |state| state.find_run(&prefix).map(RunView::of)).await?;
                 documents::encode_run(&view.map_err(CallError::from)?)
             }
-            What::Nodes(_) => documents::encode(&handle.read(|state| state.node_views()).await?),
+            What::Nodes(_) => documents::encode(&handle.read(ClusterState::node_views).await?),
             What::Checkpoints(prefix) if prefix.is_empty() => {
-                documents::encode(&handle.read(|state| state.checkpoint_views()).await?)
+                documents::encode(&handle.read(ClusterState::checkpoint_views).await?)
             }
             What::Checkpoints(prefix) => {
                 let views = handle.read(move |state| state.find_run(&prefix).map(CheckpointView::all_of)).await?;

@@ -143,8 +143,8 @@ mod tests {
 
     use super::*;
 
-    fn message(body: Body) -> Option<ProcessMessage> {
-        Some(ProcessMessage { body: Some(body) })
+    fn said_of(body: Body, batch: Option<u64>) -> Result<Said, Status> {
+        said(Some(ProcessMessage { body: Some(body) }), batch)
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(words(said(None, None).unwrap_err()), "field `message`: it is empty");
         let short = Finished { step: 1, state: vec![1, 2] };
         assert_eq!(
-            words(said(message(Body::Finished(short)), None).unwrap_err()),
+            words(said_of(Body::Finished(short), None).unwrap_err()),
             "field `finished.state`: a digest has 32 bytes"
         );
         let other_step = r#"{"step":2,"epoch":0,"tensors":[],"ranks":[],"record":null}"#;
@@ -170,14 +170,13 @@ mod tests {
     fn a_block_gives_progress_at_its_last_step_and_the_rate_over_all() {
         let step = |step, micros| StepReport { step, loss: step, grad_norm: 0, lr: 0, micros };
         let block = ReportBlock { steps: vec![step(4, 1_000), step(5, 3_000)], ..ReportBlock::default() };
-        let Said::Block { progress: Some(progress), bytes } =
-            said(message(Body::Block(block.clone())), Some(8)).unwrap()
+        let Said::Block { progress: Some(progress), bytes } = said_of(Body::Block(block.clone()), Some(8)).unwrap()
         else {
             panic!("not a block with progress")
         };
         assert_eq!((progress.step, progress.loss, progress.samples_per_second), (5, 5, 4_000.0));
         assert_eq!(ReportBlock::decode(bytes.as_slice()).unwrap(), block);
-        let empty = said(message(Body::Block(ReportBlock::default())), Some(8)).unwrap();
+        let empty = said_of(Body::Block(ReportBlock::default()), Some(8)).unwrap();
         assert!(matches!(empty, Said::Block { progress: None, .. }));
     }
 }

@@ -10,7 +10,7 @@ use crate::error::chain;
 
 /// A command that failed.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     exit: Exit,
     message: String,
     hint: Option<String>,
@@ -18,36 +18,36 @@ pub struct Failure {
 
 impl Failure {
     /// A failure in these words.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), hint: None }
     }
 
     /// A failure in the words of `error` and of all that caused it.
-    pub fn caused(exit: Exit, error: &dyn Error) -> Self {
+    pub(super) fn caused(exit: Exit, error: &dyn Error) -> Self {
         Self::new(exit, chain(error))
     }
 
     /// Puts where or what before the words.
     #[must_use]
-    pub fn context(mut self, subject: &str) -> Self {
+    pub(super) fn context(mut self, subject: &str) -> Self {
         self.message = format!("{subject}: {}", self.message);
         self
     }
 
     /// Says what to do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// The exit code.
-    pub fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         self.exit
     }
 
     /// The lines for standard error.
-    pub fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let mut text = format!("error: {}", self.message);
         if let Some(hint) = &self.hint {
             let _ = write!(text, "\nhint: {hint}");

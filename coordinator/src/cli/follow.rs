@@ -34,7 +34,7 @@ pub(super) async fn follow(client: &mut Client, run: &str) -> Result<RunView, Fa
                     match stream.message().await {
                         Ok(Some(reply)) => {
                             patience.reset();
-                            let view = documents::decode_run(&reply.json).map_err(unreadable)?;
+                            let view = documents::decode_run(&reply.json).map_err(|error| unreadable(&error))?;
                             display.show(&view);
                             last = Some(view);
                         }

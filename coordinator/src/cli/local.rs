@@ -23,6 +23,9 @@ use crate::settings::Settings;
 /// Time that a worker gets between SIGTERM and SIGKILL: it gives its own processes less.
 const STOP_GRACE: Duration = Duration::from_secs(15);
 
+/// Time that the processes of a run that has ended get to end by themselves.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// Variables of the environment that are meant for a coordinator; a worker would take them for mistyped keys.
 const NOT_FOR_WORKERS: [&str; 7] = [
     "LOCKSTEP_LISTEN",
@@ -38,6 +41,7 @@ const NOT_FOR_WORKERS: [&str; 7] = [
 pub(super) struct Local {
     dir: PathBuf,
     address: String,
+    handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     coordinator: JoinHandle<Result<(), ServeError>>,
     workers: Vec<Worker>,
@@ -73,7 +77,8 @@ impl Local {
             // Dropped without a word, it stops too.
             let _ = stopped.await;
         }));
-        let mut local = Self { dir, address, stop: Some(stop), coordinator, workers: Vec::new() };
+        let mut local =
+            Self { dir, address, handle: handle.clone(), stop: Some(stop), coordinator, workers: Vec::new() };
         for number in 1..=workers {
             match local.spawn(&program, &format!("local-{number}")) {
                 Ok(worker) => local.workers.push(worker),
@@ -150,6 +155,12 @@ impl Local {
                     .hint(format!("its log is {}", log.display()))
             }
         }
+    }
+
+    /// Waits for the job's processes to end by themselves, as they do when all they said is acknowledged.
+    pub(super) async fn drain(&self) {
+        // Those that do not are ended with their workers.
+        let _ = timeout(DRAIN, self.handle.idle()).await;
     }
 
     /// Ends the workers, then the coordinator, and waits for all.

@@ -19,7 +19,8 @@ pub(super) struct Metrics {
 /// The record of one step. Decimals for people, bits for comparisons (JSON has no NaN: it is null there).
 #[derive(Debug, Serialize)]
 struct Step {
-    step: u64,
+    #[serde(rename = "step")]
+    completed: u64,
     loss: f64,
     loss_bits: String,
     grad_norm: f64,
@@ -86,7 +87,7 @@ impl Metrics {
             .iter()
             .map(|s| {
                 vec![
-                    s.step.to_string(),
+                    s.completed.to_string(),
                     number(s.loss),
                     number(s.grad_norm),
                     format!("{:.3e}", s.lr),
@@ -128,7 +129,7 @@ fn hex(bits: u64) -> String {
 impl From<&StepReport> for Step {
     fn from(report: &StepReport) -> Self {
         Self {
-            step: report.step,
+            completed: report.step,
             loss: f64::from_bits(report.loss),
             loss_bits: hex(report.loss),
             grad_norm: f64::from_bits(report.grad_norm),

@@ -6,18 +6,18 @@ use serde::Serialize;
 
 /// Standard output for answers, standard error for what is said beside them.
 #[derive(Debug, Default)]
-pub struct Output {
+pub(super) struct Output {
     closed: bool,
 }
 
 impl Output {
     /// One line of the answer.
-    pub fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.bytes(format!("{text}\n").as_bytes());
     }
 
     /// Raw bytes of the answer.
-    pub fn bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         if self.closed {
             return;
         }
@@ -26,30 +26,30 @@ impl Output {
     }
 
     /// The answer as JSON.
-    pub fn json<T: Serialize>(&mut self, value: &T) {
+    pub(super) fn json<T: Serialize>(&mut self, value: &T) {
         let text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
         self.line(&text);
     }
 
     /// Whether nobody reads the answer any more.
-    pub fn closed(&self) -> bool {
+    pub(super) fn closed(&self) -> bool {
         self.closed
     }
 
     /// One line for the person, beside the answer.
-    pub fn note(text: &str) {
+    pub(super) fn note(text: &str) {
         // Nobody left to tell: nothing can be done about that.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
     /// Whether a person watches standard error.
-    pub fn watched() -> bool {
+    pub(super) fn watched() -> bool {
         io::stderr().is_terminal()
     }
 }
 
 /// Columns as wide as their widest cell, two spaces between them.
-pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,10 +1,11 @@
 //! The client's half of a submit: everything that is measured where the job file lies.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::RequestId;
-use lockstep_common::job::{JobSpec, Model, parse_toml};
+use lockstep_common::job::{Model, parse_toml};
 use lockstep_common::manifest::CodeVersion;
 use lockstep_host::data::{self, DataHashError};
 use lockstep_host::git::{self, GitError};
@@ -20,8 +21,6 @@ const NAMED_FILES: usize = 20;
 /// A job that was checked and measured.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// The job.
-    pub(super) job: JobSpec,
     /// Its directory, absolute.
     pub(super) base_dir: PathBuf,
     /// What is sent.
@@ -66,7 +65,7 @@ pub(super) fn prepare(path: &Path, overrides: &[String], allow_dirty: bool) -> R
         code: code.as_ref().map(Into::into),
         data: files.iter().map(Into::into).collect(),
     };
-    Ok(Prepared { job, base_dir, request })
+    Ok(Prepared { base_dir, request })
 }
 
 /// A new request id.
@@ -99,7 +98,7 @@ fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failur
             message.push_str(path);
         }
         if tree.changed.len() > NAMED_FILES {
-            message.push_str(&format!("\n    and {} more", tree.changed.len() - NAMED_FILES));
+            let _ = write!(message, "\n    and {} more", tree.changed.len() - NAMED_FILES);
         }
         return Err(Failure::new(Exit::Refused, message)
             .hint("commit them, or pass `--allow-dirty`: every checkpoint then says that the tree was dirty"));

@@ -20,7 +20,8 @@ pub(super) async fn ps(arguments: &Reader, out: &mut Output) -> Result<Exit, Fai
     if arguments.json {
         return print_json(&text, out);
     }
-    let rows: Vec<Vec<String>> = documents::decode_rows(&text).map_err(unreadable)?.iter().map(run_row).collect();
+    let rows: Vec<Vec<String>> =
+        documents::decode_rows(&text).map_err(|error| unreadable(&error))?.iter().map(run_row).collect();
     print(&["RUN", "NAME", "STATUS", "STEP", "LOSS", "SAMPLES/S", "PROCESSES", "AGE", "REASON"], &rows, out);
     Ok(Exit::Done)
 }
@@ -31,7 +32,7 @@ pub(super) async fn nodes(arguments: &Reader, out: &mut Output) -> Result<Exit, 
     if arguments.json {
         return print_json(&text, out);
     }
-    let nodes: Vec<NodeView> = documents::decode(&text).map_err(unreadable)?;
+    let nodes: Vec<NodeView> = documents::decode(&text).map_err(|error| unreadable(&error))?;
     let mut rows = Vec::new();
     for node in nodes {
         let state = if node.alive { "alive" } else { "lost" };
@@ -66,7 +67,7 @@ pub(super) async fn checkpoints(arguments: CheckpointsArguments, out: &mut Outpu
     if arguments.reader.json {
         return print_json(&text, out);
     }
-    let views: Vec<CheckpointView> = documents::decode(&text).map_err(unreadable)?;
+    let views: Vec<CheckpointView> = documents::decode(&text).map_err(|error| unreadable(&error))?;
     print_checkpoints(&views, out);
     Ok(Exit::Done)
 }
@@ -86,7 +87,7 @@ pub(super) async fn show(arguments: ShowArguments, out: &mut Output) -> Result<E
     if arguments.reader.json {
         return print_json(&text, out);
     }
-    print_run(&documents::decode_run(&text).map_err(unreadable)?, out);
+    print_run(&documents::decode_run(&text).map_err(|error| unreadable(&error))?, out);
     Ok(Exit::Done)
 }
 
@@ -241,7 +242,9 @@ fn run_row(row: &RunRow) -> Vec<String> {
 pub(super) fn number(number: Option<&Number>) -> String {
     match number {
         None => "-".to_owned(),
-        Some(number) => number.value.map_or_else(|| "not finite".to_owned(), |value| format!("{value:.4}")),
+        Some(Number { value: None, .. }) => "not finite".to_owned(),
+        Some(Number { value: Some(value), .. }) if *value != 0.0 && value.abs() < 1e-3 => format!("{value:.3e}"),
+        Some(Number { value: Some(value), .. }) => format!("{value:.4}"),
     }
 }
 
@@ -252,14 +255,14 @@ fn print(head: &[&str], rows: &[Vec<String>], out: &mut Output) {
 }
 
 fn print_json(text: &str, out: &mut Output) -> Result<Exit, Failure> {
-    let value: Value = documents::decode(text).map_err(unreadable)?;
+    let value: Value = documents::decode(text).map_err(|error| unreadable(&error))?;
     out.json(&value);
     Ok(Exit::Done)
 }
 
 /// Another version's answer.
-pub(super) fn unreadable(error: DocumentError) -> Failure {
-    Failure::caused(Exit::Unreachable, &error).hint("coordinator and `coord` must be of the same version")
+pub(super) fn unreadable(error: &DocumentError) -> Failure {
+    Failure::caused(Exit::Unreachable, error).hint("coordinator and `coord` must be of the same version")
 }
 
 #[cfg(test)]

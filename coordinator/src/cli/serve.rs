@@ -14,7 +14,7 @@ use lockstep_host::config::Loaded;
 pub(super) async fn serve(arguments: &SettingsArguments) -> Result<Exit, Failure> {
     let raw = load(arguments)?.value;
     logging::init(raw.log_level()).map_err(|words| Failure::new(Exit::Usage, format!("key `log.level`: {words}")))?;
-    let settings = raw.check().map_err(settings_failure)?;
+    let settings = raw.check().map_err(|error| settings_failure(&error))?;
     // From here on a signal ends the coordinator in order.
     let mut interrupted = Box::pin(interrupted());
     let running = tokio::select! {
@@ -40,7 +40,7 @@ pub(super) fn config(arguments: &ConfigArguments, out: &mut Output) -> Result<Ex
         }
     }
     // Shown first, so that what is wrong can be seen; and then said.
-    loaded.value.check().map_err(settings_failure)?;
+    loaded.value.check().map_err(|error| settings_failure(&error))?;
     Ok(Exit::Done)
 }
 
@@ -50,11 +50,11 @@ fn load(arguments: &SettingsArguments) -> Result<Loaded<RawSettings>, Failure> {
     flags.extend(arguments.listen.clone().map(|listen| ("listen", toml::Value::String(listen))));
     flags.extend(arguments.data_dir.as_ref().map(|dir| ("data_dir", path(dir))));
     flags.extend(arguments.store.as_ref().map(|dir| ("store.path", path(dir))));
-    settings::load(arguments.config.as_deref(), &flags).map_err(settings_failure)
+    settings::load(arguments.config.as_deref(), &flags).map_err(|error| settings_failure(&error))
 }
 
-fn settings_failure(error: SettingsError) -> Failure {
-    let failure = Failure::caused(Exit::Usage, &error);
+fn settings_failure(error: &SettingsError) -> Failure {
+    let failure = Failure::caused(Exit::Usage, error);
     match error {
         SettingsError::Remote { .. } => failure.hint("if that is acceptable, say so: `allow_remote = true`"),
         _ => failure,

@@ -84,6 +84,7 @@ async fn run_locally(what: What, start: &StartArguments, local: &mut Local, out:
             watched = Err(failure);
         }
     }
+    local.drain().await;
     watched
 }
 

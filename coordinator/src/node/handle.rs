@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RequestId, RunId};
 use lockstep_core::command::{self, Device};
-use lockstep_core::{ClusterState, Command, Outcome};
+use lockstep_core::{ClusterState, Command, Outcome, desired};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -99,6 +99,15 @@ impl Handle {
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Run(_) | Outcome::Done => Ok(run),
         }
+    }
+
+    /// Waits until no node has anything to run.
+    pub async fn idle(&self) -> Result<(), CallError> {
+        let mut changes = self.changes();
+        while !self.read(|state| state.nodes().all(|node| desired(state, &node.id).is_empty())).await? {
+            changes.next().await?;
+        }
+        Ok(())
     }
 
     /// Gives up every node and ends every run, for who knows that nothing of them is left.

@@ -24,6 +24,9 @@ const COMMIT: &str = "hard_state.commit";
 const TRUNCATED_INDEX: &str = "truncated.index";
 const TRUNCATED_TERM: &str = "truncated.term";
 
+/// Keys and values of the state's rows.
+type RowList = Vec<(String, Vec<u8>)>;
+
 /// The open state database.
 #[derive(Debug)]
 pub(super) struct StateDatabase {
@@ -74,7 +77,7 @@ impl StateDatabase {
         Ok(recovered)
     }
 
-    fn read(&self) -> Result<(Recovered, Vec<(String, Vec<u8>)>), redb::Error> {
+    fn read(&self) -> Result<(Recovered, RowList), redb::Error> {
         let transaction = self.database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let number = |key: &str| Ok::<u64, redb::Error>(meta.get(key)?.map_or(0, |value| value.value()));

@@ -4,6 +4,7 @@
 //! `<generation>-<process>+<offset>.log` what follows. The last two parts are kept; what is older was dropped, and a
 //! reader who asks for it is told how many bytes are missing.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -94,12 +95,14 @@ impl Logs {
         Ok(Chunk { text, next_offset, at_end: is_last && next_offset >= begin + length })
     }
 
-    /// Deletes the logs of all but the `keep` runs that were written to last.
-    pub(crate) fn prune(&self, keep: usize) -> io::Result<()> {
+    /// Deletes the logs of all but the last `keep` runs, and those that are `in_use`.
+    pub(crate) fn prune(&self, keep: usize, in_use: &BTreeSet<&str>) -> io::Result<()> {
         let mut runs = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            runs.push((entry.metadata()?.modified()?, entry.path()));
+            if entry.file_name().to_str().is_none_or(|run| !in_use.contains(run)) {
+                runs.push((entry.metadata()?.modified()?, entry.path()));
+            }
         }
         runs.sort();
         let surplus = runs.len().saturating_sub(keep);
@@ -271,16 +274,16 @@ mod tests {
     }
 
     #[test]
-    fn logs_of_the_oldest_runs_go() {
+    fn logs_of_the_oldest_runs_go_unless_they_are_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let logs = Logs::new(dir.path().to_owned(), 1 << 20);
-        for (age, run) in ["000000000a", "000000000b", "000000000c"].into_iter().enumerate() {
+        for (age, run) in ["000000000z", "000000000a", "000000000b", "000000000c"].into_iter().enumerate() {
             logs.create(&ProcessKey::new(run, 1, 0).unwrap()).unwrap();
             let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(100 + age as u64);
             File::open(dir.path().join(run)).unwrap().set_modified(modified).unwrap();
         }
-        logs.prune(2).unwrap();
+        logs.prune(2, &BTreeSet::from(["000000000z"])).unwrap();
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(left.len() == 2 && !left.contains(&"000000000a".into()), "{left:?}");
+        assert!(left.len() == 3 && !left.contains(&"000000000a".into()), "{left:?}");
     }
 }

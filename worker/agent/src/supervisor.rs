@@ -226,7 +226,8 @@ impl Supervisor {
                 return;
             }
         };
-        if let Err(error) = self.logs.prune(self.options.log_runs.get()) {
+        let in_use = self.processes.keys().chain([&key]).map(|key| key.run.as_str()).collect();
+        if let Err(error) = self.logs.prune(self.options.log_runs.get(), &in_use) {
             warn!("cannot delete old logs: {error}");
         }
         let process = match JobSpec::from_canonical(&assignment.job) {

@@ -3,8 +3,9 @@
 
 mod support;
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 use std::path::Path;
 
 use flate2::Compression;
@@ -168,7 +169,9 @@ fn bad_idx_files_are_refused() {
 fn csv_tables_are_standardised_by_their_training_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut text = String::from("a,label, b ,constant\n");
-    (0..40).for_each(|row| text += &format!("{row}, {} ,{},5\n", row % 3, 1e3 - f64::from(row) / 4.0));
+    for row in 0..40 {
+        writeln!(text, "{row}, {} ,{},5", row % 3, 1e3 - f64::from(row) / 4.0).unwrap();
+    }
     fs::write(dir.path().join("t.csv"), text).unwrap();
     let job = r#"{ kind = "csv", path = "t.csv", target = "label", validation = 0.25 }"#;
     let sets = open(MLP3, job, dir.path()).unwrap();

@@ -1,7 +1,8 @@
 //! The built-in models beside the same models in PyTorch: same seed, same batch.
 //!
-//! Initial weights are equal bit for bit. Loss and gradients of `mlp` and `resnet` are too, since both sides run the
-//! same kernels; those of `gpt` are within 1e-6, because its attention runs fused where the oracle spells it out.
+//! Everything is equal bit for bit, since both sides run the same kernels: initial weights, loss, gradients, buffers, in
+//! full precision and with autocast to bfloat16. The oracle's `gpt` is also compared with its attention spelled out:
+//! other kernels, so within 1e-6.
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
 mod support;
@@ -14,8 +15,11 @@ use lockstep_models::{InputKind, SampleShape, Targets, build_model};
 use support::{alone, bits, data_for, image_shape, job, python, samples, token_shape};
 use tch::{Device, Tensor};
 
+const BF16: &str = "numerics.autocast=bf16";
+
 /// Builds both models, runs both on one batch, compares everything.
 fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tolerance: f64) {
+    let precision = if overrides.contains(&BF16) { "bf16" } else { "full" };
     tch::set_num_threads(1);
     let dir = tempfile::tempdir().unwrap();
     let (batch_path, answer_path) = (dir.path().join("batch.npz"), dir.path().join("answer.npz"));
@@ -25,7 +29,7 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
     let kind = spec.split('"').nth(1).unwrap();
     let seed = derive(job.seed, Stream::Init, 0, 0).to_string();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/models.py");
-    python(&script, &[kind, sizes, &seed, batch_path.to_str().unwrap(), answer_path.to_str().unwrap()]);
+    python(&script, &[kind, sizes, &seed, precision, batch_path.to_str().unwrap(), answer_path.to_str().unwrap()]);
     let mut answer: BTreeMap<String, Tensor> = Tensor::read_npz(&answer_path).unwrap().into_iter().collect();
 
     let mut check = |name: String, ours: &Tensor, tolerance: f64| {
@@ -67,6 +71,7 @@ fn an_mlp_is_the_same() {
     let spec = r#"{ kind = "mlp", hidden = [40, 30], outputs = 5, dropout = 0.25 }"#;
     let sizes = r#"{"inputs": 64, "hidden": [40, 30], "outputs": 5, "dropout": 0.25}"#;
     compare(spec, sizes, &image_shape(&[1, 8, 8], 5), &[], 0.0);
+    compare(spec, sizes, &image_shape(&[1, 8, 8], 5), &[BF16], 0.0);
 }
 
 #[test]
@@ -83,10 +88,10 @@ fn an_mlp_for_a_regression_is_the_same() {
 #[test]
 fn a_resnet_is_the_same() {
     let _alone = alone();
-    for (channels, blocks) in [(1, 1), (3, 2)] {
+    for (channels, blocks, overrides) in [(1, 1, &[] as &[_]), (3, 2, &[]), (1, 1, &[BF16])] {
         let spec = format!(r#"{{ kind = "resnet", blocks = {blocks}, width = 8, outputs = 6 }}"#);
         let sizes = format!(r#"{{"channels": {channels}, "blocks": {blocks}, "width": 8, "outputs": 6}}"#);
-        compare(&spec, &sizes, &image_shape(&[channels, 12, 12], 6), &[], 0.0);
+        compare(&spec, &sizes, &image_shape(&[channels, 12, 12], 6), overrides, 0.0);
     }
 }
 
@@ -96,4 +101,7 @@ fn a_gpt_is_the_same() {
     let spec = r#"{ kind = "gpt", layers = 3, heads = 4, width = 32, context = 24, vocabulary = 40, dropout = 0.1 }"#;
     let sizes = r#"{"layers": 3, "heads": 4, "width": 32, "context": 24, "vocabulary": 40, "dropout": 0.1}"#;
     compare(spec, sizes, &token_shape(24), &[], 1e-6);
+    let fused = sizes.replace('}', r#", "fused": true}"#);
+    compare(spec, &fused, &token_shape(24), &[], 0.0);
+    compare(spec, &fused, &token_shape(24), &[BF16], 0.0);
 }

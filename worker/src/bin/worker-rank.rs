@@ -13,7 +13,7 @@ use lockstep_worker::rank::{self, Options};
 
 /// Trains one process's share of a run. The agent starts it: see `worker --help`.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "worker-rank", version)]
 struct Arguments {
     /// The agent's Unix socket
     #[arg(long)]

@@ -1,6 +1,8 @@
 // Gloo through c10d, and the cut that c10d lacks: `abort` and `shutdown` of its Gloo group release nobody.
 #include "group.h"
 
+#include <algorithm>
+
 #include <gloo/transport/pair.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 

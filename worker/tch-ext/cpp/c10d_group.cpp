@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cstdlib>
 #include <vector>
 
 using lockstep::Deadline;
@@ -38,17 +39,6 @@ Failure failure_of(std::string_view message) {
 }
 
 namespace {
-
-// As `guard`, with the kind of failure in `*failure`.
-template <class Body>
-char* classified(int32_t* failure, Body&& body) noexcept {
-  *failure = static_cast<int32_t>(Failure::none);
-  char* text = guard(std::forward<Body>(body));
-  if (text != nullptr) {
-    *failure = static_cast<int32_t>(failure_of(text));
-  }
-  return text;
-}
 
 // Starts an operation and waits for it. Arguments that libtorch refuses leave the group as it was; a failure of the
 // operation itself cuts it.

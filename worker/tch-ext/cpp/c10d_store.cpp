@@ -8,19 +8,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-namespace {
-
-template <class Body>
-char* classified(int32_t* failure, Body&& body) noexcept {
-  *failure = 0;
-  char* text = lockstep::guard(std::forward<Body>(body));
-  if (text != nullptr) {
-    *failure = static_cast<int32_t>(lockstep::failure_of(text));
-  }
-  return text;
-}
-
-} // namespace
+using lockstep::classified;
 
 extern "C" {
 

@@ -1,4 +1,5 @@
 // Texts, generator states, allocator statistics and raw bytes: the small entry points.
+#include "cuda.h"
 #include "shim.h"
 
 #include <cstdlib>
@@ -14,6 +15,10 @@ namespace lockstep {
 
 namespace {
 char no_memory[] = "out of memory while reporting an error";
+
+// The CUDA backend registers itself when its library is loaded, and the linker drops a library that nobody names.
+// Every binary that uses the shim uses this file, so naming it here keeps it.
+[[gnu::used]] const auto keep_cuda = &describe_cuda;
 }
 
 char* owned_text(std::string_view text) noexcept {

@@ -2,7 +2,6 @@
 #include "shim.h"
 
 #include <array>
-#include <cstdio>
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>

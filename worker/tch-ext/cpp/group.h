@@ -6,7 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
+#include <utility>
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
@@ -26,6 +26,17 @@ enum class Failure : int32_t { none = 0, timeout = 1, peer_gone = 2, aborted = 3
 
 // `Failure` by the words of an exception of c10d, Gloo or NCCL; they have no types for it that reach us.
 Failure failure_of(std::string_view message);
+
+// As `guard`, with the kind of failure in `*failure`.
+template <class Body>
+char* classified(int32_t* failure, Body&& body) noexcept {
+  *failure = static_cast<int32_t>(Failure::none);
+  char* text = guard(std::forward<Body>(body));
+  if (text != nullptr) {
+    *failure = static_cast<int32_t>(failure_of(text));
+  }
+  return text;
+}
 
 class Group {
  public:

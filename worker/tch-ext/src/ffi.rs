@@ -42,6 +42,14 @@ pub(crate) struct CSwitches {
     pub(crate) inter_op_threads: i32,
 }
 
+/// `lte_autocast`.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct CAutocast {
+    pub(crate) enabled: u8,
+    pub(crate) dtype: i8,
+}
+
 /// `lte_allocator_stats`.
 #[repr(C)]
 #[derive(Default)]
@@ -125,6 +133,9 @@ unsafe extern "C" {
         out: *mut f64,
     ) -> *mut c_char;
     pub(crate) fn lte_add_slices(dst: *const CTensor, src: *const CTensor) -> *mut c_char;
+
+    pub(crate) fn lte_autocast_enter(device: i32, before: *mut CAutocast) -> *mut c_char;
+    pub(crate) fn lte_autocast_leave(device: i32, before: *const CAutocast) -> *mut c_char;
 
     pub(crate) fn lte_script_load(path: *const c_char, device: i32, out: *mut *mut CScript) -> *mut c_char;
     pub(crate) fn lte_script_free(script: *mut CScript);

@@ -1,11 +1,12 @@
 //! What `tch` lacks and data-parallel training needs: process groups, generator states, determinism switches, fused
-//! optimizers with their state, allocator statistics, gradient hooks, and TorchScript modules with true names.
+//! optimizers with their state, allocator statistics, gradient hooks, autocast, and TorchScript modules with true names.
 //!
 //! A C++ shim in `cpp/` does the work; nothing else in Lockstep is C++ or calls into it. Every entry point of the shim
 //! catches what libtorch throws and returns it as text, so an exception arrives here as an [`Error`], never as an
 //! unwinding through Rust.
 #![expect(unsafe_code, reason = "this crate is the face of a C++ library; each block states what makes it sound")]
 
+pub mod autocast;
 pub mod c10d;
 pub mod determinism;
 mod error;

@@ -1,5 +1,6 @@
 //! Real rank processes, and what an agent and a coordinator do for them: assignments, peers, committing checkpoints.
-#![expect(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking; a module of a test program has no outside")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(dead_code, unreachable_pub, reason = "each test program takes what it needs, and has no outside")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -175,8 +176,8 @@ impl Processes {
         let listener = UnixListener::bind(&socket).unwrap();
         let children: Vec<Child> = (0..processes)
             .map(|process| {
-                Command::new(env!("CARGO_BIN_EXE_worker-rank"))
-                    .arg("--socket")
+                Command::new(env!("CARGO_BIN_EXE_worker"))
+                    .args(["rank", "--socket"])
                     .arg(&socket)
                     .args(["--run", RUN, "--generation", "1", "--process", &process.to_string()])
                     .envs(numerics::environment(&lab.job))

@@ -49,9 +49,12 @@ impl LogTail {
             (self.truncated.index + 1..=self.last_index() + 1).contains(&first.index),
             "raft appends behind what it has applied, and without gaps"
         );
-        self.entries.truncate((first.index - self.truncated.index - 1) as usize);
+        let size = |entries: &[Entry]| entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+        let kept = (first.index - self.truncated.index - 1) as usize;
+        self.bytes -= size(&self.entries[kept..]);
+        self.entries.truncate(kept);
+        self.bytes += size(entries);
         self.entries.extend_from_slice(entries);
-        self.bytes = self.entries.iter().map(|entry| entry.data.len()).sum();
     }
 
     /// Forgets everything up to `position`, which a snapshot of another replica covers.

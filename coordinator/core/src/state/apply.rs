@@ -26,13 +26,15 @@ impl ClusterState {
     /// Deterministic, and total: it does not panic, whatever a decoded command says.
     pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
         let mut effects = Vec::new();
-        let request = match command {
-            Command::Submit { request, .. } | Command::Resume { request, .. } | Command::Cancel { request, .. } => {
-                Some(request)
-            }
-            Command::NodeJoined { .. } | Command::NodeLost { .. } | Command::Report { .. } => None,
+        // An answer counts for the kind of request that it answered: an id that is used for another one is a new request.
+        let (request, makes_run) = match command {
+            Command::Submit { request, .. } | Command::Resume { request, .. } => (Some(request), true),
+            Command::Cancel { request, .. } => (Some(request), false),
+            Command::NodeJoined { .. } | Command::NodeLost { .. } | Command::Report { .. } => (None, false),
         };
-        if let Some(answered) = request.and_then(|request| self.requests.get(request)) {
+        if let Some(answered) = request.and_then(|request| self.requests.get(request))
+            && matches!(answered.outcome, Outcome::Run(_)) == makes_run
+        {
             return Applied { outcome: answered.outcome.clone(), effects };
         }
         let outcome = self.dispatch(index, command, &mut effects).unwrap_or_else(Outcome::Refused);

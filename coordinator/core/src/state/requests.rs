@@ -38,12 +38,38 @@ impl Requests {
     /// Remembers `id`, and returns the oldest if that makes one too many, which is forgotten.
     pub(super) fn insert(&mut self, id: RequestId, answered: Answered) -> Option<RequestId> {
         self.by_index.insert(answered.index, id.clone());
-        self.by_id.insert(id, answered);
+        if let Some(before) = self.by_id.insert(id, answered) {
+            self.by_index.remove(&before.index);
+        }
         if self.by_index.len() <= REMEMBERED {
             return None;
         }
         let (_, oldest) = self.by_index.pop_first()?;
         self.by_id.remove(&oldest);
         Some(oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> RequestId {
+        RequestId::from_bytes((number as u128).to_be_bytes())
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_and_only_beyond_the_bound() {
+        let mut requests = Requests::default();
+        let mut remember = |number: usize, index: usize| {
+            requests.insert(id(number), Answered { index: index as u64, outcome: Outcome::Done })
+        };
+        for number in 0..REMEMBERED {
+            assert_eq!(remember(number, number), None);
+        }
+        assert_eq!(remember(0, REMEMBERED), None, "an id that comes again counts once, as of now");
+        assert_eq!(remember(REMEMBERED, REMEMBERED + 1), Some(id(1)));
+        assert!(requests.get(&id(1)).is_none() && requests.get(&id(0)).is_some());
+        assert_eq!(requests.iter().count(), REMEMBERED);
     }
 }

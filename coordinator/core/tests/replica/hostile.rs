@@ -1,6 +1,6 @@
 //! Bytes that no replica sent: a typed error or nothing, never a panic (I11).
 
-use lockstep_core::replica::{PeerMessage, Replica, StepError};
+use lockstep_core::replica::{PeerMessage, Recovered, Replica, StepError};
 use proptest::prelude::*;
 
 use super::lab::{Lab, config};
@@ -46,7 +46,7 @@ fn a_replica_whose_disk_was_wiped_says_so() {
     let mut lab = Lab::with_leader(3, 3, &[]);
     lab.sent.clear();
     lab.tick(4, &[]);
-    let wiped = &mut Replica::new(config(2, 3), Default::default()).unwrap();
+    let wiped = &mut Replica::new(config(2, 3), Recovered::default()).unwrap();
     let refused = lab.sent.iter().filter(|message| message.to == 2).map(|message| step(wiped, &message.bytes));
     let refused: Vec<String> = refused.filter_map(Result::err).map(|error| error.to_string()).collect();
     assert!(refused.iter().any(|error| error.contains("but the log ends at 0")), "{refused:?}");

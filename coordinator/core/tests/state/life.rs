@@ -69,6 +69,17 @@ fn a_repeated_request_changes_nothing_and_gets_the_same_answer() {
 }
 
 #[test]
+fn an_answer_counts_only_for_the_kind_of_request_that_it_answered() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    let submit = cluster.submit_command(&[]);
+    let lockstep_core::Command::Submit { request, .. } = submit.clone() else { unreachable!() };
+    assert_eq!(cluster.apply(&lockstep_core::Command::Cancel { request, at_ms: 1, run }), Outcome::Done);
+    let Outcome::Run(second) = cluster.apply(&submit) else { panic!("a submit makes a run") };
+    assert_eq!(cluster.apply(&submit), Outcome::Run(second));
+}
+
+#[test]
 fn a_job_that_is_not_sound_is_refused_with_the_cause() {
     let mut cluster = Cluster::with_two_nodes();
     let mut submit = cluster.submit_command(&[]);

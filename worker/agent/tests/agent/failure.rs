@@ -159,6 +159,24 @@ fn what_cannot_be_started_fails_with_the_reason() {
 }
 
 #[test]
+fn a_process_for_which_the_disk_has_no_room_is_started_when_it_has() {
+    logged();
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new();
+    let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("die")));
+    coordinator.wait("the agent", |memory| (memory.hellos.len() == 1).then_some(()));
+    let key = ("dsk0000000".to_owned(), 1, 0);
+    // A file where a directory should be stands for a full disk.
+    let obstacle = dir.path().join("spool").join(&key.0);
+    std::fs::write(&obstacle, "").unwrap();
+    coordinator.desire(vec![assignment(&key)]);
+    until("the first attempt", || logged().contains("cannot start process 0 of run dsk0000000 generation 1 yet"));
+    std::fs::remove_file(&obstacle).unwrap();
+    assert_eq!(exited(&coordinator, &key).code, 7);
+    agent.stop().unwrap();
+}
+
+#[test]
 fn a_restarted_agent_says_what_was_not_acknowledged_and_that_its_processes_are_gone() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::new();

@@ -40,7 +40,7 @@ pub(crate) fn key(generation: u64, process: u32) -> Key {
 }
 
 pub(crate) fn assignment(key: &Key) -> Assignment {
-    let job: JobSpec = parse_toml(JOB).unwrap();
+    let job: JobSpec = parse_toml(JOB, &[]).unwrap();
     let (run, generation, process) = key.clone();
     Assignment {
         run,

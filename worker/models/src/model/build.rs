@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use lockstep_common::job::{Autocast, JobSpec, LossKind, Model as ModelSpec};
+use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec};
 use lockstep_common::seed::{Stream, derive};
 use tch::Device;
 
 use super::gpt::{Gpt, Sizes};
 use super::mlp::Mlp;
 use super::parts::Builder;
+use super::precision::Precision;
 use super::resnet::Resnet;
-use super::supervised::{Network, Supervised};
+use super::supervised::{Network, Objective, Supervised};
 use super::{Model, ModelError, script};
 use crate::{InputKind, SampleShape, Targets};
 
@@ -24,22 +25,19 @@ pub fn build_model(
     base_dir: &Path,
     device: Device,
 ) -> Result<Box<dyn Model>, ModelError> {
-    if job.numerics.autocast == Autocast::Bf16 {
-        return Err(ModelError::Autocast { device: format!("{device:?}") });
-    }
-    let loss = job.loss();
+    let objective = Objective { loss: job.loss(), precision: Precision::new(job.numerics.autocast, device) };
     let mut builder = Builder::new(derive(job.seed, Stream::Init, 0, 0), device);
     match &job.model {
         ModelSpec::Mlp { hidden, outputs, activation, dropout } => {
-            check_targets(loss, i64::from(*outputs), shape)?;
+            check_targets(objective.loss, i64::from(*outputs), shape)?;
             let inputs = shape.input.iter().product();
             let widths: Vec<i64> =
                 [inputs].into_iter().chain(hidden.iter().chain([outputs]).map(|&width| width.into())).collect();
             let network = Mlp::new(&mut builder, &widths, *activation, *dropout)?;
-            Ok(finish(network, builder, loss, "mlp"))
+            Ok(finish(network, builder, objective, "mlp"))
         }
         ModelSpec::Resnet { blocks, width, outputs } => {
-            check_targets(loss, i64::from(*outputs), shape)?;
+            check_targets(objective.loss, i64::from(*outputs), shape)?;
             let channels = match *shape.input {
                 [_, _] => 1,
                 [channels @ 1..=3, _, _] => channels,
@@ -52,7 +50,7 @@ pub fn build_model(
                 }
             };
             let network = Resnet::new(&mut builder, channels, *blocks, i64::from(*width), i64::from(*outputs))?;
-            Ok(finish(network, builder, loss, &format!("resnet of depth {}", 6 * blocks + 2)))
+            Ok(finish(network, builder, objective, &format!("resnet of depth {}", 6 * blocks + 2)))
         }
         &ModelSpec::Gpt { layers, heads, width, context, vocabulary, dropout } => {
             if shape.kind != InputKind::Tokens || shape.input != [i64::from(context)] {
@@ -62,7 +60,7 @@ pub fn build_model(
                     found: format!("samples of shape {:?}", shape.input),
                 });
             }
-            check_targets(loss, i64::from(vocabulary), shape)?;
+            check_targets(objective.loss, i64::from(vocabulary), shape)?;
             let network = Gpt::new(
                 &mut builder,
                 Sizes {
@@ -74,14 +72,14 @@ pub fn build_model(
                     dropout,
                 },
             )?;
-            Ok(finish(network, builder, loss, "gpt"))
+            Ok(finish(network, builder, objective, "gpt"))
         }
-        ModelSpec::Torchscript { path, output } => script::load(&base_dir.join(path), *output, loss, device),
+        ModelSpec::Torchscript { path, output } => script::load(&base_dir.join(path), *output, objective, device),
     }
 }
 
-fn finish<N: Network + 'static>(network: N, builder: Builder, loss: LossKind, title: &str) -> Box<dyn Model> {
-    Box::new(Supervised { network, parts: builder.finish(), loss, title: title.to_owned() })
+fn finish<N: Network + 'static>(network: N, builder: Builder, objective: Objective, title: &str) -> Box<dyn Model> {
+    Box::new(Supervised { network, parts: builder.finish(), objective, title: title.to_owned() })
 }
 
 /// Refuses targets that the loss cannot take, or that have no output.

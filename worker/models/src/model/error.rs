@@ -43,12 +43,6 @@ pub enum ModelError {
         /// What was returned.
         found: String,
     },
-    /// Lower precision where it does not exist.
-    #[error("`numerics.autocast = \"bf16\"` is not supported on {device}")]
-    Autocast {
-        /// The device.
-        device: String,
-    },
     /// libtorch threw.
     #[error("libtorch could not run the model")]
     Torch(#[from] tch::TchError),

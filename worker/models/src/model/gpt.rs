@@ -90,10 +90,9 @@ impl Block {
 
     fn forward(&self, x_btc: &Tensor, share: f64, training: bool) -> Result<Tensor, ModelError> {
         let attended_btc = self.attention(&self.norm1.forward(x_btc)?)?;
-        // Added to what was just computed, which nothing else reads, instead of to a third tensor.
-        let x_btc = dropout(self.output.forward(&attended_btc)?, share, training)?.f_add_(x_btc)?;
+        let x_btc = plus(dropout(self.output.forward(&attended_btc)?, share, training)?, x_btc)?;
         let hidden_btf = self.up.forward(&self.norm2.forward(&x_btc)?)?.f_gelu("none")?;
-        Ok(dropout(self.down.forward(&hidden_btf)?, share, training)?.f_add_(&x_btc)?)
+        plus(dropout(self.down.forward(&hidden_btf)?, share, training)?, &x_btc)
     }
 
     fn attention(&self, x_btc: &Tensor) -> Result<Tensor, ModelError> {
@@ -108,4 +107,10 @@ impl Block {
             Tensor::f_scaled_dot_product_attention(&q_bhtd, &k_bhtd, &v_bhtd, None::<&Tensor>, 0.0, true, None, false)?;
         Ok(y_bhtd.f_transpose(1, 2)?.f_flatten(2, 3)?)
     }
+}
+
+/// The residual stream `x` with `update` added: in place of the update, which nothing else reads, unless the stream has
+/// the higher precision, which it then keeps.
+fn plus(mut update: Tensor, x: &Tensor) -> Result<Tensor, ModelError> {
+    if update.kind() == x.kind() { Ok(update.f_add_(x)?) } else { Ok(x.f_add(&update)?) }
 }

@@ -7,6 +7,7 @@ mod interface;
 mod layers;
 mod mlp;
 mod parts;
+mod precision;
 mod resnet;
 mod script;
 mod supervised;

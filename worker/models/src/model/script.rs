@@ -8,11 +8,17 @@ use lockstep_tch_ext::script::ScriptModule;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::parts::Parts;
+use super::supervised::Objective;
 use super::{EvalSums, Model, ModelError, Parameter, supervised};
 use crate::Batch;
 
 /// Loads the module at `path`, in training mode, onto `device`.
-pub(crate) fn load(path: &Path, output: Output, loss: LossKind, device: Device) -> Result<Box<dyn Model>, ModelError> {
+pub(crate) fn load(
+    path: &Path,
+    output: Output,
+    objective: Objective,
+    device: Device,
+) -> Result<Box<dyn Model>, ModelError> {
     // Before the first module runs: otherwise a resumed process takes other kernels for its first steps.
     lockstep_tch_ext::determinism::pin_torchscript_executor();
     let module = ScriptModule::load(path, device)?;
@@ -36,13 +42,13 @@ pub(crate) fn load(path: &Path, output: Output, loss: LossKind, device: Device) 
     }
     parts.buffers.extend(module.named_buffers());
     let title = format!("TorchScript module `{}`", path.file_name().unwrap_or_default().display());
-    Ok(Box::new(Script { module, output, loss, parts, title, device }))
+    Ok(Box::new(Script { module, output, objective, parts, title, device }))
 }
 
 struct Script {
     module: ScriptModule,
     output: Output,
-    loss: LossKind,
+    objective: Objective,
     parts: Parts,
     title: String,
     device: Device,
@@ -54,14 +60,14 @@ impl Script {
         let scores = self.module.forward_one(&[batch.inputs.shallow_clone()])?;
         let samples = batch.inputs.size().first().copied().unwrap_or(0);
         let size = scores.size();
-        let fits = scores.kind() == Kind::Float
+        let fits = matches!(scores.kind(), Kind::Float | Kind::BFloat16)
             && size.len() == 2
             && size[0] == samples
-            && (self.loss != LossKind::Mse || size == batch.targets.size());
+            && (self.objective.loss != LossKind::Mse || size == batch.targets.size());
         if fits {
             return Ok(scores);
         }
-        let expected = match self.loss {
+        let expected = match self.objective.loss {
             LossKind::CrossEntropy => format!("32-bit floats of shape [{samples}, classes]"),
             LossKind::Mse => format!("32-bit floats of shape {:?}", batch.targets.size()),
         };
@@ -80,7 +86,7 @@ impl Script {
 
     fn sums(&self, batch: &Batch) -> Result<EvalSums, ModelError> {
         match self.output {
-            Output::Logits => supervised::sums(self.loss, &self.scores(batch)?, &batch.targets),
+            Output::Logits => supervised::sums(self.objective.loss, &self.scores(batch)?, &batch.targets),
             Output::Loss => {
                 let count = batch.inputs.size().first().copied().unwrap_or(0) as u64;
                 let mean = self.mean_loss(batch)?.f_double_value(&[])?;
@@ -100,10 +106,12 @@ impl Model for Script {
     }
 
     fn loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
-        match self.output {
-            Output::Logits => supervised::loss(self.loss, &self.scores(batch)?, &batch.targets, Reduction::Mean),
+        self.objective.precision.run(|| match self.output {
+            Output::Logits => {
+                supervised::loss(self.objective.loss, &self.scores(batch)?, &batch.targets, Reduction::Mean)
+            }
             Output::Loss => self.mean_loss(batch),
-        }
+        })
     }
 
     /// Whatever the module does in evaluation mode, generators and buffers are put back.
@@ -115,7 +123,7 @@ impl Model for Script {
             let kept =
                 self.parts.buffers.iter().map(|(_, buffer)| buffer.f_detach_copy()).collect::<Result<Vec<_>, _>>()?;
             self.module.train(false)?;
-            let sums = self.sums(batch);
+            let sums = self.objective.precision.run(|| self.sums(batch));
             self.module.train(true)?;
             for ((_, buffer), kept) in self.parts.buffers.iter().zip(&kept) {
                 buffer.shallow_clone().f_copy_(kept)?;

@@ -4,6 +4,7 @@ use lockstep_common::job::LossKind;
 use tch::{Kind, Reduction, Tensor};
 
 use super::parts::Parts;
+use super::precision::Precision;
 use super::{EvalSums, Model, ModelError, Parameter};
 use crate::Batch;
 
@@ -13,11 +14,18 @@ pub(crate) trait Network {
     fn forward(&self, inputs: &Tensor, training: bool) -> Result<Tensor, ModelError>;
 }
 
-/// A network with its tensors and a loss over its scores.
+/// What is made small, and in which precision it is computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Objective {
+    pub(crate) loss: LossKind,
+    pub(crate) precision: Precision,
+}
+
+/// A network with its tensors and an objective over its scores.
 pub(crate) struct Supervised<N> {
     pub(crate) network: N,
     pub(crate) parts: Parts,
-    pub(crate) loss: LossKind,
+    pub(crate) objective: Objective,
     pub(crate) title: String,
 }
 
@@ -31,11 +39,14 @@ impl<N: Network> Model for Supervised<N> {
     }
 
     fn loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
-        loss(self.loss, &self.network.forward(&batch.inputs, true)?, &batch.targets, Reduction::Mean)
+        self.objective.precision.run(|| {
+            loss(self.objective.loss, &self.network.forward(&batch.inputs, true)?, &batch.targets, Reduction::Mean)
+        })
     }
 
     fn evaluate(&self, batch: &Batch) -> Result<EvalSums, ModelError> {
-        tch::no_grad(|| sums(self.loss, &self.network.forward(&batch.inputs, false)?, &batch.targets))
+        let evaluate = || sums(self.objective.loss, &self.network.forward(&batch.inputs, false)?, &batch.targets);
+        tch::no_grad(|| self.objective.precision.run(evaluate))
     }
 
     fn describe(&self) -> String {

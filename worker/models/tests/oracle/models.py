@@ -1,8 +1,8 @@
 """The built-in models, written again in PyTorch, as the oracle of `tests/oracle.rs`.
 
-    models.py KIND SIZES SEED BATCH.npz ANSWER.npz
+    models.py KIND SIZES SEED PRECISION BATCH.npz ANSWER.npz
 
-Builds the model of KIND (its SIZES as JSON) from SEED and answers: the parameters as initialised (`init/<name>`), the
+Builds the model of KIND (its SIZES as JSON) from SEED and answers, in PRECISION `full` or `bf16`: the parameters as initialised (`init/<name>`), the
 loss of the batch in training mode (`loss`) with its gradients (`grad/<name>`) and the buffers that it left
 (`buffer/<name>`), then the loss in evaluation mode (`eval_loss`) and the number of right classes (`right`).
 """
@@ -72,8 +72,9 @@ class Resnet(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, fused):
         super().__init__()
+        self.fused = fused
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.heads = heads
@@ -82,6 +83,9 @@ class Attention(nn.Module):
         batch, time, width = x.shape
         shape = (batch, time, self.heads, width // self.heads)
         q, k, v = (part.view(shape).transpose(1, 2) for part in self.qkv(x).split(width, dim=2))
+        if self.fused:
+            y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.output(y.transpose(1, 2).reshape(batch, time, width))
         scores = (q @ k.transpose(2, 3)) / math.sqrt(width // self.heads)
         future = torch.ones(time, time, dtype=torch.bool).triu(1)
         y = scores.masked_fill(future, -math.inf).softmax(3) @ v
@@ -89,10 +93,10 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, width, heads, dropout):
+    def __init__(self, width, heads, dropout, fused):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, fused)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.ModuleDict({"up": nn.Linear(width, 4 * width), "down": nn.Linear(4 * width, width)})
         self.dropout = nn.Dropout(dropout)
@@ -103,11 +107,11 @@ class Transformer(nn.Module):
 
 
 class Gpt(nn.Module):
-    def __init__(self, layers, heads, width, context, vocabulary, dropout=0.0):
+    def __init__(self, layers, heads, width, context, vocabulary, dropout=0.0, fused=False):
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Transformer(width, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(Transformer(width, heads, dropout, fused) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.layers = layers
@@ -125,11 +129,11 @@ class Gpt(nn.Module):
         x = self.dropout(self.tokens(tokens) + self.positions.weight)
         for block in self.blocks:
             x = block(x)
-        return (self.norm(x) @ self.tokens.weight.T).flatten(0, 1)
+        return functional.linear(self.norm(x), self.tokens.weight).flatten(0, 1)
 
 
 def main():
-    kind, sizes, seed, batch_path, answer_path = sys.argv[1:]
+    kind, sizes, seed, precision, batch_path, answer_path = sys.argv[1:]
     torch.set_num_threads(1)
     batch = numpy.load(batch_path, allow_pickle=False)
     inputs, targets = torch.from_numpy(batch["inputs"]), torch.from_numpy(batch["targets"])
@@ -142,10 +146,11 @@ def main():
     answer = {f"init/{name}": parameter.detach().clone() for name, parameter in model.named_parameters()}
 
     def loss():
-        scores = model(inputs)
-        if targets.is_floating_point():
-            return scores, functional.mse_loss(scores, targets)
-        return scores, functional.cross_entropy(scores, targets.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            scores = model(inputs)
+            if targets.is_floating_point():
+                return scores, functional.mse_loss(scores, targets)
+            return scores, functional.cross_entropy(scores, targets.flatten())
 
     torch.manual_seed(1)
     answer["loss"] = loss()[1]

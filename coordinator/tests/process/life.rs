@@ -1,17 +1,15 @@
 //! A run's whole life, as an agent sees it, through the real coordinator: placement, readiness, reports, checkpoint,
 //! a process that dies, a coordinator that is killed, the end.
 
-mod support;
-
 use std::path::Path;
 
+use crate::agent::{Agent, Process, block, final_state, hello, loss, ready, share};
+use crate::support::{Coordinator, coord, write_job};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{Exited, Finished, LogReply, agent_message::Body as Say};
 use serde_json::Value;
-use support::agent::{Agent, Process, block, final_state, hello, loss, ready, share};
-use support::{Coordinator, coord, write_job};
 
 fn process(run: &str, generation: u64, process: u32) -> Process {
     (run.to_owned(), generation, process)
@@ -122,14 +120,14 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     assert_eq!(coordinator.ask(&["ps"])[0]["run"], run.as_str());
 
     // A new run from the checkpoint begins with its manifest.
-    let output = support::run(&["resume", &checkpoint[..10], "--addr", &coordinator.address]);
+    let output = crate::support::run(&["resume", &checkpoint[..10], "--addr", &coordinator.address]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let resumed = String::from_utf8(output.stdout).unwrap().trim().to_owned();
     let assigned = agent.until_desired("the resumed run", |assigned| !assigned.is_empty()).await;
     assert_eq!((&assigned[0].run, assigned[0].generation), (&resumed, 1));
     assert_eq!(Manifest::id(&assigned[0].restore).to_hex(), checkpoint);
     assert_eq!(coordinator.ask(&["show", &resumed])["parent"], checkpoint.as_str());
-    let output = support::run(&["cancel", &resumed, "--addr", &coordinator.address]);
+    let output = crate::support::run(&["cancel", &resumed, "--addr", &coordinator.address]);
     assert!(output.status.success());
     agent.until_desired("nothing after the cancel", <[_]>::is_empty).await;
     assert_eq!(coordinator.terminate(), Some(0));
@@ -207,7 +205,7 @@ async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_los
             let _ = tokio::time::timeout(std::time::Duration::from_millis(200), spare.listen()).await;
         }
     };
-    tokio::time::timeout(support::DEADLINE, keep_spare).await.expect("the spare node takes over");
+    tokio::time::timeout(crate::support::DEADLINE, keep_spare).await.expect("the spare node takes over");
     let assigned = spare.desired.clone().unwrap().assignments;
     assert_eq!((&assigned[0].run, assigned[0].generation), (&run, 2));
     let status = loop {
@@ -228,10 +226,8 @@ async fn logs_are_asked_from_the_agent_piece_by_piece() {
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 2).await;
     let run = coordinator.submit(&job);
     agent.until_desired("two processes", |assigned| assigned.len() == 2).await;
-    let reader = coord(&["logs", &run, "--addr", &coordinator.address])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let reader =
+        coord(&["logs", &run, "--addr", &coordinator.address]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let logs = [b"first line\nsecond ".as_slice(), b"of process 1\n".as_slice()];
     let reading = tokio::task::spawn_blocking(move || reader.wait_with_output().unwrap());
     // Each answer gives up to six bytes, so that one process takes several.
@@ -265,10 +261,10 @@ async fn what_an_agent_must_not_say_is_refused_in_words() {
         Err(status) => status,
     };
     let status = refused(Say::Heartbeat(lockstep_rpc::Heartbeat {})).await;
-    assert_eq!((status.code(), status.message()), (
-        tonic::Code::InvalidArgument,
-        "field `body`: the first message must be `hello`"
-    ));
+    assert_eq!(
+        (status.code(), status.message()),
+        (tonic::Code::InvalidArgument, "field `body`: the first message must be `hello`")
+    );
     let status = refused(Say::Hello(hello("../x", "1", 1))).await;
     assert!(status.message().starts_with("field `node`: `../x` is not a node name"), "{status}");
 

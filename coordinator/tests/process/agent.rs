@@ -17,22 +17,22 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::DEADLINE;
+use crate::support::DEADLINE;
 
 /// A process of a generation of a run.
-pub type Process = (String, u64, u32);
+pub(crate) type Process = (String, u64, u32);
 
-pub struct Agent {
+pub(crate) struct Agent {
     say: mpsc::Sender<AgentMessage>,
     told: Streaming<CoordinatorMessage>,
-    pub welcome: Welcome,
-    pub desired: Option<Desired>,
-    pub num_desired: usize,
-    pub acknowledged: BTreeMap<Process, u64>,
-    pub log_requests: Vec<LogRequest>,
+    pub(crate) welcome: Welcome,
+    pub(crate) desired: Option<Desired>,
+    pub(crate) num_desired: usize,
+    pub(crate) acknowledged: BTreeMap<Process, u64>,
+    pub(crate) log_requests: Vec<LogRequest>,
 }
 
-pub fn hello(node: &str, incarnation: &str, slots: usize) -> Hello {
+pub(crate) fn hello(node: &str, incarnation: &str, slots: usize) -> Hello {
     let slot = Device { name: "cpu".into(), model: "test".into(), memory_bytes: 1 << 30 };
     Hello {
         node: node.into(),
@@ -45,7 +45,7 @@ pub fn hello(node: &str, incarnation: &str, slots: usize) -> Hello {
 
 impl Agent {
     /// Opens a stream whose first message is `first`.
-    pub async fn open(address: &str, first: Say) -> Result<Self, Status> {
+    pub(crate) async fn open(address: &str, first: Say) -> Result<Self, Status> {
         let mut client = AgentsClient::connect(format!("http://{address}")).await.expect("a coordinator listens");
         let (say, messages) = mpsc::channel(64);
         say.send(AgentMessage { body: Some(first) }).await.expect("open");
@@ -59,20 +59,20 @@ impl Agent {
         Ok(Self { say, told, welcome, desired: None, num_desired: 0, acknowledged, log_requests })
     }
 
-    pub async fn attach(address: &str, node: &str, incarnation: &str, slots: usize) -> Self {
+    pub(crate) async fn attach(address: &str, node: &str, incarnation: &str, slots: usize) -> Self {
         Self::open(address, Say::Hello(hello(node, incarnation, slots))).await.expect("welcome")
     }
 
-    pub async fn say(&self, body: Say) {
+    pub(crate) async fn say(&self, body: Say) {
         self.say.send(AgentMessage { body: Some(body) }).await.expect("the stream is open");
     }
 
-    pub async fn beat(&self) {
+    pub(crate) async fn beat(&self) {
         self.say(Say::Heartbeat(Heartbeat {})).await;
     }
 
     /// Takes in one message; the status if the stream has ended.
-    pub async fn listen(&mut self) -> Result<(), Status> {
+    pub(crate) async fn listen(&mut self) -> Result<(), Status> {
         let message = timeout(DEADLINE, self.told.message()).await.expect("a message in time")?;
         match message.and_then(|message| message.body) {
             Some(Told::Desired(desired)) => {
@@ -90,7 +90,7 @@ impl Agent {
     }
 
     /// Listens until `seen` says so.
-    pub async fn until(&mut self, what: &str, seen: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, seen: impl Fn(&Self) -> bool) {
         let listening = async {
             while !seen(self) {
                 self.listen().await.expect("the stream goes on");
@@ -100,38 +100,38 @@ impl Agent {
     }
 
     /// Listens until the desired assignments fit; these.
-    pub async fn until_desired(&mut self, what: &str, fits: impl Fn(&[Assignment]) -> bool) -> Vec<Assignment> {
+    pub(crate) async fn until_desired(&mut self, what: &str, fits: impl Fn(&[Assignment]) -> bool) -> Vec<Assignment> {
         self.until(what, |agent| agent.desired.as_ref().is_some_and(|desired| fits(&desired.assignments))).await;
         self.desired.clone().expect("just seen").assignments
     }
 
     /// Reports without waiting for the acknowledgement.
-    pub async fn report(&self, process: &Process, sequence: u64, body: Said) {
+    pub(crate) async fn report(&self, process: &Process, sequence: u64, body: Said) {
         let (run, generation, process) = process.clone();
         let message = Some(ProcessMessage { body: Some(body) });
         self.say(Say::Report(Report { run, generation, process, sequence, message })).await;
     }
 
     /// Reports, and waits for the acknowledgement.
-    pub async fn tell(&mut self, process: &Process, sequence: u64, body: Said) {
+    pub(crate) async fn tell(&mut self, process: &Process, sequence: u64, body: Said) {
         self.report(process, sequence, body).await;
         self.until_acknowledged(process, sequence).await;
     }
 
-    pub async fn until_acknowledged(&mut self, process: &Process, sequence: u64) {
+    pub(crate) async fn until_acknowledged(&mut self, process: &Process, sequence: u64) {
         let what = format!("acknowledgement of {process:?} {sequence}");
         self.until(&what, |agent| agent.acknowledged.get(process).is_some_and(|&up_to| up_to >= sequence)).await;
     }
 }
 
 /// `Ready` of a process that listens at a made-up address.
-pub fn ready(process: u32) -> Said {
+pub(crate) fn ready(process: u32) -> Said {
     let numerics = [("threads".to_owned(), "1".to_owned())].into();
     Said::Ready(Ready { address: format!("127.0.0.1:{}", 9_000 + process), numerics, environment: [].into() })
 }
 
 /// A block with the record of these steps; `salt` goes into the loss.
-pub fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
+pub(crate) fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
     let step = |step| StepReport {
         step,
         loss: loss(step, salt).to_bits(),
@@ -143,12 +143,12 @@ pub fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
 }
 
 /// The loss that `block` reports.
-pub fn loss(step: u64, salt: u64) -> f64 {
+pub(crate) fn loss(step: u64, salt: u64) -> f64 {
     (salt * 1_000 + step) as f64
 }
 
 /// The share of `process`, which hosts the rank of the same number.
-pub fn share(step: u64, process: u32) -> Said {
+pub(crate) fn share(step: u64, process: u32) -> Said {
     let piece = Piece { digest: Domain::Blob.digest(&[step as u8, process as u8]), bytes: 4 };
     let tensor = TensorEntry {
         name: format!("model/w{process}"),
@@ -172,6 +172,6 @@ pub fn share(step: u64, process: u32) -> Said {
 }
 
 /// A digest that stands for the final state.
-pub fn final_state() -> Digest {
+pub(crate) fn final_state() -> Digest {
     Domain::State.digest(b"final")
 }

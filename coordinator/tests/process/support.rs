@@ -1,9 +1,5 @@
 //! The real `coord`, as a process, for tests.
 
-#![expect(dead_code, reason = "each test file uses its own part of this")]
-
-pub mod agent;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// For anything that has to happen.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// `coord` with these arguments and none of this process's configuration.
-pub fn coord(arguments: &[&str]) -> Command {
+pub(crate) fn coord(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coord"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LOCKSTEP_")) {
         command.env_remove(name);
@@ -25,13 +21,25 @@ pub fn coord(arguments: &[&str]) -> Command {
     command
 }
 
+/// Waits until `look` sees something.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Runs `coord` to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     coord(arguments).output().expect("coord runs")
 }
 
 /// Runs `coord` to its end, which must be the exit code `code`; its standard error.
-pub fn fails(arguments: &[&str], code: i32) -> String {
+pub(crate) fn fails(arguments: &[&str], code: i32) -> String {
     let output = run(arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
@@ -39,75 +47,88 @@ pub fn fails(arguments: &[&str], code: i32) -> String {
 }
 
 /// A `coord serve` on a free port; killed when dropped.
-pub struct Coordinator {
-    pub address: String,
+pub(crate) struct Coordinator {
+    pub(crate) address: String,
     child: Child,
+    log: mpsc::Receiver<String>,
 }
 
 impl Coordinator {
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         Self::start_with(dir, &[])
     }
 
     /// With more arguments.
-    pub fn start_with(dir: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start_with(dir: &Path, more: &[&str]) -> Self {
+        Self::start_under(&[], dir, more)
+    }
+
+    /// As the last arguments of another program.
+    pub(crate) fn start_under(program: &[&str], dir: &Path, more: &[&str]) -> Self {
         let dir = dir.to_str().expect("a plain path");
-        let arguments = [&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir], more].concat();
-        let mut child = coord(&arguments).stderr(Stdio::piped()).spawn().expect("coord starts");
+        let listen: &[&str] = if more.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let arguments = [&["serve", "--data-dir", dir], listen, more].concat();
+        let mut command = coord(&arguments);
+        if let Some((first, rest)) = program.split_first() {
+            command = Command::new(first);
+            command.args(rest).arg(env!("CARGO_BIN_EXE_coord")).args(&arguments).stdin(Stdio::null());
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("coord starts");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (found, address) = mpsc::channel();
+        let (ended, log) = mpsc::channel();
         thread::spawn(move || {
             let mut log = String::new();
             for line in stderr.lines().map_while(Result::ok) {
                 if let Some(address) = line.strip_prefix("listening on ") {
-                    // A second line would be a bug that `only_one_line` looks for; nobody listens then.
-                    let _ = found.send(Ok(address.to_owned()));
+                    // Nobody waits for a second such line.
+                    let _ = found.send(address.to_owned());
                 }
                 log.push_str(&line);
                 log.push('\n');
             }
-            let _ = found.send(Err(log));
+            // First the log, so that whoever misses the address finds it.
+            let _ = ended.send(log);
+            drop(found);
         });
         match address.recv_timeout(DEADLINE) {
-            Ok(Ok(address)) => Self { address, child },
-            Ok(Err(log)) => panic!("coord serve ended:\n{log}"),
-            Err(error) => panic!("coord serve did not say where it listens: {error}"),
+            Ok(address) => Self { address, child, log },
+            Err(error) => panic!("coord serve does not listen ({error}):\n{}", log.try_recv().unwrap_or_default()),
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    /// Waits until it has ended by itself; its exit code, and all that it wrote.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let status = wait_for("its end", || self.child.try_wait().expect("it was started here"));
+        (status.code(), self.log.recv_timeout(DEADLINE).expect("its output ends with it"))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// `kill -9`.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it was started here");
     }
 
     /// SIGTERM; its exit code.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub(crate) fn terminate(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("not 0");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it was started here") {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "coord serve does not end after SIGTERM");
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_for("its end after SIGTERM", || self.child.try_wait().expect("it was started here")).code()
     }
 
     /// The answer of a reader as JSON.
-    pub fn ask(&self, words: &[&str]) -> serde_json::Value {
+    pub(crate) fn ask(&self, words: &[&str]) -> serde_json::Value {
         let output = run(&[words, &["--json", "--addr", &self.address]].concat());
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// Submits a job; the id of its run.
-    pub fn submit(&self, job: &Path) -> String {
+    pub(crate) fn submit(&self, job: &Path) -> String {
         let output = run(&["submit", job.to_str().expect("a plain path"), "--addr", &self.address]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
@@ -123,7 +144,7 @@ impl Drop for Coordinator {
 }
 
 /// Writes a sound job of `ranks` ranks and `steps` steps, and its data, into `dir`; the job's path.
-pub fn write_job(dir: &Path, ranks: u32, steps: u64) -> PathBuf {
+pub(crate) fn write_job(dir: &Path, ranks: u32, steps: u64) -> PathBuf {
     fs::write(dir.join("data.csv"), "x,y\n1,0\n2,1\n3,0\n4,1\n").expect("written");
     let path = dir.join("job.toml");
     let text = format!(

@@ -1,0 +1,199 @@
+//! What a person types and gets wrong: each with its documented exit code, and words that name the culprit.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::support::{Coordinator, coord, fails, run, write_job};
+
+#[test]
+fn one_line_tells_the_address_and_sigterm_ends_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    assert!(coordinator.address.starts_with("127.0.0.1:") && !coordinator.address.ends_with(":0"));
+    assert_eq!(coordinator.terminate(), Some(0));
+    // The directory is free again.
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    assert_eq!(coordinator.ask(&["ps"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_data_directory_and_a_port_have_one_coordinator_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let coordinator = Coordinator::start(&state);
+    let errors = fails(&["serve", "--listen", "127.0.0.1:0", "--data-dir", state.to_str().unwrap()], 6);
+    let words = format!("error: directory `{}` is in use by process {}", state.display(), coordinator.pid());
+    assert!(errors.contains(&words), "{errors}");
+
+    let other = dir.path().join("other");
+    let errors = fails(&["serve", "--listen", &coordinator.address, "--data-dir", other.to_str().unwrap()], 6);
+    assert!(errors.contains(&format!("cannot listen on `{}`", coordinator.address)), "{errors}");
+    assert!(!other.exists(), "nothing was touched");
+}
+
+#[test]
+fn only_loopback_unless_said_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let arguments = ["serve", "--listen", "0.0.0.0:0", "--data-dir", state.to_str().unwrap()];
+    let errors = fails(&arguments, 2);
+    assert!(errors.contains("`0.0.0.0:0` is not a loopback address"), "{errors}");
+    assert!(errors.contains("hint: if that is acceptable, say so: `allow_remote = true`"), "{errors}");
+    assert!(!state.exists());
+    let config = dir.path().join("c.toml");
+    fs::write(&config, "allow_remote = true\n").unwrap();
+    let coordinator = Coordinator::start_with(&state, &["--config", config.to_str().unwrap(), "--listen", "0.0.0.0:0"]);
+    assert!(coordinator.address.starts_with("0.0.0.0:"));
+}
+
+#[test]
+fn configuration_is_shown_with_origins_and_mistakes_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("c.toml");
+    fs::write(&config, "lease_ms = 5000\n").unwrap();
+    let config = config.to_str().unwrap();
+    let output = coord(&["config", "--show", "--config", config, "--listen", "127.0.0.1:9", "--json"])
+        .env("LOCKSTEP_STORE__PATH", "/somewhere")
+        .output()
+        .unwrap();
+    let shown: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |key: &str| shown.iter().find(|origin| origin["key"] == key).unwrap();
+    assert_eq!((&of("lease_ms")["value"], &of("lease_ms")["origin"]), (&"5000".into(), &config.into()));
+    assert_eq!((&of("listen")["origin"], &of("tick_ms")["origin"]), (&"flag".into(), &"default".into()));
+    assert_eq!(of("store.path")["origin"], "environment variable `LOCKSTEP_STORE__PATH`");
+    fs::write(config, "leese_ms = 5000\n").unwrap();
+    let errors = fails(&["config", "--show", "--config", config], 2);
+    assert!(errors.contains(&format!("`{config}`: unknown key `leese_ms`: did you mean `lease_ms`?")), "{errors}");
+    let errors = fails(&["serve", "--config", "/nonexistent.toml"], 2);
+    assert!(errors.contains("cannot read configuration file `/nonexistent.toml`"), "{errors}");
+}
+
+#[test]
+fn names_that_fit_nothing_or_too_much_are_not_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let job = write_job(dir.path(), 1, 4);
+    let address = ["--addr", coordinator.address.as_str()];
+    let runs = [coordinator.submit(&job), coordinator.submit(&job)];
+    for words in [["show", "zzz"], ["cancel", "zzz"], ["logs", "zzz"], ["checkpoints", "zzz"]] {
+        assert!(fails(&[words, address].concat(), 4).contains("error: there is no run `zzz`"), "{words:?}");
+    }
+    assert!(fails(&[["resume", "abc"], address].concat(), 4).contains("there is no checkpoint `abc`"));
+    // Both have the job's name.
+    let errors = fails(&[["show", "walk"], address].concat(), 4);
+    assert!(runs.iter().all(|run| errors.contains(run)) && errors.contains("`walk` fits 2 runs"), "{errors}");
+    // A unique prefix does.
+    let unique = (1..=10).map(|len| &runs[0][..len]).find(|prefix| !runs[1].starts_with(prefix)).unwrap();
+    assert_eq!(coordinator.ask(&["show", unique])["run"], runs[0].as_str());
+    // No node: queued, with the reason.
+    let shown = coordinator.ask(&["show", &runs[0]]);
+    assert_eq!(shown["status"], "queued");
+    assert!(shown["reason"].as_str().unwrap().contains("device"), "{}", shown["reason"]);
+    assert!(fails(&[["logs", &runs[0]], address].concat(), 3).contains("has no process to read from: it is queued"));
+    // What has ended cannot be ended.
+    assert!(run(&[["cancel", &runs[0]], address].concat()).status.success());
+    assert!(fails(&[["cancel", &runs[0]], address].concat(), 3).contains("has already ended: cancelled"));
+}
+
+#[test]
+fn jobs_are_refused_with_file_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let job = write_job(dir.path(), 2, 4);
+    let submit = |more: &[&str], code| {
+        fails(&[&["submit", job.to_str().unwrap(), "--addr", &coordinator.address], more].concat(), code)
+    };
+    let errors = submit(&["--set", "optimizer.rl=1"], 2);
+    let words = format!("job file `{}`: unknown key `optimizer.rl`", job.display());
+    assert!(errors.contains(&words), "{errors}");
+    assert!(submit(&["--set", "batch.size=3"], 2).contains("key `batch.size`: 3 is not divisible by `ranks` = 2"));
+    assert!(submit(&["--set", "steps"], 2).contains("`steps` is not an override"));
+    assert!(submit(&["--set", "data.path=none.csv"], 2).contains("none.csv` does not exist"));
+    fs::write(dir.path().join("empty.csv"), "").unwrap();
+    assert!(submit(&["--set", "data.path=empty.csv"], 2).contains("empty.csv` is empty"));
+    assert!(fails(&["submit", "/nonexistent/job.toml"], 2).contains("cannot read job file `/nonexistent/job.toml`"));
+    assert_eq!(coordinator.ask(&["ps"]), serde_json::json!([]), "nothing was submitted");
+}
+
+#[test]
+fn a_dirty_work_tree_is_refused_with_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+        let output = Command::new("git").current_dir(&tree).args(identity).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "-q", "-b", "main"]);
+    let job = write_job(&tree, 1, 4);
+    let words = ["submit", job.to_str().unwrap(), "--addr", &coordinator.address];
+    assert!(fails(&words, 3).contains("has no commit yet"));
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "x"]);
+    let head = git(&["rev-parse", "HEAD"]);
+    let run_id = coordinator.submit(&job);
+    let code = &coordinator.ask(&["show", &run_id])["code"];
+    assert_eq!((&code["commit"], &code["dirty"]), (&head.as_str().into(), &false.into()));
+
+    fs::write(tree.join("new.txt"), "x").unwrap();
+    let errors = fails(&words, 3);
+    assert!(errors.contains("uncommitted changes:\n    new.txt\n"), "{errors}");
+    let output = run(&[words.as_slice(), &["--allow-dirty", "--json"]].concat());
+    let reply: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let code = &coordinator.ask(&["show", reply["run"].as_str().unwrap()])["code"];
+    assert_eq!((&code["commit"], &code["dirty"]), (&head.as_str().into(), &true.into()));
+}
+
+#[test]
+fn a_coordinator_that_is_not_there_is_said_with_its_address() {
+    // Bound and closed again: free, for the moment.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for words in [&["ps"][..], &["nodes"], &["show", "x"], &["cancel", "x"]] {
+        let errors = fails(&[words, &["--addr", &address]].concat(), 5);
+        assert!(errors.contains(&format!("cannot reach a coordinator at `{address}`")), "{errors}");
+    }
+    let output = coord(&["ps"]).env("LOCKSTEP_ADDR", &address).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&address));
+    assert!(fails(&["ps", "--addr", "no address"], 2).contains("`no address` is not an address"));
+}
+
+#[test]
+fn local_without_a_worker_program_says_where_it_was_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    // A copy of `coord` with no `worker` beside it, and none in PATH.
+    let alone = dir.path().join("coord");
+    fs::copy(env!("CARGO_BIN_EXE_coord"), &alone).unwrap();
+    let job = write_job(dir.path(), 1, 4);
+    let output = Command::new(&alone).arg("submit").arg(&job).args(["--local", "1"]).env("PATH", "").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{errors}");
+    assert!(errors.contains("the program `worker` was not found") && errors.contains("hint: "), "{errors}");
+    assert!(!dir.path().join(".lockstep").exists(), "nothing was written");
+}
+
+#[test]
+fn help_shows_examples_and_exit_codes_and_a_closed_pipe_is_no_error() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(help.contains("Examples:") && help.contains("Exit codes:") && help.contains("130  interrupted"), "{help}");
+    for command in ["serve", "submit", "resume", "ps", "show", "nodes", "checkpoints", "logs", "cancel", "config"] {
+        assert!(help.contains(command), "{command}");
+        assert!(run(&[command, "--help"]).status.success(), "{command}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = coord(&["ps", "--addr", &coordinator.address])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}

@@ -1,0 +1,210 @@
+//! `kill -9` of the coordinator at many moments of a stream of submits: nothing that was acknowledged is lost, and no
+//! submit makes two runs, whatever the client had to ask again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Coordinator, coord, write_job};
+use lockstep_common::RequestId;
+use lockstep_common::job::parse_toml;
+use lockstep_rpc::control_client::ControlClient;
+use lockstep_rpc::{RunReply, SubmitRequest};
+use tokio::sync::mpsc;
+use tonic::Code;
+
+/// Times that the coordinator is killed.
+const KILLS: u64 = 12;
+
+/// Clients that submit at the same time.
+const CLIENTS: u64 = 4;
+
+fn request(client: u64, number: u64, job: &[u8]) -> SubmitRequest {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&client.to_le_bytes());
+    id[8..].copy_from_slice(&number.to_le_bytes());
+    SubmitRequest {
+        request_id: RequestId::from_bytes(id).to_string(),
+        job: job.to_vec(),
+        base_dir: format!("/{}", "x".repeat(4_000)),
+        code: None,
+        data: vec![],
+    }
+}
+
+async fn submit(address: &str, request: &SubmitRequest) -> Option<String> {
+    let mut client = ControlClient::connect(format!("http://{address}")).await.ok()?;
+    match client.submit(request.clone()).await {
+        Ok(reply) => {
+            let RunReply { run } = reply.into_inner();
+            Some(run)
+        }
+        Err(status) => {
+            let gone = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
+            assert!(gone.contains(&status.code()), "{status}");
+            None
+        }
+    }
+}
+
+/// Submits one job after the other, and tells each that was acknowledged, until the coordinator is gone; the number of
+/// the first that was not.
+async fn submit_until_gone(
+    address: String,
+    client: u64,
+    mut number: u64,
+    job: Vec<u8>,
+    acknowledged: mpsc::UnboundedSender<(u64, u64, String)>,
+) -> u64 {
+    loop {
+        let Some(run) = submit(&address, &request(client, number, &job)).await else { return number };
+        acknowledged.send((client, number, run)).unwrap();
+        number += 1;
+    }
+}
+
+fn canonical(dir: &Path) -> Vec<u8> {
+    let path = write_job(dir, 1, 4);
+    parse_toml(&fs::read_to_string(path).unwrap(), &[]).unwrap().canonical()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_and_no_run_is_made_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let job = canonical(dir.path());
+    let mut next = [0; CLIENTS as usize];
+    let mut known: BTreeMap<(u64, u64), String> = BTreeMap::new();
+    for kill in 0..KILLS {
+        let coordinator = Coordinator::start(&state);
+        let (acknowledged, mut runs) = mpsc::unbounded_channel();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (address, first) = (coordinator.address.clone(), next[client as usize]);
+                tokio::spawn(submit_until_gone(address, client, first, job.clone(), acknowledged.clone()))
+            })
+            .collect();
+        drop(acknowledged);
+        // Later each time, in the middle of whatever it does: after a number of acknowledgements and a part of a write.
+        let mut seen = 0;
+        while seen <= 3 * kill {
+            let (client, number, run) = runs.recv().await.expect("clients go on while it lives");
+            seen += 1;
+            known.insert((client, number), run);
+        }
+        tokio::time::sleep(Duration::from_micros(kill * 130)).await;
+        coordinator.kill();
+        for (client, task) in clients.into_iter().enumerate() {
+            next[client] = task.await.unwrap();
+        }
+        while let Some((client, number, run)) = runs.recv().await {
+            known.insert((client, number), run);
+        }
+    }
+
+    let coordinator = Coordinator::start(&state);
+    let listed = |coordinator: &Coordinator| -> Vec<String> {
+        let rows = coordinator.ask(&["ps"]);
+        rows.as_array().unwrap().iter().map(|row| row["run"].as_str().unwrap().to_owned()).collect()
+    };
+    // The ones that nobody knows of: asked again, each is the run that it was, or a new one.
+    for client in 0..CLIENTS {
+        let number = next[client as usize];
+        let run = submit(&coordinator.address, &request(client, number, &job)).await.unwrap();
+        known.insert((client, number), run);
+    }
+    let mut runs = listed(&coordinator);
+    let mut expected: Vec<String> = known.values().cloned().collect();
+    assert!(expected.len() as u64 >= KILLS * 3, "{} runs", expected.len());
+    runs.sort();
+    expected.sort();
+    assert_eq!(runs, expected, "exactly the acknowledged runs, each once");
+    // All of them asked again: all the same.
+    for ((client, number), run) in &known {
+        assert_eq!(&submit(&coordinator.address, &request(*client, *number, &job)).await.unwrap(), run);
+    }
+    assert_eq!(listed(&coordinator).len(), runs.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_asks_again_by_itself_while_the_coordinator_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let job = write_job(dir.path(), 1, 4);
+    let coordinator = Coordinator::start(&state);
+    let address = coordinator.address.clone();
+    // A follower holds a connection; the coordinator dies and comes back at the same address.
+    let run = coordinator.submit(&job);
+    let mut follower = coord(&["resume", "0", "--addr", &address]);
+    assert_eq!(follower.output().unwrap().status.code(), Some(4));
+    let watcher = coord(&["submit", job.to_str().unwrap(), "--follow", "--addr", &address])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let second = crate::support::wait_for("the second run", || {
+        let rows = coordinator.ask(&["ps"]);
+        rows.as_array().unwrap().get(1).map(|row| row["run"].as_str().unwrap().to_owned())
+    });
+    coordinator.kill();
+    let coordinator = Coordinator::start_with(&state, &["--listen", &address]);
+    assert_eq!(coordinator.ask(&["ps"]).as_array().unwrap().len(), 2);
+    let output = crate::support::run(&["cancel", &second, "--addr", &address]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = watcher.wait_with_output().unwrap();
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{out}{errors}");
+    assert!(out.contains(&format!("run {second} (walk) cancelled")), "{out}");
+    assert_ne!(run, second);
+}
+
+#[test]
+fn ctrl_c_while_following_leaves_the_run_going_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = write_job(dir.path(), 1, 4);
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut watcher = coord(&["submit", job.to_str().unwrap(), "--follow", "--addr", &coordinator.address])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let run = crate::support::wait_for("the run", || coordinator.ask(&["ps"])[0]["run"].as_str().map(str::to_owned));
+    // Once it has told the run's state it watches, and handles signals.
+    let mut stderr = BufReader::new(watcher.stderr.take().unwrap());
+    let mut errors = String::new();
+    while !errors.contains("queued") {
+        assert_ne!(stderr.read_line(&mut errors).unwrap(), 0, "it ended too early: {errors}");
+    }
+    let pid = rustix::process::Pid::from_child(&watcher);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    stderr.read_to_string(&mut errors).unwrap();
+    assert_eq!(watcher.wait().unwrap().code(), Some(130), "{errors}");
+    assert!(errors.contains(&format!("run {run} goes on: `coord show {run}`")), "{errors}");
+    assert_eq!(coordinator.ask(&["show", &run])["status"], "queued");
+}
+
+#[tokio::test]
+async fn a_full_disk_ends_the_coordinator_with_everything_acknowledged_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let job = canonical(dir.path());
+    Coordinator::start(&state).kill();
+    let bytes = fs::metadata(state.join("state.redb")).unwrap().len();
+    // A limit on the size of a file stands for the end of the disk; ignored, its signal becomes an error of the write.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512 + 1024);
+    let coordinator = Coordinator::start_under(&["sh", "-c", &script], &state, &[]);
+    let mut acknowledged = Vec::new();
+    while let Some(run) = submit(&coordinator.address, &request(0, acknowledged.len() as u64, &job)).await {
+        acknowledged.push(run);
+        assert!(acknowledged.len() < 20_000, "the limit does not hold");
+    }
+    let (code, log) = coordinator.ended();
+    assert_eq!(code, Some(6), "{log}");
+    assert!(log.contains("error: cannot write `") && log.contains("state.redb`"), "{log}");
+
+    let coordinator = Coordinator::start(&state);
+    let rows = coordinator.ask(&["ps"]);
+    let runs: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["run"].as_str().unwrap()).collect();
+    assert!(!acknowledged.is_empty() && acknowledged.iter().all(|run| runs.contains(&run.as_str())));
+}

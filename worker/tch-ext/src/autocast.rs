@@ -1,0 +1,36 @@
+//! Autocast to bfloat16 on CPU and CUDA: inside, libtorch runs matrix products and convolutions in lower precision and
+//! what needs range or exactness (normalisation, softmax, losses) in full. `tch` has it for CUDA and half precision.
+
+use tch::Device;
+
+use crate::Error;
+use crate::ffi::{self, CAutocast};
+
+/// Runs `body` with autocast to bfloat16 on for `device`, on this thread.
+///
+/// # Errors
+/// `NoSuchDevice`, before `body` ran; `Torch`.
+pub fn bf16<T>(device: Device, body: impl FnOnce() -> T) -> Result<T, Error> {
+    let device = ffi::device_index(device, "autocast")?;
+    let mut before = CAutocast::default();
+    // SAFETY: `before` is a place for the call to write to.
+    ffi::check(unsafe { ffi::lte_autocast_enter(device, &raw mut before) })?;
+    let region = Region { device, before };
+    let answer = body();
+    drop(region);
+    Ok(answer)
+}
+
+/// Ends the region when it goes, also when `body` panics.
+struct Region {
+    device: i32,
+    before: CAutocast,
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: `before` is what `enter` wrote, and the call only reads it.
+        let left = ffi::check(unsafe { ffi::lte_autocast_leave(self.device, &raw const self.before) });
+        left.expect("what was switched on for this device can be switched off");
+    }
+}
