@@ -152,14 +152,12 @@ impl Running {
 
     /// Waits until the server has ended its streams, which it was told to.
     async fn end_server(&mut self) -> Result<(), ServeError> {
-        match timeout(STOP_GRACE, &mut self.server).await {
-            Ok(served) => served.map_err(|_| ServeError::Panicked)?.map_err(ServeError::Server),
-            Err(_) => {
-                warn!("some clients did not take their last word: leaving them");
-                self.server.abort();
-                Ok(())
-            }
+        if let Ok(served) = timeout(STOP_GRACE, &mut self.server).await {
+            return served.map_err(|_| ServeError::Panicked)?.map_err(ServeError::Server);
         }
+        warn!("some clients did not take their last word: leaving them");
+        self.server.abort();
+        Ok(())
     }
 }
 

@@ -44,7 +44,7 @@ fn fifty_steps_on_two_processes_end_with_the_bits_of_pytorchs_own_training() {
             cluster.finished(&run);
             let (_, checkpoint) = cluster.checkpoints(&run).pop().unwrap();
             let manifest = dir.path().join("manifest.json");
-            std::fs::write(&manifest, cluster.run(&["show", &checkpoint, "--json"])).unwrap();
+            std::fs::write(&manifest, cluster.run(&["manifest", &checkpoint])).unwrap();
             let store = cluster.store();
             let found = python(&["compare", path, model, rule, manifest.to_str().unwrap(), store.to_str().unwrap()]);
             let found: Value = serde_json::from_str(&found).unwrap();

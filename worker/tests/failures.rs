@@ -1,7 +1,5 @@
 //! What goes wrong is said in words, and nothing that was good is lost.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use common::{Lab, path_of_blob, table};

@@ -17,6 +17,10 @@ const MAX_DEVICES: usize = 1024;
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
 
+/// Longest description (bytes of JSON) of one process's share of a checkpoint. It becomes a command, which is shorter,
+/// and of which the log takes no more; a longer one fails that checkpoint in words, and the run goes on.
+const MAX_SHARE_BYTES: usize = 16 << 20;
+
 /// A refusal that names the field.
 pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("field `{field}`: {why}"))
@@ -106,6 +110,10 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
             environment: ready.environment.into_iter().collect(),
         },
         Body::Block(block) => Said::Block { progress: progress(&block, batch), bytes: block.encode_to_vec() },
+        Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => Said::ShareFailed {
+            step: share.step,
+            reason: format!("its description takes {} bytes, more than {MAX_SHARE_BYTES}", share.json.len()),
+        },
         Body::Share(share) => Said::Share(checkpoint_share(&share)?),
         Body::CheckpointFailed(failed) => Said::ShareFailed { step: failed.step, reason: failed.reason },
         Body::Finished(finished) => {
@@ -164,6 +172,15 @@ mod tests {
         assert!(words(job(b"{}".to_vec()).unwrap_err()).starts_with("field `job`: not a valid job"));
         let hello = Hello { node: "../x".into(), incarnation: "1".into(), ..Hello::default() };
         assert!(words(Joining::try_from(hello).unwrap_err()).starts_with("field `node`: `../x` is not a node name"));
+    }
+
+    #[test]
+    fn a_share_that_the_log_would_not_take_fails_its_checkpoint() {
+        let share = CheckpointShare { step: 7, json: vec![b' '; MAX_SHARE_BYTES + 1] };
+        let Said::ShareFailed { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
+            panic!("not failed at step 7")
+        };
+        assert_eq!(reason, "its description takes 16777217 bytes, more than 16777216");
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) enum Command {
     Nodes(Reader),
     /// List checkpoints, of one run or of all.
     Checkpoints(CheckpointsArguments),
+    /// Print the manifest of a checkpoint: everything it is made of.
+    Manifest(ManifestArguments),
     /// Print what the processes of a run wrote.
     Logs(LogsArguments),
     /// End a run.
@@ -171,6 +173,20 @@ pub(super) struct CheckpointsArguments {
     pub(super) run: Option<String>,
     #[command(flatten)]
     pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The output is the canonical JSON whose digest is the checkpoint's id: job, code, data, environment, numerics, every tensor \
+and every rank's state.
+
+Example:
+  coord manifest 3f9a | jq .data")]
+pub(super) struct ManifestArguments {
+    /// Checkpoint id, or a prefix that no other one has.
+    pub(super) checkpoint: String,
+    #[command(flatten)]
+    pub(super) address: Address,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use lockstep_rpc::query_request::What;
 use lockstep_rpc::{Empty, LogsRequest, ReportsRequest};
 use serde_json::Value;
 
-use super::args::{CheckpointsArguments, LogsArguments, Reader, ShowArguments};
+use super::args::{CheckpointsArguments, LogsArguments, ManifestArguments, Reader, ShowArguments};
 use super::client::Client;
 use super::error::Failure;
 use super::exit::Exit;
@@ -88,6 +88,13 @@ pub(super) async fn show(arguments: ShowArguments, out: &mut Output) -> Result<E
         return print_json(&text, out);
     }
     print_run(&documents::decode_run(&text).map_err(|error| unreadable(&error))?, out);
+    Ok(Exit::Done)
+}
+
+/// `coord manifest`.
+pub(super) async fn manifest(arguments: ManifestArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&arguments.address.addr).await?;
+    out.line(&client.query(What::Manifest(arguments.checkpoint)).await?);
     Ok(Exit::Done)
 }
 

@@ -30,6 +30,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Show(arguments) => unless_interrupted(readers::show(arguments, out)).await,
         Command::Nodes(arguments) => unless_interrupted(readers::nodes(&arguments, out)).await,
         Command::Checkpoints(arguments) => unless_interrupted(readers::checkpoints(arguments, out)).await,
+        Command::Manifest(arguments) => unless_interrupted(readers::manifest(arguments, out)).await,
         Command::Logs(arguments) => unless_interrupted(readers::logs(arguments, out)).await,
         Command::Cancel(arguments) => unless_interrupted(start::cancel(arguments, out)).await,
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{Coordinator, coord, fails, run, write_job};
@@ -162,18 +163,40 @@ fn a_coordinator_that_is_not_there_is_said_with_its_address() {
     assert!(fails(&["ps", "--addr", "no address"], 2).contains("`no address` is not an address"));
 }
 
+/// Copied by another process: had this one the file open for writing, a fork of another test could keep it busy.
+fn copy_of_coord(dir: &Path) -> PathBuf {
+    let copy = dir.join("coord");
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_coord")).arg(&copy).status().unwrap().success());
+    copy
+}
+
 #[test]
 fn local_without_a_worker_program_says_where_it_was_looked_for() {
     let dir = tempfile::tempdir().unwrap();
     // A copy of `coord` with no `worker` beside it, and none in PATH.
-    let alone = dir.path().join("coord");
-    fs::copy(env!("CARGO_BIN_EXE_coord"), &alone).unwrap();
+    let alone = copy_of_coord(dir.path());
     let job = write_job(dir.path(), 1, 4);
     let output = Command::new(&alone).arg("submit").arg(&job).args(["--local", "1"]).env("PATH", "").output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{errors}");
     assert!(errors.contains("the program `worker` was not found") && errors.contains("hint: "), "{errors}");
     assert!(!dir.path().join(".lockstep").exists(), "nothing was written");
+}
+
+#[test]
+fn a_local_worker_that_ends_too_early_is_said_with_its_last_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let coord = copy_of_coord(dir.path());
+    let worker = "printf '#!/bin/sh\necho libfoo.so is missing >&2\nexit 3\n' >worker; chmod +x worker";
+    assert!(Command::new("sh").current_dir(dir.path()).args(["-c", worker]).status().unwrap().success());
+    let job = write_job(dir.path(), 1, 4);
+    let output = Command::new(&coord).arg("submit").arg(&job).args(["--local", "1"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{errors}");
+    assert!(errors.contains("worker `local-1` ended too early (exit status: 3):\nlibfoo.so is missing"), "{errors}");
+    // Its coordinator has ended with it: the directory is free.
+    let state = dir.path().join(".lockstep/coordinator");
+    assert_eq!(Coordinator::start(&state).ask(&["ps"]), serde_json::json!([]));
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn ctrl_c_while_following_leaves_the_run_going_and_says_so() {
     assert_eq!(coordinator.ask(&["show", &run])["status"], "queued");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_ends_the_coordinator_with_everything_acknowledged_on_it() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");

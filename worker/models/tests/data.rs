@@ -314,7 +314,9 @@ fn bad_npy_arrays_are_refused() {
         with(&good, &npy("|u1", "False", "(3,)", &[0; 3])),
         "`x.npy` holds 2 inputs and `y.npy` holds 3 targets"
     );
-    assert!(with(&good, &npy("<i8", "False", "(2,)", &[0xff; 16])).contains("label -1 at position 0"));
+    assert!(with(&good, &npy("<i8", "False", "(2,)", &[0xff; 16])).contains("label -1 at position 0 is not from 0 to"));
+    let script = r#"{ kind = "torchscript", path = "m.pt" }"#;
+    assert!(refused(script, NPY, dir.path()).ends_with("label -1 at position 0 is not 0 or above"));
     assert!(with(&good, &npy("|u1", "False", "(2, 2)", &[0; 4])).contains("each label has the shape [2]"));
     assert!(with(&npy("<i4", "False", "(2,)", &[0; 8]), &labels).contains("its elements are Int"));
 }

@@ -71,7 +71,7 @@ pub enum DataError {
         found: Vec<i64>,
     },
     /// A label that is no class of the model.
-    #[error("data file `{}`: label {value} at position {position} is not from 0 to below `model.outputs` = {outputs}", path.display())]
+    #[error("data file `{}`: label {value} at position {position} is not {allowed}", path.display())]
     Label {
         /// The file.
         path: PathBuf,
@@ -79,8 +79,8 @@ pub enum DataError {
         position: u64,
         /// The label.
         value: i64,
-        /// The model's classes.
-        outputs: i64,
+        /// What it may be.
+        allowed: String,
     },
     /// A token outside the model's vocabulary.
     #[error("data file `{}`: token {value} at position {position} is not below `model.vocabulary` = {vocabulary}", path.display())]

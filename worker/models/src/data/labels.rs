@@ -27,7 +27,9 @@ pub(crate) fn check(path: &Path, labels: &Column, outputs: Option<u32>) -> Resul
     let limit = outputs.map_or(i64::MAX, i64::from);
     for (value, position) in [low, high] {
         if !(0..limit).contains(&value) {
-            return Err(DataError::Label { path: path.to_owned(), position, value, outputs: limit });
+            let below = |outputs| format!("from 0 to below `model.outputs` = {outputs}");
+            let allowed = outputs.map_or_else(|| "0 or above".to_owned(), below);
+            return Err(DataError::Label { path: path.to_owned(), position, value, allowed });
         }
     }
     Ok(high.0 + 1)
