@@ -4,6 +4,12 @@
 //! another order. Such a change needs a new version in the domain string and in `manifest::FORMAT`. With
 //! `UPDATE_GOLDEN=1` the files are written anew.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "golden files are read here, and a helper that cannot go on fails the test"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

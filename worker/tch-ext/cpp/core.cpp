@@ -15,10 +15,6 @@ namespace lockstep {
 
 namespace {
 char no_memory[] = "out of memory while reporting an error";
-
-// The CUDA backend registers itself when its library is loaded, and the linker drops a library that nobody names.
-// Every binary that uses the shim uses this file, so naming it here keeps it.
-[[gnu::used]] const auto keep_cuda = &describe_cuda;
 }
 
 char* owned_text(std::string_view text) noexcept {
@@ -42,6 +38,10 @@ using lockstep::guard;
 extern "C" {
 
 void lte_text_free(char* text) {
+  // The CUDA backend registers itself when its library is loaded, and the linker drops a library that no live code
+  // names. Every binary that calls the shim can free a text, so naming it here keeps it.
+  auto* volatile keep_cuda = &lockstep::describe_cuda;
+  static_cast<void>(keep_cuda);
   if (text != lockstep::no_memory) {
     std::free(text);
   }

@@ -49,11 +49,11 @@ impl Memory {
 
     /// The last step that `key` reported.
     pub(crate) fn step(&self, key: &Key) -> u64 {
-        let steps = self.bodies(key).into_iter().filter_map(|body| match body {
+        let mut steps = self.bodies(key).into_iter().filter_map(|body| match body {
             Body::Block(block) => Some(block.steps[0].step),
             _ => None,
         });
-        steps.last().unwrap_or(0)
+        steps.next_back().unwrap_or(0)
     }
 
     fn take(&mut self, report: Report) -> Acknowledged {

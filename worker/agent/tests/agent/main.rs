@@ -1,4 +1,5 @@
 //! A real agent between a coordinator and rank processes: real sockets, real processes, real signals.
+#![cfg(test)]
 
 mod coordinator;
 mod failure;
