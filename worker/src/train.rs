@@ -20,7 +20,7 @@ use crate::checkpoint::{self, LoadError, Ranks, Staging, Writer};
 use crate::evaluation;
 use crate::exchange::{Exchange, ExchangeError};
 use crate::outbox::Outbox;
-use crate::reduction::{Layout, Reducer};
+use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, StepNumbers};
 use crate::state::State;
 
@@ -229,9 +229,8 @@ impl Run {
         }
         self.reduce(step)?;
 
-        let elements = self.trainer.layout.elements();
         let loss = finite("loss", step, self.reducer.loss()?)?;
-        let grad_norm = finite("gradient norm", step, layer_norms(self.reducer.gradients(), &[0, elements])?[0])?;
+        let grad_norm = finite("gradient norm", step, norm(self.reducer.gradients())?)?;
         self.report_layers(step + 1)?;
         self.clip(grad_norm)?;
         self.reporter.spent(Phase::Reduction);

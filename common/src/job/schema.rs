@@ -198,7 +198,8 @@ pub enum Data {
     Csv {
         /// The file.
         path: String,
-        /// The column to predict; all others are inputs, standardised by training mean and deviation.
+        /// The column to predict; all others are inputs. Inputs and real targets are standardised by training mean and
+        /// deviation.
         target: String,
         /// What the target is.
         #[serde(default)]

@@ -85,16 +85,20 @@ impl JobSpec {
             .is_some_and(|eval| step == self.0.steps || (step > 0 && step.is_multiple_of(eval.every_steps)))
     }
 
-    /// Every file that the job reads, as written in it.
+    /// Every file that the job reads, as written in it: its data, and its TorchScript model.
     pub fn data_paths(&self) -> Vec<&str> {
-        match &self.0.data {
+        let mut paths: Vec<&str> = match &self.0.data {
             Data::Tokens { path, .. } | Data::Csv { path, .. } | Data::Safetensors { path, .. } => vec![path],
             Data::Npy { inputs, targets, .. } => vec![inputs, targets],
             Data::Idx { images, labels, validation_images, validation_labels } => {
                 let validation = validation_images.iter().chain(validation_labels);
                 [images, labels].into_iter().chain(validation).map(String::as_str).collect()
             }
+        };
+        if let Model::Torchscript { path, .. } = &self.0.model {
+            paths.push(path);
         }
+        paths
     }
 }
 

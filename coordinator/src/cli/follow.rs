@@ -13,7 +13,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
 use super::readers::{number, unreadable};
-use super::time::span;
+use super::time::clock;
 use crate::documents;
 
 /// Between two plain lines.
@@ -109,7 +109,8 @@ impl Display {
     fn new() -> Self {
         let bar = Output::watched().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:24} {wide_msg}");
+            // A line of 80 columns holds everything up to the ETA.
+            let style = ProgressStyle::with_template("{bar:6} {wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
@@ -149,13 +150,14 @@ impl Display {
             parts.push(format!("loss {}", number(row.loss.as_ref())));
         }
         if let Some(rate) = row.samples_per_second {
-            parts.push(format!("{rate:.1} samples/s"));
+            let decimals = usize::from(rate < 100.0);
+            parts.push(format!("{rate:.decimals$} samples/s"));
         }
         if row.grad_norm.is_some() {
             parts.push(format!("grad norm {}", number(row.grad_norm.as_ref())));
         }
         if let Some(left) = remaining(row, self.batch).filter(|_| row.status == "running") {
-            parts.push(format!("ETA {}", span(left)));
+            parts.push(format!("ETA {}", clock(left)));
         }
         parts.join("  ")
     }

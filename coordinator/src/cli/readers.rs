@@ -93,7 +93,7 @@ pub(super) async fn show(arguments: ShowArguments, out: &mut Output) -> Result<E
 
 /// `coord manifest`.
 pub(super) async fn manifest(arguments: ManifestArguments, out: &mut Output) -> Result<Exit, Failure> {
-    let mut client = Client::connect(&arguments.address.addr).await?;
+    let client = Client::connect(&arguments.address.addr).await?;
     out.line(&client.query(What::Manifest(arguments.checkpoint)).await?);
     Ok(Exit::Done)
 }

@@ -13,6 +13,13 @@ pub(super) fn span(duration: Duration) -> String {
     }
 }
 
+/// `1:20`, `2:03:20`: minutes and seconds, after hours if there are any.
+pub(super) fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
 /// How long ago `at_ms`, in milliseconds since the epoch, was.
 pub(super) fn ago(at_ms: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -27,5 +34,7 @@ mod tests {
     fn spans_read_well() {
         let text = |seconds| span(Duration::from_secs(seconds));
         assert_eq!([text(5), text(65), text(3_900), text(180_000)], ["5 s", "1 min 05 s", "1 h 05 min", "2 d 2 h"]);
+        let text = |seconds| clock(Duration::from_secs(seconds));
+        assert_eq!([text(5), text(80), text(7_400)], ["0:05", "1:20", "2:03:20"]);
     }
 }

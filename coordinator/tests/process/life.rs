@@ -7,8 +7,9 @@ use crate::agent::{Agent, Process, block, final_state, hello, loss, ready, share
 use crate::support::{Coordinator, coord, write_job};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
+use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Exited, Finished, LogReply, agent_message::Body as Say};
+use lockstep_rpc::{Exited, Finished, LogReply, ReportsRequest, agent_message::Body as Say};
 use serde_json::Value;
 
 fn process(run: &str, generation: u64, process: u32) -> Process {
@@ -284,4 +285,30 @@ async fn what_an_agent_must_not_say_is_refused_in_words() {
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
     agent.tell(&process("0123456789", 1, 0), 1, ready(0)).await;
     agent.until_desired("still there", |assigned| assigned.len() == 1).await;
+}
+
+#[tokio::test]
+async fn followed_reports_come_as_they_are_said_and_end_with_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = write_job(dir.path(), 1, 9);
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&job);
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = process(&run, 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p0, 2, block(1..=2, 1)).await;
+
+    let mut client = ControlClient::connect(format!("http://{}", coordinator.address)).await.unwrap();
+    let request = ReportsRequest { run: run.clone(), follow: true };
+    let mut reports = client.reports(request).await.unwrap().into_inner();
+    let mut next = async || {
+        let block = tokio::time::timeout(crate::support::DEADLINE, reports.message()).await.expect("in time").unwrap();
+        block.map(|block| block.steps.iter().map(|report| report.step).collect::<Vec<_>>())
+    };
+    assert_eq!(next().await, Some(vec![1, 2]));
+    agent.tell(&p0, 3, block(3..=5, 1)).await;
+    assert_eq!(next().await, Some(vec![3, 4, 5]));
+    assert!(crate::support::run(&["cancel", &run, "--addr", &coordinator.address]).status.success());
+    assert_eq!(next().await, None);
 }

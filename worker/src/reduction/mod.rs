@@ -5,7 +5,9 @@
 
 mod finish;
 mod layout;
+mod norm;
 mod reducer;
 
 pub use layout::Layout;
+pub use norm::norm;
 pub use reducer::{Leaf, Reducer};

@@ -1,0 +1,63 @@
+//! The norm of the mean gradient. Hot: one pass over all gradients at every step.
+
+use lockstep_tch_ext::fold::layer_norms;
+use lockstep_tch_ext::memory::cpu_bytes;
+use tch::{Kind, Tensor};
+
+/// Partial sums, so that the processor adds several at once. Their order is fixed: independent of threads and of the
+/// vector width.
+const LANES: usize = 16;
+
+/// The L2 norm of the flat tensor `gradients`, summed in 64 bits.
+pub fn norm(gradients: &Tensor) -> Result<f64, lockstep_tch_ext::Error> {
+    if gradients.device() == tch::Device::Cpu && gradients.kind() == Kind::Float {
+        return Ok(sum_of_squares(cpu_bytes(gradients)?).sqrt());
+    }
+    Ok(layer_norms(gradients, &[0, gradients.numel() as i64])?[0])
+}
+
+/// The sum of squares of 32-bit floats, given as their bytes.
+fn sum_of_squares(bytes: &[u8]) -> f64 {
+    let square = |value: &[u8; 4]| {
+        let value = f64::from(f32::from_le_bytes(*value));
+        value * value
+    };
+    let (values, _) = bytes.as_chunks::<4>();
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for block in blocks {
+        for (sum, value) in sums.iter_mut().zip(block) {
+            *sum += square(value);
+        }
+    }
+    for (sum, value) in sums.iter_mut().zip(rest) {
+        *sum += square(value);
+    }
+    sums.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn every_element_counts_once_whatever_the_length() {
+        for length in [0, 1, 15, 16, 17, 1000] {
+            let values: Vec<f32> = (0..length).map(|index| (index as f32 - 3.5) * 0.25).collect();
+            let exact: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+            let found = norm(&Tensor::from_slice(&values)).unwrap();
+            assert!((found - exact.sqrt()).abs() <= 1e-12 * exact.sqrt(), "{length}: {found} {}", exact.sqrt());
+        }
+        assert!(norm(&Tensor::from_slice(&[1.0_f32, f32::NAN])).unwrap().is_nan());
+        assert_eq!(norm(&Tensor::from_slice(&[f32::MAX, f32::MAX])).unwrap(), f64::from(f32::MAX) * 2.0_f64.sqrt());
+    }
+
+    #[test]
+    fn other_types_take_the_general_way() {
+        let values = Tensor::from_slice(&[3.0_f64, 4.0]);
+        assert_eq!(norm(&values).unwrap(), 5.0);
+        assert_eq!(norm(&values.to_kind(Kind::Float).to_device(Device::Cpu)).unwrap(), 5.0);
+    }
+}
