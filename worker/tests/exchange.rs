@@ -120,12 +120,14 @@ fn a_peer_that_leaves(make: Make) {
 fn a_cut(make: Make) {
     together(make, 3, |mut exchange| {
         let own = exchange.process();
+        let outgoing: Vec<Tensor> = (0..3).map(|_| Tensor::zeros([8], (Kind::Float, tch::Device::Cpu))).collect();
+        let mut incoming: Vec<Tensor> = outgoing.iter().map(Tensor::zeros_like).collect();
+        // All have joined.
+        exchange.exchange(&outgoing, &mut incoming).unwrap();
         if own == 1 {
             let cut = exchange.cut_handle();
             thread::spawn(move || cut.cut());
         }
-        let outgoing: Vec<Tensor> = (0..3).map(|_| Tensor::zeros([8], (Kind::Float, tch::Device::Cpu))).collect();
-        let mut incoming: Vec<Tensor> = outgoing.iter().map(Tensor::zeros_like).collect();
         let deadline = Instant::now() + LIMIT;
         let error = loop {
             match exchange.exchange(&outgoing, &mut incoming) {

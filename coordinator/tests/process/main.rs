@@ -1,5 +1,7 @@
 //! The coordinator as a process: the real `coord`, driven by clients, by an agent without processes, and by signals.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are no tests by themselves, and clippy cannot tell")]
+
 mod agent;
 mod command_line;
 mod crash;
