@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process::{Process, binary};
 
 /// How long anything may take that a test waits for.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A run's record: for each step the bits of loss, gradient norm and learning rate.
 pub type Record = BTreeMap<u64, [String; 3]>;

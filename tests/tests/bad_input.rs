@@ -1,5 +1,7 @@
 //! Bad input: a clear error with file and key or digest, the documented exit code, and nothing lost or half written.
 
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
 use std::fs;
 
 use lockstep_tests::{Cluster, digits, wait_for};
