@@ -86,6 +86,21 @@ pub struct RecordPosition {
     pub digest: Digest,
 }
 
+/// What one process wrote of a checkpoint: the last one's arrival commits it. Processes say it in JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Steps completed.
+    pub step: u64,
+    /// Epoch of the next step.
+    pub epoch: u64,
+    /// The tensors of its share, by name.
+    pub tensors: Vec<TensorEntry>,
+    /// The ranks that it hosts, in order.
+    pub ranks: Vec<RankState>,
+    /// From process 0.
+    pub record: Option<RecordPosition>,
+}
+
 /// A checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

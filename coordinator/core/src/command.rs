@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{CodeVersion, DataFile, RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{CodeVersion, DataFile, Share};
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -159,21 +159,6 @@ pub struct Progress {
     pub grad_norm: u64,
     /// Samples a second over the block.
     pub samples_per_second: f64,
-}
-
-/// What one process wrote of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Share {
-    /// Steps completed.
-    pub step: u64,
-    /// Epoch of the next step.
-    pub epoch: u64,
-    /// The tensors of its share.
-    pub tensors: Vec<TensorEntry>,
-    /// The ranks that it hosts.
-    pub ranks: Vec<RankState>,
-    /// From process 0.
-    pub record: Option<RecordPosition>,
 }
 
 /// What applying a command answered.

@@ -2,8 +2,9 @@
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest;
+use lockstep_common::manifest::Share;
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
-use lockstep_core::command::{Device, Progress, Said, Share};
+use lockstep_core::command::{Device, Progress, Said};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{CheckpointShare, Hello, ProcessMessage, ReportBlock};
 use prost::Message;

@@ -14,28 +14,12 @@ mod writer;
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{RankState, RecordPosition, TensorEntry};
-use serde::{Deserialize, Serialize};
+use lockstep_common::manifest::RankState;
 
 pub use digest::state_digest;
 pub use load::{LoadError, load};
 pub use rank_state::Ranks;
 pub use writer::{Staging, Writer};
-
-/// What one process wrote of a checkpoint, as it is told to the coordinator in JSON.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Share {
-    /// Steps completed.
-    pub step: u64,
-    /// Epoch of the next step.
-    pub epoch: u64,
-    /// The tensors of its share, by name.
-    pub tensors: Vec<TensorEntry>,
-    /// The ranks that it hosts, in order.
-    pub ranks: Vec<RankState>,
-    /// From process 0.
-    pub record: Option<RecordPosition>,
-}
 
 /// One rank at a checkpoint, its generators' states not yet stored.
 #[derive(Clone, Debug, PartialEq)]

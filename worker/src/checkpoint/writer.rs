@@ -13,9 +13,10 @@ use lockstep_tch_ext::memory::cpu_bytes;
 use tch::{Device, TchError, Tensor};
 use tracing::{debug, warn};
 
-use super::{RankDraft, Share, dtype};
+use super::{RankDraft, dtype};
 use crate::outbox::Outbox;
 use crate::state::State;
+use lockstep_common::manifest::Share;
 
 /// What a checkpoint holds beside tensors.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lockstep_common::job::{JobSpec, parse_toml};
+use lockstep_common::manifest::Share;
 use lockstep_common::manifest::{self, DataFile, Manifest, RecordPosition};
 use lockstep_common::{Digest, RunId, numerics};
 use lockstep_host::data::hash_files;
@@ -22,7 +23,6 @@ use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
     AgentCommand, Assignment, Empty, EvalReport, LayerReport, ProcessMessage, StepReport, SystemReport, frame,
 };
-use lockstep_worker::checkpoint::Share;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(2);

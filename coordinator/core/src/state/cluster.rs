@@ -65,7 +65,7 @@ impl ClusterState {
     }
 
     /// Adds a share of a checkpoint.
-    pub(super) fn add_share(&mut self, id: &RunId, process: u32, share: crate::command::Share) {
+    pub(super) fn add_share(&mut self, id: &RunId, process: u32, share: lockstep_common::manifest::Share) {
         if let Some(run) = self.runs.get_mut(id) {
             self.changed.insert(RowKey::Share(id.clone(), share.step, process));
             run.shares.insert((share.step, process), share);

@@ -6,7 +6,7 @@ use lockstep_common::manifest::{self, Manifest};
 use super::cluster::ClusterState;
 use super::rows::RowKey;
 use super::run::{Checkpoint, Run};
-use crate::command::Share;
+use lockstep_common::manifest::Share;
 
 impl ClusterState {
     /// Takes a share; with the last one the checkpoint is committed.

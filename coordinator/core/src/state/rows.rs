@@ -16,7 +16,7 @@ use super::cluster::ClusterState;
 use super::node::Node;
 use super::requests::Answered;
 use super::run::{Checkpoint, Run, RunState, Submission};
-use crate::command::Share;
+use lockstep_common::manifest::Share;
 
 /// The key of a row. Its text form begins with the kind; numbers are padded, so that texts sort as numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,8 +8,9 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, Domain, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Progress, Share};
+use crate::command::Progress;
 use crate::placement::Kind;
+use lockstep_common::manifest::Share;
 
 /// Exits of processes, without a checkpoint committed in between, after which a run is given up.
 pub(crate) const EXIT_LIMIT: u32 = 5;

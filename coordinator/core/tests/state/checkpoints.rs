@@ -46,7 +46,7 @@ fn a_failed_share_gives_that_checkpoint_up_and_no_other() {
 
 #[test]
 fn shares_that_do_not_fit_together_are_no_checkpoint() {
-    type Spoil = fn(&mut lockstep_core::command::Share);
+    type Spoil = fn(&mut lockstep_common::manifest::Share);
     let cases: [(Spoil, &str); 5] = [
         (|share| share.epoch = 1, "process 0 is in epoch 0, process 1 in epoch 1"),
         (|share| share.tensors[0].name = "model/w0".into(), "tensor `model/w0` is in two shares"),
