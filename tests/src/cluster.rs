@@ -134,18 +134,19 @@ impl Cluster {
     }
 
     /// A run's record.
+    ///
+    /// # Panics
+    /// If a step stands in it twice: what a roll-back made void must be gone, even if it was made again with the same bits.
     pub fn record(&self, run: &str) -> Record {
         let metrics = self.ask(&["show", run, "--metrics"]);
         let bits = |step: &Value, key: &str| step[key].as_str().expect("bits").to_owned();
-        metrics["steps"]
-            .as_array()
-            .expect("steps")
-            .iter()
-            .map(|step| {
-                let bits = [bits(step, "loss_bits"), bits(step, "grad_norm_bits"), bits(step, "lr_bits")];
-                (step["step"].as_u64().expect("a step"), bits)
-            })
-            .collect()
+        let mut record = Record::new();
+        for step in metrics["steps"].as_array().expect("steps") {
+            let number = step["step"].as_u64().expect("a step");
+            let bits = [bits(step, "loss_bits"), bits(step, "grad_norm_bits"), bits(step, "lr_bits")];
+            assert!(record.insert(number, bits).is_none(), "step {number} of run {run} is recorded twice");
+        }
+        record
     }
 
     /// A run's checkpoints, oldest first: step and id.

@@ -1,6 +1,9 @@
 //! The promise: the same bits, whatever happened on the way.
 
+use std::collections::BTreeSet;
+
 use lockstep_tests::{Cluster, Record, digits, wait_for};
+use serde_json::Value;
 
 /// An undisturbed run to compare with: final state and record.
 fn undisturbed(cluster: &Cluster, job: &str, more: &[&str]) -> (String, String, Record) {
@@ -29,6 +32,12 @@ fn the_same_job_twice_and_resumed_from_every_checkpoint_gives_the_same_bits() {
 
     let checkpoints = cluster.checkpoints(&first);
     assert_eq!(checkpoints.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [17, 34, 51, 68, 85, 90]);
+    let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &checkpoints[0].1])).unwrap();
+    let ranks = manifest["ranks"].as_array().unwrap();
+    for state in [|rank: &Value| rank["seeds"]["forward"].to_string(), |rank: &Value| rank["generators"].to_string()] {
+        let all: BTreeSet<String> = ranks.iter().map(state).collect();
+        assert_eq!(all.len(), 4, "every rank draws random numbers of its own: {all:?}");
+    }
     for (step, checkpoint) in &checkpoints[..5] {
         let run = cluster.resume(checkpoint);
         assert_eq!(cluster.finished(&run), state, "resumed from step {step}");
@@ -56,11 +65,12 @@ fn a_killed_rank_process_costs_a_generation_and_no_bit() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 2);
     let job = digits(dir.path());
-    let steps = ["--set", "steps=3000"];
+    // Sparse checkpoints: the record hands over at each, and only what was said after one can be rolled back.
+    let steps = ["--set", "steps=9000", "--set", "checkpoint.every_steps=4000"];
     let (_, state, record) = undisturbed(&cluster, job.argument(), &steps);
 
     let run = cluster.submit(job.argument(), &steps);
-    cluster.reached(&run, 200);
+    cluster.reached(&run, 4300);
     let pids = cluster.rank_pids(&run);
     assert_eq!(pids.len(), 2, "{pids:?}");
     kill(pids[&1]);
