@@ -103,6 +103,7 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
         generation: 1,
         connect_deadline: Duration::from_mins(1),
         silence_limit: Duration::from_mins(1),
+        shared_memory: true,
     };
     let mesh = if arguments.alone { None } else { Some(Mesh::join(listener, &config)?) };
     let outbox = Outbox::default();

@@ -195,6 +195,7 @@ fn join(
         generation: options.generation,
         connect_deadline: CONNECT_DEADLINE,
         silence_limit: SILENCE_LIMIT,
+        shared_memory: true,
     };
     let lost =
         |error: &dyn std::error::Error| Stop::Peers(format!("cannot join the other processes: {}", chain(error)));

@@ -44,6 +44,7 @@ fn together<T: Send + 'static>(
                 generation: 2,
                 connect_deadline: LIMIT,
                 silence_limit: LIMIT,
+                shared_memory: true,
             };
             let each = each.clone();
             thread::spawn(move || each(make(Mesh::join(listener, &config).unwrap())))

@@ -84,6 +84,7 @@ fn measure(
         generation: 1,
         connect_deadline: Duration::from_secs(10),
         silence_limit: Duration::from_secs(10),
+        shared_memory: env::var_os("LOCKSTEP_LATENCY_TCP").is_none(),
     };
     let started = Instant::now();
     let mut mesh = Mesh::join(listener, &config)?;

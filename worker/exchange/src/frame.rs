@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A *farewell* has its own magic and no payload; its sequence is the process at fault, its length the milliseconds of
-//! silence (0: its connection broke). A process that gives up tells its neighbours in this way whom to blame.
+//! silence (0: its connection broke). A process that gives up tells its neighbours in this way whom to blame. A *wake-up*
+//! has neither: on a pair with shared memory it says that something moved there.
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub(crate) const HEADER_BYTES: usize = 16;
 
 const ROUND_MAGIC: [u8; 4] = *b"LSXR";
 const FAREWELL_MAGIC: [u8; 4] = *b"LSXF";
+const WAKE_MAGIC: [u8; 4] = *b"LSXW";
 
 /// What a header announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(crate) enum Header {
     Round { sequence: u32, length: u64 },
     /// The sender leaves because of `process`, which was silent for `silence` or broke its connection (zero).
     Farewell { process: u32, silence: Duration },
+    /// The shared memory is worth a look.
+    Wake,
 }
 
 impl Header {
@@ -32,6 +36,7 @@ impl Header {
             Self::Farewell { process, silence } => {
                 (FAREWELL_MAGIC, process, u64::try_from(silence.as_millis()).unwrap_or(u64::MAX))
             }
+            Self::Wake => (WAKE_MAGIC, 0, 0),
         };
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&magic);
@@ -48,6 +53,7 @@ impl Header {
         match [m0, m1, m2, m3] {
             ROUND_MAGIC => Some(Self::Round { sequence, length }),
             FAREWELL_MAGIC => Some(Self::Farewell { process: sequence, silence: Duration::from_millis(length) }),
+            WAKE_MAGIC => Some(Self::Wake),
             _ => None,
         }
     }
@@ -62,7 +68,7 @@ mod tests {
         let round = Header::Round { sequence: 0x0102_0304, length: 0x0506_0708_090a_0b0c };
         let farewell = Header::Farewell { process: 3, silence: Duration::from_millis(1500) };
         assert_eq!(round.encode(), *b"LSXR\x04\x03\x02\x01\x0c\x0b\x0a\x09\x08\x07\x06\x05");
-        for header in [round, farewell] {
+        for header in [round, farewell, Header::Wake] {
             assert_eq!(Header::decode(&header.encode()), Some(header));
         }
         assert_eq!(Header::decode(b"GET / HTTP/1.1\r\n"), None);

@@ -350,7 +350,7 @@ fn send_whole(socket: &Socket, message: &[u8]) -> io::Result<()> {
     if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-fn nonce() -> Result<Nonce, MeshError> {
+pub(crate) fn nonce() -> Result<Nonce, MeshError> {
     let mut nonce = Nonce::default();
     match getrandom(&mut nonce, GetRandomFlags::empty()) {
         Ok(filled) if filled == nonce.len() => Ok(nonce),

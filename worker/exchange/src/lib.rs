@@ -1,4 +1,5 @@
-//! The full mesh of plain TCP connections between the rank processes of one generation of a run.
+//! The full mesh of plain TCP connections between the rank processes of one generation of a run; between processes on one
+//! machine the bytes go through shared memory beside it.
 //!
 //! What it owns: setting the mesh up (both ends of every pair prove that they know the generation's secret), one
 //! duplex round after another over all pairs at once, and failing fast: a peer that dies, stalls, leaves the common
@@ -9,7 +10,8 @@
 //!
 //! ```text
 //!   Listener::bind ──> Mesh::join ──> exchange, exchange, ... ──> drop, CutHandle::cut or an error
-//!                      (join, handshake)   (mesh, link, frame)        (cut: every pair is shut down)
+//!                      (join, handshake,   (mesh, link, frame, ring)  (cut: every pair is shut down)
+//!                       lane)
 //! ```
 
 mod cut;
@@ -17,9 +19,11 @@ mod error;
 mod frame;
 mod handshake;
 mod join;
+mod lane;
 mod link;
 mod listener;
 mod mesh;
+mod ring;
 
 pub use cut::CutHandle;
 pub use error::MeshError;

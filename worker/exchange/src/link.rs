@@ -1,5 +1,8 @@
 //! One pair's connection within one round: as many bytes out and in as it takes without blocking.
 //!
+//! With shared memory the bytes of a round go there, and the socket carries wake-ups and farewells; it is listened to
+//! only when nothing moves.
+//!
 //! Hot: no allocation, no log.
 
 use std::{
@@ -14,6 +17,7 @@ use socket2::Socket;
 use crate::{
     MeshError,
     frame::{HEADER_BYTES, Header},
+    lane::Lane,
 };
 
 /// The connection to one peer, and how far the current round has come on it.
@@ -21,6 +25,12 @@ use crate::{
 pub(crate) struct Link {
     process: usize,
     socket: Arc<Socket>,
+    lane: Option<Lane>,
+    /// What came on the socket beside a lane: a frame in pieces.
+    said: [u8; HEADER_BYTES],
+    heard: usize,
+    /// What the socket beside a lane has said for the last time: who is at fault, and its silence.
+    verdict: Option<(u32, Duration)>,
     sequence: u32,
     header_out: [u8; HEADER_BYTES],
     header_in: [u8; HEADER_BYTES],
@@ -38,6 +48,10 @@ impl Link {
         Self {
             process,
             socket,
+            lane: None,
+            said: [0; HEADER_BYTES],
+            heard: 0,
+            verdict: None,
             sequence: 0,
             header_out: [0; HEADER_BYTES],
             header_in: [0; HEADER_BYTES],
@@ -51,6 +65,15 @@ impl Link {
 
     pub(crate) fn process(&self) -> usize {
         self.process
+    }
+
+    /// From the next round on, bytes go through `lane`. Between two rounds only.
+    pub(crate) fn share(&mut self, lane: Lane) {
+        self.lane = Some(lane);
+    }
+
+    pub(crate) fn has_lane(&self) -> bool {
+        self.lane.is_some()
     }
 
     /// Begins a round in which so many payload bytes go out and come in.
@@ -89,10 +112,48 @@ impl Link {
         if self.wants_to_receive() {
             moved |= self.receive(incoming)?;
         }
-        if moved {
-            self.quiet_since = None;
+        match self.verdict {
+            _ if moved => self.quiet_since = None,
+            // Looked for in vain after the peer's last word: nothing will come any more.
+            Some((process, silence)) if !self.is_done() => return Err(blame(process, silence)),
+            _ => {}
         }
         Ok(moved)
+    }
+
+    /// Before a sleep: asks the peer for a wake-up when it moves something in the shared memory. False if there is
+    /// something to move already.
+    pub(crate) fn may_sleep(&self) -> Result<bool, MeshError> {
+        let Some(lane) = &self.lane else { return Ok(true) };
+        let corrupt = |_| MeshError::BadFrame { process: self.process };
+        let to_receive = !self.wants_to_receive() || lane.incoming.arm().map_err(corrupt)?;
+        let to_send = !self.wants_to_send() || lane.outgoing.arm().map_err(corrupt)?;
+        Ok(to_receive && to_send && self.verdict.is_none())
+    }
+
+    /// After a sleep: needs no wake-up any more, and hears what the socket beside the shared memory has to say.
+    pub(crate) fn awake(&mut self) {
+        let Some(lane) = &self.lane else { return };
+        lane.incoming.disarm();
+        lane.outgoing.disarm();
+        while self.verdict.is_none() {
+            match (&*self.socket).read(&mut self.said[self.heard..]) {
+                Ok(0) => self.verdict = Some((self.process as u32, Duration::ZERO)),
+                Ok(count) => self.heard += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.verdict = Some((self.process as u32, Duration::ZERO)),
+            }
+            if self.heard == HEADER_BYTES {
+                self.heard = 0;
+                match Header::decode(&self.said) {
+                    Some(Header::Wake) => {}
+                    Some(Header::Farewell { process, silence }) => self.verdict = Some((process, silence)),
+                    // Nothing that this protocol says: as good as gone.
+                    Some(Header::Round { .. }) | None => self.verdict = Some((self.process as u32, Duration::ZERO)),
+                }
+            }
+        }
     }
 
     /// When this link will have been silent for `limit`; the silence counts from the first call after its last byte.
@@ -108,7 +169,7 @@ impl Link {
     /// Tells the peer whom to blame, if the connection is between two frames and takes 16 bytes; else the peer will see
     /// this connection break and blame this process.
     pub(crate) fn farewell(&self, process: usize, silence: Duration) {
-        if self.sent == 0 || self.sent == self.to_send {
+        if self.lane.is_some() || self.sent == 0 || self.sent == self.to_send {
             let header = Header::Farewell { process: process as u32, silence }.encode();
             let _ = self.socket.send_with_flags(&header, libc::MSG_NOSIGNAL);
         }
@@ -116,6 +177,10 @@ impl Link {
 
     /// The farewell of a peer whose connection broke, if it is there to be read: it names the process at fault.
     fn last_words(&mut self) -> Option<MeshError> {
+        if self.lane.is_some() {
+            self.awake();
+            return self.verdict.map(|(process, silence)| blame(process, silence));
+        }
         if self.received != 0 && self.wants_to_receive() {
             return None;
         }
@@ -123,11 +188,20 @@ impl Link {
         let read = (&*self.socket).read(&mut header).ok()?;
         match Header::decode(&header).filter(|_| read == HEADER_BYTES)? {
             Header::Farewell { process, silence } => Some(blame(process, silence)),
-            Header::Round { .. } => None,
+            Header::Round { .. } | Header::Wake => None,
         }
     }
 
     fn send(&mut self, outgoing: &[u8]) -> Result<bool, MeshError> {
+        if let Some(lane) = &mut self.lane {
+            let header = &self.header_out[self.sent.min(HEADER_BYTES)..];
+            let payload = &outgoing[self.sent.saturating_sub(HEADER_BYTES)..];
+            let written = lane.outgoing.write(&[IoSlice::new(header), IoSlice::new(payload)]);
+            let (count, wake) = written.map_err(|_| MeshError::BadFrame { process: self.process })?;
+            self.sent += count;
+            self.wake_if(wake)?;
+            return Ok(count > 0);
+        }
         let result = if self.sent < HEADER_BYTES {
             let parts = [IoSlice::new(&self.header_out[self.sent..]), IoSlice::new(outgoing)];
             self.socket.send_vectored_with_flags(&parts, libc::MSG_NOSIGNAL)
@@ -141,6 +215,18 @@ impl Link {
 
     fn receive(&mut self, incoming: &mut [u8]) -> Result<bool, MeshError> {
         let had_header = self.received >= HEADER_BYTES;
+        if let Some(lane) = &mut self.lane {
+            let header = &mut self.header_in[self.received.min(HEADER_BYTES)..];
+            let payload = &mut incoming[self.received.saturating_sub(HEADER_BYTES)..];
+            let read = lane.incoming.read(&mut [IoSliceMut::new(header), IoSliceMut::new(payload)]);
+            let (count, wake) = read.map_err(|_| MeshError::BadFrame { process: self.process })?;
+            self.received += count;
+            self.wake_if(wake)?;
+            if !had_header && self.received >= HEADER_BYTES {
+                self.check_header()?;
+            }
+            return Ok(count > 0);
+        }
         let result = if had_header {
             (&*self.socket).read(&mut incoming[self.received - HEADER_BYTES..])
         } else {
@@ -158,6 +244,14 @@ impl Link {
         Ok(count > 0)
     }
 
+    fn wake_if(&self, asleep: bool) -> Result<(), MeshError> {
+        if asleep {
+            // The few wake-ups that a peer has not read yet always leave room for one more.
+            self.count(self.socket.send_with_flags(&Header::Wake.encode(), libc::MSG_NOSIGNAL))?;
+        }
+        Ok(())
+    }
+
     fn check_header(&self) -> Result<(), MeshError> {
         let process = self.process;
         let expected = (self.to_receive - HEADER_BYTES) as u64;
@@ -170,7 +264,7 @@ impl Link {
             }
             Some(Header::Round { .. }) => Ok(()),
             Some(Header::Farewell { process, silence }) => Err(blame(process, silence)),
-            None => Err(MeshError::BadFrame { process }),
+            Some(Header::Wake) | None => Err(MeshError::BadFrame { process }),
         }
     }
 

@@ -18,7 +18,13 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{CutHandle, Listener, MeshError, cut::Lifeline, join::connect_all, link::Link};
+use crate::{
+    CutHandle, Listener, MeshError,
+    cut::Lifeline,
+    join::{connect_all, nonce},
+    lane::{self, Host, Lane, OFFER_BYTES, Offer},
+    link::Link,
+};
 
 /// How long to spin before sleeping when every process of this machine can have a processor of its own.
 const SPIN: Duration = Duration::from_micros(100);
@@ -44,6 +50,8 @@ pub struct MeshConfig {
     /// How long a peer may move no byte while a call waits for it. Longer than the slowest step: a peer that still
     /// computes is silent.
     pub silence_limit: Duration,
+    /// Whether bytes between processes on one machine may go through shared memory, where the system allows it.
+    pub shared_memory: bool,
 }
 
 impl fmt::Debug for MeshConfig {
@@ -57,6 +65,7 @@ impl fmt::Debug for MeshConfig {
             .field("generation", &self.generation)
             .field("connect_deadline", &self.connect_deadline)
             .field("silence_limit", &self.silence_limit)
+            .field("shared_memory", &self.shared_memory)
             .finish_non_exhaustive()
     }
 }
@@ -91,15 +100,51 @@ impl Mesh {
         drop(listener);
         let links: Vec<Link> =
             sockets.into_iter().enumerate().filter_map(|(process, socket)| Some(Link::new(process, socket?))).collect();
-        Ok(Self {
+        let mut mesh = Self {
             process: config.process,
             processes: config.addresses.len(),
             links,
             sequence: 0,
-            silence_limit: config.silence_limit,
+            silence_limit: config.connect_deadline,
             spin: spin_for(own, &config.addresses),
             lifeline,
-        })
+        };
+        mesh.share_memory(config.shared_memory)?;
+        mesh.silence_limit = config.silence_limit;
+        Ok(mesh)
+    }
+
+    /// Two rounds in which every process offers rings to all, and answers what is offered to it.
+    fn share_memory(&mut self, allowed: bool) -> Result<(), MeshError> {
+        let host = Host::this().ok().filter(|_| allowed);
+        let mut offers: Vec<Option<Offer>> = (0..self.processes).map(|_| None).collect();
+        if host.is_some() {
+            for link in &self.links {
+                offers[link.process()] = Offer::new(nonce()?);
+            }
+        }
+        let encode = |offer: &Option<Offer>| match (offer, &host) {
+            (Some(offer), Some(host)) => offer.encode(host),
+            _ => [0; OFFER_BYTES],
+        };
+        let outgoing: Vec<_> = offers.iter().map(encode).collect();
+        let mut incoming = vec![[0; OFFER_BYTES]; self.processes];
+        self.exchange(&slices(&outgoing), &mut slices_mut(&mut incoming))?;
+
+        let take = |offer| host.as_ref().and_then(|host| lane::take(offer, host));
+        let mut taken: Vec<_> = incoming.iter().map(take).collect();
+        let outgoing: Vec<_> = taken.iter().map(|ring| [u8::from(ring.is_some())]).collect();
+        let mut incoming = vec![[0]; self.processes];
+        self.exchange(&slices(&outgoing), &mut slices_mut(&mut incoming))?;
+
+        for link in &mut self.links {
+            let process = link.process();
+            if let (Some(offer), Some(ring), [1]) = (offers[process].take(), taken[process].take(), incoming[process]) {
+                link.share(Lane { outgoing: offer.ring, incoming: ring });
+            }
+        }
+        self.sequence = 0;
+        Ok(())
     }
 
     /// This process's number.
@@ -110,6 +155,11 @@ impl Mesh {
     /// How many processes the mesh has.
     pub fn processes(&self) -> usize {
         self.processes
+    }
+
+    /// How many of the other processes are reached through shared memory.
+    pub fn sharing_memory(&self) -> usize {
+        self.links.iter().filter(|link| link.has_lane()).count()
     }
 
     /// A handle that cuts this mesh from any thread.
@@ -176,6 +226,11 @@ impl Mesh {
         let (now, limit) = (Instant::now(), self.silence_limit);
         let pending = self.links.iter_mut().filter(|link| !link.is_done());
         let Some(deadline) = pending.map(|link| link.silent_at(now, limit)).min() else { return Ok(()) };
+        for link in self.links.iter().filter(|link| !link.is_done()) {
+            if !link.may_sleep()? {
+                return Ok(());
+            }
+        }
 
         // A finished link is left out: its peer may have left after the round, which would wake us without end.
         let pending = || self.links.iter().filter(|link| !link.is_done());
@@ -183,8 +238,8 @@ impl Mesh {
         fds.push(PollFd::from_borrowed_fd(self.lifeline.wake(), PollFlags::IN));
         fds.extend(pending().map(|link| {
             let mut interest = PollFlags::empty();
-            interest.set(PollFlags::OUT, link.wants_to_send());
-            interest.set(PollFlags::IN, link.wants_to_receive());
+            interest.set(PollFlags::OUT, link.wants_to_send() && !link.has_lane());
+            interest.set(PollFlags::IN, link.wants_to_receive() || link.has_lane());
             PollFd::from_borrowed_fd(link.as_fd(), interest)
         }));
         poll_until(&mut fds, deadline)?;
@@ -192,10 +247,13 @@ impl Mesh {
         // peers' bytes are there.
         let now = Instant::now();
         let silent = pending().zip(&fds[1..]).find(|(link, fd)| fd.revents().is_empty() && link.is_silent(now, limit));
-        match silent {
-            Some((link, _)) => Err(MeshError::Silence { process: link.process(), after: limit }),
-            None => Ok(()),
+        if let Some((link, _)) = silent {
+            return Err(MeshError::Silence { process: link.process(), after: limit });
         }
+        for link in self.links.iter_mut().filter(|link| !link.is_done()) {
+            link.awake();
+        }
+        Ok(())
     }
 
     /// Cuts the mesh because of `error`, and tells the others whom to blame. What is returned is what the caller learns.
@@ -223,6 +281,14 @@ impl Drop for Mesh {
     fn drop(&mut self) {
         self.lifeline.cut();
     }
+}
+
+fn slices<const N: usize>(parts: &[[u8; N]]) -> Vec<&[u8]> {
+    parts.iter().map(<[u8; N]>::as_slice).collect()
+}
+
+fn slices_mut<const N: usize>(parts: &mut [[u8; N]]) -> Vec<&mut [u8]> {
+    parts.iter_mut().map(<[u8; N]>::as_mut_slice).collect()
 }
 
 /// How long to spin, given who shares this machine's processors.

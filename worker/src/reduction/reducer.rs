@@ -224,6 +224,7 @@ mod tests {
                 generation: 1,
                 connect_deadline: Duration::from_secs(20),
                 silence_limit: Duration::from_secs(20),
+                shared_memory: true,
             };
             thread::spawn(move || Mesh::join(listener, &config).unwrap())
         };

@@ -1,4 +1,4 @@
-//! The conformance suite of the mesh.
+//! The conformance suite of the mesh, with shared memory where there is any: everywhere, on one machine.
 #![cfg(test)]
 
 mod failure;

@@ -1,6 +1,7 @@
 //! Conformance: every byte arrives, for every size, number of processes and mixture of lengths.
 
-use crate::support::{round, with_mesh};
+use crate::support::{SHARED, join_with, round, with_mesh};
+use lockstep_exchange::MeshConfig;
 
 #[test]
 fn every_size_from_nothing_to_64_mb_between_two() {
@@ -69,4 +70,17 @@ fn a_process_that_leaves_after_the_last_round_takes_no_bytes_with_it() {
             round(&mut mesh, 0, |from, _| 200_000 * (from + 1)).unwrap();
         });
     }
+}
+
+#[test]
+fn memory_is_shared_by_all_that_allow_it_and_by_nobody_else() {
+    let change = |config: &mut MeshConfig| config.shared_memory = SHARED && config.process != 2;
+    let sharing = join_with(4, change, |joined| {
+        let mut mesh = joined.unwrap();
+        for number in 0..20 {
+            round(&mut mesh, number, |from, to| 300_000 * from + to).unwrap();
+        }
+        mesh.sharing_memory()
+    });
+    assert_eq!(sharing, if SHARED { [2, 2, 0, 2] } else { [0; 4] });
 }

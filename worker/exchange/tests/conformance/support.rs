@@ -15,6 +15,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// An upper bound of "within milliseconds" on a machine that is busy with other tests.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// Two test programs are made of this suite.
+pub(crate) const SHARED: bool = env!("CARGO_CRATE_NAME").len() == "conformance".len();
+
 pub(crate) const SECRET: [u8; 32] = [42; 32];
 
 pub(crate) fn listen() -> Listener {
@@ -30,6 +33,7 @@ pub(crate) fn config(process: usize, addresses: &[SocketAddr]) -> MeshConfig {
         generation: 3,
         connect_deadline: PATIENCE,
         silence_limit: PATIENCE,
+        shared_memory: SHARED,
     }
 }
 
