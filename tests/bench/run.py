@@ -2,8 +2,9 @@
 """`make bench`: Lockstep beside PyTorch DDP on this machine, one table.
 
 Both sides take turns within each round, so that what else the machine does falls on both; the table shows medians over
-rounds. Same models, samples a step, optimizer and thread count: `tests/bench/jobs` for Lockstep, `ddp.py` for PyTorch.
-A share compares a side with itself: two processes that train together against two that train alone, side by side.
+rounds, and of each ratio also the least and the greatest. Same models, samples a step, optimizer and thread count:
+`tests/bench/jobs` for Lockstep, `ddp.py` for PyTorch. A share compares a side with itself: two processes that train
+together against two that train alone, side by side.
 """
 
 import argparse
@@ -83,6 +84,12 @@ def lockstep_launch():
     return time.monotonic() - started
 
 
+def spread(over, under):
+    """The ratio of two measures round by round: its median, and its least and greatest value."""
+    ratios = sorted(a / b for a, b in zip(over, under))
+    return f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+
+
 def alternate(rounds, measures):
     """Medians of measures that take turns, the order reversed every other round."""
     found = {name: [] for name in measures}
@@ -104,7 +111,7 @@ def main():
     rows.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     for model in arguments.models:
         say(f"{model}: {arguments.rounds} rounds of four measurements")
-        median, raw[model] = alternate(
+        median, found = alternate(
             arguments.rounds,
             {
                 "ddp": lambda: pytorch(model, True),
@@ -113,14 +120,16 @@ def main():
                 "ours alone": lambda: lockstep(model, False),
             },
         )
+        raw[model] = found
         rows.append(
-            f"| {model}, steps/s | {median['ddp']:.1f} | {median['ours']:.1f} | {median['ours'] / median['ddp']:.2f} "
-            f"| {median['ddp'] / median['ddp alone']:.2f} | {median['ours'] / median['ours alone']:.2f} |"
+            f"| {model}, steps/s | {median['ddp']:.1f} | {median['ours']:.1f} | {spread(found['ours'], found['ddp'])} "
+            f"| {spread(found['ddp'], found['ddp alone'])} | {spread(found['ours'], found['ours alone'])} |"
         )
     say("launch")
-    median, raw["launch"] = alternate(arguments.rounds, {"ddp": launch.launch, "ours": lockstep_launch})
+    median, found = alternate(arguments.rounds, {"ddp": launch.launch, "ours": lockstep_launch})
+    raw["launch"] = found
     rows.append(
-        f"| launch to first step, s | {median['ddp']:.2f} | {median['ours']:.2f} | {median['ddp'] / median['ours']:.2f} | | |"
+        f"| launch to first step, s | {median['ddp']:.2f} | {median['ours']:.2f} | {spread(found['ddp'], found['ours'])} | | |"
     )
     (OUT / "result.json").write_text(json.dumps(raw, indent=1))
     print("\n".join(rows))

@@ -1,17 +1,23 @@
-//! PyTorch as the oracle: 50 steps of SGD and of AdamW on TorchScript models end with PyTorch's own weights.
+//! PyTorch as the oracle: 50 steps of SGD and of AdamW on TorchScript models end with PyTorch's own weights. And as the
+//! one to be better than: where its DDP does not go on with the same bits.
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, Job, cache, repository};
+use lockstep_tests::{Cluster, Job, cache, digits, repository};
 use serde_json::Value;
+
+fn oracle(arguments: &[&str]) -> String {
+    let script = repository().join("tests/oracle/train.py");
+    python(&[&[script.to_str().unwrap()], arguments].concat())
+}
 
 fn python(arguments: &[&str]) -> String {
     let program = cache().join("torch-2.13.0/bin/python3");
-    let script = repository().join("tests/oracle/train.py");
-    let output = Command::new(program).arg(script).args(arguments).output().expect("set-up installed Python");
+    let output = Command::new(program).args(arguments).env("OMP_NUM_THREADS", "1").output();
+    let output = output.expect("set-up installed Python");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -37,7 +43,7 @@ fn job(dir: &Path, model: &str, optimizer: &str) -> Job {
 fn fifty_steps_on_two_processes_end_with_the_bits_of_pytorchs_own_training() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
-    python(&["make", path]);
+    oracle(&["make", path]);
     let cluster = Cluster::start(dir.path(), 2);
     for model in ["mlp", "convnet", "transformer"] {
         for (rule, keys) in [("sgd", "kind = 'sgd', lr = 0.05, momentum = 0.9"), ("adamw", "kind = 'adamw', lr = 0.01")]
@@ -48,11 +54,43 @@ fn fifty_steps_on_two_processes_end_with_the_bits_of_pytorchs_own_training() {
             let manifest = dir.path().join("manifest.json");
             std::fs::write(&manifest, cluster.run(&["manifest", &checkpoint])).unwrap();
             let store = cluster.store();
-            let found = python(&["compare", path, model, rule, manifest.to_str().unwrap(), store.to_str().unwrap()]);
+            let found = oracle(&["compare", path, model, rule, manifest.to_str().unwrap(), store.to_str().unwrap()]);
             let found: Value = serde_json::from_str(&found).unwrap();
             for (tensor, difference) in found.as_object().unwrap() {
                 assert_eq!(difference["bytes_that_differ"], 0, "{model}, {rule}, {tensor}: {difference}");
             }
+        }
+    }
+}
+
+/// Bytes of DDP's final weights that differ from an undisturbed run's: when it is run again, and when it is resumed.
+fn ddp(processes: &str) -> (u64, u64) {
+    let script = repository().join("tests/oracle/ddp_resume.py");
+    let torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes];
+    let found = python(&[&torchrun, &[script.to_str().unwrap()][..]].concat());
+    let found: Value = serde_json::from_str(&found).unwrap();
+    (found["again"].as_u64().unwrap(), found["resumed"].as_u64().unwrap())
+}
+
+#[test]
+fn three_and_four_processes_resume_with_the_same_bits_where_ddp_goes_on_with_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 4);
+    let job = digits(dir.path());
+    assert_eq!(ddp("2"), (0, 0), "two numbers have one sum: the script restores all that DDP needs");
+    for processes in ["3", "4"] {
+        let (again, resumed) = ddp(processes);
+        assert_eq!(again, 0, "DDP on {processes} processes, not stopped, repeats itself");
+        assert!(resumed > 0, "DDP on {processes} processes resumes with the same bits: say so in README");
+        println!("{processes} processes: {resumed} bytes of DDP's weights differ after a resume");
+
+        let set = format!("world={{processes={processes}, min_processes={processes}}}");
+        let run = cluster.submit(job.argument(), &["--set", &set]);
+        let state = cluster.finished(&run);
+        for (step, checkpoint) in &cluster.checkpoints(&run)[..5] {
+            let resumed = cluster.resume(checkpoint);
+            assert_eq!(cluster.finished(&resumed), state, "{processes} processes, resumed from step {step}");
+            assert_eq!(cluster.show(&resumed)["processes"], processes.parse::<u64>().unwrap());
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum ExchangeError {
     /// The exchange was cut here.
     #[error("the exchange was cut")]
     Cut,
-    /// The mesh of TCP connections failed in another way.
+    /// The mesh failed in another way.
     #[error("the mesh failed")]
     Mesh(#[source] MeshError),
     /// c10d failed in another way.

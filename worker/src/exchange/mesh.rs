@@ -1,4 +1,4 @@
-//! CPU tensors over the mesh of plain TCP connections: their bytes go to the sockets as they lie in memory. Hot.
+//! CPU tensors over the mesh: their bytes go to the peers as they lie in memory. Hot.
 
 use lockstep_exchange::Mesh;
 use lockstep_tch_ext::memory::{cpu_bytes, cpu_bytes_mut};

@@ -4,7 +4,7 @@
 //! it stands the back end's own all-reduce. A broken peer is a typed error, never a hang. Deliberately absent: any
 //! knowledge of ranks, gradients or steps.
 //!
-//! CPU tensors go over plain TCP ([`MeshExchange`]), CUDA tensors over NCCL ([`GroupExchange`]); Gloo is the tested twin of
+//! CPU tensors go over TCP or shared memory ([`MeshExchange`]), CUDA tensors over NCCL ([`GroupExchange`]); Gloo is the tested twin of
 //! the NCCL path.
 
 mod error;

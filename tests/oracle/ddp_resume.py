@@ -1,0 +1,60 @@
+"""Whether PyTorch DDP's training goes on with the same bits after a stop, on so many processes.
+
+    torchrun --standalone --nproc-per-node 3 tests/oracle/ddp_resume.py
+
+Trains a small network without dropout, shuffling or anything else that draws random numbers, so that nothing is left
+to restore but what the script saves and loads: weights and optimizer. STEPS steps in one go, and the same with a stop
+and a load after HALF of them. Process 0 prints JSON: bytes of the final weights that differ. DDP rebuilds its buckets
+after the first step of each process's life, in another order than it began with, so the step after a load adds the
+gradients of three or more processes in another order; two numbers have only one sum.
+"""
+
+import copy
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+STEPS, HALF, BATCH = 40, 20, 16
+
+
+def start(saved):
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(64, 48), nn.Tanh(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    if saved:
+        model.load_state_dict(saved[0])
+        optimizer.load_state_dict(saved[1])
+    return model, DistributedDataParallel(model), optimizer
+
+
+def train(first, last, saved=None):
+    model, parallel, optimizer = start(saved)
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step * dist.get_world_size() + dist.get_rank())
+        inputs = torch.randn(BATCH, 64, generator=generator)
+        targets = torch.randint(0, 10, (BATCH,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(parallel(inputs), targets).backward()
+        optimizer.step()
+    return copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    dist.init_process_group("gloo")
+    whole = train(0, STEPS)
+    again = train(0, STEPS)
+    resumed = train(HALF, STEPS, train(0, HALF))
+    differ = lambda a, b: sum(int((a[0][key].view(torch.uint8) != b[0][key].view(torch.uint8)).sum()) for key in a[0])
+    if dist.get_rank() == 0:
+        json.dump({"again": differ(whole, again), "resumed": differ(whole, resumed)}, sys.stdout)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
