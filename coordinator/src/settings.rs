@@ -95,7 +95,7 @@ pub enum SettingsError {
 
 /// Loads the layers; `flags` are those given on the command line.
 pub fn load(file: Option<&Path>, flags: &[(&str, toml::Value)]) -> Result<Loaded<RawSettings>, SettingsError> {
-    Ok(config::load(DEFAULTS, file, flags)?)
+    Ok(config::load("LOCKSTEP_COORD_", DEFAULTS, file, flags)?)
 }
 
 impl Settings {

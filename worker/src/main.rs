@@ -30,7 +30,7 @@ const RUNTIME_THREADS: usize = 2;
     name = "worker",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Every option but --bind is also a key of a configuration file (--config) and a variable, as LOCKSTEP_DATA_DIR; \
+    after_help = "Every option is also a key of a configuration file (--config) and a variable, as LOCKSTEP_WORKER_DATA_DIR; \
                   `configs/worker.toml` documents all keys.\n\n\
                   Exit codes: 0 ended as asked, 1 cannot run here, 2 wrong arguments."
 )]
@@ -53,8 +53,9 @@ struct Arguments {
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
     /// Address at which this node's rank processes are reached by others; they exchange gradients unencrypted
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    bind: IpAddr,
+    /// [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    bind: Option<IpAddr>,
     /// A configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -113,7 +114,7 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
     lockstep_host::logging::init("info").map_err(WorkerError::Logging)?;
     let config = Config::load(arguments.config.as_deref(), &flags(arguments))?.value;
     let mut options = AgentOptions::from_config(&config)?;
-    options.rank_command.args.extend(["--bind".into(), arguments.bind.to_string().into()]);
+    options.rank_command.args.extend(["--bind".into(), config.bind.to_string().into()]);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
@@ -145,6 +146,7 @@ fn flags(arguments: &Arguments) -> Vec<(&'static str, toml::Value)> {
         ("join", arguments.join.as_deref().map(text)),
         ("node", arguments.name.as_deref().map(text)),
         ("data_dir", arguments.data_dir.as_ref().map(|dir| text(&dir.to_string_lossy()))),
+        ("bind", arguments.bind.map(|address| text(&address.to_string()))),
         ("devices", devices),
         ("slots", arguments.slots.map(|slots| toml::Value::Integer(slots.into()))),
     ]

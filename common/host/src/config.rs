@@ -1,4 +1,5 @@
-//! Layered process configuration: embedded commented defaults < file < environment `LOCKSTEP_A__B` < flags.
+//! Layered process configuration: embedded commented defaults < file < environment < flags. Each program has a
+//! prefix of its own for its variables, as `LOCKSTEP_COORD_STORE__PATH`, so that one shell can serve several.
 //!
 //! Never hashed into a run (I9). The defaults are a complete TOML file, so they also say which keys exist: a key that
 //! they do not have is refused.
@@ -72,9 +73,10 @@ pub struct Loaded<T> {
     pub origins: Vec<Origin>,
 }
 
-/// Loads a `T`. `defaults` is the embedded TOML file; `flags` are keys with their values, which were given on the
+/// Loads a `T`. `prefix` begins the program's variables; `defaults` is the embedded TOML file; `flags` are keys with their values, which were given on the
 /// command line.
 pub fn load<T: DeserializeOwned>(
+    prefix: &str,
     defaults: &'static str,
     file: Option<&Path>,
     flags: &[(&str, toml::Value)],
@@ -92,9 +94,10 @@ pub fn load<T: DeserializeOwned>(
         check(&leaves(&table), &known, &format!("`{}`", path.display()))?;
         figment = figment.merge(Toml::file_exact(path));
     }
-    let environment = environment();
-    check(&environment, &known, "environment")?;
-    figment = figment.merge(Env::prefixed("LOCKSTEP_").split("__").filter(is_config_variable));
+    let variables = Env::prefixed(prefix).split("__");
+    let given: Vec<String> = variables.iter().map(|(key, _)| key.to_string()).collect();
+    check(&given, &known, &format!("environment variable `{prefix}...`"))?;
+    figment = figment.merge(variables);
     for (key, value) in flags {
         figment = figment.merge(Serialized::global(key, value));
     }
@@ -102,14 +105,15 @@ pub fn load<T: DeserializeOwned>(
         origin: error
             .metadata
             .as_ref()
-            .map_or("default".to_owned(), |metadata| origin_name(metadata, &error.path.join("."))),
+            .map_or("default".to_owned(), |metadata| origin_name(prefix, metadata, &error.path.join("."))),
         key: error.path.join("."),
         detail: error.kind.to_string(),
     })?;
     let origins = known
         .iter()
         .map(|key| {
-            let name = figment.find_metadata(key).map_or("default".to_owned(), |metadata| origin_name(metadata, key));
+            let name =
+                figment.find_metadata(key).map_or("default".to_owned(), |metadata| origin_name(prefix, metadata, key));
             let value = figment.find_value(key).map_or_else(|_| String::new(), |value| show(&value));
             Origin { key: key.clone(), value, origin: name }
         })
@@ -117,22 +121,11 @@ pub fn load<T: DeserializeOwned>(
     Ok(Loaded { value, origins })
 }
 
-/// Variables that other parts of the project read by themselves.
-const NOT_CONFIG: [&str; 3] = ["log", "addr", "cache"];
-
-fn is_config_variable(key: &figment::value::UncasedStr) -> bool {
-    !NOT_CONFIG.iter().any(|name| key == *name) && !key.starts_with("test_") && !key.starts_with("sim_")
-}
-
-fn environment() -> Vec<String> {
-    Env::prefixed("LOCKSTEP_").split("__").filter(is_config_variable).iter().map(|(key, _)| key.to_string()).collect()
-}
-
-fn origin_name(metadata: &figment::Metadata, key: &str) -> String {
+fn origin_name(prefix: &str, metadata: &figment::Metadata, key: &str) -> String {
     match &metadata.source {
         Some(Source::File(path)) => path.display().to_string(),
         _ if metadata.name.contains("environment") => {
-            format!("environment variable `LOCKSTEP_{}`", key.to_uppercase().replace('.', "__"))
+            format!("environment variable `{prefix}{}`", key.to_uppercase().replace('.', "__"))
         }
         _ if metadata.name.starts_with("TOML") => "default".to_owned(),
         _ => "flag".to_owned(),
@@ -188,6 +181,7 @@ fn show_dict(dict: &Dict) -> String {
 mod tests {
     use super::*;
 
+    const PREFIX: &str = "LOCKSTEP_TEST_";
     const DEFAULTS: &str = "# Where.\nlisten = \"127.0.0.1:7070\"\nlease_ms = 10000\n[store]\npath = \"store\"\n";
 
     #[derive(Debug, serde::Deserialize)]
@@ -212,7 +206,7 @@ mod tests {
     fn layers_override_each_other_and_each_value_knows_its_origin() {
         let file = file("lease_ms = 5\n");
         let flags = [("store.path", toml::Value::String("elsewhere".into()))];
-        let loaded: Loaded<Config> = load(DEFAULTS, Some(file.path()), &flags).unwrap();
+        let loaded: Loaded<Config> = load(PREFIX, DEFAULTS, Some(file.path()), &flags).unwrap();
         assert_eq!((loaded.value.lease_ms, loaded.value.store.path.as_str()), (5, "elsewhere"));
         assert_eq!(loaded.value.listen, "127.0.0.1:7070");
         let origin = |key: &str| loaded.origins.iter().find(|o| o.key == key).unwrap().clone();
@@ -227,14 +221,14 @@ mod tests {
     #[test]
     fn unknown_keys_and_wrong_types_are_refused_with_file_and_key() {
         let bad = file("[store]\npaht = \"x\"\n");
-        let error = load::<Config>(DEFAULTS, Some(bad.path()), &[]).unwrap_err().to_string();
+        let error = load::<Config>(PREFIX, DEFAULTS, Some(bad.path()), &[]).unwrap_err().to_string();
         assert!(error.contains(&bad.path().display().to_string()), "{error}");
         assert!(error.ends_with("unknown key `store.paht`: did you mean `store.path`?"), "{error}");
         let bad = file("lease_ms = \"long\"\n");
-        let error = load::<Config>(DEFAULTS, Some(bad.path()), &[]).unwrap_err().to_string();
+        let error = load::<Config>(PREFIX, DEFAULTS, Some(bad.path()), &[]).unwrap_err().to_string();
         assert!(error.contains("key `lease_ms`"), "{error}");
         assert!(matches!(
-            load::<Config>(DEFAULTS, Some(Path::new("/nonexistent")), &[]),
+            load::<Config>(PREFIX, DEFAULTS, Some(Path::new("/nonexistent")), &[]),
             Err(ConfigError::Read { .. })
         ));
     }

@@ -219,7 +219,7 @@ pub(super) struct CancelArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  LOCKSTEP_LEASE_MS=5000 coord config --show --config site.toml")]
+  LOCKSTEP_COORD_LEASE_MS=5000 coord config --show --config site.toml")]
 pub(super) struct ConfigArguments {
     /// Print each key, its value and where the value came from.
     #[arg(long, required = true)]

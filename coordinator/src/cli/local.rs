@@ -26,17 +26,6 @@ const STOP_GRACE: Duration = Duration::from_secs(15);
 /// Time that the processes of a run that has ended get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Variables of the environment that are meant for a coordinator; a worker would take them for mistyped keys.
-const NOT_FOR_WORKERS: [&str; 7] = [
-    "LOCKSTEP_LISTEN",
-    "LOCKSTEP_DATA_DIR",
-    "LOCKSTEP_ALLOW_REMOTE",
-    "LOCKSTEP_LEASE_MS",
-    "LOCKSTEP_TICK_MS",
-    "LOCKSTEP_STORE__PATH",
-    "LOCKSTEP_LOG__LEVEL",
-];
-
 /// A coordinator and its workers.
 pub(super) struct Local {
     dir: PathBuf,
@@ -121,11 +110,8 @@ impl Local {
             // Ctrl-C is for this process, which then ends the workers in order.
             .process_group(0)
             .kill_on_drop(true);
-        for variable in NOT_FOR_WORKERS {
-            command.env_remove(variable);
-        }
-        if env::var_os("LOCKSTEP_SLOTS").is_none() {
-            command.env("LOCKSTEP_SLOTS", "1");
+        if env::var_os("LOCKSTEP_WORKER_SLOTS").is_none() {
+            command.env("LOCKSTEP_WORKER_SLOTS", "1");
         }
         Ok(Worker { name: name.to_owned(), log, child: command.spawn()? })
     }

@@ -55,14 +55,21 @@ fn configuration_is_shown_with_origins_and_mistakes_are_named() {
     fs::write(&config, "lease_ms = 5000\n").unwrap();
     let config = config.to_str().unwrap();
     let output = coord(&["config", "--show", "--config", config, "--listen", "127.0.0.1:9", "--json"])
-        .env("LOCKSTEP_STORE__PATH", "/somewhere")
+        .env("LOCKSTEP_COORD_STORE__PATH", "/somewhere")
+        .env("LOCKSTEP_WORKER_SLOTS", "3") // for another program in the same shell
         .output()
         .unwrap();
     let shown: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     let of = |key: &str| shown.iter().find(|origin| origin["key"] == key).unwrap();
     assert_eq!((&of("lease_ms")["value"], &of("lease_ms")["origin"]), (&"5000".into(), &config.into()));
     assert_eq!((&of("listen")["origin"], &of("tick_ms")["origin"]), (&"flag".into(), &"default".into()));
-    assert_eq!(of("store.path")["origin"], "environment variable `LOCKSTEP_STORE__PATH`");
+    assert_eq!(of("store.path")["origin"], "environment variable `LOCKSTEP_COORD_STORE__PATH`");
+    let output = coord(&["config", "--show"]).env("LOCKSTEP_COORD_LEESE_MS", "5").output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.contains("environment variable `LOCKSTEP_COORD_...`: unknown key `leese_ms`: did you mean `lease_ms`?"),
+        "{errors}"
+    );
     fs::write(config, "leese_ms = 5000\n").unwrap();
     let errors = fails(&["config", "--show", "--config", config], 2);
     assert!(errors.contains(&format!("`{config}`: unknown key `leese_ms`: did you mean `lease_ms`?")), "{errors}");

@@ -1,6 +1,7 @@
 //! What an agent is told at its start: [`Config`] is what people write, [`AgentOptions`] what the agent takes.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub struct Config {
     pub join: String,
     pub node: String,
     pub data_dir: String,
+    pub bind: IpAddr,
     pub devices: DeviceChoice,
     pub slots: usize,
     pub stop_grace_ms: u64,
@@ -107,7 +109,7 @@ pub enum OptionsError {
 impl Config {
     /// Loads the layers: defaults, `file`, environment, `flags` (keys of `worker.toml`).
     pub fn load(file: Option<&Path>, flags: &[(&str, toml::Value)]) -> Result<Loaded<Self>, ConfigError> {
-        config::load(DEFAULTS, file, flags)
+        config::load("LOCKSTEP_WORKER_", DEFAULTS, file, flags)
     }
 }
 
