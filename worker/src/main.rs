@@ -30,7 +30,7 @@ const RUNTIME_THREADS: usize = 2;
     name = "worker",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Every option is also a key of a configuration file (--config) and a variable, as LOCKSTEP_WORKER_DATA_DIR; \
+    after_help = "Options are also keys of a configuration file (--config; --name is `node`) and variables, as LOCKSTEP_WORKER_DATA_DIR; \
                   `configs/worker.toml` documents all keys.\n\n\
                   Exit codes: 0 ended as asked, 1 cannot run here, 2 wrong arguments."
 )]

@@ -45,7 +45,7 @@ pub(super) enum Command {
     Manifest(ManifestArguments),
     /// Print what the processes of a run wrote.
     Logs(LogsArguments),
-    /// End a run.
+    /// End a run: its processes are stopped, its checkpoints stay and can be resumed from.
     Cancel(CancelArguments),
     /// Print the coordinator's configuration.
     Config(ConfigArguments),
@@ -145,7 +145,7 @@ pub(super) struct StartArguments {
     /// Watch the run until it ends; the exit code is the run's.
     #[arg(long)]
     pub(super) follow: bool,
-    /// Run an embedded coordinator and N workers for the length of the job.
+    /// Run an embedded coordinator and N workers, each for one process, for the length of the job.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) local: Option<u32>,
     /// With `--local`: where all state lies [default: `.lockstep` beside the job, or here].

@@ -40,7 +40,7 @@ fn only_loopback_unless_said_otherwise() {
     let arguments = ["serve", "--listen", "0.0.0.0:0", "--data-dir", state.to_str().unwrap()];
     let errors = fails(&arguments, 2);
     assert!(errors.contains("`0.0.0.0:0` is not a loopback address"), "{errors}");
-    assert!(errors.contains("hint: if that is acceptable, say so: `allow_remote = true`"), "{errors}");
+    assert!(errors.contains("hint: if that is acceptable, set LOCKSTEP_COORD_ALLOW_REMOTE=true"), "{errors}");
     assert!(!state.exists());
     let config = dir.path().join("c.toml");
     fs::write(&config, "allow_remote = true\n").unwrap();
