@@ -73,8 +73,8 @@ pub struct Loaded<T> {
     pub origins: Vec<Origin>,
 }
 
-/// Loads a `T`. `prefix` begins the program's variables; `defaults` is the embedded TOML file; `flags` are keys with their values, which were given on the
-/// command line.
+/// Loads a `T`. `prefix` begins the program's variables; `defaults` is the embedded TOML file; `flags` are keys with
+/// their values, which were given on the command line.
 pub fn load<T: DeserializeOwned>(
     prefix: &str,
     defaults: &'static str,

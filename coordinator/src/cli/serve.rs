@@ -56,7 +56,10 @@ fn load(arguments: &SettingsArguments) -> Result<Loaded<RawSettings>, Failure> {
 fn settings_failure(error: &SettingsError) -> Failure {
     let failure = Failure::caused(Exit::Usage, error);
     match error {
-        SettingsError::Remote { .. } => failure.hint("if that is acceptable, set LOCKSTEP_COORD_ALLOW_REMOTE=true, or `allow_remote = true` in a file given with --config"),
+        SettingsError::Remote { .. } => failure.hint(
+            "if that is acceptable, set LOCKSTEP_COORD_ALLOW_REMOTE=true, or `allow_remote = true` in a file given with \
+             --config",
+        ),
         _ => failure,
     }
 }

@@ -193,50 +193,38 @@ impl Link {
     }
 
     fn send(&mut self, outgoing: &[u8]) -> Result<bool, MeshError> {
-        if let Some(lane) = &mut self.lane {
-            let header = &self.header_out[self.sent.min(HEADER_BYTES)..];
-            let payload = &outgoing[self.sent.saturating_sub(HEADER_BYTES)..];
-            let written = lane.outgoing.write(&[IoSlice::new(header), IoSlice::new(payload)]);
-            let (count, wake) = written.map_err(|_| MeshError::BadFrame { process: self.process })?;
-            self.sent += count;
-            self.wake_if(wake)?;
-            return Ok(count > 0);
-        }
-        let result = if self.sent < HEADER_BYTES {
-            let parts = [IoSlice::new(&self.header_out[self.sent..]), IoSlice::new(outgoing)];
-            self.socket.send_vectored_with_flags(&parts, libc::MSG_NOSIGNAL)
+        let header = &self.header_out[self.sent.min(HEADER_BYTES)..];
+        let payload = &outgoing[self.sent.saturating_sub(HEADER_BYTES)..];
+        let parts = [IoSlice::new(header), IoSlice::new(payload)];
+        let count = if let Some(lane) = &mut self.lane {
+            let written = lane.outgoing.write(&parts);
+            let (count, asleep) = written.map_err(|_| MeshError::BadFrame { process: self.process })?;
+            self.wake_if(asleep)?;
+            count
         } else {
-            self.socket.send_with_flags(&outgoing[self.sent - HEADER_BYTES..], libc::MSG_NOSIGNAL)
+            self.count(self.socket.send_vectored_with_flags(&parts, libc::MSG_NOSIGNAL))?
         };
-        let count = self.count(result)?;
         self.sent += count;
         Ok(count > 0)
     }
 
     fn receive(&mut self, incoming: &mut [u8]) -> Result<bool, MeshError> {
         let had_header = self.received >= HEADER_BYTES;
-        if let Some(lane) = &mut self.lane {
-            let header = &mut self.header_in[self.received.min(HEADER_BYTES)..];
-            let payload = &mut incoming[self.received.saturating_sub(HEADER_BYTES)..];
-            let read = lane.incoming.read(&mut [IoSliceMut::new(header), IoSliceMut::new(payload)]);
-            let (count, wake) = read.map_err(|_| MeshError::BadFrame { process: self.process })?;
-            self.received += count;
-            self.wake_if(wake)?;
-            if !had_header && self.received >= HEADER_BYTES {
-                self.check_header()?;
-            }
-            return Ok(count > 0);
-        }
-        let result = if had_header {
-            (&*self.socket).read(&mut incoming[self.received - HEADER_BYTES..])
+        let header = &mut self.header_in[self.received.min(HEADER_BYTES)..];
+        let payload = &mut incoming[self.received.saturating_sub(HEADER_BYTES)..];
+        let mut parts = [IoSliceMut::new(header), IoSliceMut::new(payload)];
+        let count = if let Some(lane) = &mut self.lane {
+            let read = lane.incoming.read(&mut parts);
+            let (count, asleep) = read.map_err(|_| MeshError::BadFrame { process: self.process })?;
+            self.wake_if(asleep)?;
+            count
         } else {
-            let mut parts = [IoSliceMut::new(&mut self.header_in[self.received..]), IoSliceMut::new(incoming)];
-            (&*self.socket).read_vectored(&mut parts)
+            let result = (&*self.socket).read_vectored(&mut parts);
+            if matches!(result, Ok(0)) {
+                return Err(MeshError::PeerGone { process: self.process });
+            }
+            self.count(result)?
         };
-        if matches!(result, Ok(0)) {
-            return Err(MeshError::PeerGone { process: self.process });
-        }
-        let count = self.count(result)?;
         self.received += count;
         if !had_header && self.received >= HEADER_BYTES {
             self.check_header()?;

@@ -226,12 +226,21 @@ impl Mesh {
         let (now, limit) = (Instant::now(), self.silence_limit);
         let pending = self.links.iter_mut().filter(|link| !link.is_done());
         let Some(deadline) = pending.map(|link| link.silent_at(now, limit)).min() else { return Ok(()) };
+        let mut may_sleep = true;
         for link in self.links.iter().filter(|link| !link.is_done()) {
-            if !link.may_sleep()? {
-                return Ok(());
-            }
+            may_sleep &= link.may_sleep()?;
         }
+        if may_sleep {
+            self.poll_links(deadline, limit)?;
+        }
+        // Whether it slept or not: who has asked to be woken asks no more, so that wake-ups never pile up.
+        for link in self.links.iter_mut().filter(|link| !link.is_done()) {
+            link.awake();
+        }
+        Ok(())
+    }
 
+    fn poll_links(&self, deadline: Instant, limit: Duration) -> Result<(), MeshError> {
         // A finished link is left out: its peer may have left after the round, which would wake us without end.
         let pending = || self.links.iter().filter(|link| !link.is_done());
         let mut fds = Vec::with_capacity(1 + self.links.len());
@@ -247,13 +256,10 @@ impl Mesh {
         // peers' bytes are there.
         let now = Instant::now();
         let silent = pending().zip(&fds[1..]).find(|(link, fd)| fd.revents().is_empty() && link.is_silent(now, limit));
-        if let Some((link, _)) = silent {
-            return Err(MeshError::Silence { process: link.process(), after: limit });
+        match silent {
+            Some((link, _)) => Err(MeshError::Silence { process: link.process(), after: limit }),
+            None => Ok(()),
         }
-        for link in self.links.iter_mut().filter(|link| !link.is_done()) {
-            link.awake();
-        }
-        Ok(())
     }
 
     /// Cuts the mesh because of `error`, and tells the others whom to blame. What is returned is what the caller learns.
