@@ -288,6 +288,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::ring::{RingReader, RingWriter};
 
     const PEER: usize = 4;
 
@@ -373,5 +374,36 @@ mod tests {
         let (mut link, other) = self::link();
         drop(other);
         assert!(matches!(link.advance(b"abc", &mut [0; 8]), Err(MeshError::PeerGone { process: PEER })));
+    }
+
+    #[test]
+    fn beside_shared_memory_a_sleeper_is_woken_and_one_that_looked_again_is_not() {
+        let (mut link, mut other) = link();
+        let (outgoing, _kept) = RingWriter::create(&[1; 32]).unwrap();
+        let (mut peer, file) = RingWriter::create(&[2; 32]).unwrap();
+        link.share(Lane { outgoing, incoming: RingReader::open(&file, &[2; 32]).unwrap() });
+
+        let mut incoming = [0; 8];
+        assert!(!link.may_sleep().unwrap(), "there is room to send");
+        assert!(link.advance(b"abc", &mut incoming).unwrap());
+        assert!(link.may_sleep().unwrap());
+        assert_eq!(peer.write(&[IoSlice::new(&round(5, 8, b"ABCD"))]).unwrap(), (HEADER_BYTES + 4, true));
+        assert!(!link.may_sleep().unwrap(), "there is something to read");
+        link.awake();
+        assert_eq!(peer.write(&[IoSlice::new(b"EF")]).unwrap(), (2, false), "nobody sleeps any more");
+
+        assert!(link.advance(b"abc", &mut incoming).unwrap());
+        other
+            .write_all(
+                &[Header::Wake.encode(), Header::Farewell { process: 2, silence: Duration::ZERO }.encode()].concat(),
+            )
+            .unwrap();
+        link.awake();
+        peer.write(&[IoSlice::new(b"GH")]).unwrap();
+        assert!(link.advance(b"abc", &mut incoming).unwrap(), "what came before the farewell counts");
+        assert!(link.is_done() && &incoming == b"ABCDEFGH");
+        link.begin(6, 3, 8);
+        assert!(link.advance(b"abc", &mut incoming).unwrap(), "there is room to send");
+        assert!(matches!(link.advance(b"abc", &mut incoming), Err(MeshError::PeerGone { process: 2 })));
     }
 }
