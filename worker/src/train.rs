@@ -203,14 +203,17 @@ impl Run {
     fn new(
         trainer: Trainer,
         place: Place,
-        exchange: Option<Box<dyn Exchange>>,
+        mut exchange: Option<Box<dyn Exchange>>,
         store: Option<BlobStore>,
         outbox: &Outbox,
     ) -> Result<Self, TrainError> {
         let Trainer { job, layout, device, state, record, .. } = &trainer;
         let Place { process, processes } = place;
         let hosted = hosted(process, processes, job.ranks);
-        let reducer = Reducer::new(layout, job.numerics.reduction, (process, processes), job.ranks, *device)?;
+        let failed = |source| TrainError::Exchange { step: state.step, source };
+        let order = job.numerics.reduction;
+        let reducer =
+            Reducer::new(layout, order, (process, processes), job.ranks, *device, borrow(&mut exchange)).map_err(failed)?;
         let parameters = state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
         let buffers = Buffers::new(state.model.buffers())?;
         let checkpoints =

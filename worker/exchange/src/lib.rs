@@ -11,7 +11,7 @@
 //! ```text
 //!   Listener::bind ──> Mesh::join ──> exchange, exchange, ... ──> drop, CutHandle::cut or an error
 //!                      (join, handshake,   (mesh, link, frame, ring)  (cut: every pair is shut down)
-//!                       lane)
+//!                       lane, offer, window)
 //! ```
 
 mod cut;
@@ -23,9 +23,12 @@ mod lane;
 mod link;
 mod listener;
 mod mesh;
+mod offer;
 mod ring;
+mod window;
 
 pub use cut::CutHandle;
 pub use error::MeshError;
 pub use listener::Listener;
 pub use mesh::{Mesh, MeshConfig};
+pub use window::Window;

@@ -22,8 +22,10 @@ use crate::{
     CutHandle, Listener, MeshError,
     cut::Lifeline,
     join::{connect_all, nonce},
-    lane::{self, Host, Lane, OFFER_BYTES, Offer},
+    lane::{self, Lane, OfferedRing},
     link::Link,
+    offer::{Host, NOTHING},
+    window::{self, OfferedWindow, Window},
 };
 
 /// How long to spin before sleeping when every process of this machine can have a processor of its own.
@@ -114,37 +116,68 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Two rounds in which every process offers rings to all, and answers what is offered to it.
+    /// Offers every peer a ring, and takes those that are offered.
     fn share_memory(&mut self, allowed: bool) -> Result<(), MeshError> {
         let host = Host::this().ok().filter(|_| allowed);
-        let mut offers: Vec<Option<Offer>> = (0..self.processes).map(|_| None).collect();
+        let mut rings: Vec<Option<OfferedRing>> = (0..self.processes).map(|_| None).collect();
         if host.is_some() {
             for link in &self.links {
-                offers[link.process()] = Offer::new(nonce()?);
+                rings[link.process()] = OfferedRing::new(nonce()?);
             }
         }
-        let encode = |offer: &Option<Offer>| match (offer, &host) {
-            (Some(offer), Some(host)) => offer.encode(host),
-            _ => [0; OFFER_BYTES],
-        };
-        let outgoing: Vec<_> = offers.iter().map(encode).collect();
-        let mut incoming = vec![[0; OFFER_BYTES]; self.processes];
-        self.exchange(&slices(&outgoing), &mut slices_mut(&mut incoming))?;
-
-        let take = |offer| host.as_ref().and_then(|host| lane::take(offer, host));
-        let mut taken: Vec<_> = incoming.iter().map(take).collect();
-        let outgoing: Vec<_> = taken.iter().map(|ring| [u8::from(ring.is_some())]).collect();
-        let mut incoming = vec![[0]; self.processes];
-        self.exchange(&slices(&outgoing), &mut slices_mut(&mut incoming))?;
-
+        let offers: Vec<_> = rings
+            .iter()
+            .map(|ring| ring.as_ref().zip(host.as_ref()).map_or(NOTHING, |(ring, host)| ring.offer(host)))
+            .collect();
+        let mut taken = Vec::new();
+        for offer in self.swap(&offers)? {
+            taken.push(host.as_ref().and_then(|host| lane::take(&offer, host)));
+        }
+        let answers: Vec<_> = taken.iter().map(|ring| [u8::from(ring.is_some())]).collect();
+        let answers = self.swap(&answers)?;
         for link in &mut self.links {
             let process = link.process();
-            if let (Some(offer), Some(ring), [1]) = (offers[process].take(), taken[process].take(), incoming[process]) {
-                link.share(Lane { outgoing: offer.ring, incoming: ring });
+            if let (Some(own), Some(ring), [1]) = (rings[process].take(), taken[process].take(), answers[process]) {
+                link.share(Lane { outgoing: own.ring, incoming: ring });
             }
         }
         self.sequence = 0;
         Ok(())
+    }
+
+    /// Gives each process `length` bytes of memory, zeros, that all processes see where it lies: by process, its own to
+    /// write, the others' to read. Lengths may differ and are at least 1. `None` for all if for some it cannot be.
+    ///
+    /// What a process writes before it begins a round is seen by whoever has finished that round.
+    ///
+    /// # Errors
+    /// Those of [`Mesh::exchange`].
+    pub fn windows(&mut self, length: usize) -> Result<Option<Vec<Window>>, MeshError> {
+        let host = Host::this().ok().filter(|_| self.sharing_memory() == self.links.len());
+        let nonce = nonce().map_err(|error| self.give_up(error))?;
+        let own = host.as_ref().and_then(|_| OfferedWindow::new(length, nonce));
+        let offer = own.as_ref().zip(host.as_ref()).map_or(NOTHING, |(own, host)| own.offer(host));
+        let mut windows = Vec::new();
+        for (process, offer) in self.swap(&vec![offer; self.processes])?.into_iter().enumerate() {
+            windows.push(match (&own, &host) {
+                (Some(own), _) if process == self.process => Some(Arc::clone(&own.window)),
+                (_, Some(host)) => window::take(&offer, host),
+                _ => None,
+            });
+        }
+        let windows: Option<Vec<_>> = windows.into_iter().collect();
+        let mut answers = self.swap(&vec![[u8::from(windows.is_some())]; self.processes])?;
+        answers.swap_remove(self.process);
+        Ok(windows.filter(|_| answers.iter().all(|answer| *answer == [1])))
+    }
+
+    /// A round of a few bytes for everybody.
+    fn swap<const N: usize>(&mut self, outgoing: &[[u8; N]]) -> Result<Vec<[u8; N]>, MeshError> {
+        let mut incoming = vec![[0; N]; self.processes];
+        let outgoing: Vec<_> = outgoing.iter().map(<[u8; N]>::as_slice).collect();
+        let mut places: Vec<_> = incoming.iter_mut().map(<[u8; N]>::as_mut_slice).collect();
+        self.exchange(&outgoing, &mut places)?;
+        Ok(incoming)
     }
 
     /// This process's number.
@@ -287,14 +320,6 @@ impl Drop for Mesh {
     fn drop(&mut self) {
         self.lifeline.cut();
     }
-}
-
-fn slices<const N: usize>(parts: &[[u8; N]]) -> Vec<&[u8]> {
-    parts.iter().map(<[u8; N]>::as_slice).collect()
-}
-
-fn slices_mut<const N: usize>(parts: &mut [[u8; N]]) -> Vec<&mut [u8]> {
-    parts.iter_mut().map(<[u8; N]>::as_mut_slice).collect()
 }
 
 /// How long to spin, given who shares this machine's processors.

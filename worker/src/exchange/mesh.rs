@@ -1,8 +1,8 @@
 //! CPU tensors over the mesh: their bytes go to the peers as they lie in memory. Hot.
 
 use lockstep_exchange::Mesh;
-use lockstep_tch_ext::memory::{cpu_bytes, cpu_bytes_mut};
-use tch::Tensor;
+use lockstep_tch_ext::memory::{cpu_bytes, cpu_bytes_mut, tensor_over};
+use tch::{Kind, Tensor};
 
 use super::{CutHandle, Exchange, ExchangeError};
 
@@ -61,6 +61,12 @@ impl Exchange for MeshExchange {
             let _ = tensor.f_add_(part)?;
         }
         Ok(())
+    }
+
+    fn windows(&mut self, elements: i64, kind: Kind) -> Result<Option<Vec<Tensor>>, ExchangeError> {
+        let Some(windows) = self.mesh.windows(elements as usize * kind.elt_size_in_bytes())? else { return Ok(None) };
+        let tensors = windows.into_iter().map(|window| tensor_over(window, kind));
+        Ok(Some(tensors.collect::<Result<_, _>>()?))
     }
 
     fn cut_handle(&self) -> CutHandle {

@@ -1,11 +1,11 @@
 //! How the processes of one generation give each other tensors: all that the reduction tree needs.
 //!
 //! One primitive, a duplex round over all pairs at once, serves for slices, for gathering them and for broadcasts; beside
-//! it stands the back end's own all-reduce. A broken peer is a typed error, never a hang. Deliberately absent: any
+//! it stand the back end's own all-reduce, and memory that all see, where there is any. A broken peer is a typed error, never a hang. Deliberately absent: any
 //! knowledge of ranks, gradients or steps.
 //!
-//! CPU tensors go over TCP or shared memory ([`MeshExchange`]), CUDA tensors over NCCL ([`GroupExchange`]); Gloo is the tested twin of
-//! the NCCL path.
+//! CPU tensors go over TCP or shared memory ([`MeshExchange`]), CUDA tensors over NCCL ([`GroupExchange`]); Gloo is the
+//! tested twin of the NCCL path.
 
 mod error;
 mod group;
@@ -13,7 +13,7 @@ mod mesh;
 
 use std::sync::Arc;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 pub use error::ExchangeError;
 pub use group::GroupExchange;
@@ -38,6 +38,16 @@ pub trait Exchange: Send {
     /// Replaces `tensor`, of one shape in all processes, by the sum over processes, in an order that only the back end
     /// and the number of processes decide.
     fn all_reduce(&mut self, tensor: &mut Tensor) -> Result<(), ExchangeError>;
+
+    /// Memory of `elements` elements for this process, zeros, that all processes see where it lies: by process a 1-D tensor,
+    /// this one's to write, the others' to read. Lengths may differ. `None` for all if for some it cannot be.
+    ///
+    /// What a process writes before it begins an exchange is seen by whoever has finished that exchange. Writing to
+    /// another's tensor kills the process.
+    fn windows(&mut self, elements: i64, kind: Kind) -> Result<Option<Vec<Tensor>>, ExchangeError> {
+        let _ = (elements, kind);
+        Ok(None)
+    }
 
     /// Cuts the exchange from any thread.
     fn cut_handle(&self) -> CutHandle;

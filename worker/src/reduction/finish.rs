@@ -1,8 +1,10 @@
-//! Finishing the tree between processes: who sends what, what is added to what. Planned once, over tensors that stay.
+//! Finishing the tree between processes: who gives what to whom, what is added to what. Planned once, over tensors that
+//! stay.
 //!
-//! With little to send, one round: everybody sends all its subtrees to all and finishes the whole tree. With much, two:
-//! each process receives one slice of everybody's subtrees, finishes the tree on it, and gives the result to all. Either
-//! way every element goes through the same additions in the same order.
+//! With little to send, one round: everybody sends all its subtrees to all and finishes the whole tree. With much, each
+//! process finishes the tree on one slice, and everybody gathers the slices: through two rounds of messages, or, when
+//! all processes see each other's memory, by reading it where it lies. Every way, every element goes through the same
+//! additions in the same order.
 
 use std::ops::Range;
 
@@ -13,9 +15,9 @@ use tch::{TchError, Tensor};
 use super::layout::ALIGN;
 use crate::exchange::{Exchange, ExchangeError};
 
-/// Up to this many bytes of one subtree, one round: a second round costs some 30 µs on loopback, about what it costs to
-/// add this much; with more, it pays that each process receives and adds only its slice.
-const ONE_ROUND_BYTES: i64 = 256 << 10;
+/// On the CPU, so many elements go through all additions before the next ones begin: what is added up stays in the
+/// processor's own caches. Few enough for that, and enough that the calls do not count.
+const BLOCK: i64 = 32 << 10;
 
 /// Who the processes are, and how much each rank brings.
 #[derive(Clone, Copy, Debug)]
@@ -31,145 +33,176 @@ impl World {
     }
 }
 
-/// The plan of one reduction's last part; the tensors in it are views of buffers that are used at every step.
+/// The plan of one reduction's last part. The mean ends in this process's first row.
 #[derive(Debug)]
-pub(super) struct Finish {
-    rounds: Vec<Round>,
-    additions: Vec<(Tensor, Tensor)>,
-    /// What this process divides, and by how many ranks; `None` for one rank.
-    mean: Option<(Tensor, f64)>,
-    gather: Option<Round>,
-    result: Tensor,
-}
+pub(super) struct Finish(Vec<Step>);
 
 #[derive(Debug)]
-struct Round {
-    outgoing: Vec<Tensor>,
-    incoming: Vec<Tensor>,
+enum Step {
+    /// One round of the exchange; of nothing, it is a barrier.
+    Exchange { outgoing: Vec<Tensor>, incoming: Vec<Tensor> },
+    /// `into = lower + upper`; `into` may be one of the two.
+    Add { into: Tensor, lower: Tensor, upper: Tensor },
+    /// By the number of ranks.
+    Divide(Tensor, f64),
+    /// Out of another process's memory.
+    Copy { into: Tensor, from: Tensor },
 }
 
 impl Finish {
-    /// A plan for `world`, whose process holds its subtrees in the first rows of `rows`.
-    pub(super) fn new(world: World, rows: &Tensor) -> Result<Self, TchError> {
-        let bytes = rows.size()[1] * rows.kind().elt_size_in_bytes() as i64;
-        if bytes <= ONE_ROUND_BYTES || world.processes == 1 {
-            Self::in_one_round(world, rows)
-        } else {
-            Self::in_two_rounds(world, rows)
-        }
+    /// For a process that is alone: its first row holds the sum already.
+    pub(super) fn alone(world: World, rows: &Tensor) -> Result<Self, TchError> {
+        Ok(Self(tree(world, &[unbind(rows, 1)?], &rows.f_get(0)?)?))
     }
 
+    /// Everybody's subtrees to all; this process's are the first of its `rows`.
     pub(super) fn in_one_round(world: World, rows: &Tensor) -> Result<Self, TchError> {
-        let stride = rows.size()[1];
-        let own = world.process as usize;
-        let blocks = (0..world.processes)
-            .map(|process| {
-                if process as usize == own {
-                    rows.f_narrow(0, 0, world.subtrees(process))
-                } else {
-                    Tensor::f_zeros([world.subtrees(process), stride], (rows.kind(), rows.device()))
-                }
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let outgoing = blocks.iter().map(|_| blocks[own].f_view([-1])).collect::<Result<_, _>>()?;
-        let incoming = blocks.iter().map(|block| block.f_view([-1])).collect::<Result<_, _>>()?;
-        let result = blocks[0].f_get(0)?;
-        let mut subtrees = Vec::new();
-        for block in &blocks {
-            subtrees.push((0..block.size()[0]).map(|row| block.f_get(row)).collect::<Result<Vec<_>, _>>()?);
+        let own = rows.f_narrow(0, 0, world.subtrees(world.process))?;
+        let (mut outgoing, mut incoming, mut subtrees) = (Vec::new(), Vec::new(), Vec::new());
+        for process in 0..world.processes {
+            let count = world.subtrees(process);
+            let block = if process == world.process {
+                own.shallow_clone()
+            } else {
+                Tensor::f_zeros([count, rows.size()[1]], (rows.kind(), rows.device()))?
+            };
+            outgoing.push(own.f_view([-1])?);
+            incoming.push(block.f_view([-1])?);
+            subtrees.push(unbind(&block, count)?);
         }
-        let rounds = if world.processes == 1 { Vec::new() } else { vec![Round { outgoing, incoming }] };
-        let mean = (world.ranks > 1).then(|| (result.shallow_clone(), f64::from(world.ranks)));
-        Ok(Self { rounds, additions: additions(world, subtrees), mean, gather: None, result })
+        let mut steps = vec![Step::Exchange { outgoing, incoming }];
+        steps.extend(tree(world, &subtrees, &rows.f_get(0)?)?);
+        Ok(Self(steps))
     }
 
+    /// Slices of everybody's subtrees to the slice's process, and its mean to all.
     pub(super) fn in_two_rounds(world: World, rows: &Tensor) -> Result<Self, TchError> {
-        let stride = rows.size()[1];
-        let slices = slices(stride, world.processes);
-        let narrow = |tensor: &Tensor, slice: &Range<i64>| tensor.f_narrow(0, slice.start, slice.end - slice.start);
-        let empty = || rows.f_get(0)?.f_narrow(0, 0, 0);
-        let own = world.process as usize;
-        let length = slices[own].end - slices[own].start;
-        // Process 0's first subtree is what all else is added to: it is received where the result is wanted.
-        let result = match own {
-            0 => rows.f_get(0)?,
-            _ => Tensor::f_zeros([stride], (rows.kind(), rows.device()))?,
-        };
+        let slices = slices(rows.size()[1], world.processes);
+        let (own, result) = (&slices[world.process as usize], rows.f_get(0)?);
         let mut subtrees = Vec::new();
         for process in 0..world.processes {
-            let mut parts = Vec::new();
-            for row in 0..world.subtrees(process) {
-                parts.push(match (process as usize, row) {
-                    (process, row) if process == own => narrow(&rows.f_get(row)?, &slices[own])?,
-                    (0, 0) => narrow(&result, &slices[own])?,
-                    _ => Tensor::f_zeros([length], (rows.kind(), rows.device()))?,
-                });
-            }
-            subtrees.push(parts);
+            subtrees.push(if process == world.process {
+                unbind(&cut(rows, 1, own)?, world.subtrees(process))?
+            } else {
+                let size = [world.subtrees(process), own.end - own.start];
+                unbind(&Tensor::f_zeros(size, (rows.kind(), rows.device()))?, size[0])?
+            });
         }
-        let mut rounds = Vec::new();
+        let mut steps = Vec::new();
         for row in 0..(0..world.processes).map(|process| world.subtrees(process)).max().unwrap_or(0) {
-            let mut round = Round { outgoing: Vec::new(), incoming: Vec::new() };
+            let (mut outgoing, mut incoming) = (Vec::new(), Vec::new());
             for (process, slice) in slices.iter().enumerate() {
-                let mine = row < world.subtrees(world.process);
-                round.outgoing.push(if mine { narrow(&rows.f_get(row)?, slice)? } else { empty()? });
-                round.incoming.push(match subtrees[process].get(row as usize) {
+                let mine = if row < world.subtrees(world.process) { slice } else { &(0..0) };
+                outgoing.push(cut(&rows.f_get(row.min(rows.size()[0] - 1))?, 0, mine)?);
+                incoming.push(match subtrees[process].get(row as usize) {
                     Some(part) => part.shallow_clone(),
-                    None => empty()?,
+                    None => cut(&result, 0, &(0..0))?,
                 });
             }
-            rounds.push(round);
+            steps.push(Step::Exchange { outgoing, incoming });
         }
-        let mine = narrow(&result, &slices[own])?;
-        let gather = Round {
-            outgoing: slices.iter().map(|_| mine.shallow_clone()).collect(),
-            incoming: slices.iter().map(|slice| narrow(&result, slice)).collect::<Result<_, _>>()?,
-        };
-        let mean = (world.ranks > 1).then(|| (mine, f64::from(world.ranks)));
-        Ok(Self { rounds, additions: additions(world, subtrees), mean, gather: Some(gather), result })
+        let mean = cut(&result, 0, own)?;
+        steps.extend(tree(world, &subtrees, &mean)?);
+        let outgoing = slices.iter().map(|_| mean.shallow_clone()).collect();
+        let incoming = slices.iter().map(|slice| cut(&result, 0, slice)).collect::<Result<_, _>>()?;
+        steps.push(Step::Exchange { outgoing, incoming });
+        Ok(Self(steps))
     }
 
-    /// Where the mean stands after [`Finish::run`].
-    pub(super) fn result(&self) -> &Tensor {
-        &self.result
+    /// The same without messages: each process finishes its slice out of everybody's `rows` (by process, and every
+    /// process's own are its own to write), and copies the others' means out of their first rows.
+    ///
+    /// Nobody touches another's memory but between the first barrier and the last: the first says that all rows are
+    /// complete, the second that all means are, and that no other slice of a row is needed any more; the last that all
+    /// have their copies.
+    pub(super) fn in_place(world: World, rows: &[Tensor]) -> Result<Self, TchError> {
+        let result = rows[world.process as usize].f_get(0)?;
+        let slices = slices(result.size()[0], world.processes);
+        let own = &slices[world.process as usize];
+        let mut subtrees = Vec::new();
+        for (process, rows) in rows.iter().enumerate() {
+            subtrees.push(unbind(&cut(rows, 1, own)?, world.subtrees(process as u32))?);
+        }
+        let barrier = || {
+            let nothing = || rows.iter().map(|_| cut(&result, 0, &(0..0))).collect::<Result<Vec<_>, _>>();
+            Ok::<_, TchError>(Step::Exchange { outgoing: nothing()?, incoming: nothing()? })
+        };
+        let mut steps = vec![barrier()?];
+        steps.extend(tree(world, &subtrees, &cut(&result, 0, own)?)?);
+        steps.push(barrier()?);
+        for (process, slice) in slices.iter().enumerate().filter(|(process, _)| *process != world.process as usize) {
+            let from = cut(&rows[process].f_get(0)?, 0, slice)?;
+            steps.push(Step::Copy { into: cut(&result, 0, slice)?, from });
+        }
+        steps.push(barrier()?);
+        Ok(Self(steps))
     }
 
     /// Exchanges, adds, divides. `exchange` may be absent for one process.
     pub(super) fn run(&mut self, mut exchange: Option<&mut dyn Exchange>) -> Result<(), ExchangeError> {
-        if let Some(exchange) = exchange.as_deref_mut() {
-            for round in &mut self.rounds {
-                exchange.exchange(&round.outgoing, &mut round.incoming)?;
+        for step in &mut self.0 {
+            match step {
+                Step::Exchange { outgoing, incoming } => {
+                    if let Some(exchange) = exchange.as_deref_mut() {
+                        exchange.exchange(outgoing, incoming)?;
+                    }
+                }
+                Step::Add { into, lower, upper } => drop(lower.f_add_out(into, upper)?),
+                Step::Divide(sum, ranks) => drop(sum.f_div_scalar_(*ranks)?),
+                Step::Copy { into, from } => into.f_copy_(from)?,
             }
-        }
-        for (lower, upper) in &mut self.additions {
-            let _ = lower.f_add_(upper)?;
-        }
-        if let Some((sum, ranks)) = &mut self.mean {
-            let _ = sum.f_div_scalar_(*ranks)?;
-        }
-        if let (Some(round), Some(exchange)) = (&mut self.gather, exchange) {
-            exchange.exchange(&round.outgoing, &mut round.incoming)?;
         }
         Ok(())
     }
 }
 
-/// The additions `lower += upper` that finish the tree, in order; the sum ends in the first process's first subtree.
-fn additions(world: World, subtrees: Vec<Vec<Tensor>>) -> Vec<(Tensor, Tensor)> {
-    let (mut stack, mut additions): (Vec<Tensor>, Vec<_>) = (Vec::new(), Vec::new());
-    for (process, parts) in subtrees.into_iter().enumerate() {
-        let nodes = cover(&hosted(process as u32, world.processes, world.ranks), world.ranks);
-        for (node, part) in nodes.into_iter().zip(parts) {
-            stack.push(part);
-            for _ in 0..merges(node, &(0..world.ranks), world.ranks) {
-                let upper = stack.pop().expect("the tree merges what was pushed");
-                let lower = stack.last().expect("the tree merges what was pushed").shallow_clone();
-                additions.push((lower, upper));
+/// The additions that finish the tree over `subtrees`, by process, and the division: from tensors of one length to
+/// `result`, which may share memory with any of them. Nothing else is written to.
+fn tree(world: World, subtrees: &[Vec<Tensor>], result: &Tensor) -> Result<Vec<Step>, TchError> {
+    let length = result.size()[0];
+    let block = if result.device().is_cuda() { length.max(1) } else { BLOCK };
+    let last = subtrees.iter().map(Vec::len).sum::<usize>() - 1;
+    // A sum lies in the scratch row of its place on the stack, which is never higher than the tree; only the last goes
+    // where the result is wanted.
+    let height = i64::from(world.ranks.next_power_of_two().ilog2());
+    let scratch = Tensor::f_zeros([height, block.min(length)], (result.kind(), result.device()))?;
+    let mut steps = Vec::new();
+    for start in (0..length).step_by(block as usize) {
+        let here = start..length.min(start + block);
+        let root = cut(result, 0, &here)?;
+        let (mut stack, mut added): (Vec<Tensor>, usize) = (Vec::new(), 0);
+        for (process, parts) in subtrees.iter().enumerate() {
+            let nodes = cover(&hosted(process as u32, world.processes, world.ranks), world.ranks);
+            for (node, part) in nodes.into_iter().zip(parts) {
+                stack.push(cut(part, 0, &here)?);
+                for _ in 0..merges(node, &(0..world.ranks), world.ranks) {
+                    let upper = stack.pop().expect("the tree merges what was pushed");
+                    let lower = stack.pop().expect("the tree merges what was pushed");
+                    added += 1;
+                    let into = if added == last {
+                        root.shallow_clone()
+                    } else {
+                        cut(&scratch.f_get(stack.len() as i64)?, 0, &(0..here.end - here.start))?
+                    };
+                    stack.push(into.shallow_clone());
+                    steps.push(Step::Add { into, lower, upper });
+                }
             }
         }
+        assert_eq!((stack.len(), added), (1, last), "the tree has one root");
+        if world.ranks > 1 {
+            steps.push(Step::Divide(root, f64::from(world.ranks)));
+        }
     }
-    assert_eq!(stack.len(), 1, "the tree has one root");
-    additions
+    Ok(steps)
+}
+
+fn unbind(rows: &Tensor, count: i64) -> Result<Vec<Tensor>, TchError> {
+    (0..count).map(|row| rows.f_get(row)).collect()
+}
+
+fn cut(tensor: &Tensor, dim: i64, range: &Range<i64>) -> Result<Tensor, TchError> {
+    tensor.f_narrow(dim, range.start, range.end - range.start)
 }
 
 /// The slice of each process: as even as whole [`ALIGN`]s allow; some may be empty.

@@ -9,6 +9,10 @@ use super::Layout;
 use super::finish::{Finish, World};
 use crate::exchange::{Exchange, ExchangeError};
 
+/// Up to this many bytes of one subtree, one round: more rounds cost more than it costs to add this much; with more, it
+/// pays that each process reads and adds only its slice.
+const ONE_ROUND_BYTES: i64 = 256 << 10;
+
 /// Where one rank's gradient and loss go.
 #[derive(Debug)]
 pub struct Leaf {
@@ -44,61 +48,96 @@ enum Last {
     },
 }
 
+/// How the processes' sums are brought together. All give the same bits but the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Alone,
+    OneRound,
+    Slices {
+        /// Read where they lie, if the exchange has windows.
+        in_place: bool,
+    },
+    Native,
+}
+
+impl Way {
+    fn new(layout: &Layout, order: Reduction, processes: u32) -> Self {
+        let bytes = layout.stride() * layout.kind().elt_size_in_bytes() as i64;
+        match order {
+            Reduction::Native => Self::Native,
+            Reduction::Tree if processes == 1 => Self::Alone,
+            Reduction::Tree if bytes <= ONE_ROUND_BYTES => Self::OneRound,
+            Reduction::Tree => Self::Slices { in_place: true },
+        }
+    }
+}
+
 impl Reducer {
-    /// A reducer for `process` of `processes`, which share `ranks`.
+    /// A reducer for `process` of `processes`, which share `ranks`. Every process of `exchange` makes one at the same
+    /// time; one that is alone needs none.
     pub fn new(
         layout: &Layout,
         order: Reduction,
         (process, processes): (u32, u32),
         ranks: u32,
         device: Device,
-    ) -> Result<Self, TchError> {
-        Self::build(layout, (process, processes), ranks, device, |world, rows| match order {
-            Reduction::Tree => Ok(Last::Tree(Finish::new(world, rows)?)),
-            Reduction::Native => native(world, rows),
-        })
+        exchange: Option<&mut dyn Exchange>,
+    ) -> Result<Self, ExchangeError> {
+        let world = World { process, processes, ranks };
+        Self::build(layout, world, device, Way::new(layout, order, processes), exchange)
     }
 
     fn build(
         layout: &Layout,
-        (process, processes): (u32, u32),
-        ranks: u32,
+        world: World,
         device: Device,
-        last: impl FnOnce(World, &Tensor) -> Result<Last, TchError>,
-    ) -> Result<Self, TchError> {
-        let mine = hosted(process, processes, ranks);
+        way: Way,
+        exchange: Option<&mut dyn Exchange>,
+    ) -> Result<Self, ExchangeError> {
+        let mine = hosted(world.process, world.processes, world.ranks);
         let mut plan = Vec::new();
         let mut height = 0;
         let mut highest = 1;
         for rank in mine.clone() {
             let place = height;
-            let count = merges(Node { lo: rank, hi: rank + 1 }, &mine, ranks);
+            let count = merges(Node { lo: rank, hi: rank + 1 }, &mine, world.ranks);
             height = height + 1 - count;
             highest = highest.max(place + 1);
             plan.push((place, (0..count).map(|merge| (place - merge - 1, place - merge)).collect::<Vec<_>>()));
         }
-        let rows = Tensor::f_zeros([highest as i64, layout.stride()], (layout.kind(), device))?;
+        let (elements, stride) = (layout.elements(), layout.stride());
+        let windows = match exchange {
+            Some(exchange) if way == (Way::Slices { in_place: true }) => exchange.windows(highest as i64 * stride, layout.kind())?,
+            _ => None,
+        };
+        let (rows, last) = if let Some(windows) = windows {
+            let rows = windows.iter().map(|window| window.f_view([-1, stride])).collect::<Result<Vec<_>, _>>()?;
+            (rows[world.process as usize].shallow_clone(), Last::Tree(Finish::in_place(world, &rows)?))
+        } else {
+            let rows = Tensor::f_zeros([highest as i64, stride], (layout.kind(), device))?;
+            let last = match way {
+                Way::Alone => Last::Tree(Finish::alone(world, &rows)?),
+                Way::OneRound => Last::Tree(Finish::in_one_round(world, &rows)?),
+                Way::Slices { .. } => Last::Tree(Finish::in_two_rounds(world, &rows)?),
+                Way::Native => native(world, &rows)?,
+            };
+            (rows, last)
+        };
         let row = |index: usize| rows.f_get(index as i64);
         let mut leaves = Vec::new();
         for index in 0..highest {
-            let elements = layout.elements();
-            leaves.push(Leaf {
-                gradients: row(index)?.f_narrow(0, 0, elements)?,
-                loss: row(index)?.f_narrow(0, elements, 1)?,
-            });
+            let (gradients, loss) = (row(index)?.f_narrow(0, 0, elements)?, row(index)?.f_narrow(0, elements, 1)?);
+            leaves.push(Leaf { gradients, loss });
         }
         let mut folds = Vec::new();
         for (place, pairs) in plan {
             let pairs = pairs.into_iter().map(|(lower, upper)| Ok((row(lower)?, row(upper)?)));
             folds.push((place, pairs.collect::<Result<_, TchError>>()?));
         }
-        let last = last(World { process, processes, ranks }, &rows)?;
-        let flat = match &last {
-            Last::Tree(finish) => finish.result().shallow_clone(),
-            Last::Native { sum, .. } => sum.shallow_clone(),
-        };
+        // The mean ends in the first row, whatever the way.
+        let (gradients, loss) = (leaves[0].gradients.shallow_clone(), leaves[0].loss.shallow_clone());
         let (mut parts, mut casts) = (Vec::new(), Vec::new());
-        for (index, (part, kind)) in layout.parts(&flat)?.into_iter().enumerate() {
+        for (index, (part, kind)) in layout.parts(&row(0)?)?.into_iter().enumerate() {
             if kind == layout.kind() {
                 parts.push(part);
             } else {
@@ -106,15 +145,7 @@ impl Reducer {
                 casts.push((index, part));
             }
         }
-        Ok(Self {
-            leaves,
-            folds,
-            last,
-            gradients: flat.f_narrow(0, 0, layout.elements())?,
-            loss: flat.f_narrow(0, layout.elements(), 1)?,
-            parts,
-            casts,
-        })
+        Ok(Self { leaves, folds, last, gradients, loss, parts, casts })
     }
 
     /// Where the gradient and loss of the `index`-th hosted rank go, before [`Reducer::fold`].
@@ -193,7 +224,8 @@ mod tests {
     use super::*;
     use crate::exchange::MeshExchange;
 
-    const ELEMENTS: usize = 1003;
+    /// Not a multiple of anything, and more than one block on each of two processes.
+    const ELEMENTS: usize = 140_003;
 
     /// Values whose sum depends on the order of additions.
     fn value(rank: u32, index: usize) -> f32 {
@@ -232,21 +264,20 @@ mod tests {
         joining.into_iter().map(|thread| Some(thread.join().unwrap())).collect()
     }
 
-    type Build = fn(World, &Tensor) -> Result<Last, TchError>;
-
     /// The bits of gradient and loss in every process, after two steps over the same buffers.
-    fn reduce(ranks: u32, processes: u32, build: Build) -> Vec<Vec<u32>> {
+    fn reduce(ranks: u32, processes: u32, way: Way) -> Vec<Vec<u32>> {
         let parameter = Tensor::zeros([ELEMENTS as i64], (Kind::Float, Device::Cpu));
         let layout = Layout::new([("p", &parameter)].into_iter());
         let run = |(process, mesh): (usize, Option<Mesh>)| {
             let layout = layout.clone();
             thread::spawn(move || {
-                let place = (process as u32, processes);
-                let mut reducer = Reducer::build(&layout, place, ranks, Device::Cpu, build).unwrap();
+                let world = World { process: process as u32, processes, ranks };
                 let mut exchange = mesh.map(MeshExchange::new);
+                let joined = exchange.as_mut().map(|exchange| exchange as &mut dyn Exchange);
+                let mut reducer = Reducer::build(&layout, world, Device::Cpu, way, joined).unwrap();
                 let mut bits = Vec::new();
                 for _ in 0..2 {
-                    for (index, rank) in hosted(place.0, processes, ranks).enumerate() {
+                    for (index, rank) in hosted(world.process, processes, ranks).enumerate() {
                         let values: Vec<f32> = (0..ELEMENTS).map(|index| value(rank, index)).collect();
                         let leaf = reducer.leaf(index);
                         leaf.gradients.copy_(&Tensor::from_slice(&values));
@@ -266,21 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn six_ranks_on_any_number_of_processes_give_the_bits_of_the_reference_in_one_round_and_in_two() {
-        let builds: [Build; 2] = [
-            |world, rows| Ok(Last::Tree(Finish::in_one_round(world, rows)?)),
-            |world, rows| Ok(Last::Tree(Finish::in_two_rounds(world, rows)?)),
-        ];
-        for ranks in [1, 3, 6] {
+    fn any_number_of_processes_gives_the_bits_of_the_reference_whatever_the_way() {
+        for ranks in [1, 3, 6, 7] {
             let expected = expected(ranks);
             for processes in 1..=ranks {
-                for (rounds, build) in builds.iter().enumerate() {
-                    for (process, bits) in reduce(ranks, processes, *build).into_iter().enumerate() {
-                        assert!(
-                            bits == expected,
-                            "{ranks} ranks, process {process} of {processes}, {} rounds",
-                            rounds + 1
-                        );
+                let ways = [Way::OneRound, Way::Slices { in_place: false }, Way::Slices { in_place: true }];
+                for way in if processes == 1 { &[Way::Alone][..] } else { &ways } {
+                    for (process, bits) in reduce(ranks, processes, *way).into_iter().enumerate() {
+                        assert!(bits == expected, "{ranks} ranks, process {process} of {processes}, {way:?}");
                     }
                 }
             }
@@ -298,7 +322,7 @@ mod tests {
     #[test]
     fn native_reduction_agrees_in_all_processes_and_is_the_mean() {
         for processes in [1, 2, 3] {
-            let all = reduce(6, processes, native);
+            let all = reduce(6, processes, Way::Native);
             assert!(all.iter().all(|bits| *bits == all[0]), "{processes} processes");
             for (bits, exact) in all[0].iter().zip(expected(6)) {
                 let (got, tree) = (f64::from(f32::from_bits(*bits)), f64::from(f32::from_bits(exact)));
@@ -312,7 +336,7 @@ mod tests {
         let half = Tensor::zeros([4], (Kind::BFloat16, Device::Cpu));
         let full = Tensor::zeros([2, 2], (Kind::Float, Device::Cpu));
         let layout = Layout::new([("half", &half), ("full", &full)].into_iter());
-        let mut reducer = Reducer::new(&layout, Reduction::Tree, (0, 1), 2, Device::Cpu).unwrap();
+        let mut reducer = Reducer::new(&layout, Reduction::Tree, (0, 1), 2, Device::Cpu, None).unwrap();
         for index in 0..2 {
             let _ = reducer.leaf(index).gradients.fill_(index as f64 + 1.0);
             reducer.fold(index).unwrap();

@@ -9,6 +9,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/Generator.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 namespace lockstep {
@@ -129,6 +130,15 @@ char* lte_cpu_bytes(const at::Tensor* tensor, uint8_t** data, size_t* length, in
     *length = tensor->nbytes();
     // `mutable_data_ptr` materialises a copy-on-write storage, so that what Rust holds is the tensor's own memory.
     *data = static_cast<uint8_t*>(tensor->mutable_data_ptr());
+  });
+}
+
+// Bytes that somebody else holds, as a tensor; `drop(holder)` when its last use has gone. On failure nothing is dropped.
+char* lte_tensor_over(uint8_t* data, size_t length, void* holder, void (*drop)(void*), at::Tensor** out) {
+  return guard([&] {
+    auto deleter = [holder, drop](void*) { drop(holder); };
+    const auto bytes = static_cast<int64_t>(length);
+    *out = new at::Tensor(at::from_blob(data, {bytes}, deleter, at::TensorOptions(at::kByte)));
   });
 }
 

@@ -61,9 +61,10 @@ void check_flat(const at::Tensor& flat, const int64_t* lengths, size_t count) {
 
 namespace lockstep {
 
-constexpr int64_t lanes = 16;
-using Floats = float __attribute__((vector_size(lanes * sizeof(float))));
-using Doubles = double __attribute__((vector_size(lanes * sizeof(double))));
+// One register of the widest kind that most machines have: wider vector types are taken apart through memory.
+using Floats = float __attribute__((vector_size(16)));
+using Doubles = double __attribute__((vector_size(32)));
+constexpr int64_t width = 4, registers = 4, lanes = width * registers;
 
 // Sixteen partial sums, added up in a fixed order: the same bits whatever the number of threads and the width of the
 // machine's registers, for nothing here is contracted or reordered.
@@ -71,21 +72,24 @@ using Doubles = double __attribute__((vector_size(lanes * sizeof(double))));
 __attribute__((target_clones("avx2", "default")))
 #endif
 double sum_of_squares(const float* values, int64_t length) {
-  Doubles partial{};
+  Doubles partial[registers]{};
   int64_t i = 0;
   for (; i + lanes <= length; i += lanes) {
-    Floats narrow;
-    std::memcpy(&narrow, values + i, sizeof(narrow));
-    const auto wide = __builtin_convertvector(narrow, Doubles);
-    partial += wide * wide;
+#pragma GCC unroll 4
+    for (int64_t part = 0; part < registers; ++part) {
+      Floats narrow;
+      std::memcpy(&narrow, values + i + part * width, sizeof(narrow));
+      const auto wide = __builtin_convertvector(narrow, Doubles);
+      partial[part] += wide * wide;
+    }
   }
   for (int64_t lane = 0; i < length; ++i, ++lane) {
     const auto value = static_cast<double>(values[i]);
-    partial[lane] += value * value;
+    partial[lane / width][lane % width] += value * value;
   }
   double sum = 0;
   for (int64_t lane = 0; lane < lanes; ++lane) {
-    sum += partial[lane];
+    sum += partial[lane / width][lane % width];
   }
   return sum;
 }

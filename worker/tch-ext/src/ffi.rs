@@ -30,6 +30,9 @@ pub(crate) type HookCall = extern "C" fn(*mut c_void, *const CTensor) -> *mut c_
 /// Frees a hook's callback.
 pub(crate) type HookDrop = extern "C" fn(*mut c_void);
 
+/// Gives back what holds a tensor's memory.
+pub(crate) type HolderDrop = extern "C" fn(*mut c_void);
+
 /// `lte_switches`.
 #[repr(C)]
 pub(crate) struct CSwitches {
@@ -93,6 +96,14 @@ unsafe extern "C" {
         data: *mut *mut u8,
         length: *mut usize,
         kind: *mut i32,
+    ) -> *mut c_char;
+
+    pub(crate) fn lte_tensor_over(
+        data: *mut u8,
+        length: usize,
+        holder: *mut c_void,
+        drop: HolderDrop,
+        out: *mut *mut CTensor,
     ) -> *mut c_char;
 
     pub(crate) fn lte_optim_new(

@@ -1,6 +1,11 @@
-//! Memory seen from outside the tensors: raw bytes of CPU tensors, statistics of the CUDA allocator.
+//! Memory seen from outside the tensors: raw bytes of CPU tensors, tensors over mapped memory, statistics of the CUDA
+//! allocator.
 
-use tch::Tensor;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use memmap2::MmapRaw;
+use tch::{Kind, Tensor};
 
 use crate::Error;
 use crate::ffi::{self, CAllocatorStats};
@@ -44,6 +49,33 @@ pub fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
     let (start, length) = locate(tensor)?;
     // SAFETY: as in `cpu_bytes`; the tensor is borrowed for as long, so no second slice comes from it.
     Ok(unsafe { std::slice::from_raw_parts_mut(start, length) })
+}
+
+/// The memory of `map` as a 1-D CPU tensor of `kind`, as long as whole elements fit. The tensor keeps the map.
+///
+/// Where the map can only be read, writing to the tensor kills the process. When another process writes to the memory,
+/// the two must agree on times at which one writes and nobody reads.
+///
+/// # Errors
+/// `Torch`.
+pub fn tensor_over(map: Arc<MmapRaw>, kind: Kind) -> Result<Tensor, Error> {
+    extern "C" fn drop_map(holder: *mut c_void) {
+        // SAFETY: the box below, given back once.
+        drop(unsafe { Box::from_raw(holder.cast::<Arc<MmapRaw>>()) });
+    }
+    let length = map.len() / kind.elt_size_in_bytes() * kind.elt_size_in_bytes();
+    let data = map.as_mut_ptr();
+    let holder = Box::into_raw(Box::new(map)).cast();
+    let mut tensor = std::ptr::null_mut();
+    // SAFETY: the map has `length` bytes at `data` for as long as `holder` lives, which libtorch gives back at the end.
+    let made = ffi::check(unsafe { ffi::lte_tensor_over(data, length, holder, drop_map, &raw mut tensor) });
+    if made.is_err() {
+        drop_map(holder);
+    }
+    made?;
+    // SAFETY: the shim made it for us.
+    let bytes = unsafe { ffi::adopt(tensor) };
+    bytes.f_view_dtype(kind).map_err(|error| Error::Torch(error.to_string()))
 }
 
 /// The statistics of CUDA device `device_index`; `None` when there is no such device.

@@ -1,6 +1,9 @@
 //! Raw bytes and allocator statistics.
 
+use std::sync::Arc;
+
 use lockstep_tch_ext::{Error, memory};
+use memmap2::{MmapMut, MmapRaw};
 use tch::{Cuda, Device, Kind, Tensor};
 
 #[test]
@@ -34,6 +37,21 @@ fn what_has_no_run_of_bytes_is_refused() {
     let sparse = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).to_sparse(None, None::<i64>, None);
     assert!(matches!(memory::cpu_bytes(&sparse), Err(Error::NotOnCpu)));
     assert!(matches!(memory::cpu_bytes(&Tensor::new()), Err(Error::NotOnCpu)));
+}
+
+#[test]
+fn a_tensor_over_mapped_memory_is_that_memory_and_keeps_it() {
+    let map: Arc<MmapRaw> = Arc::new(MmapMut::map_anon(4 * 5 + 3).unwrap().into());
+    let mut tensor = memory::tensor_over(Arc::clone(&map), Kind::Float).unwrap();
+    assert_eq!((tensor.size(), tensor.kind()), (vec![5], Kind::Float));
+    assert_eq!(memory::cpu_bytes(&tensor).unwrap().as_ptr(), map.as_ptr());
+    let part = tensor.narrow(0, 3, 2);
+    let _ = tensor.fill_(2.5);
+    drop(tensor);
+    assert_eq!(Arc::strong_count(&map), 2, "the part still uses it");
+    assert_eq!(Vec::<f32>::try_from(&part).unwrap(), [2.5, 2.5]);
+    drop(part);
+    assert_eq!(Arc::strong_count(&map), 1);
 }
 
 #[test]

@@ -84,3 +84,18 @@ fn memory_is_shared_by_all_that_allow_it_and_by_nobody_else() {
     });
     assert_eq!(sharing, if SHARED { [2, 2, 0, 2] } else { [0; 4] });
 }
+
+#[test]
+fn windows_are_there_for_all_or_for_none() {
+    for without in [None, Some(1)] {
+        let change = move |config: &mut MeshConfig| config.shared_memory = SHARED && Some(config.process) != without;
+        let lengths = join_with(3, change, |joined| {
+            let mut mesh = joined.unwrap();
+            let windows = mesh.windows(1000 + mesh.process()).unwrap();
+            round(&mut mesh, 0, |_, _| 1000).unwrap();
+            windows.map(|windows| windows.iter().map(|window| window.len()).collect::<Vec<_>>())
+        });
+        let expected = (SHARED && without.is_none()).then(|| vec![1000, 1001, 1002]);
+        assert!(lengths.iter().all(|found| *found == expected), "{without:?}: {lengths:?}");
+    }
+}

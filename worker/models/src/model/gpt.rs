@@ -69,7 +69,6 @@ struct Block {
     up: Linear,
     down: Linear,
     heads: i64,
-    width: i64,
 }
 
 impl Block {
@@ -85,7 +84,7 @@ impl Block {
         builder.module(&format!("{path}.mlp"), "GELU between two linear layers");
         let up = Linear::normal(builder, &format!("{path}.mlp.up"), width, 4 * width, DEVIATION)?;
         let down = Linear::normal(builder, &format!("{path}.mlp.down"), 4 * width, width, residual)?;
-        Ok(Self { norm1, qkv, output, norm2, up, down, heads, width })
+        Ok(Self { norm1, qkv, output, norm2, up, down, heads })
     }
 
     fn forward(&self, x_btc: &Tensor, share: f64, training: bool) -> Result<Tensor, ModelError> {
@@ -96,13 +95,13 @@ impl Block {
     }
 
     fn attention(&self, x_btc: &Tensor) -> Result<Tensor, ModelError> {
-        let qkv_3bhtd = {
-            let qkv = self.qkv.forward(x_btc)?;
-            let (batch, time, _) = qkv.size3()?;
-            qkv.f_view([batch, time, 3, self.heads, self.width / self.heads])?.f_permute([2, 0, 3, 1, 4])?
+        // Cut along the last dimension: the parts' gradients are then put together by one copy.
+        let parts = self.qkv.forward(x_btc)?.f_chunk(3, 2)?;
+        let heads = |part: &Tensor| {
+            let (batch, time, width) = part.size3()?;
+            part.f_view([batch, time, self.heads, width / self.heads])?.f_transpose(1, 2)
         };
-        let part = |index| qkv_3bhtd.f_select(0, index);
-        let (q_bhtd, k_bhtd, v_bhtd) = (part(0)?, part(1)?, part(2)?);
+        let (q_bhtd, k_bhtd, v_bhtd) = (heads(&parts[0])?, heads(&parts[1])?, heads(&parts[2])?);
         let y_bhtd =
             Tensor::f_scaled_dot_product_attention(&q_bhtd, &k_bhtd, &v_bhtd, None::<&Tensor>, 0.0, true, None, false)?;
         Ok(y_bhtd.f_transpose(1, 2)?.f_flatten(2, 3)?)
