@@ -11,7 +11,7 @@ use crate::exchange::{Exchange, ExchangeError};
 
 /// Up to this many bytes of one subtree, one round: more rounds cost more than it costs to add this much; with more, it
 /// pays that each process reads and adds only its slice.
-const ONE_ROUND_BYTES: i64 = 256 << 10;
+const ONE_ROUND_BYTES: i64 = 128 << 10;
 
 /// Where one rank's gradient and loss go.
 #[derive(Debug)]
