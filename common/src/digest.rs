@@ -21,6 +21,10 @@ pub enum Domain {
     State,
     /// One step of a run's record, chained on the one before.
     Record,
+    /// Positions of the samples of one step.
+    Samples,
+    /// Fingerprints of all tensors of a state.
+    Fingerprint,
     /// A data set: its files' digests.
     Data,
     /// Run ids.
@@ -36,7 +40,9 @@ impl Domain {
             Self::Job => Some("lockstep job v1"),
             Self::Manifest => Some("lockstep manifest v1"),
             Self::State => Some("lockstep state v1"),
-            Self::Record => Some("lockstep record v1"),
+            Self::Record => Some("lockstep record v2"),
+            Self::Samples => Some("lockstep samples v1"),
+            Self::Fingerprint => Some("lockstep fingerprint v1"),
             Self::Data => Some("lockstep data v1"),
             Self::Run => Some("lockstep run v1"),
             Self::Secret => Some("lockstep secret v1"),

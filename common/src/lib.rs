@@ -10,6 +10,7 @@ pub mod job;
 pub mod manifest;
 pub mod numerics;
 pub mod permutation;
+pub mod record;
 pub mod reduction;
 pub mod sampler;
 pub mod schedule;

@@ -12,7 +12,7 @@ use crate::digest::{Digest, Domain};
 use crate::id::RunId;
 
 /// The version of the format that this program writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Where the code that trained came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ pub struct RankState {
 pub struct RecordPosition {
     /// Steps recorded.
     pub steps: u64,
-    /// Chained digest of all of them ([`chain`]).
+    /// Chained digest of all of them ([`crate::record::Evidence::chain`]).
     pub digest: Digest,
 }
 
@@ -200,21 +200,4 @@ pub fn state_digest(tensors: &[TensorEntry]) -> Digest {
     let mut hasher = Domain::State.hasher();
     hasher.update(&canonical::encode(&tensors));
     Digest::of(&hasher)
-}
-
-/// The record's digest after one more step: chained, so that two records with the same digest are equal throughout.
-///
-/// `loss`, `grad_norm` and `lr` are bits of `f64`.
-pub fn chain(before: &Digest, step: u64, loss: u64, grad_norm: u64, lr: u64) -> Digest {
-    let mut hasher = Domain::Record.hasher();
-    hasher.update(before.as_bytes());
-    for word in [step, loss, grad_norm, lr] {
-        hasher.update(&word.to_le_bytes());
-    }
-    Digest::of(&hasher)
-}
-
-/// The record's digest before the first step.
-pub fn chain_start() -> Digest {
-    Domain::Record.digest(b"")
 }

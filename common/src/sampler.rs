@@ -79,6 +79,11 @@ impl Sampler {
         Ok(Self { samples, batch, ranks, seed, shuffle, steps_per_epoch })
     }
 
+    /// Logical ranks.
+    pub fn ranks(&self) -> u32 {
+        self.ranks
+    }
+
     /// Optimizer steps in one epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         self.steps_per_epoch

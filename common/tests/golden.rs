@@ -18,9 +18,12 @@ use lockstep_common::manifest::{
     self, CodeVersion, DataFile, FORMAT, Manifest, Piece, RankState, RecordPosition, TensorEntry,
 };
 use lockstep_common::permutation::Permutation;
+use lockstep_common::record::{Evidence, chain_start};
 use lockstep_common::sampler::{LastBatch, Sampler};
 use lockstep_common::seed::{Stream, derive};
 use lockstep_common::{Domain, job, reduction};
+
+const EVIDENCE: Evidence = Evidence { step: 1, loss: 2, grad_norm: 3, lr: 4, positions: 5, fingerprint: 6 };
 
 fn golden(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
@@ -122,7 +125,7 @@ fn example_manifest() -> Manifest {
             next_position: 3,
             generators: BTreeMap::from([("cpu".into(), piece(b"state"))]),
         }],
-        record: RecordPosition { steps: 5, digest: manifest::chain(&manifest::chain_start(), 1, 2, 3, 4) },
+        record: RecordPosition { steps: 5, digest: EVIDENCE.chain(&chain_start()) },
     }
 }
 
@@ -138,7 +141,7 @@ fn manifest() {
 fn an_edited_manifest_is_refused() {
     let text = String::from_utf8(example_manifest().encode()).unwrap();
     for (from, to) in [
-        ("\"format\":1", "\"format\":2"),
+        ("\"format\":2", "\"format\":1"),
         ("\"steps\\\":10", "\\\"steps\\\":11"),
         ("[1,1]", "[1,2]"),
         ("\"rank\":0", "\"rank\":1"),

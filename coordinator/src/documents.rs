@@ -79,6 +79,8 @@ fn to_value<T: Serialize>(value: &T) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use lockstep_common::Domain;
     use lockstep_core::view::Number;
 
@@ -102,6 +104,7 @@ mod tests {
             started_at_ms: Some(2),
             ended_at_ms: None,
             parent: None,
+            replay_of: None,
             final_state_digest: None,
         };
         RunView {
@@ -111,6 +114,8 @@ mod tests {
             base_dir: "/x".into(),
             code: None,
             data: vec![],
+            numerics: BTreeMap::new(),
+            environment: BTreeMap::new(),
             restored_from: None,
             heard_at_ms: 4,
             restarts: 0,

@@ -17,18 +17,23 @@ pub fn trimmed(stored: &StoredBlock) -> Result<ReportBlock, prost::DecodeError> 
         block.layers.retain(|report| report.step <= cut);
         block.evals.retain(|report| report.step <= cut);
         block.systems.retain(|report| report.step <= cut);
+        block.fingerprints.retain(|report| report.step <= cut);
     }
     Ok(block)
 }
 
 /// Whether nothing remains.
 pub fn is_empty(block: &ReportBlock) -> bool {
-    block.steps.is_empty() && block.layers.is_empty() && block.evals.is_empty() && block.systems.is_empty()
+    block.steps.is_empty()
+        && block.layers.is_empty()
+        && block.evals.is_empty()
+        && block.systems.is_empty()
+        && block.fingerprints.is_empty()
 }
 
 #[cfg(test)]
 mod tests {
-    use lockstep_rpc::{EvalReport, LayerReport, StepReport, SystemReport};
+    use lockstep_rpc::{EvalReport, FingerprintReport, LayerReport, StepReport, SystemReport};
 
     use super::*;
 
@@ -39,6 +44,7 @@ mod tests {
             layers: vec![LayerReport { step: 4, ..LayerReport::default() }],
             evals: vec![EvalReport { step: 2, ..EvalReport::default() }],
             systems: vec![SystemReport { step: 4, ..SystemReport::default() }],
+            fingerprints: vec![FingerprintReport { step: 3, ..FingerprintReport::default() }],
         };
         StoredBlock { index: 1, process: 2, cut, bytes: block.encode_to_vec() }
     }
@@ -49,7 +55,7 @@ mod tests {
         assert_eq!((whole.steps.len(), whole.layers.len(), whole.process), (4, 1, 2));
         let cut = trimmed(&stored(Some(2))).unwrap();
         assert_eq!(cut.steps.iter().map(|report| report.step).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!((cut.layers.len(), cut.evals.len(), cut.systems.len()), (0, 1, 0));
+        assert_eq!((cut.layers.len(), cut.evals.len(), cut.systems.len(), cut.fingerprints.len()), (0, 1, 0, 0));
         assert!(is_empty(&trimmed(&stored(Some(0))).unwrap()) && !is_empty(&cut));
         assert!(trimmed(&StoredBlock { bytes: vec![0xff; 9], ..stored(None) }).is_err());
     }

@@ -42,10 +42,17 @@ impl Cluster {
 
     /// Starts one more worker.
     pub fn add_worker(&mut self) {
+        self.add_worker_with_fault(None);
+    }
+
+    /// Starts one more worker, whose processes make a mistake on purpose: `LOCKSTEP_FAULT`.
+    pub fn add_worker_with_fault(&mut self, fault: Option<&str>) {
         let name = format!("node-{}", self.workers.len());
         let data = self.dir.join(&name);
         let arguments = ["--join", &self.address, "--name", &name, "--slots", "1", "--data-dir", path(&data)];
-        self.workers.push(Process::start("worker", &arguments, &self.dir.join(format!("{name}.log"))));
+        let log = self.dir.join(format!("{name}.log"));
+        let fault = fault.map(|fault| ("LOCKSTEP_FAULT", fault));
+        self.workers.push(Process::start_with("worker", &arguments, fault, &log));
         let nodes = self.workers.len();
         wait_for("the nodes to join", || (self.ask(&["nodes"]).as_array()?.len() == nodes).then_some(()));
     }

@@ -12,6 +12,8 @@ mod buffers;
 pub mod checkpoint;
 mod evaluation;
 pub mod exchange;
+pub mod fault;
+pub mod fingerprint;
 pub mod link;
 pub mod local;
 pub mod numerics;

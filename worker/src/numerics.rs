@@ -10,6 +10,7 @@ use lockstep_common::{Digest, Domain};
 use lockstep_tch_ext::determinism::{self, Switches};
 use tch::Device;
 
+use crate::fault;
 use crate::reduction::Layout;
 
 /// Sets libtorch's switches for `job`. To be called before the first tensor is made.
@@ -71,7 +72,7 @@ pub fn environment(device: Device) -> BTreeMap<String, String> {
     let os = read("/etc/os-release");
     let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown").trim_matches('"');
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    BTreeMap::from([
+    let mut map = BTreeMap::from([
         ("host".to_owned(), read("/proc/sys/kernel/hostname")),
         ("os".to_owned(), os.to_owned()),
         ("kernel".to_owned(), read("/proc/sys/kernel/osrelease")),
@@ -80,7 +81,9 @@ pub fn environment(device: Device) -> BTreeMap<String, String> {
         ("device".to_owned(), device_name(device)),
         ("program".to_owned(), format!("worker {}", env!("CARGO_PKG_VERSION"))),
         ("program.digest".to_owned(), own_digest().map_or_else(|| "unknown".to_owned(), |digest| digest.to_hex())),
-    ])
+    ]);
+    map.extend(std::env::var(fault::VARIABLE).ok().map(|fault| ("fault".to_owned(), fault)));
+    map
 }
 
 /// `cpu` or `cuda:N`, as assignments and manifests write it.

@@ -16,7 +16,7 @@ use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{Assignment, Failed, Finished, ProcessHello, Ready};
+use lockstep_rpc::{Assignment, Failed, Finished, ProcessHello, Ready, Replay};
 use lockstep_tch_ext::c10d::Backend;
 use tch::Device;
 use tracing::{error, info, warn};
@@ -137,7 +137,12 @@ fn live(options: &Options, link: &Link) -> Result<(), Stop> {
 
     let start = link.started();
     let exchange = join(options, order.device, listener, &start)?;
-    let finished = trainer.run(exchange, Some(store), link.outbox())?;
+    let (trainer, store) = match &order.replay {
+        // What it makes is compared, and not kept.
+        Some(replay) => (trainer.replay(replay.until, replay.fingerprints_every), None),
+        None => (trainer, Some(store)),
+    };
+    let finished = trainer.run(exchange, store, link.outbox())?;
     info!(step = finished.step, state = %finished.state.short(), "finished");
     let state = finished.state.as_bytes().to_vec();
     link.outbox().push(Body::Finished(Finished { step: finished.step, state }));
@@ -153,6 +158,7 @@ struct Order {
     data: Vec<DataFile>,
     store: PathBuf,
     restore: Option<Manifest>,
+    replay: Option<Replay>,
 }
 
 impl Order {
@@ -167,7 +173,7 @@ impl Order {
             bytes => Some(Manifest::decode(bytes).map_err(|error| Stop::failed(&error))?),
         };
         let (base_dir, store) = (assignment.base_dir.into(), assignment.store.into());
-        Ok(Self { job, base_dir, device, data, store, restore })
+        Ok(Self { job, base_dir, device, data, store, restore, replay: assignment.replay })
     }
 }
 

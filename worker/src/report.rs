@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use lockstep_common::manifest::{RecordPosition, chain, chain_start};
+use lockstep_common::manifest::RecordPosition;
+use lockstep_common::record::{Evidence, Fingerprints, chain_start};
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, StepReport, SystemReport};
+use lockstep_rpc::{DeviceReport, EvalReport, FingerprintReport, LayerReport, ReportBlock, StepReport, SystemReport};
 use lockstep_tch_ext::memory::allocator_stats;
 use tch::Device;
 
@@ -28,17 +29,19 @@ pub(crate) enum Phase {
     Backward,
     Reduction,
     Optimizer,
+    Record,
     Checkpoint,
     Evaluation,
     Other,
 }
 
-const PHASES: [(Phase, &str); 8] = [
+const PHASES: [(Phase, &str); 9] = [
     (Phase::Data, "data"),
     (Phase::Forward, "forward"),
     (Phase::Backward, "backward"),
     (Phase::Reduction, "reduction"),
     (Phase::Optimizer, "optimizer"),
+    (Phase::Record, "record"),
     (Phase::Checkpoint, "checkpoint"),
     (Phase::Evaluation, "evaluation"),
     (Phase::Other, "other"),
@@ -52,6 +55,8 @@ pub(crate) struct StepNumbers {
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
     pub(crate) lr: f64,
+    /// Digest of the sample positions; process 0 only.
+    pub(crate) positions: u64,
 }
 
 /// Collects and hands over.
@@ -113,15 +118,20 @@ impl Reporter {
         self.clock.lap = now;
     }
 
-    /// A step is completed. Process 0 records it.
-    pub(crate) fn step(&mut self, numbers: &StepNumbers) {
+    /// A step is completed. Process 0 records it, with the fingerprints if they were taken.
+    pub(crate) fn step(&mut self, numbers: &StepNumbers, fingerprints: Option<Fingerprints>) {
         let now = Instant::now();
         if self.process == 0 {
             let [loss, grad_norm, lr] = [numbers.loss, numbers.grad_norm, numbers.lr].map(f64::to_bits);
-            let digest = chain(&self.record.digest, numbers.step, loss, grad_norm, lr);
-            self.record = RecordPosition { steps: self.record.steps + 1, digest };
+            let StepNumbers { step, positions, .. } = *numbers;
+            let fingerprint = fingerprints.as_ref().map_or(0, Fingerprints::digest);
+            let evidence = Evidence { step, loss, grad_norm, lr, positions, fingerprint };
+            self.record = RecordPosition { steps: self.record.steps + 1, digest: evidence.chain(&self.record.digest) };
             let micros = (now - self.clock.step).as_micros() as u64;
-            self.block.steps.push(StepReport { step: numbers.step, loss, grad_norm, lr, micros });
+            self.block.steps.push(StepReport { step, loss, grad_norm, lr, micros, positions, fingerprint });
+            if let Some(Fingerprints { names, sums }) = fingerprints {
+                self.block.fingerprints.push(FingerprintReport { step, names, sums });
+            }
         }
         self.clock.step = now;
         self.system.steps += 1;
@@ -216,15 +226,20 @@ mod tests {
             .collect()
     }
 
+    fn evidence(numbers: &StepNumbers) -> Evidence {
+        let [loss, grad_norm, lr] = [numbers.loss, numbers.grad_norm, numbers.lr].map(f64::to_bits);
+        Evidence { step: numbers.step, loss, grad_norm, lr, positions: numbers.positions, fingerprint: 0 }
+    }
+
     #[test]
     fn process_0_records_every_step_in_order_and_chains_it() {
         let outbox = Outbox::default();
         let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
         let mut digest = chain_start();
         for step in 1..=2500 {
-            let numbers = StepNumbers { step, loss: 1.0 / step as f64, grad_norm: 2.0, lr: 0.1 };
-            reporter.step(&numbers);
-            digest = chain(&digest, step, numbers.loss.to_bits(), 2_f64.to_bits(), 0.1_f64.to_bits());
+            let numbers = StepNumbers { step, loss: 1.0 / step as f64, grad_norm: 2.0, lr: 0.1, positions: step * 7 };
+            reporter.step(&numbers, None);
+            digest = evidence(&numbers).chain(&digest);
         }
         assert_eq!(*reporter.record(), RecordPosition { steps: 2500, digest });
         reporter.finish(2500);
@@ -241,7 +256,7 @@ mod tests {
         let outbox = Outbox::default();
         let mut reporter = Reporter::new(outbox.clone(), 1, 8, Device::Cpu, None);
         reporter.spent(Phase::Data);
-        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0 });
+        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0 }, None);
         reporter.finish(1);
         let blocks = blocks(&outbox);
         assert!(blocks.iter().all(|block| block.process == 1 && block.steps.is_empty()));
@@ -250,9 +265,10 @@ mod tests {
 
     #[test]
     fn a_resumed_record_goes_on_where_it_stood() {
-        let record = RecordPosition { steps: 7, digest: chain(&chain_start(), 7, 1, 2, 3) };
+        let record = RecordPosition { steps: 7, digest: chain_start() };
         let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, Some(record.clone()));
-        reporter.step(&StepNumbers { step: 8, loss: 0.0, grad_norm: 0.0, lr: 0.0 });
-        assert_eq!(*reporter.record(), RecordPosition { steps: 8, digest: chain(&record.digest, 8, 0, 0, 0) });
+        let numbers = StepNumbers { step: 8, loss: 0.0, grad_norm: 0.0, lr: 0.0, positions: 0 };
+        reporter.step(&numbers, None);
+        assert_eq!(*reporter.record(), RecordPosition { steps: 8, digest: evidence(&numbers).chain(&record.digest) });
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
+use lockstep_common::record;
 use lockstep_common::sampler::{Sampler, SamplerError};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
@@ -19,6 +20,8 @@ use crate::buffers::Buffers;
 use crate::checkpoint::{self, LoadError, Ranks, Staging, Writer};
 use crate::evaluation;
 use crate::exchange::{Exchange, ExchangeError};
+use crate::fault::Fault;
+use crate::fingerprint::{Divergence, Fingerprinter};
 use crate::outbox::Outbox;
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, StepNumbers};
@@ -42,6 +45,9 @@ pub enum SetupError {
     /// The optimizer cannot be made.
     #[error("cannot make the optimizer")]
     Optimizer(#[from] lockstep_tch_ext::Error),
+    /// The fault that the environment names is none.
+    #[error("{0}")]
+    Fault(String),
 }
 
 /// Why a run stopped.
@@ -66,6 +72,23 @@ pub enum TrainError {
         /// What it is.
         value: f64,
     },
+    /// Processes that should hold the same state do not: one of them computed or kept something wrong.
+    #[error(
+        "silent corruption: after step {step} process {} has another `{}` than this process ({} tensors differ); all \
+         agreed after step {agreed}",
+        .divergence.process, .divergence.tensors[0], .divergence.tensors.len()
+    )]
+    Corrupt {
+        /// Steps completed.
+        step: u64,
+        /// The last fingerprint step at which all agreed; where this process began, if none was taken since.
+        agreed: u64,
+        /// Which process, and where.
+        divergence: Divergence,
+    },
+    /// The fault that the environment names cannot be.
+    #[error("{0}")]
+    Fault(String),
     /// A batch could not be made.
     #[error("cannot read the batch of step {step}")]
     Data {
@@ -127,6 +150,10 @@ pub struct Trainer {
     device: Device,
     state: State,
     record: Option<RecordPosition>,
+    until: u64,
+    fingerprints_every: u64,
+    replay: bool,
+    fault: Option<Fault>,
 }
 
 impl Trainer {
@@ -154,7 +181,15 @@ impl Trainer {
             record = Some(manifest.record.clone());
             info!(step = state.step, "resumed");
         }
-        Ok(Self { job, data, sampler, ranks, layout, device, state, record })
+        let fault = Fault::from_environment(&job.name).map_err(SetupError::Fault)?;
+        let (until, fingerprints_every) = (job.steps, job.report.fingerprints_every);
+        let replay = false;
+        Ok(Self { job, data, sampler, ranks, layout, device, state, record, until, fingerprints_every, replay, fault })
+    }
+
+    /// The same steps again, up to `until` completed ones, with fingerprints every so many steps, but no evaluations.
+    pub fn replay(self, until: u64, fingerprints_every: u64) -> Self {
+        Self { until, fingerprints_every, replay: true, ..self }
     }
 
     /// How the gradients lie in the tensor that is reduced.
@@ -162,7 +197,7 @@ impl Trainer {
         &self.layout
     }
 
-    /// Trains to the job's last step, as one of the processes that `exchange` joins; alone without one. Checkpoints go to
+    /// Trains to the last step, as one of the processes that `exchange` joins; alone without one. Checkpoints go to
     /// `store`, if there is one, and everything that is said to `outbox`.
     pub fn run(
         self,
@@ -175,7 +210,7 @@ impl Trainer {
             processes: exchange.processes() as u32,
         });
         let mut run = Run::new(self, place, exchange, store, outbox)?;
-        while run.trainer.state.step < run.trainer.job.steps {
+        while run.trainer.state.step < run.trainer.until {
             if let Err(error) = run.step() {
                 // What led to it is worth knowing.
                 run.reporter.hand_over();
@@ -195,13 +230,16 @@ struct Run {
     parameters: Vec<Tensor>,
     reducer: Reducer,
     buffers: Option<Buffers>,
+    fingerprinter: Fingerprinter,
+    /// The last fingerprint step at which all processes agreed.
+    agreed: u64,
     checkpoints: Option<Writer>,
     reporter: Reporter,
 }
 
 impl Run {
     fn new(
-        trainer: Trainer,
+        mut trainer: Trainer,
         place: Place,
         mut exchange: Option<Box<dyn Exchange>>,
         store: Option<BlobStore>,
@@ -212,14 +250,29 @@ impl Run {
         let hosted = hosted(process, processes, job.ranks);
         let failed = |source| TrainError::Exchange { step: state.step, source };
         let order = job.numerics.reduction;
-        let reducer =
-            Reducer::new(layout, order, (process, processes), job.ranks, *device, borrow(&mut exchange)).map_err(failed)?;
+        let mut reducer = Reducer::new(layout, order, (process, processes), job.ranks, *device, borrow(&mut exchange))
+            .map_err(failed)?;
         let parameters = state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        let fingerprinter = Fingerprinter::new(state, reducer.parts()?, *device);
+        let agreed = state.step;
         let buffers = Buffers::new(state.model.buffers())?;
         let checkpoints =
             store.map(|store| Writer::start(state, (process, processes), store, outbox.clone())).transpose()?;
         let reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
-        Ok(Self { trainer, place, hosted, exchange, parameters, reducer, buffers, checkpoints, reporter })
+        trainer.fault = trainer.fault.filter(|fault| fault.process.is_none_or(|of| of == process));
+        Ok(Self {
+            trainer,
+            place,
+            hosted,
+            exchange,
+            parameters,
+            reducer,
+            buffers,
+            fingerprinter,
+            agreed,
+            checkpoints,
+            reporter,
+        })
     }
 
     fn step(&mut self) -> Result<(), TrainError> {
@@ -247,8 +300,8 @@ impl Run {
         state.step = step + 1;
         self.reporter.spent(Phase::Optimizer);
 
-        self.reporter.step(&StepNumbers { step: step + 1, loss, grad_norm, lr });
-        if self.trainer.job.eval_due(step + 1) {
+        self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0 })?;
+        if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
             self.evaluate()?;
         }
         if self.trainer.job.checkpoint_due(step + 1) {
@@ -286,6 +339,29 @@ impl Run {
         if let Some(buffers) = &mut self.buffers {
             buffers.end_step(borrow(&mut self.exchange)).map_err(failed)?;
         }
+        Ok(())
+    }
+
+    /// Records the step; when it is due, with fingerprints that all processes agree on.
+    fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
+        let Trainer { state, sampler, until, fingerprints_every: every, fault, .. } = &self.trainer;
+        let step = state.step;
+        if let Some(fault) = fault {
+            fault.strike(state).map_err(TrainError::Fault)?;
+        }
+        let due = *every > 0 && (step.is_multiple_of(*every) || step == *until);
+        let fingerprints = if due { Some(self.fingerprinter.take()?) } else { None };
+        if let (Some(own), Some(exchange)) = (&fingerprints, borrow(&mut self.exchange)) {
+            let failed = |source| TrainError::Exchange { step, source };
+            if let Some(divergence) = self.fingerprinter.compare(own, exchange).map_err(failed)? {
+                return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
+            }
+            self.agreed = step;
+        }
+        // Process 0 answers for all ranks.
+        let positions = if self.place.process == 0 { record::positions(sampler, step - 1) } else { 0 };
+        self.reporter.spent(Phase::Record);
+        self.reporter.step(&StepNumbers { positions, ..numbers }, fingerprints.filter(|_| self.place.process == 0));
         Ok(())
     }
 

@@ -16,6 +16,7 @@ const SOURCES: &[&str] = &[
     "c10d_group.cpp",
     "c10d_store.cpp",
     "autocast.cpp",
+    "bits.cpp",
     "core.cpp",
     "cuda.cpp",
     "determinism.cpp",

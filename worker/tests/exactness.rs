@@ -66,7 +66,14 @@ fn three_and_six_ranks_give_the_same_bits_on_other_numbers_of_processes() {
 /// Enough parameters for processes to read each other's memory, and every step changes the mean where it lies.
 #[test]
 fn a_large_clipped_model_has_the_same_bits_on_any_number_of_processes() {
-    let lab = lab(&["ranks=6", "batch.size=12", "model.hidden=[256, 256]", "optimizer.clip_norm=0.01", "checkpoint.every_steps=30", "steps=60"]);
+    let lab = lab(&[
+        "ranks=6",
+        "batch.size=12",
+        "model.hidden=[256, 256]",
+        "optimizer.clip_norm=0.01",
+        "checkpoint.every_steps=30",
+        "steps=60",
+    ]);
     let one = lab.run(1, None);
     assert!(one.record().iter().all(|step| f64::from_bits(step[2]) > 0.01), "clipped at every step");
     for processes in [2, 3, 5] {

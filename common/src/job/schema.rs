@@ -407,15 +407,23 @@ pub struct Report {
     /// Steps between reports of the gradient norm of each parameter; 0: never.
     #[serde(default = "ten")]
     pub layer_norms_every: u64,
+    /// Steps between fingerprints of every parameter, gradient, optimizer tensor and buffer, which are compared between
+    /// processes and kept in the record; 0: never.
+    #[serde(default = "hundred")]
+    pub fingerprints_every: u64,
 }
 
 fn ten() -> u64 {
     10
 }
 
+fn hundred() -> u64 {
+    100
+}
+
 impl Default for Report {
     fn default() -> Self {
-        Self { layer_norms_every: ten() }
+        Self { layer_norms_every: ten(), fingerprints_every: hundred() }
     }
 }
 

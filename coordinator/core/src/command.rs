@@ -85,6 +85,30 @@ pub enum Command {
         /// What it said.
         body: Said,
     },
+    /// A client repeats a part of a run.
+    Replay {
+        /// At most once.
+        request: RequestId,
+        /// Leader's clock.
+        at_ms: u64,
+        /// What is repeated.
+        replay: Replay,
+        /// Where to begin: a checkpoint of the run, or the one that it was resumed from; `None`: where the run began.
+        checkpoint: Option<Digest>,
+        /// As in `Submit`.
+        secret: [u8; 32],
+    },
+}
+
+/// A part of a run, to be made again and compared with what was recorded. Such a run makes no checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    /// The run that is repeated.
+    pub of: RunId,
+    /// Steps completed at the end.
+    pub until: u64,
+    /// Steps between fingerprints, in place of the job's; 0: none.
+    pub fingerprints_every: u64,
 }
 
 /// A device of a node: room for one process.
@@ -213,6 +237,14 @@ pub enum Refusal {
         process: u32,
         /// The run's generation.
         current: u64,
+    },
+    /// A replay that cannot be.
+    #[error("run `{run}` cannot be replayed: {reason}")]
+    Replay {
+        /// The run.
+        run: RunId,
+        /// Why.
+        reason: String,
     },
     /// The resume step is at or past the end of the job.
     #[error("checkpoint `{checkpoint}` is at step {step}, the job's last: nothing is left to train")]

@@ -3,6 +3,7 @@
 use lockstep_common::manifest::DataFile;
 use lockstep_common::{NodeId, RunId};
 
+use crate::command::Replay;
 use crate::state::{ClusterState, Phase, Placed, Run, Status};
 
 /// A process that a node should run, and all that it needs to know.
@@ -30,6 +31,8 @@ pub struct Assigned {
     pub secret: [u8; 32],
     /// Every process's address, by number; empty until all are ready.
     pub peers: Vec<String>,
+    /// Set if the run repeats a part of another one.
+    pub replay: Option<Replay>,
 }
 
 /// All processes that `node` should run, by run and number; what is not named should not run.
@@ -67,5 +70,6 @@ fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &Placed) ->
         restore: restore.map(<[u8]>::to_vec).unwrap_or_default(),
         secret: run.generation_secret(),
         peers: addresses.collect::<Option<Vec<String>>>().unwrap_or_default(),
+        replay: run.submission.replay.clone(),
     }
 }

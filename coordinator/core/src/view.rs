@@ -2,6 +2,8 @@
 //!
 //! Secrets are not in them. Numbers that are compared bit for bit come as a number and as bits.
 
+use std::collections::BTreeMap;
+
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, NodeId, RunId};
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,8 @@ pub struct RunRow {
     pub ended_at_ms: Option<u64>,
     /// The checkpoint that it was resumed from.
     pub parent: Option<Digest>,
+    /// The run that it repeats a part of.
+    pub replay_of: Option<RunId>,
     /// Digest of the final state, once it is finished: equal states have equal digests.
     pub final_state_digest: Option<Digest>,
 }
@@ -63,6 +67,10 @@ pub struct RunView {
     pub code: Option<CodeVersion>,
     /// The data.
     pub data: Vec<DataFile>,
+    /// What changes bits, as the current generation measured it.
+    pub numerics: BTreeMap<String, String>,
+    /// What process 0 of the current generation runs on.
+    pub environment: BTreeMap<String, String>,
     /// The checkpoint that this generation began from.
     pub restored_from: Option<Digest>,
     /// When a process was last heard of.
@@ -192,7 +200,7 @@ impl RunRow {
             status: state.status.word().to_owned(),
             reason: state.status.reason().map(str::to_owned),
             step: run.step(),
-            steps: run.job.steps,
+            steps: run.last_step(),
             ranks: run.job.ranks,
             processes: state.placement.len() as u32,
             generation: state.generation,
@@ -203,6 +211,7 @@ impl RunRow {
             started_at_ms: state.started_at_ms,
             ended_at_ms: state.ended_at_ms,
             parent: run.submission.parent,
+            replay_of: run.submission.replay.as_ref().map(|replay| replay.of.clone()),
             final_state_digest,
         }
     }
@@ -230,6 +239,8 @@ impl RunView {
             base_dir: run.submission.base_dir.clone(),
             code: run.submission.code.clone(),
             data: run.submission.data.clone(),
+            numerics: run.state.numerics.as_ref().map(|measured| measured.values.clone()).unwrap_or_default(),
+            environment: run.state.environment.clone(),
             restored_from: run.state.restore.as_ref().map(|restore| restore.checkpoint),
             heard_at_ms: run.state.heard_at_ms,
             restarts: run.state.restarts,

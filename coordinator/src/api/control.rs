@@ -1,12 +1,13 @@
 //! The service of the clients.
 
 use lockstep_core::ClusterState;
+use lockstep_core::command::Replay;
 use lockstep_core::view::{CheckpointView, RunView};
 use lockstep_rpc::control_server;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    CancelRequest, FollowRequest, JsonReply, LogChunk, LogsRequest, QueryRequest, ReportBlock, ReportsRequest,
-    ResumeRequest, RunReply, SubmitRequest,
+    CancelRequest, FollowRequest, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock,
+    ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,7 +16,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::STREAM_QUEUE;
-use super::convert::{data, invalid, job, request_id, text};
+use super::convert::{data, invalid, job, request_id, run_id, text};
 use super::{logs, reports};
 use crate::documents;
 use crate::node::{CallError, Handle};
@@ -108,6 +109,16 @@ impl control_server::Control for Control {
         let request = request.into_inner();
         let run = self.handle.resume(request_id(&request.request_id)?, &request.checkpoint).await?;
         info!(%run, checkpoint = request.checkpoint, "resumed");
+        Ok(Response::new(RunReply { run: run.into() }))
+    }
+
+    async fn start_replay(&self, request: Request<ReplayRequest>) -> Result<Response<RunReply>, Status> {
+        let ReplayRequest { request_id: id, replay: wire, checkpoint } = request.into_inner();
+        let wire = wire.ok_or_else(|| invalid("replay", "it is missing"))?;
+        let replay = Replay { of: run_id(&wire.of)?, until: wire.until, fingerprints_every: wire.fingerprints_every };
+        let checkpoint = (!checkpoint.is_empty()).then_some(checkpoint);
+        let run = self.handle.replay(request_id(&id)?, replay, checkpoint).await?;
+        info!(%run, of = wire.of, "replays");
         Ok(Response::new(RunReply { run: run.into() }))
     }
 

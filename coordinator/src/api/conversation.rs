@@ -208,5 +208,10 @@ fn assignment(assigned: &Assigned, store: &str) -> Assignment {
         restore: assigned.restore.clone(),
         secret: assigned.secret.to_vec(),
         peers: assigned.peers.clone(),
+        replay: assigned.replay.as_ref().map(|replay| lockstep_rpc::Replay {
+            of: replay.of.to_string(),
+            until: replay.until,
+            fingerprints_every: replay.fingerprints_every,
+        }),
     }
 }

@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_block_gives_progress_at_its_last_step_and_the_rate_over_all() {
-        let step = |step, micros| StepReport { step, loss: step, grad_norm: 0, lr: 0, micros };
+        let step = |step, micros| StepReport { step, loss: step, micros, ..StepReport::default() };
         let block = ReportBlock { steps: vec![step(4, 1_000), step(5, 3_000)], ..ReportBlock::default() };
         let Said::Block { progress: Some(progress), bytes } = said_of(Body::Block(block.clone()), Some(8)).unwrap()
         else {

@@ -22,6 +22,7 @@ impl From<CallError> for Status {
                 Refusal::Ended { .. }
                 | Refusal::OutOfOrder { .. }
                 | Refusal::NoProcess { .. }
+                | Refusal::Replay { .. }
                 | Refusal::NothingLeft { .. },
             ) => Self::failed_precondition(words),
             CallError::Propose(ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Busy)

@@ -13,7 +13,9 @@ Examples:
   worker --join 127.0.0.1:7070             ... and a worker beside it
   coord submit job.toml --follow           hand a job to it and watch
   coord checkpoints                        what there is to resume from
-  coord resume 3f9a --follow               go on from a checkpoint, as a new run, bit for bit";
+  coord resume 3f9a --follow               go on from a checkpoint, as a new run, bit for bit
+  coord verify 7d3k                        make a run again, and compare every bit
+  coord diff 7d3k 9x2m                     what two runs differ in, and where they part";
 
 /// Lockstep's coordinator and the commands that talk to it.
 ///
@@ -33,6 +35,10 @@ pub(super) enum Command {
     Submit(SubmitArguments),
     /// Start a new run from a checkpoint.
     Resume(ResumeArguments),
+    /// Make steps of a run again and compare them with what was recorded, bit by bit.
+    Verify(VerifyArguments),
+    /// Tell what two runs differ in, and where their records part.
+    Diff(DiffArguments),
     /// List all runs, newest last.
     Ps(Reader),
     /// Show one run: state, placement, progress, checkpoints.
@@ -154,6 +160,50 @@ pub(super) struct StartArguments {
     /// Print the new run, or with `--follow` its last state, as JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The replay is a run of its own, on whatever workers are there, with any number of processes; it makes no checkpoints. It \
+begins at the nearest checkpoint. Compared are, of every step, the samples, the loss, the gradient norm and the learning \
+rate; fingerprints of every tensor where they were recorded (`report.fingerprints_every`); and the state, where a \
+checkpoint was made. Exit code 0: every bit again; 7: something differs, and the first step and tensor are named.
+
+Examples:
+  coord verify 7d3k                        the whole run again
+  coord verify 3f9a                        the steps that lead to this checkpoint
+  coord verify 7d3k --steps 120..140")]
+pub(super) struct VerifyArguments {
+    /// Run or checkpoint: id, or a prefix that no other one has.
+    pub(super) target: String,
+    /// Only these steps, both included [default: all of the run; those since the checkpoint before].
+    #[arg(long, value_name = "A..B", value_parser = steps)]
+    pub(super) steps: Option<(u64, u64)>,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 0: the steps that both have are equal, bit for bit; 7: they part.
+
+Example:
+  coord diff 7d3k 9x2m --bisect")]
+pub(super) struct DiffArguments {
+    /// Run or checkpoint: id, or a prefix that no other one has.
+    pub(super) a: String,
+    /// The other one.
+    pub(super) b: String,
+    /// Replay both with fingerprints at every step, from the last fingerprints that agreed, to name step and tensor.
+    #[arg(long)]
+    pub(super) bisect: bool,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+fn steps(text: &str) -> Result<(u64, u64), String> {
+    let parsed = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    parsed.ok_or_else(|| "expected A..B, as 120..140".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{CancelRequest, QueryRequest, ResumeRequest, RunReply, SubmitRequest};
+use lockstep_rpc::{CancelRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -60,6 +60,11 @@ impl Client {
     /// Resumes; the id of the new run.
     pub(super) async fn resume(&self, request: ResumeRequest) -> Result<String, Failure> {
         self.write(async |mut control: ControlClient<Channel>| control.resume(request.clone()).await).await
+    }
+
+    /// Starts a replay; the id of the new run.
+    pub(super) async fn replay(&self, request: ReplayRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.start_replay(request.clone()).await).await
     }
 
     /// Cancels; the whole id of the run.

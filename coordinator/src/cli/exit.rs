@@ -19,6 +19,8 @@ pub enum Exit {
     Unreachable,
     /// A file, directory, port or program on this machine: missing, in use or full.
     Local,
+    /// `verify` and `diff`: the bits differ.
+    Differs,
     /// Ctrl-C.
     Interrupted,
 }
@@ -34,6 +36,7 @@ Exit codes:
     4  no such run or checkpoint, or an ambiguous prefix
     5  the coordinator cannot be reached
     6  this machine: port or data directory in use, disk, missing program
+    7  verify, diff: the bits differ
   130  interrupted by Ctrl-C";
 
     /// The number.
@@ -46,6 +49,7 @@ Exit codes:
             Self::NotFound => 4,
             Self::Unreachable => 5,
             Self::Local => 6,
+            Self::Differs => 7,
             Self::Interrupted => 130,
         }
     }
@@ -71,6 +75,7 @@ mod tests {
             Exit::NotFound,
             Exit::Unreachable,
             Exit::Local,
+            Exit::Differs,
             Exit::Interrupted,
         ] {
             let code = format!("{:>5}  ", exit.code());

@@ -27,6 +27,10 @@ struct Step {
     grad_norm_bits: String,
     lr: f64,
     lr_bits: String,
+    /// Digest of the sample positions.
+    samples: String,
+    /// Digest of all tensors' fingerprints, where they were taken.
+    fingerprint: Option<String>,
     micros: u64,
 }
 
@@ -136,6 +140,8 @@ impl From<&StepReport> for Step {
             grad_norm_bits: hex(report.grad_norm),
             lr: f64::from_bits(report.lr),
             lr_bits: hex(report.lr),
+            samples: hex(report.positions),
+            fingerprint: (report.fingerprint != 0).then(|| hex(report.fingerprint)),
             micros: report.micros,
         }
     }
@@ -201,6 +207,8 @@ mod tests {
             loss: 1.5_f64.to_bits(),
             grad_norm: f64::NAN.to_bits(),
             lr: 0.1_f64.to_bits(),
+            positions: 0xab,
+            fingerprint: 0,
             micros: 3,
         };
         metrics.push(ReportBlock { steps: vec![step], ..ReportBlock::default() });

@@ -2,6 +2,8 @@
 
 mod args;
 mod client;
+mod compare;
+mod diff;
 mod error;
 mod exit;
 mod follow;
@@ -11,10 +13,13 @@ mod metrics;
 mod output;
 mod prepare;
 mod readers;
+mod replay;
 mod run;
 mod serve;
 mod start;
+mod target;
 mod time;
+mod verify;
 
 pub use args::Arguments;
 pub use exit::Exit;

@@ -180,6 +180,9 @@ fn print_run(view: &RunView, out: &mut Output) {
     if let Some(parent) = row.parent {
         line("resumed from", parent.to_string());
     }
+    if let Some(of) = &row.replay_of {
+        line("replay of", of.to_string());
+    }
     line("job", view.job_digest.to_string());
     if let Some(code) = &view.code {
         let branch = code.branch.as_deref().map_or_else(String::new, |branch| format!(" ({branch})"));

@@ -7,7 +7,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::interrupt::interrupted;
 use super::output::Output;
-use super::{readers, serve, start};
+use super::{diff, readers, serve, start, verify};
 
 /// Carries out the command, and tells what hindered it.
 pub fn run(arguments: Arguments) -> Exit {
@@ -25,6 +25,9 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Serve(arguments) => Box::pin(serve::serve(&arguments.settings)).await,
         Command::Submit(arguments) => Box::pin(start::submit(arguments, out)).await,
         Command::Resume(arguments) => Box::pin(start::resume(arguments, out)).await,
+        // A replay is cancelled with them.
+        Command::Verify(arguments) => Box::pin(verify::verify(arguments, out)).await,
+        Command::Diff(arguments) => Box::pin(diff::diff(arguments, out)).await,
         Command::Config(arguments) => serve::config(&arguments, out),
         Command::Ps(arguments) => unless_interrupted(readers::ps(&arguments, out)).await,
         Command::Show(arguments) => unless_interrupted(readers::show(arguments, out)).await,

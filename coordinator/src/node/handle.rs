@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RequestId, RunId};
-use lockstep_core::command::{self, Device};
+use lockstep_core::command::{self, Device, Replay};
 use lockstep_core::{ClusterState, Command, Outcome, desired};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -90,6 +90,15 @@ impl Handle {
         let prefix = prefix.to_owned();
         let checkpoint = self.read(move |state| state.find_checkpoint(&prefix)).await??;
         self.run(Command::Resume { request, at_ms: now_ms(), checkpoint, secret: secret()? }).await
+    }
+
+    /// Starts a run that repeats a part of another one.
+    pub async fn replay(&self, request: RequestId, replay: Replay, prefix: Option<String>) -> Result<RunId, CallError> {
+        let checkpoint = match prefix {
+            Some(prefix) => Some(self.read(move |state| state.find_checkpoint(&prefix)).await??),
+            None => None,
+        };
+        self.run(Command::Replay { request, at_ms: now_ms(), replay, checkpoint, secret: secret()? }).await
     }
 
     /// Ends the run that `prefix` names.
@@ -202,7 +211,7 @@ impl Handle {
         match self.propose(command).await?.outcome().await? {
             Outcome::Run(run) => Ok(run),
             Outcome::Refused(refusal) => Err(refusal.into()),
-            Outcome::Done => unreachable!("submit and resume create a run or are refused"),
+            Outcome::Done => unreachable!("what creates a run does so or is refused"),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry, chain_start};
+use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain};
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
@@ -138,6 +139,7 @@ pub(crate) fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
         grad_norm: 1.0_f64.to_bits(),
         lr: 0.1_f64.to_bits(),
         micros: 1_000,
+        ..StepReport::default()
     };
     Said::Block(ReportBlock { steps: steps.map(step).collect(), ..ReportBlock::default() })
 }

@@ -6,7 +6,7 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, fallocate, fcntl_add_seals, fstat, memfd_create, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags, fallocate, fcntl_add_seals, fstat, memfd_create};
 use rustix::io::{pread, pwrite};
 
 use crate::offer::{Host, MemoryNonce, OFFER_BYTES, seal};

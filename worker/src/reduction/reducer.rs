@@ -107,7 +107,9 @@ impl Reducer {
         }
         let (elements, stride) = (layout.elements(), layout.stride());
         let windows = match exchange {
-            Some(exchange) if way == (Way::Slices { in_place: true }) => exchange.windows(highest as i64 * stride, layout.kind())?,
+            Some(exchange) if way == (Way::Slices { in_place: true }) => {
+                exchange.windows(highest as i64 * stride, layout.kind())?
+            }
             _ => None,
         };
         let (rows, last) = if let Some(windows) = windows {

@@ -98,6 +98,8 @@ unsafe extern "C" {
         kind: *mut i32,
     ) -> *mut c_char;
 
+    pub(crate) fn lte_bit_sums(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
+
     pub(crate) fn lte_tensor_over(
         data: *mut u8,
         length: usize,

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "this crate is the face of a C++ library; each block states what makes it sound")]
 
 pub mod autocast;
+pub mod bits;
 pub mod c10d;
 pub mod determinism;
 mod error;

@@ -141,6 +141,7 @@ impl Lab {
             restore: restore.map(Manifest::encode).unwrap_or_default(),
             secret: vec![5; 32],
             peers: Vec::new(),
+            replay: None,
         }
     }
 }

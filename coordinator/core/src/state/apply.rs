@@ -9,7 +9,7 @@ use super::node::Node;
 use super::requests::Answered;
 use super::rows::RowKey;
 use super::run::{Phase, Restore, Run, Status, Submission};
-use crate::command::{Command, Device, Effect, Outcome, Refusal};
+use crate::command::{Command, Device, Effect, Outcome, Refusal, Replay};
 
 /// What a command did.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,9 @@ impl ClusterState {
         let mut effects = Vec::new();
         // An answer counts for the kind of request that it answered: an id that is used for another one is a new request.
         let (request, makes_run) = match command {
-            Command::Submit { request, .. } | Command::Resume { request, .. } => (Some(request), true),
+            Command::Submit { request, .. } | Command::Resume { request, .. } | Command::Replay { request, .. } => {
+                (Some(request), true)
+            }
             Command::Cancel { request, .. } => (Some(request), false),
             Command::NodeJoined { .. } | Command::NodeLost { .. } | Command::Report { .. } => (None, false),
         };
@@ -57,12 +59,16 @@ impl ClusterState {
                     data: data.clone(),
                     secret: *secret,
                     parent: None,
+                    replay: None,
                     created_at_ms: *at_ms,
                 };
                 Ok(self.create(Run::new(submission, spec, None, None)))
             }
             Command::Resume { request, at_ms, checkpoint, secret } => {
                 self.resume(RunId::derive(index, request), index, *at_ms, checkpoint, secret)
+            }
+            Command::Replay { request, at_ms, replay, checkpoint, secret } => {
+                self.replay(RunId::derive(index, request), index, *at_ms, replay, checkpoint.as_ref(), secret)
             }
             Command::Cancel { at_ms, run, .. } => {
                 let found = self.runs.get(run).ok_or_else(|| Refusal::NoRun(run.to_string()))?;
@@ -110,11 +116,51 @@ impl ClusterState {
             data: manifest.data,
             secret: *secret,
             parent: Some(*checkpoint),
+            replay: None,
             created_at_ms: at_ms,
         };
         let restore = Restore { checkpoint: *checkpoint, step: manifest.step };
         let kind = self.runs.get(&manifest.run).and_then(|run| run.state.kind);
         Ok(self.create(Run::new(submission, spec, Some(restore), kind)))
+    }
+
+    fn replay(
+        &mut self,
+        id: RunId,
+        index: u64,
+        at_ms: u64,
+        replay: &Replay,
+        checkpoint: Option<&Digest>,
+        secret: &[u8; 32],
+    ) -> Result<Outcome, Refusal> {
+        let run = self.runs.get(&replay.of).ok_or_else(|| Refusal::NoRun(replay.of.to_string()))?;
+        let refused = |reason: String| Refusal::Replay { run: replay.of.clone(), reason };
+        let parent = run.submission.parent;
+        let begin = checkpoint.copied().or(parent);
+        let step = match begin {
+            None => 0,
+            Some(id) if Some(id) == parent || run.checkpoints.values().any(|made| made.id == id) => {
+                let manifest = self.manifests.get(&id).and_then(|bytes| Manifest::decode(bytes).ok());
+                manifest.ok_or_else(|| Refusal::NoCheckpoint(id.to_string()))?.step
+            }
+            Some(id) => return Err(refused(format!("checkpoint `{}` is none of its own", id.short()))),
+        };
+        if replay.until <= step || replay.until > run.last_step() {
+            let last = run.last_step();
+            return Err(refused(format!("step {} is not between {} and {last}", replay.until, step + 1)));
+        }
+        let submission = Submission {
+            id,
+            number: index,
+            secret: *secret,
+            parent: begin,
+            replay: Some(replay.clone()),
+            created_at_ms: at_ms,
+            ..run.submission.clone()
+        };
+        let restore = begin.map(|checkpoint| Restore { checkpoint, step });
+        let (job, kind) = (run.job.clone(), run.state.kind);
+        Ok(self.create(Run::new(submission, job, restore, kind)))
     }
 
     fn create(&mut self, run: Run) -> Outcome {

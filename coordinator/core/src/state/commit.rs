@@ -16,7 +16,7 @@ impl ClusterState {
         let failed = &run.state.failed_checkpoints;
         let given_up = failed.iter().any(|failed| (failed.generation, failed.step) == (generation, share.step));
         let reached = run.last_checkpoint().map_or(0, |last| last.step);
-        if given_up || share.step <= reached || share.step > run.job.steps {
+        if given_up || share.step <= reached || share.step > run.last_step() || run.submission.replay.is_some() {
             return;
         }
         let step = share.step;

@@ -120,6 +120,12 @@ impl ClusterState {
         {
             return Some(format!("processes would not compute alike: {text}"));
         }
+        if let Some(original) = run.submission.replay.as_ref().and_then(|replay| self.runs.get(&replay.of))
+            && let Some(measured) = &original.state.numerics
+            && let Some(text) = difference(&format!("run `{}`", original.id()), &measured.values, &this, numerics)
+        {
+            return Some(format!("the replay would not compute alike: {text}"));
+        }
         let restore = run.state.restore.as_ref()?;
         let Some(Ok(manifest)) = self.manifest(&restore.checkpoint).map(Manifest::decode) else {
             return Some(format!("the manifest of checkpoint `{}` is missing", restore.checkpoint.short()));
@@ -131,8 +137,8 @@ impl ClusterState {
 
     fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {
         let Some(run) = self.run_mut(id) else { return };
-        if step != run.job.steps {
-            let reason = format!("finished at step {step}, but the job has {}", run.job.steps);
+        if step != run.last_step() {
+            let reason = format!("finished at step {step}, and its last is {}", run.last_step());
             return self.fail(at_ms, id, Some(process), &reason);
         }
         if let Some(placed) = run.state.placement.get_mut(&process) {

@@ -8,7 +8,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, Domain, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::Progress;
+use crate::command::{Progress, Replay};
 use crate::placement::Kind;
 use lockstep_common::manifest::Share;
 
@@ -55,6 +55,8 @@ pub struct Submission {
     pub secret: [u8; 32],
     /// The checkpoint that it was resumed from.
     pub parent: Option<Digest>,
+    /// Set if it repeats a part of another run.
+    pub replay: Option<Replay>,
     /// Milliseconds since the epoch.
     pub created_at_ms: u64,
 }
@@ -242,6 +244,11 @@ impl Run {
     /// Its id.
     pub fn id(&self) -> &RunId {
         &self.submission.id
+    }
+
+    /// Steps completed at its end: the job's, but for a replay.
+    pub fn last_step(&self) -> u64 {
+        self.submission.replay.as_ref().map_or(self.job.steps, |replay| replay.until)
     }
 
     /// Steps completed, as far as is known and was not rolled back.

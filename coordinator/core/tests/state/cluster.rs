@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::manifest::Share;
-use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry, chain_start};
+use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
 use lockstep_core::command::{Device, Progress};
 use lockstep_core::state::{Run, Status};

@@ -1,0 +1,155 @@
+//! The record: the evidence of a run, step by step, chained so that equal digests mean equal histories.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Domain};
+use crate::sampler::Sampler;
+
+/// What is recorded of one step. Bits, not decimals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Steps completed with this one.
+    pub step: u64,
+    /// Mean loss over the batch: bits of an f64.
+    pub loss: u64,
+    /// Norm of the mean gradient before clipping: bits of an f64.
+    pub grad_norm: u64,
+    /// Learning rate: bits of an f64.
+    pub lr: u64,
+    /// Which samples were read, by [`positions`].
+    pub positions: u64,
+    /// All tensors' fingerprints in one, by [`Fingerprints::digest`]; 0 where none were taken.
+    pub fingerprint: u64,
+}
+
+impl Evidence {
+    /// The record's digest after this step, from the one `before` it.
+    pub fn chain(&self, before: &Digest) -> Digest {
+        let mut hasher = Domain::Record.hasher();
+        hasher.update(before.as_bytes());
+        for word in [self.step, self.loss, self.grad_norm, self.lr, self.positions, self.fingerprint] {
+            hasher.update(&word.to_le_bytes());
+        }
+        Digest::of(&hasher)
+    }
+
+    /// The parts in which two steps differ, in the order in which they come to be: name, this one's, the other's.
+    pub fn differences(&self, other: &Self) -> Vec<(&'static str, u64, u64)> {
+        let both = [
+            ("step", self.step, other.step),
+            ("samples", self.positions, other.positions),
+            ("loss", self.loss, other.loss),
+            ("gradient norm", self.grad_norm, other.grad_norm),
+            ("learning rate", self.lr, other.lr),
+        ];
+        let fingerprint = (self.fingerprint != 0 && other.fingerprint != 0).then_some((
+            "fingerprint",
+            self.fingerprint,
+            other.fingerprint,
+        ));
+        both.into_iter().chain(fingerprint).filter(|(_, a, b)| a != b).collect()
+    }
+}
+
+/// The record's digest before the first step.
+pub fn chain_start() -> Digest {
+    Domain::Record.digest(b"")
+}
+
+/// A digest of the sample positions that all ranks read in the step after `step` completed ones, in rank order: the same
+/// for every number of ranks that shares the batch.
+pub fn positions(sampler: &Sampler, step: u64) -> u64 {
+    let mut hasher = Domain::Samples.hasher();
+    for rank in 0..sampler.ranks() {
+        for position in sampler.positions(step, rank) {
+            hasher.update(&position.to_le_bytes());
+        }
+    }
+    first_word(&Digest::of(&hasher))
+}
+
+/// Fingerprints of tensors, in the order in which a forward pass meets them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// `model/<name>`, `grad/<name>`, `optimizer/<state>/<name>`, `buffer/<name>`.
+    pub names: Vec<String>,
+    /// One for each name: the sum over all elements of their bits mixed with their places.
+    pub sums: Vec<u64>,
+}
+
+impl Fingerprints {
+    /// One number for all; never 0.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = Domain::Fingerprint.hasher();
+        for (name, sum) in self.names.iter().zip(&self.sums) {
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(&sum.to_le_bytes());
+        }
+        first_word(&Digest::of(&hasher)).max(1)
+    }
+
+    /// The names of tensors that differ, in order; also those that only one side has.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
+        let of = |side: &'a Self, name: &str| {
+            side.names.iter().position(|other| other == name).and_then(|at| side.sums.get(at).copied())
+        };
+        let only_there = other.names.iter().filter(|name| !self.names.contains(name));
+        let here = self.names.iter().filter(|name| of(self, name) != of(other, name));
+        here.chain(only_there).map(String::as_str).collect()
+    }
+}
+
+fn first_word(digest: &Digest) -> u64 {
+    let [bytes, ..] = digest.as_bytes().as_chunks::<8>().0 else { unreachable!("a digest has 32 bytes") };
+    u64::from_le_bytes(*bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::LastBatch;
+
+    const STEP: Evidence = Evidence { step: 1, loss: 2, grad_norm: 3, lr: 4, positions: 5, fingerprint: 6 };
+
+    #[test]
+    fn every_part_of_a_step_changes_the_chain_and_is_named() {
+        let parts: [(&str, fn(&mut Evidence)); 6] = [
+            ("step", |step| step.step = 9),
+            ("loss", |step| step.loss = 9),
+            ("gradient norm", |step| step.grad_norm = 9),
+            ("learning rate", |step| step.lr = 9),
+            ("samples", |step| step.positions = 9),
+            ("fingerprint", |step| step.fingerprint = 9),
+        ];
+        for (name, change) in parts {
+            let mut other = STEP;
+            change(&mut other);
+            assert_ne!(STEP.chain(&chain_start()), other.chain(&chain_start()), "{name}");
+            let differences = STEP.differences(&other);
+            assert!(matches!(differences[..], [(named, _, 9)] if named == name), "{name}: {differences:?}");
+        }
+        assert_ne!(STEP.chain(&chain_start()), STEP.chain(&STEP.chain(&chain_start())));
+        assert_eq!(STEP.differences(&Evidence { fingerprint: 0, ..STEP }), [], "one of them was not taken");
+    }
+
+    #[test]
+    fn positions_are_the_batchs_whatever_the_ranks() {
+        let sampler = |ranks, seed| Sampler::new(100, 12, ranks, seed, true, LastBatch::Drop).unwrap();
+        let one = positions(&sampler(1, 7), 3);
+        assert_eq!(positions(&sampler(6, 7), 3), one);
+        assert_ne!(positions(&sampler(1, 7), 4), one);
+        assert_ne!(positions(&sampler(1, 8), 3), one);
+    }
+
+    #[test]
+    fn tensors_that_differ_are_named_in_order() {
+        let fingerprints = |sums: &[(&str, u64)]| Fingerprints {
+            names: sums.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            sums: sums.iter().map(|(_, sum)| *sum).collect(),
+        };
+        let a = fingerprints(&[("model/b", 1), ("grad/b", 2), ("model/a", 3), ("buffer/x", 4)]);
+        let b = fingerprints(&[("model/b", 1), ("grad/b", 9), ("model/a", 8), ("buffer/y", 4)]);
+        assert_eq!(a.differences(&b), ["grad/b", "model/a", "buffer/x", "buffer/y"]);
+        assert_eq!(a.differences(&a), [""; 0]);
+        assert_ne!(a.digest(), b.digest());
+    }
+}

@@ -1,0 +1,202 @@
+//! `coord diff`: what two runs or checkpoints differ in, and where their records part.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::args::DiffArguments;
+use super::client::Client;
+use super::compare::{Comparison, Record};
+use super::error::Failure;
+use super::exit::Exit;
+use super::output::{Output, table};
+use super::replay::replay;
+use super::target::Target;
+
+/// Everything that `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    a: String,
+    b: String,
+    /// Keys with different values, by kind: `code`, `data`, `job`, `numerics`, `environment`.
+    differences: Vec<Difference>,
+    /// The steps that both have.
+    common: Option<(u64, u64)>,
+    record: Comparison,
+    /// As `record`, from replays of both with fingerprints at every step.
+    bisected: Option<Comparison>,
+}
+
+/// A key, and what it is on either side; absent where it is not there.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Difference {
+    kind: &'static str,
+    key: String,
+    a: Option<String>,
+    b: Option<String>,
+}
+
+pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&arguments.reader.address.addr).await?;
+    let (a, b) = (Target::find(&client, &arguments.a).await?, Target::find(&client, &arguments.b).await?);
+    let (of_a, of_b) = (Record::read(&mut client, &a.run()).await?, Record::read(&mut client, &b.run()).await?);
+    let last = of_a.last_common(&of_b).map(|last| last.min(a.last_step()).min(b.last_step()));
+    let common = of_a.first_common(&of_b).zip(last).filter(|(first, last)| first <= last);
+    let record = common.map_or_else(Comparison::default, |(first, last)| Comparison::over(&of_a, &of_b, first..=last));
+    let mut report =
+        Report { a: a.name(), b: b.name(), differences: differences(&a, &b), common, record, bisected: None };
+    if let (true, Some(parting), Some((first, last))) = (arguments.bisect, &report.record.parting, common) {
+        let from = report.record.agreed.map_or(first, |agreed| agreed + 1);
+        let until = parting.tensors.as_ref().map_or(last, |(step, _)| *step);
+        // Both begin at one step, so that the same steps are compared.
+        let begin = a.nearest(from - 1).1.max(b.nearest(from - 1).1) + 1;
+        let Some(again_a) = replay(&mut client, &a, from, until, 1).await? else { return Ok(Exit::Interrupted) };
+        let Some(again_b) = replay(&mut client, &b, from, until, 1).await? else { return Ok(Exit::Interrupted) };
+        let again_a = Record::read(&mut client, again_a.row.id.as_str()).await?;
+        let again_b = Record::read(&mut client, again_b.row.id.as_str()).await?;
+        report.bisected = Some(Comparison::over(&again_a, &again_b, begin..=until));
+    }
+    if arguments.reader.json {
+        out.json(&report);
+    } else {
+        for line in lines(&report) {
+            out.line(&line);
+        }
+    }
+    Ok(if report.record.equal() { Exit::Done } else { Exit::Differs })
+}
+
+fn differences(a: &Target, b: &Target) -> Vec<Difference> {
+    let kinds: [(&'static str, fn(&Target) -> BTreeMap<String, String>); 5] = [
+        ("code", code),
+        ("data", data),
+        ("job", job),
+        ("numerics", |target| target.numerics.clone()),
+        ("environment", |target| target.environment.clone()),
+    ];
+    kinds.into_iter().flat_map(|(kind, of)| keys(kind, &of(a), &of(b))).collect()
+}
+
+fn keys(kind: &'static str, a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<Difference> {
+    let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
+    names.sort();
+    names.dedup();
+    let differ = names.into_iter().filter(|key| a.get(*key) != b.get(*key));
+    differ.map(|key| Difference { kind, key: key.clone(), a: a.get(key).cloned(), b: b.get(key).cloned() }).collect()
+}
+
+fn code(target: &Target) -> BTreeMap<String, String> {
+    let Some(code) = &target.view.code else { return BTreeMap::new() };
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+    BTreeMap::from([
+        ("commit".to_owned(), code.commit.clone()),
+        ("branch".to_owned(), text(&code.branch)),
+        ("remote".to_owned(), text(&code.remote)),
+        ("uncommitted changes".to_owned(), if code.dirty { "yes" } else { "no" }.to_owned()),
+    ])
+}
+
+fn data(target: &Target) -> BTreeMap<String, String> {
+    let file = |file: &lockstep_common::manifest::DataFile| {
+        (file.path.clone(), format!("{} bytes, {}", file.bytes, file.digest))
+    };
+    target.view.data.iter().map(file).collect()
+}
+
+fn job(target: &Target) -> BTreeMap<String, String> {
+    let mut keys = BTreeMap::new();
+    // What the coordinator sends was checked when it was submitted.
+    if let Ok(job) = serde_json::from_str(&target.view.job) {
+        flatten("", &job, &mut keys);
+    }
+    keys
+}
+
+fn flatten(path: &str, value: &Value, keys: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                flatten(&if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, value, keys);
+            }
+        }
+        Value::Null => {}
+        value => {
+            keys.insert(path.to_owned(), value.to_string());
+        }
+    }
+}
+
+fn lines(report: &Report) -> Vec<String> {
+    let mut lines = vec![format!("A  {}", report.a), format!("B  {}", report.b), String::new()];
+    let cell = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let rows: Vec<Vec<String>> = report
+        .differences
+        .iter()
+        .map(|found| vec![found.kind.to_owned(), found.key.clone(), cell(&found.a), cell(&found.b)])
+        .collect();
+    if rows.is_empty() {
+        lines.push("code, data, job, numerics and environment are the same".to_owned());
+    } else {
+        lines.extend(table(&["", "KEY", "A", "B"], &rows));
+    }
+    lines.push(String::new());
+    let Some((first, last)) = report.common else {
+        lines.push("record: they have no step in common".to_owned());
+        return lines;
+    };
+    let Some(parting) = &report.record.parting else {
+        lines.push(format!("record: steps {first} to {last} are equal, bit for bit ({})", report.record.extent()));
+        return lines;
+    };
+    lines.push(format!("record: equal up to step {}, parts at step {}:", parting.step - 1, parting.step));
+    lines.extend(parting.lines(("A", "B")));
+    match &report.bisected {
+        None if parting
+            .tensors
+            .as_ref()
+            .is_none_or(|(step, _)| report.record.agreed.is_none_or(|agreed| agreed + 1 < *step)) =>
+        {
+            lines.push(
+                "hint: `--bisect` replays both with fingerprints at every step, to name step and tensor".to_owned(),
+            );
+        }
+        None => {}
+        Some(bisected) => match &bisected.parting {
+            Some(found) => {
+                lines.push(format!("replayed with fingerprints at every step, they part at step {}:", found.step));
+                lines.extend(found.lines(("A", "B")));
+            }
+            None => lines.push(format!(
+                "replayed, they do not part ({}): what made them differ did not come again",
+                bisected.extent()
+            )),
+        },
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_compared_wherever_they_lie() {
+        let flat = |text: &str| {
+            let mut keys = BTreeMap::new();
+            flatten("", &serde_json::from_str(text).unwrap(), &mut keys);
+            keys
+        };
+        let a = flat(r#"{"seed": 1, "optimizer": {"lr": 0.1, "clip_norm": null}, "model": {"hidden": [1, 2]}}"#);
+        let b = flat(r#"{"seed": 1, "optimizer": {"lr": 0.2, "clip_norm": 1.0}, "model": {"hidden": [1, 2]}}"#);
+        let found: Vec<_> = keys("job", &a, &b).into_iter().map(|found| (found.key, found.a, found.b)).collect();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            found,
+            [
+                ("optimizer.clip_norm".to_owned(), None, text("1.0")),
+                ("optimizer.lr".to_owned(), text("0.1"), text("0.2"))
+            ]
+        );
+    }
+}

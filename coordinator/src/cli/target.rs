@@ -1,0 +1,95 @@
+//! What `verify` and `diff` are about: a run, or a checkpoint and the run that made it.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::Digest;
+use lockstep_common::manifest::Manifest;
+use lockstep_core::view::RunView;
+use lockstep_rpc::query_request::What;
+
+use super::client::Client;
+use super::error::Failure;
+use super::exit::Exit;
+use super::readers::unreadable;
+use crate::documents;
+
+/// A run, up to a checkpoint if one was named.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) view: RunView,
+    /// The checkpoint that was named.
+    pub(super) checkpoint: Option<(Digest, u64)>,
+    /// Steps completed when the run began.
+    pub(super) began: u64,
+    pub(super) numerics: BTreeMap<String, String>,
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+impl Target {
+    /// The run that `name` names by id or prefix, or the checkpoint.
+    pub(super) async fn find(client: &Client, name: &str) -> Result<Self, Failure> {
+        let (view, manifest) = match client.query(What::Run(name.to_owned())).await {
+            Ok(text) => (documents::decode_run(&text).map_err(|error| unreadable(&error))?, None),
+            Err(failure) if failure.exit() == Exit::NotFound => {
+                let manifest = manifest(client, name).await.map_err(|other| match other.exit() {
+                    Exit::NotFound => {
+                        Failure::new(Exit::NotFound, format!("there is no run or checkpoint `{name}`, or several"))
+                    }
+                    _ => other,
+                })?;
+                let text = client.query(What::Run(manifest.run.to_string())).await?;
+                (documents::decode_run(&text).map_err(|error| unreadable(&error))?, Some(manifest))
+            }
+            Err(failure) => return Err(failure),
+        };
+        let began = match view.row.parent {
+            Some(parent) => self::manifest(client, &parent.to_string()).await?.step,
+            None => 0,
+        };
+        let checkpoint = manifest.as_ref().map(|manifest| (Manifest::id(&manifest.encode()), manifest.step));
+        let (numerics, environment) = match manifest {
+            Some(manifest) => (manifest.numerics, manifest.environment),
+            None => (view.numerics.clone(), view.environment.clone()),
+        };
+        Ok(Self { view, checkpoint, began, numerics, environment })
+    }
+
+    /// The run's id.
+    pub(super) fn run(&self) -> String {
+        self.view.row.id.to_string()
+    }
+
+    /// For people.
+    pub(super) fn name(&self) -> String {
+        match &self.checkpoint {
+            Some((id, step)) => format!("checkpoint {} (run {}, step {step})", id.short(), self.run()),
+            None => format!("run {} ({})", self.run(), self.view.row.name),
+        }
+    }
+
+    /// Steps completed at its end, so far.
+    pub(super) fn last_step(&self) -> u64 {
+        self.checkpoint.map_or(self.view.row.step, |(_, step)| step)
+    }
+
+    /// Where a replay of the steps after `step` completed ones begins: the nearest checkpoint at or before, with its
+    /// step; `None` is where the run began.
+    pub(super) fn nearest(&self, step: u64) -> (Option<Digest>, u64) {
+        let before = self.view.checkpoints.iter().rev().find(|checkpoint| checkpoint.step <= step);
+        before.map_or((None, self.began), |checkpoint| (Some(checkpoint.id), checkpoint.step))
+    }
+
+    /// The digest of the state at `step`, if a checkpoint was made there.
+    pub(super) fn state_at(&self, step: u64) -> Option<Digest> {
+        self.view
+            .checkpoints
+            .iter()
+            .find(|checkpoint| checkpoint.step == step)
+            .map(|checkpoint| checkpoint.state_digest)
+    }
+}
+
+async fn manifest(client: &Client, name: &str) -> Result<Manifest, Failure> {
+    let text = client.query(What::Manifest(name.to_owned())).await?;
+    Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))
+}

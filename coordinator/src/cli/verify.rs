@@ -1,0 +1,106 @@
+//! `coord verify`: makes steps of a run again, and compares them with what was recorded, bit by bit.
+
+use std::ops::RangeInclusive;
+
+use lockstep_common::Digest;
+use lockstep_common::job::JobSpec;
+use serde::Serialize;
+
+use super::args::VerifyArguments;
+use super::client::Client;
+use super::compare::{Comparison, Record};
+use super::error::Failure;
+use super::exit::Exit;
+use super::output::Output;
+use super::replay::replay;
+use super::target::Target;
+
+#[derive(Debug, Serialize)]
+struct Verdict {
+    run: String,
+    replay: String,
+    first_step: u64,
+    last_step: u64,
+    equal: bool,
+    #[serde(flatten)]
+    comparison: Comparison,
+    /// The state at the last step, if a checkpoint was made there.
+    state: Option<States>,
+}
+
+#[derive(Debug, Serialize)]
+struct States {
+    recorded: Digest,
+    replayed: Option<Digest>,
+}
+
+pub(super) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&arguments.reader.address.addr).await?;
+    let target = Target::find(&client, &arguments.target).await?;
+    let steps = range(&target, arguments.steps)?;
+    let (first, last) = (*steps.start(), *steps.end());
+    let every = JobSpec::from_canonical(target.view.job.as_bytes()).map_or(0, |job| job.report.fingerprints_every);
+    let Some(replayed) = replay(&mut client, &target, first, last, every).await? else {
+        return Ok(Exit::Interrupted);
+    };
+    let recorded = Record::read(&mut client, &target.run()).await?;
+    let again = Record::read(&mut client, replayed.row.id.as_str()).await?;
+    let comparison = Comparison::over(&recorded, &again, steps);
+    let states = target.state_at(last).map(|recorded| States { recorded, replayed: replayed.row.final_state_digest });
+    let same_state = states.as_ref().is_none_or(|states| Some(states.recorded) == states.replayed);
+    let verdict = Verdict {
+        run: target.run(),
+        replay: replayed.row.id.to_string(),
+        first_step: first,
+        last_step: last,
+        equal: comparison.equal() && same_state,
+        comparison,
+        state: states,
+    };
+    if arguments.reader.json {
+        out.json(&verdict);
+    } else {
+        for line in lines(&verdict) {
+            out.line(&line);
+        }
+    }
+    Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
+}
+
+/// The steps to verify: those that were asked for; else those that lead to the checkpoint, or all of the run.
+fn range(target: &Target, asked: Option<(u64, u64)>) -> Result<RangeInclusive<u64>, Failure> {
+    let last = target.last_step();
+    let begin = match target.checkpoint {
+        Some((_, step)) => target.nearest(step.saturating_sub(1)).1,
+        None => target.began,
+    };
+    let (first, until) = asked.unwrap_or((begin + 1, last));
+    if first <= target.began || until > last || first > until {
+        let words =
+            format!("steps {first}..{until} are not within {}..{last}, which {} has", target.began + 1, target.name());
+        return Err(Failure::new(Exit::Usage, words));
+    }
+    Ok(first..=until)
+}
+
+fn lines(verdict: &Verdict) -> Vec<String> {
+    let Verdict { run, first_step, last_step, comparison, state, .. } = verdict;
+    let mut lines = Vec::new();
+    match &comparison.parting {
+        None => lines
+            .push(format!("run {run}, steps {first_step} to {last_step}: every bit again ({})", comparison.extent())),
+        Some(parting) => {
+            lines.push(format!("run {run} differs from its replay at step {}:", parting.step));
+            lines.extend(parting.lines(("recorded", "replayed")));
+        }
+    }
+    if let Some(States { recorded, replayed }) = state {
+        let found = replayed.map_or("nothing".to_owned(), |digest| digest.to_string());
+        lines.push(if Some(*recorded) == *replayed {
+            format!("  state at step {last_step}: {recorded}, as in its checkpoint")
+        } else {
+            format!("  state at step {last_step}: recorded {recorded}, replayed {found}")
+        });
+    }
+    lines
+}

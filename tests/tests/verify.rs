@@ -1,0 +1,111 @@
+//! Evidence: what was recorded can be made again and compared, and what differs is named by step and tensor.
+
+use std::process::Output;
+
+use lockstep_tests::{Cluster, digits};
+use serde_json::Value;
+
+/// After step 137 the lowest bit but two of one weight of the second layer, in every process of a run named `struck`.
+const FAULT: &str = "struck:*:137:model/layers.1.weight:7:2";
+
+fn answer(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// Runs a command that compares: its exit code, and what it found.
+fn compare(cluster: &Cluster, arguments: &[&str]) -> (Option<i32>, Value) {
+    let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+    let output = cluster.coord(&arguments);
+    (output.status.code(), answer(&output))
+}
+
+#[test]
+fn a_run_its_checkpoints_and_any_of_its_steps_are_made_again_bit_for_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 2);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "world.processes=2", "--set", "report.fingerprints_every=10"]);
+    cluster.finished(&run);
+
+    let (code, verdict) = compare(&cluster, &["verify", &run]);
+    assert_eq!((code, &verdict["equal"], &verdict["steps"]), (Some(0), &true.into(), &90.into()), "{verdict:#}");
+    assert_eq!(verdict["fingerprints"], 9);
+    assert_eq!(verdict["state"]["recorded"], verdict["state"]["replayed"]);
+    let replay = cluster.show(verdict["replay"].as_str().unwrap());
+    assert_eq!((&replay["replay_of"], replay["checkpoints"].as_array().unwrap().len()), (&run.clone().into(), 0));
+
+    // One process now, and from the nearest checkpoint.
+    cluster.kill_worker(1);
+    let checkpoint = &cluster.checkpoints(&run)[2];
+    let (code, verdict) = compare(&cluster, &["verify", &checkpoint.1]);
+    assert_eq!((code, &verdict["first_step"], &verdict["last_step"]), (Some(0), &35.into(), &51.into()), "{verdict:#}");
+    assert_eq!(verdict["state"]["recorded"], verdict["state"]["replayed"]);
+    let (code, verdict) = compare(&cluster, &["verify", &run, "--steps", "40..44"]);
+    assert_eq!((code, &verdict["steps"], &verdict["state"]), (Some(0), &5.into(), &Value::Null), "{verdict:#}");
+    let replay = cluster.show(verdict["replay"].as_str().unwrap());
+    assert_eq!((&replay["step"], &replay["steps"], &replay["processes"]), (&44.into(), &44.into(), &1.into()));
+
+    for (steps, words) in [("0..3", "not within 1..90"), ("80..91", "not within 1..90"), ("9", "expected A..B")] {
+        let refused = cluster.coord(&["verify", &run, "--steps", steps]);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(words), "{refused:?}");
+    }
+    assert_eq!(cluster.coord(&["verify", "zzzz"]).status.code(), Some(4));
+}
+
+#[test]
+fn one_flipped_bit_is_named_by_step_and_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 0);
+    cluster.add_worker_with_fault(Some(FAULT));
+    let job = digits(dir.path());
+    let sets = ["--set", "steps=200", "--set", "world.processes=1", "--set", "report.fingerprints_every=100"];
+    let sound = cluster.submit(job.argument(), &sets);
+    let struck = cluster.submit(job.argument(), &[&sets[..], &["--set", "name=struck"]].concat());
+    assert_ne!(cluster.finished(&sound), cluster.finished(&struck));
+
+    let (code, found) = compare(&cluster, &["diff", &sound, &struck, "--bisect"]);
+    assert_eq!(code, Some(7), "{found:#}");
+    let differences = found["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 1, "{differences:#?}");
+    assert_eq!((&differences[0]["key"], &differences[0]["b"]), (&"name".into(), &"\"struck\"".into()));
+    let parting = &found["record"]["parting"];
+    assert_eq!((&found["record"]["agreed"], &parting["step"]), (&100.into(), &138.into()), "{found:#}");
+    let part = parting["parts"][0]["name"].as_str().unwrap();
+    assert!(["loss", "gradient norm"].contains(&part), "one low bit may leave the loss as it was: {part}");
+    let exact = &found["bisected"]["parting"];
+    assert_eq!(
+        (&exact["step"], &exact["tensors"]),
+        (&137.into(), &serde_json::json!([137, ["model/layers.1.weight"]]))
+    );
+    assert_eq!(exact["parts"][0]["name"], "fingerprint", "the step's own numbers came before the fault");
+    let words = String::from_utf8(cluster.coord(&["diff", &sound, &struck]).stdout).unwrap();
+    assert!(words.contains("equal up to step 137, parts at step 138") && words.contains("`--bisect`"), "{words}");
+
+    // The same machine makes the same mistake again; another one does not.
+    assert_eq!(compare(&cluster, &["verify", &struck]).0, Some(0));
+    cluster.kill_worker(0);
+    cluster.add_worker();
+    let (code, verdict) = compare(&cluster, &["verify", &struck, "--steps", "130..150"]);
+    assert_eq!((code, &verdict["parting"]["step"]), (Some(7), &138.into()), "{verdict:#}");
+    let (code, found) = compare(&cluster, &["diff", &sound, &sound]);
+    assert_eq!((code, &found["record"]["steps"]), (Some(0), &200.into()));
+}
+
+#[test]
+fn a_process_whose_replica_changed_by_itself_is_found_at_the_next_fingerprints() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 0);
+    for _ in 0..2 {
+        cluster.add_worker_with_fault(Some("struck:1:37:model/layers.0.bias:3:20"));
+    }
+    let job = digits(dir.path());
+    let sets = ["--set", "name=struck", "--set", "world.processes=2", "--set", "report.fingerprints_every=10"];
+    let run = cluster.submit(job.argument(), &sets);
+    let view = cluster.ended(&run);
+    let reason = view["reason"].as_str().unwrap();
+    assert_eq!(view["status"], "failed", "{view:#}");
+    for part in ["silent corruption: after step 40", "model/layers.0.bias", "all agreed after step 30"] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+}
