@@ -1,5 +1,7 @@
 //! Which samples a rank reads at a step. All that resumes of it is the step number.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::permutation::Permutation;
@@ -102,14 +104,53 @@ impl Sampler {
     /// Global sample positions that `rank` reads when `step` steps are completed; the union over ranks is the batch, in
     /// order.
     pub fn positions(&self, step: u64, rank: u32) -> Vec<u64> {
-        assert!(rank < self.ranks, "rank {rank} of {}", self.ranks);
-        let epoch = self.epoch(step);
-        let first = (step % self.steps_per_epoch) * self.batch + u64::from(rank) * self.micro_batch();
-        let order = self.shuffle.then(|| Permutation::new(self.samples, derive(self.seed, Stream::Order, epoch, 0)));
-        (first..first + self.micro_batch())
+        self.in_order(step, rank..rank + 1, self.order(self.epoch(step)).as_ref())
+    }
+
+    /// The order of an epoch, unless it is the data's own.
+    fn order(&self, epoch: u64) -> Option<Permutation> {
+        self.shuffle.then(|| Permutation::new(self.samples, derive(self.seed, Stream::Order, epoch, 0)))
+    }
+
+    fn in_order(&self, step: u64, ranks: Range<u32>, order: Option<&Permutation>) -> Vec<u64> {
+        assert!(ranks.end <= self.ranks, "ranks {ranks:?} of {}", self.ranks);
+        let begin = (step % self.steps_per_epoch) * self.batch;
+        let of = |rank: u32| begin + u64::from(rank) * self.micro_batch();
+        (of(ranks.start)..of(ranks.end))
             .map(|position| position % self.samples)
-            .map(|position| order.as_ref().map_or(position, |order| order.at(position)))
+            .map(|position| order.map_or(position, |order| order.at(position)))
             .collect()
+    }
+}
+
+/// Reads a sampler's positions step after step: the order of an epoch, which costs more than a position, is made once.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    sampler: Sampler,
+    /// Of the epoch that was read last.
+    order: Option<(u64, Option<Permutation>)>,
+}
+
+impl Cursor {
+    /// A cursor over `sampler`'s positions.
+    pub fn new(sampler: Sampler) -> Self {
+        Self { sampler, order: None }
+    }
+
+    /// The sampler.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// What [`Sampler::positions`] gives for each of `ranks`, one after another.
+    pub fn positions(&mut self, step: u64, ranks: Range<u32>) -> Vec<u64> {
+        let epoch = self.sampler.epoch(step);
+        let sampler = &self.sampler;
+        let (_, order) = match self.order.take().filter(|(of, _)| *of == epoch) {
+            Some(known) => self.order.insert(known),
+            None => self.order.insert((epoch, sampler.order(epoch))),
+        };
+        sampler.in_order(step, ranks, order.as_ref())
     }
 }
 
@@ -148,10 +189,12 @@ mod tests {
             prop_assume!(samples >= batch);
             let many = Sampler::new(samples, batch, ranks, seed, true, LastBatch::Drop).unwrap();
             let one = Sampler::new(samples, batch, 1, seed, true, LastBatch::Drop).unwrap();
+            let mut cursor = Cursor::new(many.clone());
             let mut seen = BTreeSet::new();
             for step in epoch * many.steps_per_epoch()..(epoch + 1) * many.steps_per_epoch() {
                 let cut: Vec<u64> = (0..ranks).flat_map(|rank| many.positions(step, rank)).collect();
                 prop_assert_eq!(&cut, &one.positions(step, 0));
+                prop_assert_eq!(&cut, &cursor.positions(step, 0..ranks));
                 prop_assert!(cut.into_iter().all(|position| position < samples && seen.insert(position)));
             }
         }

@@ -8,7 +8,7 @@ use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::record;
-use lockstep_common::sampler::{Sampler, SamplerError};
+use lockstep_common::sampler::{Cursor, Sampler, SamplerError};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
 use lockstep_models::{DataError, DataSets, ModelError, build_model, open_data};
@@ -144,7 +144,7 @@ pub struct Finished {
 pub struct Trainer {
     job: JobSpec,
     data: DataSets,
-    sampler: Sampler,
+    samples: Cursor,
     ranks: Ranks,
     layout: Layout,
     device: Device,
@@ -184,7 +184,8 @@ impl Trainer {
         let fault = Fault::from_environment(&job.name).map_err(SetupError::Fault)?;
         let (until, fingerprints_every) = (job.steps, job.report.fingerprints_every);
         let replay = false;
-        Ok(Self { job, data, sampler, ranks, layout, device, state, record, until, fingerprints_every, replay, fault })
+        let samples = Cursor::new(sampler);
+        Ok(Self { job, data, samples, ranks, layout, device, state, record, until, fingerprints_every, replay, fault })
     }
 
     /// The same steps again, up to `until` completed ones, with fingerprints every so many steps, but no evaluations.
@@ -226,6 +227,8 @@ struct Run {
     trainer: Trainer,
     place: Place,
     hosted: Range<u32>,
+    /// The sample positions that the hosted ranks have read in this step.
+    read: Vec<u64>,
     exchange: Option<Box<dyn Exchange>>,
     parameters: Vec<Tensor>,
     reducer: Reducer,
@@ -264,6 +267,7 @@ impl Run {
             trainer,
             place,
             hosted,
+            read: Vec::new(),
             exchange,
             parameters,
             reducer,
@@ -277,6 +281,7 @@ impl Run {
 
     fn step(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.state.step;
+        self.read.clear();
         if let Some(buffers) = &mut self.buffers {
             buffers.begin_step()?;
         }
@@ -313,9 +318,10 @@ impl Run {
 
     /// One rank's part of a step: its gradient and loss become a leaf of the reduction tree.
     fn micro_batch(&mut self, step: u64, index: usize, rank: u32) -> Result<(), TrainError> {
-        let Trainer { data, sampler, ranks, device, state, .. } = &self.trainer;
+        let Trainer { data, samples, ranks, device, state, .. } = &mut self.trainer;
         ranks.seed_generators(step, rank)?;
-        let positions = sampler.positions(step, rank);
+        let positions = samples.positions(step, rank..rank + 1);
+        self.read.extend_from_slice(&positions);
         let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
         self.reporter.spent(Phase::Data);
         let loss = state.model.loss(&batch).map_err(|source| TrainError::Model { step, source })?;
@@ -344,7 +350,7 @@ impl Run {
 
     /// Records the step; when it is due, with fingerprints that all processes agree on.
     fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
-        let Trainer { state, sampler, until, fingerprints_every: every, fault, .. } = &self.trainer;
+        let Trainer { state, samples, until, fingerprints_every: every, fault, .. } = &mut self.trainer;
         let step = state.step;
         if let Some(fault) = fault {
             fault.strike(state).map_err(TrainError::Fault)?;
@@ -358,8 +364,13 @@ impl Run {
             }
             self.agreed = step;
         }
-        // Process 0 answers for all ranks.
-        let positions = if self.place.process == 0 { record::positions(sampler, step - 1) } else { 0 };
+        let mut positions = 0;
+        if self.place.process == 0 {
+            // It hosts the first ranks, and answers for all.
+            let others = self.hosted.end..samples.sampler().ranks();
+            self.read.extend(samples.positions(step - 1, others));
+            positions = record::positions(&self.read);
+        }
         self.reporter.spent(Phase::Record);
         self.reporter.step(&StepNumbers { positions, ..numbers }, fingerprints.filter(|_| self.place.process == 0));
         Ok(())
@@ -388,12 +399,12 @@ impl Run {
 
     fn evaluate(&mut self) -> Result<(), TrainError> {
         self.reporter.spent(Phase::Other);
-        let Trainer { job, data, sampler, device, state, .. } = &self.trainer;
+        let Trainer { job, data, samples, device, state, .. } = &self.trainer;
         if let (Some(validation), Some(eval)) = (&data.validation, &job.eval) {
             let plan = evaluation::Plan {
                 job,
                 samples: eval.samples.unwrap_or(u64::MAX).min(validation.len()),
-                chunk: sampler.micro_batch(),
+                chunk: samples.sampler().micro_batch(),
                 device: *device,
             };
             let report = evaluation::run(&plan, validation.as_ref(), state, self.place, borrow(&mut self.exchange))?;
@@ -410,10 +421,10 @@ impl Run {
         let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
         // What a checkpoint covers has been said when it is committed.
         self.reporter.hand_over();
-        let Trainer { sampler, ranks, state, .. } = &self.trainer;
+        let Trainer { samples, ranks, state, .. } = &self.trainer;
         checkpoints.stage(Staging {
             step: state.step,
-            epoch: sampler.epoch(state.step),
+            epoch: samples.sampler().epoch(state.step),
             ranks: ranks.at(state.step, self.hosted.clone())?,
             record: (self.place.process == 0).then(|| self.reporter.record().clone()),
         });

@@ -7,5 +7,6 @@ mod failures;
 mod life;
 mod queue;
 mod random;
+mod replay;
 mod resume;
 mod rows;
