@@ -1,6 +1,8 @@
 //! The training loop. Hot: no allocation per sample, no wait for the device but to read loss and norm, no log above
 //! debug.
 
+mod error;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -8,112 +10,26 @@ use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::record;
-use lockstep_common::sampler::{Cursor, Sampler, SamplerError};
+use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
-use lockstep_models::{DataError, DataSets, ModelError, build_model, open_data};
+use lockstep_models::{DataSets, build_model, open_data};
 use lockstep_tch_ext::fold::{grads_into, layer_norms};
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Tensor};
 use tracing::{debug, info};
 
 use crate::buffers::Buffers;
-use crate::checkpoint::{self, LoadError, Ranks, Staging, Writer};
+use crate::checkpoint::{self, Ranks, Staging, Writer};
 use crate::evaluation;
-use crate::exchange::{Exchange, ExchangeError};
+use crate::exchange::Exchange;
 use crate::fault::Fault;
-use crate::fingerprint::{Divergence, Fingerprinter};
+use crate::fingerprint::Fingerprinter;
 use crate::outbox::Outbox;
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, StepNumbers};
 use crate::state::State;
 
-/// Why a run cannot begin here. It would fail again.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The data is not what the job says.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The batches do not fit the data.
-    #[error(transparent)]
-    Sampler(#[from] SamplerError),
-    /// The model cannot be built.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The checkpoint cannot be resumed from.
-    #[error("cannot resume")]
-    Load(#[from] LoadError),
-    /// The optimizer cannot be made.
-    #[error("cannot make the optimizer")]
-    Optimizer(#[from] lockstep_tch_ext::Error),
-    /// The fault that the environment names is none.
-    #[error("{0}")]
-    Fault(String),
-}
-
-/// Why a run stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// Another process is gone or silent: this one may be replaced, and the run goes on from its last checkpoint.
-    #[error("the exchange with the other processes failed at step {step}")]
-    Exchange {
-        /// Steps completed.
-        step: u64,
-        /// Why.
-        #[source]
-        source: ExchangeError,
-    },
-    /// Training has diverged.
-    #[error("the {what} of step {step} is {value}: the run stops, its last checkpoint is kept")]
-    NotFinite {
-        /// Steps completed with the one that failed.
-        step: u64,
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// What it is.
-        value: f64,
-    },
-    /// Processes that should hold the same state do not: one of them computed or kept something wrong.
-    #[error(
-        "silent corruption: after step {step} process {} has another `{}` than this process ({} tensors differ); all \
-         agreed after step {agreed}",
-        .divergence.process, .divergence.tensors[0], .divergence.tensors.len()
-    )]
-    Corrupt {
-        /// Steps completed.
-        step: u64,
-        /// The last fingerprint step at which all agreed; where this process began, if none was taken since.
-        agreed: u64,
-        /// Which process, and where.
-        divergence: Divergence,
-    },
-    /// The fault that the environment names cannot be.
-    #[error("{0}")]
-    Fault(String),
-    /// A batch could not be made.
-    #[error("cannot read the batch of step {step}")]
-    Data {
-        /// Steps completed.
-        step: u64,
-        /// Why.
-        #[source]
-        source: DataError,
-    },
-    /// The model failed.
-    #[error("the model failed at step {step}")]
-    Model {
-        /// Steps completed.
-        step: u64,
-        /// Why.
-        #[source]
-        source: ModelError,
-    },
-    /// libtorch failed.
-    #[error("libtorch failed")]
-    Torch(#[from] TchError),
-    /// libtorch failed, behind our own shim.
-    #[error("libtorch failed")]
-    Shim(#[from] lockstep_tch_ext::Error),
-}
+pub use error::{SetupError, TrainError};
 
 /// Which of the processes this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +105,7 @@ impl Trainer {
     }
 
     /// The same steps again, up to `until` completed ones, with fingerprints every so many steps, but no evaluations.
+    #[must_use]
     pub fn replay(self, until: u64, fingerprints_every: u64) -> Self {
         Self { until, fingerprints_every, replay: true, ..self }
     }

@@ -68,14 +68,12 @@ pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
 }
 
 fn differences(a: &Target, b: &Target) -> Vec<Difference> {
-    let kinds: [(&'static str, fn(&Target) -> BTreeMap<String, String>); 5] = [
-        ("code", code),
-        ("data", data),
-        ("job", job),
-        ("numerics", |target| target.numerics.clone()),
-        ("environment", |target| target.environment.clone()),
-    ];
-    kinds.into_iter().flat_map(|(kind, of)| keys(kind, &of(a), &of(b))).collect()
+    let mut found = keys("code", &code(a), &code(b));
+    found.extend(keys("data", &data(a), &data(b)));
+    found.extend(keys("job", &job(a), &job(b)));
+    found.extend(keys("numerics", &a.numerics, &b.numerics));
+    found.extend(keys("environment", &a.environment, &b.environment));
+    found
 }
 
 fn keys(kind: &'static str, a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<Difference> {

@@ -1,0 +1,97 @@
+//! Why training does not begin, or stops.
+
+use lockstep_common::sampler::SamplerError;
+use lockstep_models::{DataError, ModelError};
+use tch::TchError;
+
+use crate::checkpoint::LoadError;
+use crate::exchange::ExchangeError;
+use crate::fingerprint::Divergence;
+
+/// Why a run cannot begin here. It would fail again.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The data is not what the job says.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The batches do not fit the data.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The checkpoint cannot be resumed from.
+    #[error("cannot resume")]
+    Load(#[from] LoadError),
+    /// The optimizer cannot be made.
+    #[error("cannot make the optimizer")]
+    Optimizer(#[from] lockstep_tch_ext::Error),
+    /// The fault that the environment names is none.
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Another process is gone or silent: this one may be replaced, and the run goes on from its last checkpoint.
+    #[error("the exchange with the other processes failed at step {step}")]
+    Exchange {
+        /// Steps completed.
+        step: u64,
+        /// Why.
+        #[source]
+        source: ExchangeError,
+    },
+    /// Training has diverged.
+    #[error("the {what} of step {step} is {value}: the run stops, its last checkpoint is kept")]
+    NotFinite {
+        /// Steps completed with the one that failed.
+        step: u64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// What it is.
+        value: f64,
+    },
+    /// Processes that should hold the same state do not: one of them computed or kept something wrong.
+    #[error(
+        "silent corruption: after step {step} process {} has another `{}` than this process ({} tensors differ); all \
+         agreed after step {agreed}",
+        .divergence.process, .divergence.tensors[0], .divergence.tensors.len()
+    )]
+    Corrupt {
+        /// Steps completed.
+        step: u64,
+        /// The last fingerprint step at which all agreed; where this process began, if none was taken since.
+        agreed: u64,
+        /// Which process, and where.
+        divergence: Divergence,
+    },
+    /// The fault that the environment names cannot be.
+    #[error("{0}")]
+    Fault(String),
+    /// A batch could not be made.
+    #[error("cannot read the batch of step {step}")]
+    Data {
+        /// Steps completed.
+        step: u64,
+        /// Why.
+        #[source]
+        source: DataError,
+    },
+    /// The model failed.
+    #[error("the model failed at step {step}")]
+    Model {
+        /// Steps completed.
+        step: u64,
+        /// Why.
+        #[source]
+        source: ModelError,
+    },
+    /// libtorch failed.
+    #[error("libtorch failed")]
+    Torch(#[from] TchError),
+    /// libtorch failed, behind our own shim.
+    #[error("libtorch failed")]
+    Shim(#[from] lockstep_tch_ext::Error),
+}
