@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup data build demo test bench fmt lint
+.PHONY: help setup data build demo test exactness bench fmt lint
 
 ENV := . scripts/env.sh;
 
@@ -29,6 +29,9 @@ demo: data build ## trains a small GPT on two workers, resumes it from a middle 
 
 test: ## runs every test
 	@$(ENV) scripts/test.sh
+
+exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
+	@$(ENV) python3 tests/exactness/matrix.py
 
 bench: data build ## measures beside PyTorch DDP
 	@$(ENV) python3 tests/bench/run.py

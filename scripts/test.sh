@@ -17,6 +17,7 @@ part "set-up" scripts/setup.sh --test
 part "data" python3 scripts/fetch_data.py
 part "build" cargo build --release --locked --workspace --bins
 part "test build" cargo nextest run --release --locked --workspace --no-run
+part "exactness" python3 tests/exactness/matrix.py --quick
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
 printf 'test: %s\n' "${took%, *}" >&2
 exec cargo nextest run --release --locked --workspace
