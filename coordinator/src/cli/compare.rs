@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use lockstep_common::Digest;
 use lockstep_common::record::{Evidence, Fingerprints};
 use lockstep_rpc::{ReportBlock, ReportsRequest};
 use serde::Serialize;
@@ -41,6 +42,11 @@ impl Record {
         for report in block.fingerprints {
             self.fingerprints.insert(report.step, Fingerprints { names: report.names, sums: report.sums });
         }
+    }
+
+    /// The record's digest at the end of `steps`, chained on from `before`; `None` if one of them is missing.
+    pub(super) fn chain(&self, before: Digest, steps: RangeInclusive<u64>) -> Option<Digest> {
+        steps.into_iter().try_fold(before, |digest, step| Some(self.steps.get(&step)?.chain(&digest)))
     }
 
     /// The last step that both have.
@@ -186,6 +192,8 @@ fn show(name: &str, bits: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_common::record::chain_start;
+
     use super::*;
 
     fn record(steps: u64, every: u64, change: impl Fn(&mut Evidence, &mut Fingerprints)) -> Record {
@@ -231,6 +239,17 @@ mod tests {
         let lines = parting.lines(("a", "b"));
         assert!(lines[0].contains("loss") && lines[0].contains("b 0.5 (3fe0000000000000)"), "{lines:?}");
         assert!(lines[1].contains("at step 20, the first is `model/b`"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_chain_over_a_record_shows_every_change_and_every_gap() {
+        let whole = record(9, 3, |_, _| {});
+        let digest = whole.chain(chain_start(), 1..=9).unwrap();
+        let half = whole.chain(chain_start(), 1..=4).unwrap();
+        assert_eq!(whole.chain(half, 5..=9), Some(digest), "a resumed run's record goes on from its checkpoint's");
+        let changed = record(9, 3, |evidence, _| evidence.lr ^= u64::from(evidence.step == 2));
+        assert_ne!(changed.chain(chain_start(), 1..=9), Some(digest));
+        assert_eq!(whole.chain(chain_start(), 1..=10), None);
     }
 
     #[test]

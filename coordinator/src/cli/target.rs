@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::Digest;
-use lockstep_common::manifest::Manifest;
+use lockstep_common::manifest::{Manifest, RecordPosition};
+use lockstep_common::record::chain_start;
 use lockstep_core::view::RunView;
 use lockstep_rpc::query_request::What;
 
@@ -19,8 +20,10 @@ pub(super) struct Target {
     pub(super) view: RunView,
     /// The checkpoint that was named.
     pub(super) checkpoint: Option<(Digest, u64)>,
-    /// Steps completed when the run began.
-    pub(super) began: u64,
+    /// Where its record began: at the checkpoint that it was resumed from, or with nothing.
+    pub(super) began: RecordPosition,
+    /// Where its record stood at its last checkpoint, or at the one that was named.
+    pub(super) stood: Option<RecordPosition>,
     pub(super) numerics: BTreeMap<String, String>,
     pub(super) environment: BTreeMap<String, String>,
 }
@@ -43,15 +46,20 @@ impl Target {
             Err(failure) => return Err(failure),
         };
         let began = match view.row.parent {
-            Some(parent) => self::manifest(client, &parent.to_string()).await?.step,
-            None => 0,
+            Some(parent) => position(&self::manifest(client, &parent.to_string()).await?),
+            None => RecordPosition { steps: 0, digest: chain_start() },
+        };
+        let stood = match (&manifest, view.checkpoints.last()) {
+            (Some(manifest), _) => Some(position(manifest)),
+            (None, Some(last)) => Some(position(&self::manifest(client, &last.id.to_string()).await?)),
+            (None, None) => None,
         };
         let checkpoint = manifest.as_ref().map(|manifest| (Manifest::id(&manifest.encode()), manifest.step));
         let (numerics, environment) = match manifest {
             Some(manifest) => (manifest.numerics, manifest.environment),
             None => (view.numerics.clone(), view.environment.clone()),
         };
-        Ok(Self { view, checkpoint, began, numerics, environment })
+        Ok(Self { view, checkpoint, began, stood, numerics, environment })
     }
 
     /// The run's id.
@@ -76,7 +84,7 @@ impl Target {
     /// step; `None` is where the run began.
     pub(super) fn nearest(&self, step: u64) -> (Option<Digest>, u64) {
         let before = self.view.checkpoints.iter().rev().find(|checkpoint| checkpoint.step <= step);
-        before.map_or((None, self.began), |checkpoint| (Some(checkpoint.id), checkpoint.step))
+        before.map_or((None, self.began.steps), |checkpoint| (Some(checkpoint.id), checkpoint.step))
     }
 
     /// The digest of the state at `step`, if a checkpoint was made there.
@@ -87,6 +95,11 @@ impl Target {
             .find(|checkpoint| checkpoint.step == step)
             .map(|checkpoint| checkpoint.state_digest)
     }
+}
+
+/// By steps completed since the very beginning.
+fn position(manifest: &Manifest) -> RecordPosition {
+    RecordPosition { steps: manifest.step, digest: manifest.record.digest }
 }
 
 async fn manifest(client: &Client, name: &str) -> Result<Manifest, Failure> {

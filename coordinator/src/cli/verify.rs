@@ -40,10 +40,11 @@ pub(super) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Resu
     let steps = range(&target, arguments.steps)?;
     let (first, last) = (*steps.start(), *steps.end());
     let every = JobSpec::from_canonical(target.view.job.as_bytes()).map_or(0, |job| job.report.fingerprints_every);
+    let recorded = Record::read(&mut client, &target.run()).await?;
+    check_chain(&target, &recorded)?;
     let Some(replayed) = replay(&mut client, &target, first, last, every).await? else {
         return Ok(Exit::Interrupted);
     };
-    let recorded = Record::read(&mut client, &target.run()).await?;
     let again = Record::read(&mut client, replayed.row.id.as_str()).await?;
     let comparison = Comparison::over(&recorded, &again, steps);
     let states = target.state_at(last).map(|recorded| States { recorded, replayed: replayed.row.final_state_digest });
@@ -67,17 +68,37 @@ pub(super) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Resu
     Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
 }
 
+/// Whether the record is still the one that was made: chained from its beginning to the last checkpoint, it must give the
+/// digest that the checkpoint names.
+fn check_chain(target: &Target, recorded: &Record) -> Result<(), Failure> {
+    let Some(stood) = &target.stood else { return Ok(()) };
+    let found = recorded.chain(target.began.digest, target.began.steps + 1..=stood.steps);
+    if found == Some(stood.digest) {
+        return Ok(());
+    }
+    let found = found.map_or("a step is missing".to_owned(), |digest| format!("it gives `{}`", digest.short()));
+    Err(Failure::new(
+        Exit::Differs,
+        format!(
+            "the stored record of {} is not the one that was made: its checkpoint at step {} names `{}`, and {found}",
+            target.name(),
+            stood.steps,
+            stood.digest.short()
+        ),
+    ))
+}
+
 /// The steps to verify: those that were asked for; else those that lead to the checkpoint, or all of the run.
 fn range(target: &Target, asked: Option<(u64, u64)>) -> Result<RangeInclusive<u64>, Failure> {
     let last = target.last_step();
     let begin = match target.checkpoint {
         Some((_, step)) => target.nearest(step.saturating_sub(1)).1,
-        None => target.began,
+        None => target.began.steps,
     };
     let (first, until) = asked.unwrap_or((begin + 1, last));
-    if first <= target.began || until > last || first > until {
+    if first <= target.began.steps || until > last || first > until {
         let words =
-            format!("steps {first}..{until} are not within {}..{last}, which {} has", target.began + 1, target.name());
+            format!("steps {first}..{until} are not within {}..{last}, which {} has", target.began.steps + 1, target.name());
         return Err(Failure::new(Exit::Usage, words));
     }
     Ok(first..=until)
