@@ -97,8 +97,11 @@ fn range(target: &Target, asked: Option<(u64, u64)>) -> Result<RangeInclusive<u6
     };
     let (first, until) = asked.unwrap_or((begin + 1, last));
     if first <= target.began.steps || until > last || first > until {
-        let words =
-            format!("steps {first}..{until} are not within {}..{last}, which {} has", target.began.steps + 1, target.name());
+        let words = format!(
+            "steps {first}..{until} are not within {}..{last}, which {} has",
+            target.began.steps + 1,
+            target.name()
+        );
         return Err(Failure::new(Exit::Usage, words));
     }
     Ok(first..=until)
