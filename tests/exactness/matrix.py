@@ -117,9 +117,12 @@ def evidence(cluster, run):
 
 def kill_one(cluster, run, step):
     """kill -9 of one of the run's processes after `step`; false if the run was faster."""
+    deadline = time.monotonic() + RUN_SECONDS
     while (view := cluster.ask("show", run))["step"] < step:
-        if view["status"] == "finished":
+        if view["status"] in ("finished", "failed", "cancelled"):
             return False
+        if time.monotonic() > deadline:
+            raise ClusterError(f"run {run} did not reach step {step} within {RUN_SECONDS} s")
     for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes().split(b"\0")
