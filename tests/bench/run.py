@@ -10,6 +10,7 @@ together against two that train alone, side by side.
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def lockstep(model, communication):
 
 def lockstep_launch():
     """From nothing to the end of a one-step run: coordinator, two workers, their processes, and all ended again."""
+    shutil.rmtree(OUT / "launch", ignore_errors=True)
     started = time.monotonic()
     subprocess.run(
         [BIN / "coord", "submit", JOBS / "small.toml", "--local", "2", "--data-dir", OUT / "launch", "--set", "steps=1"],
