@@ -1,5 +1,7 @@
 //! The record: the evidence of a run, step by step, chained so that equal digests mean equal histories.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Domain};
@@ -68,7 +70,8 @@ pub fn positions(all: &[u64]) -> u64 {
 /// Fingerprints of tensors, in the order in which a forward pass meets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprints {
-    /// `model/<name>`, `grad/<name>`, `optimizer/<state>/<name>`, `buffer/<name>`.
+    /// `rank/<rank>`: its gradient, before it is added to others'; `model/<name>`, `grad/<name>`,
+    /// `optimizer/<state>/<name>`, `buffer/<name>`: as they are after the step.
     pub names: Vec<String>,
     /// One for each name: the sum over all elements of their bits mixed with their places.
     pub sums: Vec<u64>,
@@ -84,14 +87,17 @@ impl Fingerprints {
         first_word(&Digest::of(&hasher)).max(1)
     }
 
-    /// The names of tensors that differ, in order; also those that only one side has.
-    pub fn differences<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
-        let of = |side: &'a Self, name: &str| {
-            side.names.iter().position(|other| other == name).and_then(|at| side.sums.get(at).copied())
-        };
-        let only_there = other.names.iter().filter(|name| !self.names.contains(name));
-        let here = self.names.iter().filter(|name| of(self, name) != of(other, name));
-        here.chain(only_there).map(String::as_str).collect()
+    /// What differs, in order: the name, and its sum on either side; also what only one side has.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> Vec<(&'a str, Option<u64>, Option<u64>)> {
+        let (here, there) = (self.by_name(), other.by_name());
+        let only_there = other.names.iter().filter(|name| !here.contains_key(name.as_str()));
+        let names = self.names.iter().chain(only_there).map(String::as_str);
+        let both = names.map(|name| (name, here.get(name).copied(), there.get(name).copied()));
+        both.filter(|(_, here, there)| here != there).collect()
+    }
+
+    fn by_name(&self) -> BTreeMap<&str, u64> {
+        self.names.iter().map(String::as_str).zip(self.sums.iter().copied()).collect()
     }
 }
 
@@ -141,8 +147,16 @@ mod tests {
         };
         let a = fingerprints(&[("model/b", 1), ("grad/b", 2), ("model/a", 3), ("buffer/x", 4)]);
         let b = fingerprints(&[("model/b", 1), ("grad/b", 9), ("model/a", 8), ("buffer/y", 4)]);
-        assert_eq!(a.differences(&b), ["grad/b", "model/a", "buffer/x", "buffer/y"]);
-        assert_eq!(a.differences(&a), [""; 0]);
+        assert_eq!(
+            a.differences(&b),
+            [
+                ("grad/b", Some(2), Some(9)),
+                ("model/a", Some(3), Some(8)),
+                ("buffer/x", Some(4), None),
+                ("buffer/y", None, Some(4))
+            ]
+        );
+        assert_eq!(a.differences(&a), []);
         assert_ne!(a.digest(), b.digest());
     }
 }

@@ -122,6 +122,7 @@ mod tests {
             last_exit: None,
             placement: vec![],
             checkpoints: vec![],
+            corruptions: Vec::new(),
             failed_checkpoints: vec![],
         }
     }

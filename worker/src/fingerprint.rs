@@ -8,29 +8,44 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::exchange::{Exchange, ExchangeError};
 use crate::state::State;
+use crate::trail::{Trail, TrailError};
 
-/// Another process has other tensors than this one.
+/// The processes have different tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
-    /// That process.
-    pub process: usize,
-    /// The tensors that differ, in the order of a forward pass.
+    /// What all tensors of each process come to, by process: [`Taken::digest`].
+    pub fingerprints: Vec<u64>,
+    /// The tensors that differ, in the order of a forward pass; empty if the others were gone before they could tell.
     pub tensors: Vec<String>,
+    /// What all ranks computed since the processes last agreed: [`Trail::words`]; empty if that could not be learned.
+    pub trail: Vec<u64>,
 }
 
-/// Takes fingerprints of one state.
+/// Fingerprints of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// All of them in one number.
+    pub digest: u64,
+    sums: Vec<u64>,
+}
+
+/// Takes fingerprints of one state, and of the ranks' gradients that lead to it.
 #[derive(Debug)]
 pub struct Fingerprinter {
+    /// `rank/R` for each rank, then the tensors.
     names: Vec<String>,
     tensors: Vec<Tensor>,
+    /// By rank; 0 for those that other processes host.
+    ranks: Vec<u64>,
     device: Device,
 }
 
 impl Fingerprinter {
     /// Of `state`'s tensors and of `gradients`, one for each parameter: parameter by parameter in the model's order its
     /// value, gradient and optimizer state; then what belongs to no parameter, as buffers.
-    pub fn new(state: &State, gradients: &[Tensor], device: Device) -> Self {
-        let (mut names, mut tensors) = (Vec::new(), Vec::new());
+    pub fn new(state: &State, gradients: &[Tensor], ranks: u32, device: Device) -> Self {
+        let mut names: Vec<String> = (0..ranks).map(|rank| format!("rank/{rank}")).collect();
+        let mut tensors = Vec::new();
         let mut push = |name: String, tensor: &Tensor| {
             names.push(name);
             tensors.push(tensor.shallow_clone());
@@ -51,34 +66,64 @@ impl Fingerprinter {
             names.push(named.name.clone());
             tensors.push(named.tensor.shallow_clone());
         }
-        Self { names, tensors, device }
+        Self { names, tensors, ranks: vec![0; ranks as usize], device }
+    }
+
+    /// Takes the fingerprint of a rank's gradient, before it is added to others.
+    pub fn take_rank(&mut self, rank: u32, gradient: &Tensor) -> Result<(), lockstep_tch_ext::Error> {
+        self.ranks[rank as usize] = bit_sums(std::slice::from_ref(gradient))?[0];
+        Ok(())
     }
 
     /// The fingerprints of the state as it is.
-    pub fn take(&self) -> Result<Fingerprints, lockstep_tch_ext::Error> {
-        Ok(Fingerprints { names: self.names.clone(), sums: bit_sums(&self.tensors)? })
+    pub fn take(&self) -> Result<Taken, lockstep_tch_ext::Error> {
+        let sums = bit_sums(&self.tensors)?;
+        let names = self.names[self.ranks.len()..].to_vec();
+        let fingerprints = Fingerprints { names, sums };
+        Ok(Taken { digest: fingerprints.digest(), sums: fingerprints.sums })
     }
 
-    /// Whether every other process has the same; the first that has not, and where. All processes call it together.
+    /// Compares with all other processes, and learns the gradients of the ranks that they host. How they differ, if they
+    /// do. All processes call it together.
     pub fn compare(
-        &self,
-        own: &Fingerprints,
+        &mut self,
+        taken: &Taken,
+        trail: &Trail,
         exchange: &mut dyn Exchange,
     ) -> Result<Option<Divergence>, ExchangeError> {
-        let digests = self.swap(&[own.digest()], exchange)?;
-        if digests.iter().all(|digest| *digest == digests[0]) {
+        let words: Vec<u64> = std::iter::once(taken.digest).chain(self.ranks.iter().copied()).collect();
+        let all = self.swap(&words, exchange)?;
+        for (rank, sum) in self.ranks.iter_mut().enumerate() {
+            // One process hosts it; the others say 0.
+            *sum = all.iter().fold(0, |sum, words| sum | words[rank + 1]);
+        }
+        let fingerprints: Vec<u64> = all.iter().map(|words| words[0]).collect();
+        if fingerprints.iter().all(|digest| *digest == taken.digest) {
             return Ok(None);
         }
-        // Everybody has seen a difference: so everybody asks where.
-        let all = self.swap(&own.sums, exchange)?;
-        for (process, sums) in all.into_iter().enumerate() {
-            let other = Fingerprints { names: own.names.clone(), sums };
-            let tensors: Vec<_> = own.differences(&other).into_iter().map(str::to_owned).collect();
-            if !tensors.is_empty() {
-                return Ok(Some(Divergence { process, tensors }));
-            }
+        // Everybody has seen a difference, so everybody asks where; one that is gone by now has said that they differ.
+        let all = self.swap(&taken.sums, exchange).unwrap_or_default();
+        let trail = self.whole_trail(trail, exchange).unwrap_or_default();
+        let names = self.names[self.ranks.len()..].iter().enumerate();
+        let differ = names.filter(|(index, _)| all.iter().any(|sums| sums[*index] != taken.sums[*index]));
+        Ok(Some(Divergence { fingerprints, tensors: differ.map(|(_, name)| name.clone()).collect(), trail }))
+    }
+
+    /// The trails of all processes in one. All of them call it together.
+    pub fn whole_trail(&self, trail: &Trail, exchange: &mut dyn Exchange) -> Result<Vec<u64>, TrailError> {
+        let mut words = trail.words()?;
+        for other in self.swap(&words, exchange)? {
+            // One process hosts a rank; the others say 0.
+            words.iter_mut().zip(other).for_each(|(word, other)| *word |= other);
         }
-        Ok(None)
+        Ok(words)
+    }
+
+    /// What is recorded: of the ranks' gradients, then of the state. The next step begins without any rank's.
+    pub fn whole(&mut self, taken: Taken) -> Fingerprints {
+        let sums = [self.ranks.as_slice(), &taken.sums].concat();
+        self.ranks.fill(0);
+        Fingerprints { names: self.names.clone(), sums }
     }
 
     /// Gives `own` to all; everybody's, by process.

@@ -22,5 +22,6 @@ pub mod rank;
 pub mod reduction;
 mod report;
 pub mod state;
+mod trail;
 pub mod train;
 mod usage;

@@ -76,6 +76,7 @@ fn join(last: &mut ReportBlock, block: ReportBlock) {
     last.steps.extend(block.steps);
     last.layers.extend(block.layers);
     last.evals.extend(block.evals);
+    last.fingerprints.extend(block.fingerprints);
     last.systems.extend(block.systems);
     let excess = last.systems.len().saturating_sub(BLOCK_SYSTEMS);
     last.systems.drain(..excess);
@@ -83,7 +84,7 @@ fn join(last: &mut ReportBlock, block: ReportBlock) {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_rpc::{Finished, StepReport, SystemReport};
+    use lockstep_rpc::{FingerprintReport, Finished, StepReport, SystemReport};
 
     use super::*;
 
@@ -91,6 +92,7 @@ mod tests {
         Body::Block(ReportBlock {
             steps: vec![StepReport { step, ..StepReport::default() }],
             systems: vec![SystemReport { step, ..SystemReport::default() }],
+            fingerprints: vec![FingerprintReport { step, ..FingerprintReport::default() }],
             ..ReportBlock::default()
         })
     }
@@ -112,6 +114,8 @@ mod tests {
             match body {
                 Body::Block(block) => {
                     assert!(block.systems.len() <= BLOCK_SYSTEMS && block.steps.len() <= BLOCK_STEPS);
+                    let fingerprints: Vec<u64> = block.fingerprints.iter().map(|report| report.step).collect();
+                    assert_eq!(fingerprints, block.steps.iter().map(|report| report.step).collect::<Vec<_>>());
                     for report in block.steps {
                         assert_eq!(report.step, seen);
                         seen += 1;

@@ -16,12 +16,14 @@ use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{Assignment, Failed, Finished, ProcessHello, Ready, Replay};
+use lockstep_rpc::{Assignment, Corrupt, Failed, Finished, ProcessHello, Ready, Replay};
 use lockstep_tch_ext::c10d::Backend;
 use tch::Device;
 use tracing::{error, info, warn};
 
 use crate::exchange::{Exchange, ExchangeError, GroupExchange, MeshExchange};
+use crate::fault::Fault;
+use crate::fingerprint::Divergence;
 use crate::link::Link;
 use crate::numerics;
 use crate::train::{TrainError, Trainer};
@@ -78,6 +80,12 @@ pub fn run(options: &Options) -> ExitCode {
             link.close();
             ExitCode::FAILURE
         }
+        Err(Stop::Corrupt(reason, corrupt)) => {
+            error!("{reason}");
+            link.outbox().push(Body::Corrupt(corrupt));
+            link.close();
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -87,6 +95,8 @@ enum Stop {
     Peers(String),
     /// It would fail again: the run ends.
     Failed(String),
+    /// The processes differ: the coordinator judges, and the run goes on without who was wrong.
+    Corrupt(String, Corrupt),
 }
 
 impl Stop {
@@ -98,6 +108,13 @@ impl Stop {
 impl From<TrainError> for Stop {
     fn from(error: TrainError) -> Self {
         use ExchangeError::{Cut, Group, Mesh, PeerGone, Silence, SomePeerGone};
+        if let TrainError::Corrupt { step, agreed, divergence } = &error {
+            let Divergence { fingerprints, tensors, trail } = divergence.clone();
+            return Self::Corrupt(
+                chain(&error),
+                Corrupt { step: *step, agreed: *agreed, fingerprints, tensors, trail },
+            );
+        }
         let peers = matches!(
             &error,
             TrainError::Exchange {
@@ -137,6 +154,8 @@ fn live(options: &Options, link: &Link) -> Result<(), Stop> {
 
     let start = link.started();
     let exchange = join(options, order.device, listener, &start)?;
+    let fault = Fault::from_environment(&order.job.name, options.generation).map_err(Stop::Failed)?;
+    let trainer = trainer.with_fault(fault).judge_at(order.judge_at.iter().copied());
     let (trainer, store) = match &order.replay {
         // What it makes is compared, and not kept.
         Some(replay) => (trainer.replay(replay.until, replay.fingerprints_every), None),
@@ -159,6 +178,7 @@ struct Order {
     store: PathBuf,
     restore: Option<Manifest>,
     replay: Option<Replay>,
+    judge_at: Vec<u64>,
 }
 
 impl Order {
@@ -173,7 +193,8 @@ impl Order {
             bytes => Some(Manifest::decode(bytes).map_err(|error| Stop::failed(&error))?),
         };
         let (base_dir, store) = (assignment.base_dir.into(), assignment.store.into());
-        Ok(Self { job, base_dir, device, data, store, restore, replay: assignment.replay })
+        let Assignment { replay, judge_at, .. } = assignment;
+        Ok(Self { job, base_dir, device, data, store, restore, replay, judge_at })
     }
 }
 

@@ -169,6 +169,12 @@ impl Reporter {
         self.outbox.push(Body::Block(std::mem::replace(&mut self.block, next)));
     }
 
+    /// Says something else, behind all that was collected.
+    pub(crate) fn say(&mut self, body: Body) {
+        self.hand_over();
+        self.outbox.push(body);
+    }
+
     /// The last telemetry, and everything else.
     pub(crate) fn finish(&mut self, step: u64) {
         if self.system.steps > 0 {

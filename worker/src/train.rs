@@ -3,17 +3,20 @@
 
 mod error;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
 use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
-use lockstep_common::record;
+use lockstep_common::record::{self, Fingerprints};
 use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
 use lockstep_models::{DataSets, build_model, open_data};
+use lockstep_rpc::Agreed;
+use lockstep_rpc::process_message::Body;
 use lockstep_tch_ext::fold::{grads_into, layer_norms};
 use tch::{Device, Tensor};
 use tracing::{debug, info};
@@ -28,6 +31,7 @@ use crate::outbox::Outbox;
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, StepNumbers};
 use crate::state::State;
+use crate::trail::{Trail, TrailError};
 
 pub use error::{SetupError, TrainError};
 
@@ -69,6 +73,7 @@ pub struct Trainer {
     until: u64,
     fingerprints_every: u64,
     replay: bool,
+    judge_at: BTreeSet<u64>,
     fault: Option<Fault>,
 }
 
@@ -97,17 +102,48 @@ impl Trainer {
             record = Some(manifest.record.clone());
             info!(step = state.step, "resumed");
         }
-        let fault = Fault::from_environment(&job.name).map_err(SetupError::Fault)?;
         let (until, fingerprints_every) = (job.steps, job.report.fingerprints_every);
-        let replay = false;
-        let samples = Cursor::new(sampler);
-        Ok(Self { job, data, samples, ranks, layout, device, state, record, until, fingerprints_every, replay, fault })
+        Ok(Self {
+            job,
+            data,
+            samples: Cursor::new(sampler),
+            ranks,
+            layout,
+            device,
+            state,
+            record,
+            until,
+            fingerprints_every,
+            replay: false,
+            judge_at: BTreeSet::new(),
+            fault: None,
+        })
     }
 
     /// The same steps again, up to `until` completed ones, with fingerprints every so many steps, but no evaluations.
     #[must_use]
     pub fn replay(self, until: u64, fingerprints_every: u64) -> Self {
         Self { until, fingerprints_every, replay: true, ..self }
+    }
+
+    /// Also says what all tensors come to after these steps.
+    #[must_use]
+    pub fn judge_at(self, steps: impl Iterator<Item = u64>) -> Self {
+        Self { judge_at: steps.collect(), ..self }
+    }
+
+    /// With a fault on purpose.
+    #[must_use]
+    pub fn with_fault(self, fault: Option<Fault>) -> Self {
+        Self { fault, ..self }
+    }
+
+    /// Whether the step that completes `step` ends with fingerprints. Every checkpoint is of a state that all agree on.
+    fn fingerprints_due(&self, step: u64) -> Due {
+        let every = self.fingerprints_every;
+        let recorded = every > 0 && (step.is_multiple_of(every) || step == self.until);
+        let checkpoint = every > 0 && self.job.checkpoint_due(step);
+        Due { recorded, compared: recorded || checkpoint || self.judge_at.contains(&step) }
     }
 
     /// How the gradients lie in the tensor that is reduced.
@@ -139,6 +175,15 @@ impl Trainer {
     }
 }
 
+/// What a step's fingerprints are for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    /// The record.
+    recorded: bool,
+    /// The processes compare theirs.
+    compared: bool,
+}
+
 /// A run under way.
 struct Run {
     trainer: Trainer,
@@ -151,6 +196,9 @@ struct Run {
     reducer: Reducer,
     buffers: Option<Buffers>,
     fingerprinter: Fingerprinter,
+    trail: Trail,
+    /// Of the step under way.
+    fingerprints: Due,
     /// The last fingerprint step at which all processes agreed.
     agreed: u64,
     checkpoints: Option<Writer>,
@@ -173,7 +221,8 @@ impl Run {
         let mut reducer = Reducer::new(layout, order, (process, processes), job.ranks, *device, borrow(&mut exchange))
             .map_err(failed)?;
         let parameters = state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
-        let fingerprinter = Fingerprinter::new(state, reducer.parts()?, *device);
+        let fingerprinter = Fingerprinter::new(state, reducer.parts()?, job.ranks, *device);
+        let trail = Trail::new(hosted.clone(), job.ranks, trainer.fingerprints_every, layout.kind(), *device)?;
         let agreed = state.step;
         let buffers = Buffers::new(state.model.buffers())?;
         let checkpoints =
@@ -190,6 +239,8 @@ impl Run {
             reducer,
             buffers,
             fingerprinter,
+            trail,
+            fingerprints: Due::default(),
             agreed,
             checkpoints,
             reporter,
@@ -198,6 +249,7 @@ impl Run {
 
     fn step(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.state.step;
+        self.fingerprints = self.trainer.fingerprints_due(step + 1);
         self.read.clear();
         if let Some(buffers) = &mut self.buffers {
             buffers.begin_step()?;
@@ -235,7 +287,7 @@ impl Run {
 
     /// One rank's part of a step: its gradient and loss become a leaf of the reduction tree.
     fn micro_batch(&mut self, step: u64, index: usize, rank: u32) -> Result<(), TrainError> {
-        let Trainer { data, samples, ranks, device, state, .. } = &mut self.trainer;
+        let Trainer { data, samples, ranks, device, state, fault, .. } = &mut self.trainer;
         ranks.seed_generators(step, rank)?;
         let positions = samples.positions(step, rank..rank + 1);
         self.read.extend_from_slice(&positions);
@@ -247,6 +299,14 @@ impl Run {
         grads_into(&loss, &self.parameters, &leaf.gradients, true)?;
         leaf.loss.f_copy_(&loss.f_detach()?)?;
         self.reporter.spent(Phase::Backward);
+        if let Some(fault) = fault {
+            fault.strike_rank(step + 1, rank, &leaf.gradients).map_err(TrainError::Fault)?;
+        }
+        self.trail.note(index, &leaf.sample)?;
+        if self.fingerprints.compared {
+            self.fingerprinter.take_rank(rank, &leaf.gradients)?;
+            self.reporter.spent(Phase::Record);
+        }
         self.reducer.fold(index)?;
         if let Some(buffers) = &mut self.buffers {
             buffers.end_forward(rank)?;
@@ -267,20 +327,13 @@ impl Run {
 
     /// Records the step; when it is due, with fingerprints that all processes agree on.
     fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
-        let Trainer { state, samples, until, fingerprints_every: every, fault, .. } = &mut self.trainer;
+        if let Some(fault) = &self.trainer.fault {
+            fault.strike(&self.trainer.state).map_err(TrainError::Fault)?;
+        }
+        self.trail.end_step();
+        let fingerprints = if self.fingerprints.compared { Some(self.agree()?) } else { None };
+        let Trainer { samples, state, .. } = &mut self.trainer;
         let step = state.step;
-        if let Some(fault) = fault {
-            fault.strike(state).map_err(TrainError::Fault)?;
-        }
-        let due = *every > 0 && (step.is_multiple_of(*every) || step == *until);
-        let fingerprints = if due { Some(self.fingerprinter.take()?) } else { None };
-        if let (Some(own), Some(exchange)) = (&fingerprints, borrow(&mut self.exchange)) {
-            let failed = |source| TrainError::Exchange { step, source };
-            if let Some(divergence) = self.fingerprinter.compare(own, exchange).map_err(failed)? {
-                return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
-            }
-            self.agreed = step;
-        }
         let mut positions = 0;
         if self.place.process == 0 {
             // It hosts the first ranks, and answers for all.
@@ -289,8 +342,38 @@ impl Run {
             positions = record::positions(&self.read);
         }
         self.reporter.spent(Phase::Record);
-        self.reporter.step(&StepNumbers { positions, ..numbers }, fingerprints.filter(|_| self.place.process == 0));
+        let recorded = fingerprints.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
+        self.reporter.step(&StepNumbers { positions, ..numbers }, recorded);
         Ok(())
+    }
+
+    /// The fingerprints of the state, which all processes have the same.
+    fn agree(&mut self) -> Result<Fingerprints, TrainError> {
+        let step = self.trainer.state.step;
+        let failed = |source| TrainError::Exchange { step, source };
+        let taken = self.fingerprinter.take()?;
+        if let Some(exchange) = borrow(&mut self.exchange)
+            && let Some(divergence) = self.fingerprinter.compare(&taken, &self.trail, exchange).map_err(failed)?
+        {
+            return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
+        }
+        if self.trainer.judge_at.contains(&step) {
+            let trail = match borrow(&mut self.exchange) {
+                Some(exchange) => {
+                    self.fingerprinter.whole_trail(&self.trail, exchange).map_err(|error| match error {
+                        TrailError::Torch(error) => error.into(),
+                        TrailError::Exchange(error) => failed(error),
+                    })?
+                }
+                None => self.trail.words()?,
+            };
+            if self.place.process == 0 {
+                self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail }));
+            }
+        }
+        self.agreed = step;
+        self.trail.clear();
+        Ok(self.fingerprinter.whole(taken))
     }
 
     fn report_layers(&mut self, step: u64) -> Result<(), TrainError> {

@@ -98,6 +98,19 @@ pub enum Command {
         /// As in `Submit`.
         secret: [u8; 32],
     },
+    /// A person takes a node's devices out of use, or gives them back.
+    Fence {
+        /// At most once.
+        request: RequestId,
+        /// Leader's clock.
+        at_ms: u64,
+        /// The node.
+        node: NodeId,
+        /// The devices with this name; `None`: all of the node.
+        device: Option<String>,
+        /// Out of use, or back.
+        fenced: bool,
+    },
 }
 
 /// A part of a run, to be made again and compared with what was recorded. Such a run makes no checkpoints.
@@ -169,6 +182,29 @@ pub enum Said {
         code: i32,
         /// Its last output.
         output: String,
+    },
+    /// Replicas that should be equal are not. The process that says so has stopped.
+    Corrupt {
+        /// Steps completed.
+        step: u64,
+        /// The last step at which all agreed, or where the generation began.
+        agreed: u64,
+        /// What all tensors of each process come to, by process.
+        fingerprints: Vec<u64>,
+        /// The tensors that differ, in the order of a forward pass; empty if it could not be learned.
+        tensors: Vec<String>,
+        /// What the ranks computed in the steps after `agreed`: a word for each rank of the first step, then of the
+        /// second, and so on, as far as it is known.
+        trail: Vec<u64>,
+    },
+    /// All processes agreed at a step that was asked for ([`crate::Assigned::judge_at`]).
+    Agreed {
+        /// Steps completed.
+        step: u64,
+        /// What all tensors come to.
+        fingerprint: u64,
+        /// As in `Corrupt`, of the steps since the last one at which the processes compared.
+        trail: Vec<u64>,
     },
 }
 
@@ -246,6 +282,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// No such node, or it has no such device.
+    #[error("there is no {0}")]
+    NoDevice(String),
     /// The resume step is at or past the end of the job.
     #[error("checkpoint `{checkpoint}` is at step {step}, the job's last: nothing is left to train")]
     NothingLeft {

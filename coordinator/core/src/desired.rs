@@ -33,6 +33,8 @@ pub struct Assigned {
     pub peers: Vec<String>,
     /// Set if the run repeats a part of another one.
     pub replay: Option<Replay>,
+    /// Steps after which what all tensors come to decides which of several earlier processes was right.
+    pub judge_at: Vec<u64>,
 }
 
 /// All processes that `node` should run, by run and number; what is not named should not run.
@@ -71,5 +73,6 @@ fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &Placed) ->
         secret: run.generation_secret(),
         peers: addresses.collect::<Option<Vec<String>>>().unwrap_or_default(),
         replay: run.submission.replay.clone(),
+        judge_at: run.open_corruptions().map(|corruption| corruption.step).collect(),
     }
 }

@@ -36,6 +36,8 @@ pub struct Slot {
     pub kind: Kind,
     /// Whether no process has it.
     pub free: bool,
+    /// Whether none may have it.
+    pub fenced: bool,
 }
 
 /// What a run asks for.
@@ -73,6 +75,8 @@ pub struct Shortage {
     pub free: u32,
     /// Devices of the kind, free or not.
     pub total: u32,
+    /// Devices of the kind that are fenced, and not counted above.
+    pub fenced: u32,
 }
 
 impl Kind {
@@ -100,7 +104,7 @@ impl Pool {
         let slots = (0_u32..)
             .zip(names)
             .filter_map(|(device, name)| {
-                Kind::of(name).map(|kind| Slot { device, name: name.to_owned(), kind, free: true })
+                Kind::of(name).map(|kind| Slot { device, name: name.to_owned(), kind, free: true, fenced: false })
             })
             .collect();
         self.slots.insert(node.clone(), slots);
@@ -114,8 +118,14 @@ impl Pool {
         }
     }
 
-    fn count(&self, kind: Kind, free_only: bool) -> u32 {
-        self.slots.values().flatten().filter(|slot| slot.kind == kind && (slot.free || !free_only)).count() as u32
+    /// Takes the devices of this name out of use, whether a process has them or not.
+    pub fn fence(&mut self, node: &NodeId, name: &str) {
+        let slots = self.slots.get_mut(node).map_or(&mut [][..], Vec::as_mut_slice);
+        slots.iter_mut().filter(|slot| slot.name == name).for_each(|slot| slot.fenced = true);
+    }
+
+    fn count(&self, which: impl Fn(&Slot) -> bool) -> u32 {
+        self.slots.values().flatten().filter(|slot| which(slot)).count() as u32
     }
 }
 
@@ -127,21 +137,20 @@ impl Pool {
 /// # Errors
 /// What is missing.
 pub fn place(pool: &Pool, demand: Demand) -> Result<Vec<Place>, Shortage> {
-    let total = |kind: Kind| pool.count(kind, false);
+    let total = |kind: Kind| pool.count(|slot| slot.kind == kind && !slot.fenced);
     let kind = demand.kind.unwrap_or_else(|| {
         let fits = [Kind::Cuda, Kind::Cpu].into_iter().find(|&kind| total(kind) >= demand.min);
         fits.unwrap_or(if total(Kind::Cuda) > total(Kind::Cpu) { Kind::Cuda } else { Kind::Cpu })
     });
-    let free = pool.count(kind, true);
+    let usable = |slot: &Slot| slot.kind == kind && slot.free && !slot.fenced;
+    let free = pool.count(usable);
     if free < demand.min {
         let bound = demand.kind.is_some();
-        return Err(Shortage { kind, bound, needed: demand.min, free, total: total(kind) });
+        let fenced = pool.count(|slot| slot.kind == kind && slot.fenced);
+        return Err(Shortage { kind, bound, needed: demand.min, free, total: total(kind), fenced });
     }
-    let mut nodes: Vec<(&NodeId, Vec<&Slot>)> = pool
-        .slots
-        .iter()
-        .map(|(node, slots)| (node, slots.iter().filter(|slot| slot.free && slot.kind == kind).collect()))
-        .collect();
+    let mut nodes: Vec<(&NodeId, Vec<&Slot>)> =
+        pool.slots.iter().map(|(node, slots)| (node, slots.iter().filter(|slot| usable(slot)).collect())).collect();
     // The emptiest nodes first; the sort is stable, so that names decide between equals.
     nodes.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
     let mut shares = vec![0_usize; nodes.len()];
@@ -175,6 +184,14 @@ impl fmt::Display for Shortage {
         write!(f, "needs {} {kind}{devices}, {} {are} free", self.needed, self.free)?;
         if self.too_large() {
             write!(f, " and the nodes have {} in all", self.total)?;
+        }
+        if self.fenced > 0 {
+            write!(
+                f,
+                "; {} more {} fenced, as `coord nodes` shows",
+                self.fenced,
+                if self.fenced == 1 { "is" } else { "are" }
+            )?;
         }
         Ok(())
     }
@@ -217,6 +234,19 @@ mod tests {
         assert_eq!((shortage.to_string().as_str(), shortage.too_large()), ("needs 4 devices, 2 are free", false));
         let shortage = place(&pool, Demand { min: 5, max: 5, kind: None }).unwrap_err();
         assert_eq!(shortage.to_string(), "needs 5 devices, 2 are free and the nodes have 4 in all");
+    }
+
+    #[test]
+    fn a_fenced_device_is_not_given_and_the_reason_names_it() {
+        let mut pool = pool(&[("a", &["cpu"; 2]), ("b", &["cpu"])]);
+        pool.fence(&"a".parse().unwrap(), "cpu");
+        assert_eq!(nodes_of(&place(&pool, ANY).unwrap()), ["b"]);
+        let shortage = place(&pool, Demand { min: 2, ..ANY }).unwrap_err();
+        assert!(shortage.too_large());
+        assert_eq!(
+            shortage.to_string(),
+            "needs 2 devices, 1 is free and the nodes have 1 in all; 2 more are fenced, as `coord nodes` shows"
+        );
     }
 
     #[test]

@@ -9,7 +9,9 @@ use lockstep_common::{Digest, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Device;
-use crate::state::{Checkpoint, ClusterState, Exit, FailedCheckpoint, Node, Phase, Placed, Run, Status};
+use crate::state::{
+    Checkpoint, ClusterState, Corruption, Exit, FailedCheckpoint, Fence, Node, Phase, Placed, Run, Status,
+};
 
 /// A run in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +87,8 @@ pub struct RunView {
     pub checkpoints: Vec<CheckpointView>,
     /// Checkpoints that could not be made, oldest first.
     pub failed_checkpoints: Vec<FailedCheckpoint>,
+    /// Replicas that were found to differ, oldest first.
+    pub corruptions: Vec<Corruption>,
 }
 
 /// A floating-point number and its bits.
@@ -158,6 +162,8 @@ pub struct DeviceView {
     pub run: Option<RunId>,
     /// That process.
     pub process: Option<u32>,
+    /// Set if it gets no process.
+    pub fenced: Option<Fence>,
 }
 
 impl ClusterState {
@@ -248,6 +254,13 @@ impl RunView {
             placement: run.state.placement.iter().map(process).collect(),
             checkpoints: CheckpointView::all_of(run),
             failed_checkpoints: run.state.failed_checkpoints.clone(),
+            corruptions: run
+                .state
+                .corruptions
+                .iter()
+                .cloned()
+                .map(|found| Corruption { trail: Vec::new(), ..found })
+                .collect(),
         }
     }
 }
@@ -282,6 +295,7 @@ impl NodeView {
                 memory_bytes: device.memory_bytes,
                 run: occupant.map(|(run, _)| run.id().clone()),
                 process: occupant.map(|(_, process)| process),
+                fenced: node.fences.get(&device.name).cloned(),
             }
         };
         Self {

@@ -6,8 +6,8 @@ use lockstep_core::view::{CheckpointView, RunView};
 use lockstep_rpc::control_server;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    CancelRequest, FollowRequest, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock,
-    ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
+    CancelRequest, Empty, FenceRequest, FollowRequest, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest,
+    ReportBlock, ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -127,6 +127,15 @@ impl control_server::Control for Control {
         let run = self.handle.cancel(request_id(&request.request_id)?, &request.run).await?;
         info!(%run, "cancelled");
         Ok(Response::new(RunReply { run: run.into() }))
+    }
+
+    async fn fence(&self, request: Request<FenceRequest>) -> Result<Response<Empty>, Status> {
+        let FenceRequest { request_id: id, node, device, fenced } = request.into_inner();
+        let named = node.parse().map_err(|error| invalid("node", error))?;
+        let device = if device.is_empty() { None } else { Some(text("device", device)?) };
+        self.handle.fence(request_id(&id)?, named, device.clone(), fenced).await?;
+        info!(node, device, "{}", if fenced { "fenced" } else { "given back" });
+        Ok(Response::new(Empty {}))
     }
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<JsonReply>, Status> {

@@ -208,6 +208,7 @@ fn assignment(assigned: &Assigned, store: &str) -> Assignment {
         restore: assigned.restore.clone(),
         secret: assigned.secret.to_vec(),
         peers: assigned.peers.clone(),
+        judge_at: assigned.judge_at.clone(),
         replay: assigned.replay.as_ref().map(|replay| lockstep_rpc::Replay {
             of: replay.of.to_string(),
             until: replay.until,

@@ -122,6 +122,16 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
         }
         Body::Failed(failed) => Said::Failed { reason: failed.reason },
         Body::Exited(exited) => Said::Exited { code: exited.code, output: exited.output },
+        Body::Corrupt(corrupt) => Said::Corrupt {
+            step: corrupt.step,
+            agreed: corrupt.agreed,
+            fingerprints: corrupt.fingerprints,
+            tensors: corrupt.tensors,
+            trail: corrupt.trail,
+        },
+        Body::Agreed(agreed) => {
+            Said::Agreed { step: agreed.step, fingerprint: agreed.fingerprint, trail: agreed.trail }
+        }
     })
 }
 

@@ -45,6 +45,10 @@ pub(super) enum Command {
     Show(ShowArguments),
     /// List the nodes and their devices.
     Nodes(Reader),
+    /// Take devices of a node out of use: runs that have a process there move.
+    Fence(FenceArguments),
+    /// Give fenced devices back.
+    Unfence(FenceArguments),
     /// List checkpoints, of one run or of all.
     Checkpoints(CheckpointsArguments),
     /// Print the manifest of a checkpoint: everything it is made of.
@@ -262,6 +266,23 @@ pub(super) struct LogsArguments {
 pub(super) struct CancelArguments {
     /// Run id, or a prefix that no other one has.
     pub(super) run: String,
+    #[command(flatten)]
+    pub(super) address: Address,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A device whose process computed or kept something wrong is fenced by the coordinator, and stays so until it is given back, \
+whatever its worker does. `coord nodes` shows what is fenced, `coord show RUN` why.
+
+Examples:
+  coord fence node-b                       all devices of the node
+  coord unfence node-b cuda:3")]
+pub(super) struct FenceArguments {
+    /// The node's name.
+    pub(super) node: String,
+    /// Only the devices with this name: `cuda:N`, or `cpu` for all CPU slots, which share processor and memory.
+    pub(super) device: Option<String>,
     #[command(flatten)]
     pub(super) address: Address,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{CancelRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest};
+use lockstep_rpc::{CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -70,6 +70,15 @@ impl Client {
     /// Cancels; the whole id of the run.
     pub(super) async fn cancel(&self, request: CancelRequest) -> Result<String, Failure> {
         self.write(async |mut control: ControlClient<Channel>| control.cancel(request.clone()).await).await
+    }
+
+    /// Takes devices out of use, or gives them back.
+    pub(super) async fn fence(&self, request: FenceRequest) -> Result<(), Failure> {
+        let call = async |mut control: ControlClient<Channel>| {
+            let done = control.fence(request.clone()).await?;
+            Ok(done.map(|_| RunReply::default()))
+        };
+        self.write(call).await.map(|_| ())
     }
 
     /// Asks; the answer is a JSON document.

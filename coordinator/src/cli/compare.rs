@@ -80,15 +80,26 @@ pub(super) struct Parting {
     pub(super) step: u64,
     /// In what, in the order in which it comes to be.
     pub(super) parts: Vec<Part>,
-    /// The first step from there on with fingerprints of both, and the tensors that differ, in the order of a forward
-    /// pass.
-    pub(super) tensors: Option<(u64, Vec<String>)>,
+    /// At the first step from there on with fingerprints of both.
+    pub(super) tensors: Option<Tensors>,
+}
+
+/// Fingerprints of one step that differ.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Tensors {
+    pub(super) step: u64,
+    /// Ranks whose gradients, before they were added to others', differ.
+    pub(super) ranks: Vec<u32>,
+    /// Of so many ranks.
+    pub(super) of_ranks: usize,
+    /// Tensors, in the order of a forward pass.
+    pub(super) differ: Vec<Part>,
 }
 
 /// A part of a step's record that differs; bits as 16 hexadecimal characters, `-` where there is none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Part {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) a: String,
     pub(super) b: String,
 }
@@ -105,10 +116,9 @@ impl Comparison {
             }
             found.steps += 1;
             if let (Some(of_a), Some(of_b)) = (a.fingerprints.get(&step), b.fingerprints.get(&step)) {
-                let names = of_a.differences(of_b);
-                if !names.is_empty() {
-                    let tensors = Some((step, names.into_iter().map(str::to_owned).collect()));
-                    found.parting = Some(Parting { step, parts: Vec::new(), tensors });
+                let tensors = Tensors::between(step, of_a, of_b);
+                if !tensors.ranks.is_empty() || !tensors.differ.is_empty() {
+                    found.parting = Some(Parting { step, parts: Vec::new(), tensors: Some(tensors) });
                     return found;
                 }
                 found.fingerprints += 1;
@@ -138,22 +148,64 @@ impl Parting {
                 "  {:<14}{} {}, {} {}",
                 part.name,
                 names.0,
-                show(part.name, &part.a),
+                show(&part.name, &part.a),
                 names.1,
-                show(part.name, &part.b)
+                show(&part.name, &part.b)
             ));
         }
         match &self.tensors {
-            Some((step, tensors)) if tensors.is_empty() => {
-                lines.push(format!("  tensors       none differs at step {step}, the next with fingerprints of both"));
-            }
-            Some((step, tensors)) => {
-                let more = tensors.len().saturating_sub(NAMED_TENSORS);
-                let named = tensors.iter().take(NAMED_TENSORS).map(|name| format!("`{name}`")).collect::<Vec<_>>();
-                let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-                lines.push(format!("  tensors       at step {step}, the first is {}{rest}", named.join(", ")));
-            }
+            Some(tensors) => lines.extend(tensors.lines(names)),
             None => lines.push("  tensors       no later step has fingerprints of both".to_owned()),
+        }
+        lines
+    }
+}
+
+impl Tensors {
+    fn between(step: u64, a: &Fingerprints, b: &Fingerprints) -> Self {
+        let mut found = Self { step, ranks: Vec::new(), of_ranks: 0, differ: Vec::new() };
+        let rank_of = |name: &str| name.strip_prefix("rank/").and_then(|rank| rank.parse().ok());
+        found.of_ranks = a.names.iter().filter(|name| rank_of(name).is_some()).count();
+        for (name, of_a, of_b) in a.differences(b) {
+            let bits = |sum: Option<u64>| sum.map_or("-".to_owned(), |sum| format!("{sum:016x}"));
+            match rank_of(name) {
+                Some(rank) => found.ranks.push(rank),
+                None => found.differ.push(Part { name: name.to_owned(), a: bits(of_a), b: bits(of_b) }),
+            }
+        }
+        found
+    }
+
+    fn lines(&self, names: (&str, &str)) -> Vec<String> {
+        let Self { step, ranks, of_ranks, differ } = self;
+        let mut lines = Vec::new();
+        match ranks.len() {
+            0 => {}
+            all if all == *of_ranks => {
+                lines.push(format!("  ranks         at step {step}, the gradients of all {all}"))
+            }
+            _ => {
+                let named: Vec<String> = ranks.iter().map(u32::to_string).collect();
+                lines.push(format!(
+                    "  ranks         at step {step}, the gradient of rank {} of {of_ranks}",
+                    named.join(", ")
+                ));
+            }
+        }
+        let Some(first) = differ.first() else {
+            lines.push(format!("  tensors       none differs at step {step}, the next with fingerprints of both"));
+            return lines;
+        };
+        lines.push(format!(
+            "  tensors       at step {step}, the first is `{}`: {} {}, {} {}",
+            first.name, names.0, first.a, names.1, first.b
+        ));
+        if differ.len() > 1 {
+            let named: Vec<String> =
+                differ[1..].iter().take(NAMED_TENSORS).map(|part| format!("`{}`", part.name)).collect();
+            let more = differ.len() - 1 - named.len();
+            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+            lines.push(format!("                then {}{rest}", named.join(", ")));
         }
         lines
     }
@@ -162,22 +214,24 @@ impl Parting {
 fn parts(a: Option<&Evidence>, b: Option<&Evidence>) -> Vec<Part> {
     let bits = |word: u64| format!("{word:016x}");
     match (a, b) {
-        (Some(a), Some(b)) => {
-            a.differences(b).into_iter().map(|(name, a, b)| Part { name, a: bits(a), b: bits(b) }).collect()
-        }
-        (None, None) => vec![Part { name: "step", a: "-".to_owned(), b: "-".to_owned() }],
+        (Some(a), Some(b)) => a
+            .differences(b)
+            .into_iter()
+            .map(|(name, a, b)| Part { name: name.to_owned(), a: bits(a), b: bits(b) })
+            .collect(),
+        (None, None) => vec![Part { name: "step".to_owned(), a: "-".to_owned(), b: "-".to_owned() }],
         (a, b) => {
             let side = |side: Option<&Evidence>| side.map_or("-".to_owned(), |step| bits(step.step));
-            vec![Part { name: "step", a: side(a), b: side(b) }]
+            vec![Part { name: "step".to_owned(), a: side(a), b: side(b) }]
         }
     }
 }
 
 /// The first of `steps` with fingerprints of both, and the tensors that differ there.
-fn tensors(a: &Record, b: &Record, steps: RangeInclusive<u64>) -> Option<(u64, Vec<String>)> {
+fn tensors(a: &Record, b: &Record, steps: RangeInclusive<u64>) -> Option<Tensors> {
     let (step, of_a, of_b) =
         a.fingerprints.range(steps).find_map(|(step, of_a)| Some((*step, of_a, b.fingerprints.get(step)?)))?;
-    Some((step, of_a.differences(of_b).into_iter().map(str::to_owned).collect()))
+    Some(Tensors::between(step, of_a, of_b))
 }
 
 /// Bits for a person: with the number where they are one.
@@ -200,8 +254,8 @@ mod tests {
         let mut record = Record::default();
         for step in 1..=steps {
             let mut evidence = Evidence { step, loss: step, grad_norm: 2, lr: 3, positions: 4, fingerprint: 0 };
-            let names = ["model/a", "grad/a", "model/b"].map(str::to_owned).to_vec();
-            let mut fingerprints = Fingerprints { names, sums: vec![step, 2, 3] };
+            let names = ["rank/0", "rank/1", "model/a", "grad/a", "model/b"].map(str::to_owned).to_vec();
+            let mut fingerprints = Fingerprints { names, sums: vec![7, 8, step, 2, 3] };
             change(&mut evidence, &mut fingerprints);
             if step.is_multiple_of(every) {
                 evidence.fingerprint = fingerprints.digest();
@@ -225,7 +279,8 @@ mod tests {
         let a = record(30, 10, |_, _| {});
         let b = record(30, 10, |evidence, fingerprints| {
             if evidence.step >= 13 {
-                fingerprints.sums[2] = 99;
+                fingerprints.sums[1] = 77;
+                fingerprints.sums[4] = 99;
             }
             if evidence.step >= 14 {
                 evidence.loss = 0.5_f64.to_bits();
@@ -234,11 +289,14 @@ mod tests {
         let found = Comparison::over(&a, &b, 1..=30);
         assert_eq!((found.steps, found.agreed), (13, Some(10)));
         let parting = found.parting.unwrap();
-        assert_eq!((parting.step, parting.parts[0].name), (14, "loss"));
-        assert_eq!(parting.tensors, Some((20, vec!["model/b".to_owned()])));
+        assert_eq!((parting.step, parting.parts[0].name.as_str()), (14, "loss"));
+        let tensors = parting.tensors.as_ref().unwrap();
+        assert_eq!((tensors.step, &tensors.ranks, tensors.of_ranks), (20, &vec![1], 2));
+        assert_eq!((tensors.differ.len(), tensors.differ[0].name.as_str()), (1, "model/b"));
         let lines = parting.lines(("a", "b"));
         assert!(lines[0].contains("loss") && lines[0].contains("b 0.5 (3fe0000000000000)"), "{lines:?}");
-        assert!(lines[1].contains("at step 20, the first is `model/b`"), "{lines:?}");
+        assert!(lines[1].contains("at step 20, the gradient of rank 1 of 2"), "{lines:?}");
+        assert!(lines[2].contains("at step 20, the first is `model/b`: a 0000000000000003, b 00000"), "{lines:?}");
     }
 
     #[test]

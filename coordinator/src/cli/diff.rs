@@ -48,7 +48,7 @@ pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
         Report { a: a.name(), b: b.name(), differences: differences(&a, &b), common, record, bisected: None };
     if let (true, Some(parting), Some((first, last))) = (arguments.bisect, &report.record.parting, common) {
         let from = report.record.agreed.map_or(first, |agreed| agreed + 1);
-        let until = parting.tensors.as_ref().map_or(last, |(step, _)| *step);
+        let until = parting.tensors.as_ref().map_or(last, |tensors| tensors.step);
         // Both begin at one step, so that the same steps are compared.
         let begin = a.nearest(from - 1).1.max(b.nearest(from - 1).1) + 1;
         let Some(again_a) = replay(&mut client, &a, from, until, 1).await? else { return Ok(Exit::Interrupted) };
@@ -153,7 +153,7 @@ fn lines(report: &Report) -> Vec<String> {
         None if parting
             .tensors
             .as_ref()
-            .is_none_or(|(step, _)| report.record.agreed.is_none_or(|agreed| agreed + 1 < *step)) =>
+            .is_none_or(|tensors| report.record.agreed.is_none_or(|agreed| agreed + 1 < tensors.step)) =>
         {
             lines.push(
                 "hint: `--bisect` replays both with fingerprints at every step, to name step and tensor".to_owned(),

@@ -6,6 +6,7 @@ mod compare;
 mod diff;
 mod error;
 mod exit;
+mod fence;
 mod follow;
 mod interrupt;
 mod local;

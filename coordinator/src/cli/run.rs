@@ -5,6 +5,7 @@ use tokio::runtime::Runtime;
 use super::args::{Arguments, Command};
 use super::error::Failure;
 use super::exit::Exit;
+use super::fence::fence;
 use super::interrupt::interrupted;
 use super::output::Output;
 use super::{diff, readers, serve, start, verify};
@@ -32,6 +33,8 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Ps(arguments) => unless_interrupted(readers::ps(&arguments, out)).await,
         Command::Show(arguments) => unless_interrupted(readers::show(arguments, out)).await,
         Command::Nodes(arguments) => unless_interrupted(readers::nodes(&arguments, out)).await,
+        Command::Fence(arguments) => unless_interrupted(fence(arguments, true)).await,
+        Command::Unfence(arguments) => unless_interrupted(fence(arguments, false)).await,
         Command::Checkpoints(arguments) => unless_interrupted(readers::checkpoints(arguments, out)).await,
         Command::Manifest(arguments) => unless_interrupted(readers::manifest(arguments, out)).await,
         Command::Logs(arguments) => unless_interrupted(readers::logs(arguments, out)).await,

@@ -110,6 +110,21 @@ impl Handle {
         }
     }
 
+    /// Takes the devices of this name (`None`: all) of `node` out of use, or gives them back.
+    pub async fn fence(
+        &self,
+        request: RequestId,
+        node: NodeId,
+        device: Option<String>,
+        fenced: bool,
+    ) -> Result<(), CallError> {
+        let command = Command::Fence { request, at_ms: now_ms(), node, device, fenced };
+        match self.propose(command).await?.outcome().await? {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Run(_) | Outcome::Done => Ok(()),
+        }
+    }
+
     /// Waits until no node has anything to run.
     pub async fn idle(&self) -> Result<(), CallError> {
         let mut changes = self.changes();

@@ -11,9 +11,13 @@ pub enum StoreError {
     /// The directory is in use, or cannot be made.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// Written by a later version.
-    #[error("data directory `{}` has format {found}, and this program reads up to {supported}: use the newer one", dir.display())]
-    Newer {
+    /// Written by another version.
+    #[error(
+        "data directory `{}` has format {found}, and this program reads format {supported}: use the program that wrote it, or \
+         another directory",
+        dir.display()
+    )]
+    Format {
         /// The directory.
         dir: PathBuf,
         /// Its format.

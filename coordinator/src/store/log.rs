@@ -9,7 +9,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 use super::error::StoreError;
 
 /// The format that this program writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Index → term, command.
@@ -38,7 +38,7 @@ impl StateDatabase {
     /// Opens or makes it.
     ///
     /// # Errors
-    /// `Newer` for a format of a later version.
+    /// `Format` for that of another version.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("state.redb");
         let database = Database::create(&path).map_err(|error| StoreError::open(&path, error))?;
@@ -46,7 +46,7 @@ impl StateDatabase {
         match this.format().map_err(|error| StoreError::read(&this.path, error))? {
             None => this.stamp().map_err(|error| StoreError::write(&this.path, error))?,
             Some(FORMAT) => {}
-            Some(found) => return Err(StoreError::Newer { dir: dir.to_owned(), found, supported: FORMAT }),
+            Some(found) => return Err(StoreError::Format { dir: dir.to_owned(), found, supported: FORMAT }),
         }
         Ok(this)
     }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_a_damaged_row_and_a_file_that_is_no_database_are_refused() {
+    fn another_format_a_damaged_row_and_a_file_that_is_no_database_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         {
             let database = StateDatabase::open(dir.path()).unwrap();
@@ -255,11 +255,11 @@ mod tests {
             let error = database.recover().unwrap_err().to_string();
             assert!(error.contains("is damaged: the row `node/a` cannot be read"), "{error}");
             let transaction = database.database.begin_write().unwrap();
-            transaction.open_table(META).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
+            transaction.open_table(META).unwrap().insert(FORMAT_KEY, FORMAT - 1).unwrap();
             transaction.commit().unwrap();
         }
         let error = StateDatabase::open(dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 2, supported: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::Format { found: 1, supported: 2, .. }), "{error}");
         std::fs::write(dir.path().join("state.redb"), b"this is no database, only text").unwrap();
         assert!(matches!(StateDatabase::open(dir.path()), Err(StoreError::Open { .. })));
     }

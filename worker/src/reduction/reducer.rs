@@ -13,6 +13,9 @@ use crate::exchange::{Exchange, ExchangeError};
 /// pays that each process reads and adds only its slice.
 const ONE_ROUND_BYTES: i64 = 128 << 10;
 
+/// Elements of [`Leaf::sample`] at most.
+pub const SAMPLE: i64 = 65;
+
 /// Where one rank's gradient and loss go.
 #[derive(Debug)]
 pub struct Leaf {
@@ -20,6 +23,8 @@ pub struct Leaf {
     pub gradients: Tensor,
     /// The loss: one element.
     pub loss: Tensor,
+    /// Some of the gradients, evenly spaced, and the loss.
+    pub sample: Tensor,
 }
 
 /// Adds the ranks' leaves in tree order, over all processes, and gives the mean.
@@ -128,8 +133,11 @@ impl Reducer {
         let row = |index: usize| rows.f_get(index as i64);
         let mut leaves = Vec::new();
         for index in 0..highest {
-            let (gradients, loss) = (row(index)?.f_narrow(0, 0, elements)?, row(index)?.f_narrow(0, elements, 1)?);
-            leaves.push(Leaf { gradients, loss });
+            let row = row(index)?;
+            let (gradients, loss) = (row.f_narrow(0, 0, elements)?, row.f_narrow(0, elements, 1)?);
+            let spacing = elements.div_euclid(SAMPLE - 1) + 1;
+            let sample = row.f_slice(0, elements % spacing, elements + 1, spacing)?;
+            leaves.push(Leaf { gradients, loss, sample });
         }
         let mut folds = Vec::new();
         for (place, pairs) in plan {

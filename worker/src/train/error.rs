@@ -26,9 +26,6 @@ pub enum SetupError {
     /// The optimizer cannot be made.
     #[error("cannot make the optimizer")]
     Optimizer(#[from] lockstep_tch_ext::Error),
-    /// The fault that the environment names is none.
-    #[error("{0}")]
-    Fault(String),
 }
 
 /// Why a run stopped.
@@ -55,16 +52,16 @@ pub enum TrainError {
     },
     /// Processes that should hold the same state do not: one of them computed or kept something wrong.
     #[error(
-        "silent corruption: after step {step} process {} has another `{}` than this process ({} tensors differ); all \
-         agreed after step {agreed}",
-        .divergence.process, .divergence.tensors[0], .divergence.tensors.len()
+        "silent corruption: after step {step} the processes differ in {} tensors, the first of them `{}`; all agreed after \
+         step {agreed}",
+        .divergence.tensors.len(), .divergence.tensors.first().map_or("unknown", String::as_str)
     )]
     Corrupt {
         /// Steps completed.
         step: u64,
         /// The last fingerprint step at which all agreed; where this process began, if none was taken since.
         agreed: u64,
-        /// Which process, and where.
+        /// In what.
         divergence: Divergence,
     },
     /// The fault that the environment names cannot be.

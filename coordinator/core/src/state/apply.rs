@@ -31,7 +31,7 @@ impl ClusterState {
             Command::Submit { request, .. } | Command::Resume { request, .. } | Command::Replay { request, .. } => {
                 (Some(request), true)
             }
-            Command::Cancel { request, .. } => (Some(request), false),
+            Command::Cancel { request, .. } | Command::Fence { request, .. } => (Some(request), false),
             Command::NodeJoined { .. } | Command::NodeLost { .. } | Command::Report { .. } => (None, false),
         };
         if let Some(answered) = request.and_then(|request| self.requests.get(request))
@@ -77,6 +77,9 @@ impl ClusterState {
                 }
                 self.end_run(*at_ms, run, Status::Cancelled);
                 Ok(Outcome::Done)
+            }
+            Command::Fence { at_ms, node, device, fenced, .. } => {
+                self.fence_by_hand(*at_ms, node, device.as_deref(), *fenced, effects)
             }
             Command::NodeJoined { at_ms, node, incarnation, host, devices } => {
                 self.node_joined(*at_ms, node, incarnation, host, devices, effects);
@@ -201,6 +204,7 @@ impl ClusterState {
         if self.nodes.get(id).is_some_and(|node| node.incarnation != incarnation) {
             self.processes_gone(id, effects);
         }
+        let fences = self.nodes.get(id).map(|node| node.fences.clone()).unwrap_or_default();
         let node = Node {
             id: id.clone(),
             incarnation: incarnation.to_owned(),
@@ -208,6 +212,7 @@ impl ClusterState {
             devices: devices.to_vec(),
             alive: true,
             changed_at_ms: at_ms,
+            fences,
         };
         self.changed.insert(RowKey::Node(id.clone()));
         self.nodes.insert(id.clone(), node);

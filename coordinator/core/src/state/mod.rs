@@ -6,6 +6,7 @@
 mod apply;
 mod cluster;
 mod commit;
+mod corruption;
 mod find;
 mod node;
 mod queue;
@@ -16,8 +17,9 @@ mod run;
 
 pub use apply::Applied;
 pub use cluster::ClusterState;
+pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use find::NotFound;
-pub use node::Node;
+pub use node::{Fence, Node};
 pub use rows::{RowKey, StateError};
 pub use run::{
     Checkpoint, Exit, FailedCheckpoint, Measured, Phase, Placed, Restore, Run, RunState, Status, Submission,

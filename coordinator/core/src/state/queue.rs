@@ -58,6 +58,7 @@ impl ClusterState {
         let mut pool = Pool::default();
         for node in self.nodes.values().filter(|node| node.alive) {
             pool.add_node(&node.id, node.devices.iter().map(|device| device.name.as_str()));
+            node.fences.keys().for_each(|name| pool.fence(&node.id, name));
         }
         for run in self.runs.values().filter(|run| !run.state.status.is_final()) {
             for placed in run.state.placement.values() {

@@ -6,6 +6,7 @@ use lockstep_common::manifest::Manifest;
 use lockstep_common::{Digest, RunId};
 
 use super::cluster::ClusterState;
+use super::corruption::Found;
 use super::run::{EXIT_LIMIT, Exit, Measured, Phase, Run, Status, bounded};
 use crate::command::{Effect, Outcome, Refusal, Said};
 
@@ -68,11 +69,16 @@ impl ClusterState {
             Said::Finished { step, state } => self.finished(at_ms, id, process, *step, state),
             Said::Failed { reason } => self.fail(at_ms, id, Some(process), reason),
             Said::Exited { code, output } => self.exited(at_ms, id, process, *code, output, effects),
+            Said::Corrupt { step, agreed, fingerprints, tensors, trail } => {
+                let found = Found { step: *step, agreed: *agreed, fingerprints, tensors, trail };
+                self.corrupt(at_ms, id, process, found, effects);
+            }
+            Said::Agreed { step, fingerprint, trail } => self.agreed(at_ms, id, *step, *fingerprint, trail, effects),
         }
     }
 
     /// Ends a run for a reason that would come again, said by `process` or found by comparing.
-    fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
+    pub(super) fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
         let Some(run) = self.runs.get(id) else { return };
         let reason = match process {
             Some(process) => format!("{}: {}", run.name_of(process), bounded(reason)),

@@ -8,6 +8,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, Domain, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
+use super::corruption::Corruption;
 use crate::command::{Progress, Replay};
 use crate::placement::Kind;
 use lockstep_common::manifest::Share;
@@ -94,6 +95,8 @@ pub struct RunState {
     pub last_exit: Option<Exit>,
     /// Checkpoints that could not be made, oldest first.
     pub failed_checkpoints: Vec<FailedCheckpoint>,
+    /// Replicas that were found to differ, oldest first.
+    pub corruptions: Vec<Corruption>,
 }
 
 /// A checkpoint to begin from.
@@ -237,6 +240,7 @@ impl Run {
             restarts: 0,
             last_exit: None,
             failed_checkpoints: Vec::new(),
+            corruptions: Vec::new(),
         };
         Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new() }
     }

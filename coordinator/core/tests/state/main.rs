@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod cluster;
+mod corruption;
 mod failures;
 mod life;
 mod queue;

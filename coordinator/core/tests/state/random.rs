@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lockstep_common::{Domain, RunId};
 use lockstep_core::state::{Phase, Status};
-use lockstep_core::{Outcome, Said};
+use lockstep_core::{Command, Outcome, Said};
 use proptest::prelude::*;
 
 use super::cluster::{Cluster, block, ready, share, state_digest};
@@ -30,6 +30,10 @@ enum Action {
         node: u8,
         incarnation: u8,
     },
+    Fence {
+        node: u8,
+        fenced: bool,
+    },
     /// `late`: 0 is the current generation; `skip`: 1 is the next sequence number.
     Report {
         pick: usize,
@@ -49,8 +53,9 @@ fn action() -> impl Strategy<Value = Action> {
         3 => (0..3_u8, 0..2_u8, 0..4_usize)
             .prop_map(|(node, incarnation, slots)| Action::Join { node, incarnation, slots }),
         2 => (0..3_u8, 0..2_u8).prop_map(|(node, incarnation)| Action::Lose { node, incarnation }),
+        2 => (0..3_u8, proptest::bool::ANY).prop_map(|(node, fenced)| Action::Fence { node, fenced }),
         30 => (0..3_usize, prop_oneof![9 => Just(0_u64), 1 => 1..3_u64], 0..4_u32,
-               prop_oneof![9 => Just(1_u64), 1 => 0..3_u64], 0..11_u8, 1..=10_u64)
+               prop_oneof![9 => Just(1_u64), 1 => 0..3_u64], 0..13_u8, 1..=10_u64)
             .prop_map(|(pick, late, process, skip, what, step)| Action::Report { pick, late, process, skip, what, step }),
     ]
 }
@@ -63,6 +68,14 @@ fn said(what: u8, process: u32, processes: u32, step: u64) -> Said {
         4..=7 => Said::ShareFailed { step, reason: "disk full".into() },
         8 => Said::Finished { step: 10, state: state_digest(u8::from(step == 1)) },
         9 => Said::Exited { code: 1, output: "gone".into() },
+        10 => Said::Corrupt {
+            step,
+            agreed: 0,
+            fingerprints: (0..u64::from(processes)).map(|p| p % 2).collect(),
+            tensors: vec![],
+            trail: vec![step; 8],
+        },
+        11 => Said::Agreed { step, fingerprint: step % 2, trail: vec![1; 9] },
         _ if step == 1 => Said::Failed { reason: "NaN".into() },
         _ => Said::Block { progress: None, bytes: Vec::new() },
     }
@@ -89,6 +102,11 @@ fn act(cluster: &mut Cluster, action: &Action) {
         }
         Action::Join { node, incarnation, slots } => {
             cluster.join(&format!("n{node}"), &incarnation.to_string(), &vec!["cpu"; slots]);
+        }
+        Action::Fence { node, fenced } => {
+            let (request, at_ms) = (cluster.request(), cluster.now());
+            let node = format!("n{node}").parse().unwrap();
+            cluster.apply(&Command::Fence { request, at_ms, node, device: None, fenced });
         }
         Action::Lose { node, incarnation } => cluster.lose(&format!("n{node}"), &incarnation.to_string()),
         Action::Report { pick: at, late, process, skip, what, step } => {

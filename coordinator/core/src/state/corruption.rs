@@ -1,0 +1,335 @@
+//! Silent corruption: replicas that should be equal and are not. The majority decides which process was wrong, or else
+//! what comes out when the steps are made again; the device that was wrong is fenced, and the run goes back.
+//!
+//! A process whose state went wrong adds wrong gradients to everybody's, so that by the time it is found no replica may be
+//! as it should be. Therefore processes keep a *trail* of what each rank computed since they last agreed: made again, the
+//! first step that comes out otherwise tells whose ranks were the first to be wrong.
+//!
+//! Nothing of it is in a checkpoint: processes compare before each one, so the last one that was committed is from a step
+//! at which all agreed.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::{NodeId, RunId, world};
+use serde::{Deserialize, Serialize};
+
+use super::cluster::ClusterState;
+use super::node::Fence;
+use super::rows::RowKey;
+use super::run::{Run, bounded};
+use crate::command::{Effect, Outcome, Refusal};
+
+/// Differences of which nobody knows who was wrong, after which a run is given up.
+const OPEN_LIMIT: usize = 3;
+
+/// Tensors that are remembered of a difference; a few steps after the first wrong one, all may differ.
+const TENSORS: usize = 20;
+
+/// Replicas that were found to differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corruption {
+    /// When it was found, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// In which generation.
+    pub generation: u64,
+    /// Steps completed when it was found.
+    pub step: u64,
+    /// The last step at which all agreed, or where the generation began.
+    pub agreed: u64,
+    /// The first tensors that differ, in the order of a forward pass; empty if it could not be learned.
+    pub tensors: Vec<String>,
+    /// What each process had, by number.
+    pub claims: Vec<Claim>,
+    /// What each rank computed in the steps since `agreed`, step by step; dropped once there is a verdict.
+    pub trail: Vec<u64>,
+    /// Who was wrong, once that is known.
+    pub verdict: Option<Verdict>,
+}
+
+/// What one process had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its node.
+    pub node: NodeId,
+    /// Its device: index into [`super::Node::devices`].
+    pub device: u32,
+    /// The device's name.
+    pub device_name: String,
+    /// What all its tensors came to.
+    pub fingerprint: u64,
+}
+
+/// Who was wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Indices of the claims that were wrong; none, if the steps made again agreed with nobody.
+    pub wrong: Vec<u32>,
+    /// How that is known.
+    pub grounds: Grounds,
+}
+
+/// How it is known who was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grounds {
+    /// More than half of the processes agreed.
+    Majority,
+    /// The steps were made again: its ranks were the first that had computed something else, or its state was.
+    Replay,
+    /// The steps were made again, and this device was the first to come to something else than before.
+    Unstable,
+}
+
+/// What a process says of a difference.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'a> {
+    pub(super) step: u64,
+    pub(super) agreed: u64,
+    pub(super) fingerprints: &'a [u64],
+    pub(super) tensors: &'a [String],
+    pub(super) trail: &'a [u64],
+}
+
+impl Corruption {
+    /// The devices that the verdict names.
+    fn devices_wrong(&self) -> Vec<(NodeId, String)> {
+        let wrong = self.verdict.as_ref().map_or(&[][..], |verdict| &verdict.wrong);
+        let claims = wrong.iter().filter_map(|&index| self.claims.get(index as usize));
+        claims.map(|claim| (claim.node.clone(), claim.device_name.clone())).collect()
+    }
+}
+
+impl Run {
+    /// Differences of which it is not known yet who was wrong.
+    pub fn open_corruptions(&self) -> impl Iterator<Item = &Corruption> {
+        self.state.corruptions.iter().filter(|corruption| corruption.verdict.is_none())
+    }
+}
+
+impl ClusterState {
+    /// The processes of the current generation differ: the run goes back to its last checkpoint, without the device that
+    /// was wrong if that is known.
+    pub(super) fn corrupt(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        process: u32,
+        found: Found<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.run_mut(id) else { return };
+        if found.fingerprints.len() != run.state.placement.len() {
+            let reason =
+                format!("of {} processes it says what {} have", run.state.placement.len(), found.fingerprints.len());
+            return self.fail(at_ms, id, Some(process), &reason);
+        }
+        let claim = |(placed, fingerprint): (&super::Placed, &u64)| Claim {
+            node: placed.node.clone(),
+            device: placed.device,
+            device_name: placed.device_name.clone(),
+            fingerprint: *fingerprint,
+        };
+        let mut now = Corruption {
+            at_ms,
+            generation: run.state.generation,
+            step: found.step,
+            agreed: found.agreed,
+            tensors: found.tensors.iter().take(TENSORS).map(|name| bounded(name)).collect(),
+            claims: run.state.placement.values().zip(found.fingerprints).map(claim).collect(),
+            trail: found.trail.to_vec(),
+            verdict: None,
+        };
+        let before = run.open_corruptions().filter(|before| before.step == now.step).last();
+        let unstable = before.map(|before| changed_their_mind(before, &now, run.job.ranks));
+        // Each device stands by what it had: then with these devices it cannot be known.
+        let stalemate = before.is_some_and(|before| before.trail == now.trail) && unstable == Some(Vec::new());
+        now.verdict = minority(&now.claims)
+            .map(|wrong| Verdict { wrong, grounds: Grounds::Majority })
+            .or_else(|| Some(Verdict { wrong: unstable?, grounds: Grounds::Unstable }))
+            .filter(|verdict| !verdict.wrong.is_empty());
+        let wrong = now.devices_wrong();
+        if now.verdict.is_some() {
+            now.trail = Vec::new();
+        }
+        run.state.corruptions.push(now);
+        let nobody = |found: &&Corruption| found.verdict.as_ref().is_none_or(|verdict| verdict.wrong.is_empty());
+        let unexplained = run.state.corruptions.iter().filter(nobody).count();
+        if wrong.is_empty() && (stalemate || unexplained >= OPEN_LIMIT) {
+            let reason = undecided(run, stalemate);
+            return self.fail(at_ms, id, None, &reason);
+        }
+        self.leave_generation(id, effects);
+        self.fence_wrong(at_ms, id, found.step, &wrong, effects);
+        self.place_queued();
+    }
+
+    /// All processes of a generation, which made the steps again, had `fingerprint` after `step`, and `trail` on the way.
+    pub(super) fn agreed(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        step: u64,
+        fingerprint: u64,
+        trail: &[u64],
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.run_mut(id) else { return };
+        let ranks = run.job.ranks;
+        let placement = &run.state.placement;
+        let places: Vec<(&NodeId, u32)> = placement.values().map(|placed| (&placed.node, placed.device)).collect();
+        let mut wrong = Vec::new();
+        for found in run.state.corruptions.iter_mut().filter(|found| found.verdict.is_none() && found.step == step) {
+            // A device that is alone and stands by what it had proves nothing.
+            let took_part =
+                |place: &(&NodeId, u32)| found.claims.iter().any(|claim| (&claim.node, claim.device) == *place);
+            if places.len() >= 2 || places.iter().any(|place| !took_part(place)) {
+                found.verdict = Some(Verdict {
+                    wrong: wrong_by_replay(found, fingerprint, trail, ranks),
+                    grounds: Grounds::Replay,
+                });
+                found.trail = Vec::new();
+                wrong.extend(found.devices_wrong());
+            }
+        }
+        self.fence_wrong(at_ms, id, step, &wrong, effects);
+        self.place_queued();
+    }
+
+    /// Fences devices that were wrong after `step` of a run.
+    fn fence_wrong(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        step: u64,
+        devices: &[(NodeId, String)],
+        effects: &mut Vec<Effect>,
+    ) {
+        for (node, device) in devices {
+            self.fence(node, device, &Fence { at_ms, wrong: Some((id.clone(), step)) }, effects);
+        }
+    }
+
+    /// Takes a device out of use; runs that have a process on it move.
+    fn fence(&mut self, node: &NodeId, device: &str, fence: &Fence, effects: &mut Vec<Effect>) {
+        let Some(found) = self.nodes.get_mut(node) else { return };
+        found.fences.entry(device.to_owned()).or_insert_with(|| fence.clone());
+        self.changed.insert(RowKey::Node(node.clone()));
+        let here = |run: &&Run| {
+            !run.state.status.is_final()
+                && run.state.placement.values().any(|placed| placed.node == *node && placed.device_name == device)
+        };
+        let moved: Vec<RunId> = self.runs.values().filter(here).map(|run| run.id().clone()).collect();
+        for run in moved {
+            self.leave_generation(&run, effects);
+        }
+    }
+
+    /// Fences devices of a node, or gives them back, because a person says so.
+    pub(super) fn fence_by_hand(
+        &mut self,
+        at_ms: u64,
+        id: &NodeId,
+        device: Option<&str>,
+        fenced: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Outcome, Refusal> {
+        let node = self.nodes.get_mut(id).ok_or_else(|| Refusal::NoDevice(format!("node `{id}`")))?;
+        let known = node.devices.iter().map(|device| &device.name).chain(node.fences.keys());
+        let mut names: Vec<String> =
+            known.filter(|name| device.is_none_or(|device| device == *name)).cloned().collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            let device = device.map_or("device".to_owned(), |device| format!("device `{device}`"));
+            return Err(Refusal::NoDevice(format!("{device} on node `{id}`")));
+        }
+        for name in names {
+            if fenced {
+                self.fence(id, &name, &Fence { at_ms, wrong: None }, effects);
+            } else if let Some(node) = self.nodes.get_mut(id) {
+                node.fences.remove(&name);
+                self.changed.insert(RowKey::Node(id.clone()));
+            }
+        }
+        self.place_queued();
+        Ok(Outcome::Done)
+    }
+}
+
+/// Those who differ from what more than half agree on; `None` without such a majority.
+fn minority(claims: &[Claim]) -> Option<Vec<u32>> {
+    let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+    for claim in claims {
+        *votes.entry(claim.fingerprint).or_default() += 1;
+    }
+    let (&right, _) = votes.iter().find(|(_, votes)| **votes * 2 > claims.len())?;
+    Some((0_u32..).zip(claims).filter(|(_, claim)| claim.fingerprint != right).map(|(index, _)| index).collect())
+}
+
+/// Whose ranks were the first to come out otherwise than when the steps were made again; or, if none was, who had another
+/// state in the end. Nobody, if that holds for all: then it is not known who began.
+fn wrong_by_replay(found: &Corruption, fingerprint: u64, trail: &[u64], ranks: u32) -> Vec<u32> {
+    let processes = found.claims.len() as u32;
+    let wrong: Vec<u32> = match first_difference(&found.trail, trail, ranks) {
+        Some(of_ranks) => hosts(&of_ranks, processes, ranks),
+        None => (0..processes).filter(|&index| found.claims[index as usize].fingerprint != fingerprint).collect(),
+    };
+    if wrong.len() < processes as usize { wrong } else { Vec::new() }
+}
+
+/// Processes of `now` whose device computed or had something else `before`, in the same steps, and was the first to.
+fn changed_their_mind(before: &Corruption, now: &Corruption, ranks: u32) -> Vec<u32> {
+    let place = |claim: &Claim| (claim.node.clone(), claim.device);
+    let places = |found: &Corruption| found.claims.iter().map(place).collect::<Vec<_>>();
+    let (places_before, places_now) = (places(before), places(now));
+    let count = |places: &[(NodeId, u32)]| places.len() as u32;
+    let changed: Vec<u32> = if let Some(of_ranks) = first_difference(&before.trail, &now.trail, ranks) {
+        let was = hosts(&of_ranks, count(&places_before), ranks);
+        let is = hosts(&of_ranks, count(&places_now), ranks);
+        is.into_iter()
+            .filter(|&process| was.iter().any(|&b| places_before[b as usize] == places_now[process as usize]))
+            .collect()
+    } else {
+        let had = |process: u32| places_before.iter().position(|place| *place == places_now[process as usize]);
+        let differs = |process: &u32| {
+            had(*process).is_some_and(|b| before.claims[b].fingerprint != now.claims[*process as usize].fingerprint)
+        };
+        (0..count(&places_now)).filter(differs).collect()
+    };
+    if changed.len() < places_now.len() { changed } else { Vec::new() }
+}
+
+/// The ranks that differ in the first step in which any does, as far as both trails go.
+fn first_difference(a: &[u64], b: &[u64], ranks: u32) -> Option<Vec<u32>> {
+    let steps = a.chunks_exact(ranks as usize).zip(b.chunks_exact(ranks as usize));
+    let differ = |(a, b): (&[u64], &[u64])| (0..ranks).filter(|&rank| a[rank as usize] != b[rank as usize]).collect();
+    steps.map(differ).find(|ranks: &Vec<u32>| !ranks.is_empty())
+}
+
+/// The processes that host any of `ranks`.
+fn hosts(of_ranks: &[u32], processes: u32, ranks: u32) -> Vec<u32> {
+    (0..processes)
+        .filter(|&process| of_ranks.iter().any(|rank| world::hosted(process, processes, ranks).contains(rank)))
+        .collect()
+}
+
+fn undecided(run: &Run, stalemate: bool) -> String {
+    let Some(last) = run.state.corruptions.last() else { return String::new() };
+    let sides = (0..).zip(&last.claims).map(|(process, claim): (usize, &Claim)| {
+        let Claim { node, device_name, fingerprint, .. } = claim;
+        format!("process {process} on `{device_name}` of `{node}` has {fingerprint:016x}")
+    });
+    let sides: Vec<String> = sides.collect();
+    let why = if stalemate {
+        "the steps were made again, and each device stands by what it had".to_owned()
+    } else {
+        format!("{OPEN_LIMIT} times it could not be found who was wrong")
+    };
+    format!(
+        "silent corruption: after step {} the processes differ (all agreed after step {}): {}; {why}: take one out of use \
+         with `coord fence`, and resume from the last checkpoint",
+        last.step,
+        last.agreed,
+        sides.join(", ")
+    )
+}

@@ -1,0 +1,203 @@
+//! Replicas that differ: who was wrong, what is fenced, and from where the run goes on.
+
+use lockstep_common::RunId;
+use lockstep_core::state::{Corruption, Grounds, Verdict};
+use lockstep_core::view::NodeView;
+use lockstep_core::{Command, Effect, Outcome, Refusal, Said};
+
+use super::cluster::{Cluster, block};
+
+/// Nodes `a`, `b`, .. of one slot each, and a run with a process on each of them, at work, with a checkpoint at step 5.
+fn at_work(nodes: &[&str], more: &[&str]) -> (Cluster, RunId) {
+    let mut cluster = Cluster::default();
+    for node in nodes {
+        cluster.join(node, "1", &["cpu"]);
+    }
+    let world = format!("world={{processes={}, min_processes=1}}", nodes.len());
+    let run = cluster.submit(&[&[world.as_str()], more].concat());
+    cluster.all_ready(&run);
+    cluster.checkpoint(&run, 5);
+    cluster.say(&run, 0, block(6));
+    (cluster, run)
+}
+
+fn corrupt(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64]) {
+    corrupt_on_the_way(cluster, run, step, fingerprints, &[]);
+}
+
+/// The same, with what the 4 ranks computed in the steps before.
+fn corrupt_on_the_way(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64], trail: &[[u64; 4]]) {
+    let (tensors, trail) = (vec!["model/0.weight".to_owned()], trail.concat());
+    cluster.say(run, 1, Said::Corrupt { step, agreed: 5, fingerprints: fingerprints.to_vec(), tensors, trail });
+}
+
+fn agreed(cluster: &mut Cluster, run: &RunId, step: u64, fingerprint: u64, trail: &[[u64; 4]]) {
+    cluster.say(run, 0, Said::Agreed { step, fingerprint, trail: trail.concat() });
+}
+
+fn last(cluster: &Cluster, run: &RunId) -> Corruption {
+    cluster.run(run).state.corruptions.last().unwrap().clone()
+}
+
+/// Names of the nodes with a fenced device.
+fn fenced(cluster: &Cluster) -> Vec<String> {
+    let is_fenced = |view: &NodeView| view.devices.iter().any(|device| device.fenced.is_some());
+    cluster.state.node_views().iter().filter(|view| is_fenced(view)).map(|view| view.id.to_string()).collect()
+}
+
+fn placed_on(cluster: &Cluster, run: &RunId) -> Vec<String> {
+    cluster.run(run).state.placement.values().map(|placed| placed.node.to_string()).collect()
+}
+
+fn fence(cluster: &mut Cluster, node: &str, device: Option<&str>, fenced: bool) -> Outcome {
+    let (request, at_ms) = (cluster.request(), cluster.now());
+    let device = device.map(str::to_owned);
+    cluster.apply(&Command::Fence { request, at_ms, node: node.parse().unwrap(), device, fenced })
+}
+
+#[test]
+fn of_three_the_one_that_differs_was_wrong_and_the_run_goes_on_without_it() {
+    let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
+    corrupt(&mut cluster, &run, 8, &[1, 1, 9]);
+    let found = last(&cluster, &run);
+    assert_eq!(found.verdict, Some(Verdict { wrong: vec![2], grounds: Grounds::Majority }));
+    assert_eq!((found.step, found.agreed, found.claims[2].node.as_str()), (8, 5, "c"));
+    assert_eq!(fenced(&cluster), ["c"]);
+    assert_eq!(placed_on(&cluster, &run), ["a", "b"]);
+    assert_eq!((cluster.run(&run).state.generation, cluster.run(&run).step()), (2, 5));
+    assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: run.clone(), step: 5 }));
+    assert!(cluster.desired("a")[0].judge_at.is_empty(), "nothing is open");
+    assert_eq!(cluster.run(&run).state.exits, 0);
+}
+
+#[test]
+fn of_two_the_steps_made_again_tell_who_was_wrong() {
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    corrupt(&mut cluster, &run, 8, &[1, 9]);
+    assert_eq!((last(&cluster, &run).verdict, fenced(&cluster).len()), (None, 0));
+    assert_eq!(
+        (placed_on(&cluster, &run), cluster.desired("a")[0].judge_at.clone()),
+        (vec!["a".into(), "b".into()], vec![8])
+    );
+    cluster.all_ready(&run);
+    agreed(&mut cluster, &run, 7, 1, &[]);
+    assert_eq!(last(&cluster, &run).verdict, None, "another step");
+    cluster.checkpoint(&run, 6);
+    agreed(&mut cluster, &run, 8, 1, &[]);
+    assert_eq!(last(&cluster, &run).verdict, Some(Verdict { wrong: vec![1], grounds: Grounds::Replay }));
+    assert_eq!((fenced(&cluster), placed_on(&cluster, &run)), (vec!["b".to_owned()], vec!["a".to_owned()]));
+    assert_eq!((cluster.run(&run).state.generation, cluster.run(&run).step()), (3, 6), "it left the device");
+    // The agent of a fenced node may come back; the fence stays until somebody lifts it.
+    cluster.join("b", "2", &["cpu"]);
+    assert_eq!(fenced(&cluster), ["b"]);
+    assert_eq!(fence(&mut cluster, "b", None, false), Outcome::Done);
+    assert!(fenced(&cluster).is_empty());
+}
+
+#[test]
+fn who_spoiled_everybodys_state_is_known_by_the_ranks_that_came_out_otherwise_first() {
+    let sound = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 9, 9]];
+    let verdict = |spoiled: [[u64; 4]; 3], again: &[[u64; 4]]| {
+        let (mut cluster, run) = at_work(&["a", "b"], &[]);
+        corrupt_on_the_way(&mut cluster, &run, 8, &[70, 71], &spoiled);
+        cluster.all_ready(&run);
+        agreed(&mut cluster, &run, 8, 60, again);
+        let found = last(&cluster, &run);
+        assert!(found.trail.is_empty(), "it was large, and has done its work");
+        (found.verdict.unwrap().wrong, fenced(&cluster))
+    };
+    // Ranks 2 and 3 are on `b`; one step later all are wrong.
+    let spoiled = [sound[0], [5, 6, 7, 0], [0, 0, 0, 0]];
+    assert_eq!(verdict(spoiled, &sound), (vec![1], vec!["b".to_owned()]));
+    assert_eq!(verdict([sound[0], [0, 6, 7, 8], [0; 4]], &sound), (vec![0], vec!["a".to_owned()]));
+    // Both at once, and no trail at all: it is not known.
+    assert_eq!(verdict([sound[0], [0, 6, 7, 0], [0; 4]], &sound), (vec![], vec![]));
+    assert_eq!(verdict(spoiled, &[]), (vec![], vec![]));
+    // Trails that do not end where they should are compared as far as they go.
+    assert_eq!(verdict(spoiled, &sound[..2]).0, [1]);
+}
+
+#[test]
+fn one_that_is_alone_does_not_judge_itself() {
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    corrupt(&mut cluster, &run, 8, &[1, 9]);
+    cluster.lose("b", "1");
+    cluster.all_ready(&run);
+    agreed(&mut cluster, &run, 8, 1, &[]);
+    assert_eq!((last(&cluster, &run).verdict, fenced(&cluster).len()), (None, 0));
+    // One that had no part in it may.
+    cluster.join("c", "1", &["cpu"]);
+    cluster.lose("a", "1");
+    assert_eq!(placed_on(&cluster, &run), ["c"]);
+    cluster.all_ready(&run);
+    agreed(&mut cluster, &run, 8, 9, &[]);
+    assert_eq!((last(&cluster, &run).verdict.unwrap().wrong, fenced(&cluster)), (vec![0], vec!["a".to_owned()]));
+}
+
+#[test]
+fn one_that_changes_its_mind_was_wrong_and_two_that_do_not_end_the_run() {
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    corrupt(&mut cluster, &run, 8, &[1, 9]);
+    cluster.all_ready(&run);
+    corrupt(&mut cluster, &run, 8, &[1, 7]);
+    assert_eq!(last(&cluster, &run).verdict, Some(Verdict { wrong: vec![1], grounds: Grounds::Unstable }));
+    assert_eq!((fenced(&cluster), placed_on(&cluster, &run)), (vec!["b".to_owned()], vec!["a".to_owned()]));
+
+    // Wrong both times, in different steps: that the other's state was spoiled in two ways is not its fault.
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    corrupt_on_the_way(&mut cluster, &run, 8, &[70, 71], &[[1, 2, 3, 4], [5, 6, 7, 0], [0, 0, 0, 0]]);
+    cluster.all_ready(&run);
+    corrupt_on_the_way(&mut cluster, &run, 8, &[80, 81], &[[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 0, 9]]);
+    assert_eq!(last(&cluster, &run).verdict, Some(Verdict { wrong: vec![1], grounds: Grounds::Unstable }));
+    assert_eq!(fenced(&cluster), ["b"]);
+
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    for _ in 0..2 {
+        corrupt(&mut cluster, &run, 8, &[1, 9]);
+        if cluster.status(&run) == "starting" {
+            cluster.all_ready(&run);
+        }
+    }
+    assert_eq!(
+        cluster.status(&run),
+        "failed: silent corruption: after step 8 the processes differ (all agreed after step 5): process 0 on `cpu` of \
+         `a` has 0000000000000001, process 1 on `cpu` of `b` has 0000000000000009; the steps were made again, and each \
+         device stands by what it had: take one out of use with `coord fence`, and resume from the last checkpoint"
+    );
+    assert!(fenced(&cluster).is_empty());
+}
+
+#[test]
+fn what_nobody_can_explain_three_times_ends_the_run() {
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    for step in [8, 9] {
+        corrupt(&mut cluster, &run, step, &[1, step]);
+        cluster.all_ready(&run);
+    }
+    agreed(&mut cluster, &run, 8, 77, &[]);
+    let first = cluster.run(&run).state.corruptions[0].clone();
+    assert_eq!(first.verdict, Some(Verdict { wrong: vec![], grounds: Grounds::Replay }), "77 is what nobody had");
+    assert!(fenced(&cluster).is_empty());
+    corrupt(&mut cluster, &run, 10, &[1, 2]);
+    assert!(cluster.status(&run).contains("3 times it could not be found who was wrong"), "{}", cluster.status(&run));
+}
+
+#[test]
+fn a_fenced_device_gets_nobody_and_whoever_is_there_moves() {
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    assert_eq!(fence(&mut cluster, "a", Some("cpu"), true), Outcome::Done);
+    assert_eq!((placed_on(&cluster, &run), cluster.run(&run).state.generation), (vec!["b".to_owned()], 2));
+    assert_eq!(fence(&mut cluster, "b", None, true), Outcome::Done);
+    assert_eq!(
+        cluster.status(&run),
+        "queued: needs 1 cpu device, 0 are free and the nodes have 0 in all; 2 more are fenced, as `coord nodes` shows"
+    );
+    assert_eq!(fence(&mut cluster, "a", Some("cpu"), false), Outcome::Done);
+    assert_eq!(placed_on(&cluster, &run), ["a"]);
+    for (node, device, words) in
+        [("z", None, "there is no node `z`"), ("a", Some("cuda:0"), "no device `cuda:0` on node")]
+    {
+        let Outcome::Refused(refusal) = fence(&mut cluster, node, device, true) else { panic!("not refused") };
+        assert!(matches!(refusal, Refusal::NoDevice(_)) && refusal.to_string().contains(words), "{refusal}");
+    }
+}
