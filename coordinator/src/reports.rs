@@ -45,6 +45,7 @@ mod tests {
             evals: vec![EvalReport { step: 2, ..EvalReport::default() }],
             systems: vec![SystemReport { step: 4, ..SystemReport::default() }],
             fingerprints: vec![FingerprintReport { step: 3, ..FingerprintReport::default() }],
+            record_before: Vec::new(),
         };
         StoredBlock { index: 1, process: 2, cut, bytes: block.encode_to_vec() }
     }

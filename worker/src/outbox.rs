@@ -73,6 +73,9 @@ impl Outbox {
 
 /// Appends `block` to `last`.
 fn join(last: &mut ReportBlock, block: ReportBlock) {
+    if last.steps.is_empty() {
+        last.record_before = block.record_before;
+    }
     last.steps.extend(block.steps);
     last.layers.extend(block.layers);
     last.evals.extend(block.evals);

@@ -126,6 +126,9 @@ impl Reporter {
             let StepNumbers { step, positions, .. } = *numbers;
             let fingerprint = fingerprints.as_ref().map_or(0, Fingerprints::digest);
             let evidence = Evidence { step, loss, grad_norm, lr, positions, fingerprint };
+            if self.block.steps.is_empty() {
+                self.block.record_before = self.record.digest.as_bytes().to_vec();
+            }
             self.record = RecordPosition { steps: self.record.steps + 1, digest: evidence.chain(&self.record.digest) };
             let micros = (now - self.clock.step).as_micros() as u64;
             self.block.steps.push(StepReport { step, loss, grad_norm, lr, micros, positions, fingerprint });
@@ -253,6 +256,11 @@ mod tests {
         assert!(blocks.len() >= 3, "no block waits for more than {BLOCK_STEPS} steps");
         let steps: Vec<u64> = blocks.iter().flat_map(|block| &block.steps).map(|step| step.step).collect();
         assert_eq!(steps, (1..=2500).collect::<Vec<_>>());
+        for pair in blocks.windows(2).filter(|pair| !pair[1].steps.is_empty()) {
+            assert_eq!(pair[1].record_before.len(), 32);
+            assert_ne!(pair[0].record_before, pair[1].record_before, "each block names what it follows");
+        }
+        assert_eq!(blocks[0].record_before, chain_start().as_bytes());
         let system = blocks.iter().flat_map(|block| &block.systems).last().unwrap();
         assert!(system.step == 2500 && system.rss_bytes > 0 && system.phase_micros.len() == PHASES.len());
     }

@@ -305,8 +305,8 @@ impl Run {
         self.trail.note(index, &leaf.sample)?;
         if self.fingerprints.compared {
             self.fingerprinter.take_rank(rank, &leaf.gradients)?;
-            self.reporter.spent(Phase::Record);
         }
+        self.reporter.spent(Phase::Record);
         self.reducer.fold(index)?;
         if let Some(buffers) = &mut self.buffers {
             buffers.end_forward(rank)?;

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use lockstep_common::Digest;
+use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints};
 use lockstep_rpc::{ReportBlock, ReportsRequest};
 use serde::Serialize;
 
 use super::client::Client;
 use super::error::Failure;
+use super::exit::Exit;
 
 /// Tensors that are named one by one; a step after the first wrong one, all may differ.
 const NAMED_TENSORS: usize = 5;
@@ -19,11 +21,19 @@ const NAMED_TENSORS: usize = 5;
 pub(super) struct Record {
     steps: BTreeMap<u64, Evidence>,
     fingerprints: BTreeMap<u64, Fingerprints>,
+    /// What blocks name as the digest before their first step.
+    links: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Record {
-    /// The record of `run` as far as the coordinator has it.
-    pub(super) async fn read(client: &mut Client, run: &str) -> Result<Self, Failure> {
+    /// The record of `run` as far as the coordinator has it, which must be the one that was made: chained on from where it
+    /// `began`, it must give the digest that each block says it follows, and the one that a checkpoint says it `stood` at.
+    pub(super) async fn read(
+        client: &mut Client,
+        run: &str,
+        began: &RecordPosition,
+        stood: Option<&RecordPosition>,
+    ) -> Result<Self, Failure> {
         let mut record = Self::default();
         let request = ReportsRequest { run: run.to_owned(), follow: false };
         let stream = client.control().reports(request).await;
@@ -31,10 +41,19 @@ impl Record {
         while let Some(block) = stream.message().await.map_err(|status| client.failure(status))? {
             record.push(block);
         }
+        record.audit(began, stood).map_err(|reason| {
+            Failure::new(
+                Exit::Differs,
+                format!("the stored record of run {run} is not the one that was made: {reason}"),
+            )
+        })?;
         Ok(record)
     }
 
     fn push(&mut self, block: ReportBlock) {
+        if let Some(first) = block.steps.first() {
+            self.links.insert(first.step, block.record_before);
+        }
         for step in block.steps {
             let lockstep_rpc::StepReport { step, loss, grad_norm, lr, positions, fingerprint, .. } = step;
             self.steps.insert(step, Evidence { step, loss, grad_norm, lr, positions, fingerprint });
@@ -44,9 +63,31 @@ impl Record {
         }
     }
 
-    /// The record's digest at the end of `steps`, chained on from `before`; `None` if one of them is missing.
-    pub(super) fn chain(&self, before: Digest, steps: RangeInclusive<u64>) -> Option<Digest> {
-        steps.into_iter().try_fold(before, |digest, step| Some(self.steps.get(&step)?.chain(&digest)))
+    /// Why this is not the record that was made, if it is not.
+    fn audit(&self, began: &RecordPosition, stood: Option<&RecordPosition>) -> Result<(), String> {
+        let (mut digest, mut last) = (began.digest, began.steps);
+        let check = |step: u64, found: &Digest| match stood {
+            Some(stood) if stood.steps == step && stood.digest != *found => {
+                let (named, found) = (stood.digest.short(), found.short());
+                Err(format!("the checkpoint at step {step} names `{named}`, and it gives `{found}`"))
+            }
+            _ => Ok(()),
+        };
+        check(last, &digest)?;
+        for (step, evidence) in &self.steps {
+            if *step != last + 1 {
+                return Err(format!("after step {last} comes step {step}"));
+            }
+            if self.links.get(step).is_some_and(|before| *before != digest.as_bytes()) {
+                return Err(format!("the block that begins with step {step} follows another one than is there"));
+            }
+            (digest, last) = (evidence.chain(&digest), *step);
+            check(last, &digest)?;
+        }
+        match stood {
+            Some(stood) if stood.steps > last => Err(format!("it ends at step {last}, before a checkpoint")),
+            _ => Ok(()),
+        }
     }
 
     /// The last step that both have.
@@ -300,14 +341,42 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_over_a_record_shows_every_change_and_every_gap() {
-        let whole = record(9, 3, |_, _| {});
-        let digest = whole.chain(chain_start(), 1..=9).unwrap();
-        let half = whole.chain(chain_start(), 1..=4).unwrap();
-        assert_eq!(whole.chain(half, 5..=9), Some(digest), "a resumed run's record goes on from its checkpoint's");
-        let changed = record(9, 3, |evidence, _| evidence.lr ^= u64::from(evidence.step == 2));
-        assert_ne!(changed.chain(chain_start(), 1..=9), Some(digest));
-        assert_eq!(whole.chain(chain_start(), 1..=10), None);
+    fn a_record_that_is_not_the_one_that_was_made_is_refused() {
+        let began = RecordPosition { steps: 0, digest: chain_start() };
+        let at = |record: &Record, steps: u64| {
+            let taken = record.steps.range(1..=steps);
+            RecordPosition { steps, digest: taken.fold(chain_start(), |digest, (_, step)| step.chain(&digest)) }
+        };
+        let whole = || {
+            let mut whole = record(9, 3, |_, _| {});
+            for step in [1, 5, 8] {
+                whole.links.insert(step, at(&whole, step - 1).digest.as_bytes().to_vec());
+            }
+            whole
+        };
+        let made = whole();
+        assert_eq!(made.audit(&began, Some(&at(&made, 6))), Ok(()));
+        assert_eq!(made.audit(&began, Some(&at(&made, 9))), Ok(()));
+        // A resumed run's record goes on from its checkpoint's.
+        let mut resumed = whole();
+        resumed.steps.retain(|step, _| *step > 4);
+        assert_eq!(resumed.audit(&at(&made, 4), None), Ok(()));
+        assert!(resumed.audit(&at(&made, 3), None).unwrap_err().contains("after step 3 comes step 5"));
+
+        let refused = |change: &dyn Fn(&mut Record), words: &str| {
+            let mut changed = whole();
+            change(&mut changed);
+            let reason = changed.audit(&began, Some(&at(&made, 6))).unwrap_err();
+            assert!(reason.contains(words), "{reason}");
+        };
+        refused(
+            &|record| record.steps.get_mut(&2).unwrap().lr ^= 1,
+            "the block that begins with step 5 follows another",
+        );
+        refused(&|record| record.steps.get_mut(&6).unwrap().loss ^= 1, "the checkpoint at step 6 names");
+        refused(&|record| record.steps.get_mut(&7).unwrap().loss ^= 1, "the block that begins with step 8");
+        refused(&|record| drop(record.steps.remove(&3)), "after step 2 comes step 4");
+        refused(&|record| record.steps.retain(|step, _| *step < 5), "it ends at step 4, before a checkpoint");
     }
 
     #[test]

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::args::DiffArguments;
 use super::client::Client;
-use super::compare::{Comparison, Record};
+use super::compare::Comparison;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::{Output, table};
 use super::replay::replay;
-use super::target::Target;
+use super::target::{Target, record_of_replay};
 
 /// Everything that `--json` prints.
 #[derive(Debug, Serialize)]
@@ -40,7 +40,7 @@ struct Difference {
 pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<Exit, Failure> {
     let mut client = Client::connect(&arguments.reader.address.addr).await?;
     let (a, b) = (Target::find(&client, &arguments.a).await?, Target::find(&client, &arguments.b).await?);
-    let (of_a, of_b) = (Record::read(&mut client, &a.run()).await?, Record::read(&mut client, &b.run()).await?);
+    let (of_a, of_b) = (a.record(&mut client).await?, b.record(&mut client).await?);
     let last = of_a.last_common(&of_b).map(|last| last.min(a.last_step()).min(b.last_step()));
     let common = of_a.first_common(&of_b).zip(last).filter(|(first, last)| first <= last);
     let record = common.map_or_else(Comparison::default, |(first, last)| Comparison::over(&of_a, &of_b, first..=last));
@@ -53,8 +53,8 @@ pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
         let begin = a.nearest(from - 1).1.max(b.nearest(from - 1).1) + 1;
         let Some(again_a) = replay(&mut client, &a, from, until, 1).await? else { return Ok(Exit::Interrupted) };
         let Some(again_b) = replay(&mut client, &b, from, until, 1).await? else { return Ok(Exit::Interrupted) };
-        let again_a = Record::read(&mut client, again_a.row.id.as_str()).await?;
-        let again_b = Record::read(&mut client, again_b.row.id.as_str()).await?;
+        let again_a = record_of_replay(&mut client, &again_a).await?;
+        let again_b = record_of_replay(&mut client, &again_b).await?;
         report.bisected = Some(Comparison::over(&again_a, &again_b, begin..=until));
     }
     if arguments.reader.json {

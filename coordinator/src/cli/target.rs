@@ -9,6 +9,7 @@ use lockstep_core::view::RunView;
 use lockstep_rpc::query_request::What;
 
 use super::client::Client;
+use super::compare::Record;
 use super::error::Failure;
 use super::exit::Exit;
 use super::readers::unreadable;
@@ -45,10 +46,7 @@ impl Target {
             }
             Err(failure) => return Err(failure),
         };
-        let began = match view.row.parent {
-            Some(parent) => position(&self::manifest(client, &parent.to_string()).await?),
-            None => RecordPosition { steps: 0, digest: chain_start() },
-        };
+        let began = began(client, &view).await?;
         let stood = match (&manifest, view.checkpoints.last()) {
             (Some(manifest), _) => Some(position(manifest)),
             (None, Some(last)) => Some(position(&self::manifest(client, &last.id.to_string()).await?)),
@@ -65,6 +63,11 @@ impl Target {
     /// The run's id.
     pub(super) fn run(&self) -> String {
         self.view.row.id.to_string()
+    }
+
+    /// Its record, which is the one that was made.
+    pub(super) async fn record(&self, client: &mut Client) -> Result<Record, Failure> {
+        Record::read(client, &self.run(), &self.began, self.stood.as_ref()).await
     }
 
     /// For people.
@@ -95,6 +98,20 @@ impl Target {
             .find(|checkpoint| checkpoint.step == step)
             .map(|checkpoint| checkpoint.state_digest)
     }
+}
+
+/// The record of a replay.
+pub(super) async fn record_of_replay(client: &mut Client, replay: &RunView) -> Result<Record, Failure> {
+    let began = began(client, replay).await?;
+    Record::read(client, replay.row.id.as_str(), &began, None).await
+}
+
+/// Where a run's record began.
+async fn began(client: &Client, view: &RunView) -> Result<RecordPosition, Failure> {
+    Ok(match view.row.parent {
+        Some(parent) => position(&manifest(client, &parent.to_string()).await?),
+        None => RecordPosition { steps: 0, digest: chain_start() },
+    })
 }
 
 /// By steps completed since the very beginning.

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::args::VerifyArguments;
 use super::client::Client;
-use super::compare::{Comparison, Record};
+use super::compare::Comparison;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
 use super::replay::replay;
-use super::target::Target;
+use super::target::{Target, record_of_replay};
 
 #[derive(Debug, Serialize)]
 struct Verdict {
@@ -40,12 +40,11 @@ pub(super) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Resu
     let steps = range(&target, arguments.steps)?;
     let (first, last) = (*steps.start(), *steps.end());
     let every = JobSpec::from_canonical(target.view.job.as_bytes()).map_or(0, |job| job.report.fingerprints_every);
-    let recorded = Record::read(&mut client, &target.run()).await?;
-    check_chain(&target, &recorded)?;
+    let recorded = target.record(&mut client).await?;
     let Some(replayed) = replay(&mut client, &target, first, last, every).await? else {
         return Ok(Exit::Interrupted);
     };
-    let again = Record::read(&mut client, replayed.row.id.as_str()).await?;
+    let again = record_of_replay(&mut client, &replayed).await?;
     let comparison = Comparison::over(&recorded, &again, steps);
     let states = target.state_at(last).map(|recorded| States { recorded, replayed: replayed.row.final_state_digest });
     let same_state = states.as_ref().is_none_or(|states| Some(states.recorded) == states.replayed);
@@ -66,26 +65,6 @@ pub(super) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Resu
         }
     }
     Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
-}
-
-/// Whether the record is still the one that was made: chained from its beginning to the last checkpoint, it must give the
-/// digest that the checkpoint names.
-fn check_chain(target: &Target, recorded: &Record) -> Result<(), Failure> {
-    let Some(stood) = &target.stood else { return Ok(()) };
-    let found = recorded.chain(target.began.digest, target.began.steps + 1..=stood.steps);
-    if found == Some(stood.digest) {
-        return Ok(());
-    }
-    let found = found.map_or("a step is missing".to_owned(), |digest| format!("it gives `{}`", digest.short()));
-    Err(Failure::new(
-        Exit::Differs,
-        format!(
-            "the stored record of {} is not the one that was made: its checkpoint at step {} names `{}`, and {found}",
-            target.name(),
-            stood.steps,
-            stood.digest.short()
-        ),
-    ))
 }
 
 /// The steps to verify: those that were asked for; else those that lead to the checkpoint, or all of the run.
