@@ -122,3 +122,33 @@ fn a_gradient_that_one_rank_computed_wrongly_is_named_by_its_rank() {
     let text = String::from_utf8_lossy(&said.stdout);
     assert!(text.contains("at step 40, the gradient of rank 2 of 4"), "{text}");
 }
+
+#[test]
+fn runs_of_two_commits_differ_in_the_lines_that_were_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let code = dir.path().join("code");
+    std::fs::create_dir(&code).unwrap();
+    let job = digits(&code);
+    let commit = |message: &str| {
+        for arguments in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", message]] {
+            let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+            let git = std::process::Command::new("git").current_dir(&code).args(identity).args(arguments).output();
+            assert!(git.as_ref().unwrap().status.success(), "{git:?}");
+        }
+    };
+    commit("a");
+    let a = cluster.submit(job.argument(), &["--set", "steps=3"]);
+    std::fs::write(code.join("notes"), "one\ntwo\n").unwrap();
+    commit("b");
+    let b = cluster.submit(job.argument(), &["--set", "steps=3"]);
+    cluster.finished(&a);
+    cluster.finished(&b);
+    let (exit, found) = compare(&cluster, &["diff", &a, &b]);
+    assert_eq!(exit, Some(0), "other code, the same bits: {found:#}");
+    assert_eq!(found["differences"][0]["key"], "commit");
+    assert_eq!(found["changes"]["files"], serde_json::json!([{"path": "notes", "added": 2, "removed": 0}]));
+    let shown = cluster.coord(&["diff", &a, &b, "--patch"]);
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(text.contains("+++ b/notes") && text.contains("\n+two"), "{text}");
+}

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use git2::{ErrorCode, Repository, StatusOptions};
+use git2::{DiffFormat, ErrorCode, Oid, Patch, Repository, StatusOptions};
 use lockstep_common::manifest::CodeVersion;
+use serde::Serialize;
 
 /// A work tree.
 #[derive(Debug)]
@@ -62,6 +63,55 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     Ok(Some(WorkTree { version, changed }))
 }
 
+/// What lies between two commits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// File by file.
+    pub files: Vec<ChangedFile>,
+    /// All of it, as `git diff` prints it.
+    pub patch: String,
+}
+
+/// A file that differs between two commits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChangedFile {
+    /// Relative to the tree's root.
+    pub path: String,
+    /// Lines that only the second has.
+    pub added: usize,
+    /// Lines that only the first has.
+    pub removed: usize,
+}
+
+/// What changed from commit `a` to commit `b`, if the repository that `path` lies in has both.
+pub fn changes(path: &Path, a: &str, b: &str) -> Result<Option<Changes>, GitError> {
+    let failed = |source| GitError::Git { path: path.to_owned(), source };
+    let Ok(repository) = Repository::discover(path) else { return Ok(None) };
+    let tree = |commit: &str| {
+        let commit = repository.find_commit(Oid::from_str(commit).ok()?).ok()?;
+        commit.tree().ok()
+    };
+    let (Some(tree_a), Some(tree_b)) = (tree(a), tree(b)) else { return Ok(None) };
+    let diff = repository.diff_tree_to_tree(Some(&tree_a), Some(&tree_b), None).map_err(failed)?;
+    let mut files = Vec::new();
+    for (index, delta) in diff.deltas().enumerate() {
+        let path = delta.new_file().path_bytes().or(delta.old_file().path_bytes()).unwrap_or_default();
+        let lines = Patch::from_diff(&diff, index).map_err(failed)?.map(|patch| patch.line_stats());
+        let (_, added, removed) = lines.transpose().map_err(failed)?.unwrap_or_default();
+        files.push(ChangedFile { path: String::from_utf8_lossy(path).into_owned(), added, removed });
+    }
+    let mut patch = String::new();
+    diff.print(DiffFormat::Patch, |_, _, line| {
+        if matches!(line.origin(), '+' | '-' | ' ') {
+            patch.push(line.origin());
+        }
+        patch.push_str(&String::from_utf8_lossy(line.content()));
+        true
+    })
+    .map_err(failed)?;
+    Ok(Some(Changes { files, patch }))
+}
+
 /// `https://user:token@host/x` without what stands before the `@`.
 fn without_credentials(url: &str) -> String {
     match url.split_once("://") {
@@ -106,5 +156,28 @@ mod tests {
         std::fs::write(dir.path().join("d/new"), "3").unwrap();
         let dirty = describe(dir.path()).unwrap().unwrap();
         assert_eq!((dirty.version.dirty, dirty.changed), (true, vec!["a".to_owned(), "d/new".to_owned()]));
+    }
+
+    #[test]
+    fn what_lies_between_two_commits_is_told_if_both_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let commit = |message: &str| {
+            git(dir.path(), &["add", "-A"]);
+            git(dir.path(), &["commit", "-m", message]);
+            describe(dir.path()).unwrap().unwrap().version.commit
+        };
+        git(dir.path(), &["init"]);
+        std::fs::write(dir.path().join("train.rs"), "one\ntwo\n").unwrap();
+        std::fs::write(dir.path().join("old"), "x\n").unwrap();
+        let a = commit("a");
+        std::fs::write(dir.path().join("train.rs"), "one\nthree\nfour\n").unwrap();
+        std::fs::remove_file(dir.path().join("old")).unwrap();
+        let b = commit("b");
+        let found = changes(dir.path(), &a, &b).unwrap().unwrap();
+        let files: Vec<_> = found.files.iter().map(|file| (file.path.as_str(), file.added, file.removed)).collect();
+        assert_eq!(files, [("old", 0, 1), ("train.rs", 2, 1)]);
+        assert!(found.patch.contains("-two\n+three\n+four\n"), "{}", found.patch);
+        assert_eq!(changes(dir.path(), &a, &"0".repeat(40)).unwrap(), None);
+        assert_eq!(changes(Path::new("/proc"), &a, &b).unwrap(), None);
     }
 }

@@ -201,6 +201,9 @@ pub(super) struct DiffArguments {
     /// Replay both with fingerprints at every step, from the last fingerprints that agreed, to name step and tensor.
     #[arg(long)]
     pub(super) bisect: bool,
+    /// If the commits differ: also print the whole difference, as `git diff` does.
+    #[arg(long)]
+    pub(super) patch: bool,
     #[command(flatten)]
     pub(super) reader: Reader,
 }

@@ -223,7 +223,7 @@ impl Tensors {
         match ranks.len() {
             0 => {}
             all if all == *of_ranks => {
-                lines.push(format!("  ranks         at step {step}, the gradients of all {all}"))
+                lines.push(format!("  ranks         at step {step}, the gradients of all {all}"));
             }
             _ => {
                 let named: Vec<String> = ranks.iter().map(u32::to_string).collect();

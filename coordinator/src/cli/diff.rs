@@ -1,7 +1,9 @@
 //! `coord diff`: what two runs or checkpoints differ in, and where their records part.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use lockstep_host::git::{self, ChangedFile, Changes};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,6 +23,8 @@ struct Report {
     b: String,
     /// Keys with different values, by kind: `code`, `data`, `job`, `numerics`, `environment`.
     differences: Vec<Difference>,
+    /// What changed from A's commit to B's, if a repository here has both.
+    changes: Option<Changes>,
     /// The steps that both have.
     common: Option<(u64, u64)>,
     record: Comparison,
@@ -44,8 +48,9 @@ pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
     let last = of_a.last_common(&of_b).map(|last| last.min(a.last_step()).min(b.last_step()));
     let common = of_a.first_common(&of_b).zip(last).filter(|(first, last)| first <= last);
     let record = common.map_or_else(Comparison::default, |(first, last)| Comparison::over(&of_a, &of_b, first..=last));
-    let mut report =
-        Report { a: a.name(), b: b.name(), differences: differences(&a, &b), common, record, bisected: None };
+    let differences = differences(&a, &b);
+    let changes = changes(&a, &b);
+    let mut report = Report { a: a.name(), b: b.name(), differences, changes, common, record, bisected: None };
     if let (true, Some(parting), Some((first, last))) = (arguments.bisect, &report.record.parting, common) {
         let from = report.record.agreed.map_or(first, |agreed| agreed + 1);
         let until = parting.tensors.as_ref().map_or(last, |tensors| tensors.step);
@@ -63,8 +68,23 @@ pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
         for line in lines(&report) {
             out.line(&line);
         }
+        if let (true, Some(changes)) = (arguments.patch, &report.changes) {
+            out.line("");
+            out.line(changes.patch.trim_end());
+        }
     }
     Ok(if report.record.equal() { Exit::Done } else { Exit::Differs })
+}
+
+/// From the repository of either job, or of this directory.
+fn changes(a: &Target, b: &Target) -> Option<Changes> {
+    let (of_a, of_b) = (&a.view.code.as_ref()?.commit, &b.view.code.as_ref()?.commit);
+    if of_a == of_b {
+        return None;
+    }
+    let dirs = [a.view.base_dir.as_str(), b.view.base_dir.as_str(), "."];
+    // A directory that is not on this machine has nothing to say.
+    dirs.into_iter().find_map(|dir| git::changes(Path::new(dir), of_a, of_b).ok().flatten())
 }
 
 fn differences(a: &Target, b: &Target) -> Vec<Difference> {
@@ -137,6 +157,16 @@ fn lines(report: &Report) -> Vec<String> {
         lines.push("code, data, job, numerics and environment are the same".to_owned());
     } else {
         lines.extend(table(&["", "KEY", "A", "B"], &rows));
+    }
+    match &report.changes {
+        Some(changes) => {
+            let file = |file: &ChangedFile| format!("  {:<40} +{} -{}", file.path, file.added, file.removed);
+            lines.extend(changes.files.iter().map(file));
+        }
+        None if report.differences.iter().any(|found| (found.kind, found.key.as_str()) == ("code", "commit")) => {
+            lines.push("what changed in the code is not known: no repository here has both commits".to_owned());
+        }
+        None => {}
     }
     lines.push(String::new());
     let Some((first, last)) = report.common else {
