@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 import ddp
-from measure import JOBS, OUT, ROOT, Steps, prepare, say, spread, table
+from measure import JOBS, OUT, ROOT, Steps, prepare, say, spread
 
 RATE = ROOT / "target" / "release" / "examples" / "rate"
 # Two seconds or so of one thread.
@@ -33,7 +33,7 @@ SWITCHES = {
     "nothing: how far equal runs differ": ([], {}),
 }
 # What a person may have set would make the default another.
-LIBRARIES = ("ATEN_", "DNNL_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "TORCH_")
+LIBRARIES = ("ATEN_", "DNNL_", "FBGEMM_", "GLIBC_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "TORCH_")
 
 
 def train(model, sets, variables):
@@ -41,7 +41,8 @@ def train(model, sets, variables):
     steps = STEPS[model]
     sets = [f"batch.size={ddp.CASES[model].batch}", *sets]
     command = [RATE, JOBS / f"{model}.toml", "--alone", "--processes", "1"]
-    command += ["--steps", str(steps.timed), "--warmup", str(steps.warmup), *(word for text in sets for word in ("--set", text))]
+    command += ["--steps", str(steps.timed), "--warmup", str(steps.warmup)]
+    command += [word for text in sets for word in ("--set", text)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(LIBRARIES)}
     done = subprocess.run(command, env=inherited | variables, stdout=subprocess.PIPE, check=True)
     line = json.loads(done.stdout)
@@ -69,21 +70,27 @@ def main():
     arguments = arguments.parse_args()
 
     prepare()
-    rows, raw = [], {}
-    for switch, (sets, variables) in SWITCHES.items():
-        say(f"{switch}: {arguments.rounds} rounds on {', '.join(arguments.models)}")
-        cells = {}
-        for model in arguments.models:
-            cells[model], raw[f"{switch}, {model}"] = compare(model, sets, variables, arguments.rounds)
-        rows.append([switch, *cells.values()])
-    (OUT / "levels.json").write_text(json.dumps(raw, indent=1))
     processor = next(line for line in open("/proc/cpuinfo") if line.startswith("model name")).split(": ")[1].strip()
-    load = os.getloadavg()[0]
     print(
-        f"Rate with the switch over rate without, and bits. {datetime.date.today()}, {processor}, {os.cpu_count()} cores, "
-        f"{arguments.rounds} rounds, load {load:.1f} at the end.\n"
+        f"Rate with the switch over rate without, and bits: {datetime.date.today()}, {processor}, {os.cpu_count()} cores, "
+        f"{arguments.rounds} rounds.\n"
     )
-    print(table(["set", *arguments.models], rows))
+    row("set", *arguments.models)
+    row(*["---"] * (1 + len(arguments.models)))
+    raw = {}
+    for switch, (sets, variables) in SWITCHES.items():
+        cells = []
+        for model in arguments.models:
+            cell, raw[f"{switch}, {model}"] = compare(model, sets, variables, arguments.rounds)
+            cells.append(cell)
+        row(switch, *cells)
+        say(f"load {os.getloadavg()[0]:.1f}")
+    (OUT / "levels.json").write_text(json.dumps(raw, indent=1))
+
+
+def row(*cells):
+    """One row of Markdown, as soon as it is there: the whole table takes a while."""
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
