@@ -23,8 +23,8 @@ RATE = ROOT / "target" / "release" / "examples" / "rate"
 STEPS = {"small": Steps(4000, 100), "medium": Steps(350, 10), "resnet": Steps(40, 3), "gpt": Steps(22, 2)}
 # What is set, beside the default: keys of the job, variables of the environment.
 SWITCHES = {
-    "`numerics.level=off`: no deterministic algorithms": (["numerics.level=off"], {}),
-    "`numerics.level=portable`: the next three": (["numerics.level=portable"], {}),
+    "`numerics.level=off`": (["numerics.level=off"], {}),
+    "`numerics.level=portable` (the next three)": (["numerics.level=portable"], {}),
     "`ATEN_CPU_CAPABILITY=default`": ([], {"ATEN_CPU_CAPABILITY": "default"}),
     "`MKL_CBWR=COMPATIBLE`": ([], {"MKL_CBWR": "COMPATIBLE"}),
     "`ONEDNN_MAX_CPU_ISA=SSE41`": ([], {"ONEDNN_MAX_CPU_ISA": "SSE41"}),
