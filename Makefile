@@ -33,7 +33,7 @@ test: ## runs every test
 exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
 	@$(ENV) python3 tests/exactness/matrix.py
 
-bench: data build ## measures beside PyTorch DDP
+bench: data build ## measures beside PyTorch DDP, and what exactness costs
 	@$(ENV) python3 tests/bench/run.py
 
 fmt: ## formats the Rust code

@@ -6,20 +6,38 @@
 
 use crate::job::{JobSpec, Level};
 
-/// The variables that are known to change bits. Their values, or that they are not set, belong to the numerics fingerprint.
+/// The variables that are known to change bits, or that libraries choose code paths by. Their values, or that they are not
+/// set, belong to the numerics fingerprint. oneDNN reads each of its own under two names.
 pub const VARIABLES: &[&str] = &[
     "ATEN_CPU_CAPABILITY",
+    "CUBLASLT_WORKSPACE_SIZE",
     "CUBLAS_WORKSPACE_CONFIG",
+    "DNNL_CPU_ISA_HINTS",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "FBGEMM_ENABLE_INSTRUCTIONS",
+    "GLIBC_TUNABLES",
     "MKL_CBWR",
+    "MKL_DISABLE_FAST_MM",
+    "MKL_DOMAIN_NUM_THREADS",
     "MKL_DYNAMIC",
     "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_NUM_STRIPES",
     "MKL_NUM_THREADS",
     "NVIDIA_TF32_OVERRIDE",
     "OMP_DYNAMIC",
     "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "ONEDNN_CPU_ISA_HINTS",
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "ONEDNN_MAX_CPU_ISA",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "TORCH_CUDNN_USE_HEURISTIC_MODE_B",
+    "TORCH_LINALG_PREFER_CUSOLVER",
+    "TORCH_LINEAR_FLATTEN_3D",
+    "TORCH_MKLDNN_MATMUL_MIN_DIM",
+    "TORCH_MKLDNN_MATMUL_MIN_SIZE",
 ];
 
 /// The variables, with their values, that a rank process of `job` must be started with.
@@ -31,6 +49,8 @@ pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
         // Both may otherwise take fewer threads on a busy machine, and sums are cut by the number of threads.
         ("OMP_DYNAMIC", "FALSE"),
         ("MKL_DYNAMIC", "FALSE"),
+        // No limit: under one, oneDNN waits for ever for threads that never come.
+        ("OMP_THREAD_LIMIT", "4294967295"),
         // Tensors of one step are the next step's: memory that went back to the system would cost a page fault for
         // every 4 KiB of every temporary, at every step.
         ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
@@ -47,6 +67,7 @@ pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
             // The only value that is the same on Intel's and AMD's processors.
             ("MKL_CBWR", "COMPATIBLE"),
             ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+            ("DNNL_MAX_CPU_ISA", "SSE41"),
         ]);
     }
     variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

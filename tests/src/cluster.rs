@@ -42,19 +42,32 @@ impl Cluster {
 
     /// Starts one more worker.
     pub fn add_worker(&mut self) {
-        self.add_worker_with_fault(None);
+        self.add_worker_with(&[]);
     }
 
     /// Starts one more worker, whose processes make a mistake on purpose: `LOCKSTEP_FAULT`.
     pub fn add_worker_with_fault(&mut self, fault: Option<&str>) {
-        let name = format!("node-{}", self.workers.len());
-        let data = self.dir.join(&name);
-        let arguments = ["--join", &self.address, "--name", &name, "--slots", "1", "--data-dir", path(&data)];
-        let log = self.dir.join(format!("{name}.log"));
-        let fault = fault.map(|fault| ("LOCKSTEP_FAULT", fault));
-        self.workers.push(Process::start_with("worker", &arguments, fault, &log));
+        self.add_worker_with(fault.map(|fault| ("LOCKSTEP_FAULT", fault)).as_slice());
+    }
+
+    /// Starts one more worker, with more environment variables, which its processes inherit.
+    pub fn add_worker_with(&mut self, variables: &[(&str, &str)]) {
+        self.workers.push(self.worker(self.workers.len(), variables));
         let nodes = self.workers.len();
         wait_for("the nodes to join", || (self.ask(&["nodes"]).as_array()?.len() == nodes).then_some(()));
+    }
+
+    /// kill -9 of a worker's agent, and the same node again with other environment variables.
+    pub fn restart_worker_with(&mut self, index: usize, variables: &[(&str, &str)]) {
+        self.workers[index].kill();
+        self.workers[index] = self.worker(index, variables);
+    }
+
+    fn worker(&self, index: usize, variables: &[(&str, &str)]) -> Process {
+        let name = format!("node-{index}");
+        let data = self.dir.join(&name);
+        let arguments = ["--join", &self.address, "--name", &name, "--slots", "1", "--data-dir", path(&data)];
+        Process::start_with("worker", &arguments, variables, &self.dir.join(format!("{name}.log")))
     }
 
     /// kill -9 of the coordinator.

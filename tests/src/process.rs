@@ -22,15 +22,15 @@ pub struct Process {
 impl Process {
     /// Starts `program`, with standard output and standard error in `log`.
     pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
-        Self::start_with(program, arguments, None, log)
+        Self::start_with(program, arguments, &[], log)
     }
 
-    /// The same, with one more environment variable.
-    pub fn start_with(program: &str, arguments: &[&str], variable: Option<(&str, &str)>, log: &Path) -> Self {
+    /// The same, with more environment variables.
+    pub fn start_with(program: &str, arguments: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("the log is in the test's directory");
         let child = Command::new(binary(program))
             .args(arguments)
-            .envs(variable)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file can be shared"))
             .stderr(file)

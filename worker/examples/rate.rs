@@ -1,5 +1,5 @@
 //! Step rate of a job on this machine, without coordinator or agent: `P` processes of this program train together on
-//! loopback, one thread each, and the first prints a line of JSON.
+//! loopback, one thread each, and the first prints a line of JSON, with the digest of the state that it came to.
 //!
 //! ```text
 //! rate JOB.toml [--processes P] [--steps N] [--warmup N] [--alone] [--set key=value]...
@@ -108,7 +108,7 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
     let mesh = if arguments.alone { None } else { Some(Mesh::join(listener, &config)?) };
     let outbox = Outbox::default();
     let base = arguments.job.parent().unwrap_or(Path::new("."));
-    local::train(job, base, mesh, None, None, &outbox)?;
+    let finished = local::train(job, base, mesh, None, None, &outbox)?;
     outbox.close();
     let (mut micros, mut phases) = (Vec::new(), None);
     while let Some(body) = outbox.pop() {
@@ -125,6 +125,7 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
             "processes": arguments.processes,
             "steps_per_second": micros.len() as f64 / seconds,
             "phase_micros": phases,
+            "state": finished.state.to_hex(),
         });
         writeln!(std::io::stdout(), "{report}")?;
     }

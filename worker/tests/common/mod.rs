@@ -34,6 +34,8 @@ pub struct Lab {
     pub dir: tempfile::TempDir,
     pub job: JobSpec,
     pub data: Vec<DataFile>,
+    /// More environment variables of single processes; they win over what the job asks for.
+    pub variables: BTreeMap<u32, Vec<(String, String)>>,
 }
 
 /// What came out of a run.
@@ -95,7 +97,7 @@ impl Lab {
         }
         let job = parse(text, sets);
         let data = hash_files(dir.path(), &job.data_paths()).unwrap();
-        Self { dir, job, data }
+        Self { dir, job, data, variables: BTreeMap::new() }
     }
 
     pub fn store(&self) -> PathBuf {
@@ -105,6 +107,24 @@ impl Lab {
     /// Another job over the same files and store.
     pub fn with(self, text: &str, sets: &[&str]) -> Self {
         Self { job: parse(text, sets), ..self }
+    }
+
+    /// The same lab, where process `process` starts with one more environment variable.
+    pub fn with_variable(mut self, process: u32, name: &str, value: &str) -> Self {
+        self.variables.entry(process).or_default().push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The numerics fingerprints that processes say they have, by process; no step is made.
+    pub fn fingerprints(&self, processes: u32) -> Vec<BTreeMap<String, String>> {
+        let mut started = Processes::start(self, processes, None);
+        assert!(started.all_ready(), "every process comes up");
+        for process in 0..processes {
+            started.kill(process as usize);
+        }
+        let fingerprints = std::mem::take(&mut started.fingerprints);
+        started.finish(self);
+        fingerprints.into_values().collect()
     }
 
     /// Runs the job to its end.
@@ -121,6 +141,9 @@ impl Lab {
     ) -> Outcome {
         let mut started = Processes::start(self, processes, restore);
         if started.all_ready() {
+            for (process, numerics) in &started.fingerprints {
+                assert_eq!(*numerics, started.numerics, "numerics of process {process}");
+            }
             meanwhile(&mut started);
             started.tell_peers();
         }
@@ -162,6 +185,9 @@ pub struct Processes {
     assignments: Vec<Assignment>,
     heard: Receiver<Heard>,
     addresses: BTreeMap<u32, String>,
+    /// The numerics fingerprint by process.
+    fingerprints: BTreeMap<u32, BTreeMap<String, String>>,
+    /// The one that was said last.
     pub numerics: BTreeMap<String, String>,
     pub environment: BTreeMap<String, String>,
     /// What was said before the end.
@@ -182,6 +208,7 @@ impl Processes {
                     .arg(&socket)
                     .args(["--run", RUN, "--generation", "1", "--process", &process.to_string()])
                     .envs(numerics::environment(&lab.job))
+                    .envs(lab.variables.get(&process).into_iter().flatten().cloned())
                     .stdin(Stdio::null())
                     .stderr(Stdio::piped())
                     .spawn()
@@ -215,6 +242,7 @@ impl Processes {
             assignments,
             heard,
             addresses: BTreeMap::new(),
+            fingerprints: BTreeMap::new(),
             numerics: BTreeMap::new(),
             environment: BTreeMap::new(),
             said: Vec::new(),
@@ -223,16 +251,13 @@ impl Processes {
         }
     }
 
-    /// Waits until all are ready and agree about numerics, or all have given up.
+    /// Waits until all are ready, or all have given up.
     fn all_ready(&mut self) -> bool {
         while self.addresses.len() + self.hung_up < self.children.len() {
             match self.heard.recv_timeout(DEADLINE).expect("a process is ready or ends") {
                 Heard::Said(process, Body::Ready(ready)) => {
-                    let numerics: BTreeMap<_, _> = ready.numerics.into_iter().collect();
-                    if !self.addresses.is_empty() {
-                        assert_eq!(self.numerics, numerics, "numerics of process {process}");
-                    }
-                    self.numerics = numerics;
+                    self.numerics = ready.numerics.into_iter().collect();
+                    self.fingerprints.insert(process, self.numerics.clone());
                     self.environment = ready.environment.into_iter().collect();
                     self.addresses.insert(process, ready.address);
                 }

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""What each switch of `NUMERICS.md` costs that a CPU can tell, and whether it changes bits: the rows of its table.
+
+    python3 tests/bench/levels.py [--rounds 5] [--models small gpt]
+
+Needs `cargo build --release --example rate`. Each switch takes turns with the default, level `exact` on one thread: one
+process trains the same steps in both, so that the ratio of their rates is what the switch does, and equal digests of
+their last states mean equal bits. Medians over rounds, with the least and the greatest.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+
+import ddp
+from measure import JOBS, OUT, ROOT, Steps, prepare, say, spread
+
+RATE = ROOT / "target" / "release" / "examples" / "rate"
+# Two seconds or so of one thread.
+STEPS = {"small": Steps(4000, 100), "medium": Steps(350, 10), "resnet": Steps(40, 3), "gpt": Steps(22, 2)}
+# What is set, beside the default: keys of the job, variables of the environment.
+SWITCHES = {
+    "`numerics.level=off`": (["numerics.level=off"], {}),
+    "`numerics.level=portable` (the next three)": (["numerics.level=portable"], {}),
+    "`ATEN_CPU_CAPABILITY=default`": ([], {"ATEN_CPU_CAPABILITY": "default"}),
+    "`MKL_CBWR=COMPATIBLE`": ([], {"MKL_CBWR": "COMPATIBLE"}),
+    "`ONEDNN_MAX_CPU_ISA=SSE41`": ([], {"ONEDNN_MAX_CPU_ISA": "SSE41"}),
+    "`ONEDNN_DEFAULT_FPMATH_MODE=BF16`": ([], {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}),
+    "`numerics.threads=2`": (["numerics.threads=2"], {}),
+    "nothing: how far equal runs differ": ([], {}),
+}
+# What a person may have set would make the default another.
+LIBRARIES = ("ATEN_", "DNNL_", "FBGEMM_", "GLIBC_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "TORCH_")
+
+
+def train(model, sets, variables):
+    """Rate and last state of one process."""
+    steps = STEPS[model]
+    sets = [f"batch.size={ddp.CASES[model].batch}", *sets]
+    command = [RATE, JOBS / f"{model}.toml", "--alone", "--processes", "1"]
+    command += ["--steps", str(steps.timed), "--warmup", str(steps.warmup)]
+    command += [word for text in sets for word in ("--set", text)]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(LIBRARIES)}
+    done = subprocess.run(command, env=inherited | variables, stdout=subprocess.PIPE, check=True)
+    line = json.loads(done.stdout)
+    return line["steps_per_second"], line["state"]
+
+
+def compare(model, sets, variables, rounds):
+    """The cell of a model and a switch: the ratio of rates, and what became of the bits."""
+    rates, states = {"default": [], "switch": []}, {"default": set(), "switch": set()}
+    for turn in range(rounds):
+        for side in sorted(rates, reverse=turn % 2 == 1):
+            rate, state = train(model, *(([], {}) if side == "default" else (sets, variables)))
+            rates[side].append(rate)
+            states[side].add(state)
+    if len(states["default"]) > 1:
+        raise SystemExit(f"levels: {model} came to different states by default: {sorted(states['default'])}")
+    bits = "same" if states["switch"] == states["default"] else "other" if len(states["switch"]) == 1 else "changing"
+    return f"{spread(rates['switch'], rates['default'])} {bits}", {"rates": rates, "bits": bits}
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--models", nargs="*", choices=STEPS, default=list(STEPS))
+    arguments = arguments.parse_args()
+
+    prepare()
+    processor = next(line for line in open("/proc/cpuinfo") if line.startswith("model name")).split(": ")[1].strip()
+    print(
+        f"Rate with the switch over rate without, and bits: {datetime.date.today()}, {processor}, {os.cpu_count()} cores, "
+        f"{arguments.rounds} rounds.\n"
+    )
+    row("set", *arguments.models)
+    row(*["---"] * (1 + len(arguments.models)))
+    raw = {}
+    for switch, (sets, variables) in SWITCHES.items():
+        cells = []
+        for model in arguments.models:
+            cell, raw[f"{switch}, {model}"] = compare(model, sets, variables, arguments.rounds)
+            cells.append(cell)
+        row(switch, *cells)
+        say(f"load {os.getloadavg()[0]:.1f}")
+    (OUT / "levels.json").write_text(json.dumps(raw, indent=1))
+
+
+def row(*cells):
+    """One row of Markdown, as soon as it is there: the whole table takes a while."""
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,120 @@
+"""What every benchmark here does: train on one side or the other, take turns, show medians and spreads.
+
+Knows the jobs in `tests/bench/jobs` and their twins in `ddp.py`; not which of them are compared, nor how often.
+"""
+
+import dataclasses
+import pathlib
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+
+import ddp
+import launch
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+JOBS = pathlib.Path(__file__).with_name("jobs")
+OUT = ROOT / "target" / "bench"
+sys.path.insert(0, str(ROOT / "scripts"))
+from local_cluster import BIN, Cluster, ClusterError  # noqa: E402, F401
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """How many to time, and how many before them."""
+
+    timed: int
+    warmup: int
+
+    @property
+    def all(self):
+        return self.timed + self.warmup
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One measurement of Lockstep: optimizer steps a second, and microseconds a step by phase of process 0."""
+
+    rate: float
+    phases: dict[str, float]
+
+
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def prepare():
+    """Writes the medium job's arrays: the same pixels that `ddp.py` takes."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    images, classes = ddp.fashion_512()
+    np.save(OUT / "fashion_512.npy", images.numpy())
+    np.save(OUT / "fashion_classes.npy", classes.numpy())
+
+
+def pytorch(model, steps, processes=2, communication=True):
+    """Steps a second of DDP; of processes that train alone, side by side, without communication."""
+    arguments = ["--model", model, "--steps", str(steps.timed), "--warmup", str(steps.warmup)]
+    line, _ = launch.torchrun(processes, arguments if communication else [*arguments, "--no-comm"])
+    return line["steps_per_second"]
+
+
+def lockstep(model, steps, processes=2, communication=True, sets=()):
+    """The same of Lockstep: one run of so many processes, or so many runs of one, of which the slowest counts."""
+    ranks = processes if communication else 1
+    sets = [f"steps={steps.all}", f"ranks={ranks}", f"batch.size={ranks * ddp.CASES[model].batch}", *sets]
+    words = ["submit", JOBS / f"{model}.toml", "--follow", *(word for text in sets for word in ("--set", text))]
+    with Cluster(OUT / "cluster", [f"node-{number}" for number in range(processes)]) as cluster:
+        clients = [
+            subprocess.Popen(cluster.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for _ in range(processes // ranks)
+        ]
+        for client in clients:
+            _, said = client.communicate()
+            if client.returncode != 0:
+                raise ClusterError(f"`coord submit {model}` ended with {client.returncode}:\n{said}")
+        runs = [trained(cluster.ask("show", run["run"], "--metrics"), steps, ranks) for run in cluster.ask("ps")]
+        return min(runs, key=lambda run: run.rate)
+
+
+def trained(metrics, steps, processes):
+    """A run's rate and phases, from what `coord show RUN --metrics` says."""
+    seen = {report["process"] for report in metrics["systems"]}
+    if seen != set(range(processes)):
+        raise ClusterError(f"the run was to have {processes} processes, and {len(seen)} reported")
+    micros = [step["micros"] for step in metrics["steps"] if step["step"] > steps.warmup]
+    sums, counted, since = {}, 0, 0
+    for report in (report for report in metrics["systems"] if report["process"] == 0):
+        # A report holds means over the steps since the last one.
+        window, begin, since = report["step"] - since, since, report["step"]
+        if begin >= steps.warmup:
+            counted += window
+            for phase, mean in report["phase_micros"].items():
+                sums[phase] = sums.get(phase, 0.0) + mean * window
+    return Trained(len(micros) / (sum(micros) / 1e6), {phase: total / counted for phase, total in sums.items()})
+
+
+def spread(over, under):
+    """The ratio of two measures round by round: its median, and its least and greatest value."""
+    ratios = sorted(a / b for a, b in zip(over, under))
+    return f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+
+
+def alternate(rounds, measures):
+    """What the measures found, by name: they take turns, and every other round in reverse order."""
+    found = {name: [] for name in measures}
+    for turn in range(rounds):
+        for name in sorted(measures, reverse=turn % 2 == 1):
+            found[name].append(measures[name]())
+    return found
+
+
+def medians(found):
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def table(head, rows, texts=1):
+    """A Markdown table, whose first columns are texts and the others numbers."""
+    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))
