@@ -24,6 +24,10 @@ pub const VARIABLES: &[&str] = &[
     "MKL_ENABLE_INSTRUCTIONS",
     "MKL_NUM_STRIPES",
     "MKL_NUM_THREADS",
+    "NCCL_ALGO",
+    "NCCL_MAX_NCHANNELS",
+    "NCCL_MIN_NCHANNELS",
+    "NCCL_PROTO",
     "NVIDIA_TF32_OVERRIDE",
     "OMP_DYNAMIC",
     "OMP_NUM_THREADS",
@@ -49,6 +53,8 @@ pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
         // Both may otherwise take fewer threads on a busy machine, and sums are cut by the number of threads.
         ("OMP_DYNAMIC", "FALSE"),
         ("MKL_DYNAMIC", "FALSE"),
+        // c10d otherwise ends the process after an NCCL failure, which is ours to report.
+        ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0"),
         // No limit: under one, oneDNN waits for ever for threads that never come.
         ("OMP_THREAD_LIMIT", "4294967295"),
         // Tensors of one step are the next step's: memory that went back to the system would cost a page fault for
@@ -60,6 +66,9 @@ pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
     if job.numerics.level != Level::Off {
         // cuBLAS is repeatable only with a workspace of fixed size.
         variables.push(("CUBLAS_WORKSPACE_CONFIG", ":4096:8"));
+        // Otherwise NCCL chooses by what it finds of the network, and another choice adds in another order. The tree only has
+        // it move bytes.
+        variables.extend([("NCCL_ALGO", "Ring"), ("NCCL_PROTO", "Simple")]);
     }
     if job.numerics.level == Level::Portable {
         variables.extend([
@@ -109,7 +118,8 @@ mod tests {
     fn what_is_set_and_changes_bits_is_part_of_the_fingerprint() {
         let job = parse_toml(JOB, &["numerics.level=portable".to_owned()]).unwrap();
         for (name, _) in environment(&job) {
-            assert!(name.starts_with("MALLOC_") || VARIABLES.contains(&name.as_str()), "{name}");
+            let speed_only = name.starts_with("MALLOC_") || name == "TORCH_NCCL_ASYNC_ERROR_HANDLING";
+            assert!(speed_only || VARIABLES.contains(&name.as_str()), "{name}");
         }
     }
 }

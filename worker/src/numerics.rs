@@ -52,7 +52,7 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
     if level == Level::Off {
         return map;
     }
-    map.extend(determinism::describe());
+    map.extend(determinism::describe().into_iter().filter_map(|(key, value)| Some((own_key(key, device)?, value))));
     map.insert("optimizer".to_owned(), format!("{:?}, fused", job.optimizer.kind).to_lowercase());
     map.insert("device".to_owned(), if device.is_cuda() { "cuda" } else { "cpu" }.to_owned());
     for name in VARIABLES {
@@ -62,8 +62,18 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
     if level == Level::Exact {
         // Libraries choose code paths by the processor; `portable` pins those paths instead.
         map.insert("cpu.model".to_owned(), cpu_model());
+        map.insert("cpu.features".to_owned(), cpu_features());
     }
     map
+}
+
+/// The key of a description as it is compared: of the machine's devices only this process's counts, whatever its number.
+fn own_key(key: String, device: Device) -> Option<String> {
+    match (key.strip_prefix("cuda.device"), device) {
+        (None, _) => Some(key),
+        (Some(of), Device::Cuda(index)) => (of == format!(".{index}")).then(|| "cuda.device".to_owned()),
+        (Some(_), _) => None,
+    }
 }
 
 /// What the process runs on. Never compared.
@@ -102,10 +112,25 @@ pub fn parse_device(name: &str) -> Option<Device> {
     }
 }
 
+/// Name, family, model and stepping: hypervisors give many models one name.
 fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
-    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |model| model.trim().to_owned())
+    let Some(name) = cpu_info(&info, "model name") else { return std::env::consts::ARCH.to_owned() };
+    let number = |key: &str| cpu_info(&info, key).unwrap_or("?");
+    format!("{name}, family {}, model {}, stepping {}", number("cpu family"), number("model"), number("stepping"))
+}
+
+/// A digest of the instruction sets that the processor offers here.
+fn cpu_features() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = cpu_info(&info, "flags").or(cpu_info(&info, "Features")).unwrap_or_default();
+    Domain::Blob.digest(flags.as_bytes()).short()
+}
+
+/// What `/proc/cpuinfo` says of the first processor.
+fn cpu_info<'a>(info: &'a str, key: &str) -> Option<&'a str> {
+    let mut pairs = info.lines().filter_map(|line| line.split_once(':'));
+    pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
 }
 
 fn own_digest() -> Option<Digest> {
@@ -127,6 +152,28 @@ mod tests {
         for bad in ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:-1"] {
             assert_eq!(parse_device(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn processors_of_one_name_are_told_apart_and_other_devices_are_not_compared() {
+        let info =
+            "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: Some CPU @ 2: x\nflags\t\t: fpu avx2\n";
+        assert_eq!(cpu_info(info, "model"), Some("1"));
+        assert_eq!(cpu_info(info, "model name"), Some("Some CPU @ 2: x"));
+        assert!(cpu_model().contains(", family ") || !cfg!(target_arch = "x86_64"));
+        let key = |key: &str, device| own_key(key.to_owned(), device);
+        let one = Device::Cuda(1);
+        assert_eq!(
+            key("cuda.device.1", one).as_deref(),
+            Some("cuda.device"),
+            "processes of one run have different numbers"
+        );
+        assert_eq!(
+            (key("cuda.device.0", one), key("cuda.device.11", one), key("cuda.devices", one)),
+            (None, None, None)
+        );
+        assert_eq!((key("cuda.device.0", Device::Cpu), key("cuda.devices", Device::Cpu)), (None, None));
+        assert_eq!(key("cuda.compiled", Device::Cpu).as_deref(), Some("cuda.compiled"));
     }
 
     #[test]

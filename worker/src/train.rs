@@ -341,9 +341,9 @@ impl Run {
             self.read.extend(samples.positions(step - 1, others));
             positions = record::positions(&self.read);
         }
-        self.reporter.spent(Phase::Record);
         let recorded = fingerprints.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
         self.reporter.step(&StepNumbers { positions, ..numbers }, recorded);
+        self.reporter.spent(Phase::Record);
         Ok(())
     }
 

@@ -17,10 +17,6 @@ use super::Store;
 use super::error::{Error, c_string, check, milliseconds};
 use crate::ffi::{self, CGroup};
 
-/// What to set in the environment of a process that uses NCCL, before it starts: c10d then leaves the answer to a
-/// failure to the caller. By default it ends the process.
-pub const NCCL_ENVIRONMENT: &[(&str, &str)] = &[("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")];
-
 /// What carries the tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {

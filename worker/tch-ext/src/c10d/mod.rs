@@ -6,5 +6,5 @@ mod group;
 mod store;
 
 pub use error::Error;
-pub use group::{AbortHandle, Backend, Bind, NCCL_ENVIRONMENT, ProcessGroup};
+pub use group::{AbortHandle, Backend, Bind, ProcessGroup};
 pub use store::Store;
