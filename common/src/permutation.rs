@@ -8,6 +8,9 @@ use crate::seed::{Stream, derive};
 
 const ROUNDS: usize = 8;
 
+/// Elements that are computed side by side.
+const LANES: usize = 4;
+
 /// A permutation of `[0, n)`. Frozen: `golden/permutation.txt`.
 #[derive(Clone, Debug)]
 pub struct Permutation {
@@ -41,6 +44,35 @@ impl Permutation {
         value
     }
 
+    /// [`Permutation::at`] for each of `indices`, in place. Faster: one element's rounds wait for each other,
+    /// those of different elements do not.
+    ///
+    /// # Panics
+    /// As `at`.
+    pub fn apply(&self, indices: &mut [u64]) {
+        assert!(indices.iter().all(|index| *index < self.n), "positions {indices:?} of {}", self.n);
+        let mut outside: Vec<usize> = (0..indices.len()).collect();
+        while !outside.is_empty() {
+            for places in outside.chunks(LANES) {
+                let mut lanes = [0; LANES];
+                lanes.iter_mut().zip(places).for_each(|(lane, place)| *lane = indices[*place]);
+                self.encrypt_all(&mut lanes);
+                lanes.iter().zip(places).for_each(|(lane, place)| indices[*place] = *lane);
+            }
+            outside.retain(|place| indices[*place] >= self.n);
+        }
+    }
+
+    fn encrypt_all(&self, values: &mut [u64; LANES]) {
+        let mask = (1_u64 << self.half_bits) - 1;
+        let (mut left, mut right) = (values.map(|value| value >> self.half_bits), values.map(|value| value & mask));
+        for key in self.keys {
+            let next: [u64; LANES] = std::array::from_fn(|lane| left[lane] ^ (mix(right[lane] ^ key) & mask));
+            (left, right) = (right, next);
+        }
+        *values = std::array::from_fn(|lane| (left[lane] << self.half_bits) | right[lane]);
+    }
+
     fn encrypt(&self, value: u64) -> u64 {
         let mask = (1_u64 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
@@ -72,6 +104,19 @@ mod tests {
     fn it_is_a_bijection_for_one_primes_and_powers_of_two() {
         for n in [1, 2, 3, 4, 5, 7, 8, 16, 17, 31, 64, 127, 128, 1009, 4096, 65_536, 65_537, 100_003] {
             assert!(is_bijection(n, 11), "{n}");
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_the_same_as_one_by_one() {
+        for n in [1, 2, 5, 64, 1009, 1 << 40] {
+            let permutation = Permutation::new(n, 3);
+            for count in [0, 1, 7, 8, 9, 100] {
+                let indices: Vec<u64> = (0..count).map(|index| index * 7919 % n).collect();
+                let mut all = indices.clone();
+                permutation.apply(&mut all);
+                assert_eq!(all, indices.iter().map(|&index| permutation.at(index)).collect::<Vec<_>>(), "{n} {count}");
+            }
         }
     }
 

@@ -116,10 +116,12 @@ impl Sampler {
         assert!(ranks.end <= self.ranks, "ranks {ranks:?} of {}", self.ranks);
         let begin = (step % self.steps_per_epoch) * self.batch;
         let of = |rank: u32| begin + u64::from(rank) * self.micro_batch();
-        (of(ranks.start)..of(ranks.end))
-            .map(|position| position % self.samples)
-            .map(|position| order.map_or(position, |order| order.at(position)))
-            .collect()
+        let mut positions: Vec<u64> =
+            (of(ranks.start)..of(ranks.end)).map(|position| position % self.samples).collect();
+        if let Some(order) = order {
+            order.apply(&mut positions);
+        }
+        positions
     }
 }
 

@@ -7,10 +7,12 @@ use lockstep_tch_ext::bits::bit_sums;
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::exchange::ExchangeError;
-use crate::reduction::SAMPLE;
 
 /// Words (steps times ranks) that a trail has at most: it travels in one message.
 const WORDS: u64 = 1 << 16;
+
+/// Steps that it has at most.
+const STEPS: u64 = 1000;
 
 /// Trails of several processes cannot be brought together.
 #[derive(Debug, thiserror::Error)]
@@ -26,36 +28,41 @@ pub enum TrailError {
 /// The trail of one process.
 #[derive(Debug)]
 pub struct Trail {
-    /// By step, hosted rank and element: samples of gradients, each with its loss.
-    samples: Tensor,
+    /// By step and hosted rank: a sample of the gradient, with the loss. Views of one tensor.
+    samples: Vec<Tensor>,
     hosted: Range<u32>,
     ranks: u32,
     /// Steps noted.
-    steps: i64,
-    /// Steps that there is room for; later ones are not noted.
-    room: i64,
+    steps: usize,
 }
 
 impl Trail {
-    /// For the `hosted` ones of `ranks`, with room for `steps`, if that is not too much.
-    pub fn new(hosted: Range<u32>, ranks: u32, steps: u64, kind: Kind, device: Device) -> Result<Self, TchError> {
-        let room = steps.min(WORDS / u64::from(ranks)) as i64;
-        let samples = Tensor::f_zeros([room, hosted.len() as i64, SAMPLE], (kind, device))?;
-        Ok(Self { samples, hosted, ranks, steps: 0, room })
+    /// For the `hosted` ones of `ranks` and samples of so many elements, with room for `steps`, if that is not too much;
+    /// later ones are not noted.
+    pub fn new(
+        hosted: Range<u32>,
+        ranks: u32,
+        steps: u64,
+        sample: i64,
+        (kind, device): (Kind, Device),
+    ) -> Result<Self, TchError> {
+        let places = steps.min(WORDS / u64::from(ranks)).min(STEPS) as i64 * hosted.len() as i64;
+        let all = Tensor::f_zeros([places, sample], (kind, device))?;
+        let samples = (0..places).map(|place| all.f_get(place)).collect::<Result<_, _>>()?;
+        Ok(Self { samples, hosted, ranks, steps: 0 })
     }
 
     /// Keeps what the `index`-th hosted rank computed in the step under way.
     pub fn note(&mut self, index: usize, sample: &Tensor) -> Result<(), TchError> {
-        if self.steps < self.room {
-            let place = self.samples.f_get(self.steps)?.f_get(index as i64)?;
-            place.f_narrow(0, 0, sample.numel() as i64)?.f_copy_(sample)?;
+        match self.samples.get_mut(self.steps * self.hosted.len() + index) {
+            Some(place) => place.f_copy_(sample),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The step is complete.
     pub fn end_step(&mut self) {
-        self.steps = (self.steps + 1).min(self.room);
+        self.steps = (self.steps + 1).min(self.samples.len() / self.hosted.len());
     }
 
     /// All processes agree: what was before does not matter any more.
@@ -65,12 +72,11 @@ impl Trail {
 
     /// A word for each rank, step by step; 0 for ranks that other processes host.
     pub fn words(&self) -> Result<Vec<u64>, lockstep_tch_ext::Error> {
-        let mut words = vec![0; (self.steps * i64::from(self.ranks)) as usize];
-        for step in 0..self.steps {
-            let samples = self.samples.get(step);
-            let of_ranks: Vec<Tensor> = (0..self.hosted.len() as i64).map(|index| samples.get(index)).collect();
-            let at = (step * i64::from(self.ranks)) as usize + self.hosted.start as usize;
-            words[at..at + self.hosted.len()].copy_from_slice(&bit_sums(&of_ranks)?);
+        let hosted = self.hosted.len();
+        let own = bit_sums(&self.samples[..self.steps * hosted])?;
+        let mut words = vec![0; self.steps * self.ranks as usize];
+        for (of_step, own) in words.chunks_exact_mut(self.ranks as usize).zip(own.chunks_exact(hosted)) {
+            of_step[self.hosted.start as usize..self.hosted.end as usize].copy_from_slice(own);
         }
         Ok(words)
     }
@@ -82,7 +88,7 @@ mod tests {
 
     #[test]
     fn words_stand_by_step_and_rank_and_show_every_change() {
-        let mut trail = Trail::new(1..3, 4, 2, Kind::Float, Device::Cpu).unwrap();
+        let mut trail = Trail::new(1..3, 4, 2, 3, (Kind::Float, Device::Cpu)).unwrap();
         let sample = |value: f32| Tensor::from_slice(&[value, 2.0, 3.0]);
         for values in [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]] {
             for (index, value) in values.into_iter().enumerate() {

@@ -222,7 +222,8 @@ impl Run {
             .map_err(failed)?;
         let parameters = state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
         let fingerprinter = Fingerprinter::new(state, reducer.parts()?, job.ranks, *device);
-        let trail = Trail::new(hosted.clone(), job.ranks, trainer.fingerprints_every, layout.kind(), *device)?;
+        let (sample, every) = (reducer.leaf(0).sample.numel() as i64, trainer.fingerprints_every);
+        let trail = Trail::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
         let agreed = state.step;
         let buffers = Buffers::new(state.model.buffers())?;
         let checkpoints =

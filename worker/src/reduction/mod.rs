@@ -10,4 +10,4 @@ mod reducer;
 
 pub use layout::Layout;
 pub use norm::norm;
-pub use reducer::{Leaf, Reducer, SAMPLE};
+pub use reducer::{Leaf, Reducer};

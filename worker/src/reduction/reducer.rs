@@ -13,8 +13,8 @@ use crate::exchange::{Exchange, ExchangeError};
 /// pays that each process reads and adds only its slice.
 const ONE_ROUND_BYTES: i64 = 128 << 10;
 
-/// Elements of [`Leaf::sample`] at most.
-pub const SAMPLE: i64 = 65;
+/// Elements of [`Leaf::sample`], about: enough that a changed weight shows in some, few enough to be copied at every step.
+const SAMPLE: i64 = 64;
 
 /// Where one rank's gradient and loss go.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Reducer {
         for index in 0..highest {
             let row = row(index)?;
             let (gradients, loss) = (row.f_narrow(0, 0, elements)?, row.f_narrow(0, elements, 1)?);
-            let spacing = elements.div_euclid(SAMPLE - 1) + 1;
+            let spacing = elements / SAMPLE + 1;
             let sample = row.f_slice(0, elements % spacing, elements + 1, spacing)?;
             leaves.push(Leaf { gradients, loss, sample });
         }
