@@ -165,6 +165,7 @@ impl Lab {
             secret: vec![5; 32],
             peers: Vec::new(),
             replay: None,
+            judge_at: Vec::new(),
         }
     }
 }
