@@ -10,7 +10,7 @@ use std::path::Path;
 use lockstep_models::{Batch, Model, SampleShape, build_model};
 use lockstep_tch_ext::generator;
 use support::{alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 fn modules() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -54,6 +54,28 @@ fn a_module_is_the_same_as_in_pytorch() {
         assert_eq!(bits(buffer), bits(&answer[&format!("buffer/{name}")]), "{name}");
     }
     assert!(model.describe().starts_with("TorchScript module `net.pt`: 243 parameters\n"), "{}", model.describe());
+}
+
+#[test]
+fn tied_weights_and_other_precisions_have_the_losses_and_gradients_of_pytorch() {
+    let _alone = alone();
+    let dir = modules();
+    let answer: BTreeMap<String, Tensor> = Tensor::read_npz(dir.path().join("tied.npz")).unwrap().into_iter().collect();
+    let batch = Batch { inputs: answer["inputs"].shallow_clone(), targets: answer["targets"].shallow_clone() };
+    for (name, kind) in [("float32", Kind::Float), ("float64", Kind::Double), ("bfloat16", Kind::BFloat16)] {
+        let model = load(dir.path(), &format!("tied-{name}"), "logits").unwrap();
+        let names: Vec<&str> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        assert_eq!(names, ["first.weight", "head.weight", "head.bias"], "one tensor under two names is one parameter");
+        assert!(model.parameters().iter().all(|parameter| parameter.tensor.kind() == kind));
+        let loss = model.loss(&batch).unwrap();
+        let widened = |tensor: &Tensor| bits(&tensor.to_kind(Kind::Double));
+        assert_eq!(widened(&loss), bits(&answer[&format!("{name}/loss")]), "{name}");
+        let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
+        for (parameter, grad) in names.iter().zip(Tensor::run_backward(&[&loss], &tensors, false, false)) {
+            assert!(widened(&grad) == bits(&answer[&format!("{name}/{parameter}")]), "{name}: {parameter}");
+        }
+        assert_eq!(model.evaluate(&batch).unwrap().count, 8);
+    }
 }
 
 #[test]
@@ -103,7 +125,7 @@ fn modules_that_cannot_be_trained_are_refused() {
     let dir = modules();
     let refused = |name: &str| load(dir.path(), name, "logits").map(|_| ()).unwrap_err();
     assert_eq!(refused("empty"), "TorchScript module `empty.pt`: it has no parameters to train");
-    assert!(refused("double").contains("parameter `weight` has elements of Double"), "{}", refused("double"));
+    assert!(refused("half").contains("parameter `weight` has elements of Half"), "{}", refused("half"));
     assert!(
         refused("missing").contains("`missing.pt` as a TorchScript module: No such file"),
         "{}",
@@ -129,7 +151,7 @@ fn answers_that_are_not_what_the_job_says_are_refused() {
     assert_eq!(
         refused("wide", "logits"),
         "the module returned Float of shape [8, 1, 3] where `model.output = \"logits\"` asks for \
-         32-bit floats of shape [8, classes]"
+         floats of shape [8, classes]"
     );
     assert!(refused("pair", "logits").contains("tensors in the module's answer"), "{}", refused("pair", "logits"));
     assert!(refused("net", "loss").contains("libtorch"), "{}", refused("net", "loss"));

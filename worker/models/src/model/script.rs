@@ -1,5 +1,6 @@
 //! A TorchScript module made in Python, with its true names, its buffers, and an evaluation that leaves no trace.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use lockstep_common::job::{LossKind, Output};
@@ -12,7 +13,13 @@ use super::supervised::Objective;
 use super::{EvalSums, Model, ModelError, Parameter, supervised};
 use crate::Batch;
 
+/// What a parameter, a score and a loss may be made of.
+const FLOATS: [Kind; 3] = [Kind::Float, Kind::Double, Kind::BFloat16];
+
 /// Loads the module at `path`, in training mode, onto `device`.
+///
+/// A parameter that stands in the module under several names (tied weights) is one parameter, under its first name, as in
+/// PyTorch.
 pub(crate) fn load(
     path: &Path,
     output: Output,
@@ -25,14 +32,22 @@ pub(crate) fn load(
     module.train(true)?;
     let refuse = |detail: String| ModelError::Script { path: path.to_owned(), detail };
     let mut parts = Parts::new();
+    let mut seen = HashSet::new();
     for (name, tensor) in module.named_parameters() {
+        if tensor.numel() > 0 && !seen.insert(tensor.data_ptr()) {
+            continue;
+        }
         if !tensor.requires_grad() {
             // Frozen in Python: kept and saved, but not trained.
             parts.buffers.push((name, tensor));
             continue;
         }
-        if tensor.kind() != Kind::Float {
-            return Err(refuse(format!("parameter `{name}` has elements of {:?}, not 32-bit floats", tensor.kind())));
+        if !FLOATS.contains(&tensor.kind()) {
+            let detail = format!(
+                "parameter `{name}` has elements of {:?}, not 32-bit floats, 64-bit floats or bfloat16",
+                tensor.kind()
+            );
+            return Err(refuse(detail));
         }
         parts.module(&name, format!("tensor {:?}", tensor.size()));
         parts.parameters.push(Parameter::new(name, tensor));
@@ -60,16 +75,18 @@ impl Script {
         let scores = self.module.forward_one(&[batch.inputs.shallow_clone()])?;
         let samples = batch.inputs.size().first().copied().unwrap_or(0);
         let size = scores.size();
-        let fits = matches!(scores.kind(), Kind::Float | Kind::BFloat16)
+        let fits = FLOATS.contains(&scores.kind())
             && size.len() == 2
             && size[0] == samples
             && (self.objective.loss != LossKind::Mse || size == batch.targets.size());
         if fits {
-            return Ok(scores);
+            // libtorch has no gradient of a squared error between bfloat16 scores and targets of 32 bits.
+            let widened = self.objective.loss == LossKind::Mse && scores.kind() == Kind::BFloat16;
+            return Ok(if widened { scores.f_to_kind(Kind::Float)? } else { scores });
         }
         let expected = match self.objective.loss {
-            LossKind::CrossEntropy => format!("32-bit floats of shape [{samples}, classes]"),
-            LossKind::Mse => format!("32-bit floats of shape {:?}", batch.targets.size()),
+            LossKind::CrossEntropy => format!("floats of shape [{samples}, classes]"),
+            LossKind::Mse => format!("floats of shape {:?}", batch.targets.size()),
         };
         Err(ModelError::Output { output: "logits", expected, found: format!("{:?} of shape {size:?}", scores.kind()) })
     }
@@ -77,11 +94,11 @@ impl Script {
     /// `forward(inputs, targets)`, checked to be a scalar.
     fn mean_loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
         let loss = self.module.forward_one(&[batch.inputs.shallow_clone(), batch.targets.shallow_clone()])?;
-        if loss.numel() == 1 && loss.kind() == Kind::Float {
+        if loss.numel() == 1 && FLOATS.contains(&loss.kind()) {
             return if loss.dim() == 0 { Ok(loss) } else { Ok(loss.f_reshape([] as [i64; 0])?) };
         }
         let found = format!("{:?} of shape {:?}", loss.kind(), loss.size());
-        Err(ModelError::Output { output: "loss", expected: "one 32-bit float".to_owned(), found })
+        Err(ModelError::Output { output: "loss", expected: "one float".to_owned(), found })
     }
 
     fn sums(&self, batch: &Batch) -> Result<EvalSums, ModelError> {

@@ -1,7 +1,7 @@
 """Writes the TorchScript modules of `tests/script.rs` into a folder, with what PyTorch computes with them.
 
 `answer.npz` holds, for `net.pt` on one batch in training mode after `manual_seed(1)`: the inputs, the loss, each
-gradient and each buffer afterwards.
+gradient and each buffer afterwards. `tied.npz` holds losses and gradients of `tied-<dtype>.pt`, as 64-bit floats.
 """
 
 import pathlib
@@ -48,6 +48,21 @@ class Untidy(nn.Module):
         return self.inner(x.flatten(1) + 0.1 * torch.randn([16]))
 
 
+class Tied(nn.Module):
+    """One weight under two names, used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(16, 16, bias=False)
+        self.second = nn.Linear(16, 16, bias=False)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = x.flatten(1).to(self.head.weight.dtype)
+        return self.head(torch.relu(self.second(torch.relu(self.first(x)))))
+
+
 class Wide(nn.Module):
     def __init__(self):
         super().__init__()
@@ -77,7 +92,7 @@ def main():
     torch.manual_seed(0)
     for name, module in {"loss": Loss(), "untidy": Untidy(), "wide": Wide(), "pair": Pair(), "empty": Empty()}.items():
         torch.jit.script(module).save(folder / f"{name}.pt")
-    torch.jit.script(nn.Linear(16, 3).double()).save(folder / "double.pt")
+    torch.jit.script(nn.Linear(16, 3).half()).save(folder / "half.pt")
 
     net = torch.jit.script(Net())
     net.save(folder / "net.pt")
@@ -89,6 +104,17 @@ def main():
     answer |= {f"grad/{name}": parameter.grad for name, parameter in net.named_parameters() if parameter.requires_grad}
     answer |= {f"buffer/{name}": buffer for name, buffer in net.named_buffers()}
     numpy.savez(folder / "answer.npz", **{name: tensor.detach().numpy() for name, tensor in answer.items()})
+
+    answer = {"inputs": inputs, "targets": targets}
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        tied = torch.jit.script(Tied().to(dtype))
+        tied.save(folder / f"tied-{name}.pt")
+        loss = functional.cross_entropy(tied(inputs), targets)
+        loss.backward()
+        answer[f"{name}/loss"] = loss.double()
+        answer |= {f"{name}/{parameter}": tensor.grad.double() for parameter, tensor in tied.named_parameters()}
+    numpy.savez(folder / "tied.npz", **{name: tensor.detach().numpy() for name, tensor in answer.items()})
 
 
 if __name__ == "__main__":
