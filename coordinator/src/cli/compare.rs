@@ -375,7 +375,7 @@ mod tests {
         );
         refused(&|record| record.steps.get_mut(&6).unwrap().loss ^= 1, "the checkpoint at step 6 names");
         refused(&|record| record.steps.get_mut(&7).unwrap().loss ^= 1, "the block that begins with step 8");
-        refused(&|record| drop(record.steps.remove(&3)), "after step 2 comes step 4");
+        refused(&|record| record.steps.retain(|step, _| *step != 3), "after step 2 comes step 4");
         refused(&|record| record.steps.retain(|step, _| *step < 5), "it ends at step 4, before a checkpoint");
     }
 
