@@ -18,8 +18,9 @@ fn strike(cluster: &mut Cluster, job: &Job, faults: &[Option<&str>]) -> String {
 /// Nodes with a fenced device.
 fn fenced(cluster: &Cluster) -> Vec<Value> {
     let nodes = cluster.ask(&["nodes"]);
-    let is_fenced = |node: &&Value| node["devices"].as_array().unwrap().iter().any(|d| !d["fenced"].is_null());
-    nodes.as_array().unwrap().iter().filter(is_fenced).map(|node| node["id"].clone()).collect()
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let is_fenced = |node: &Value| list(&node["devices"]).iter().any(|device| !device["fenced"].is_null());
+    list(&nodes).into_iter().filter(is_fenced).map(|node| node["id"].clone()).collect()
 }
 
 /// The final state and record of `run`, and those of the same job where nothing goes wrong.

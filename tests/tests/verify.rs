@@ -21,7 +21,7 @@ fn compare(cluster: &Cluster, arguments: &[&str]) -> (Option<i32>, Value) {
 
 /// The names in a list of what differs.
 fn names(differ: &Value) -> Value {
-    differ.as_array().unwrap().iter().map(|part| part["name"].clone()).collect()
+    differ.as_array().into_iter().flatten().map(|part| part["name"].clone()).collect()
 }
 
 #[test]

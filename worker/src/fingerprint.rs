@@ -120,7 +120,7 @@ impl Fingerprinter {
     }
 
     /// What is recorded: of the ranks' gradients, then of the state. The next step begins without any rank's.
-    pub fn whole(&mut self, taken: Taken) -> Fingerprints {
+    pub fn whole(&mut self, taken: &Taken) -> Fingerprints {
         let sums = [self.ranks.as_slice(), &taken.sums].concat();
         self.ranks.fill(0);
         Fingerprints { names: self.names.clone(), sums }

@@ -374,7 +374,7 @@ impl Run {
         }
         self.agreed = step;
         self.trail.clear();
-        Ok(self.fingerprinter.whole(taken))
+        Ok(self.fingerprinter.whole(&taken))
     }
 
     fn report_layers(&mut self, step: u64) -> Result<(), TrainError> {
