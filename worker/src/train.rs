@@ -2,6 +2,7 @@
 //! debug.
 
 mod error;
+mod evidence;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -10,13 +11,10 @@ use std::path::Path;
 use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
-use lockstep_common::record::{self, Fingerprints};
 use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
 use lockstep_models::{DataSets, build_model, open_data};
-use lockstep_rpc::Agreed;
-use lockstep_rpc::process_message::Body;
 use lockstep_tch_ext::fold::{grads_into, layer_norms};
 use tch::{Device, Tensor};
 use tracing::{debug, info};
@@ -31,9 +29,10 @@ use crate::outbox::Outbox;
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, StepNumbers};
 use crate::state::State;
-use crate::trail::{Trail, TrailError};
+use crate::trail::Trail;
 
 pub use error::{SetupError, TrainError};
+use evidence::Due;
 
 /// Which of the processes this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,14 +137,6 @@ impl Trainer {
         Self { fault, ..self }
     }
 
-    /// Whether the step that completes `step` ends with fingerprints. Every checkpoint is of a state that all agree on.
-    fn fingerprints_due(&self, step: u64) -> Due {
-        let every = self.fingerprints_every;
-        let recorded = every > 0 && (step.is_multiple_of(every) || step == self.until);
-        let checkpoint = every > 0 && self.job.checkpoint_due(step);
-        Due { recorded, compared: recorded || checkpoint || self.judge_at.contains(&step) }
-    }
-
     /// How the gradients lie in the tensor that is reduced.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -173,15 +164,6 @@ impl Trainer {
         }
         run.finish()
     }
-}
-
-/// What a step's fingerprints are for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Due {
-    /// The record.
-    recorded: bool,
-    /// The processes compare theirs.
-    compared: bool,
 }
 
 /// A run under way.
@@ -324,57 +306,6 @@ impl Run {
             buffers.end_step(borrow(&mut self.exchange)).map_err(failed)?;
         }
         Ok(())
-    }
-
-    /// Records the step; when it is due, with fingerprints that all processes agree on.
-    fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
-        if let Some(fault) = &self.trainer.fault {
-            fault.strike(&self.trainer.state).map_err(TrainError::Fault)?;
-        }
-        self.trail.end_step();
-        let fingerprints = if self.fingerprints.compared { Some(self.agree()?) } else { None };
-        let Trainer { samples, state, .. } = &mut self.trainer;
-        let step = state.step;
-        let mut positions = 0;
-        if self.place.process == 0 {
-            // It hosts the first ranks, and answers for all.
-            let others = self.hosted.end..samples.sampler().ranks();
-            self.read.extend(samples.positions(step - 1, others));
-            positions = record::positions(&self.read);
-        }
-        let recorded = fingerprints.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
-        self.reporter.step(&StepNumbers { positions, ..numbers }, recorded);
-        self.reporter.spent(Phase::Record);
-        Ok(())
-    }
-
-    /// The fingerprints of the state, which all processes have the same.
-    fn agree(&mut self) -> Result<Fingerprints, TrainError> {
-        let step = self.trainer.state.step;
-        let failed = |source| TrainError::Exchange { step, source };
-        let taken = self.fingerprinter.take()?;
-        if let Some(exchange) = borrow(&mut self.exchange)
-            && let Some(divergence) = self.fingerprinter.compare(&taken, &self.trail, exchange).map_err(failed)?
-        {
-            return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
-        }
-        if self.trainer.judge_at.contains(&step) {
-            let trail = match borrow(&mut self.exchange) {
-                Some(exchange) => {
-                    self.fingerprinter.whole_trail(&self.trail, exchange).map_err(|error| match error {
-                        TrailError::Torch(error) => error.into(),
-                        TrailError::Exchange(error) => failed(error),
-                    })?
-                }
-                None => self.trail.words()?,
-            };
-            if self.place.process == 0 {
-                self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail }));
-            }
-        }
-        self.agreed = step;
-        self.trail.clear();
-        Ok(self.fingerprinter.whole(&taken))
     }
 
     fn report_layers(&mut self, step: u64) -> Result<(), TrainError> {

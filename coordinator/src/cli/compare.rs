@@ -344,7 +344,7 @@ mod tests {
     fn a_record_that_is_not_the_one_that_was_made_is_refused() {
         let began = RecordPosition { steps: 0, digest: chain_start() };
         let at = |record: &Record, steps: u64| {
-            let taken = record.steps.range(1..=steps);
+            let taken = record.steps.range(..=steps);
             RecordPosition { steps, digest: taken.fold(chain_start(), |digest, (_, step)| step.chain(&digest)) }
         };
         let whole = || {

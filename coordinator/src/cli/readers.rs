@@ -230,7 +230,7 @@ fn fenced(fence: &Fence) -> String {
 }
 
 /// A difference between replicas, in a line.
-fn corrupt(found: &Corruption) -> String {
+pub(super) fn corrupt(found: &Corruption) -> String {
     let tensors = match found.tensors.as_slice() {
         [] => "some tensors".to_owned(),
         [first] => format!("`{first}`"),

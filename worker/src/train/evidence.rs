@@ -1,0 +1,81 @@
+//! The evidence of a step: what goes into the record, and whether the processes still agree. Hot.
+
+use lockstep_common::record::{self, Fingerprints};
+use lockstep_rpc::Agreed;
+use lockstep_rpc::process_message::Body;
+
+use super::{Run, TrainError, Trainer, borrow};
+use crate::report::{Phase, StepNumbers};
+use crate::trail::TrailError;
+
+/// What a step's fingerprints are for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Due {
+    /// The record.
+    pub(super) recorded: bool,
+    /// The processes compare theirs.
+    pub(super) compared: bool,
+}
+
+impl Trainer {
+    /// Whether the step that completes `step` ends with fingerprints. Every checkpoint is of a state that all agree on.
+    pub(super) fn fingerprints_due(&self, step: u64) -> Due {
+        let every = self.fingerprints_every;
+        let recorded = every > 0 && (step.is_multiple_of(every) || step == self.until);
+        let checkpoint = every > 0 && self.job.checkpoint_due(step);
+        Due { recorded, compared: recorded || checkpoint || self.judge_at.contains(&step) }
+    }
+}
+
+impl Run {
+    /// Records the step; when it is due, with fingerprints that all processes agree on.
+    pub(super) fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
+        if let Some(fault) = &self.trainer.fault {
+            fault.strike(&self.trainer.state).map_err(TrainError::Fault)?;
+        }
+        self.trail.end_step();
+        let fingerprints = if self.fingerprints.compared { Some(self.agree()?) } else { None };
+        let Trainer { samples, state, .. } = &mut self.trainer;
+        let step = state.step;
+        let mut positions = 0;
+        if self.place.process == 0 {
+            // It hosts the first ranks, and answers for all.
+            let others = self.hosted.end..samples.sampler().ranks();
+            self.read.extend(samples.positions(step - 1, others));
+            positions = record::positions(&self.read);
+        }
+        let recorded = fingerprints.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
+        self.reporter.step(&StepNumbers { positions, ..numbers }, recorded);
+        self.reporter.spent(Phase::Record);
+        Ok(())
+    }
+
+    /// The fingerprints of the state, which all processes have the same.
+    fn agree(&mut self) -> Result<Fingerprints, TrainError> {
+        let step = self.trainer.state.step;
+        let failed = |source| TrainError::Exchange { step, source };
+        let taken = self.fingerprinter.take()?;
+        if let Some(exchange) = borrow(&mut self.exchange)
+            && let Some(divergence) = self.fingerprinter.compare(&taken, &self.trail, exchange).map_err(failed)?
+        {
+            return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
+        }
+        if self.trainer.judge_at.contains(&step) {
+            let trail = match borrow(&mut self.exchange) {
+                Some(exchange) => {
+                    self.fingerprinter.whole_trail(&self.trail, exchange).map_err(|error| match error {
+                        TrailError::Torch(error) => error.into(),
+                        TrailError::Exchange(error) => failed(error),
+                    })?
+                }
+                None => self.trail.words()?,
+            };
+            if self.place.process == 0 {
+                self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail }));
+            }
+        }
+        self.agreed = step;
+        self.trail.clear();
+        Ok(self.fingerprinter.whole(&taken))
+    }
+}
