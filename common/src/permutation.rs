@@ -37,15 +37,16 @@ impl Permutation {
     /// If `index` is not below `n`.
     pub fn at(&self, index: u64) -> u64 {
         assert!(index < self.n, "position {index} of {}", self.n);
-        let mut value = self.encrypt(index);
-        while value >= self.n {
-            value = self.encrypt(value);
+        let mut one = [index];
+        self.encrypt(&mut one);
+        while one[0] >= self.n {
+            self.encrypt(&mut one);
         }
-        value
+        one[0]
     }
 
-    /// [`Permutation::at`] for each of `indices`, in place. Faster: one element's rounds wait for each other,
-    /// those of different elements do not.
+    /// [`Permutation::at`] for each of `indices`, in place. Faster: one element's rounds wait for each other, those of
+    /// different elements do not.
     ///
     /// # Panics
     /// As `at`.
@@ -56,30 +57,22 @@ impl Permutation {
             for places in outside.chunks(LANES) {
                 let mut lanes = [0; LANES];
                 lanes.iter_mut().zip(places).for_each(|(lane, place)| *lane = indices[*place]);
-                self.encrypt_all(&mut lanes);
+                self.encrypt(&mut lanes);
                 lanes.iter().zip(places).for_each(|(lane, place)| indices[*place] = *lane);
             }
             outside.retain(|place| indices[*place] >= self.n);
         }
     }
 
-    fn encrypt_all(&self, values: &mut [u64; LANES]) {
+    /// The network, over several elements side by side.
+    fn encrypt<const N: usize>(&self, values: &mut [u64; N]) {
         let mask = (1_u64 << self.half_bits) - 1;
         let (mut left, mut right) = (values.map(|value| value >> self.half_bits), values.map(|value| value & mask));
         for key in self.keys {
-            let next: [u64; LANES] = std::array::from_fn(|lane| left[lane] ^ (mix(right[lane] ^ key) & mask));
+            let next: [u64; N] = std::array::from_fn(|lane| left[lane] ^ (mix(right[lane] ^ key) & mask));
             (left, right) = (right, next);
         }
         *values = std::array::from_fn(|lane| (left[lane] << self.half_bits) | right[lane]);
-    }
-
-    fn encrypt(&self, value: u64) -> u64 {
-        let mask = (1_u64 << self.half_bits) - 1;
-        let (mut left, mut right) = (value >> self.half_bits, value & mask);
-        for key in self.keys {
-            (left, right) = (right, left ^ (mix(right ^ key) & mask));
-        }
-        (left << self.half_bits) | right
     }
 }
 

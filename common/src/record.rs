@@ -80,11 +80,7 @@ pub struct Fingerprints {
 impl Fingerprints {
     /// One number for all; never 0.
     pub fn digest(&self) -> u64 {
-        let mut hasher = Domain::Fingerprint.hasher();
-        for (name, sum) in self.names.iter().zip(&self.sums) {
-            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(&sum.to_le_bytes());
-        }
-        first_word(&Digest::of(&hasher)).max(1)
+        digest_of_sums(&self.names, &self.sums)
     }
 
     /// What differs, in order: the name, and its sum on either side; also what only one side has.
@@ -99,6 +95,15 @@ impl Fingerprints {
     fn by_name(&self) -> BTreeMap<&str, u64> {
         self.names.iter().map(String::as_str).zip(self.sums.iter().copied()).collect()
     }
+}
+
+/// [`Fingerprints::digest`] of a part of them.
+pub fn digest_of_sums(names: &[String], sums: &[u64]) -> u64 {
+    let mut hasher = Domain::Fingerprint.hasher();
+    for (name, sum) in names.iter().zip(sums) {
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(&sum.to_le_bytes());
+    }
+    first_word(&Digest::of(&hasher)).max(1)
 }
 
 fn first_word(digest: &Digest) -> u64 {

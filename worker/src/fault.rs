@@ -2,7 +2,8 @@
 //! of one rank before it is added.
 //!
 //! Named by the environment variable `LOCKSTEP_FAULT=JOB:PROCESS:STEP:TENSOR:ELEMENT:BIT`, where PROCESS may be
-//! `*`, or `P@G` for generation G only; TENSOR is named as in a manifest, or is `rank/R`. It warns when it is set, and shows in the environment of every manifest.
+//! `*`, and `@G` behind it stands for generation G only; TENSOR is named as in a manifest, or is `rank/R`. It warns when it
+//! strikes, and shows in the environment of every manifest.
 
 use std::str::FromStr;
 
@@ -38,7 +39,7 @@ impl FromStr for Fault {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no fault: expected JOB:PROCESS:STEP:TENSOR:ELEMENT:BIT");
+        let wrong = || format!("`{text}` is no fault: expected JOB:PROCESS[@GENERATION]:STEP:TENSOR:ELEMENT:BIT");
         let parts: Vec<&str> = text.split(':').collect();
         let [job, process, step, tensor, element, bit] = parts[..] else { return Err(wrong()) };
         let (process, generation) = match process.split_once('@') {
@@ -66,12 +67,9 @@ impl Fault {
         Ok(meant.then_some(fault))
     }
 
-    /// Flips the bit, if `state` is at its step.
+    /// Flips the bit, if it is one of `state`, and that is at its step.
     pub fn strike(&self, state: &State) -> Result<(), String> {
-        if state.step != self.step {
-            return Ok(());
-        }
-        if self.tensor.starts_with("rank/") {
+        if state.step != self.step || self.tensor.starts_with("rank/") {
             return Ok(());
         }
         let named = state.tensors().iter().find(|named| named.name == self.tensor);
@@ -81,7 +79,7 @@ impl Fault {
 
     /// Flips the bit in the flat gradient of `rank` in the step that completes `step`, if it is meant.
     pub fn strike_rank(&self, step: u64, rank: u32, gradient: &Tensor) -> Result<(), String> {
-        if (step, format!("rank/{rank}")) == (self.step, self.tensor.clone()) { self.flip(gradient) } else { Ok(()) }
+        if step == self.step && self.tensor == format!("rank/{rank}") { self.flip(gradient) } else { Ok(()) }
     }
 
     fn flip(&self, tensor: &Tensor) -> Result<(), String> {

@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
-use lockstep_common::record::Fingerprints;
+use lockstep_common::record::{self, Fingerprints};
 use lockstep_tch_ext::bits::bit_sums;
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::exchange::{Exchange, ExchangeError};
 use crate::state::State;
-use crate::trail::{Trail, TrailError};
 
 /// The processes have different tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,15 +16,18 @@ pub struct Divergence {
     pub fingerprints: Vec<u64>,
     /// The tensors that differ, in the order of a forward pass; empty if the others were gone before they could tell.
     pub tensors: Vec<String>,
-    /// What all ranks computed since the processes last agreed: [`Trail::words`]; empty if that could not be learned.
+    /// What all ranks computed since the processes last agreed: step by step, a word for each rank; empty if that could not
+    /// be learned.
     pub trail: Vec<u64>,
 }
 
 /// Fingerprints of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// All of them in one number.
+    /// Those of the state in one number.
     pub digest: u64,
+    /// By rank; 0 for those that other processes host, until they are compared.
+    ranks: Vec<u64>,
     sums: Vec<u64>,
 }
 
@@ -35,7 +37,7 @@ pub struct Fingerprinter {
     /// `rank/R` for each rank, then the tensors.
     names: Vec<String>,
     tensors: Vec<Tensor>,
-    /// By rank; 0 for those that other processes host.
+    /// Of the hosted ranks in the step under way; 0 for others.
     ranks: Vec<u64>,
     device: Device,
 }
@@ -75,27 +77,22 @@ impl Fingerprinter {
         Ok(())
     }
 
-    /// The fingerprints of the state as it is.
-    pub fn take(&self) -> Result<Taken, lockstep_tch_ext::Error> {
+    /// The fingerprints of the state as it is, and of the hosted ranks' gradients.
+    pub fn take(&mut self) -> Result<Taken, lockstep_tch_ext::Error> {
         let sums = bit_sums(&self.tensors)?;
-        let names = self.names[self.ranks.len()..].to_vec();
-        let fingerprints = Fingerprints { names, sums };
-        Ok(Taken { digest: fingerprints.digest(), sums: fingerprints.sums })
+        let digest = record::digest_of_sums(self.tensor_names(), &sums);
+        let ranks = self.ranks.clone();
+        self.ranks.fill(0);
+        Ok(Taken { digest, ranks, sums })
     }
 
     /// Compares with all other processes, and learns the gradients of the ranks that they host. How they differ, if they
     /// do. All processes call it together.
-    pub fn compare(
-        &mut self,
-        taken: &Taken,
-        trail: &Trail,
-        exchange: &mut dyn Exchange,
-    ) -> Result<Option<Divergence>, ExchangeError> {
-        let words: Vec<u64> = std::iter::once(taken.digest).chain(self.ranks.iter().copied()).collect();
+    pub fn compare(&self, taken: &mut Taken, exchange: &mut dyn Exchange) -> Result<Option<Divergence>, ExchangeError> {
+        let words: Vec<u64> = std::iter::once(taken.digest).chain(taken.ranks.iter().copied()).collect();
         let all = self.swap(&words, exchange)?;
-        for (rank, sum) in self.ranks.iter_mut().enumerate() {
-            // One process hosts it; the others say 0.
-            *sum = all.iter().fold(0, |sum, words| sum | words[rank + 1]);
+        for words in &all {
+            join(&mut taken.ranks, &words[1..]);
         }
         let fingerprints: Vec<u64> = all.iter().map(|words| words[0]).collect();
         if fingerprints.iter().all(|digest| *digest == taken.digest) {
@@ -103,27 +100,28 @@ impl Fingerprinter {
         }
         // Everybody has seen a difference, so everybody asks where; one that is gone by now has said that they differ.
         let all = self.swap(&taken.sums, exchange).unwrap_or_default();
-        let trail = self.whole_trail(trail, exchange).unwrap_or_default();
-        let names = self.names[self.ranks.len()..].iter().enumerate();
+        let names = self.tensor_names().iter().enumerate();
         let differ = names.filter(|(index, _)| all.iter().any(|sums| sums[*index] != taken.sums[*index]));
-        Ok(Some(Divergence { fingerprints, tensors: differ.map(|(_, name)| name.clone()).collect(), trail }))
+        let tensors = differ.map(|(_, name)| name.clone()).collect();
+        Ok(Some(Divergence { fingerprints, tensors, trail: Vec::new() }))
     }
 
-    /// The trails of all processes in one. All of them call it together.
-    pub fn whole_trail(&self, trail: &Trail, exchange: &mut dyn Exchange) -> Result<Vec<u64>, TrailError> {
-        let mut words = trail.words()?;
-        for other in self.swap(&words, exchange)? {
-            // One process hosts a rank; the others say 0.
-            words.iter_mut().zip(other).for_each(|(word, other)| *word |= other);
+    /// The trails of all processes in one, from `own`. All of them call it together.
+    pub fn whole_trail(&self, mut own: Vec<u64>, exchange: &mut dyn Exchange) -> Result<Vec<u64>, ExchangeError> {
+        for words in self.swap(&own, exchange)? {
+            join(&mut own, &words);
         }
-        Ok(words)
+        Ok(own)
     }
 
-    /// What is recorded: of the ranks' gradients, then of the state. The next step begins without any rank's.
-    pub fn whole(&mut self, taken: &Taken) -> Fingerprints {
-        let sums = [self.ranks.as_slice(), &taken.sums].concat();
-        self.ranks.fill(0);
-        Fingerprints { names: self.names.clone(), sums }
+    /// What is recorded: of the ranks' gradients, then of the state.
+    pub fn whole(&self, mut taken: Taken) -> Fingerprints {
+        taken.ranks.append(&mut taken.sums);
+        Fingerprints { names: self.names.clone(), sums: taken.ranks }
+    }
+
+    fn tensor_names(&self) -> &[String] {
+        &self.names[self.ranks.len()..]
     }
 
     /// Gives `own` to all; everybody's, by process.
@@ -140,4 +138,9 @@ impl Fingerprinter {
             .map(|tensor| Ok(Vec::<i64>::try_from(tensor)?.into_iter().map(|word| word as u64).collect()))
             .collect()
     }
+}
+
+/// Brings words of ranks together: one process hosts a rank, the others say 0.
+fn join(words: &mut [u64], others: &[u64]) {
+    words.iter_mut().zip(others).for_each(|(word, other)| *word |= other);
 }

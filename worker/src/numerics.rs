@@ -62,7 +62,8 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
     if level == Level::Exact {
         // Libraries choose code paths by the processor; `portable` pins those paths instead.
         map.insert("cpu.model".to_owned(), cpu_model());
-        map.insert("cpu.features".to_owned(), cpu_features());
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        map.insert("cpu.features".to_owned(), cpu_features(&info));
     }
     map
 }
@@ -112,19 +113,23 @@ pub fn parse_device(name: &str) -> Option<Device> {
     }
 }
 
-/// Name, family, model and stepping: hypervisors give many models one name.
+/// Name, family and model: hypervisors give many models one name.
 fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let Some(name) = cpu_info(&info, "model name") else { return std::env::consts::ARCH.to_owned() };
     let number = |key: &str| cpu_info(&info, key).unwrap_or("?");
-    format!("{name}, family {}, model {}, stepping {}", number("cpu family"), number("model"), number("stepping"))
+    format!("{name}, family {}, model {}", number("cpu family"), number("model"))
 }
 
-/// A digest of the instruction sets that the processor offers here.
-fn cpu_features() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = cpu_info(&info, "flags").or(cpu_info(&info, "Features")).unwrap_or_default();
-    Domain::Blob.digest(flags.as_bytes()).short()
+/// The instruction sets that kernels are chosen by, as far as the processor offers them here. Not its other flags: a newer
+/// Linux knows more of them, and computes the same.
+fn cpu_features(info: &str) -> String {
+    const KINDS: [&str; 9] = ["sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "asimd", "sve"];
+    let flags = cpu_info(info, "flags").or(cpu_info(info, "Features")).unwrap_or_default();
+    let mut named: Vec<&str> =
+        flags.split_whitespace().filter(|flag| KINDS.iter().any(|kind| flag.starts_with(kind))).collect();
+    named.sort_unstable();
+    named.join(" ")
 }
 
 /// What `/proc/cpuinfo` says of the first processor.
@@ -159,6 +164,7 @@ mod tests {
         let info =
             "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: Some CPU @ 2: x\nflags\t\t: fpu avx2\n";
         assert_eq!(cpu_info(info, "model"), Some("1"));
+        assert_eq!(cpu_features(info), "avx2");
         assert_eq!(cpu_info(info, "model name"), Some("Some CPU @ 2: x"));
         assert!(cpu_model().contains(", family ") || !cfg!(target_arch = "x86_64"));
         let key = |key: &str, device| own_key(key.to_owned(), device);

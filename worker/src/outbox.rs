@@ -132,6 +132,20 @@ mod tests {
     }
 
     #[test]
+    fn a_joined_block_names_what_its_first_step_follows() {
+        let telemetry = ReportBlock { systems: vec![SystemReport::default()], ..ReportBlock::default() };
+        let steps = |step: u64| ReportBlock {
+            steps: vec![StepReport { step, ..StepReport::default() }],
+            record_before: vec![step as u8],
+            ..ReportBlock::default()
+        };
+        let mut last = telemetry;
+        join(&mut last, steps(7));
+        join(&mut last, steps(8));
+        assert_eq!((last.record_before, last.steps.len()), (vec![7], 2));
+    }
+
+    #[test]
     fn pop_waits_for_a_message_or_the_end() {
         let outbox = Outbox::default();
         let reader = std::thread::spawn({

@@ -6,28 +6,15 @@ use std::ops::Range;
 use lockstep_tch_ext::bits::bit_sums;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::exchange::ExchangeError;
-
-/// Words (steps times ranks) that a trail has at most: it travels in one message.
-const WORDS: u64 = 1 << 16;
+/// Words (steps times ranks) that a trail has at most: until there is a verdict it is a part of the run's replicated state.
+const WORDS: u64 = 1 << 14;
 
 /// Steps that it has at most.
 const STEPS: u64 = 1000;
 
-/// Trails of several processes cannot be brought together.
-#[derive(Debug, thiserror::Error)]
-pub enum TrailError {
-    /// libtorch failed.
-    #[error(transparent)]
-    Torch(#[from] lockstep_tch_ext::Error),
-    /// The exchange did.
-    #[error(transparent)]
-    Exchange(#[from] ExchangeError),
-}
-
 /// The trail of one process.
 #[derive(Debug)]
-pub struct Trail {
+pub(crate) struct Trail {
     /// By step and hosted rank: a sample of the gradient, with the loss. Views of one tensor.
     samples: Vec<Tensor>,
     hosted: Range<u32>,
@@ -39,7 +26,7 @@ pub struct Trail {
 impl Trail {
     /// For the `hosted` ones of `ranks` and samples of so many elements, with room for `steps`, if that is not too much;
     /// later ones are not noted.
-    pub fn new(
+    pub(crate) fn new(
         hosted: Range<u32>,
         ranks: u32,
         steps: u64,
@@ -53,7 +40,7 @@ impl Trail {
     }
 
     /// Keeps what the `index`-th hosted rank computed in the step under way.
-    pub fn note(&mut self, index: usize, sample: &Tensor) -> Result<(), TchError> {
+    pub(crate) fn note(&mut self, index: usize, sample: &Tensor) -> Result<(), TchError> {
         match self.samples.get_mut(self.steps * self.hosted.len() + index) {
             Some(place) => place.f_copy_(sample),
             None => Ok(()),
@@ -61,17 +48,17 @@ impl Trail {
     }
 
     /// The step is complete.
-    pub fn end_step(&mut self) {
+    pub(crate) fn end_step(&mut self) {
         self.steps = (self.steps + 1).min(self.samples.len() / self.hosted.len());
     }
 
     /// All processes agree: what was before does not matter any more.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.steps = 0;
     }
 
     /// A word for each rank, step by step; 0 for ranks that other processes host.
-    pub fn words(&self) -> Result<Vec<u64>, lockstep_tch_ext::Error> {
+    pub(crate) fn words(&self) -> Result<Vec<u64>, lockstep_tch_ext::Error> {
         let hosted = self.hosted.len();
         let own = bit_sums(&self.samples[..self.steps * hosted])?;
         let mut words = vec![0; self.steps * self.ranks as usize];

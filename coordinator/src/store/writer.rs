@@ -28,7 +28,7 @@ impl Store {
     /// Takes the data directory for this process, and reads what is in it.
     ///
     /// # Errors
-    /// `Lock` if another coordinator uses it, `Newer` if a later version wrote it.
+    /// `Lock` if another coordinator uses it, `Format` if another version wrote it.
     pub fn open(dir: &Path) -> Result<(Self, Recovered), StoreError> {
         let lock = DirLock::acquire(dir)?;
         let state = StateDatabase::open(dir)?;

@@ -1,12 +1,12 @@
 //! The evidence of a step: what goes into the record, and whether the processes still agree. Hot.
 
-use lockstep_common::record::{self, Fingerprints};
+use lockstep_common::record;
 use lockstep_rpc::Agreed;
 use lockstep_rpc::process_message::Body;
 
 use super::{Run, TrainError, Trainer, borrow};
+use crate::fingerprint::{Divergence, Taken};
 use crate::report::{Phase, StepNumbers};
-use crate::trail::TrailError;
 
 /// What a step's fingerprints are for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,7 +34,7 @@ impl Run {
             fault.strike(&self.trainer.state).map_err(TrainError::Fault)?;
         }
         self.trail.end_step();
-        let fingerprints = if self.fingerprints.compared { Some(self.agree()?) } else { None };
+        let taken = if self.fingerprints.compared { Some(self.agree()?) } else { None };
         let Trainer { samples, state, .. } = &mut self.trainer;
         let step = state.step;
         let mut positions = 0;
@@ -44,38 +44,45 @@ impl Run {
             self.read.extend(samples.positions(step - 1, others));
             positions = record::positions(&self.read);
         }
-        let recorded = fingerprints.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
+        let recorded = taken.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
+        let recorded = recorded.map(|taken| self.fingerprinter.whole(taken));
         self.reporter.step(&StepNumbers { positions, ..numbers }, recorded);
         self.reporter.spent(Phase::Record);
         Ok(())
     }
 
     /// The fingerprints of the state, which all processes have the same.
-    fn agree(&mut self) -> Result<Fingerprints, TrainError> {
+    fn agree(&mut self) -> Result<Taken, TrainError> {
         let step = self.trainer.state.step;
-        let failed = |source| TrainError::Exchange { step, source };
-        let taken = self.fingerprinter.take()?;
-        if let Some(exchange) = borrow(&mut self.exchange)
-            && let Some(divergence) = self.fingerprinter.compare(&taken, &self.trail, exchange).map_err(failed)?
-        {
-            return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
+        let mut taken = self.fingerprinter.take()?;
+        if let Some(exchange) = borrow(&mut self.exchange) {
+            let failed = |source| TrainError::Exchange { step, source };
+            if let Some(found) = self.fingerprinter.compare(&mut taken, exchange).map_err(failed)? {
+                // That they differ is known, even if the others are gone by now.
+                let divergence = Divergence { trail: self.whole_trail().unwrap_or_default(), ..found };
+                return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
+            }
         }
         if self.trainer.judge_at.contains(&step) {
-            let trail = match borrow(&mut self.exchange) {
-                Some(exchange) => {
-                    self.fingerprinter.whole_trail(&self.trail, exchange).map_err(|error| match error {
-                        TrailError::Torch(error) => error.into(),
-                        TrailError::Exchange(error) => failed(error),
-                    })?
-                }
-                None => self.trail.words()?,
-            };
+            let trail = self.whole_trail()?;
             if self.place.process == 0 {
                 self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail }));
             }
         }
         self.agreed = step;
         self.trail.clear();
-        Ok(self.fingerprinter.whole(&taken))
+        Ok(taken)
+    }
+
+    /// What all ranks computed since the processes last agreed.
+    fn whole_trail(&mut self) -> Result<Vec<u64>, TrainError> {
+        let (step, own) = (self.trainer.state.step, self.trail.words()?);
+        match borrow(&mut self.exchange) {
+            Some(exchange) => {
+                let failed = |source| TrainError::Exchange { step, source };
+                self.fingerprinter.whole_trail(own, exchange).map_err(failed)
+            }
+            None => Ok(own),
+        }
     }
 }
