@@ -15,7 +15,7 @@ use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
 use lockstep_models::{DataSets, build_model, open_data};
-use lockstep_tch_ext::fold::{grads_into, layer_norms};
+use lockstep_tch_ext::fold::layer_norms;
 use tch::{Device, Tensor};
 use tracing::{debug, info};
 
@@ -202,9 +202,11 @@ impl Run {
         let order = job.numerics.reduction;
         let mut reducer = Reducer::new(layout, order, (process, processes), job.ranks, *device, borrow(&mut exchange))
             .map_err(failed)?;
-        let parameters = state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        let parameters: Vec<_> =
+            state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        reducer.overlap(layout, &parameters).map_err(failed)?;
         let fingerprinter = Fingerprinter::new(state, reducer.parts()?, job.ranks, *device);
-        let (sample, every) = (reducer.leaf(0).sample.numel() as i64, trainer.fingerprints_every);
+        let (sample, every) = (reducer.sample(0).numel() as i64, trainer.fingerprints_every);
         let trail = Trail::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
         let agreed = state.step;
         let buffers = Buffers::new(state.model.buffers())?;
@@ -278,16 +280,19 @@ impl Run {
         self.reporter.spent(Phase::Data);
         let loss = state.model.loss(&batch).map_err(|source| TrainError::Model { step, source })?;
         self.reporter.spent(Phase::Forward);
-        let leaf = self.reducer.leaf(index);
-        grads_into(&loss, &self.parameters, &leaf.gradients, true)?;
-        leaf.loss.f_copy_(&loss.f_detach()?)?;
+        self.reducer.leaf(index).loss.f_copy_(&loss.f_detach()?)?;
+        if index + 1 == self.hosted.len() && !self.fingerprints.compared && fault.is_none() {
+            self.reducer.backward_beside(&loss, &self.parameters, &mut self.exchange)?;
+        } else {
+            self.reducer.backward(index, &loss, &self.parameters)?;
+        }
         self.reporter.spent(Phase::Backward);
         if let Some(fault) = fault {
-            fault.strike_rank(step + 1, rank, &leaf.gradients).map_err(TrainError::Fault)?;
+            fault.strike_rank(step + 1, rank, &self.reducer.leaf(index).gradients).map_err(TrainError::Fault)?;
         }
-        self.trail.note(index, &leaf.sample)?;
+        self.trail.note(index, self.reducer.sample(index))?;
         if self.fingerprints.compared {
-            self.fingerprinter.take_rank(rank, &leaf.gradients)?;
+            self.fingerprinter.take_rank(rank, &self.reducer.leaf(index).gradients)?;
         }
         self.reporter.spent(Phase::Record);
         self.reducer.fold(index)?;
@@ -301,7 +306,7 @@ impl Run {
     /// Means over all ranks, and rank 0's buffers, in every process.
     fn reduce(&mut self, step: u64) -> Result<(), TrainError> {
         let failed = |source| TrainError::Exchange { step, source };
-        self.reducer.finish(borrow(&mut self.exchange)).map_err(failed)?;
+        self.reducer.finish(&mut self.exchange).map_err(failed)?;
         if let Some(buffers) = &mut self.buffers {
             buffers.end_step(borrow(&mut self.exchange)).map_err(failed)?;
         }

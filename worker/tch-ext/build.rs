@@ -24,6 +24,7 @@ const SOURCES: &[&str] = &[
     "hooks.cpp",
     "optim.cpp",
     "script.cpp",
+    "streams.cpp",
 ];
 
 fn main() {

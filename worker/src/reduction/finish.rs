@@ -39,6 +39,8 @@ pub(super) struct Finish(Vec<Step>);
 
 #[derive(Debug)]
 enum Step {
+    /// The back end's own sum over processes.
+    AllReduce(Tensor),
     /// One round of the exchange; of nothing, it is a barrier.
     Exchange { outgoing: Vec<Tensor>, incoming: Vec<Tensor> },
     /// `into = lower + upper`; `into` may be one of the two.
@@ -138,6 +140,32 @@ impl Finish {
         Ok(Self(steps))
     }
 
+    /// By the back end: everything that this process hosts goes into one sum, and the back end adds the processes' sums.
+    pub(super) fn native(world: World, rows: &Tensor) -> Result<Self, TchError> {
+        let sum = rows.f_get(0)?;
+        let mut steps = Vec::new();
+        for row in 1..world.subtrees(world.process) {
+            let into = sum.shallow_clone();
+            steps.push(Step::Add { into, lower: sum.shallow_clone(), upper: rows.f_get(row)? });
+        }
+        steps.push(Step::AllReduce(sum.shallow_clone()));
+        if world.ranks > 1 {
+            steps.push(Step::Divide(sum, f64::from(world.ranks)));
+        }
+        Ok(Self(steps))
+    }
+
+    /// The same after these rows have been added up: the upper to the lower, pair by pair.
+    pub(super) fn after(self, pairs: &[(usize, usize)], rows: &Tensor) -> Result<Self, TchError> {
+        let row = |index: usize| rows.f_get(index as i64);
+        let add = |(lower, upper): &(usize, usize)| {
+            Ok(Step::Add { into: row(*lower)?, lower: row(*lower)?, upper: row(*upper)? })
+        };
+        let mut steps = pairs.iter().map(add).collect::<Result<Vec<_>, TchError>>()?;
+        steps.extend(self.0);
+        Ok(Self(steps))
+    }
+
     /// Exchanges, adds, divides. `exchange` may be absent for one process.
     pub(super) fn run(&mut self, mut exchange: Option<&mut dyn Exchange>) -> Result<(), ExchangeError> {
         for step in &mut self.0 {
@@ -145,6 +173,11 @@ impl Finish {
                 Step::Exchange { outgoing, incoming } => {
                     if let Some(exchange) = exchange.as_deref_mut() {
                         exchange.exchange(outgoing, incoming)?;
+                    }
+                }
+                Step::AllReduce(sum) => {
+                    if let Some(exchange) = exchange.as_deref_mut() {
+                        exchange.all_reduce(sum)?;
                     }
                 }
                 Step::Add { into, lower, upper } => drop(lower.f_add_out(into, upper)?),
@@ -201,7 +234,7 @@ fn unbind(rows: &Tensor, count: i64) -> Result<Vec<Tensor>, TchError> {
     (0..count).map(|row| rows.f_get(row)).collect()
 }
 
-fn cut(tensor: &Tensor, dim: i64, range: &Range<i64>) -> Result<Tensor, TchError> {
+pub(super) fn cut(tensor: &Tensor, dim: i64, range: &Range<i64>) -> Result<Tensor, TchError> {
     tensor.f_narrow(dim, range.start, range.end - range.start)
 }
 

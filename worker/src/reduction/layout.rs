@@ -1,5 +1,7 @@
 //! Where each parameter's gradient lies in the flat tensor that is reduced.
 
+use std::ops::Range;
+
 use lockstep_common::{Digest, Domain};
 use tch::{Kind, Tensor};
 
@@ -56,6 +58,26 @@ impl Layout {
         (self.elements() + ALIGN) / ALIGN * ALIGN
     }
 
+    /// The flat tensor in pieces of `bytes` or more, the last parameters' first, as a backward pass computes them.
+    ///
+    /// Cut by the parameters' order alone, at multiples of [`ALIGN`]: where a parameter begins, or a few elements behind
+    /// that, which then go with the one before.
+    pub(super) fn buckets(&self, bytes: i64) -> Vec<Range<i64>> {
+        let least = bytes / self.kind.elt_size_in_bytes() as i64;
+        let (mut buckets, mut end) = (Vec::new(), self.stride());
+        for offset in self.offsets[..self.shapes.len()].iter().rev() {
+            let start = (offset + ALIGN - 1) / ALIGN * ALIGN;
+            if end - start >= least.max(1) {
+                buckets.push(start..end);
+                end = start;
+            }
+        }
+        if end > 0 {
+            buckets.push(0..end);
+        }
+        buckets
+    }
+
     /// For the numerics fingerprint.
     pub fn describe(&self) -> String {
         format!("flat {:?}, {} elements, parameters {}", self.kind, self.elements(), self.digest.short())
@@ -89,6 +111,28 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(&parts[1].0).unwrap(), [6.0, 7.0, 8.0, 9.0, 10.0]);
         let other = Layout::new([("b", &b), ("a", &a)].into_iter());
         assert_ne!(layout.describe(), other.describe(), "another order is another fingerprint");
+    }
+
+    #[test]
+    fn buckets_cover_everything_once_from_the_last_parameter_and_split_none_but_at_its_first_elements() {
+        for sizes in [vec![5], vec![0, 16, 1], vec![40, 3, 100, 7, 64], vec![3; 50], vec![1000, 1, 2]] {
+            let tensors: Vec<Tensor> =
+                sizes.iter().map(|size| Tensor::zeros([*size], (Kind::Float, Device::Cpu))).collect();
+            let layout = Layout::new(tensors.iter().map(|tensor| ("p", tensor)));
+            for bytes in [1, 128, 400, 1 << 20] {
+                let buckets = layout.buckets(bytes);
+                let mut end = layout.stride();
+                for bucket in &buckets {
+                    assert_eq!((bucket.end, bucket.start % ALIGN), (end, 0), "{sizes:?} {bytes}: {buckets:?}");
+                    let begun = layout.offsets().iter().any(|offset| (0..ALIGN).contains(&(bucket.start - offset)));
+                    assert!(begun, "{sizes:?} {bytes}: {buckets:?}");
+                    end = bucket.start;
+                }
+                assert_eq!(end, 0, "{sizes:?} {bytes}: {buckets:?}");
+                let (_, large) = buckets.split_last().unwrap();
+                assert!(large.iter().all(|bucket| (bucket.end - bucket.start) * 4 >= bytes), "{buckets:?}");
+            }
+        }
     }
 
     #[test]

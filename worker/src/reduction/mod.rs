@@ -1,11 +1,13 @@
 //! From every rank's gradient to their mean, in one fixed order of additions.
 //!
 //! [`Layout`] says where each parameter's gradient lies in a flat tensor, with the loss behind the last; [`Reducer`] takes
-//! one flat tensor a rank for a leaf of the tree in `lockstep_common::reduction`, and ends with the mean in every process.
+//! one flat tensor a rank for a leaf of the tree in `lockstep_common::reduction`, and ends with the mean in every process;
+//! where it pays, while the backward pass still goes on.
 
 mod finish;
 mod layout;
 mod norm;
+mod overlap;
 mod reducer;
 
 pub use layout::Layout;

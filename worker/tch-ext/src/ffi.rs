@@ -19,6 +19,8 @@ pub(crate) enum CScript {}
 pub(crate) enum CStore {}
 /// A `lockstep::Group`.
 pub(crate) enum CGroup {}
+/// An `lte_mark`.
+pub(crate) enum CMark {}
 
 /// Takes one named tensor, and ownership of it.
 pub(crate) type PushTensor = extern "C" fn(*mut c_void, *const c_char, usize, *mut CTensor);
@@ -174,6 +176,11 @@ unsafe extern "C" {
         position: *mut u32,
     ) -> *mut c_char;
     pub(crate) fn lte_hook_remove(tensor: *const CTensor, position: u32) -> *mut c_char;
+
+    pub(crate) fn lte_stream_leave_default(device: i32) -> *mut c_char;
+    pub(crate) fn lte_mark_new(device: i32, out: *mut *mut CMark) -> *mut c_char;
+    pub(crate) fn lte_mark_wait(mark: *const CMark, device: i32) -> *mut c_char;
+    pub(crate) fn lte_mark_free(mark: *mut CMark);
 
     pub(crate) fn lte_store_serve(
         host: *const c_char,
