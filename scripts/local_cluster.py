@@ -4,6 +4,7 @@ Knows the command line and the JSON of `coord`, and nothing else of Lockstep.
 """
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import re
@@ -35,36 +36,52 @@ def wait_for(what, look, process, log):
     raise ClusterError(f"{what}: not after {START_SECONDS} s; its log is {log}")
 
 
-class Cluster(contextlib.AbstractContextManager):
-    """A coordinator, and for each name in `nodes` a worker that takes one process; all they write is in `directory`."""
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where processes run: the address of what listens there, and the command line that enters it."""
 
-    def __init__(self, directory, nodes):
+    address: str = "127.0.0.1"
+    enter: tuple = ()
+
+
+class Cluster(contextlib.AbstractContextManager):
+    """A coordinator, and for each name in `nodes` a worker that takes one process; all they write is in `directory`.
+
+    On this machine, or each node on one of `machines`, and the coordinator on the first.
+    """
+
+    def __init__(self, directory, nodes, machines=(Machine(),)):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self.directory = directory
         self.processes = []
+        self.machines = machines
         # From here on a signal unwinds through __exit__ instead of leaving processes behind.
         for ending in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
         try:
-            coordinator, log = self._start("coord", "serve", "--listen", "127.0.0.1:0", "--data-dir", directory / "coord")
-            look = lambda: re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
+            host = machines[0].address
+            options = ["serve", "--listen", f"{host}:0", "--data-dir", directory / "coord"]
+            coordinator, log = self._start(machines[0], "coord", *options)
+            look = lambda: re.search(rf"listening on ({re.escape(host)}:\d+)", log.read_text())
             self.address = wait_for("the coordinator's address", look, coordinator, log)[1]
-            for node in nodes:
-                options = ["--join", self.address, "--name", node, "--slots", "1", "--data-dir", directory / node]
-                worker, log = self._start("worker", *options, log_name=node)
+            for number, node in enumerate(nodes):
+                machine = machines[number % len(machines)]
+                options = ["--join", self.address, "--name", node, "--slots", "1", "--bind", machine.address]
+                options += ["--data-dir", directory / node]
+                worker, log = self._start(machine, "worker", *options, log_name=node)
             look = lambda: len(self.ask("nodes")) == len(nodes) or None
             wait_for(f"{len(nodes)} nodes at the coordinator", look, worker, log)
         except BaseException:
             self.__exit__()
             raise
 
-    def _start(self, program, *arguments, log_name=None):
+    def _start(self, machine, program, *arguments, log_name=None):
         log = self.directory / f"{log_name or program}.log"
         with open(log, "wb") as file:
             # Its own session: Ctrl-C reaches this program, which then ends the others in order.
             process = subprocess.Popen(
-                [BIN / program, *arguments],
+                [*machine.enter, BIN / program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -85,7 +102,7 @@ class Cluster(contextlib.AbstractContextManager):
         self.processes.clear()
 
     def command(self, *words):
-        return [BIN / "coord", *map(str, words), "--addr", self.address]
+        return [*self.machines[0].enter, BIN / "coord", *map(str, words), "--addr", self.address]
 
     def show(self, *words):
         """Runs a `coord` command for the person at the terminal."""

@@ -24,6 +24,22 @@ def torchrun(processes, arguments):
     return json.loads(done.stdout), started
 
 
+def two_machines(machines, model, steps):
+    """Steps a second of `ddp.py` with one process on each of two machines."""
+    rendezvous = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", machines[0].address, "--master-port", "29511"]
+    arguments = ["--model", model, "--steps", str(steps.timed), "--warmup", str(steps.warmup)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = []
+    for rank, machine in enumerate(machines):
+        command = [*machine.enter, sys.executable, "-m", "torch.distributed.run", *rendezvous, "--node-rank", str(rank)]
+        started.append(subprocess.Popen([*command, DDP, *arguments], env=environment, stdout=subprocess.PIPE))
+    said = [process.communicate()[0] for process in started]
+    for process in started:
+        if process.returncode != 0:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    return json.loads(said[0])["steps_per_second"]
+
+
 def launch(model="small"):
     line, started = torchrun(2, ["--model", model, "--steps", "0", "--warmup", "1"])
     return line["first_step_at"] - started

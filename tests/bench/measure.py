@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 JOBS = pathlib.Path(__file__).with_name("jobs")
 OUT = ROOT / "target" / "bench"
 sys.path.insert(0, str(ROOT / "scripts"))
-from local_cluster import BIN, Cluster, ClusterError  # noqa: E402, F401
+from local_cluster import BIN, Cluster, ClusterError, Machine  # noqa: E402, F401
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +60,12 @@ def pytorch(model, steps, processes=2, communication=True):
     return line["steps_per_second"]
 
 
-def lockstep(model, steps, processes=2, communication=True, sets=()):
+def lockstep(model, steps, processes=2, communication=True, sets=(), machines=(Machine(),)):
     """The same of Lockstep: one run of so many processes, or so many runs of one, of which the slowest counts."""
     ranks = processes if communication else 1
     sets = [f"steps={steps.all}", f"ranks={ranks}", f"batch.size={ranks * ddp.CASES[model].batch}", *sets]
     words = ["submit", JOBS / f"{model}.toml", "--follow", *(word for text in sets for word in ("--set", text))]
-    with Cluster(OUT / "cluster", [f"node-{number}" for number in range(processes)]) as cluster:
+    with Cluster(OUT / "cluster", [f"node-{number}" for number in range(processes)], machines) as cluster:
         clients = [
             subprocess.Popen(cluster.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             for _ in range(processes // ranks)

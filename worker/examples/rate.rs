@@ -2,7 +2,7 @@
 //! loopback, one thread each, and the first prints a line of JSON, with the digest of the state that it came to.
 //!
 //! ```text
-//! rate JOB.toml [--processes P] [--steps N] [--warmup N] [--alone] [--set key=value]...
+//! rate JOB.toml [--processes P] [--steps N] [--warmup N] [--alone] [--no-shared-memory] [--set key=value]...
 //! ```
 //!
 //! With `--alone` each process trains all ranks' shares of one process by itself: the rate without communication.
@@ -33,6 +33,8 @@ struct Arguments {
     warmup: u64,
     #[arg(long)]
     alone: bool,
+    #[arg(long)]
+    no_shared_memory: bool,
     #[arg(long)]
     set: Vec<String>,
     /// This program started itself: its number.
@@ -103,7 +105,7 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
         generation: 1,
         connect_deadline: Duration::from_mins(1),
         silence_limit: Duration::from_mins(1),
-        shared_memory: true,
+        shared_memory: !arguments.no_shared_memory,
     };
     let mesh = if arguments.alone { None } else { Some(Mesh::join(listener, &config)?) };
     let outbox = Outbox::default();

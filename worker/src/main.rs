@@ -115,6 +115,9 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
     let config = Config::load(arguments.config.as_deref(), &flags(arguments))?.value;
     let mut options = AgentOptions::from_config(&config)?;
     options.rank_command.args.extend(["--bind".into(), config.bind.to_string().into()]);
+    if !config.shared_memory {
+        options.rank_command.args.push("--no-shared-memory".into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()

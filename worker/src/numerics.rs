@@ -11,7 +11,7 @@ use lockstep_tch_ext::determinism::{self, Switches};
 use tch::Device;
 
 use crate::fault;
-use crate::reduction::Layout;
+use crate::reduction::{Layout, bucket_bytes};
 
 /// Sets libtorch's switches for `job`. To be called before the first tensor is made.
 pub fn apply(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
@@ -41,12 +41,13 @@ fn switches(job: &JobSpec) -> Switches {
 pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<String, String> {
     let level = job.numerics.level;
     let reduction = match job.numerics.reduction {
-        Reduction::Tree => "tree",
-        Reduction::Native => "native",
+        // In the tree each element is added by itself, whatever bucket it is in; a back end may do otherwise.
+        Reduction::Tree => "tree".to_owned(),
+        Reduction::Native => format!("native, buckets of {} KiB", bucket_bytes(device) >> 10),
     };
     let mut map = BTreeMap::from([
         ("level".to_owned(), format!("{level:?}").to_lowercase()),
-        ("reduction".to_owned(), reduction.to_owned()),
+        ("reduction".to_owned(), reduction),
         ("layout".to_owned(), layout.describe()),
     ]);
     if level == Level::Off {

@@ -51,6 +51,8 @@ pub struct Options {
     pub process: u32,
     /// Where the exchange listens.
     pub bind: IpAddr,
+    /// Whether it may share memory with processes on the same machine.
+    pub shared_memory: bool,
 }
 
 /// Lives a rank process's life.
@@ -222,7 +224,7 @@ fn join(
         generation: options.generation,
         connect_deadline: CONNECT_DEADLINE,
         silence_limit: SILENCE_LIMIT,
-        shared_memory: true,
+        shared_memory: options.shared_memory,
     };
     let lost =
         |error: &dyn std::error::Error| Stop::Peers(format!("cannot join the other processes: {}", chain(error)));

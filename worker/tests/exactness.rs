@@ -81,6 +81,28 @@ fn a_large_clipped_model_has_the_same_bits_on_any_number_of_processes() {
     }
 }
 
+/// Three buckets, which are exchanged while the backward pass goes on, but for the steps with fingerprints.
+#[test]
+fn a_model_of_many_buckets_has_the_same_bits_where_processes_share_no_memory() {
+    let lab = lab(&[
+        "ranks=6",
+        "batch.size=12",
+        "model.hidden=[512, 512, 512]",
+        "optimizer.clip_norm=0.01",
+        "checkpoint.every_steps=10",
+        "report.fingerprints_every=7",
+        "steps=20",
+    ]);
+    let one = lab.run(1, None);
+    let lab = lab.by_messages();
+    for processes in [2, 3, 5, 6] {
+        let many = lab.run(processes, None);
+        assert_equal(&one, &many, &format!("{processes} processes"));
+        assert_eq!(one.manifest_at(20).record, many.manifest_at(20).record, "fingerprints on {processes} processes");
+    }
+    assert_eq!(lab.run(2, Some(one.manifest_at(10))).state(), one.state(), "resumed");
+}
+
 #[test]
 fn a_run_resumed_from_any_of_its_checkpoints_ends_with_the_same_bits() {
     let lab = lab(&[]);

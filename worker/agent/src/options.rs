@@ -39,6 +39,7 @@ pub struct Config {
     pub node: String,
     pub data_dir: String,
     pub bind: IpAddr,
+    pub shared_memory: bool,
     pub devices: DeviceChoice,
     pub slots: usize,
     pub stop_grace_ms: u64,

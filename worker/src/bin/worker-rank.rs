@@ -30,6 +30,9 @@ struct Arguments {
     /// Address at which other processes reach this one
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
+    /// Gradients go over the network also between processes of one machine
+    #[arg(long)]
+    no_shared_memory: bool,
 }
 
 fn main() -> ExitCode {
@@ -43,5 +46,6 @@ fn main() -> ExitCode {
         generation: arguments.generation,
         process: arguments.process,
         bind: arguments.bind,
+        shared_memory: !arguments.no_shared_memory,
     })
 }

@@ -12,4 +12,5 @@ mod reducer;
 
 pub use layout::Layout;
 pub use norm::norm;
+pub(crate) use reducer::bucket_bytes;
 pub use reducer::{Leaf, Reducer};

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use lockstep_tch_ext::Error;
 use lockstep_tch_ext::hooks::{Hook, on_grad};
 use lockstep_tch_ext::streams::{Mark, leave_default};
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Tensor};
 
 use super::finish::Finish;
 use crate::exchange::{CutHandle, Exchange, ExchangeError};
@@ -121,7 +121,7 @@ impl Overlap {
         let cut = exchange.cut_handle();
         lock(&self.arriving).begin(Lent { exchange, buckets });
         self.cut = Some(cut);
-        Tensor::f_run_backward(&[loss], parameters, false, false).map_err(torch)?;
+        Tensor::f_run_backward(&[loss], parameters, false, false)?;
         lock(&self.arriving).complete()
     }
 
@@ -200,8 +200,8 @@ impl Arriving {
     fn place(&mut self, index: usize, gradient: Option<&Tensor>) -> Result<(), Error> {
         let (place, range) = &mut self.parts.places[index];
         match gradient {
-            Some(gradient) => place.f_copy_(gradient).map_err(torch)?,
-            None => drop(place.f_zero_().map_err(torch)?),
+            Some(gradient) => place.f_copy_(gradient)?,
+            None => drop(place.f_zero_()?),
         }
         self.arrived[index] = true;
         for (bucket, missing) in self.parts.buckets.iter().zip(&mut self.missing) {
@@ -210,7 +210,7 @@ impl Arriving {
         // Every process begins them in the same order, whatever the order of its gradients.
         while self.begun < self.missing.len() && self.missing[self.begun] == 0 {
             let (from, into) = &mut self.parts.samples[self.begun];
-            into.f_copy_(from).map_err(torch)?;
+            into.f_copy_(from)?;
             self.send(Work::Bucket(Mark::new(self.device)?));
             self.begun += 1;
         }
@@ -223,10 +223,6 @@ impl Arriving {
             sender.send(work).ok();
         }
     }
-}
-
-fn torch(error: TchError) -> Error {
-    Error::Torch(error.to_string())
 }
 
 /// Whether two ranges have anything in common.

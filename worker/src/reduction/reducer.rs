@@ -17,10 +17,12 @@ use crate::exchange::{Exchange, ExchangeError};
 /// pays that each process reads and adds only its slice.
 const ONE_ROUND_BYTES: i64 = 128 << 10;
 
-/// Bytes of a bucket that is reduced while the backward pass goes on, at least. On the CPU as few as a link between
-/// machines takes without loss of speed; on GPUs as many as NCCL needs for that, as DDP has it.
-const BUCKET_BYTES: i64 = 1 << 20;
-const BUCKET_BYTES_CUDA: i64 = 25 << 20;
+/// Bytes of a bucket, at least: on the CPU so few that what is left after the backward pass is little, and enough that a
+/// link between machines does not become slower by it (measured with 256 KiB to 4 MiB over 1 Gbit/s); on GPUs as many as
+/// DDP has, for NCCL needs more (not measured).
+pub(crate) fn bucket_bytes(device: Device) -> i64 {
+    if device.is_cuda() { 25 << 20 } else { 512 << 10 }
+}
 
 /// Elements of [`Leaf::sample`], about: enough that a changed weight shows in some, few enough to be copied at every step.
 const SAMPLE: i64 = 64;
@@ -45,6 +47,7 @@ pub struct Reducer {
     folds: Vec<(usize, Vec<(Tensor, Tensor)>)>,
     /// What brings the processes together, part by part of the flat tensor; after it the mean is there.
     buckets: Vec<Finish>,
+    /// Where they lie; empty if the whole is one, in windows.
     ranges: Vec<Range<i64>>,
     overlap: Option<Overlap>,
     /// The last hosted rank's sample, where the rank's leaf may be changed already.
@@ -92,8 +95,7 @@ impl Reducer {
         exchange: Option<&mut dyn Exchange>,
     ) -> Result<Self, ExchangeError> {
         let world = World { process, processes, ranks };
-        let bucket_bytes = if device.is_cuda() { BUCKET_BYTES_CUDA } else { BUCKET_BYTES };
-        Self::build(layout, world, device, Way::new(layout, order, processes), bucket_bytes, exchange)
+        Self::build(layout, world, device, Way::new(layout, order, processes), bucket_bytes(device), exchange)
     }
 
     fn build(
@@ -128,11 +130,11 @@ impl Reducer {
             let rows = windows.iter().map(|window| window.f_view([-1, stride])).collect::<Result<Vec<_>, _>>()?;
             let own = rows[world.process as usize].shallow_clone();
             let whole = Finish::in_place(world, &rows)?.after(&last, &own)?;
-            (own, vec![whole], vec![0..stride])
+            (own, vec![whole], Vec::new())
         } else {
             let rows = Tensor::f_zeros([highest as i64, stride], (layout.kind(), device))?;
             let ranges = match way {
-                Way::Alone | Way::OneRound => vec![0..stride],
+                Way::Alone | Way::OneRound => layout.buckets(i64::MAX),
                 Way::Slices { .. } | Way::Native => layout.buckets(bucket_bytes),
             };
             let finish = |range: &Range<i64>| {

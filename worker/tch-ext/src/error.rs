@@ -76,3 +76,11 @@ pub enum Error {
         reason: String,
     },
 }
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        // What follows is the stack of C++ calls.
+        let text = error.to_string();
+        Self::Torch(text.split("\nException raised from").next().unwrap_or_default().to_owned())
+    }
+}

@@ -36,6 +36,8 @@ pub struct Lab {
     pub data: Vec<DataFile>,
     /// More environment variables of single processes; they win over what the job asks for.
     pub variables: BTreeMap<u32, Vec<(String, String)>>,
+    /// Whether gradients go over the network although all processes are here.
+    pub messages: bool,
 }
 
 /// What came out of a run.
@@ -97,7 +99,7 @@ impl Lab {
         }
         let job = parse(text, sets);
         let data = hash_files(dir.path(), &job.data_paths()).unwrap();
-        Self { dir, job, data, variables: BTreeMap::new() }
+        Self { dir, job, data, variables: BTreeMap::new(), messages: false }
     }
 
     pub fn store(&self) -> PathBuf {
@@ -113,6 +115,11 @@ impl Lab {
     pub fn with_variable(mut self, process: u32, name: &str, value: &str) -> Self {
         self.variables.entry(process).or_default().push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The same lab, whose processes share no memory, as on machines of their own.
+    pub fn by_messages(self) -> Self {
+        Self { messages: true, ..self }
     }
 
     /// The numerics fingerprints that processes say they have, by process; no step is made.
@@ -208,6 +215,7 @@ impl Processes {
                     .args(["rank", "--socket"])
                     .arg(&socket)
                     .args(["--run", RUN, "--generation", "1", "--process", &process.to_string()])
+                    .args(lab.messages.then_some("--no-shared-memory"))
                     .envs(numerics::environment(&lab.job))
                     .envs(lab.variables.get(&process).into_iter().flatten().cloned())
                     .stdin(Stdio::null())
