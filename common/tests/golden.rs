@@ -93,6 +93,7 @@ fn example_manifest() -> Manifest {
         data = { kind = "csv", path = "x.csv", target = "y" }
         optimizer = { kind = "adamw", lr = 0.1 }
         schedule = { kind = "cosine", warmup_steps = 2 }
+        report = { fingerprints_every = 100 }
     "#;
     let job = job::parse_toml(toml, &[]).unwrap();
     let piece = |bytes: &[u8]| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 };

@@ -1,7 +1,7 @@
 """What exactness costs, for `make bench`: rates, and where the time of a step goes.
 
 Four ways to train the same job take turns: PyTorch's DDP over gloo; `native`, Lockstep with the back end's own
-all-reduce; `tree`, the defaults (level `exact`, the reduction tree, the record, fingerprints every 100 steps); and on two
+all-reduce; `tree`, the defaults (level `exact`, the reduction tree, the record, fingerprints every 200 steps); and on two
 processes `off`, as `tree` without determinism. Every process has the same share of a step, whatever their number.
 
 The profile is process 0's, the one that records, out of Lockstep's own telemetry. `other` is counted with `record`: the

@@ -7,6 +7,7 @@
 //!
 //! With `--alone` each process trains all ranks' shares of one process by itself: the rate without communication.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -112,14 +113,24 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
     let base = arguments.job.parent().unwrap_or(Path::new("."));
     let finished = local::train(job, base, mesh, None, None, &outbox)?;
     outbox.close();
-    let (mut micros, mut phases) = (Vec::new(), None);
+    let (mut micros, mut phases, mut counted, mut since) = (Vec::new(), BTreeMap::new(), 0, 0);
     while let Some(body) = outbox.pop() {
         if let Body::Block(block) = body {
             micros.extend(block.steps.iter().filter(|step| step.step > arguments.warmup).map(|step| step.micros));
-            phases = block.systems.last().map(|system| system.phase_micros.clone()).or(phases);
+            for system in block.systems {
+                // A report holds means over the steps since the last one.
+                let window = system.step - std::mem::replace(&mut since, system.step);
+                if system.step - window >= arguments.warmup {
+                    counted += window;
+                    for (phase, mean) in system.phase_micros {
+                        *phases.entry(phase).or_insert(0.0) += mean * window as f64;
+                    }
+                }
+            }
         }
     }
     if process == 0 || arguments.alone {
+        phases.values_mut().for_each(|sum| *sum /= counted.max(1) as f64);
         let seconds = micros.iter().sum::<u64>() as f64 / 1e6;
         let report = serde_json::json!({
             "job": job.name,

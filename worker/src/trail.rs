@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use lockstep_tch_ext::bits::bit_sums;
+use lockstep_tch_ext::memory::copy_few;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Words (steps times ranks) that a trail has at most: until there is a verdict it is a part of the run's replicated state.
@@ -40,9 +41,9 @@ impl Trail {
     }
 
     /// Keeps what the `index`-th hosted rank computed in the step under way.
-    pub(crate) fn note(&mut self, index: usize, sample: &Tensor) -> Result<(), TchError> {
+    pub(crate) fn note(&mut self, index: usize, sample: &Tensor) -> Result<(), lockstep_tch_ext::Error> {
         match self.samples.get_mut(self.steps * self.hosted.len() + index) {
-            Some(place) => place.f_copy_(sample),
+            Some(place) => copy_few(sample, place),
             None => Ok(()),
         }
     }

@@ -409,7 +409,7 @@ pub struct Report {
     pub layer_norms_every: u64,
     /// Steps between fingerprints of every parameter, gradient, optimizer tensor and buffer, which are compared between
     /// processes and kept in the record; 0: never.
-    #[serde(default = "hundred")]
+    #[serde(default = "two_hundred")]
     pub fingerprints_every: u64,
 }
 
@@ -417,13 +417,13 @@ fn ten() -> u64 {
     10
 }
 
-fn hundred() -> u64 {
-    100
+fn two_hundred() -> u64 {
+    200
 }
 
 impl Default for Report {
     fn default() -> Self {
-        Self { layer_norms_every: ten(), fingerprints_every: hundred() }
+        Self { layer_norms_every: ten(), fingerprints_every: two_hundred() }
     }
 }
 

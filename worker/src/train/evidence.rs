@@ -57,7 +57,11 @@ impl Run {
         let mut taken = self.fingerprinter.take()?;
         if let Some(exchange) = borrow(&mut self.exchange) {
             let failed = |source| TrainError::Exchange { step, source };
-            if let Some(found) = self.fingerprinter.compare(&mut taken, exchange).map_err(failed)? {
+            self.reporter.spent(Phase::Record);
+            let found = self.fingerprinter.compare(&mut taken, exchange).map_err(failed)?;
+            // Mostly waiting for the others, as there.
+            self.reporter.spent(Phase::Reduction);
+            if let Some(found) = found {
                 // That they differ is known, even if the others are gone by now.
                 let divergence = Divergence { trail: self.whole_trail().unwrap_or_default(), ..found };
                 return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use memmap2::MmapRaw;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 use crate::ffi::{self, CAllocatorStats};
@@ -51,6 +51,31 @@ pub fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
     Ok(unsafe { std::slice::from_raw_parts_mut(start, length) })
 }
 
+/// Copies the 1-D tensor `from` to `into`, of equal length and dtype, whatever their strides. As `copy_`, which for few
+/// elements on the CPU takes much longer than they need.
+///
+/// # Errors
+/// `Torch`, if one is not 1-D or they differ.
+pub fn copy_few(from: &Tensor, into: &mut Tensor) -> Result<(), Error> {
+    let (length, kind) = (from.size1()?, from.f_kind()?);
+    let plain = |tensor: &Tensor| {
+        tensor.device() == Device::Cpu && !tensor.is_sparse() && !tensor.is_neg() && !tensor.is_conj()
+    };
+    if !plain(from) || !plain(into) || (into.size1()?, into.f_kind()?) != (length, kind) {
+        return Ok(into.f_copy_(from)?);
+    }
+    let (width, from_step, into_step) = (kind.elt_size_in_bytes(), from.stride()[0], into.stride()[0]);
+    let (mut source, mut target) = (from.data_ptr().cast::<u8>().cast_const(), into.data_ptr().cast::<u8>());
+    for _ in 0..length {
+        // SAFETY: libtorch says that element `i` of a strided tensor of one dimension lies `i` strides behind its first;
+        // the two may overlap only in whole elements.
+        unsafe { std::ptr::copy(source, target, width) };
+        source = source.wrapping_offset(from_step as isize * width as isize);
+        target = target.wrapping_offset(into_step as isize * width as isize);
+    }
+    Ok(())
+}
+
 /// The memory of `map` as a 1-D CPU tensor of `kind`, as long as whole elements fit. The tensor keeps the map.
 ///
 /// Where the map can only be read, writing to the tensor kills the process. When another process writes to the memory,
@@ -75,7 +100,7 @@ pub fn tensor_over(map: Arc<MmapRaw>, kind: Kind) -> Result<Tensor, Error> {
     made?;
     // SAFETY: the shim made it for us.
     let bytes = unsafe { ffi::adopt(tensor) };
-    bytes.f_view_dtype(kind).map_err(|error| Error::Torch(error.to_string()))
+    Ok(bytes.f_view_dtype(kind)?)
 }
 
 /// The statistics of CUDA device `device_index`; `None` when there is no such device.

@@ -24,6 +24,27 @@ fn a_slice_of_a_tensor_gives_its_own_range() {
 }
 
 #[test]
+fn few_elements_are_copied_whatever_the_strides_and_types() {
+    let from = Tensor::arange(20, (Kind::Float, Device::Cpu));
+    for kind in [Kind::Float, Kind::Double, Kind::BFloat16] {
+        let (from, all) = (from.to_kind(kind), Tensor::zeros([3, 5], (kind, Device::Cpu)));
+        let mut column = all.select(0, 1);
+        memory::copy_few(&from.slice(0, 3, 20, 4), &mut column).unwrap();
+        assert_eq!(
+            Vec::<f64>::try_from(all.sum_dim_intlist(0, false, Kind::Double)).unwrap(),
+            [3.0, 7.0, 11.0, 15.0, 19.0]
+        );
+        memory::copy_few(&from.slice(0, 0, 3, 1), &mut all.select(1, 2)).unwrap();
+        assert_eq!(Vec::<f64>::try_from(all.select(1, 2).to_kind(Kind::Double)).unwrap(), [0.0, 1.0, 2.0]);
+    }
+    let mut other = Tensor::zeros([5], (Kind::Int64, Device::Cpu));
+    memory::copy_few(&from.slice(0, 0, 5, 1), &mut other).unwrap();
+    assert_eq!(Vec::<i64>::try_from(&other).unwrap(), [0, 1, 2, 3, 4], "another type is converted");
+    memory::copy_few(&from.slice(0, 0, 0, 1), &mut other.slice(0, 0, 0, 1)).unwrap();
+    assert!(memory::copy_few(&from, &mut other).is_err(), "another length");
+}
+
+#[test]
 fn a_tensor_without_elements_gives_no_bytes() {
     let mut empty = Tensor::zeros([0, 3], (Kind::Float, Device::Cpu));
     assert!(memory::cpu_bytes(&empty).unwrap().is_empty());
