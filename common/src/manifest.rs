@@ -12,7 +12,7 @@ use crate::digest::{Digest, Domain};
 use crate::id::RunId;
 
 /// The version of the format that this program writes and reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Where the code that trained came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,14 @@ pub struct CodeVersion {
     pub remote: Option<String>,
     /// Whether the work tree had uncommitted changes.
     pub dirty: bool,
+    /// Tags of the commit.
+    pub tags: Vec<String>,
+    /// Where in the work tree the job's relative paths begin; empty for its root.
+    pub directory: String,
+    /// What the work tree had that the commit has not: a blob for `lockstep_host::git::restore`.
+    pub tree: Option<Piece>,
+    /// The commits that the tree builds on, its own and its submodules', if they are not too large.
+    pub source: Option<Piece>,
 }
 
 /// One file of the data set.

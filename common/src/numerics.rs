@@ -5,6 +5,7 @@
 //! may have set, is part of the numerics fingerprint ([`VARIABLES`]).
 
 use crate::job::{JobSpec, Level};
+use crate::seed::{Stream, derive};
 
 /// The variables that are known to change bits, or that libraries choose code paths by. Their values, or that they are not
 /// set, belong to the numerics fingerprint. oneDNN reads each of its own under two names.
@@ -36,6 +37,7 @@ pub const VARIABLES: &[&str] = &[
     "ONEDNN_CPU_ISA_HINTS",
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "ONEDNN_MAX_CPU_ISA",
+    "PYTHONHASHSEED",
     "PYTORCH_TUNABLEOP_ENABLED",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     "TORCH_BLAS_PREFER_CUBLASLT",
@@ -50,6 +52,7 @@ pub const VARIABLES: &[&str] = &[
 /// The variables, with their values, that a rank process of `job` must be started with.
 pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
     let threads = job.numerics.threads.to_string();
+    let hash_seed = (derive(job.seed, Stream::User, 0, 0) >> 32).to_string();
     let mut variables = vec![
         ("OMP_NUM_THREADS", threads.as_str()),
         ("MKL_NUM_THREADS", threads.as_str()),
@@ -58,6 +61,8 @@ pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
         ("MKL_DYNAMIC", "FALSE"),
         // c10d otherwise ends the process after an NCCL failure, which is ours to report.
         ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0"),
+        // For whatever Python a program of the rank process may start.
+        ("PYTHONHASHSEED", &hash_seed),
         // No limit: under one, oneDNN waits for ever for threads that never come.
         ("OMP_THREAD_LIMIT", "4294967295"),
         // Tensors of one step are the next step's: memory that went back to the system would cost a page fault for
@@ -115,6 +120,13 @@ mod tests {
         assert_eq!(value("numerics.level=portable", "MKL_CBWR"), some("COMPATIBLE"));
         assert_eq!(value("numerics.level=portable", "ATEN_CPU_CAPABILITY"), some("default"));
         assert_eq!(value("numerics.level=portable", "ONEDNN_MAX_CPU_ISA"), some("SSE41"));
+    }
+
+    #[test]
+    fn a_python_program_hashes_by_the_seed() {
+        let seed = |set: &str| value(set, "PYTHONHASHSEED").unwrap().parse::<u32>().unwrap();
+        assert_eq!(seed("seed=1"), seed("seed=1"));
+        assert_ne!(seed("seed=1"), seed("seed=2"));
     }
 
     #[test]

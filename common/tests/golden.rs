@@ -112,7 +112,16 @@ fn example_manifest() -> Manifest {
         job: job.digest(),
         job_text: String::from_utf8(job.canonical()).unwrap(),
         base_dir: "/data".into(),
-        code: Some(CodeVersion { commit: "c0ffee".into(), branch: Some("main".into()), remote: None, dirty: false }),
+        code: Some(CodeVersion {
+            commit: "c0ffee".into(),
+            branch: Some("main".into()),
+            remote: None,
+            dirty: false,
+            tags: vec!["v1".into()],
+            directory: "jobs".into(),
+            tree: Some(piece(b"tree")),
+            source: None,
+        }),
         data: vec![DataFile { path: "x.csv".into(), bytes: 3, digest: Domain::Blob.digest(b"abc") }],
         environment: BTreeMap::from([("os".into(), "linux".into())]),
         numerics: BTreeMap::from([("threads".into(), "1".into())]),
@@ -142,7 +151,7 @@ fn manifest() {
 fn an_edited_manifest_is_refused() {
     let text = String::from_utf8(example_manifest().encode()).unwrap();
     for (from, to) in [
-        ("\"format\":2", "\"format\":1"),
+        ("\"format\":3", "\"format\":2"),
         ("\"steps\\\":10", "\\\"steps\\\":11"),
         ("[1,1]", "[1,2]"),
         ("\"rank\":0", "\"rank\":1"),

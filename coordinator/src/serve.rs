@@ -45,6 +45,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The blob store.
+    #[error(transparent)]
+    Blobs(#[from] lockstep_host::blobs::BlobError),
     /// The blob store's directory.
     #[error("cannot make the store directory `{}`", path.display())]
     StoreDirectory {
@@ -99,7 +102,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     }
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
-    let control = Control::new(handle.clone(), reader, about(settings, address), stop.clone());
+    let control = Control::new(handle.clone(), reader, &settings.store, about(settings, address), stop.clone())?;
     let agents = Agents::new(handle.clone(), cluster, settings.lease, settings.store.clone(), stop.clone());
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -130,7 +130,9 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
         }
     }
     if process == 0 || arguments.alone {
-        phases.values_mut().for_each(|sum| *sum /= counted.max(1) as f64);
+        for sum in phases.values_mut() {
+            *sum /= counted.max(1) as f64;
+        }
         let seconds = micros.iter().sum::<u64>() as f64 / 1e6;
         let report = serde_json::json!({
             "job": job.name,

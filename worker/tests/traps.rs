@@ -129,9 +129,10 @@ fn seeds_and_generators_of_all_ranks_streams_and_steps_differ_pairwise() {
     let run = lab.run(1, None);
     for manifest in &run.manifests {
         for rank in &manifest.ranks {
-            assert_eq!(rank.seeds.keys().collect::<Vec<_>>(), ["forward", "init", "order"]);
+            assert_eq!(rank.seeds.keys().collect::<Vec<_>>(), ["forward", "init", "order", "user"]);
             let forward = rank.seeds["forward"];
             assert!(seeds.insert(forward), "step {}, rank {}: {forward} is another's", manifest.step, rank.rank);
+            assert_eq!(rank.seeds["user"], derive(lab.job.seed, Stream::User, manifest.step, rank.rank));
             let generator = rank.generators["cpu"].digest;
             assert!(generators.insert(generator), "step {}, rank {}: another's state", manifest.step, rank.rank);
             // One for all ranks.

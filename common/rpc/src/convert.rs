@@ -1,9 +1,9 @@
 //! Between wire types and those of `lockstep-common`.
 
 use lockstep_common::Digest;
-use lockstep_common::manifest;
+use lockstep_common::manifest::{self, Piece};
 
-use crate::{CodeVersion, DataFile};
+use crate::{BlobRef, CodeVersion, DataFile};
 
 impl From<&manifest::CodeVersion> for CodeVersion {
     fn from(code: &manifest::CodeVersion) -> Self {
@@ -12,14 +12,44 @@ impl From<&manifest::CodeVersion> for CodeVersion {
             branch: code.branch.clone().unwrap_or_default(),
             remote: code.remote.clone().unwrap_or_default(),
             dirty: code.dirty,
+            tags: code.tags.clone(),
+            directory: code.directory.clone(),
+            tree: code.tree.as_ref().map(Into::into),
+            source: code.source.as_ref().map(Into::into),
         }
     }
 }
 
-impl From<CodeVersion> for manifest::CodeVersion {
-    fn from(code: CodeVersion) -> Self {
+impl TryFrom<CodeVersion> for manifest::CodeVersion {
+    type Error = BadDigest;
+
+    fn try_from(code: CodeVersion) -> Result<Self, BadDigest> {
         let some = |text: String| (!text.is_empty()).then_some(text);
-        Self { commit: code.commit, branch: some(code.branch), remote: some(code.remote), dirty: code.dirty }
+        Ok(Self {
+            commit: code.commit,
+            branch: some(code.branch),
+            remote: some(code.remote),
+            dirty: code.dirty,
+            tags: code.tags,
+            directory: code.directory,
+            tree: code.tree.map(TryInto::try_into).transpose()?,
+            source: code.source.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<&Piece> for BlobRef {
+    fn from(piece: &Piece) -> Self {
+        Self { digest: piece.digest.as_bytes().to_vec(), bytes: piece.bytes }
+    }
+}
+
+impl TryFrom<BlobRef> for Piece {
+    type Error = BadDigest;
+
+    fn try_from(blob: BlobRef) -> Result<Self, BadDigest> {
+        let digest: [u8; 32] = blob.digest.try_into().map_err(|_| BadDigest)?;
+        Ok(Self { digest: Digest::from_bytes(digest), bytes: blob.bytes })
     }
 }
 

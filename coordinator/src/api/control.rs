@@ -1,21 +1,27 @@
 //! The service of the clients.
 
+use std::path::Path;
+
+use lockstep_common::manifest::{CodeVersion, Piece};
 use lockstep_core::ClusterState;
 use lockstep_core::command::Replay;
 use lockstep_core::view::{CheckpointView, RunView};
+use lockstep_host::blobs::BlobError;
 use lockstep_rpc::control_server;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    CancelRequest, Empty, FenceRequest, FollowRequest, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest,
-    ReportBlock, ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
+    BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FindSourceReply, FindSourceRequest, FollowRequest,
+    HasBlobReply, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest,
+    ResumeRequest, RunReply, SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::STREAM_QUEUE;
+use super::blobs::Blobs;
 use super::convert::{data, invalid, job, request_id, run_id, text};
 use super::{logs, reports};
 use crate::documents;
@@ -27,14 +33,22 @@ use crate::store::BlockReader;
 pub struct Control {
     handle: Handle,
     reader: BlockReader,
+    blobs: Blobs,
     about: String,
     stop: CancellationToken,
 }
 
 impl Control {
-    /// The service, until `stop`. `about` is the document that says what this coordinator is.
-    pub fn new(handle: Handle, reader: BlockReader, about: String, stop: CancellationToken) -> Self {
-        Self { handle, reader, about, stop }
+    /// The service, until `stop`. `store` is the blob store's directory, `about` the document that says what this
+    /// coordinator is.
+    pub fn new(
+        handle: Handle,
+        reader: BlockReader,
+        store: &Path,
+        about: String,
+        stop: CancellationToken,
+    ) -> Result<Self, BlobError> {
+        Ok(Self { handle, reader, blobs: Blobs::open(store)?, about, stop })
     }
 
     /// A stream that `produce` fills until it is done, the client is gone, or the coordinator ends.
@@ -92,6 +106,7 @@ impl control_server::Control for Control {
     type FollowStream = ReceiverStream<Result<JsonReply, Status>>;
     type ReportsStream = ReceiverStream<Result<ReportBlock, Status>>;
     type LogsStream = ReceiverStream<Result<LogChunk, Status>>;
+    type GetBlobStream = ReceiverStream<Result<BlobChunk, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<RunReply>, Status> {
         let SubmitRequest { request_id: id, job: text_of_job, base_dir, code, data: files } = request.into_inner();
@@ -100,7 +115,14 @@ impl control_server::Control for Control {
         if !base_dir.starts_with('/') {
             return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
         }
-        let run = self.handle.submit(id, job, base_dir, code.map(Into::into), data(files)?).await?;
+        let code: Option<CodeVersion> =
+            code.map(TryInto::try_into).transpose().map_err(|_| invalid("code", "a digest does not have 32 bytes"))?;
+        for piece in code.iter().flat_map(|code| code.tree.iter().chain(&code.source)) {
+            if !self.blobs.has(piece) {
+                return Err(invalid("code", format!("blob `{}` was not stored before", piece.digest)));
+            }
+        }
+        let run = self.handle.submit(id, job, base_dir, code, data(files)?).await?;
         info!(%run, "submitted");
         Ok(Response::new(RunReply { run: run.into() }))
     }
@@ -167,6 +189,34 @@ impl control_server::Control for Control {
         let handle = self.handle.clone();
         Ok(self.stream(move |to| logs::stream(handle, run, process, follow, to)))
     }
+
+    async fn find_source(&self, request: Request<FindSourceRequest>) -> Result<Response<FindSourceReply>, Status> {
+        let commit = text("commit", request.into_inner().commit)?;
+        let kept = self.handle.read(move |state| state.source_of(&commit)).await?;
+        let source = kept.filter(|piece| self.blobs.has(piece)).as_ref().map(Into::into);
+        Ok(Response::new(FindSourceReply { source }))
+    }
+
+    async fn has_blob(&self, request: Request<BlobRef>) -> Result<Response<HasBlobReply>, Status> {
+        Ok(Response::new(HasBlobReply { there: self.blobs.has(&piece(request.into_inner())?) }))
+    }
+
+    async fn put_blob(&self, request: Request<Streaming<BlobChunk>>) -> Result<Response<BlobRef>, Status> {
+        let piece = self.blobs.put(request.into_inner()).await?;
+        Ok(Response::new((&piece).into()))
+    }
+
+    async fn get_blob(&self, request: Request<BlobRef>) -> Result<Response<Self::GetBlobStream>, Status> {
+        let (piece, blobs) = (piece(request.into_inner())?, self.blobs.clone());
+        if !blobs.has(&piece) {
+            return Err(Status::not_found(format!("blob `{}` is not in the store", piece.digest)));
+        }
+        Ok(self.stream(move |to| blobs.send(piece, to)))
+    }
+}
+
+fn piece(blob: BlobRef) -> Result<Piece, Status> {
+    blob.try_into().map_err(|_| invalid("digest", "it does not have 32 bytes"))
 }
 
 /// Sends the run's document now and after every change, until it has ended.

@@ -4,6 +4,7 @@
 //! from the network never panics; it is refused with a `Status` in words.
 
 mod agents;
+mod blobs;
 mod control;
 mod conversation;
 mod convert;
@@ -12,6 +13,7 @@ mod reports;
 mod status;
 
 pub use agents::Agents;
+pub use blobs::{CHUNK_BYTES, MAX_BLOB_BYTES};
 pub use control::Control;
 
 /// Longest message in either direction; a process message of `lockstep_rpc::frame::MAX_FRAME_BYTES` and what names it.

@@ -15,6 +15,7 @@ Examples:
   coord checkpoints                        what there is to resume from
   coord resume 3f9a --follow               go on from a checkpoint, as a new run, bit for bit
   coord verify 7d3k                        make a run again, and compare every bit
+  coord checkout 7d3k                      the code that it came from, as it lay there
   coord diff 7d3k 9x2m                     what two runs differ in, and where they part";
 
 /// Lockstep's coordinator and the commands that talk to it.
@@ -51,6 +52,8 @@ pub(super) enum Command {
     Unfence(FenceArguments),
     /// List checkpoints, of one run or of all.
     Checkpoints(CheckpointsArguments),
+    /// Rebuild the work tree that a run came from, byte for byte.
+    Checkout(CheckoutArguments),
     /// Print the manifest of a checkpoint: everything it is made of.
     Manifest(ManifestArguments),
     /// Print what the processes of a run wrote.
@@ -126,9 +129,13 @@ pub(super) struct SubmitArguments {
     /// Override a key of the job; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) overrides: Vec<String>,
-    /// Accept a work tree with uncommitted changes; that it was dirty is written into every checkpoint.
+    /// Accept a work tree with uncommitted changes: all of them are kept with the run, untracked files too.
     #[arg(long)]
     pub(super) allow_dirty: bool,
+    /// MiB of changed files that are kept with a run at most; more are refused. Of the commit itself as much is kept, or
+    /// nothing.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=192))]
+    pub(super) code_limit: u64,
     #[command(flatten)]
     pub(super) start: StartArguments,
 }
@@ -228,6 +235,26 @@ pub(super) struct ShowArguments {
 pub(super) struct CheckpointsArguments {
     /// Only those of this run.
     pub(super) run: Option<String>,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is rebuilt are all files of the commit and all that differed from it: edited, staged, untracked, deleted, modes, \
+symbolic links, submodules, empty directories; not what `.gitignore` names. The coordinator keeps the commit itself if it \
+is not too large; else a repository that has it is needed.
+
+Example:
+  coord checkout 7d3k again                prints where it lies, and which data files it has")]
+pub(super) struct CheckoutArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(super) run: String,
+    /// Where to; must be empty or not exist [default: `run-<id>`].
+    pub(super) directory: Option<PathBuf>,
+    /// A clone that may have the commit; may be repeated. Looked through before this directory's and the job's own.
+    #[arg(long = "repository", value_name = "DIR")]
+    pub(super) repositories: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) reader: Reader,
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest};
+use lockstep_rpc::{
+    BlobChunk, BlobRef, CancelRequest, FenceRequest, FindSourceRequest, QueryRequest, ReplayRequest, ResumeRequest,
+    RunReply, SubmitRequest,
+};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -12,7 +15,7 @@ use tonic::{Code, Response, Status};
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
-use crate::api::MAX_MESSAGE_BYTES;
+use crate::api::{CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use crate::error::chain;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,6 +58,36 @@ impl Client {
     /// Submits; the id of the new run.
     pub(super) async fn submit(&self, request: SubmitRequest) -> Result<String, Failure> {
         self.write(async |mut control: ControlClient<Channel>| control.submit(request.clone()).await).await
+    }
+
+    /// The blob that an earlier run has kept of a commit.
+    pub(super) async fn find_source(&self, commit: String) -> Result<Option<BlobRef>, Failure> {
+        let mut control = self.control.clone();
+        let reply = control.find_source(FindSourceRequest { commit }).await.map_err(|status| self.failure(status))?;
+        Ok(reply.into_inner().source)
+    }
+
+    /// Stores a blob, unless it is there already: what names it.
+    pub(super) async fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, Failure> {
+        let digest = lockstep_common::Domain::Blob.digest(bytes);
+        let blob = BlobRef { digest: digest.as_bytes().to_vec(), bytes: bytes.len() as u64 };
+        let chunks: Vec<BlobChunk> = bytes.chunks(CHUNK_BYTES).map(|data| BlobChunk { data: data.to_vec() }).collect();
+        let mut patience = Patience::default();
+        loop {
+            let mut control = self.control.clone();
+            let put = async {
+                if control.has_blob(blob.clone()).await?.into_inner().there {
+                    return Ok(());
+                }
+                let stored = control.put_blob(tokio_stream::iter(chunks.clone())).await?.into_inner();
+                if stored == blob { Ok(()) } else { Err(Status::data_loss("the coordinator stored other bytes")) }
+            };
+            match put.await {
+                Ok(()) => return Ok(blob),
+                Err(status) if lost(&status) && patience.more(&self.address).await => {}
+                Err(status) => return Err(self.failure(status)),
+            }
+        }
     }
 
     /// Resumes; the id of the new run.

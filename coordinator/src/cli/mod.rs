@@ -1,6 +1,7 @@
 //! The command line of `coord`: words in, typed requests out, answers for people or as JSON.
 
 mod args;
+mod checkout;
 mod client;
 mod compare;
 mod diff;

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::RequestId;
 use lockstep_common::job::{Model, parse_toml};
-use lockstep_common::manifest::CodeVersion;
+use lockstep_common::manifest::{CodeVersion, Piece};
+use lockstep_common::{Domain, RequestId};
 use lockstep_host::data::{self, DataHashError};
 use lockstep_host::git::{self, GitError};
 use lockstep_rpc::SubmitRequest;
@@ -25,10 +25,35 @@ pub(super) struct Prepared {
     pub(super) base_dir: PathBuf,
     /// What is sent.
     pub(super) request: SubmitRequest,
+    /// What the work tree has that its commit has not, to be stored before.
+    pub(super) tree: Option<Vec<u8>>,
+    /// Of the commit, so many bytes at most are to be stored too.
+    pub(super) code_limit: u64,
 }
 
-/// Parses the job at `path` with `overrides`, hashes its data and describes its code.
-pub(super) fn prepare(path: &Path, overrides: &[String], allow_dirty: bool) -> Result<Prepared, Failure> {
+impl Prepared {
+    /// Whether the tree's one commit is all of its code: it has no submodules.
+    pub(super) fn is_one_commit(&self) -> bool {
+        self.tree.as_deref().is_some_and(|tree| git::needed(tree).is_ok_and(|needed| needed.len() == 1))
+    }
+
+    /// Packs the commits that the tree builds on; nothing if they are too large, or the tree is not kept either.
+    pub(super) fn source(&self) -> impl FnOnce() -> Result<Option<Vec<u8>>, Failure> + Send + 'static {
+        let (dir, limit, wanted) = (self.base_dir.clone(), self.code_limit, self.tree.is_some());
+        move || {
+            let source = if wanted { git::source(&dir, limit) } else { Ok(None) };
+            source.map_err(|error| Failure::caused(Exit::Local, &error))
+        }
+    }
+}
+
+/// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
+pub(super) fn prepare(
+    path: &Path,
+    overrides: &[String],
+    allow_dirty: bool,
+    code_limit: u64,
+) -> Result<Prepared, Failure> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::new(Exit::Usage, format!("cannot read job file `{file}`: {error}")))?;
@@ -46,7 +71,11 @@ pub(super) fn prepare(path: &Path, overrides: &[String], allow_dirty: bool) -> R
         .ok_or_else(|| Failure::new(Exit::Usage, format!("the directory of `{file}` is not valid UTF-8")))?
         .to_owned();
 
-    let code = describe(&base_dir, job.code.allow_dirty)?;
+    let mut code = describe(&base_dir, job.code.allow_dirty)?;
+    let tree = match &mut code {
+        Some(code) => keep(&base_dir, code, code_limit)?,
+        None => None,
+    };
     let mut paths = job.data_paths();
     if let Model::Torchscript { path, .. } = &job.model {
         paths.push(path);
@@ -65,7 +94,7 @@ pub(super) fn prepare(path: &Path, overrides: &[String], allow_dirty: bool) -> R
         code: code.as_ref().map(Into::into),
         data: files.iter().map(Into::into).collect(),
     };
-    Ok(Prepared { base_dir, request })
+    Ok(Prepared { base_dir, request, tree, code_limit })
 }
 
 /// A new request id.
@@ -74,6 +103,27 @@ pub(super) fn new_request() -> Result<RequestId, Failure> {
     getrandom::fill(&mut bytes)
         .map_err(|error| Failure::new(Exit::Local, format!("the system gives no random bytes: {error}")))?;
     Ok(RequestId::from_bytes(bytes))
+}
+
+/// What the work tree around `dir` has that its commit has not.
+fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+    let tree = match git::snapshot(dir, limit) {
+        Ok(tree) => tree,
+        Err(error) if !code.dirty => {
+            let words = Failure::caused(Exit::Local, &error).render();
+            Output::note(&format!("note: the work tree is not kept with the run, only its commit is named: {words}"));
+            return Ok(None);
+        }
+        Err(error @ GitError::TooLarge { .. }) => {
+            return Err(Failure::caused(Exit::Refused, &error).hint(
+                "name them in `.gitignore` if the run does not need them, commit them, or raise `--code-limit`",
+            ));
+        }
+        Err(error @ (GitError::Io { .. } | GitError::Git { .. })) => return Err(Failure::caused(Exit::Local, &error)),
+        Err(error) => return Err(Failure::caused(Exit::Refused, &error)),
+    };
+    code.tree = Some(Piece { digest: Domain::Blob.digest(&tree.bytes), bytes: tree.bytes.len() as u64 });
+    Ok(Some(tree.bytes))
 }
 
 /// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.
@@ -89,7 +139,7 @@ fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failur
                 Failure::caused(Exit::Refused, &error).hint("commit first: a run records the commit of its code")
             );
         }
-        Err(error @ GitError::Git { .. }) => return Err(Failure::caused(Exit::Local, &error)),
+        Err(error) => return Err(Failure::caused(Exit::Local, &error)),
     };
     if tree.version.dirty && !allow_dirty {
         let mut message = format!("the work tree of `{}` has uncommitted changes:", dir.display());
@@ -101,7 +151,7 @@ fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failur
             let _ = write!(message, "\n    and {} more", tree.changed.len() - NAMED_FILES);
         }
         return Err(Failure::new(Exit::Refused, message)
-            .hint("commit them, or pass `--allow-dirty`: every checkpoint then says that the tree was dirty"));
+            .hint("commit them, or pass `--allow-dirty`: all of them are then kept with the run"));
     }
     Ok(Some(tree.version))
 }

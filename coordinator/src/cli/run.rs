@@ -3,6 +3,7 @@
 use tokio::runtime::Runtime;
 
 use super::args::{Arguments, Command};
+use super::checkout::checkout;
 use super::error::Failure;
 use super::exit::Exit;
 use super::fence::fence;
@@ -36,6 +37,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Fence(arguments) => unless_interrupted(fence(arguments, true)).await,
         Command::Unfence(arguments) => unless_interrupted(fence(arguments, false)).await,
         Command::Checkpoints(arguments) => unless_interrupted(readers::checkpoints(arguments, out)).await,
+        Command::Checkout(arguments) => unless_interrupted(checkout(arguments, out)).await,
         Command::Manifest(arguments) => unless_interrupted(readers::manifest(arguments, out)).await,
         Command::Logs(arguments) => unless_interrupted(readers::logs(arguments, out)).await,
         Command::Cancel(arguments) => unless_interrupted(start::cancel(arguments, out)).await,

@@ -52,6 +52,7 @@ impl Ranks {
             ("init".to_owned(), derive(self.seed, Stream::Init, 0, 0)),
             ("order".to_owned(), derive(self.seed, Stream::Order, epoch, 0)),
             ("forward".to_owned(), derive(self.seed, Stream::Forward, step, rank)),
+            ("user".to_owned(), derive(self.seed, Stream::User, step, rank)),
         ]);
         let state = RankState {
             rank,

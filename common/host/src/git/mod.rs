@@ -1,10 +1,20 @@
-//! What git says of the work tree that holds a job.
+//! What git says of the work tree that holds a job; the tree as bytes, and back.
 
+mod container;
+mod restore;
+mod snapshot;
+mod source;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
 use git2::{DiffFormat, ErrorCode, Oid, Patch, Repository, StatusOptions};
 use lockstep_common::manifest::CodeVersion;
 use serde::Serialize;
+
+pub use restore::{Needed, Sources, needed, restore};
+pub use snapshot::{Snapshot, snapshot};
+pub use source::source;
 
 /// A work tree.
 #[derive(Debug)]
@@ -33,6 +43,88 @@ pub enum GitError {
         /// The path asked for.
         path: PathBuf,
     },
+    /// A repository without a work tree.
+    #[error("the git repository `{}` has no work tree", path.display())]
+    Bare {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// Neither this commit nor the next one yet.
+    #[error("`{}` is in the middle of {doing}: finish or abort it first", path.display())]
+    Unfinished {
+        /// The work tree, or the file in conflict.
+        path: PathBuf,
+        /// A merge, a rebase, ..
+        doing: &'static str,
+    },
+    /// Changed files that are larger than what is kept.
+    #[error(
+        "files that differ from the commit have {total} bytes together, and at most {limit} are kept with a run; the \
+         largest are {}",
+        .largest.iter().map(|(path, bytes)| format!("`{}` ({bytes} bytes)", path.display())).collect::<Vec<_>>().join(", ")
+    )]
+    TooLarge {
+        /// Bytes of all.
+        total: u64,
+        /// Bytes allowed.
+        limit: u64,
+        /// The largest files with their bytes.
+        largest: Vec<(PathBuf, u64)>,
+    },
+    /// What git cannot keep, or what would lead elsewhere on another machine.
+    #[error("`{}` cannot be kept with a run: {what}", path.display())]
+    NotPlain {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// A file that is being written.
+    #[error("`{}` changes while it is read: wait until nobody writes to it", path.display())]
+    Changing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file or directory that cannot be read or written.
+    #[error("cannot read or write `{}`", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Names that cannot be written down.
+    #[error("cannot write down the state of a work tree: {reason}")]
+    Header {
+        /// Why.
+        reason: String,
+    },
+    /// Bytes that are no snapshot of a work tree.
+    #[error("not a work tree's state: {reason}")]
+    NotASnapshot {
+        /// Why.
+        reason: String,
+    },
+    /// A directory where a tree would go.
+    #[error("`{}` is not empty", path.display())]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Nobody has the commit.
+    #[error(
+        "commit `{commit}` of {of} is in none of the repositories {}",
+        .looked.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", ")
+    )]
+    NoSource {
+        /// The commit.
+        commit: String,
+        /// The tree or a submodule.
+        of: String,
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
 }
 
 /// Describes the work tree that `path` lies in; `None` if it lies in none.
@@ -50,7 +142,7 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
         }
         Err(error) => return Err(failed(error)),
     };
-    let commit = head.peel_to_commit().map_err(failed)?.id().to_string();
+    let id = head.peel_to_commit().map_err(failed)?.id();
     let branch = head.is_branch().then(|| head.shorthand().ok().map(str::to_owned)).flatten();
     let remote = repository.find_remote("origin").ok().and_then(|remote| remote.url().ok().map(without_credentials));
 
@@ -59,8 +151,40 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
     let changed: Vec<String> =
         statuses.iter().map(|entry| String::from_utf8_lossy(entry.path_bytes()).into_owned()).collect();
-    let version = CodeVersion { commit, branch, remote, dirty: !changed.is_empty() };
+    let tags = tags_of(&repository, id).map_err(failed)?;
+    let (commit, dirty) = (id.to_string(), !changed.is_empty());
+    let directory = directory_in(&repository, path);
+    let version = CodeVersion { commit, branch, remote, dirty, tags, directory, tree: None, source: None };
     Ok(Some(WorkTree { version, changed }))
+}
+
+/// The root of the work tree that `path` lies in, if it lies in one.
+pub fn root(path: &Path) -> Option<PathBuf> {
+    Repository::discover(path).ok()?.workdir().map(Path::to_owned)
+}
+
+/// Where `path` lies in its work tree; empty at its root, and where there is none.
+fn directory_in(repository: &Repository, path: &Path) -> String {
+    let inside = || {
+        let (root, path) = (repository.workdir()?.canonicalize().ok()?, path.canonicalize().ok()?);
+        Some(path.strip_prefix(root).ok()?.to_string_lossy().into_owned())
+    };
+    inside().unwrap_or_default()
+}
+
+/// The tags that name a commit, by name.
+fn tags_of(repository: &Repository, commit: Oid) -> Result<Vec<String>, git2::Error> {
+    let mut tags = Vec::new();
+    for reference in repository.references_glob("refs/tags/*")? {
+        let reference = reference?;
+        if reference.peel_to_commit().is_ok_and(|of| of.id() == commit)
+            && let Ok(name) = reference.shorthand()
+        {
+            tags.push(name.to_owned());
+        }
+    }
+    tags.sort();
+    Ok(tags)
 }
 
 /// What lies between two commits.

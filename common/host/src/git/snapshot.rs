@@ -1,0 +1,356 @@
+//! A work tree that differs from its commit, as bytes: everything that the commit does not have.
+//!
+//! Staged, unstaged and untracked changes, deletions, modes, symbolic links, submodules with changes of their own, and
+//! empty directories; what `.gitignore` names is left out. Contents are taken as they lie on the disk, before any filter,
+//! so that [`super::restore`] gives the same bytes whatever the configuration there. The repository is only read.
+//!
+//! ```text
+//! "lockstep work tree 1\n" | length of header, u64 LE | header, JSON | pack of the tree | packs of submodules
+//! ```
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use git2::{
+    Index, IndexEntry, IndexTime, ObjectType, Oid, Repository, RepositoryState, Status, StatusOptions, TreeWalkMode,
+    TreeWalkResult,
+};
+use serde::{Deserialize, Serialize};
+
+use super::GitError;
+use super::container::{self, Container};
+
+const FILE: u32 = 0o100_644;
+const EXECUTABLE: u32 = 0o100_755;
+const LINK: u32 = 0o120_000;
+const SUBMODULE: u32 = 0o160_000;
+
+/// Files that are named when all are too large together.
+const NAMED: usize = 10;
+
+/// What the packs belong to: the tree itself, and then its submodules, outer ones first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part {
+    /// Relative to the tree's root; empty for the tree itself.
+    pub(super) path: String,
+    /// Where it comes from; none for the tree itself.
+    pub(super) url: Option<String>,
+    pub(super) commit: String,
+    /// The git tree of what lies on the disk.
+    pub(super) tree: String,
+    /// Bytes of its pack; 0 if the commit has everything.
+    pub(super) pack: u64,
+    /// Relative to the part.
+    pub(super) empty_directories: Vec<String>,
+}
+
+impl Container for Part {
+    const MAGIC: &'static [u8] = b"lockstep work tree 1\n";
+
+    fn pack(&self) -> u64 {
+        self.pack
+    }
+}
+
+/// What a work tree has that its commit has not.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// For [`super::restore`].
+    pub bytes: Vec<u8>,
+    /// Files that differ from the commit, in submodules too.
+    pub files: usize,
+}
+
+/// Takes a snapshot of the work tree that `path` lies in, if its changed files have at most `limit` bytes together.
+///
+/// # Errors
+/// `TooLarge`, which names the largest files; `Unfinished` in the middle of a merge, a rebase and the like; `NotPlain` for
+/// what git cannot keep; `Changing` for a file that is written meanwhile; `Git`, `Io`.
+pub fn snapshot(path: &Path, limit: u64) -> Result<Snapshot, GitError> {
+    let repository = Repository::discover(path).map_err(|source| GitError::Git { path: path.to_owned(), source })?;
+    let mut taking = Taking { limit, files: Vec::new(), parts: Vec::new(), packs: Vec::new() };
+    taking.part(&repository, "", None)?;
+    Ok(Snapshot { bytes: container::write(&taking.parts, &taking.packs)?, files: taking.files.len() })
+}
+
+/// A snapshot under way.
+struct Taking {
+    limit: u64,
+    /// Changed files with their sizes.
+    files: Vec<(PathBuf, u64)>,
+    parts: Vec<Part>,
+    packs: Vec<u8>,
+}
+
+impl Taking {
+    /// Adds the work tree of `repository`, which lies at `at` in the outermost one.
+    fn part(&mut self, repository: &Repository, at: &str, url: Option<String>) -> Result<(), GitError> {
+        let root = work_dir(repository)?.to_owned();
+        let failed = |source| GitError::Git { path: root.clone(), source };
+        if let Some(doing) = unfinished(repository) {
+            return Err(GitError::Unfinished { path: root, doing });
+        }
+        let commit = repository.head().and_then(|head| head.peel_to_commit()).map_err(failed)?;
+        let head = commit.tree().map_err(failed)?;
+        // New objects stay in memory: it is somebody else's repository.
+        let odb = repository.odb().map_err(failed)?;
+        let _memory = odb.add_new_mempack_backend(1000).map_err(failed)?;
+
+        let mut index = Index::new().map_err(failed)?;
+        index.read_tree(&head).map_err(failed)?;
+        let changed = changed_paths(repository, &head)?;
+        let submodules: HashSet<PathBuf> =
+            repository.submodules().map_err(failed)?.iter().map(|submodule| submodule.path().to_owned()).collect();
+        self.count(&root, &changed, &submodules)?;
+        for path in changed {
+            take(repository, &mut index, &root, &path, &submodules)?;
+        }
+        let tree = index.write_tree_to(repository).map_err(failed)?;
+        let pack = pack_of_new(repository, tree, head.id()).map_err(failed)?;
+        let empty_directories = empty_directories(repository, &root)?;
+        self.parts.push(Part {
+            path: at.to_owned(),
+            url,
+            commit: commit.id().to_string(),
+            tree: tree.to_string(),
+            pack: pack.len() as u64,
+            empty_directories,
+        });
+        self.packs.extend_from_slice(&pack);
+
+        for submodule in repository.submodules().map_err(failed)? {
+            // One that was never initialised has nothing that the commit has not.
+            let Ok(inner) = submodule.open() else { continue };
+            let path = submodule.path().to_str().map(|path| join(at, path));
+            let path = path.ok_or_else(|| not_plain(submodule.path(), "the name of a submodule is not valid UTF-8"))?;
+            let url = submodule.url().ok().flatten().map(super::without_credentials);
+            self.part(&inner, &path, url)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what is too large, before any of it is read.
+    fn count(&mut self, root: &Path, changed: &[PathBuf], submodules: &HashSet<PathBuf>) -> Result<(), GitError> {
+        for path in changed.iter().filter(|path| !submodules.contains(*path)) {
+            let bytes = fs::symlink_metadata(root.join(path)).map_or(0, |metadata| metadata.len());
+            self.files.push((root.join(path), bytes));
+        }
+        let total: u64 = self.files.iter().map(|(_, bytes)| bytes).sum();
+        if total <= self.limit {
+            return Ok(());
+        }
+        let mut largest = self.files.clone();
+        largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        largest.truncate(NAMED);
+        Err(GitError::TooLarge { total, limit: self.limit, largest })
+    }
+}
+
+/// What stands between a work tree and its next commit.
+fn unfinished(repository: &Repository) -> Option<&'static str> {
+    match repository.state() {
+        RepositoryState::Clean | RepositoryState::Bisect => None,
+        RepositoryState::Merge => Some("a merge"),
+        RepositoryState::Revert | RepositoryState::RevertSequence => Some("a revert"),
+        RepositoryState::CherryPick | RepositoryState::CherryPickSequence => Some("a cherry-pick"),
+        RepositoryState::ApplyMailbox | RepositoryState::ApplyMailboxOrRebase => Some("applying patches"),
+        RepositoryState::Rebase | RepositoryState::RebaseInteractive | RepositoryState::RebaseMerge => Some("a rebase"),
+    }
+}
+
+/// Paths whose bytes or modes on the disk are not those of `head`: what git says, and what only a filter hides from it.
+fn changed_paths(repository: &Repository, head: &git2::Tree<'_>) -> Result<Vec<PathBuf>, GitError> {
+    let root = work_dir(repository)?.to_owned();
+    let failed = |source| GitError::Git { path: root.clone(), source };
+    let mut options = StatusOptions::new();
+    options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false).include_unmodified(false);
+    let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
+    let mut changed = Vec::new();
+    let mut seen = HashSet::new();
+    for entry in statuses.iter() {
+        let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
+        if entry.status().contains(Status::CONFLICTED) {
+            return Err(GitError::Unfinished { path: root.join(path), doing: "resolving a conflict" });
+        }
+        if entry.status().contains(Status::WT_NEW) && entry.path_bytes().ends_with(b"/") {
+            return Err(not_plain(&root.join(path), "a git repository of its own, and no submodule"));
+        }
+        if seen.insert(path.clone()) {
+            changed.push(path);
+        }
+    }
+    let odb = repository.odb().map_err(failed)?;
+    let mut filtered = Vec::new();
+    head.walk(TreeWalkMode::PreOrder, |directory, entry| {
+        if entry.kind() == Some(ObjectType::Blob) {
+            let path =
+                PathBuf::from(OsStr::from_bytes(directory.as_bytes())).join(OsStr::from_bytes(entry.name_bytes()));
+            let there = fs::symlink_metadata(root.join(&path)).map(|metadata| metadata.len());
+            let committed = odb.read_header(entry.id()).map(|(bytes, _)| bytes as u64);
+            if let (Ok(there), Ok(committed)) = (there, committed)
+                && there != committed
+                && !seen.contains(&path)
+            {
+                filtered.push(path);
+            }
+        }
+        TreeWalkResult::Ok
+    })
+    .map_err(failed)?;
+    changed.extend(filtered);
+    Ok(changed)
+}
+
+/// Puts what lies at `path` into `index`, or takes it out.
+fn take(
+    repository: &Repository,
+    index: &mut Index,
+    root: &Path,
+    path: &Path,
+    submodules: &HashSet<PathBuf>,
+) -> Result<(), GitError> {
+    let full = root.join(path);
+    let failed = |source| GitError::Git { path: full.clone(), source };
+    let io = |source| GitError::Io { path: full.clone(), source };
+    let metadata = match fs::symlink_metadata(&full) {
+        Ok(metadata) => metadata,
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return match index.remove(path, 0) {
+                Err(error) if error.code() != git2::ErrorCode::NotFound => Err(failed(error)),
+                _ => Ok(()),
+            };
+        }
+        Err(error) => return Err(io(error)),
+    };
+    let (mode, id) = if metadata.is_symlink() {
+        let target = fs::read_link(&full).map_err(io)?;
+        if leads_out(path, &target) {
+            return Err(not_plain(&full, &format!("a symbolic link out of the work tree, to `{}`", target.display())));
+        }
+        (LINK, repository.blob(target.as_os_str().as_bytes()).map_err(failed)?)
+    } else if metadata.is_file() {
+        let bytes = fs::read(&full).map_err(io)?;
+        let now = fs::symlink_metadata(&full).map_err(io)?;
+        let stamp = |of: &fs::Metadata| (of.len(), of.mtime(), of.mtime_nsec(), of.ino());
+        if stamp(&now) != stamp(&metadata) || bytes.len() as u64 != metadata.len() {
+            return Err(GitError::Changing { path: full });
+        }
+        let mode = if metadata.permissions().mode() & 0o100 == 0 { FILE } else { EXECUTABLE };
+        (mode, repository.blob(&bytes).map_err(failed)?)
+    } else if metadata.is_dir() && submodules.contains(path) {
+        let inner = Repository::open(&full).map_err(failed)?;
+        let head = inner.head().and_then(|head| head.peel_to_commit()).map_err(failed)?.id();
+        (SUBMODULE, head)
+    } else if metadata.is_dir() {
+        // A file has become a directory; what is in it stands for itself.
+        index.remove(path, 0).ok();
+        return Ok(());
+    } else {
+        return Err(not_plain(&full, "neither a file nor a symbolic link nor a directory"));
+    };
+    let none = IndexTime::new(0, 0);
+    let entry = IndexEntry {
+        ctime: none,
+        mtime: none,
+        dev: 0,
+        ino: 0,
+        mode,
+        uid: 0,
+        gid: 0,
+        file_size: 0,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path: path.as_os_str().as_bytes().to_vec(),
+    };
+    index.add(&entry).map_err(failed)
+}
+
+/// A pack of all objects of `tree` that `base` has not; empty if there are none.
+fn pack_of_new(repository: &Repository, tree: Oid, base: Oid) -> Result<Vec<u8>, git2::Error> {
+    let mut known = HashSet::from([base]);
+    repository.find_tree(base)?.walk(TreeWalkMode::PreOrder, |_, entry| {
+        known.insert(entry.id());
+        TreeWalkResult::Ok
+    })?;
+    if known.contains(&tree) {
+        return Ok(Vec::new());
+    }
+    let mut new = vec![(tree, None)];
+    repository.find_tree(tree)?.walk(TreeWalkMode::PreOrder, |_, entry| {
+        if entry.kind() != Some(ObjectType::Commit) && known.insert(entry.id()) {
+            new.push((entry.id(), entry.name().ok().map(str::to_owned)));
+        }
+        TreeWalkResult::Ok
+    })?;
+    let mut packing = repository.packbuilder()?;
+    // Several would find other deltas each time.
+    packing.set_threads(1);
+    for (id, name) in new {
+        packing.insert_object(id, name.as_deref())?;
+    }
+    let mut buffer = git2::Buf::new();
+    packing.write_buf(&mut buffer)?;
+    Ok(buffer.to_vec())
+}
+
+/// Directories without anything in them that are not ignored, relative to `root`.
+fn empty_directories(repository: &Repository, root: &Path) -> Result<Vec<String>, GitError> {
+    let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(directory) = open.pop() {
+        let full = root.join(&directory);
+        let io = |source| GitError::Io { path: full.clone(), source };
+        let mut empty = true;
+        for entry in fs::read_dir(&full).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            empty = false;
+            let path = directory.join(entry.file_name());
+            // A directory with `.git` in it is a repository of its own: a submodule, which is looked at by itself.
+            let own = entry.file_name() == ".git" || full.join(entry.file_name()).join(".git").exists();
+            if entry.file_type().map_err(io)?.is_dir() && !own && !repository.is_path_ignored(&path).unwrap_or(false) {
+                open.push(path);
+            }
+        }
+        if empty && !directory.as_os_str().is_empty() {
+            let name = directory.to_str();
+            found.push(
+                name.ok_or_else(|| not_plain(&full, "an empty directory whose name is not valid UTF-8"))?.to_owned(),
+            );
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a link at `path` leads out of the tree.
+fn leads_out(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count() as i64 - 1;
+    for component in target.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth -= 1,
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return true,
+        }
+        if depth < 0 {
+            return true;
+        }
+    }
+    false
+}
+
+fn work_dir(repository: &Repository) -> Result<&Path, GitError> {
+    repository.workdir().ok_or_else(|| GitError::Bare { path: repository.path().to_owned() })
+}
+
+fn not_plain(path: &Path, what: &str) -> GitError {
+    GitError::NotPlain { path: path.to_owned(), what: what.to_owned() }
+}
+
+fn join(at: &str, path: &str) -> String {
+    if at.is_empty() { path.to_owned() } else { format!("{at}/{path}") }
+}

@@ -1,0 +1,142 @@
+//! `coord checkout`: the work tree that a run came from, again.
+
+use std::path::{Path, PathBuf};
+
+use lockstep_common::manifest::{DataFile, Piece};
+use lockstep_core::view::RunView;
+use lockstep_host::data::{self, DataHashError};
+use lockstep_host::git::{self, GitError, Sources};
+use lockstep_rpc::query_request::What;
+use serde::Serialize;
+
+use super::args::CheckoutArguments;
+use super::client::Client;
+use super::error::Failure;
+use super::exit::Exit;
+use super::output::Output;
+use super::readers::unreadable;
+use crate::documents;
+
+/// What was rebuilt.
+#[derive(Debug, Serialize)]
+struct Report {
+    run: String,
+    commit: String,
+    /// The tree's root, absolute.
+    directory: PathBuf,
+    /// Where the job's relative paths begin in it.
+    job_directory: PathBuf,
+    /// Data and model files, of which the tree has some.
+    data: Vec<Found>,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    #[serde(flatten)]
+    file: DataFile,
+    /// `there`, `missing` or `other`.
+    state: &'static str,
+}
+
+pub(super) async fn checkout(arguments: CheckoutArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&arguments.reader.address.addr).await?;
+    let text = client.query(What::Run(arguments.run.clone())).await?;
+    let view: RunView = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
+    let run = view.row.id.to_string();
+    let Some(code) = &view.code else {
+        return Err(Failure::new(Exit::Refused, format!("run `{run}` came from no git work tree")));
+    };
+    let Some(tree) = &code.tree else {
+        let words = format!("the work tree of run `{run}` was not kept; its commit is {}", code.commit);
+        return Err(Failure::new(Exit::Refused, words));
+    };
+    let snapshot = client.blob(tree).await?;
+    let packed = match &code.source {
+        Some(source) => Some(client.blob(source).await?),
+        None => None,
+    };
+    let directory = arguments.directory.unwrap_or_else(|| format!("run-{run}").into());
+    let mut repositories = arguments.repositories;
+    repositories.extend([PathBuf::from("."), view.base_dir.clone().into()].into_iter().filter_map(|at| git::root(&at)));
+    let (remote, to) = (code.remote.clone(), directory.clone());
+    let restored = tokio::task::spawn_blocking(move || git::restore(&snapshot, &to, &Sources { packed, repositories }));
+    restored
+        .await
+        .map_err(|_| Failure::new(Exit::Local, "rebuilding the work tree panicked"))?
+        .map_err(|error| refused(&error, remote.as_deref()))?;
+    let directory = std::fs::canonicalize(&directory)
+        .map_err(|error| Failure::new(Exit::Local, format!("cannot resolve `{}`: {error}", directory.display())))?;
+    let job_directory = directory.join(&code.directory);
+    let data = view.data.iter().map(|file| found(&job_directory, file)).collect();
+    let report = Report { run, commit: code.commit.clone(), directory, job_directory, data };
+    if arguments.reader.json {
+        out.json(&report);
+    } else {
+        print(&report, out);
+    }
+    Ok(Exit::Done)
+}
+
+fn refused(error: &GitError, remote: Option<&str>) -> Failure {
+    let failure = Failure::caused(
+        match error {
+            GitError::Occupied { .. } => Exit::Usage,
+            GitError::NoSource { .. } => Exit::NotFound,
+            _ => Exit::Local,
+        },
+        error,
+    );
+    match (error, remote) {
+        (GitError::NoSource { .. }, Some(remote)) => {
+            failure.hint(format!("clone it, `git clone {remote}`, and name the clone with `--repository`"))
+        }
+        (GitError::NoSource { .. }, None) => failure.hint("name a clone that has it with `--repository`"),
+        _ => failure,
+    }
+}
+
+/// Whether the tree has a data file as the run had it.
+fn found(job_directory: &Path, file: &DataFile) -> Found {
+    let state = match data::verify(job_directory, std::slice::from_ref(file)) {
+        Ok(()) => "there",
+        Err(DataHashError::Missing { .. }) => "missing",
+        Err(_) => "other",
+    };
+    Found { file: file.clone(), state }
+}
+
+fn print(report: &Report, out: &mut Output) {
+    out.line(&format!("{}", report.directory.display()));
+    let below = report.job_directory.strip_prefix(&report.directory).unwrap_or(Path::new(""));
+    if !below.as_os_str().is_empty() {
+        Output::note(&format!("the job's paths begin in `{}`", below.display()));
+    }
+    for Found { file, state } in &report.data {
+        let what = match *state {
+            "there" => "is there".to_owned(),
+            "missing" => format!("is not in the tree: {} bytes, digest {}", file.bytes, file.digest),
+            _ => format!("is another file: expected {} bytes, digest {}", file.bytes, file.digest),
+        };
+        Output::note(&format!("data `{}` {what}", file.path));
+    }
+}
+
+impl Client {
+    /// A blob of the coordinator's store, verified.
+    pub(super) async fn blob(&mut self, piece: &Piece) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::with_capacity(piece.bytes.min(1 << 28) as usize);
+        let reply = self.control().get_blob(lockstep_rpc::BlobRef::from(piece)).await;
+        let mut chunks = reply.map_err(|status| self.failure(status))?.into_inner();
+        loop {
+            match chunks.message().await {
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.data),
+                Ok(None) => break,
+                Err(status) => return Err(self.failure(status)),
+            }
+        }
+        if lockstep_common::Domain::Blob.digest(&bytes) == piece.digest {
+            return Ok(bytes);
+        }
+        Err(Failure::new(Exit::Unreachable, format!("blob `{}` came with other bytes", piece.digest)))
+    }
+}

@@ -1,0 +1,98 @@
+//! From a run's id back to its code: whatever lay in the work tree when it was submitted.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use lockstep_tests::{Cluster, digits};
+
+fn git(dir: &Path, arguments: &[&str]) -> String {
+    let options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
+    let output = Command::new("git").current_dir(dir).args(options).args(arguments).output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A commit with a submodule, and a work tree that differs from it in every way.
+fn dirty_tree(root: &Path) {
+    let library = root.with_file_name("library");
+    for dir in [root, &library] {
+        fs::create_dir_all(dir).unwrap();
+        git(dir, &["init", "-q", "-b", "main"]);
+        for name in ["edited", "deleted", "mode", "binary"] {
+            fs::write(dir.join(name), name).unwrap();
+        }
+        git(dir, &["add", "-A"]);
+        git(dir, &["commit", "-q", "-m", "first"]);
+    }
+    git(root, &["submodule", "--quiet", "add", library.to_str().unwrap(), "library"]);
+    git(root, &["commit", "-q", "-m", "with a library"]);
+    git(root, &["tag", "v1"]);
+    for dir in [root.to_owned(), root.join("library")] {
+        fs::write(dir.join("edited"), "edited\n").unwrap();
+        fs::remove_file(dir.join("deleted")).unwrap();
+        fs::set_permissions(dir.join("mode"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(dir.join("binary"), [0, 255, 13, 10, 0]).unwrap();
+        fs::create_dir_all(dir.join("new/empty")).unwrap();
+        fs::write(dir.join("new/file"), "untracked\n").unwrap();
+    }
+}
+
+#[test]
+fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let root = dir.path().join("work/project");
+    dirty_tree(&root);
+    fs::create_dir(root.join("jobs")).unwrap();
+    let job = digits(&root.join("jobs"));
+    let short = ["--set", "steps=20"];
+
+    let refused = cluster.coord(&[&["submit", job.argument()], &short[..]].concat());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    for name in ["edited", "deleted", "mode", "binary", "new/file", "jobs/job.toml", "library"] {
+        assert!(said.contains(&format!("\n    {name}")), "{name}: {said}");
+    }
+    fs::write(root.join("large"), vec![7; 2 << 20]).unwrap();
+    let refused = cluster.coord(&["submit", job.argument(), "--allow-dirty", "--code-limit", "1"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("large` (2097152 bytes)") && said.contains("--code-limit"), "{said}");
+    fs::remove_file(root.join("large")).unwrap();
+    assert!(cluster.ask(&["ps"]).as_array().unwrap().is_empty(), "nothing was submitted");
+
+    let run = cluster.submit(job.argument(), &[&["--allow-dirty"], &short[..]].concat());
+    let state = cluster.finished(&run);
+    let code = &cluster.show(&run)["code"];
+    assert_eq!(code["commit"], git(&root, &["rev-parse", "HEAD"]));
+    assert_eq!((&code["dirty"], &code["tags"][0], &code["directory"]), (&true.into(), &"v1".into(), &"jobs".into()));
+
+    let kept = dir.path().join("kept");
+    fs::rename(dir.path().join("work"), &kept).unwrap();
+    let again = dir.path().join("again");
+    let report = cluster.ask(&["checkout", &run, again.to_str().unwrap()]);
+    let differ = Command::new("diff")
+        .args(["-r", "--no-dereference", "--exclude=.git"])
+        .args([&kept.join("project"), &again])
+        .output()
+        .unwrap();
+    assert!(differ.status.success(), "{}", String::from_utf8_lossy(&differ.stdout));
+    for dir in [again.clone(), again.join("library")] {
+        assert_eq!(fs::metadata(dir.join("mode")).unwrap().permissions().mode() & 0o777, 0o755);
+        assert!(fs::read_dir(dir.join("new/empty")).unwrap().next().is_none());
+    }
+    assert_eq!(report["job_directory"], again.join("jobs").to_str().unwrap());
+
+    let occupied = cluster.coord(&["checkout", &run, again.to_str().unwrap()]);
+    assert_eq!(occupied.status.code(), Some(2), "{}", String::from_utf8_lossy(&occupied.stderr));
+    // What was rebuilt trains to the same bits.
+    let rebuilt = again.join("jobs/job.toml");
+    let second = cluster.submit(rebuilt.to_str().unwrap(), &[&["--allow-dirty"], &short[..]].concat());
+    assert_eq!(cluster.finished(&second), state);
+    let trees = [&run, &second].map(|run| cluster.show(run)["code"]["tree"].clone());
+    assert_eq!(trees[0]["bytes"], trees[1]["bytes"], "the same tree");
+}
