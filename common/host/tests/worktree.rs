@@ -250,13 +250,14 @@ fn damaged_bytes_and_occupied_places_are_refused() {
         assert!(restore(&taken[..length], &to, &all).is_err(), "{length}");
         assert!(!to.exists(), "{length}");
     }
-    // Behind the names of empty directories.
-    let pack = taken.windows(4).position(|four| four == b"PACK").unwrap();
-    for at in (0..taken.len()).step_by(41) {
+    let header = taken.iter().position(|byte| *byte == b'[').unwrap();
+    let objects = header + taken[header..].iter().position(|byte| *byte == b']').unwrap();
+    let objects = objects + taken[objects..].iter().position(|byte| *byte == b't').unwrap();
+    for at in (0..taken.len()).step_by(19) {
         let mut damaged = taken.clone();
         damaged[at] ^= 0x10;
         let restored = restore(&damaged, &to, &all);
-        assert!(at < pack || restored.is_err(), "byte {at} of a pack that begins at {pack}");
+        assert!(at < objects || restored.is_err(), "byte {at}, of objects that begin at {objects}");
         if restored.is_ok() {
             fs::remove_dir_all(&to).unwrap();
         }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
+use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -170,12 +170,6 @@ impl ClusterState {
     /// All runs, newest last.
     pub fn run_rows(&self) -> Vec<RunRow> {
         self.runs().into_iter().map(RunRow::of).collect()
-    }
-
-    /// What was kept of a commit with an earlier run, if it was.
-    pub fn source_of(&self, commit: &str) -> Option<Piece> {
-        let codes = self.runs().into_iter().rev().filter_map(|run| run.submission.code.as_ref());
-        codes.filter(|code| code.commit == commit).find_map(|code| code.source.clone())
     }
 
     /// All nodes, by name.

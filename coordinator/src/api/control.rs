@@ -10,9 +10,8 @@ use lockstep_host::blobs::BlobError;
 use lockstep_rpc::control_server;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FindSourceReply, FindSourceRequest, FollowRequest,
-    HasBlobReply, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest,
-    ResumeRequest, RunReply, SubmitRequest,
+    BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, HasBlobReply, JsonReply, LogChunk,
+    LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -188,13 +187,6 @@ impl control_server::Control for Control {
         let run = self.handle.find_run(&run).await?;
         let handle = self.handle.clone();
         Ok(self.stream(move |to| logs::stream(handle, run, process, follow, to)))
-    }
-
-    async fn find_source(&self, request: Request<FindSourceRequest>) -> Result<Response<FindSourceReply>, Status> {
-        let commit = text("commit", request.into_inner().commit)?;
-        let kept = self.handle.read(move |state| state.source_of(&commit)).await?;
-        let source = kept.filter(|piece| self.blobs.has(piece)).as_ref().map(Into::into);
-        Ok(Response::new(FindSourceReply { source }))
     }
 
     async fn has_blob(&self, request: Request<BlobRef>) -> Result<Response<HasBlobReply>, Status> {

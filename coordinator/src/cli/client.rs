@@ -5,8 +5,8 @@ use std::time::Duration;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    BlobChunk, BlobRef, CancelRequest, FenceRequest, FindSourceRequest, QueryRequest, ReplayRequest, ResumeRequest,
-    RunReply, SubmitRequest,
+    BlobChunk, BlobRef, CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply,
+    SubmitRequest,
 };
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -60,15 +60,8 @@ impl Client {
         self.write(async |mut control: ControlClient<Channel>| control.submit(request.clone()).await).await
     }
 
-    /// The blob that an earlier run has kept of a commit.
-    pub(super) async fn find_source(&self, commit: String) -> Result<Option<BlobRef>, Failure> {
-        let mut control = self.control.clone();
-        let reply = control.find_source(FindSourceRequest { commit }).await.map_err(|status| self.failure(status))?;
-        Ok(reply.into_inner().source)
-    }
-
-    /// Stores a blob, unless it is there already: what names it.
-    pub(super) async fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, Failure> {
+    /// Stores a blob, unless it is there already.
+    pub(super) async fn put_blob(&self, bytes: &[u8]) -> Result<(), Failure> {
         let digest = lockstep_common::Domain::Blob.digest(bytes);
         let blob = BlobRef { digest: digest.as_bytes().to_vec(), bytes: bytes.len() as u64 };
         let chunks: Vec<BlobChunk> = bytes.chunks(CHUNK_BYTES).map(|data| BlobChunk { data: data.to_vec() }).collect();
@@ -83,7 +76,7 @@ impl Client {
                 if stored == blob { Ok(()) } else { Err(Status::data_loss("the coordinator stored other bytes")) }
             };
             match put.await {
-                Ok(()) => return Ok(blob),
+                Ok(()) => return Ok(()),
                 Err(status) if lost(&status) && patience.more(&self.address).await => {}
                 Err(status) => return Err(self.failure(status)),
             }

@@ -25,26 +25,8 @@ pub(super) struct Prepared {
     pub(super) base_dir: PathBuf,
     /// What is sent.
     pub(super) request: SubmitRequest,
-    /// What the work tree has that its commit has not, to be stored before.
-    pub(super) tree: Option<Vec<u8>>,
-    /// Of the commit, so many bytes at most are to be stored too.
-    pub(super) code_limit: u64,
-}
-
-impl Prepared {
-    /// Whether the tree's one commit is all of its code: it has no submodules.
-    pub(super) fn is_one_commit(&self) -> bool {
-        self.tree.as_deref().is_some_and(|tree| git::needed(tree).is_ok_and(|needed| needed.len() == 1))
-    }
-
-    /// Packs the commits that the tree builds on; nothing if they are too large, or the tree is not kept either.
-    pub(super) fn source(&self) -> impl FnOnce() -> Result<Option<Vec<u8>>, Failure> + Send + 'static {
-        let (dir, limit, wanted) = (self.base_dir.clone(), self.code_limit, self.tree.is_some());
-        move || {
-            let source = if wanted { git::source(&dir, limit) } else { Ok(None) };
-            source.map_err(|error| Failure::caused(Exit::Local, &error))
-        }
-    }
+    /// What it names, to be stored before.
+    pub(super) blobs: Vec<Vec<u8>>,
 }
 
 /// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
@@ -72,9 +54,9 @@ pub(super) fn prepare(
         .to_owned();
 
     let mut code = describe(&base_dir, job.code.allow_dirty)?;
-    let tree = match &mut code {
+    let blobs = match &mut code {
         Some(code) => keep(&base_dir, code, code_limit)?,
-        None => None,
+        None => Vec::new(),
     };
     let mut paths = job.data_paths();
     if let Model::Torchscript { path, .. } = &job.model {
@@ -94,7 +76,7 @@ pub(super) fn prepare(
         code: code.as_ref().map(Into::into),
         data: files.iter().map(Into::into).collect(),
     };
-    Ok(Prepared { base_dir, request, tree, code_limit })
+    Ok(Prepared { base_dir, request, blobs })
 }
 
 /// A new request id.
@@ -105,14 +87,14 @@ pub(super) fn new_request() -> Result<RequestId, Failure> {
     Ok(RequestId::from_bytes(bytes))
 }
 
-/// What the work tree around `dir` has that its commit has not.
-fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+/// What is kept of the work tree around `dir`: what its commit has not, and the commit itself if it is not too large.
+fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, Failure> {
     let tree = match git::snapshot(dir, limit) {
         Ok(tree) => tree,
         Err(error) if !code.dirty => {
             let words = Failure::caused(Exit::Local, &error).render();
             Output::note(&format!("note: the work tree is not kept with the run, only its commit is named: {words}"));
-            return Ok(None);
+            return Ok(Vec::new());
         }
         Err(error @ GitError::TooLarge { .. }) => {
             return Err(Failure::caused(Exit::Refused, &error).hint(
@@ -122,8 +104,10 @@ fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Option<Vec<u8>
         Err(error @ (GitError::Io { .. } | GitError::Git { .. })) => return Err(Failure::caused(Exit::Local, &error)),
         Err(error) => return Err(Failure::caused(Exit::Refused, &error)),
     };
-    code.tree = Some(Piece { digest: Domain::Blob.digest(&tree.bytes), bytes: tree.bytes.len() as u64 });
-    Ok(Some(tree.bytes))
+    let source = git::source(dir, limit).map_err(|error| Failure::caused(Exit::Local, &error))?;
+    let piece = |bytes: &[u8]| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 };
+    (code.tree, code.source) = (Some(piece(&tree.bytes)), source.as_deref().map(piece));
+    Ok([tree.bytes].into_iter().chain(source).collect())
 }
 
 /// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.

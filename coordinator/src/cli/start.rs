@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_rpc::{BlobRef, CancelRequest, ResumeRequest};
-use tokio::task::JoinHandle;
+use lockstep_rpc::{CancelRequest, ResumeRequest};
 
 use super::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};
 use super::client::Client;
@@ -21,8 +20,7 @@ const LOCAL_DIR: &str = ".lockstep";
 
 /// What starts a run.
 enum What {
-    /// With the packed commit, if that is under way.
-    Submit(Box<Prepared>, Option<JoinHandle<Result<Option<Vec<u8>>, Failure>>>),
+    Submit(Box<Prepared>),
     Resume(ResumeRequest),
 }
 
@@ -33,9 +31,7 @@ pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Resu
         .await
         .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
     let base_dir = prepared.base_dir.clone();
-    // An own coordinator has seldom seen the commit; packing takes as long as its start.
-    let source = start.local.map(|_| tokio::task::spawn_blocking(prepared.source()));
-    begin(What::Submit(Box::new(prepared), source), &start, &base_dir, out).await
+    begin(What::Submit(Box::new(prepared)), &start, &base_dir, out).await
 }
 
 pub(super) async fn resume(arguments: ResumeArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -95,42 +91,13 @@ async fn run_locally(what: What, start: &StartArguments, local: &mut Local, out:
 
 async fn send(client: &Client, what: What) -> Result<String, Failure> {
     match what {
-        What::Submit(mut prepared, source) => {
-            if let Some(tree) = &prepared.tree {
-                client.put_blob(tree).await?;
-                let source = keep_source(client, &prepared, source).await?;
-                if let Some(code) = &mut prepared.request.code {
-                    code.source = source;
-                }
+        What::Submit(prepared) => {
+            for blob in &prepared.blobs {
+                client.put_blob(blob).await?;
             }
             client.submit(prepared.request).await
         }
         What::Resume(request) => client.resume(request).await,
-    }
-}
-
-/// The commit that the tree builds on, in the coordinator's store: it may be there already.
-async fn keep_source(
-    client: &Client,
-    prepared: &Prepared,
-    under_way: Option<JoinHandle<Result<Option<Vec<u8>>, Failure>>>,
-) -> Result<Option<BlobRef>, Failure> {
-    let packing = match (under_way, &prepared.request.code) {
-        (Some(packing), _) => packing,
-        (None, Some(code)) => {
-            if prepared.is_one_commit()
-                && let Some(kept) = client.find_source(code.commit.clone()).await?
-            {
-                return Ok(Some(kept));
-            }
-            tokio::task::spawn_blocking(prepared.source())
-        }
-        (None, None) => return Ok(None),
-    };
-    let packed = packing.await.map_err(|_| Failure::new(Exit::Local, "packing the commit panicked"))??;
-    match packed {
-        Some(packed) => client.put_blob(&packed).await.map(Some),
-        None => Ok(None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Packs with a header that says what they are: the form of what is kept of a repository.
+//! Objects with a header that says what they are: the form of what is kept of a repository.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,31 +10,31 @@ pub(super) trait Container: Serialize + DeserializeOwned {
     /// The first bytes of the whole.
     const MAGIC: &'static [u8];
 
-    /// Bytes of this entry's pack.
-    fn pack(&self) -> u64;
+    /// Bytes of this entry's objects.
+    fn bytes(&self) -> u64;
 }
 
-pub(super) fn write<T: Container>(entries: &[T], packs: &[u8]) -> Result<Vec<u8>, GitError> {
+pub(super) fn write<T: Container>(entries: &[T], objects: &[u8]) -> Result<Vec<u8>, GitError> {
     let header = serde_json::to_vec(entries).map_err(|error| GitError::Header { reason: error.to_string() })?;
     let mut bytes = T::MAGIC.to_vec();
     bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(packs);
+    bytes.extend_from_slice(objects);
     Ok(bytes)
 }
 
-/// The entries, and their packs one after another: as long together as the entries say.
+/// The entries, and their objects one after another: as long together as the entries say.
 pub(super) fn read<T: Container>(bytes: &[u8]) -> Result<(Vec<T>, &[u8]), GitError> {
     let no = |reason: &str| GitError::NotASnapshot { reason: reason.to_owned() };
     let rest = bytes.strip_prefix(T::MAGIC).ok_or_else(|| no("it does not begin as one"))?;
     let (length, rest) = rest.split_first_chunk().ok_or_else(|| no("it ends in its header"))?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len());
-    let (header, packs) = rest.split_at(length.ok_or_else(|| no("it ends in its header"))?);
+    let (header, objects) = rest.split_at(length.ok_or_else(|| no("it ends in its header"))?);
     let entries: Vec<T> = serde_json::from_slice(header).map_err(|error| no(&error.to_string()))?;
-    let total = entries.iter().try_fold(0_u64, |sum, entry| sum.checked_add(entry.pack()));
-    if total == Some(packs.len() as u64) {
-        Ok((entries, packs))
+    let total = entries.iter().try_fold(0_u64, |sum, entry| sum.checked_add(entry.bytes()));
+    if total == Some(objects.len() as u64) {
+        Ok((entries, objects))
     } else {
-        Err(no("its packs are not as long as it says"))
+        Err(no("its objects are not as long as it says"))
     }
 }

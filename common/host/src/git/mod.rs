@@ -1,6 +1,7 @@
 //! What git says of the work tree that holds a job; the tree as bytes, and back.
 
 mod container;
+mod objects;
 mod restore;
 mod snapshot;
 mod source;

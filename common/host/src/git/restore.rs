@@ -1,14 +1,13 @@
 //! The work tree of a [`snapshot`](super::snapshot()), again, in a directory of its own.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use git2::build::CheckoutBuilder;
 use git2::{Oid, Repository};
 
 use super::snapshot::Part;
-use super::{GitError, container, source};
+use super::{GitError, container, objects, source};
 
 /// Where commits may be found, for the tree itself and for its submodules.
 #[derive(Clone, Debug, Default)]
@@ -46,16 +45,16 @@ pub fn needed(snapshot: &[u8]) -> Result<Vec<Needed>, GitError> {
 /// `NotASnapshot`; `Occupied`; `NoSource` if no repository has a commit that is needed; `Git`, `Io`. What was written until
 /// then is removed.
 pub fn restore(snapshot: &[u8], target: &Path, sources: &Sources) -> Result<(), GitError> {
-    let (parts, mut packs) = read(snapshot)?;
+    let (parts, mut all) = read(snapshot)?;
     let io = |source| GitError::Io { path: target.to_owned(), source };
     if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) || target.is_file() {
         return Err(GitError::Occupied { path: target.to_owned() });
     }
     fs::create_dir_all(target).map_err(io)?;
     for part in &parts {
-        let (pack, rest) = packs.split_at(part.pack as usize);
-        packs = rest;
-        if let Err(error) = restore_part(part, pack, target, sources) {
+        let (objects, rest) = all.split_at(part.objects as usize);
+        all = rest;
+        if let Err(error) = restore_part(part, objects, target, sources) {
             // Half a tree would be taken for the whole.
             fs::remove_dir_all(target).map_err(io)?;
             return Err(error);
@@ -64,18 +63,16 @@ pub fn restore(snapshot: &[u8], target: &Path, sources: &Sources) -> Result<(), 
     Ok(())
 }
 
-fn restore_part(part: &Part, pack: &[u8], target: &Path, sources: &Sources) -> Result<(), GitError> {
+fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -> Result<(), GitError> {
     let root = target.join(&part.path);
     let failed = |source| GitError::Git { path: root.clone(), source };
     let io = |source| GitError::Io { path: root.clone(), source };
     let (commit, tree) = (Oid::from_str(&part.commit).map_err(failed)?, Oid::from_str(&part.tree).map_err(failed)?);
     let repository = Repository::init(&root).map_err(failed)?;
-    add_pack(&repository, &commit_from(sources, part, commit)?).map_err(failed)?;
+    objects::add(&repository, &commit_from(sources, part, commit)?).map_err(failed)?;
+    objects::add(&repository, objects).map_err(failed)?;
     // Its parents stay where they are.
     fs::write(repository.path().join("shallow"), format!("{commit}\n")).map_err(io)?;
-    if !pack.is_empty() {
-        add_pack(&repository, pack).map_err(failed)?;
-    }
     repository.set_head_detached(commit).map_err(failed)?;
     let tree = repository.find_tree(tree).map_err(failed)?;
     let mut how = CheckoutBuilder::new();
@@ -92,18 +89,19 @@ fn restore_part(part: &Part, pack: &[u8], target: &Path, sources: &Sources) -> R
     Ok(())
 }
 
-/// A pack of the commit and all of its tree, without its parents.
+/// The objects of the commit and of its tree, without its parents.
 fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<Vec<u8>, GitError> {
     if let Some(packed) = &sources.packed
-        && let Some(pack) = source::find(packed, &part.commit)?
+        && let Some(objects) = source::find(packed, &part.commit)?
     {
-        return Ok(pack.to_vec());
+        return Ok(objects.to_vec());
     }
     for path in &sources.repositories {
         if let Ok(repository) = Repository::open(path)
             && repository.find_commit(commit).is_ok()
         {
-            return source::pack(&repository, commit).map_err(|source| GitError::Git { path: path.clone(), source });
+            return source::objects_of(&repository, commit)
+                .map_err(|source| GitError::Git { path: path.clone(), source });
         }
     }
     Err(GitError::NoSource {
@@ -113,18 +111,10 @@ fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<Vec<u8>, G
     })
 }
 
-fn add_pack(repository: &Repository, pack: &[u8]) -> Result<(), git2::Error> {
-    let odb = repository.odb()?;
-    let mut writer = odb.packwriter()?;
-    writer.write_all(pack).map_err(|error| git2::Error::from_str(&error.to_string()))?;
-    writer.commit()?;
-    odb.refresh()
-}
-
-/// The parts of a snapshot, and their packs one after another.
+/// The parts of a snapshot, and their objects one after another.
 fn read(snapshot: &[u8]) -> Result<(Vec<Part>, &[u8]), GitError> {
     let no = |reason: &str| GitError::NotASnapshot { reason: reason.to_owned() };
-    let (parts, packs): (Vec<Part>, _) = container::read(snapshot)?;
+    let (parts, objects): (Vec<Part>, _) = container::read(snapshot)?;
     if parts.first().is_none_or(|part| !part.path.is_empty()) {
         return Err(no("it does not begin with the tree itself"));
     }
@@ -134,5 +124,5 @@ fn read(snapshot: &[u8]) -> Result<(Vec<Part>, &[u8]), GitError> {
             return Err(no("it names a path outside of its tree"));
         }
     }
-    Ok((parts, packs))
+    Ok((parts, objects))
 }

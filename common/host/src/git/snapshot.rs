@@ -5,7 +5,7 @@
 //! so that [`super::restore`] gives the same bytes whatever the configuration there. The repository is only read.
 //!
 //! ```text
-//! "lockstep work tree 1\n" | length of header, u64 LE | header, JSON | pack of the tree | packs of submodules
+//! "lockstep work tree 1\n" | length of header, u64 LE | header, JSON | objects of the tree | of its submodules
 //! ```
 
 use std::collections::HashSet;
@@ -16,13 +16,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use git2::{
-    Index, IndexEntry, IndexTime, ObjectType, Oid, Repository, RepositoryState, Status, StatusOptions, TreeWalkMode,
+    Index, IndexEntry, IndexTime, ObjectType, Repository, RepositoryState, Status, StatusOptions, TreeWalkMode,
     TreeWalkResult,
 };
 use serde::{Deserialize, Serialize};
 
 use super::GitError;
 use super::container::{self, Container};
+use super::objects;
 
 const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
@@ -32,7 +33,7 @@ const SUBMODULE: u32 = 0o160_000;
 /// Files that are named when all are too large together.
 const NAMED: usize = 10;
 
-/// What the packs belong to: the tree itself, and then its submodules, outer ones first.
+/// What the objects belong to: the tree itself, and then its submodules, outer ones first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
     /// Relative to the tree's root; empty for the tree itself.
@@ -42,8 +43,8 @@ pub(super) struct Part {
     pub(super) commit: String,
     /// The git tree of what lies on the disk.
     pub(super) tree: String,
-    /// Bytes of its pack; 0 if the commit has everything.
-    pub(super) pack: u64,
+    /// Bytes of its objects; 0 if the commit has everything.
+    pub(super) objects: u64,
     /// Relative to the part.
     pub(super) empty_directories: Vec<String>,
 }
@@ -51,8 +52,8 @@ pub(super) struct Part {
 impl Container for Part {
     const MAGIC: &'static [u8] = b"lockstep work tree 1\n";
 
-    fn pack(&self) -> u64 {
-        self.pack
+    fn bytes(&self) -> u64 {
+        self.objects
     }
 }
 
@@ -72,9 +73,9 @@ pub struct Snapshot {
 /// what git cannot keep; `Changing` for a file that is written meanwhile; `Git`, `Io`.
 pub fn snapshot(path: &Path, limit: u64) -> Result<Snapshot, GitError> {
     let repository = Repository::discover(path).map_err(|source| GitError::Git { path: path.to_owned(), source })?;
-    let mut taking = Taking { limit, files: Vec::new(), parts: Vec::new(), packs: Vec::new() };
+    let mut taking = Taking { limit, files: Vec::new(), parts: Vec::new(), objects: Vec::new() };
     taking.part(&repository, "", None)?;
-    Ok(Snapshot { bytes: container::write(&taking.parts, &taking.packs)?, files: taking.files.len() })
+    Ok(Snapshot { bytes: container::write(&taking.parts, &taking.objects)?, files: taking.files.len() })
 }
 
 /// A snapshot under way.
@@ -83,7 +84,7 @@ struct Taking {
     /// Changed files with their sizes.
     files: Vec<(PathBuf, u64)>,
     parts: Vec<Part>,
-    packs: Vec<u8>,
+    objects: Vec<u8>,
 }
 
 impl Taking {
@@ -110,17 +111,20 @@ impl Taking {
             take(repository, &mut index, &root, &path, &submodules)?;
         }
         let tree = index.write_tree_to(repository).map_err(failed)?;
-        let pack = pack_of_new(repository, tree, head.id()).map_err(failed)?;
+        let mut known = HashSet::new();
+        objects::below(repository, head.id(), &mut known).map_err(failed)?;
+        let new = objects::below(repository, tree, &mut known).map_err(failed)?;
+        let before = self.objects.len();
+        objects::append(&odb, &new, &mut self.objects).map_err(failed)?;
         let empty_directories = empty_directories(repository, &root)?;
         self.parts.push(Part {
             path: at.to_owned(),
             url,
             commit: commit.id().to_string(),
             tree: tree.to_string(),
-            pack: pack.len() as u64,
+            objects: (self.objects.len() - before) as u64,
             empty_directories,
         });
-        self.packs.extend_from_slice(&pack);
 
         for submodule in repository.submodules().map_err(failed)? {
             // One that was never initialised has nothing that the commit has not.
@@ -268,34 +272,6 @@ fn take(
         path: path.as_os_str().as_bytes().to_vec(),
     };
     index.add(&entry).map_err(failed)
-}
-
-/// A pack of all objects of `tree` that `base` has not; empty if there are none.
-fn pack_of_new(repository: &Repository, tree: Oid, base: Oid) -> Result<Vec<u8>, git2::Error> {
-    let mut known = HashSet::from([base]);
-    repository.find_tree(base)?.walk(TreeWalkMode::PreOrder, |_, entry| {
-        known.insert(entry.id());
-        TreeWalkResult::Ok
-    })?;
-    if known.contains(&tree) {
-        return Ok(Vec::new());
-    }
-    let mut new = vec![(tree, None)];
-    repository.find_tree(tree)?.walk(TreeWalkMode::PreOrder, |_, entry| {
-        if entry.kind() != Some(ObjectType::Commit) && known.insert(entry.id()) {
-            new.push((entry.id(), entry.name().ok().map(str::to_owned)));
-        }
-        TreeWalkResult::Ok
-    })?;
-    let mut packing = repository.packbuilder()?;
-    // Several would find other deltas each time.
-    packing.set_threads(1);
-    for (id, name) in new {
-        packing.insert_object(id, name.as_deref())?;
-    }
-    let mut buffer = git2::Buf::new();
-    packing.write_buf(&mut buffer)?;
-    Ok(buffer.to_vec())
 }
 
 /// Directories without anything in them that are not ignored, relative to `root`.

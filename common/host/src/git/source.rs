@@ -2,30 +2,32 @@
 //! nobody has the repository.
 //!
 //! ```text
-//! "lockstep commits 1\n" | length of header, u64 LE | header, JSON | a pack for each commit
+//! "lockstep commits 1\n" | length of header, u64 LE | header, JSON | the objects of each commit
 //! ```
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use git2::{Buf, ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
+use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use serde::{Deserialize, Serialize};
 
 use super::GitError;
 use super::container::{self, Container};
+use super::objects;
 
 const MAGIC: &[u8] = b"lockstep commits 1\n";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     commit: String,
-    pack: u64,
+    objects: u64,
 }
 
 impl Container for Entry {
     const MAGIC: &'static [u8] = MAGIC;
 
-    fn pack(&self) -> u64 {
-        self.pack
+    fn bytes(&self) -> u64 {
+        self.objects
     }
 }
 
@@ -37,15 +39,15 @@ impl Container for Entry {
 pub fn source(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
     let repository = Repository::discover(path).map_err(failed)?;
-    let (mut entries, mut packs, mut left) = (Vec::new(), Vec::new(), limit);
-    let fits = add(&repository, &mut entries, &mut packs, &mut left).map_err(failed)?;
-    if fits { container::write(&entries, &packs).map(Some) } else { Ok(None) }
+    let (mut entries, mut all, mut left) = (Vec::new(), Vec::new(), limit);
+    let fits = add(&repository, &mut entries, &mut all, &mut left).map_err(failed)?;
+    if fits { container::write(&entries, &all).map(Some) } else { Ok(None) }
 }
 
 fn add(
     repository: &Repository,
     entries: &mut Vec<Entry>,
-    packs: &mut Vec<u8>,
+    all: &mut Vec<u8>,
     left: &mut u64,
 ) -> Result<bool, git2::Error> {
     let commit = repository.head()?.peel_to_commit()?;
@@ -58,12 +60,12 @@ fn add(
     })?;
     let Some(rest) = left.checked_sub(bytes) else { return Ok(false) };
     *left = rest;
-    let pack = pack(repository, commit.id())?;
-    entries.push(Entry { commit: commit.id().to_string(), pack: pack.len() as u64 });
-    packs.extend_from_slice(&pack);
+    let objects = objects_of(repository, commit.id())?;
+    entries.push(Entry { commit: commit.id().to_string(), objects: objects.len() as u64 });
+    all.extend_from_slice(&objects);
     for submodule in repository.submodules()? {
         if let Ok(inner) = submodule.open()
-            && !add(&inner, entries, packs, left)?
+            && !add(&inner, entries, all, left)?
         {
             return Ok(false);
         }
@@ -71,24 +73,24 @@ fn add(
     Ok(true)
 }
 
-/// A pack of a commit and all of its tree, without its parents. The same commit gives the same bytes.
-pub(super) fn pack(repository: &Repository, commit: Oid) -> Result<Vec<u8>, git2::Error> {
-    let (mut packing, mut buffer) = (repository.packbuilder()?, Buf::new());
-    packing.set_threads(1);
-    packing.insert_commit(commit)?;
-    packing.write_buf(&mut buffer)?;
-    Ok(buffer.to_vec())
+/// A commit and all of its tree, without its parents.
+pub(super) fn objects_of(repository: &Repository, commit: Oid) -> Result<Vec<u8>, git2::Error> {
+    let mut ids = vec![commit];
+    ids.extend(objects::below(repository, repository.find_commit(commit)?.tree_id(), &mut HashSet::new())?);
+    let mut bytes = Vec::new();
+    objects::append(&repository.odb()?, &ids, &mut bytes)?;
+    Ok(bytes)
 }
 
-/// The pack of `commit` in what [`source`] gave, if it is there.
+/// The objects of `commit` in what [`source`] gave, if it is there.
 pub(super) fn find<'a>(source: &'a [u8], commit: &str) -> Result<Option<&'a [u8]>, GitError> {
-    let (entries, mut packs): (Vec<Entry>, _) = container::read(source)?;
+    let (entries, mut all): (Vec<Entry>, _) = container::read(source)?;
     for entry in entries {
-        let (pack, rest) = packs.split_at(entry.pack as usize);
+        let (objects, rest) = all.split_at(entry.objects as usize);
         if entry.commit == commit {
-            return Ok(Some(pack));
+            return Ok(Some(objects));
         }
-        packs = rest;
+        all = rest;
     }
     Ok(None)
 }
