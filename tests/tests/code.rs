@@ -95,4 +95,21 @@ fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone()
     assert_eq!(cluster.finished(&second), state);
     let trees = [&run, &second].map(|run| cluster.show(run)["code"]["tree"].clone());
     assert_eq!(trees[0]["bytes"], trees[1]["bytes"], "the same tree");
+
+    let found = |arguments: &[&str]| -> Vec<String> {
+        let rows = cluster.ask(&[&["runs"], arguments].concat());
+        rows.as_array().unwrap().iter().map(|row| row["run"].as_str().unwrap().to_owned()).collect()
+    };
+    let commit = cluster.show(&run)["code"]["commit"].as_str().unwrap().to_owned();
+    assert_eq!(found(&["--commit", "v1"]), [run.as_str()], "the clone has no tags");
+    assert_eq!(found(&["--commit", &commit[..8], "--data", "digits.csv", "--where", "steps<=20"]), [&*run, &*second]);
+    assert!(found(&["--where", "optimizer.lr>0.1"]).is_empty() && found(&["--data", "other.csv"]).is_empty());
+
+    let (step, checkpoint) = cluster.checkpoints(&run)[0].clone();
+    let resumed = cluster.resume(&checkpoint);
+    cluster.finished(&resumed);
+    let tree = cluster.ask(&["lineage", &resumed]);
+    let fork = &tree["checkpoints"][0];
+    assert_eq!((&tree["run"], &fork["step"]), (&run.as_str().into(), &step.into()));
+    assert_eq!((&fork["runs"][0]["run"], &fork["runs"][0]["asked"]), (&resumed.as_str().into(), &true.into()));
 }

@@ -104,8 +104,7 @@ fn parameters_of_16_bits() {
     assert_script("bfloat16", "bfloat16", "Float", 5, &["optimizer={kind=\"adamw\", lr=0.01, clip_norm=0.05}"]);
 }
 
-#[test]
-fn a_transformer_with_tied_embeddings_and_dropout() {
+fn gpt(sets: &[&str]) -> Lab {
     let job = r#"
         name = "gpt"
         steps = 4
@@ -118,8 +117,29 @@ fn a_transformer_with_tied_embeddings_and_dropout() {
         report = { fingerprints_every = 1 }
     "#;
     let tokens = (0..900_u64).map(|at| ((at * at * 7 + at / 3) % 32) as u8).collect();
-    let one = assert_equal_on(&Lab::new(job, &[], &[("tokens", tokens)]), &[6]);
+    Lab::new(job, sets, &[("tokens", tokens)])
+}
+
+#[test]
+fn a_transformer_with_tied_embeddings_and_dropout() {
+    let one = assert_equal_on(&gpt(&[]), &[6]);
     assert!(one.manifest_at(4).tensors.iter().any(|tensor| tensor.name == "model/tokens.weight"));
+}
+
+/// Three buckets; the tied embedding's gradient comes from both ends of the model. Only the last step has fingerprints,
+/// before which gradients are not reduced until the backward pass is over.
+#[test]
+fn a_transformer_whose_gradients_are_reduced_beside_its_backward_pass() {
+    let last = ["steps=6", "checkpoint.every_steps=6", "report.fingerprints_every=6"];
+    let lab = gpt(&[&["model.layers=2", "model.width=128"], &last[..]].concat());
+    let one = lab.run(1, None);
+    let lab = lab.by_messages();
+    for processes in [2, 4] {
+        let many = lab.run(processes, None);
+        assert_eq!(many.codes, vec![0; processes as usize], "{}", many.stderr);
+        assert_eq!((one.record(), one.state()), (many.record(), many.state()), "{processes} processes");
+        assert_eq!(one.manifest_at(6).record, many.manifest_at(6).record, "fingerprints on {processes} processes");
+    }
 }
 
 #[test]

@@ -1,11 +1,18 @@
 //! Digests of data files, and the check that a local copy is the same data.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::DataFile;
+use rayon::prelude::*;
+
+use crate::stat_cache::{Stamp, StatCache};
+
+/// A pointer of Git LFS is shorter, by its specification.
+const LFS_POINTER_BYTES: u64 = 1024;
 
 /// Data that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +33,18 @@ pub enum DataHashError {
     #[error("`{}` is not a regular file", path.display())]
     NotAFile {
         /// The path.
+        path: PathBuf,
+    },
+    /// What Git LFS leaves in a file's place.
+    #[error("data file `{}` is a pointer of Git LFS, not the data: `git lfs pull` fetches it", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that is being written.
+    #[error("data file `{}` changes while it is hashed: wait until nobody writes to it", path.display())]
+    Changing {
+        /// The file.
         path: PathBuf,
     },
     /// Other contents than when the run was submitted.
@@ -53,15 +72,16 @@ pub enum DataHashError {
     },
 }
 
-/// Hashes `paths`, each relative to `base_dir`, memory-mapped and on all cores.
-pub fn hash_files(base_dir: &Path, paths: &[&str]) -> Result<Vec<DataFile>, DataHashError> {
-    paths.iter().map(|path| hash_file(base_dir, path)).collect()
+/// Hashes `paths`, each relative to `base_dir`, memory-mapped and on all cores; with `cache` only those that it does not
+/// know as they are.
+pub fn hash_files(base_dir: &Path, paths: &[&str], cache: Option<&StatCache>) -> Result<Vec<DataFile>, DataHashError> {
+    paths.par_iter().map(|path| hash_file(base_dir, path, cache)).collect()
 }
 
 /// Checks that every file is what it was when `files` were hashed.
 pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> {
     for file in files {
-        let now = hash_file(base_dir, &file.path)?;
+        let now = hash_file(base_dir, &file.path, None)?;
         if now.digest != file.digest {
             return Err(DataHashError::Changed {
                 path: base_dir.join(&file.path),
@@ -75,22 +95,45 @@ pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> 
     Ok(())
 }
 
-fn hash_file(base_dir: &Path, relative: &str) -> Result<DataFile, DataHashError> {
+fn hash_file(base_dir: &Path, relative: &str, cache: Option<&StatCache>) -> Result<DataFile, DataHashError> {
     let path = base_dir.join(relative);
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataHashError::Missing { path: path.clone() },
         _ => DataHashError::Io { path: path.clone(), source },
     };
-    let metadata = File::open(&path).and_then(|file| file.metadata()).map_err(io)?;
+    let begun = SystemTime::now();
+    let file = File::open(&path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
         return Err(DataHashError::NotAFile { path });
     }
     if metadata.len() == 0 {
         return Err(DataHashError::Empty { path });
     }
+    let stamp = Stamp::of(&metadata);
+    if let Some(digest) = cache.and_then(|cache| cache.get(&stamp)) {
+        return Ok(DataFile { path: relative.to_owned(), bytes: metadata.len(), digest });
+    }
+    if metadata.len() < LFS_POINTER_BYTES && is_lfs_pointer(file).map_err(io)? {
+        return Err(DataHashError::LfsPointer { path });
+    }
     let mut hasher = lockstep_common::Domain::Blob.hasher();
     hasher.update_mmap_rayon(&path).map_err(io)?;
-    Ok(DataFile { path: relative.to_owned(), bytes: hasher.count(), digest: Digest::of(&hasher) })
+    if fs::metadata(&path).map_or(true, |now| Stamp::of(&now) != stamp) || hasher.count() != metadata.len() {
+        return Err(DataHashError::Changing { path });
+    }
+    let digest = Digest::of(&hasher);
+    if let Some(cache) = cache {
+        cache.put(stamp, begun, digest);
+    }
+    Ok(DataFile { path: relative.to_owned(), bytes: hasher.count(), digest })
+}
+
+/// Whether this is what Git LFS leaves in a file's place.
+fn is_lfs_pointer(file: File) -> io::Result<bool> {
+    let mut text = Vec::new();
+    file.take(LFS_POINTER_BYTES).read_to_end(&mut text)?;
+    Ok(text.starts_with(b"version https://git-lfs.github.com/spec/"))
 }
 
 #[cfg(test)]
@@ -101,7 +144,7 @@ mod tests {
     fn changed_missing_and_empty_files_are_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a"), b"abc").unwrap();
-        let files = hash_files(dir.path(), &["a"]).unwrap();
+        let files = hash_files(dir.path(), &["a"], None).unwrap();
         assert_eq!(files[0].digest.to_hex(), "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85");
         verify(dir.path(), &files).unwrap();
         std::fs::write(dir.path().join("a"), b"abd").unwrap();
@@ -109,7 +152,34 @@ mod tests {
         assert!(error.contains("expected 3 bytes with digest `6437b3ac") && error.contains("found 3 bytes"), "{error}");
         std::fs::write(dir.path().join("a"), b"").unwrap();
         assert!(matches!(verify(dir.path(), &files), Err(DataHashError::Empty { .. })));
-        assert!(matches!(hash_files(dir.path(), &["b"]), Err(DataHashError::Missing { .. })));
-        assert!(matches!(hash_files(dir.path(), &["."]), Err(DataHashError::NotAFile { .. })));
+        assert!(matches!(hash_files(dir.path(), &["b"], None), Err(DataHashError::Missing { .. })));
+        assert!(matches!(hash_files(dir.path(), &["."], None), Err(DataHashError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_not_taken_for_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        std::fs::write(dir.path().join("a"), text).unwrap();
+        let error = hash_files(dir.path(), &["a"], None).unwrap_err().to_string();
+        assert!(error.contains("a pointer of Git LFS, not the data: `git lfs pull`"), "{error}");
+    }
+
+    #[test]
+    fn a_known_file_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cache) = (dir.path().join("a"), StatCache::open(&dir.path().join("cache")));
+        std::fs::write(&path, b"abc").unwrap();
+        let first = hash_files(dir.path(), &["a"], Some(&cache)).unwrap();
+        // As if it had been there for long, and with another digest, to see where the answer comes from.
+        let other = Digest::from_bytes([9; 32]);
+        cache.put(
+            Stamp::of(&fs::metadata(&path).unwrap()),
+            SystemTime::now() + std::time::Duration::from_secs(9),
+            other,
+        );
+        assert_eq!(hash_files(dir.path(), &["a"], Some(&cache)).unwrap()[0].digest, other);
+        assert_eq!(hash_files(dir.path(), &["a"], None).unwrap(), first);
+        assert!(verify(dir.path(), &first).is_ok(), "a process reads its data");
     }
 }

@@ -8,3 +8,4 @@ pub mod data;
 pub mod durable;
 pub mod git;
 pub mod logging;
+pub mod stat_cache;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::exit::Exit;
+use super::select::Condition;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,8 +41,9 @@ pub(super) enum Command {
     Verify(VerifyArguments),
     /// Tell what two runs differ in, and where their records part.
     Diff(DiffArguments),
-    /// List all runs, newest last.
-    Ps(Reader),
+    /// List runs, newest last.
+    #[command(visible_alias = "runs")]
+    Ps(PsArguments),
     /// Show one run: state, placement, progress, checkpoints.
     Show(ShowArguments),
     /// List the nodes and their devices.
@@ -54,6 +56,8 @@ pub(super) enum Command {
     Checkpoints(CheckpointsArguments),
     /// Rebuild the work tree that a run came from, byte for byte.
     Checkout(CheckoutArguments),
+    /// Show where a run or checkpoint comes from, and what was resumed from it.
+    Lineage(LineageArguments),
     /// Print the manifest of a checkpoint: everything it is made of.
     Manifest(ManifestArguments),
     /// Print what the processes of a run wrote.
@@ -136,6 +140,9 @@ pub(super) struct SubmitArguments {
     /// nothing.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=192))]
     pub(super) code_limit: u64,
+    /// Read all data files, also those that are known from the last time by size, inode and times.
+    #[arg(long)]
+    pub(super) rehash: bool,
     #[command(flatten)]
     pub(super) start: StartArguments,
 }
@@ -218,6 +225,42 @@ pub(super) struct DiffArguments {
 fn steps(text: &str) -> Result<(u64, u64), String> {
     let parsed = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     parsed.ok_or_else(|| "expected A..B, as 120..140".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coord runs --commit 3f9a1c               also a branch or a tag
+  coord runs --data train.csv --where 'optimizer.lr>0.001' --where kind=mlp")]
+pub(super) struct PsArguments {
+    /// Only runs of this commit (a prefix is enough), branch or tag.
+    #[arg(long, value_name = "COMMIT")]
+    pub(super) commit: Option<String>,
+    /// Only runs with this data file, by path or by the beginning of its digest.
+    #[arg(long, value_name = "FILE")]
+    pub(super) data: Option<String>,
+    /// Only runs whose job has such a value; the end of a key is enough; may be repeated.
+    #[arg(long = "where", value_name = "KEY>VALUE")]
+    pub(super) conditions: Vec<Condition>,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints the whole tree: the run that began, its checkpoints, the runs that were resumed from them, and so on; what was asked \
+for has an arrow. Checkpoints that nothing came of are counted.
+
+Example:
+  coord lineage 3f9a")]
+pub(super) struct LineageArguments {
+    /// Run or checkpoint: id, or a prefix that no other one has.
+    pub(super) target: String,
+    /// Every checkpoint.
+    #[arg(long)]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) reader: Reader,
 }
 
 #[derive(Debug, Args)]

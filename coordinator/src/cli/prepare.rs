@@ -9,6 +9,7 @@ use lockstep_common::manifest::{CodeVersion, Piece};
 use lockstep_common::{Domain, RequestId};
 use lockstep_host::data::{self, DataHashError};
 use lockstep_host::git::{self, GitError};
+use lockstep_host::stat_cache::StatCache;
 use lockstep_rpc::SubmitRequest;
 
 use super::error::Failure;
@@ -30,11 +31,13 @@ pub(super) struct Prepared {
 }
 
 /// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
+/// With `rehash` all data is read, also what looks as it did the last time.
 pub(super) fn prepare(
     path: &Path,
     overrides: &[String],
     allow_dirty: bool,
     code_limit: u64,
+    rehash: bool,
 ) -> Result<Prepared, Failure> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path)
@@ -62,13 +65,17 @@ pub(super) fn prepare(
     if let Model::Torchscript { path, .. } = &job.model {
         paths.push(path);
     }
-    let files = data::hash_files(&base_dir, &paths).map_err(|error| {
+    let cache = if rehash { None } else { StatCache::of_user() };
+    let files = data::hash_files(&base_dir, &paths, cache.as_ref()).map_err(|error| {
         let exit = match error {
             DataHashError::Io { .. } => Exit::Local,
             _ => Exit::Usage,
         };
         Failure::caused(exit, &error).context(&format!("job file `{file}`"))
     })?;
+    if let Some(Err(error)) = cache.map(|cache| cache.save()) {
+        Output::note(&format!("note: digests of data files cannot be kept for the next time: {error}"));
+    }
     let request = SubmitRequest {
         request_id: new_request()?.to_string(),
         job: job.canonical(),

@@ -6,19 +6,32 @@ use lockstep_rpc::query_request::What;
 use lockstep_rpc::{Empty, LogsRequest, ReportsRequest};
 use serde_json::Value;
 
-use super::args::{CheckpointsArguments, LogsArguments, ManifestArguments, Reader, ShowArguments};
+use super::args::{CheckpointsArguments, LogsArguments, ManifestArguments, PsArguments, Reader, ShowArguments};
 use super::client::Client;
 use super::error::Failure;
 use super::exit::Exit;
 use super::metrics::Metrics;
 use super::output::{Output, table};
+use super::select::Selection;
 use super::time::{ago, span};
 use crate::documents::{self, DocumentError};
 
-pub(super) async fn ps(arguments: &Reader, out: &mut Output) -> Result<Exit, Failure> {
-    let client = Client::connect(&arguments.address.addr).await?;
-    let text = client.query(What::Runs(Empty {})).await?;
-    if arguments.json {
+pub(super) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let PsArguments { commit, data, conditions, reader } = arguments;
+    let client = Client::connect(&reader.address.addr).await?;
+    let mut text = client.query(What::Runs(Empty {})).await?;
+    let selection = Selection { commit, data, conditions };
+    if !selection.is_empty() {
+        let mut rows = Vec::new();
+        for row in documents::decode_rows(&text).map_err(|error| unreadable(&error))? {
+            let view = client.query(What::Run(row.id.to_string())).await?;
+            if selection.takes(&documents::decode_run(&view).map_err(|error| unreadable(&error))?) {
+                rows.push(row);
+            }
+        }
+        text = documents::encode_rows(&rows);
+    }
+    if reader.json {
         return print_json(&text, out);
     }
     let rows: Vec<Vec<String>> =

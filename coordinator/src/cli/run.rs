@@ -8,6 +8,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::fence::fence;
 use super::interrupt::interrupted;
+use super::lineage::lineage;
 use super::output::Output;
 use super::{diff, readers, serve, start, verify};
 
@@ -31,7 +32,8 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Verify(arguments) => Box::pin(verify::verify(arguments, out)).await,
         Command::Diff(arguments) => Box::pin(diff::diff(arguments, out)).await,
         Command::Config(arguments) => serve::config(&arguments, out),
-        Command::Ps(arguments) => unless_interrupted(readers::ps(&arguments, out)).await,
+        Command::Ps(arguments) => unless_interrupted(readers::ps(arguments, out)).await,
+        Command::Lineage(arguments) => unless_interrupted(lineage(arguments, out)).await,
         Command::Show(arguments) => unless_interrupted(readers::show(arguments, out)).await,
         Command::Nodes(arguments) => unless_interrupted(readers::nodes(&arguments, out)).await,
         Command::Fence(arguments) => unless_interrupted(fence(arguments, true)).await,

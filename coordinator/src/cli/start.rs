@@ -25,11 +25,12 @@ enum What {
 }
 
 pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Result<Exit, Failure> {
-    let SubmitArguments { job, overrides, allow_dirty, code_limit, start } = arguments;
+    let SubmitArguments { job, overrides, allow_dirty, code_limit, rehash, start } = arguments;
     // Hashing may take a while, and needs nothing of the connection.
-    let prepared = tokio::task::spawn_blocking(move || prepare(&job, &overrides, allow_dirty, code_limit << 20))
-        .await
-        .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
+    let prepared =
+        tokio::task::spawn_blocking(move || prepare(&job, &overrides, allow_dirty, code_limit << 20, rehash))
+            .await
+            .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
     let base_dir = prepared.base_dir.clone();
     begin(What::Submit(Box::new(prepared)), &start, &base_dir, out).await
 }

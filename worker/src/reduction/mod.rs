@@ -9,6 +9,8 @@ mod layout;
 mod norm;
 mod overlap;
 mod reducer;
+#[cfg(test)]
+mod tests;
 
 pub use layout::Layout;
 pub use norm::norm;

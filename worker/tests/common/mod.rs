@@ -98,7 +98,7 @@ impl Lab {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
         let job = parse(text, sets);
-        let data = hash_files(dir.path(), &job.data_paths()).unwrap();
+        let data = hash_files(dir.path(), &job.data_paths(), None).unwrap();
         Self { dir, job, data, variables: BTreeMap::new(), messages: false }
     }
 
