@@ -105,11 +105,11 @@ fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone()
     assert_eq!(found(&["--commit", &commit[..8], "--data", "digits.csv", "--where", "steps<=20"]), [&*run, &*second]);
     assert!(found(&["--where", "optimizer.lr>0.1"]).is_empty() && found(&["--data", "other.csv"]).is_empty());
 
-    let (step, checkpoint) = cluster.checkpoints(&run)[0].clone();
+    let (step, checkpoint) = cluster.checkpoints(&second)[0].clone();
     let resumed = cluster.resume(&checkpoint);
     cluster.finished(&resumed);
     let tree = cluster.ask(&["lineage", &resumed]);
     let fork = &tree["checkpoints"][0];
-    assert_eq!((&tree["run"], &fork["step"]), (&run.as_str().into(), &step.into()));
+    assert_eq!((&tree["run"], &fork["step"]), (&second.as_str().into(), &step.into()));
     assert_eq!((&fork["runs"][0]["run"], &fork["runs"][0]["asked"]), (&resumed.as_str().into(), &true.into()));
 }

@@ -129,7 +129,8 @@ fn seeds_and_generators_of_all_ranks_streams_and_steps_differ_pairwise() {
     let run = lab.run(1, None);
     for manifest in &run.manifests {
         for rank in &manifest.ranks {
-            assert_eq!(rank.seeds.keys().collect::<Vec<_>>(), ["forward", "init", "order", "user"]);
+            assert_eq!(rank.seeds.keys().collect::<Vec<_>>(), ["forward", "init", "order", "python", "user"]);
+            assert_eq!(rank.seeds["python"], derive(lab.job.seed, Stream::User, 0, 0) >> 32);
             let forward = rank.seeds["forward"];
             assert!(seeds.insert(forward), "step {}, rank {}: {forward} is another's", manifest.step, rank.rank);
             assert_eq!(rank.seeds["user"], derive(lab.job.seed, Stream::User, manifest.step, rank.rank));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use lockstep_common::manifest::RankState;
+use lockstep_common::numerics::python_hash_seed;
 use lockstep_common::sampler::Sampler;
 use lockstep_common::seed::{Stream, derive};
 use lockstep_tch_ext::{Error, generator};
@@ -53,6 +54,7 @@ impl Ranks {
             ("order".to_owned(), derive(self.seed, Stream::Order, epoch, 0)),
             ("forward".to_owned(), derive(self.seed, Stream::Forward, step, rank)),
             ("user".to_owned(), derive(self.seed, Stream::User, step, rank)),
+            ("python".to_owned(), python_hash_seed(self.seed)),
         ]);
         let state = RankState {
             rank,
