@@ -341,7 +341,7 @@ pub enum Level {
     /// Same machine kind, same bits.
     #[default]
     Exact,
-    /// Also pins the CPU code path, so that different CPU models agree. About half the speed.
+    /// Also pins the CPU code path, so that different CPU models agree. A third to two thirds of the speed: `NUMERICS.md`.
     Portable,
 }
 
