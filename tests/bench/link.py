@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 import launch
-from measure import OUT, ClusterError, Machine, Steps, alternate, lockstep, medians, prepare, pytorch, say, spread, table
+from measure import OUT, ClusterError, Machine, Steps, alternate, beside_cells, lockstep, prepare, pytorch, say, table
 
 STEPS = {"medium": Steps(190, 10), "gpt": Steps(40, 5), "resnet": Steps(60, 5)}
 BURST = "128kb"
@@ -74,10 +74,7 @@ def measure(rounds, models, mbit, raw):
                 },
             )
             raw[f"{model} over {mbit} Mbit/s"] = found
-            median = medians(found)
-            rates = [f"{median['ddp']:.1f}", f"{median['ours']:.1f}", spread(found["ours"], found["ddp"])]
-            shares = [spread(found["ddp"], found["ddp alone"]), spread(found["ours"], found["ours alone"])]
-            rows.append([f"{model}, steps/s", mbit, *rates, *shares])
+            rows.append([f"{model}, steps/s", mbit, *beside_cells(found)])
     head = ["two machines, one process each", "Mbit/s", "PyTorch 2.13 DDP", "Lockstep", "ratio", "DDP's share"]
     print(table([*head, "Lockstep's share"], rows))
 

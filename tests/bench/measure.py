@@ -114,6 +114,13 @@ def medians(found):
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+def beside_cells(found):
+    """Rates of both sides, their ratio, and the share of its own rate alone that each side keeps."""
+    median = medians(found)
+    rates = [f"{median['ddp']:.1f}", f"{median['ours']:.1f}", spread(found["ours"], found["ddp"])]
+    return [*rates, spread(found["ddp"], found["ddp alone"]), spread(found["ours"], found["ours alone"])]
+
+
 def table(head, rows, texts=1):
     """A Markdown table, whose first columns are texts and the others numbers."""
     rule = ["---"] * texts + ["---:"] * (len(head) - texts)

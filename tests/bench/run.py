@@ -16,7 +16,7 @@ import time
 
 import cost
 import launch
-from measure import BIN, JOBS, OUT, ClusterError, Steps, alternate, lockstep, medians, prepare, pytorch, say, spread, table
+from measure import BIN, JOBS, OUT, ClusterError, Steps, alternate, beside_cells, lockstep, medians, prepare, pytorch, say, spread, table
 
 # Some seconds each.
 STEPS = {"small": Steps(3000, 100), "medium": Steps(400, 20), "resnet": Steps(60, 5), "gpt": Steps(40, 5)}
@@ -51,10 +51,7 @@ def beside_ddp(rounds, models, raw):
             },
         )
         raw[model] = found
-        median = medians(found)
-        rates = [f"{median['ddp']:.1f}", f"{median['ours']:.1f}", spread(found["ours"], found["ddp"])]
-        shares = [spread(found["ddp"], found["ddp alone"]), spread(found["ours"], found["ours alone"])]
-        rows.append([f"{model}, steps/s", *rates, *shares])
+        rows.append([f"{model}, steps/s", *beside_cells(found)])
     say("launch")
     found = alternate(rounds, {"ddp": launch.launch, "ours": lockstep_launch})
     raw["launch"] = found

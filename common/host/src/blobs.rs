@@ -90,7 +90,7 @@ impl BlobStore {
         let digest = lockstep_common::Domain::Blob.digest(bytes);
         let piece = Piece { digest, bytes: bytes.len() as u64 };
         let path = self.path(&digest);
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == piece.bytes) {
+        if self.has(&piece) {
             return Ok(piece);
         }
         let io = |action| move |source, path: &Path| BlobError::Io { action, path: path.to_owned(), source };
@@ -147,6 +147,11 @@ impl BlobStore {
         }
         assert!(rest.is_empty(), "the caller sized `into` by the pieces");
         parts.into_par_iter().try_for_each(|(piece, part)| self.read(piece, part))
+    }
+
+    /// Whether a blob is there, as long as it should be; its contents are not read.
+    pub fn has(&self, piece: &Piece) -> bool {
+        fs::metadata(self.path(&piece.digest)).is_ok_and(|metadata| metadata.len() == piece.bytes)
     }
 
     /// Where a blob is or would be.

@@ -29,7 +29,7 @@ impl Blobs {
 
     /// Whether it is there, as long as it should be.
     pub(super) fn has(&self, piece: &Piece) -> bool {
-        std::fs::metadata(self.0.path(&piece.digest)).is_ok_and(|metadata| metadata.len() == piece.bytes)
+        self.0.has(piece)
     }
 
     /// Stores what comes, and says what it is once that is durable.

@@ -111,6 +111,9 @@ fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, 
         Err(error @ (GitError::Io { .. } | GitError::Git { .. })) => return Err(Failure::caused(Exit::Local, &error)),
         Err(error) => return Err(Failure::caused(Exit::Refused, &error)),
     };
+    if code.dirty {
+        Output::note(&format!("note: {} files that differ from the commit are kept with the run", tree.files));
+    }
     let source = git::source(dir, limit).map_err(|error| Failure::caused(Exit::Local, &error))?;
     let piece = |bytes: &[u8]| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 };
     (code.tree, code.source) = (Some(piece(&tree.bytes)), source.as_deref().map(piece));

@@ -61,7 +61,11 @@ struct Arriving {
     /// Whether gradients are wanted at all: hooks run in every backward pass.
     wanted: bool,
     arrived: Vec<bool>,
-    /// How many parameters each bucket still waits for.
+    /// Of each parameter, the buckets that it has a part in.
+    buckets_of: Vec<Range<usize>>,
+    /// How many parameters have a part in each bucket.
+    needed: Vec<usize>,
+    /// How many of them each bucket still waits for.
     missing: Vec<usize>,
     /// Buckets that are under way: the first ones.
     begun: usize,
@@ -90,14 +94,19 @@ impl Overlap {
             }
         });
         let thread = thread.map_err(|error| Error::Torch(format!("cannot start a thread: {error}")))?;
-        let (count, buckets) = (parts.places.len(), parts.buckets.len());
+        let count = parts.places.len();
+        let buckets_of: Vec<_> = parts.places.iter().map(|(_, range)| buckets_of(range, &parts.buckets)).collect();
+        let holds = |bucket: usize| buckets_of.iter().filter(|of| of.contains(&bucket)).count();
+        let needed: Vec<_> = (0..parts.buckets.len()).map(holds).collect();
         let arriving = Arc::new(Mutex::new(Arriving {
             parts,
             device,
             work: Some(work),
             wanted: false,
             arrived: vec![false; count],
-            missing: vec![0; buckets],
+            buckets_of,
+            missing: needed.clone(),
+            needed,
             begun: 0,
             failure: None,
         }));
@@ -174,9 +183,7 @@ impl Arriving {
         self.wanted = true;
         self.begun = 0;
         self.arrived.fill(false);
-        for (bucket, missing) in self.parts.buckets.iter().zip(&mut self.missing) {
-            *missing = self.parts.places.iter().filter(|(_, range)| meet(range, bucket)).count();
-        }
+        self.missing.copy_from_slice(&self.needed);
     }
 
     /// A hook's.
@@ -198,14 +205,14 @@ impl Arriving {
     }
 
     fn place(&mut self, index: usize, gradient: Option<&Tensor>) -> Result<(), Error> {
-        let (place, range) = &mut self.parts.places[index];
+        let (place, _) = &mut self.parts.places[index];
         match gradient {
             Some(gradient) => place.f_copy_(gradient)?,
             None => drop(place.f_zero_()?),
         }
         self.arrived[index] = true;
-        for (bucket, missing) in self.parts.buckets.iter().zip(&mut self.missing) {
-            *missing -= usize::from(meet(range, bucket));
+        for missing in &mut self.missing[self.buckets_of[index].clone()] {
+            *missing -= 1;
         }
         // Every process begins them in the same order, whatever the order of its gradients.
         while self.begun < self.missing.len() && self.missing[self.begun] == 0 {
@@ -225,9 +232,14 @@ impl Arriving {
     }
 }
 
-/// Whether two ranges have anything in common.
-fn meet(a: &Range<i64>, b: &Range<i64>) -> bool {
-    a.start.max(b.start) < a.end.min(b.end)
+/// Which of `buckets`, which lie one before the other, `range` has a part in.
+fn buckets_of(range: &Range<i64>, buckets: &[Range<i64>]) -> Range<usize> {
+    if range.is_empty() {
+        return 0..0;
+    }
+    let first = buckets.partition_point(|bucket| bucket.start >= range.end);
+    let end = buckets.partition_point(|bucket| bucket.end > range.start);
+    first..end
 }
 
 fn lock(arriving: &Mutex<Arriving>) -> MutexGuard<'_, Arriving> {

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use git2::{
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::GitError;
 use super::container::{self, Container};
 use super::objects;
+use crate::stat_cache::Stamp;
 
 const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
@@ -239,8 +240,7 @@ fn take(
     } else if metadata.is_file() {
         let bytes = fs::read(&full).map_err(io)?;
         let now = fs::symlink_metadata(&full).map_err(io)?;
-        let stamp = |of: &fs::Metadata| (of.len(), of.mtime(), of.mtime_nsec(), of.ino());
-        if stamp(&now) != stamp(&metadata) || bytes.len() as u64 != metadata.len() {
+        if Stamp::of(&now) != Stamp::of(&metadata) || bytes.len() as u64 != metadata.len() {
             return Err(GitError::Changing { path: full });
         }
         let mode = if metadata.permissions().mode() & 0o100 == 0 { FILE } else { EXECUTABLE };

@@ -15,8 +15,6 @@ use super::GitError;
 use super::container::{self, Container};
 use super::objects;
 
-const MAGIC: &[u8] = b"lockstep commits 1\n";
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     commit: String,
@@ -24,7 +22,7 @@ struct Entry {
 }
 
 impl Container for Entry {
-    const MAGIC: &'static [u8] = MAGIC;
+    const MAGIC: &'static [u8] = b"lockstep commits 1\n";
 
     fn bytes(&self) -> u64 {
         self.objects
