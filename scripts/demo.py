@@ -28,7 +28,7 @@ def is_dirty():
 
 
 def main():
-    with Cluster(ROOT / "target" / "demo", ["node-a", "node-b"]) as cluster:
+    with Cluster(ROOT / "target" / "demo", ["node-a", "node-b"], devices="auto") as cluster:
         say(f"demo: a coordinator at {cluster.address} and two workers are up; logs and checkpoints in target/demo")
         say(f"\n$ coord submit {JOB.relative_to(ROOT)} --follow")
         cluster.show("submit", JOB, "--follow", *(["--allow-dirty"] if is_dirty() else []))

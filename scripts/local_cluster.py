@@ -47,10 +47,11 @@ class Machine:
 class Cluster(contextlib.AbstractContextManager):
     """A coordinator, and for each name in `nodes` a worker that takes one process; all they write is in `directory`.
 
-    On this machine, or each node on one of `machines`, and the coordinator on the first.
+    On this machine, or each node on one of `machines`, and the coordinator on the first. `devices` is what workers offer;
+    they share what CUDA devices there are.
     """
 
-    def __init__(self, directory, nodes, machines=(Machine(),)):
+    def __init__(self, directory, nodes, machines=(Machine(),), devices="cpu"):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self.directory = directory
@@ -68,7 +69,7 @@ class Cluster(contextlib.AbstractContextManager):
             for number, node in enumerate(nodes):
                 machine = machines[number % len(machines)]
                 options = ["--join", self.address, "--name", node, "--slots", "1", "--bind", machine.address]
-                options += ["--data-dir", directory / node]
+                options += ["--data-dir", directory / node, "--devices", devices, "--share", f"{number + 1}/{len(nodes)}"]
                 worker, log = self._start(machine, "worker", *options, log_name=node)
             look = lambda: len(self.ask("nodes")) == len(nodes) or None
             wait_for(f"{len(nodes)} nodes at the coordinator", look, worker, log)

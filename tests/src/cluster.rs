@@ -66,7 +66,8 @@ impl Cluster {
     fn worker(&self, index: usize, variables: &[(&str, &str)]) -> Process {
         let name = format!("node-{index}");
         let data = self.dir.join(&name);
-        let arguments = ["--join", &self.address, "--name", &name, "--slots", "1", "--data-dir", path(&data)];
+        let mut arguments = vec!["--join", &self.address, "--name", &name, "--data-dir", path(&data)];
+        arguments.extend(["--devices", "cpu", "--slots", "1"]);
         Process::start_with("worker", &arguments, variables, &self.dir.join(format!("{name}.log")))
     }
 

@@ -49,6 +49,9 @@ struct Arguments {
     /// What to offer [default: auto, which is cuda if there is a device]
     #[arg(long, alias = "device", value_enum)]
     devices: Option<Devices>,
+    /// Which of the CUDA devices to offer, if N workers run on one machine: I/N [default: 1/1, all]
+    #[arg(long, value_name = "I/N")]
+    share: Option<String>,
     /// Rank processes that the CPU takes [default: one for each core]
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
@@ -151,6 +154,7 @@ fn flags(arguments: &Arguments) -> Vec<(&'static str, toml::Value)> {
         ("data_dir", arguments.data_dir.as_ref().map(|dir| text(&dir.to_string_lossy()))),
         ("bind", arguments.bind.map(|address| text(&address.to_string()))),
         ("devices", devices),
+        ("share", arguments.share.as_deref().map(text)),
         ("slots", arguments.slots.map(|slots| toml::Value::Integer(slots.into()))),
     ]
     .into_iter()

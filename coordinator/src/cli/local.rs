@@ -69,7 +69,7 @@ impl Local {
         let mut local =
             Self { dir, address, handle: handle.clone(), stop: Some(stop), coordinator, workers: Vec::new() };
         for number in 1..=workers {
-            match local.spawn(&program, &format!("local-{number}")) {
+            match local.spawn(&program, &format!("local-{number}"), &format!("{number}/{workers}")) {
                 Ok(worker) => local.workers.push(worker),
                 Err(error) => {
                     local.stop().await;
@@ -96,12 +96,12 @@ impl Local {
         }
     }
 
-    fn spawn(&self, program: &Path, name: &str) -> std::io::Result<Worker> {
+    fn spawn(&self, program: &Path, name: &str, share: &str) -> std::io::Result<Worker> {
         let log = self.dir.join(format!("{name}.log"));
         let file = File::create(&log)?;
         let mut command = Command::new(program);
         command
-            .args(["--join", &self.address, "--name", name])
+            .args(["--join", &self.address, "--name", name, "--share", share])
             .arg("--data-dir")
             .arg(self.dir.join(name))
             .stdin(Stdio::null())

@@ -30,7 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Whatever goes wrong after the start (no coordinator, dead processes, a full disk) is lived with and logged.
 pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(), AgentError> {
     let _lock = DirLock::acquire(&options.data_dir).map_err(AgentError::DataDir)?;
-    let monitor = Monitor::open(options.nvml_library.as_deref())?;
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let monitor = Monitor::open(options.nvml_library.as_deref(), visible.as_deref())?;
     let hello = hello(&options, monitor.as_ref())?;
     let (events, inbox) = mpsc::channel(EVENT_CAPACITY);
     let session = Session::new(&options.join, hello, events.clone())
@@ -54,8 +55,9 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
 fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, AgentError> {
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(AgentError::Randomness)?;
-    let devices = devices::offered(options.devices, options.slots, monitor)?;
-    info!("node `{}` offers {} × {}", options.node, devices.len(), devices[0].model);
+    let devices = devices::offered(options.devices, options.share, options.slots, monitor)?;
+    let model = devices.first().map_or("no device of this machine", |device| &device.model);
+    info!("node `{}` offers {} × {model}", options.node, devices.len());
     Ok(Hello {
         node: options.node.to_string(),
         incarnation: format!("{:032x}", u128::from_be_bytes(incarnation)),

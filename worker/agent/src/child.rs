@@ -74,6 +74,9 @@ impl Child {
             .args(["--generation", &key.generation.to_string()])
             .args(["--process", &key.process.to_string()])
             .envs(environment)
+            // Devices are numbered as NVML does, which hides none: the agent has left out those that it may not offer.
+            .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            .env_remove("CUDA_VISIBLE_DEVICES")
             .stdin(Stdio::null())
             .stdout(write.try_clone()?)
             .stderr(write)

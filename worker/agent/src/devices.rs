@@ -7,18 +7,22 @@ use lockstep_rpc::Device;
 
 use crate::error::AgentError;
 use crate::nvml::Monitor;
-use crate::options::DeviceChoice;
+use crate::options::{DeviceChoice, DeviceShare};
 
 /// The devices to offer, one process on each.
 pub(crate) fn offered(
     choice: DeviceChoice,
+    share: DeviceShare,
     slots: NonZeroUsize,
     monitor: Option<&Monitor>,
 ) -> Result<Vec<Device>, AgentError> {
-    let cuda = monitor.map_or_else(Vec::new, |monitor| monitor.devices().to_vec());
+    let cuda = monitor.map_or(&[][..], Monitor::devices);
     match choice {
         DeviceChoice::Cuda if cuda.is_empty() => Err(AgentError::NoCuda),
-        DeviceChoice::Auto | DeviceChoice::Cuda if !cuda.is_empty() => Ok(cuda),
+        DeviceChoice::Auto | DeviceChoice::Cuda if !cuda.is_empty() => {
+            let own = cuda.iter().enumerate().filter(|(place, _)| share.has(*place));
+            Ok(own.map(|(_, device)| device.clone()).collect())
+        }
         _ => Ok(vec![cpu(); slots.get()]),
     }
 }
@@ -50,9 +54,9 @@ mod tests {
     #[test]
     fn the_cpu_is_offered_once_a_slot_and_cuda_is_not_made_up() {
         let slots = NonZeroUsize::new(3).unwrap();
-        let devices = offered(DeviceChoice::Auto, slots, None).unwrap();
+        let devices = offered(DeviceChoice::Auto, DeviceShare::WHOLE, slots, None).unwrap();
         assert_eq!(devices.len(), 3);
         assert!(devices.iter().all(|device| device.name == "cpu" && device.memory_bytes > 1 << 20), "{devices:?}");
-        assert!(matches!(offered(DeviceChoice::Cuda, slots, None), Err(AgentError::NoCuda)));
+        assert!(matches!(offered(DeviceChoice::Cuda, DeviceShare::WHOLE, slots, None), Err(AgentError::NoCuda)));
     }
 }

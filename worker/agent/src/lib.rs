@@ -32,4 +32,4 @@ mod supervisor;
 
 pub use agent::run;
 pub use error::AgentError;
-pub use options::{AgentOptions, Config, DEFAULTS, DeviceChoice, OptionsError, RankCommand};
+pub use options::{AgentOptions, Config, DEFAULTS, DeviceChoice, DeviceShare, OptionsError, RankCommand};

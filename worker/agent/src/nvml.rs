@@ -21,6 +21,8 @@ use crate::error::AgentError;
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The name that the driver installs; the one without a version comes with development packages only.
 const DEFAULT_LIBRARY: &str = "libnvidia-ml.so.1";
+/// What stands before a device's number in its name.
+const PREFIX: &str = "cuda:";
 
 /// The latest readings of one device. A reading that the device does not give is absent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,9 +45,9 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Loads `library`, or the system's; `None` if the system has none.
-    pub(crate) fn open(library: Option<&Path>) -> Result<Option<Self>, AgentError> {
-        let opened = load(library.map_or(OsStr::new(DEFAULT_LIBRARY), Path::as_os_str));
+    /// Loads `library`, or the system's; `None` if the system has none. `visible` is CUDA_VISIBLE_DEVICES.
+    pub(crate) fn open(library: Option<&Path>, visible: Option<&str>) -> Result<Option<Self>, AgentError> {
+        let opened = load(library.map_or(OsStr::new(DEFAULT_LIBRARY), Path::as_os_str), visible);
         match (opened, library) {
             (Ok((nvml, devices)), _) => Ok(Some(Self::watch(nvml, devices))),
             (Err(source), Some(path)) => Err(AgentError::Nvml { path: path.to_owned(), source }),
@@ -56,7 +58,7 @@ impl Monitor {
         }
     }
 
-    /// Every device, `cuda:N` in NVML's order.
+    /// Every visible device, `cuda:N` by NVML's numbers.
     pub(crate) fn devices(&self) -> &[Device] {
         &self.devices
     }
@@ -97,23 +99,30 @@ impl Drop for Monitor {
     }
 }
 
-fn load(library: &OsStr) -> Result<(Nvml, Vec<Device>), NvmlError> {
+fn load(library: &OsStr, visible: Option<&str>) -> Result<(Nvml, Vec<Device>), NvmlError> {
     let nvml = Nvml::builder().lib_path(library).init()?;
-    let devices = (0..nvml.device_count()?)
-        .map(|index| {
-            let device = nvml.device_by_index(index)?;
-            Ok(Device {
-                name: format!("cuda:{index}"),
-                model: device.name()?,
-                memory_bytes: device.memory_info()?.total,
-            })
-        })
-        .collect::<Result<_, NvmlError>>()?;
+    let mut devices = Vec::new();
+    for index in 0..nvml.device_count()? {
+        let device = nvml.device_by_index(index)?;
+        if visible.is_none_or(|visible| names(visible, index, &device.uuid().unwrap_or_default())) {
+            let (model, memory_bytes) = (device.name()?, device.memory_info()?.total);
+            devices.push(Device { name: format!("{PREFIX}{index}"), model, memory_bytes });
+        }
+    }
     Ok((nvml, devices))
 }
 
+/// Whether CUDA_VISIBLE_DEVICES names a device: by its number, or by its UUID, which may be cut short. As CUDA does, it
+/// stops reading at what is neither.
+fn names(visible: &str, index: u32, uuid: &str) -> bool {
+    let entries = visible.split(',').map(str::trim);
+    let mut known = entries.take_while(|entry| entry.parse::<u32>().is_ok() || entry.starts_with("GPU-"));
+    known.any(|entry| entry.parse() == Ok(index) || entry.len() > "GPU-".len() && uuid.starts_with(entry))
+}
+
 fn sample(nvml: &Nvml, names: &[String]) -> Readings {
-    (0..).zip(names).filter_map(|(index, name)| Some((name.clone(), reading(nvml, index)?))).collect()
+    let index = |name: &String| name.strip_prefix(PREFIX)?.parse().ok();
+    names.iter().filter_map(|name| Some((name.clone(), reading(nvml, index(name)?)?))).collect()
 }
 
 fn reading(nvml: &Nvml, index: u32) -> Option<Reading> {
@@ -128,9 +137,13 @@ fn reading(nvml: &Nvml, index: u32) -> Option<Reading> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use lockstep_rpc::SystemReport;
 
     use super::*;
+    use crate::devices;
+    use crate::options::{DeviceChoice, DeviceShare};
 
     /// NVML with two devices, written for this test: the second has no power reading (`NVML_ERROR_NOT_SUPPORTED`), and
     /// the utilisation rises with each question.
@@ -144,6 +157,7 @@ mod tests {
         int nvmlDeviceGetCount_v2(unsigned *n) { *n = 2; return 0; }
         int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)(long)(i + 1); return i < 2 ? 0 : 2; }
         int nvmlDeviceGetName(void *d, char *name, unsigned n) { snprintf(name, n, "Test %ld", (long)d); return 0; }
+        int nvmlDeviceGetUUID(void *d, char *id, unsigned n) { snprintf(id, n, "GPU-%ld0-x", (long)d); return 0; }
         int nvmlDeviceGetMemoryInfo_v2(void *d, memory *m) { m->total = 1000 * (long)d; m->used = 10; return 0; }
         int nvmlDeviceGetUtilizationRates(void *d, rates *r) { static unsigned n = 50; r->gpu = n; n += 5; return 0; }
         int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { *mw = 120500; return (long)d == 1 ? 0 : 3; }
@@ -163,7 +177,7 @@ mod tests {
     #[test]
     fn devices_and_readings_come_from_the_library_and_absent_ones_stay_absent() {
         let dir = tempfile::tempdir().unwrap();
-        let mut monitor = Monitor::open(Some(&compile(dir.path()))).unwrap().unwrap();
+        let mut monitor = Monitor::open(Some(&compile(dir.path())), None).unwrap().unwrap();
         let named: Vec<_> =
             monitor.devices().iter().map(|d| (d.name.as_str(), d.model.as_str(), d.memory_bytes)).collect();
         assert_eq!(named, [("cuda:0", "Test 1", 1000), ("cuda:1", "Test 2", 2000)]);
@@ -190,11 +204,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_visible_is_not_offered_and_keeps_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = compile(dir.path());
+        let offered = |visible: &str, share: &str| {
+            let monitor = Monitor::open(Some(&library), Some(visible)).unwrap().unwrap();
+            let share = DeviceShare::try_from(share.to_owned()).unwrap();
+            let devices = devices::offered(DeviceChoice::Auto, share, NonZeroUsize::MIN, Some(&monitor)).unwrap();
+            let readings = monitor.readings.borrow();
+            devices.into_iter().map(|d| (d.name.clone(), readings[&d.name].temperature_celsius.unwrap())).collect()
+        };
+        let (first, second) = (("cuda:0".to_owned(), 61.0), ("cuda:1".to_owned(), 62.0));
+        let both: Vec<(String, f64)> = vec![first.clone(), second.clone()];
+        assert_eq!((offered("0,1", "1/1"), offered("GPU-2, GPU-10-x", "1/1")), (both.clone(), both));
+        for visible in ["1", "GPU-20", "1,none,0", "1,GPU-"] {
+            assert_eq!(offered(visible, "1/1"), [second.clone()], "{visible}");
+        }
+        assert_eq!((offered("0,1", "1/2"), offered("0,1", "2/2")), (vec![first], vec![second]));
+        assert_eq!(offered("0,1", "3/3"), []);
+    }
+
+    #[test]
     fn a_named_library_that_is_none_is_an_error_and_an_absent_default_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("none.so");
         std::fs::write(&path, "none").unwrap();
-        assert!(matches!(Monitor::open(Some(&path)), Err(AgentError::Nvml { .. })));
-        assert!(load(OsStr::new("libnvidia-ml-absent.so.1")).is_err());
+        assert!(matches!(Monitor::open(Some(&path), None), Err(AgentError::Nvml { .. })));
+        assert!(load(OsStr::new("libnvidia-ml-absent.so.1"), None).is_err());
     }
 }

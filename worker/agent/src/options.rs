@@ -30,6 +30,36 @@ pub enum DeviceChoice {
     Cuda,
 }
 
+/// This worker's part of its machine's CUDA devices, if several workers share them: `I/N`, the `I`-th of `N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DeviceShare {
+    index: usize,
+    of: usize,
+}
+
+impl DeviceShare {
+    /// All of them.
+    pub const WHOLE: Self = Self { index: 1, of: 1 };
+
+    /// Whether the device at this place in the machine's list is this worker's.
+    pub(crate) fn has(self, place: usize) -> bool {
+        place % self.of == self.index - 1
+    }
+}
+
+impl TryFrom<String> for DeviceShare {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+        match parts {
+            Some((index, of)) if 1 <= index && index <= of => Ok(Self { index, of }),
+            _ => Err(format!("`{text}` is no share: expected `I/N`, as `2/4` for the second of four workers")),
+        }
+    }
+}
+
 /// The keys of `worker.toml`, which documents them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +71,7 @@ pub struct Config {
     pub bind: IpAddr,
     pub shared_memory: bool,
     pub devices: DeviceChoice,
+    pub share: DeviceShare,
     pub slots: usize,
     pub stop_grace_ms: u64,
     pub log_bytes: u64,
@@ -69,6 +100,8 @@ pub struct AgentOptions {
     pub data_dir: PathBuf,
     /// What is offered.
     pub devices: DeviceChoice,
+    /// Of CUDA devices, those of this worker.
+    pub share: DeviceShare,
     /// Processes that the CPU takes.
     pub slots: NonZeroUsize,
     /// What is started for each process.
@@ -137,6 +170,7 @@ impl AgentOptions {
             node,
             data_dir,
             devices: config.devices,
+            share: config.share,
             slots: NonZeroUsize::new(config.slots).unwrap_or_else(cores),
             rank_command: RankCommand::own()?,
             stop_grace: Duration::from_millis(config.stop_grace_ms),
@@ -186,6 +220,9 @@ mod tests {
         assert_eq!(refused("log_bytes", 5.into()), "key `log_bytes`: 5 is below 8192");
         assert_eq!(refused("log_runs", 0.into()), "key `log_runs`: 0 is below 1");
         assert!(refused("node", "../x".into()).starts_with("key `node`"));
-        assert!(Config::load(None, &[("devices", "gpu".into())]).unwrap_err().to_string().contains("`devices`"));
+        for (key, value) in [("devices", "gpu"), ("share", "0/2"), ("share", "3/2"), ("share", "1"), ("share", "a/b")] {
+            let error = Config::load(None, &[(key, value.into())]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
     }
 }

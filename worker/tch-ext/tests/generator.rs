@@ -4,10 +4,10 @@
 use lockstep_tch_ext::{Error, generator, memory};
 use tch::{Device, Kind, Tensor};
 
-fn draw() -> Vec<u8> {
+fn draw(device: Device) -> Vec<u8> {
     // An odd number of normal values: the generator keeps the second of a pair for the next call, and the state must
     // hold it.
-    let drawn = Tensor::randn([17], (Kind::Float, Device::Cpu));
+    let drawn = Tensor::randn([17], (Kind::Float, device)).to_device(Device::Cpu);
     memory::cpu_bytes(&drawn).unwrap().to_vec()
 }
 
@@ -15,22 +15,22 @@ fn draw() -> Vec<u8> {
 fn a_state_put_back_continues_the_stream() {
     for device in generator::devices() {
         generator::seed(device, 7).unwrap();
-    }
-    draw();
-    let state = generator::get_state(Device::Cpu).unwrap();
-    let first = draw();
-    let second = draw();
-    assert_ne!(first, second, "a generator that stands still would pass everything below");
-    generator::set_state(Device::Cpu, &state).unwrap();
-    assert_eq!(draw(), first);
-    assert_eq!(draw(), second);
+        draw(device);
+        let state = generator::get_state(device).unwrap();
+        let first = draw(device);
+        let second = draw(device);
+        assert_ne!(first, second, "a generator that stands still would pass everything below");
+        generator::set_state(device, &state).unwrap();
+        assert_eq!(draw(device), first);
+        assert_eq!(draw(device), second);
 
-    generator::seed(Device::Cpu, 7).unwrap();
-    let seeded = draw();
-    tch::manual_seed(7);
-    assert_eq!(draw(), seeded, "the seed is the one that `manual_seed` sets");
-    generator::seed(Device::Cpu, 8).unwrap();
-    assert_ne!(draw(), seeded);
+        generator::seed(device, 7).unwrap();
+        let seeded = draw(device);
+        tch::manual_seed(7);
+        assert_eq!(draw(device), seeded, "the seed is the one that `manual_seed` sets");
+        generator::seed(device, 8).unwrap();
+        assert_ne!(draw(device), seeded);
+    }
 }
 
 #[test]

@@ -21,13 +21,16 @@ use lockstep_host::data::hash_files;
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
-    AgentCommand, Assignment, Empty, EvalReport, LayerReport, ProcessMessage, StepReport, SystemReport, frame,
+    AgentCommand, Assignment, Corrupt, Empty, EvalReport, LayerReport, ProcessMessage, StepReport, SystemReport, frame,
 };
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(2);
 
 const RUN: &str = "0123456789";
+
+/// So many processes share one CUDA device at most.
+const MOST_PROCESSES: u32 = 6;
 
 /// A directory with data, a store, and the job that trains on it.
 pub struct Lab {
@@ -38,6 +41,8 @@ pub struct Lab {
     pub variables: BTreeMap<u32, Vec<(String, String)>>,
     /// Whether gradients go over the network although all processes are here.
     pub messages: bool,
+    /// Every process's, as assignments name it.
+    pub device: &'static str,
 }
 
 /// What came out of a run.
@@ -52,6 +57,8 @@ pub struct Outcome {
     /// Final states by process.
     pub states: Vec<Digest>,
     pub failures: Vec<String>,
+    /// What processes say that find each other different.
+    pub corrupt: Vec<Corrupt>,
     /// Exit codes by process, or 128 + signal.
     pub codes: Vec<i32>,
     pub stderr: String,
@@ -99,7 +106,7 @@ impl Lab {
         }
         let job = parse(text, sets);
         let data = hash_files(dir.path(), &job.data_paths(), None).unwrap();
-        Self { dir, job, data, variables: BTreeMap::new(), messages: false }
+        Self { dir, job, data, variables: BTreeMap::new(), messages: false, device: "cpu" }
     }
 
     pub fn store(&self) -> PathBuf {
@@ -120,6 +127,17 @@ impl Lab {
     /// The same lab, whose processes share no memory, as on machines of their own.
     pub fn by_messages(self) -> Self {
         Self { messages: true, ..self }
+    }
+
+    /// The same lab on the first CUDA device, which all processes share: NCCL takes each for a machine of its own, for it
+    /// refuses two processes of one machine on one device.
+    pub fn on_cuda(mut self) -> Self {
+        for process in 0..MOST_PROCESSES {
+            let own = self.variables.entry(process).or_default();
+            own.push(("NCCL_HOSTID".to_owned(), format!("machine-{process}")));
+            own.push(("NCCL_SOCKET_IFNAME".to_owned(), "lo".to_owned()));
+        }
+        Self { device: "cuda:0", ..self }
     }
 
     /// The numerics fingerprints that processes say they have, by process; no step is made.
@@ -163,7 +181,7 @@ impl Lab {
             generation: 1,
             process,
             processes,
-            device: "cpu".to_owned(),
+            device: self.device.to_owned(),
             job: self.job.canonical(),
             base_dir: self.dir.path().to_str().unwrap().to_owned(),
             store: self.store().to_str().unwrap().to_owned(),
@@ -357,6 +375,7 @@ impl Processes {
                     outcome.states.push(Digest::from_bytes(finished.state.try_into().unwrap()));
                 }
                 Body::Failed(failed) => outcome.failures.push(failed.reason),
+                Body::Corrupt(corrupt) => outcome.corrupt.push(corrupt),
                 other => panic!("{other:?}"),
             }
         }

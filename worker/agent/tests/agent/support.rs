@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once};
 use std::time::{Duration, Instant};
 
-use lockstep_agent::{AgentError, AgentOptions, DeviceChoice, RankCommand};
+use lockstep_agent::{AgentError, AgentOptions, DeviceChoice, DeviceShare, RankCommand};
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_rpc::Assignment;
 use tokio::runtime::Runtime;
@@ -78,6 +78,7 @@ pub(crate) fn options(join: String, data_dir: &Path, rank_command: RankCommand) 
         join,
         node: "node-a".parse().unwrap(),
         data_dir: data_dir.to_owned(),
+        share: DeviceShare::WHOLE,
         devices: DeviceChoice::Cpu,
         slots: NonZeroUsize::new(2).unwrap(),
         rank_command,
