@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup data build demo test exactness bench fmt lint
+.PHONY: help setup data build demo test gpu exactness bench fmt lint
 
 ENV := . scripts/env.sh;
 
@@ -29,6 +29,10 @@ demo: data build ## trains a small GPT on two workers, resumes it from a middle 
 
 test: ## runs every test
 	@$(ENV) scripts/test.sh
+
+gpu: build ## runs the tests that need a CUDA device; one is enough
+	@scripts/setup.sh --test
+	@$(ENV) cargo nextest run --release --locked -p lockstep-worker --test cuda --run-ignored only --test-threads 4
 
 exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
 	@$(ENV) python3 tests/exactness/matrix.py
