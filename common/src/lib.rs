@@ -9,6 +9,7 @@ pub mod id;
 pub mod job;
 pub mod manifest;
 pub mod numerics;
+pub mod paths;
 pub mod permutation;
 pub mod record;
 pub mod reduction;
@@ -19,3 +20,4 @@ pub mod world;
 
 pub use digest::{Digest, Domain};
 pub use id::{NodeId, RequestId, RunId};
+pub use paths::JobPaths;

@@ -203,6 +203,13 @@ impl Manifest {
     }
 }
 
+/// The digest of a data set: paths, sizes and contents of `files`, in whatever order they are given.
+pub fn data_digest(files: &[DataFile]) -> Digest {
+    let mut sorted: Vec<&DataFile> = files.iter().collect();
+    sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    Domain::Data.digest(&canonical::encode(&sorted))
+}
+
 /// The digest of a state: names, types, shapes and contents of `tensors`, which are sorted by name.
 pub fn state_digest(tensors: &[TensorEntry]) -> Digest {
     let mut hasher = Domain::State.hasher();

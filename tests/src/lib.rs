@@ -3,7 +3,9 @@
 mod cluster;
 mod job;
 mod process;
+mod tree;
 
 pub use cluster::{Cluster, Record, wait_for};
 pub use job::{Job, cache, digits, repository};
 pub use process::{Process, binary};
+pub use tree::{dirty_tree, git};

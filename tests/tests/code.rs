@@ -4,42 +4,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, digits};
-
-fn git(dir: &Path, arguments: &[&str]) -> String {
-    let options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
-    let output = Command::new("git").current_dir(dir).args(options).args(arguments).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// A commit with a submodule, and a work tree that differs from it in every way.
-fn dirty_tree(root: &Path) {
-    let library = root.with_file_name("library");
-    for dir in [root, &library] {
-        fs::create_dir_all(dir).unwrap();
-        git(dir, &["init", "-q", "-b", "main"]);
-        for name in ["edited", "deleted", "mode", "binary"] {
-            fs::write(dir.join(name), name).unwrap();
-        }
-        git(dir, &["add", "-A"]);
-        git(dir, &["commit", "-q", "-m", "first"]);
-    }
-    git(root, &["submodule", "--quiet", "add", library.to_str().unwrap(), "library"]);
-    git(root, &["commit", "-q", "-m", "with a library"]);
-    git(root, &["tag", "v1"]);
-    for dir in [root.to_owned(), root.join("library")] {
-        fs::write(dir.join("edited"), "edited\n").unwrap();
-        fs::remove_file(dir.join("deleted")).unwrap();
-        fs::set_permissions(dir.join("mode"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(dir.join("binary"), [0, 255, 13, 10, 0]).unwrap();
-        fs::create_dir_all(dir.join("new/empty")).unwrap();
-        fs::write(dir.join("new/file"), "untracked\n").unwrap();
-    }
-}
+use lockstep_tests::{Cluster, digits, dirty_tree, git};
 
 #[test]
 fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone() {

@@ -43,7 +43,7 @@ pub fn train(
     numerics::apply(job)?;
     let store = store.map(BlobStore::open).transpose()?;
     let restore = restore.zip(store.as_ref());
-    let trainer = Trainer::load(job.clone(), base_dir, Device::Cpu, restore)?;
+    let trainer = Trainer::load(job.clone(), &base_dir.into(), Device::Cpu, restore)?;
     let exchange = mesh.map(|mesh| Box::new(MeshExchange::new(mesh)) as Box<dyn Exchange>);
     Ok(trainer.run(exchange, store, outbox)?)
 }

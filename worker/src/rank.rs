@@ -142,11 +142,11 @@ fn live(options: &Options, link: &Link) -> Result<(), Stop> {
     // Hashes this program: meanwhile the model is built.
     let environment = std::thread::spawn(move || numerics::environment(device));
     numerics::apply(&order.job).map_err(|error| Stop::failed(&error))?;
-    data::verify(&order.base_dir, &order.data).map_err(|error| Stop::failed(&error))?;
     let store = BlobStore::open(&order.store).map_err(|error| Stop::failed(&error))?;
+    let paths = data::locate(&order.base_dir, &order.data, &store).map_err(|error| Stop::failed(&error))?;
     let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
-    let trainer = Trainer::load(order.job.clone(), &order.base_dir, order.device, restore)
-        .map_err(|error| Stop::failed(&error))?;
+    let trainer =
+        Trainer::load(order.job.clone(), &paths, order.device, restore).map_err(|error| Stop::failed(&error))?;
     let listener = Listener::bind(options.bind).map_err(|error| Stop::failed(&error))?;
     link.outbox().push(Body::Ready(Ready {
         address: listener.local_addr().to_string(),

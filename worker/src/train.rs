@@ -6,13 +6,12 @@ mod evidence;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
 
-use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
+use lockstep_common::{Digest, JobPaths};
 use lockstep_host::blobs::BlobStore;
 use lockstep_models::{DataSets, build_model, open_data};
 use lockstep_tch_ext::fold::layer_norms;
@@ -82,14 +81,14 @@ impl Trainer {
     /// [`crate::numerics::apply`] goes before.
     pub fn load(
         job: JobSpec,
-        base_dir: &Path,
+        paths: &JobPaths,
         device: Device,
         restore: Option<(&Manifest, &BlobStore)>,
     ) -> Result<Self, SetupError> {
-        let data = open_data(&job, base_dir)?;
+        let data = open_data(&job, paths)?;
         let batch = &job.batch;
         let sampler = Sampler::new(data.train.len(), batch.size, job.ranks, job.seed, batch.shuffle, batch.last)?;
-        let model = build_model(&job, data.train.shape(), base_dir, device)?;
+        let model = build_model(&job, data.train.shape(), paths, device)?;
         debug!("{}", model.describe());
         let layout =
             Layout::new(model.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor)));

@@ -67,7 +67,7 @@ fn train_with(lab: &Lab, disturb: impl Fn()) -> Trained {
     let _alone = TORCH.lock().unwrap_or_else(PoisonError::into_inner);
     numerics::apply(&lab.job).unwrap();
     disturb();
-    let trainer = Trainer::load(lab.job.clone(), lab.dir.path(), Device::Cpu, None).unwrap();
+    let trainer = Trainer::load(lab.job.clone(), &lab.dir.path().into(), Device::Cpu, None).unwrap();
     disturb();
     let outbox = Outbox::default();
     let store = BlobStore::open(&lab.store()).unwrap();

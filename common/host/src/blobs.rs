@@ -89,27 +89,65 @@ impl BlobStore {
     pub fn put(&self, bytes: &[u8]) -> Result<Piece, BlobError> {
         let digest = lockstep_common::Domain::Blob.digest(bytes);
         let piece = Piece { digest, bytes: bytes.len() as u64 };
-        let path = self.path(&digest);
         if self.has(&piece) {
             return Ok(piece);
+        }
+        let tmp = self.dir.join("tmp");
+        let write = || -> io::Result<_> {
+            let mut file = tempfile::Builder::new().tempfile_in(&tmp)?;
+            file.write_all(bytes)?;
+            Ok(file)
+        };
+        let path = self.path(&digest);
+        self.keep(write().map_err(|source| BlobError::Io { action: "write", path, source })?, &piece)?;
+        Ok(piece)
+    }
+
+    /// Stores what is written to it, bit by bit, however much it is.
+    pub fn writer(&self) -> Result<BlobWriter<'_>, BlobError> {
+        let tmp = self.dir.join("tmp");
+        let file = tempfile::Builder::new().tempfile_in(&tmp);
+        let file = file.map_err(|source| BlobError::Io { action: "write", path: tmp, source })?;
+        Ok(BlobWriter { store: self, file, hasher: lockstep_common::Domain::Blob.hasher() })
+    }
+
+    /// Writes the blob `piece` where an earlier attempt left off; what that left is kept until the blob is whole.
+    pub fn part(&self, piece: &Piece) -> Result<Part<'_>, BlobError> {
+        let path = self.dir.join("tmp").join(format!("{}.part", piece.digest.to_hex()));
+        let open = || -> io::Result<_> {
+            let mut file = File::options().create(true).append(true).read(true).open(&path)?;
+            file.lock()?;
+            let mut hasher = lockstep_common::Domain::Blob.hasher();
+            if file.metadata()?.len() > piece.bytes {
+                file.set_len(0)?;
+            }
+            hasher.update_reader(&mut file)?;
+            Ok((file, hasher))
+        };
+        let (file, hasher) = open().map_err(|source| BlobError::Io { action: "open", path: path.clone(), source })?;
+        Ok(Part { store: self, piece: piece.clone(), path, file, hasher })
+    }
+
+    /// Gives a complete file its name, if it is not there yet.
+    fn keep(&self, file: tempfile::NamedTempFile, piece: &Piece) -> Result<(), BlobError> {
+        let path = self.path(&piece.digest);
+        if self.has(piece) {
+            return Ok(());
         }
         let io = |action| move |source, path: &Path| BlobError::Io { action, path: path.to_owned(), source };
         let parent = path.parent().expect("a blob's path has a directory");
         fs::create_dir_all(parent).map_err(|source| io("make")(source, parent))?;
-        let tmp = self.dir.join("tmp");
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().tempfile_in(&tmp)?;
-            file.write_all(bytes)?;
+        let persist = || -> io::Result<()> {
             file.as_file().sync_data()?;
             file.persist(&path).map_err(|error| error.error)?;
             Ok(())
         };
-        write().map_err(|source| io("write")(source, &path))?;
+        persist().map_err(|source| io("write")(source, &path))?;
         let mut unsynced = self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !unsynced.iter().any(|dir| dir == parent) {
             unsynced.push(parent.to_owned());
         }
-        Ok(piece)
+        Ok(())
     }
 
     /// Stores `bytes` as pieces of [`PIECE_BYTES`], in order. No bytes, no pieces.
@@ -154,6 +192,28 @@ impl BlobStore {
         fs::metadata(self.path(&piece.digest)).is_ok_and(|metadata| metadata.len() == piece.bytes)
     }
 
+    /// Reads a blob, whatever its size, to see that it is whole; where it lies.
+    pub fn verify(&self, piece: &Piece) -> Result<PathBuf, BlobError> {
+        let path = self.path(&piece.digest);
+        let found = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BlobError::Missing { digest: piece.digest, dir: self.dir.clone() });
+            }
+            Err(source) => return Err(BlobError::Io { action: "read", path, source }),
+        };
+        if found != piece.bytes {
+            return Err(BlobError::Truncated { digest: piece.digest, path, expected: piece.bytes, found });
+        }
+        let mut hasher = lockstep_common::Domain::Blob.hasher();
+        let hashed = hasher.update_mmap_rayon(&path).map(|hasher| Digest::of(hasher));
+        match hashed {
+            Ok(found) if found == piece.digest => Ok(path),
+            Ok(found) => Err(BlobError::Corrupt { digest: piece.digest, path, found }),
+            Err(source) => Err(BlobError::Io { action: "read", path, source }),
+        }
+    }
+
     /// Where a blob is or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_hex();
@@ -174,6 +234,69 @@ impl BlobStore {
         file.read_exact(into).map_err(io)?;
         let found = lockstep_common::Domain::Blob.digest(into);
         if found == piece.digest { Ok(()) } else { Err(BlobError::Corrupt { digest: piece.digest, path, found }) }
+    }
+}
+
+/// A blob that is being written. It has no name before [`BlobWriter::finish`], and leaves nothing without it.
+#[derive(Debug)]
+pub struct BlobWriter<'a> {
+    store: &'a BlobStore,
+    file: tempfile::NamedTempFile,
+    hasher: blake3::Hasher,
+}
+
+impl BlobWriter<'_> {
+    /// Adds bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        self.hasher.update(bytes);
+        let path = self.file.path().to_owned();
+        self.file.write_all(bytes).map_err(|source| BlobError::Io { action: "write", path, source })
+    }
+
+    /// Names it by its contents; durable after [`BlobStore::sync`].
+    pub fn finish(self) -> Result<Piece, BlobError> {
+        let piece = Piece { digest: Digest::of(&self.hasher), bytes: self.hasher.count() };
+        self.store.keep(self.file, &piece)?;
+        Ok(piece)
+    }
+}
+
+/// A blob of which a part is there: one writer at a time.
+#[derive(Debug)]
+pub struct Part<'a> {
+    store: &'a BlobStore,
+    piece: Piece,
+    path: PathBuf,
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Part<'_> {
+    /// Bytes that are there.
+    pub fn bytes(&self) -> u64 {
+        self.hasher.count()
+    }
+
+    /// Adds the next bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).map_err(|source| BlobError::Io { action: "write", path: self.path.clone(), source })
+    }
+
+    /// Gives the blob its name, if it is what it should be; else nothing of it is kept.
+    pub fn finish(self) -> Result<(), BlobError> {
+        let (found, expected) = (Digest::of(&self.hasher), self.piece.digest);
+        if found != expected {
+            // What is left of it would be in the way the next time.
+            let _ = fs::remove_file(&self.path);
+            return Err(BlobError::Corrupt { digest: expected, path: self.path, found });
+        }
+        let path = tempfile::TempPath::try_from_path(&self.path).map_err(|source| BlobError::Io {
+            action: "name",
+            path: self.path.clone(),
+            source,
+        })?;
+        self.store.keep(tempfile::NamedTempFile::from_parts(self.file, path), &self.piece)
     }
 }
 
@@ -212,6 +335,29 @@ mod tests {
         assert!(matches!(store.get(&piece), Err(BlobError::Truncated { expected: 7, found: 5, .. })));
         fs::remove_file(&path).unwrap();
         assert!(matches!(store.get(&piece), Err(BlobError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_blob_that_comes_in_parts_goes_on_where_it_stopped_and_is_checked() {
+        let (_dir, store) = store();
+        let piece = Piece { digest: lockstep_common::Domain::Blob.digest(b"weights"), bytes: 7 };
+        store.part(&piece).unwrap().write(b"wei").unwrap();
+        let mut part = store.part(&piece).unwrap();
+        assert_eq!(part.bytes(), 3);
+        part.write(b"ghts").unwrap();
+        part.finish().unwrap();
+        assert_eq!(store.get(&piece).unwrap(), b"weights");
+        assert_eq!(fs::read(store.verify(&piece).unwrap()).unwrap(), b"weights");
+        fs::remove_file(store.path(&piece.digest)).unwrap();
+
+        store.part(&piece).unwrap().write(b"wei").unwrap();
+        let mut part = store.part(&piece).unwrap();
+        part.write(b"ghty").unwrap();
+        assert!(matches!(part.finish(), Err(BlobError::Corrupt { .. })));
+        assert!(matches!(store.verify(&piece), Err(BlobError::Missing { .. })));
+        assert_eq!(store.part(&piece).unwrap().bytes(), 0, "it begins anew");
+        store.writer().unwrap().write(b"left alone").unwrap();
+        assert_eq!(fs::read_dir(store.dir.join("tmp")).unwrap().count(), 1, "only the part");
     }
 
     #[test]

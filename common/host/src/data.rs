@@ -5,10 +5,12 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use lockstep_common::Digest;
-use lockstep_common::manifest::DataFile;
+use lockstep_common::manifest::{DataFile, Piece};
+use lockstep_common::{Digest, JobPaths};
 use rayon::prelude::*;
 
+use crate::blobs::{BlobError, BlobStore};
+pub use crate::data_list::list;
 use crate::stat_cache::{Stamp, StatCache};
 
 /// A pointer of Git LFS is shorter, by its specification.
@@ -33,6 +35,18 @@ pub enum DataHashError {
     #[error("`{}` is not a regular file", path.display())]
     NotAFile {
         /// The path.
+        path: PathBuf,
+    },
+    /// A link to a directory, in a directory.
+    #[error("`{}` is a link to a directory: name the directory itself", path.display())]
+    LinkToDirectory {
+        /// The link.
+        path: PathBuf,
+    },
+    /// A name that no job could write.
+    #[error("the name of `{}` is not UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
         path: PathBuf,
     },
     /// What Git LFS leaves in a file's place.
@@ -61,6 +75,23 @@ pub enum DataHashError {
         /// Size now.
         found_bytes: u64,
     },
+    /// Neither where the job names it nor in the store.
+    #[error("data file `{}` does not exist, and the coordinator's store has no copy (digest `{digest}`): put it back; `coord data add` would have kept one", path.display())]
+    Nowhere {
+        /// The file.
+        path: PathBuf,
+        /// Digest at submit.
+        digest: Digest,
+    },
+    /// The copy in the store cannot be used.
+    #[error("data file `{}` does not exist, and its copy cannot be used", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BlobError,
+    },
     /// It cannot be read.
     #[error("cannot read data file `{}`", path.display())]
     Io {
@@ -73,9 +104,15 @@ pub enum DataHashError {
 }
 
 /// Hashes `paths`, each relative to `base_dir`, memory-mapped and on all cores; with `cache` only those that it does not
-/// know as they are.
-pub fn hash_files(base_dir: &Path, paths: &[&str], cache: Option<&StatCache>) -> Result<Vec<DataFile>, DataHashError> {
-    paths.par_iter().map(|path| hash_file(base_dir, path, cache)).collect()
+/// know as they are. `done` is told the bytes of each file that is.
+pub fn hash_files(
+    base_dir: &Path,
+    paths: &[&str],
+    cache: Option<&StatCache>,
+    done: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<DataFile>, DataHashError> {
+    let hash = |path: &&str| hash_file(base_dir, path, cache).inspect(|file| done(file.bytes));
+    paths.par_iter().map(hash).collect()
 }
 
 /// Checks that every file is what it was when `files` were hashed.
@@ -93,6 +130,25 @@ pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> 
         }
     }
     Ok(())
+}
+
+/// Finds every file, and checks that it is what it was when `files` were hashed: where the job in `base_dir` names it, or,
+/// if nothing is there, the copy in `store`.
+pub fn locate(base_dir: &Path, files: &[DataFile], store: &BlobStore) -> Result<JobPaths, DataHashError> {
+    let moved = files.par_iter().filter_map(|file| {
+        let path = base_dir.join(&file.path);
+        let piece = Piece { digest: file.digest, bytes: file.bytes };
+        match verify(base_dir, std::slice::from_ref(file)) {
+            Ok(()) => None,
+            Err(DataHashError::Missing { .. }) => Some(match store.verify(&piece) {
+                Ok(copy) => Ok((file.path.clone(), copy)),
+                Err(BlobError::Missing { digest, .. }) => Err(DataHashError::Nowhere { path, digest }),
+                Err(source) => Err(DataHashError::Store { path, source }),
+            }),
+            Err(error) => Some(Err(error)),
+        }
+    });
+    Ok(JobPaths::new(base_dir, moved.collect::<Result<_, _>>()?))
 }
 
 fn hash_file(base_dir: &Path, relative: &str, cache: Option<&StatCache>) -> Result<DataFile, DataHashError> {
@@ -144,7 +200,7 @@ mod tests {
     fn changed_missing_and_empty_files_are_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a"), b"abc").unwrap();
-        let files = hash_files(dir.path(), &["a"], None).unwrap();
+        let files = hash_files(dir.path(), &["a"], None, &|_| ()).unwrap();
         assert_eq!(files[0].digest.to_hex(), "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85");
         verify(dir.path(), &files).unwrap();
         std::fs::write(dir.path().join("a"), b"abd").unwrap();
@@ -152,8 +208,34 @@ mod tests {
         assert!(error.contains("expected 3 bytes with digest `6437b3ac") && error.contains("found 3 bytes"), "{error}");
         std::fs::write(dir.path().join("a"), b"").unwrap();
         assert!(matches!(verify(dir.path(), &files), Err(DataHashError::Empty { .. })));
-        assert!(matches!(hash_files(dir.path(), &["b"], None), Err(DataHashError::Missing { .. })));
-        assert!(matches!(hash_files(dir.path(), &["."], None), Err(DataHashError::NotAFile { .. })));
+        assert!(matches!(hash_files(dir.path(), &["b"], None, &|_| ()), Err(DataHashError::Missing { .. })));
+        assert!(matches!(hash_files(dir.path(), &["."], None, &|_| ()), Err(DataHashError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn a_missing_file_is_found_in_the_store_and_a_changed_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(&dir.path().join("store")).unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, b"abc").unwrap();
+        let files = hash_files(dir.path(), &["a"], None, &|_| ()).unwrap();
+        assert_eq!(locate(dir.path(), &files, &store).unwrap().at("a"), path);
+        fs::remove_file(&path).unwrap();
+        let error = locate(dir.path(), &files, &store).unwrap_err().to_string();
+        assert!(error.contains("/a` does not exist") && error.contains(&files[0].digest.to_hex()), "{error}");
+
+        let mut writer = store.writer().unwrap();
+        writer.write(b"ab").unwrap();
+        writer.write(b"c").unwrap();
+        let piece = writer.finish().unwrap();
+        assert_eq!((piece.digest, piece.bytes), (files[0].digest, 3));
+        let copy = locate(dir.path(), &files, &store).unwrap().at("a");
+        assert_eq!(fs::read(&copy).unwrap(), b"abc");
+        fs::write(&copy, b"abd").unwrap();
+        let error = locate(dir.path(), &files, &store).unwrap_err();
+        assert!(matches!(error, DataHashError::Store { source: BlobError::Corrupt { .. }, .. }), "{error}");
+        fs::write(&path, b"abd").unwrap();
+        assert!(matches!(locate(dir.path(), &files, &store), Err(DataHashError::Changed { .. })));
     }
 
     #[test]
@@ -161,7 +243,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
         std::fs::write(dir.path().join("a"), text).unwrap();
-        let error = hash_files(dir.path(), &["a"], None).unwrap_err().to_string();
+        let error = hash_files(dir.path(), &["a"], None, &|_| ()).unwrap_err().to_string();
         assert!(error.contains("a pointer of Git LFS, not the data: `git lfs pull`"), "{error}");
     }
 
@@ -170,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, cache) = (dir.path().join("a"), StatCache::open(&dir.path().join("cache")));
         std::fs::write(&path, b"abc").unwrap();
-        let first = hash_files(dir.path(), &["a"], Some(&cache)).unwrap();
+        let first = hash_files(dir.path(), &["a"], Some(&cache), &|_| ()).unwrap();
         // As if it had been there for long, and with another digest, to see where the answer comes from.
         let other = Digest::from_bytes([9; 32]);
         cache.put(
@@ -178,8 +260,8 @@ mod tests {
             SystemTime::now() + std::time::Duration::from_secs(9),
             other,
         );
-        assert_eq!(hash_files(dir.path(), &["a"], Some(&cache)).unwrap()[0].digest, other);
-        assert_eq!(hash_files(dir.path(), &["a"], None).unwrap(), first);
+        assert_eq!(hash_files(dir.path(), &["a"], Some(&cache), &|_| ()).unwrap()[0].digest, other);
+        assert_eq!(hash_files(dir.path(), &["a"], None, &|_| ()).unwrap(), first);
         assert!(verify(dir.path(), &first).is_ok(), "a process reads its data");
     }
 }

@@ -5,6 +5,7 @@
 pub mod blobs;
 pub mod config;
 pub mod data;
+mod data_list;
 pub mod durable;
 pub mod git;
 pub mod logging;

@@ -1,5 +1,7 @@
-//! Blobs between clients and the coordinator's store: work trees and the like, never tensors.
+//! Blobs between clients and the coordinator's store: work trees, data; never tensors.
 
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,11 +14,14 @@ use tonic::Status;
 
 use crate::error::chain;
 
-/// The largest that is taken: it lies in memory until it is whole.
-pub const MAX_BLOB_BYTES: usize = 256 << 20;
-
 /// Bytes in a message.
 pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// A blob up to this size is verified before it is sent; of a larger one the client alone sees whether it is whole.
+const VERIFIED_BYTES: u64 = 256 << 20;
+
+/// Chunks that wait for the disk.
+const WAITING: usize = 4;
 
 /// The store, as clients reach it.
 #[derive(Clone, Debug)]
@@ -32,53 +37,78 @@ impl Blobs {
         self.0.has(piece)
     }
 
-    /// Stores what comes, and says what it is once that is durable.
+    /// Stores what comes, and says what it is once that is durable. Nothing is kept of a stream that breaks off.
     pub(super) async fn put(
         &self,
         mut chunks: impl Stream<Item = Result<BlobChunk, Status>> + Unpin,
     ) -> Result<Piece, Status> {
-        let mut bytes = Vec::new();
+        let store = Arc::clone(&self.0);
+        // `None` says that it is whole.
+        let (to, mut from) = mpsc::channel::<Option<Vec<u8>>>(WAITING);
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut writer = store.writer()?;
+            while let Some(next) = from.blocking_recv() {
+                let Some(data) = next else {
+                    let piece = writer.finish()?;
+                    store.sync()?;
+                    return Ok(Some(piece));
+                };
+                writer.write(&data)?;
+            }
+            Ok(None)
+        });
         while let Some(chunk) = chunks.next().await {
-            bytes.extend_from_slice(&chunk?.data);
-            if bytes.len() > MAX_BLOB_BYTES {
-                let words = format!("the blob is larger than the {MAX_BLOB_BYTES} bytes that a coordinator takes");
-                return Err(Status::invalid_argument(words));
+            // A writer that has failed says why below.
+            if to.send(Some(chunk?.data)).await.is_err() {
+                break;
             }
         }
-        let store = Arc::clone(&self.0);
-        let put = move || {
-            let piece = store.put(&bytes)?;
-            store.sync()?;
-            Ok(piece)
-        };
-        blocking(put).await
+        let _ = to.send(None).await;
+        drop(to);
+        let written = writing.await.map_err(|_| Status::internal("the store panicked"))?;
+        written.map_err(|error| refusal(&error))?.ok_or_else(|| Status::cancelled("the blob broke off"))
     }
 
-    /// Sends the bytes of `piece`, verified, into `to`.
-    pub(super) async fn send(self, piece: Piece, to: mpsc::Sender<Result<BlobChunk, Status>>) {
-        let read = move || self.0.get(&piece);
-        let bytes = match blocking(read).await {
-            Ok(bytes) => bytes,
-            Err(status) => {
+    /// Sends the bytes of `piece` from `offset` on into `to`.
+    pub(super) async fn send(self, piece: Piece, offset: u64, to: mpsc::Sender<Result<BlobChunk, Status>>) {
+        let sending = tokio::task::spawn_blocking(move || {
+            let send = |data: &[u8]| to.blocking_send(Ok(BlobChunk { data: data.to_vec() })).is_ok();
+            let sent = if offset == 0 && piece.bytes <= VERIFIED_BYTES {
                 // The client may be gone.
-                let _ = to.send(Err(status)).await;
-                return;
+                self.0.get(&piece).map(|bytes| bytes.chunks(CHUNK_BYTES).all(send))
+            } else {
+                self.stream(&piece, offset, send)
+            };
+            if let Err(error) = sent {
+                let _ = to.blocking_send(Err(refusal(&error)));
+            }
+        });
+        // One that panics ends the stream too early, which the client sees.
+        let _ = sending.await;
+    }
+
+    fn stream(&self, piece: &Piece, offset: u64, send: impl Fn(&[u8]) -> bool) -> Result<bool, BlobError> {
+        let path = self.0.path(&piece.digest);
+        let read = || -> io::Result<bool> {
+            let mut file = File::open(&path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut file = file.take(piece.bytes.saturating_sub(offset));
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            loop {
+                chunk.clear();
+                (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+                if chunk.is_empty() || !send(&chunk) {
+                    return Ok(chunk.is_empty());
+                }
             }
         };
-        for chunk in bytes.chunks(CHUNK_BYTES) {
-            if to.send(Ok(BlobChunk { data: chunk.to_vec() })).await.is_err() {
-                return;
-            }
-        }
+        read().map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|_| Status::internal("the store panicked"))?;
-    done.map_err(|error| match error {
-        BlobError::Missing { .. } => Status::not_found(chain(&error)),
-        _ => Status::data_loss(chain(&error)),
-    })
+fn refusal(error: &BlobError) -> Status {
+    match error {
+        BlobError::Missing { .. } => Status::not_found(chain(error)),
+        _ => Status::data_loss(chain(error)),
+    }
 }

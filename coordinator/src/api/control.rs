@@ -10,8 +10,9 @@ use lockstep_host::blobs::BlobError;
 use lockstep_rpc::control_server;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, HasBlobReply, JsonReply, LogChunk,
-    LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
+    BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest, HasBlobReply, JsonReply,
+    LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest, ResumeRequest, RunReply,
+    SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -198,12 +199,13 @@ impl control_server::Control for Control {
         Ok(Response::new((&piece).into()))
     }
 
-    async fn get_blob(&self, request: Request<BlobRef>) -> Result<Response<Self::GetBlobStream>, Status> {
-        let (piece, blobs) = (piece(request.into_inner())?, self.blobs.clone());
+    async fn get_blob(&self, request: Request<GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
+        let GetBlobRequest { blob, offset } = request.into_inner();
+        let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
         if !blobs.has(&piece) {
             return Err(Status::not_found(format!("blob `{}` is not in the store", piece.digest)));
         }
-        Ok(self.stream(move |to| blobs.send(piece, to)))
+        Ok(self.stream(move |to| blobs.send(piece, offset, to)))
     }
 }
 

@@ -13,7 +13,7 @@ mod reports;
 mod status;
 
 pub use agents::Agents;
-pub use blobs::{CHUNK_BYTES, MAX_BLOB_BYTES};
+pub use blobs::CHUNK_BYTES;
 pub use control::Control;
 
 /// Longest message in either direction; a process message of `lockstep_rpc::frame::MAX_FRAME_BYTES` and what names it.

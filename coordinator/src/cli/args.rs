@@ -17,6 +17,7 @@ Examples:
   coord resume 3f9a --follow               go on from a checkpoint, as a new run, bit for bit
   coord verify 7d3k                        make a run again, and compare every bit
   coord checkout 7d3k                      the code that it came from, as it lay there
+  coord reproduce 7d3k                     code, data and every step again, and whether the bits are the same
   coord diff 7d3k 9x2m                     what two runs differ in, and where they part";
 
 /// Lockstep's coordinator and the commands that talk to it.
@@ -56,6 +57,11 @@ pub(super) enum Command {
     Checkpoints(CheckpointsArguments),
     /// Rebuild the work tree that a run came from, byte for byte.
     Checkout(CheckoutArguments),
+    /// Make a run again from its id alone: code, data, every step; and compare every bit.
+    Reproduce(ReproduceArguments),
+    /// Keep data in the coordinator's store.
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Show where a run or checkpoint comes from, and what was resumed from it.
     Lineage(LineageArguments),
     /// Print the manifest of a checkpoint: everything it is made of.
@@ -143,6 +149,9 @@ pub(super) struct SubmitArguments {
     /// Read all data files, also those that are known from the last time by size, inode and times.
     #[arg(long)]
     pub(super) rehash: bool,
+    /// Keep the data files in the coordinator's store, so that the run can be made again without them.
+    #[arg(long)]
+    pub(super) keep_data: bool,
     #[command(flatten)]
     pub(super) start: StartArguments,
 }
@@ -298,6 +307,65 @@ pub(super) struct CheckoutArguments {
     /// A clone that may have the commit; may be repeated. Looked through before this directory's and the job's own.
     #[arg(long = "repository", value_name = "DIR")]
     pub(super) repositories: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The code is rebuilt as `coord checkout` does. Data is taken from the rebuilt tree, or from the coordinator's store, where \
+`coord submit --keep-data` and `coord data add` put it. Then the job is trained from its first step to its end, and all \
+that the run recorded is compared. Exit code 0: every bit again; 7: something differs.
+
+Examples:
+  coord reproduce 7d3k                     on the coordinator's workers
+  coord reproduce 7d3k again --on local    here, in `again`, with nothing but this machine")]
+pub(super) struct ReproduceArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(super) run: String,
+    /// Where its code is rebuilt; must be empty or not exist [default: `run-<id>`].
+    pub(super) directory: Option<PathBuf>,
+    /// Where it is trained: by the coordinator's workers, or `local` or `local=N`: by N workers of this machine and a
+    /// coordinator of their own.
+    #[arg(long = "on", value_name = "local[=N]", value_parser = on_local)]
+    pub(super) on_local: Option<u32>,
+    /// A clone that may have the commit; may be repeated.
+    #[arg(long = "repository", value_name = "DIR")]
+    pub(super) repositories: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+fn on_local(text: &str) -> Result<u32, String> {
+    let workers = match text.strip_prefix("local") {
+        Some("") => Some(1),
+        Some(rest) => rest.strip_prefix('=').and_then(|number| number.parse().ok()),
+        None => None,
+    };
+    workers
+        .filter(|workers| (1..=64).contains(workers))
+        .ok_or_else(|| "expected `local` or `local=N`, N to 64".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DataCommand {
+    /// Keep files, and all files of directories, by their digests; prints them as `b3sum` does.
+    Add(DataAddArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A run whose data file is not where its job says takes it from the store by its digest. What is there is not sent again.
+
+Example:
+  coord data add train.csv images/")]
+pub(super) struct DataAddArguments {
+    /// Files and directories.
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Read all files, also those that are known from the last time by size, inode and times.
+    #[arg(long)]
+    pub(super) rehash: bool,
     #[command(flatten)]
     pub(super) reader: Reader,
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_common::manifest::{DataFile, Piece};
+use lockstep_common::manifest::DataFile;
 use lockstep_core::view::RunView;
 use lockstep_host::data::{self, DataHashError};
 use lockstep_host::git::{self, GitError, Sources};
@@ -43,6 +43,48 @@ pub(super) async fn checkout(arguments: CheckoutArguments, out: &mut Output) -> 
     let text = client.query(What::Run(arguments.run.clone())).await?;
     let view: RunView = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
     let run = view.row.id.to_string();
+    let directory = arguments.directory.unwrap_or_else(|| format!("run-{run}").into());
+    let Rebuilt { commit, directory, job_directory } =
+        rebuild(&mut client, &view, &directory, arguments.repositories).await?;
+    let data = view.data.iter().map(|file| found(&job_directory, file)).collect();
+    let report = Report { run, commit, directory, job_directory, data };
+    if arguments.reader.json {
+        out.json(&report);
+    } else {
+        print(&report, out);
+    }
+    Ok(Exit::Done)
+}
+
+/// A run's work tree, again.
+#[derive(Debug)]
+pub(super) struct Rebuilt {
+    commit: String,
+    /// Its root, absolute.
+    pub(super) directory: PathBuf,
+    /// Where the job's relative paths begin in it.
+    pub(super) job_directory: PathBuf,
+}
+
+impl Rebuilt {
+    /// Of a run that had none.
+    pub(super) fn empty(directory: &Path) -> Result<Self, Failure> {
+        let made = std::fs::create_dir_all(directory).and_then(|()| std::fs::canonicalize(directory));
+        let directory = made.map_err(|error| {
+            Failure::new(Exit::Local, format!("cannot make directory `{}`: {error}", directory.display()))
+        })?;
+        Ok(Self { commit: String::new(), job_directory: directory.clone(), directory })
+    }
+}
+
+/// Rebuilds the work tree of a run in `directory`; `repositories` may have its commit.
+pub(super) async fn rebuild(
+    client: &mut Client,
+    view: &RunView,
+    directory: &Path,
+    mut repositories: Vec<PathBuf>,
+) -> Result<Rebuilt, Failure> {
+    let run = &view.row.id;
     let Some(code) = &view.code else {
         return Err(Failure::new(Exit::Refused, format!("run `{run}` came from no git work tree")));
     };
@@ -55,26 +97,17 @@ pub(super) async fn checkout(arguments: CheckoutArguments, out: &mut Output) -> 
         Some(source) => Some(client.blob(source).await?),
         None => None,
     };
-    let directory = arguments.directory.unwrap_or_else(|| format!("run-{run}").into());
-    let mut repositories = arguments.repositories;
     repositories.extend([PathBuf::from("."), view.base_dir.clone().into()].into_iter().filter_map(|at| git::root(&at)));
-    let (remote, to) = (code.remote.clone(), directory.clone());
+    let (remote, to) = (code.remote.clone(), directory.to_owned());
     let restored = tokio::task::spawn_blocking(move || git::restore(&snapshot, &to, &Sources { packed, repositories }));
     restored
         .await
         .map_err(|_| Failure::new(Exit::Local, "rebuilding the work tree panicked"))?
         .map_err(|error| refused(&error, remote.as_deref()))?;
-    let directory = std::fs::canonicalize(&directory)
+    let directory = std::fs::canonicalize(directory)
         .map_err(|error| Failure::new(Exit::Local, format!("cannot resolve `{}`: {error}", directory.display())))?;
     let job_directory = directory.join(&code.directory);
-    let data = view.data.iter().map(|file| found(&job_directory, file)).collect();
-    let report = Report { run, commit: code.commit.clone(), directory, job_directory, data };
-    if arguments.reader.json {
-        out.json(&report);
-    } else {
-        print(&report, out);
-    }
-    Ok(Exit::Done)
+    Ok(Rebuilt { commit: code.commit.clone(), directory, job_directory })
 }
 
 fn refused(error: &GitError, remote: Option<&str>) -> Failure {
@@ -118,25 +151,5 @@ fn print(report: &Report, out: &mut Output) {
             _ => format!("is another file: expected {} bytes, digest {}", file.bytes, file.digest),
         };
         Output::note(&format!("data `{}` {what}", file.path));
-    }
-}
-
-impl Client {
-    /// A blob of the coordinator's store, verified.
-    pub(super) async fn blob(&mut self, piece: &Piece) -> Result<Vec<u8>, Failure> {
-        let mut bytes = Vec::with_capacity(piece.bytes.min(1 << 28) as usize);
-        let reply = self.control().get_blob(lockstep_rpc::BlobRef::from(piece)).await;
-        let mut chunks = reply.map_err(|status| self.failure(status))?.into_inner();
-        loop {
-            match chunks.message().await {
-                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.data),
-                Ok(None) => break,
-                Err(status) => return Err(self.failure(status)),
-            }
-        }
-        if lockstep_common::Domain::Blob.digest(&bytes) == piece.digest {
-            return Ok(bytes);
-        }
-        Err(Failure::new(Exit::Unreachable, format!("blob `{}` came with other bytes", piece.digest)))
     }
 }

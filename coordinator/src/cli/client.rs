@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{
-    BlobChunk, BlobRef, CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply,
-    SubmitRequest,
-};
+use lockstep_rpc::{CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -15,7 +12,7 @@ use tonic::{Code, Response, Status};
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
-use crate::api::{CHUNK_BYTES, MAX_MESSAGE_BYTES};
+use crate::api::MAX_MESSAGE_BYTES;
 use crate::error::chain;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,32 +52,14 @@ impl Client {
         &mut self.control
     }
 
+    /// The same, whole.
+    pub(super) fn into_control(self) -> ControlClient<Channel> {
+        self.control
+    }
+
     /// Submits; the id of the new run.
     pub(super) async fn submit(&self, request: SubmitRequest) -> Result<String, Failure> {
         self.write(async |mut control: ControlClient<Channel>| control.submit(request.clone()).await).await
-    }
-
-    /// Stores a blob, unless it is there already.
-    pub(super) async fn put_blob(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let digest = lockstep_common::Domain::Blob.digest(bytes);
-        let blob = BlobRef { digest: digest.as_bytes().to_vec(), bytes: bytes.len() as u64 };
-        let chunks: Vec<BlobChunk> = bytes.chunks(CHUNK_BYTES).map(|data| BlobChunk { data: data.to_vec() }).collect();
-        let mut patience = Patience::default();
-        loop {
-            let mut control = self.control.clone();
-            let put = async {
-                if control.has_blob(blob.clone()).await?.into_inner().there {
-                    return Ok(());
-                }
-                let stored = control.put_blob(tokio_stream::iter(chunks.clone())).await?.into_inner();
-                if stored == blob { Ok(()) } else { Err(Status::data_loss("the coordinator stored other bytes")) }
-            };
-            match put.await {
-                Ok(()) => return Ok(()),
-                Err(status) if lost(&status) && patience.more(&self.address).await => {}
-                Err(status) => return Err(self.failure(status)),
-            }
-        }
     }
 
     /// Resumes; the id of the new run.

@@ -34,11 +34,19 @@ struct Report {
 
 /// A key, and what it is on either side; absent where it is not there.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Difference {
+pub(super) struct Difference {
     kind: &'static str,
     key: String,
     a: Option<String>,
     b: Option<String>,
+}
+
+impl Difference {
+    /// A row of a table.
+    pub(super) fn cells(&self) -> Vec<String> {
+        let cell = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        vec![self.kind.to_owned(), self.key.clone(), cell(&self.a), cell(&self.b)]
+    }
 }
 
 pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -96,7 +104,7 @@ fn differences(a: &Target, b: &Target) -> Vec<Difference> {
     found
 }
 
-fn keys(kind: &'static str, a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<Difference> {
+pub(super) fn keys(kind: &'static str, a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<Difference> {
     let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
     names.sort();
     names.dedup();
@@ -147,12 +155,7 @@ fn flatten(path: &str, value: &Value, keys: &mut BTreeMap<String, String>) {
 
 fn lines(report: &Report) -> Vec<String> {
     let mut lines = vec![format!("A  {}", report.a), format!("B  {}", report.b), String::new()];
-    let cell = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    let rows: Vec<Vec<String>> = report
-        .differences
-        .iter()
-        .map(|found| vec![found.kind.to_owned(), found.key.clone(), cell(&found.a), cell(&found.b)])
-        .collect();
+    let rows: Vec<Vec<String>> = report.differences.iter().map(Difference::cells).collect();
     if rows.is_empty() {
         lines.push("code, data, job, numerics and environment are the same".to_owned());
     } else {

@@ -30,6 +30,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(super) struct Local {
     dir: PathBuf,
     address: String,
+    store: PathBuf,
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     coordinator: JoinHandle<Result<(), ServeError>>,
@@ -66,8 +67,15 @@ impl Local {
             // Dropped without a word, it stops too.
             let _ = stopped.await;
         }));
-        let mut local =
-            Self { dir, address, handle: handle.clone(), stop: Some(stop), coordinator, workers: Vec::new() };
+        let mut local = Self {
+            dir,
+            address,
+            store: settings.store,
+            handle: handle.clone(),
+            stop: Some(stop),
+            coordinator,
+            workers: Vec::new(),
+        };
         for number in 1..=workers {
             match local.spawn(&program, &format!("local-{number}"), &format!("{number}/{workers}")) {
                 Ok(worker) => local.workers.push(worker),
@@ -119,6 +127,11 @@ impl Local {
     /// The coordinator's address.
     pub(super) fn address(&self) -> String {
         self.address.clone()
+    }
+
+    /// Where its coordinator keeps blobs.
+    pub(super) fn store(&self) -> PathBuf {
+        self.store.clone()
     }
 
     /// Where everything lies.

@@ -1,9 +1,11 @@
 //! The command line of `coord`: words in, typed requests out, answers for people or as JSON.
 
 mod args;
+mod blobs;
 mod checkout;
 mod client;
 mod compare;
+mod data;
 mod diff;
 mod error;
 mod exit;
@@ -15,8 +17,10 @@ mod local;
 mod metrics;
 mod output;
 mod prepare;
+mod progress;
 mod readers;
 mod replay;
+mod reproduce;
 mod run;
 mod select;
 mod serve;

@@ -5,16 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::job::{Model, parse_toml};
-use lockstep_common::manifest::{CodeVersion, Piece};
+use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
 use lockstep_common::{Domain, RequestId};
-use lockstep_host::data::{self, DataHashError};
+use lockstep_host::data;
 use lockstep_host::git::{self, GitError};
 use lockstep_host::stat_cache::StatCache;
 use lockstep_rpc::SubmitRequest;
 
+use super::data::refused;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
+use super::progress::Progress;
 
 /// Changed files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;
@@ -28,6 +30,8 @@ pub(super) struct Prepared {
     pub(super) request: SubmitRequest,
     /// What it names, to be stored before.
     pub(super) blobs: Vec<Vec<u8>>,
+    /// Its data.
+    pub(super) files: Vec<DataFile>,
 }
 
 /// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
@@ -66,13 +70,11 @@ pub(super) fn prepare(
         paths.push(path);
     }
     let cache = if rehash { None } else { StatCache::of_user() };
-    let files = data::hash_files(&base_dir, &paths, cache.as_ref()).map_err(|error| {
-        let exit = match error {
-            DataHashError::Io { .. } => Exit::Local,
-            _ => Exit::Usage,
-        };
-        Failure::caused(exit, &error).context(&format!("job file `{file}`"))
-    })?;
+    let size = |path: &&str| fs::metadata(base_dir.join(path)).map_or(0, |metadata| metadata.len());
+    let progress = Progress::bytes("hashing", paths.iter().map(size).sum());
+    let files = data::hash_files(&base_dir, &paths, cache.as_ref(), &|bytes| progress.add(bytes))
+        .map_err(|error| refused(&error).context(&format!("job file `{file}`")))?;
+    drop(progress);
     if let Some(Err(error)) = cache.map(|cache| cache.save()) {
         Output::note(&format!("note: digests of data files cannot be kept for the next time: {error}"));
     }
@@ -83,7 +85,7 @@ pub(super) fn prepare(
         code: code.as_ref().map(Into::into),
         data: files.iter().map(Into::into).collect(),
     };
-    Ok(Prepared { base_dir, request, blobs })
+    Ok(Prepared { base_dir, request, blobs, files })
 }
 
 /// A new request id.

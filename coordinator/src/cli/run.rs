@@ -2,7 +2,7 @@
 
 use tokio::runtime::Runtime;
 
-use super::args::{Arguments, Command};
+use super::args::{Arguments, Command, DataCommand};
 use super::checkout::checkout;
 use super::error::Failure;
 use super::exit::Exit;
@@ -10,7 +10,7 @@ use super::fence::fence;
 use super::interrupt::interrupted;
 use super::lineage::lineage;
 use super::output::Output;
-use super::{diff, readers, serve, start, verify};
+use super::{data, diff, readers, reproduce, serve, start, verify};
 
 /// Carries out the command, and tells what hindered it.
 pub fn run(arguments: Arguments) -> Exit {
@@ -31,6 +31,8 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         // A replay is cancelled with them.
         Command::Verify(arguments) => Box::pin(verify::verify(arguments, out)).await,
         Command::Diff(arguments) => Box::pin(diff::diff(arguments, out)).await,
+        Command::Reproduce(arguments) => Box::pin(reproduce::reproduce(arguments, out)).await,
+        Command::Data(DataCommand::Add(arguments)) => unless_interrupted(data::add(arguments, out)).await,
         Command::Config(arguments) => serve::config(&arguments, out),
         Command::Ps(arguments) => unless_interrupted(readers::ps(arguments, out)).await,
         Command::Lineage(arguments) => unless_interrupted(lineage(arguments, out)).await,

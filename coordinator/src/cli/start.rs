@@ -6,6 +6,7 @@ use lockstep_rpc::{CancelRequest, ResumeRequest};
 
 use super::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};
 use super::client::Client;
+use super::data;
 use super::error::Failure;
 use super::exit::Exit;
 use super::follow::{exit, follow, summary};
@@ -20,19 +21,19 @@ const LOCAL_DIR: &str = ".lockstep";
 
 /// What starts a run.
 enum What {
-    Submit(Box<Prepared>),
+    Submit { prepared: Box<Prepared>, keep_data: bool },
     Resume(ResumeRequest),
 }
 
 pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Result<Exit, Failure> {
-    let SubmitArguments { job, overrides, allow_dirty, code_limit, rehash, start } = arguments;
+    let SubmitArguments { job, overrides, allow_dirty, code_limit, rehash, keep_data, start } = arguments;
     // Hashing may take a while, and needs nothing of the connection.
     let prepared =
         tokio::task::spawn_blocking(move || prepare(&job, &overrides, allow_dirty, code_limit << 20, rehash))
             .await
             .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
     let base_dir = prepared.base_dir.clone();
-    begin(What::Submit(Box::new(prepared)), &start, &base_dir, out).await
+    begin(What::Submit { prepared: Box::new(prepared), keep_data }, &start, &base_dir, out).await
 }
 
 pub(super) async fn resume(arguments: ResumeArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -92,9 +93,12 @@ async fn run_locally(what: What, start: &StartArguments, local: &mut Local, out:
 
 async fn send(client: &Client, what: What) -> Result<String, Failure> {
     match what {
-        What::Submit(prepared) => {
-            for blob in &prepared.blobs {
+        What::Submit { prepared, keep_data } => {
+            for blob in prepared.blobs {
                 client.put_blob(blob).await?;
+            }
+            if keep_data {
+                data::keep(client, &prepared.base_dir, &prepared.files).await?;
             }
             client.submit(prepared.request).await
         }

@@ -21,8 +21,8 @@ fn every_example_job_is_sound() {
             assert!(data.starts_with("../../target/data/") || dir.join(data).is_file(), "{name}: {data}");
         }
         if job.data_paths().iter().all(|data| dir.join(data).is_file()) {
-            let sets = open_data(&job, &dir).unwrap();
-            let model = build_model(&job, sets.train.shape(), &dir, Device::Cpu).unwrap();
+            let sets = open_data(&job, &dir.as_path().into()).unwrap();
+            let model = build_model(&job, sets.train.shape(), &dir.as_path().into(), Device::Cpu).unwrap();
             let batch = sets.train.batch(&[0, 1, 2], Device::Cpu).unwrap();
             assert!(model.loss(&batch).unwrap().double_value(&[]).is_finite(), "{name}");
             let validation = sets.validation.expect("every example evaluates");

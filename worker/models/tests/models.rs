@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use lockstep_models::{InputKind, ModelError, SampleShape, Targets, build_model};
 use support::{alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
 use tch::Device;
@@ -41,7 +43,7 @@ fn the_same_seed_gives_the_same_bits_whatever_the_generator_did_before() {
     for (spec, shape, ..) in all() {
         let build = |seed: &str| {
             let job = job(spec, data_for(spec), &[seed]);
-            state(build_model(&job, &shape, ".".as_ref(), Device::Cpu).unwrap().as_ref())
+            state(build_model(&job, &shape, &Path::new(".").into(), Device::Cpu).unwrap().as_ref())
         };
         tch::manual_seed(99);
         let first = build("seed=5");
@@ -116,7 +118,7 @@ fn a_regression_counts_the_mean_over_its_values() {
     let shape = SampleShape { input: vec![6], kind: InputKind::Float, targets: Targets::Values { count: 3 } };
     let spec = r#"{ kind = "mlp", hidden = [32], outputs = 3, activation = "tanh" }"#;
     let job = job(spec, data_for(spec), &["batch.loss=mse"]);
-    let model = build_model(&job, &shape, ".".as_ref(), Device::Cpu).unwrap();
+    let model = build_model(&job, &shape, &Path::new(".").into(), Device::Cpu).unwrap();
     let batch = samples(&shape, 32, 0, 3);
     let losses: Vec<f64> = (0..400).map(|_| descend(model.as_ref(), &batch, 0.3)).collect();
     assert!(losses[399] < 0.05 * losses[0], "{} to {}", losses[0], losses[399]);
@@ -159,7 +161,7 @@ fn samples_that_do_not_fit_are_refused() {
     let _alone = alone();
     let refused = |spec: &str, shape: &SampleShape, overrides: &[&str]| {
         let job = job(spec, data_for(spec), overrides);
-        chain(&build_model(&job, shape, ".".as_ref(), Device::Cpu).map(|_| ()).unwrap_err())
+        chain(&build_model(&job, shape, &Path::new(".").into(), Device::Cpu).map(|_| ()).unwrap_err())
     };
     assert_eq!(
         refused(RESNET, &image_shape(&[5, 8, 8], 4), &[]),

@@ -42,7 +42,7 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
             assert!(apart <= tolerance, "{spec}: {name} is {apart} apart");
         }
     };
-    let model = build_model(&job, shape, ".".as_ref(), Device::Cpu).unwrap();
+    let model = build_model(&job, shape, &Path::new(".").into(), Device::Cpu).unwrap();
     for parameter in model.parameters() {
         check(format!("init/{}", parameter.name), &parameter.tensor.detach(), 0.0);
     }

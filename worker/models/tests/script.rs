@@ -26,7 +26,7 @@ fn shape() -> SampleShape {
 fn load(dir: &Path, name: &str, output: &str) -> Result<Box<dyn Model>, String> {
     tch::set_num_threads(1);
     let spec = format!(r#"{{ kind = "torchscript", path = "{name}.pt", output = "{output}" }}"#);
-    let built = build_model(&job(&spec, data_for(&spec), &[]), &shape(), dir, Device::Cpu);
+    let built = build_model(&job(&spec, data_for(&spec), &[]), &shape(), &dir.into(), Device::Cpu);
     built.map_err(|error| chain(&error).replace(&format!("{}/", dir.display()), ""))
 }
 

@@ -105,7 +105,7 @@ impl Lab {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
         let job = parse(text, sets);
-        let data = hash_files(dir.path(), &job.data_paths(), None).unwrap();
+        let data = hash_files(dir.path(), &job.data_paths(), None, &|_| ()).unwrap();
         Self { dir, job, data, variables: BTreeMap::new(), messages: false, device: "cpu" }
     }
 

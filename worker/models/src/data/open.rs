@@ -1,7 +1,6 @@
 //! From a job to its data sets.
 
-use std::path::Path;
-
+use lockstep_common::JobPaths;
 use lockstep_common::job::{Data, JobSpec, Model};
 
 use super::csv::{self, Table};
@@ -10,10 +9,10 @@ use super::safetensors::{self, Tensors};
 use super::tokens::{self, Windows};
 use super::{DataError, DataSets, npy};
 
-/// Opens the data of `job`, whose paths are relative to `base_dir`, and checks it: what a batch may hold is known to be
+/// Opens the data of `job`, whose files lie at `paths`, and checks it: what a batch may hold is known to be
 /// good afterwards.
-pub fn open_data(job: &JobSpec, base_dir: &Path) -> Result<DataSets, DataError> {
-    let at = |path: &str| base_dir.join(path);
+pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError> {
+    let at = |path: &str| paths.at(path);
     let outputs = match job.model {
         Model::Mlp { outputs, .. } | Model::Resnet { outputs, .. } => Some(outputs),
         Model::Gpt { .. } | Model::Torchscript { .. } => None,

@@ -1,7 +1,6 @@
 //! From a job and the shape of its samples to a model.
 
-use std::path::Path;
-
+use lockstep_common::JobPaths;
 use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec};
 use lockstep_common::seed::{Stream, derive};
 use tch::Device;
@@ -16,13 +15,13 @@ use super::{Model, ModelError, script};
 use crate::{InputKind, SampleShape, Targets};
 
 /// Builds the model of `job` for samples of `shape`, with the weights that the root seed gives, the same bits in every
-/// process, on `device`. A TorchScript module keeps the weights in its file, whose path is relative to `base_dir`.
+/// process, on `device`. A TorchScript module keeps the weights in its file, which lies where `paths` says.
 ///
 /// Seeds torch's generators.
 pub fn build_model(
     job: &JobSpec,
     shape: &SampleShape,
-    base_dir: &Path,
+    paths: &JobPaths,
     device: Device,
 ) -> Result<Box<dyn Model>, ModelError> {
     let objective = Objective { loss: job.loss(), precision: Precision::new(job.numerics.autocast, device) };
@@ -74,7 +73,7 @@ pub fn build_model(
             )?;
             Ok(finish(network, builder, objective, "gpt"))
         }
-        ModelSpec::Torchscript { path, output } => script::load(&base_dir.join(path), *output, objective, device),
+        ModelSpec::Torchscript { path, output } => script::load(&paths.at(path), *output, objective, device),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn job(model: &str, data: &str, overrides: &[&str]) -> JobSpec {
 
 /// The data sets of a job with files in `dir`, or the whole chain of errors.
 pub(crate) fn open(model: &str, data: &str, dir: &Path) -> Result<DataSets, String> {
-    open_data(&job(model, data, &[]), dir).map_err(|error| chain(&error))
+    open_data(&job(model, data, &[]), &dir.into()).map_err(|error| chain(&error))
 }
 
 /// An error and its causes in one line.
@@ -44,7 +44,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// A model of `kind` that a job describes, for samples made by [`samples`], on the CPU with one thread.
 pub(crate) fn model(spec: &str, shape: &SampleShape) -> Box<dyn Model> {
     tch::set_num_threads(1);
-    build_model(&job(spec, data_for(spec), &[]), shape, Path::new("."), Device::Cpu).unwrap()
+    build_model(&job(spec, data_for(spec), &[]), shape, &Path::new(".").into(), Device::Cpu).unwrap()
 }
 
 /// Data that may go with a model; only [`open`] ever looks for the files.

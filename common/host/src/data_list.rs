@@ -1,0 +1,81 @@
+//! The files of a directory of data, in one order whatever the file system's.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::data::DataHashError;
+
+/// The files at or below `path`, with their sizes: as `path` and what follows, sorted. Links to files count as files;
+/// hidden files too.
+///
+/// # Errors
+/// What is neither file nor directory, a link to a directory (it may lead back), a name that is not UTF-8.
+pub fn list(path: &Path) -> Result<Vec<(String, u64)>, DataHashError> {
+    let mut found = Vec::new();
+    walk(path, fs::metadata(path).map_err(|source| unreadable(path, source))?, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn walk(path: &Path, metadata: fs::Metadata, found: &mut Vec<(String, u64)>) -> Result<(), DataHashError> {
+    if metadata.is_file() {
+        let name = path.to_str().ok_or_else(|| DataHashError::NotUtf8 { path: path.to_owned() })?;
+        found.push((name.to_owned(), metadata.len()));
+        return Ok(());
+    }
+    if !metadata.is_dir() {
+        return Err(DataHashError::NotAFile { path: path.to_owned() });
+    }
+    for entry in fs::read_dir(path).map_err(|source| unreadable(path, source))? {
+        let path: PathBuf = entry.map_err(|source| unreadable(path, source))?.path();
+        let metadata = fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
+        if metadata.is_dir() && path.is_symlink() {
+            return Err(DataHashError::LinkToDirectory { path });
+        }
+        walk(&path, metadata, found)?;
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path, source: io::Error) -> DataHashError {
+    match source.kind() {
+        io::ErrorKind::NotFound => DataHashError::Missing { path: path.to_owned() },
+        _ => DataHashError::Io { path: path.to_owned(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn files_are_listed_in_one_order_and_what_is_no_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b", "a/z", "a/.hidden", "a-b"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, name).unwrap();
+        }
+        symlink(dir.path().join("b"), dir.path().join("link")).unwrap();
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        let listed = list(dir.path()).unwrap();
+        let prefix = format!("{}/", dir.path().display());
+        let names: Vec<_> = listed.iter().map(|(name, bytes)| (name.strip_prefix(&prefix).unwrap(), *bytes)).collect();
+        assert_eq!(names, [("a-b", 3), ("a/.hidden", 9), ("a/z", 3), ("b", 1), ("link", 1)]);
+        assert_eq!(list(&dir.path().join("b")).unwrap(), [(format!("{prefix}b"), 1)]);
+
+        symlink("..", dir.path().join("a/up")).unwrap();
+        assert!(matches!(list(dir.path()), Err(DataHashError::LinkToDirectory { path }) if path.ends_with("a/up")));
+        fs::remove_file(dir.path().join("a/up")).unwrap();
+        symlink("nowhere", dir.path().join("dangling")).unwrap();
+        assert!(matches!(list(dir.path()), Err(DataHashError::Missing { path }) if path.ends_with("dangling")));
+        fs::remove_file(dir.path().join("dangling")).unwrap();
+        fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
+        assert!(matches!(list(dir.path()), Err(DataHashError::NotUtf8 { .. })));
+        assert!(matches!(list(Path::new("/dev/null")), Err(DataHashError::NotAFile { .. })));
+    }
+}

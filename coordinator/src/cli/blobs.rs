@@ -1,0 +1,183 @@
+//! Blobs between this machine and a coordinator's store.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use lockstep_common::Domain;
+use lockstep_common::manifest::Piece;
+use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_rpc::{BlobChunk, BlobRef, GetBlobRequest};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::client::{Client, Patience, lost};
+use super::error::Failure;
+use super::exit::Exit;
+use super::progress::Progress;
+use crate::api::CHUNK_BYTES;
+
+/// Blobs that are under way at once.
+const AT_ONCE: usize = 4;
+
+/// Chunks that were read and are not sent yet.
+const WAITING: usize = 4;
+
+/// What is put.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    Bytes(Vec<u8>),
+    /// The contents of this file.
+    File(PathBuf),
+}
+
+impl Client {
+    /// Stores a blob; whether it was not there before.
+    pub(super) async fn put_blob(&self, bytes: Vec<u8>) -> Result<bool, Failure> {
+        let piece = Piece { digest: Domain::Blob.digest(&bytes), bytes: bytes.len() as u64 };
+        self.put(&piece, &Source::Bytes(bytes), &Progress::none()).await
+    }
+
+    /// Stores the file at `path`, which was hashed as `piece`; whether it was not there before.
+    pub(super) async fn put_file(&self, piece: &Piece, path: &Path, progress: &Progress) -> Result<bool, Failure> {
+        self.put(piece, &Source::File(path.to_owned()), progress).await
+    }
+
+    async fn put(&self, piece: &Piece, source: &Source, progress: &Progress) -> Result<bool, Failure> {
+        let blob = BlobRef::from(piece);
+        let mut patience = Patience::default();
+        loop {
+            let mut control = self.clone().into_control();
+            let put = async {
+                if control.has_blob(blob.clone()).await?.into_inner().there {
+                    progress.add(piece.bytes);
+                    return Ok(false);
+                }
+                let (chunks, reading) = chunks(source.clone(), progress.clone());
+                let stored = control.put_blob(ReceiverStream::new(chunks)).await;
+                // A file that cannot be read makes a short blob, whose end nobody takes for whole.
+                reading.await.map_err(|_| Status::aborted("reading panicked"))??;
+                if stored?.into_inner() == blob { Ok(true) } else { Err(Status::data_loss("")) }
+            };
+            match put.await {
+                Ok(stored) => return Ok(stored),
+                Err(status) if status.code() == tonic::Code::DataLoss && status.message().is_empty() => {
+                    let what = match source {
+                        Source::File(path) => format!("`{}` changed while it was sent", path.display()),
+                        Source::Bytes(_) => "the coordinator stored other bytes".to_owned(),
+                    };
+                    return Err(Failure::new(Exit::Usage, what));
+                }
+                Err(status) if lost(&status) && patience.more(self.address()).await => {}
+                Err(status) => return Err(self.failure(status)),
+            }
+        }
+    }
+
+    /// A blob of the coordinator's store, verified.
+    pub(super) async fn blob(&mut self, piece: &Piece) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::with_capacity(piece.bytes.min(1 << 28) as usize);
+        let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
+        let reply = self.control().get_blob(request).await;
+        let mut chunks = reply.map_err(|status| self.failure(status))?.into_inner();
+        loop {
+            match chunks.message().await {
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.data),
+                Ok(None) => break,
+                Err(status) => return Err(self.failure(status)),
+            }
+        }
+        if Domain::Blob.digest(&bytes) == piece.digest {
+            return Ok(bytes);
+        }
+        Err(Failure::new(Exit::Unreachable, format!("blob `{}` came with other bytes", piece.digest)))
+    }
+
+    /// Fetches blobs into `store`, several at a time, each verified. What is there is not fetched again, also of a blob
+    /// that an earlier attempt fetched in part.
+    pub(super) async fn fetch(&self, pieces: &[Piece], store: &Path) -> Result<(), Failure> {
+        let local = |error: &BlobError| Failure::caused(Exit::Local, error);
+        let progress = Progress::bytes("fetching", pieces.iter().map(|piece| piece.bytes).sum());
+        let mut waiting = pieces.iter().cloned();
+        let mut under_way = JoinSet::new();
+        loop {
+            while under_way.len() < AT_ONCE
+                && let Some(piece) = waiting.next()
+            {
+                under_way.spawn(fetch(self.clone(), piece, store.to_owned(), progress.clone()));
+            }
+            match under_way.join_next().await {
+                Some(Ok(done)) => done?,
+                Some(Err(_)) => return Err(Failure::new(Exit::Local, "fetching panicked")),
+                None => break,
+            }
+        }
+        BlobStore::open(store).and_then(|store| store.sync()).map_err(|error| local(&error))
+    }
+}
+
+async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progress) -> Result<(), Failure> {
+    let local = |error: &BlobError| Failure::caused(Exit::Local, error);
+    let store = BlobStore::open(&store).map_err(|error| local(&error))?;
+    let mut patience = Patience::default();
+    loop {
+        if store.has(&piece) {
+            progress.add(piece.bytes);
+            return Ok(());
+        }
+        let mut part = store.part(&piece).map_err(|error| local(&error))?;
+        progress.add(part.bytes());
+        let request = GetBlobRequest { blob: Some((&piece).into()), offset: part.bytes() };
+        let mut get = async || -> Result<Result<(), BlobError>, Status> {
+            let mut chunks = client.control().get_blob(request.clone()).await?.into_inner();
+            while let Some(chunk) = chunks.message().await? {
+                progress.add(chunk.data.len() as u64);
+                if let Err(error) = part.write(&chunk.data) {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(Ok(()))
+        };
+        match get().await {
+            Ok(written) => return written.and_then(|()| part.finish()).map_err(|error| local(&error)),
+            Err(status) if lost(&status) && patience.more(client.address()).await => {}
+            Err(status) => return Err(client.failure(status)),
+        }
+    }
+}
+
+/// The chunks of `source`, read as they are taken.
+fn chunks(
+    source: Source,
+    progress: Progress,
+) -> (mpsc::Receiver<BlobChunk>, tokio::task::JoinHandle<Result<(), Status>>) {
+    let (to, chunks) = mpsc::channel(WAITING);
+    let send = move |data: &[u8]| {
+        progress.add(data.len() as u64);
+        to.blocking_send(BlobChunk { data: data.to_vec() }).is_ok()
+    };
+    let reading = tokio::task::spawn_blocking(move || {
+        let path = match source {
+            Source::Bytes(bytes) => {
+                let _all = bytes.chunks(CHUNK_BYTES).all(send);
+                return Ok(());
+            }
+            Source::File(path) => path,
+        };
+        let read = || -> std::io::Result<()> {
+            let mut file = File::open(&path)?;
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            loop {
+                chunk.clear();
+                (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+                if chunk.is_empty() || !send(&chunk) {
+                    return Ok(());
+                }
+            }
+        };
+        read().map_err(|error| Status::invalid_argument(format!("cannot read `{}`: {error}", path.display())))
+    });
+    (chunks, reading)
+}

@@ -1,0 +1,105 @@
+//! `coord data`: contents that runs need, kept in the coordinator's store by their digests.
+
+use std::path::{Path, PathBuf};
+
+use lockstep_common::manifest::{DataFile, Piece, data_digest};
+use lockstep_host::data::{self, DataHashError};
+use lockstep_host::stat_cache::StatCache;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::args::DataAddArguments;
+use super::client::Client;
+use super::error::Failure;
+use super::exit::Exit;
+use super::output::Output;
+use super::progress::Progress;
+
+/// Files that are sent at once.
+const AT_ONCE: usize = 4;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    files: Vec<DataFile>,
+    /// Of all of them, whatever their order.
+    digest: String,
+    /// Bytes that were not there before.
+    stored: u64,
+}
+
+pub(super) async fn add(arguments: DataAddArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let client = Client::connect(&arguments.reader.address.addr).await?;
+    let (paths, rehash) = (arguments.paths, arguments.rehash);
+    let files = tokio::task::spawn_blocking(move || measure(&paths, rehash))
+        .await
+        .map_err(|_| Failure::new(Exit::Local, "hashing panicked"))??;
+    let stored = keep(&client, Path::new("."), &files).await?;
+    let report = Report { digest: data_digest(&files).to_hex(), files, stored };
+    if arguments.reader.json {
+        out.json(&report);
+        return Ok(Exit::Done);
+    }
+    for file in &report.files {
+        out.line(&format!("{}  {}", file.digest, file.path));
+    }
+    let bytes: u64 = report.files.iter().map(|file| file.bytes).sum();
+    let count = report.files.len();
+    Output::note(&format!(
+        "{count} files, {bytes} bytes, {} of them new; all together {}",
+        report.stored, report.digest
+    ));
+    Ok(Exit::Done)
+}
+
+/// Puts the contents of `files`, which lie in `base_dir`, into the store; how many bytes were not there.
+pub(super) async fn keep(client: &Client, base_dir: &Path, files: &[DataFile]) -> Result<u64, Failure> {
+    let progress = Progress::bytes("storing", files.iter().map(|file| file.bytes).sum());
+    let mut waiting = files.iter();
+    let (mut under_way, mut stored) = (JoinSet::<Result<u64, Failure>>::new(), 0);
+    loop {
+        while under_way.len() < AT_ONCE
+            && let Some(file) = waiting.next()
+        {
+            let (client, path, progress) = (client.clone(), base_dir.join(&file.path), progress.clone());
+            let piece = Piece { digest: file.digest, bytes: file.bytes };
+            under_way.spawn(async move {
+                let new = client.put_file(&piece, &path, &progress).await?;
+                Ok(if new { piece.bytes } else { 0 })
+            });
+        }
+        match under_way.join_next().await {
+            Some(Ok(bytes)) => stored += bytes?,
+            Some(Err(_)) => return Err(Failure::new(Exit::Local, "storing panicked")),
+            None => return Ok(stored),
+        }
+    }
+}
+
+/// Hashes all files of `paths`; those of directories too.
+fn measure(paths: &[PathBuf], rehash: bool) -> Result<Vec<DataFile>, Failure> {
+    let mut listed = Vec::new();
+    for path in paths {
+        listed.extend(data::list(path).map_err(|error| refused(&error))?);
+    }
+    listed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    listed.dedup();
+    let progress = Progress::bytes("hashing", listed.iter().map(|(_, bytes)| bytes).sum());
+    let paths: Vec<&str> = listed.iter().map(|(path, _)| path.as_str()).collect();
+    let cache = if rehash { None } else { StatCache::of_user() };
+    let files = data::hash_files(Path::new("."), &paths, cache.as_ref(), &|bytes| progress.add(bytes));
+    let files = files.map_err(|error| refused(&error))?;
+    drop(progress);
+    if let Some(Err(error)) = cache.map(|cache| cache.save()) {
+        Output::note(&format!("note: digests of data files cannot be kept for the next time: {error}"));
+    }
+    Ok(files)
+}
+
+/// What data cannot be used.
+pub(super) fn refused(error: &DataHashError) -> Failure {
+    let exit = match error {
+        DataHashError::Io { .. } => Exit::Local,
+        _ => Exit::Usage,
+    };
+    Failure::caused(exit, error)
+}

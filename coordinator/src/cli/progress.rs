@@ -1,0 +1,36 @@
+//! A bar on a terminal, for what may take long; elsewhere nothing.
+
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How far something has come. The bar goes with the last clone.
+#[derive(Clone, Debug)]
+pub(super) struct Progress(Arc<Bar>);
+
+#[derive(Debug)]
+struct Bar(ProgressBar);
+
+impl Progress {
+    /// Of so many bytes.
+    pub(super) fn bytes(what: &'static str, total: u64) -> Self {
+        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
+        let bar = ProgressBar::new(total).with_message(what);
+        Self(Arc::new(Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))))
+    }
+
+    /// Shown nowhere.
+    pub(super) fn none() -> Self {
+        Self(Arc::new(Bar(ProgressBar::hidden())))
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.0.0.inc(bytes);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

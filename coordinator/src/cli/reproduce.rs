@@ -1,0 +1,216 @@
+//! `coord reproduce`: a run again from its id alone: its code, its data, every step, and whether the bits are the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lockstep_common::Digest;
+use lockstep_common::manifest::{DataFile, Piece};
+use lockstep_core::view::RunView;
+use lockstep_host::data::{self, DataHashError};
+use lockstep_rpc::{CancelRequest, SubmitRequest};
+use serde::Serialize;
+
+use super::args::ReproduceArguments;
+use super::checkout::{Rebuilt, rebuild};
+use super::client::Client;
+use super::compare::Comparison;
+use super::data::{keep, refused};
+use super::diff::{Difference, keys};
+use super::error::Failure;
+use super::exit::Exit;
+use super::follow::{follow, summary};
+use super::interrupt::interrupted;
+use super::local::Local;
+use super::output::{Output, table};
+use super::prepare::new_request;
+use super::target::{Target, record_of_replay};
+
+#[derive(Debug, Serialize)]
+struct Verdict {
+    run: String,
+    /// The run that made it again.
+    reproduction: String,
+    /// Where its code and, with `--on local`, all that it wrote lies.
+    directory: PathBuf,
+    first_step: u64,
+    last_step: u64,
+    equal: bool,
+    #[serde(flatten)]
+    comparison: Comparison,
+    /// State at the end: as recorded, if the run came to its end, and as it came out.
+    recorded: Option<Digest>,
+    reproduced: Option<Digest>,
+    /// What was not as it was.
+    differences: Vec<Difference>,
+}
+
+pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&arguments.reader.address.addr).await?;
+    let target = Target::find(&client, &arguments.run).await?;
+    let (run, last) = (target.run(), target.last_step());
+    if last <= target.began.steps {
+        return Err(Failure::new(Exit::Refused, format!("run {run} has made no step: there is nothing to compare")));
+    }
+    let directory = arguments.directory.clone().unwrap_or_else(|| format!("run-{run}").into());
+    let rebuilt = if target.view.code.is_some() {
+        rebuild(&mut client, &target.view, &directory, arguments.repositories.clone()).await?
+    } else {
+        Output::note(&format!(
+            "note: run {run} came from no git work tree: it is made again from its job and data alone"
+        ));
+        Rebuilt::empty(&directory)?
+    };
+    let elsewhere = Elsewhere::look(&rebuilt.job_directory, &target.view)?;
+
+    let mut local = match arguments.on_local {
+        Some(workers) => Some(Local::start(&rebuilt.directory.join(".lockstep"), workers).await?),
+        None => None,
+    };
+    let made = again(&mut client, &target, &rebuilt, &elsewhere, local.as_mut()).await;
+    if let Some(local) = local {
+        local.stop().await;
+    }
+    let Some(verdict) = made? else { return Ok(Exit::Interrupted) };
+    if arguments.reader.json {
+        out.json(&verdict);
+    } else {
+        for line in lines(&verdict) {
+            out.line(&line);
+        }
+    }
+    Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
+}
+
+/// Trains the run once more, here or where it was, and compares. `None` after Ctrl-C.
+async fn again(
+    client: &mut Client,
+    target: &Target,
+    rebuilt: &Rebuilt,
+    elsewhere: &Elsewhere,
+    local: Option<&mut Local>,
+) -> Result<Option<Verdict>, Failure> {
+    let (last, view) = (target.last_step(), &target.view);
+    let mut there = match &local {
+        Some(local) => {
+            let code = view.code.iter().flat_map(|code| code.tree.iter().chain(&code.source));
+            let needed: Vec<Piece> = elsewhere.stored.iter().chain(code).cloned().collect();
+            client.fetch(&needed, &local.store()).await?;
+            Client::connect(&local.address()).await?
+        }
+        None => client.clone(),
+    };
+    keep(&there, Path::new(&view.base_dir), &elsewhere.in_place).await?;
+    let request = SubmitRequest {
+        request_id: new_request()?.to_string(),
+        job: view.job.clone().into_bytes(),
+        base_dir: rebuilt.job_directory.display().to_string(),
+        code: view.code.as_ref().map(Into::into),
+        data: view.data.iter().map(Into::into).collect(),
+    };
+    let run = there.submit(request).await?;
+    Output::note(&format!("making run {} again, from the first step on, as run {run}", target.run()));
+    let broken = async {
+        match local {
+            Some(local) => local.broken().await,
+            None => std::future::pending().await,
+        }
+    };
+    let again = tokio::select! {
+        biased;
+        () = interrupted() => {
+            there.cancel(CancelRequest { request_id: new_request()?.to_string(), run }).await?;
+            return Ok(None);
+        }
+        failure = broken => return Err(failure),
+        again = follow(&mut there, &run) => again?,
+    };
+    if again.row.step < last {
+        let words = format!("the reproduction ended before step {last}:\n{}", summary(&again).join("\n"));
+        return Err(Failure::new(Exit::RunFailed, words));
+    }
+    let recorded = target.record(client).await?;
+    let made = record_of_replay(&mut there, &again).await?;
+    let first = target.began.steps + 1;
+    let comparison = Comparison::over(&recorded, &made, first..=last);
+    let (state, reproduced) = (view.row.final_state_digest, again.row.final_state_digest);
+    Ok(Some(Verdict {
+        run: target.run(),
+        reproduction: run,
+        directory: rebuilt.directory.clone(),
+        first_step: first,
+        last_step: last,
+        equal: comparison.equal() && state.is_none_or(|state| reproduced == Some(state)),
+        comparison,
+        recorded: state,
+        reproduced,
+        differences: differences(target, &again),
+    }))
+}
+
+/// Where the data is that the rebuilt tree has not.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    /// Still where the run had it.
+    in_place: Vec<DataFile>,
+    /// In the coordinator's store, or nowhere.
+    stored: Vec<Piece>,
+}
+
+impl Elsewhere {
+    fn look(job_directory: &Path, view: &RunView) -> Result<Self, Failure> {
+        let mut found = Self::default();
+        for file in &view.data {
+            let one = std::slice::from_ref(file);
+            match data::verify(job_directory, one) {
+                Ok(()) => {}
+                Err(DataHashError::Missing { .. }) if data::verify(Path::new(&view.base_dir), one).is_ok() => {
+                    found.in_place.push(file.clone());
+                }
+                Err(DataHashError::Missing { .. }) => {
+                    found.stored.push(Piece { digest: file.digest, bytes: file.bytes });
+                }
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn differences(target: &Target, again: &RunView) -> Vec<Difference> {
+    let mut found = keys("numerics", &target.numerics, &again.numerics);
+    // Where it ran is no difference.
+    let of = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+        map.iter().filter(|(key, _)| key.as_str() != "host").map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    found.extend(keys("environment", &of(&target.environment), &of(&again.environment)));
+    found
+}
+
+fn lines(verdict: &Verdict) -> Vec<String> {
+    let Verdict { run, reproduction, first_step, last_step, comparison, recorded, reproduced, .. } = verdict;
+    let mut lines = Vec::new();
+    match &comparison.parting {
+        None => lines.push(format!(
+            "run {run} is reproduced: steps {first_step} to {last_step}, every bit again ({})",
+            comparison.extent()
+        )),
+        Some(parting) => {
+            lines.push(format!("run {run} differs from its reproduction {reproduction} at step {}:", parting.step));
+            lines.extend(parting.lines(("recorded", "reproduced")));
+        }
+    }
+    let text = |digest: &Option<Digest>| digest.map_or("none".to_owned(), |digest| digest.to_string());
+    match recorded {
+        None => {
+            lines.push(format!("  the run did not come to its end; its reproduction ended with {}", text(reproduced)))
+        }
+        Some(state) if Some(*state) == *reproduced => lines.push(format!("  final state {state}, as recorded")),
+        Some(state) => lines.push(format!("  final state: recorded {state}, reproduced {}", text(reproduced))),
+    }
+    if !verdict.differences.is_empty() {
+        lines.push("  not as it was:".to_owned());
+        let rows: Vec<Vec<String>> = verdict.differences.iter().map(Difference::cells).collect();
+        lines.extend(table(&["", "KEY", "RECORDED", "NOW"], &rows).into_iter().map(|line| format!("  {line}")));
+    }
+    lines
+}
