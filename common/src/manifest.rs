@@ -12,7 +12,7 @@ use crate::digest::{Digest, Domain};
 use crate::id::RunId;
 
 /// The version of the format that this program writes and reads.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Where the code that trained came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,23 @@ pub struct CodeVersion {
     pub tree: Option<Piece>,
     /// The commits that the tree builds on, its own and its submodules', if they are not too large.
     pub source: Option<Piece>,
+}
+
+/// Something that was not as in the checkpoint that a run was resumed from, and that a person accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// As `numerics.cpu.model` or `data.train.csv`.
+    pub key: String,
+    /// In the checkpoint.
+    pub was: String,
+    /// In the run that went on from it.
+    pub now: String,
+}
+
+impl std::fmt::Display for Override {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} was `{}`, is `{}`", self.key, self.was, self.now)
+    }
 }
 
 /// One file of the data set.
@@ -136,6 +153,8 @@ pub struct Manifest {
     pub environment: BTreeMap<String, String>,
     /// What is known to change bits; equal in all processes.
     pub numerics: BTreeMap<String, String>,
+    /// What was otherwise than in a checkpoint that was resumed from, by a person's word, here or before: oldest first.
+    pub overrides: Vec<Override>,
     /// Digest of all tensors' names, types, shapes and contents: equal states have equal digests.
     pub state: Digest,
     /// All tensors, by name.

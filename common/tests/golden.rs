@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use lockstep_common::manifest::{
-    self, CodeVersion, DataFile, FORMAT, Manifest, Piece, RankState, RecordPosition, TensorEntry,
+    self, CodeVersion, DataFile, FORMAT, Manifest, Override, Piece, RankState, RecordPosition, TensorEntry,
 };
 use lockstep_common::permutation::Permutation;
 use lockstep_common::record::{Evidence, chain_start};
@@ -125,6 +125,7 @@ fn example_manifest() -> Manifest {
         data: vec![DataFile { path: "x.csv".into(), bytes: 3, digest: Domain::Blob.digest(b"abc") }],
         environment: BTreeMap::from([("os".into(), "linux".into())]),
         numerics: BTreeMap::from([("threads".into(), "1".into())]),
+        overrides: vec![Override { key: "data.x.csv".into(), was: "a".into(), now: "b".into() }],
         state: manifest::state_digest(&tensors),
         tensors,
         ranks: vec![RankState {
@@ -151,7 +152,7 @@ fn manifest() {
 fn an_edited_manifest_is_refused() {
     let text = String::from_utf8(example_manifest().encode()).unwrap();
     for (from, to) in [
-        ("\"format\":3", "\"format\":2"),
+        ("\"format\":4", "\"format\":3"),
         ("\"steps\\\":10", "\\\"steps\\\":11"),
         ("[1,1]", "[1,2]"),
         ("\"rank\":0", "\"rank\":1"),

@@ -104,6 +104,7 @@ mod tests {
             started_at_ms: Some(2),
             ended_at_ms: None,
             parent: None,
+            overrides: Vec::new(),
             replay_of: None,
             final_state_digest: None,
         };

@@ -13,12 +13,12 @@ use crate::data::DataHashError;
 /// What is neither file nor directory, a link to a directory (it may lead back), a name that is not UTF-8.
 pub fn list(path: &Path) -> Result<Vec<(String, u64)>, DataHashError> {
     let mut found = Vec::new();
-    walk(path, fs::metadata(path).map_err(|source| unreadable(path, source))?, &mut found)?;
+    walk(path, &fs::metadata(path).map_err(|source| unreadable(path, source))?, &mut found)?;
     found.sort();
     Ok(found)
 }
 
-fn walk(path: &Path, metadata: fs::Metadata, found: &mut Vec<(String, u64)>) -> Result<(), DataHashError> {
+fn walk(path: &Path, metadata: &fs::Metadata, found: &mut Vec<(String, u64)>) -> Result<(), DataHashError> {
     if metadata.is_file() {
         let name = path.to_str().ok_or_else(|| DataHashError::NotUtf8 { path: path.to_owned() })?;
         found.push((name.to_owned(), metadata.len()));
@@ -33,7 +33,7 @@ fn walk(path: &Path, metadata: fs::Metadata, found: &mut Vec<(String, u64)>) -> 
         if metadata.is_dir() && path.is_symlink() {
             return Err(DataHashError::LinkToDirectory { path });
         }
-        walk(&path, metadata, found)?;
+        walk(&path, &metadata, found)?;
     }
     Ok(())
 }

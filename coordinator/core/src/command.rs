@@ -36,6 +36,12 @@ pub enum Command {
         at_ms: u64,
         /// The checkpoint.
         checkpoint: Digest,
+        /// What may differ from it, as `numerics.cpu.model`, or what stands before a dot in such a key.
+        accepted: Vec<String>,
+        /// Where the job's relative paths begin now; none: where they did.
+        base_dir: Option<String>,
+        /// Data that was accepted as it is now, in the place of files of the same path.
+        data: Vec<DataFile>,
         /// As in `Submit`.
         secret: [u8; 32],
     },
@@ -282,6 +288,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// Data that the checkpoint's job has not.
+    #[error("the job of the checkpoint has no data file `{0}`")]
+    NoData(String),
     /// No such node, or it has no such device.
     #[error("there is no {0}")]
     NoDevice(String),

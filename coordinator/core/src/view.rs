@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{CodeVersion, DataFile};
+use lockstep_common::manifest::{CodeVersion, DataFile, Override};
 use lockstep_common::{Digest, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,8 @@ pub struct RunRow {
     pub ended_at_ms: Option<u64>,
     /// The checkpoint that it was resumed from.
     pub parent: Option<Digest>,
+    /// What was otherwise than in a checkpoint that it comes from, and was accepted; oldest first.
+    pub overrides: Vec<Override>,
     /// The run that it repeats a part of.
     pub replay_of: Option<RunId>,
     /// Digest of the final state, once it is finished: equal states have equal digests.
@@ -217,6 +219,7 @@ impl RunRow {
             started_at_ms: state.started_at_ms,
             ended_at_ms: state.ended_at_ms,
             parent: run.submission.parent,
+            overrides: run.state.overrides.clone(),
             replay_of: run.submission.replay.as_ref().map(|replay| replay.of.clone()),
             final_state_digest,
         }

@@ -128,9 +128,21 @@ impl control_server::Control for Control {
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<RunReply>, Status> {
-        let request = request.into_inner();
-        let run = self.handle.resume(request_id(&request.request_id)?, &request.checkpoint).await?;
-        info!(%run, checkpoint = request.checkpoint, "resumed");
+        let ResumeRequest { request_id: id, checkpoint, accept, base_dir, data: files } = request.into_inner();
+        for key in &accept {
+            let part = key.split('.').next().unwrap_or_default();
+            if part != "numerics" && part != "data" {
+                let words =
+                    format!("`{key}` is nothing that a resume compares: expected `numerics`, `data`, or a key in one");
+                return Err(invalid("accept", words));
+            }
+        }
+        if !base_dir.is_empty() && !base_dir.starts_with('/') {
+            return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
+        }
+        let base_dir = Some(base_dir).filter(|dir| !dir.is_empty());
+        let run = self.handle.resume(request_id(&id)?, &checkpoint, accept, base_dir, data(files)?).await?;
+        info!(%run, checkpoint, "resumed");
         Ok(Response::new(RunReply { run: run.into() }))
     }
 

@@ -15,7 +15,9 @@ impl From<CallError> for Status {
             CallError::Refused(Refusal::Job(_)) | CallError::Propose(ProposeError::TooLarge { .. }) => {
                 Self::invalid_argument(words)
             }
-            CallError::Refused(Refusal::NoRun(_) | Refusal::NoCheckpoint(_) | Refusal::NoDevice(_))
+            CallError::Refused(
+                Refusal::NoRun(_) | Refusal::NoCheckpoint(_) | Refusal::NoDevice(_) | Refusal::NoData(_),
+            )
             | CallError::NotFound(_) => Self::not_found(words),
             CallError::Refused(
                 Refusal::Ended { .. }

@@ -159,13 +159,22 @@ pub(super) struct SubmitArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The new run takes job, data, code version and seeds from the checkpoint, and continues in the middle of an epoch if that \
-is where it was made. Every digest is verified before it is loaded.
+is where it was made. Every digest is verified before it is loaded. What would change bits is refused: data that is not \
+what it was, a machine that computes otherwise. The refusal names both sides, and the `--accept` that goes on regardless; \
+the new run, its checkpoints and all that is resumed from them say so ever after.
 
-Example:
-  coord resume 3f9a --follow")]
+Examples:
+  coord resume 3f9a --follow
+  coord resume 3f9a --accept numerics.cpu.model")]
 pub(super) struct ResumeArguments {
     /// Checkpoint id, or a prefix that no other one has.
     pub(super) checkpoint: String,
+    /// Go on although this differs from the checkpoint: a key in `numerics` or `data`, or one of the two; may be repeated.
+    #[arg(long, value_name = "KEY")]
+    pub(super) accept: Vec<String>,
+    /// Where the job's files lie now, if they were moved.
+    #[arg(long, value_name = "DIR")]
+    pub(super) base_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(super) start: StartArguments,
 }
@@ -279,6 +288,9 @@ pub(super) struct ShowArguments {
     /// The reports: every step's loss, gradient norm and learning rate, evaluations, telemetry.
     #[arg(long)]
     pub(super) metrics: bool,
+    /// What it runs on, and everything that is known to change bits.
+    #[arg(long, conflicts_with = "metrics")]
+    pub(super) environment: bool,
     #[command(flatten)]
     pub(super) reader: Reader,
 }

@@ -1,5 +1,6 @@
 //! `coord lineage`: where a checkpoint comes from, and what came of it: runs, their checkpoints, runs resumed from those.
 
+use lockstep_common::manifest::Override;
 use lockstep_common::{Digest, RunId};
 use lockstep_core::view::{CheckpointView, RunRow};
 use lockstep_rpc::Empty;
@@ -22,6 +23,8 @@ struct Branch {
     name: String,
     status: String,
     step: u64,
+    /// What was accepted that differed, here or before.
+    overrides: Vec<Override>,
     /// Whether this run was asked for, or made the checkpoint that was.
     asked: bool,
     checkpoints: Vec<Fork>,
@@ -100,6 +103,7 @@ impl Known<'_> {
             name: row.map_or_else(String::new, |row| row.name.clone()),
             status: row.map_or_else(String::new, |row| row.status.clone()),
             step: row.map_or(0, |row| row.step),
+            overrides: row.map_or_else(Vec::new, |row| row.overrides.clone()),
             asked: asked.run == *run && asked.checkpoint.is_none(),
             checkpoints: own.map(fork).collect(),
         }
@@ -115,8 +119,9 @@ impl Branch {
     fn lines(&self, depth: usize, all: bool, lines: &mut Vec<String>) {
         let indent = "  ".repeat(depth);
         let mark = |asked: bool| if asked { "  <--" } else { "" };
-        let Self { run, name, status, step, asked, checkpoints } = self;
+        let Self { run, name, status, step, overrides, asked, checkpoints } = self;
         lines.push(format!("{indent}run {run} ({name}), {status} at step {step}{}", mark(*asked)));
+        lines.extend(overrides.iter().map(|one| format!("{indent}  accepted: {one}")));
         let mut left_out = 0;
         for (index, fork) in checkpoints.iter().enumerate() {
             if !all && fork.runs.is_empty() && !fork.asked && index + 1 != checkpoints.len() {
@@ -159,6 +164,7 @@ mod tests {
             ended_at_ms: None,
             parent: parent.map(digest),
             replay_of: replay_of.map(|id| id.parse().unwrap()),
+            overrides: Vec::new(),
             final_state_digest: None,
         }
     }

@@ -21,6 +21,7 @@ mod progress;
 mod readers;
 mod replay;
 mod reproduce;
+mod resume;
 mod run;
 mod select;
 mod serve;

@@ -102,7 +102,12 @@ pub(super) async fn show(arguments: ShowArguments, out: &mut Output) -> Result<E
     if arguments.reader.json {
         return print_json(&text, out);
     }
-    print_run(&documents::decode_run(&text).map_err(|error| unreadable(&error))?, out);
+    let view = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
+    if arguments.environment {
+        print_environment(&view, out);
+    } else {
+        print_run(&view, out);
+    }
     Ok(Exit::Done)
 }
 
@@ -175,6 +180,15 @@ fn name_lines(process: u32, text: &[u8]) -> Vec<u8> {
     lines.flat_map(|line| [format!("[{process}] ").as_bytes(), line].concat()).collect()
 }
 
+/// What a run runs on, then what is known to change its bits.
+fn print_environment(view: &RunView, out: &mut Output) {
+    for (kind, map) in [("environment", &view.environment), ("numerics", &view.numerics)] {
+        for (key, value) in map {
+            out.line(&format!("{kind}.{key}  {}", value.replace('\n', "\n    ")));
+        }
+    }
+}
+
 fn print_run(view: &RunView, out: &mut Output) {
     let row = &view.row;
     let mut line = |key: &str, value: String| out.line(&format!("{key:<14}{value}"));
@@ -194,6 +208,9 @@ fn print_run(view: &RunView, out: &mut Output) {
     }
     if let Some(parent) = row.parent {
         line("resumed from", parent.to_string());
+    }
+    for one in &row.overrides {
+        line("accepted", one.to_string());
     }
     if let Some(of) = &row.replay_of {
         line("replay of", of.to_string());

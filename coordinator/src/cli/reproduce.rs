@@ -202,7 +202,7 @@ fn lines(verdict: &Verdict) -> Vec<String> {
     let text = |digest: &Option<Digest>| digest.map_or("none".to_owned(), |digest| digest.to_string());
     match recorded {
         None => {
-            lines.push(format!("  the run did not come to its end; its reproduction ended with {}", text(reproduced)))
+            lines.push(format!("  the run did not come to its end; its reproduction ended with {}", text(reproduced)));
         }
         Some(state) if Some(*state) == *reproduced => lines.push(format!("  final state {state}, as recorded")),
         Some(state) => lines.push(format!("  final state: recorded {state}, reproduced {}", text(reproduced))),

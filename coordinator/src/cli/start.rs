@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_rpc::{CancelRequest, ResumeRequest};
+use lockstep_rpc::CancelRequest;
 
 use super::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};
 use super::client::Client;
@@ -14,6 +14,7 @@ use super::interrupt::interrupted;
 use super::local::Local;
 use super::output::Output;
 use super::prepare::{Prepared, new_request, prepare};
+use super::resume::Wish;
 use crate::documents;
 
 /// Where `--local` keeps everything, beside the job or in the current directory.
@@ -22,7 +23,7 @@ const LOCAL_DIR: &str = ".lockstep";
 /// What starts a run.
 enum What {
     Submit { prepared: Box<Prepared>, keep_data: bool },
-    Resume(ResumeRequest),
+    Resume(Wish),
 }
 
 pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -37,8 +38,8 @@ pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Resu
 }
 
 pub(super) async fn resume(arguments: ResumeArguments, out: &mut Output) -> Result<Exit, Failure> {
-    let request = ResumeRequest { request_id: new_request()?.to_string(), checkpoint: arguments.checkpoint };
-    begin(What::Resume(request), &arguments.start, Path::new("."), out).await
+    let ResumeArguments { checkpoint, accept, base_dir, start } = arguments;
+    begin(What::Resume(Wish { checkpoint, accept, base_dir }), &start, Path::new("."), out).await
 }
 
 pub(super) async fn cancel(arguments: CancelArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -102,7 +103,7 @@ async fn send(client: &Client, what: What) -> Result<String, Failure> {
             }
             client.submit(prepared.request).await
         }
-        What::Resume(request) => client.resume(request).await,
+        What::Resume(wish) => client.resume(wish.request(client).await?).await,
     }
 }
 

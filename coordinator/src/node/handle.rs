@@ -86,10 +86,20 @@ impl Handle {
     }
 
     /// Starts a new run from the checkpoint that `prefix` names.
-    pub async fn resume(&self, request: RequestId, prefix: &str) -> Result<RunId, CallError> {
+    ///
+    /// It may differ from it in what is `accepted`, find its files in another `base_dir`, and other `data` there.
+    pub async fn resume(
+        &self,
+        request: RequestId,
+        prefix: &str,
+        accepted: Vec<String>,
+        base_dir: Option<String>,
+        data: Vec<DataFile>,
+    ) -> Result<RunId, CallError> {
         let prefix = prefix.to_owned();
         let checkpoint = self.read(move |state| state.find_checkpoint(&prefix)).await??;
-        self.run(Command::Resume { request, at_ms: now_ms(), checkpoint, secret: secret()? }).await
+        let (at_ms, secret) = (now_ms(), secret()?);
+        self.run(Command::Resume { request, at_ms, checkpoint, accepted, base_dir, data, secret }).await
     }
 
     /// Starts a run that repeats a part of another one.

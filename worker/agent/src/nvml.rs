@@ -45,7 +45,7 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Loads `library`, or the system's; `None` if the system has none. `visible` is CUDA_VISIBLE_DEVICES.
+    /// Loads `library`, or the system's; `None` if the system has none. `visible` is `CUDA_VISIBLE_DEVICES`.
     pub(crate) fn open(library: Option<&Path>, visible: Option<&str>) -> Result<Option<Self>, AgentError> {
         let opened = load(library.map_or(OsStr::new(DEFAULT_LIBRARY), Path::as_os_str), visible);
         match (opened, library) {
@@ -112,7 +112,7 @@ fn load(library: &OsStr, visible: Option<&str>) -> Result<(Nvml, Vec<Device>), N
     Ok((nvml, devices))
 }
 
-/// Whether CUDA_VISIBLE_DEVICES names a device: by its number, or by its UUID, which may be cut short. As CUDA does, it
+/// Whether `CUDA_VISIBLE_DEVICES` names a device: by its number, or by its UUID, which may be cut short. As CUDA does, it
 /// stops reading at what is neither.
 fn names(visible: &str, index: u32, uuid: &str) -> bool {
     let entries = visible.split(',').map(str::trim);

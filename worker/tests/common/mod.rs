@@ -443,6 +443,7 @@ fn commit(
         data: lab.data.clone(),
         environment: environment.clone(),
         numerics: numerics.clone(),
+        overrides: Vec::new(),
         state: manifest::state_digest(&tensors),
         tensors,
         ranks,

@@ -4,6 +4,7 @@ use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
 
+use super::accept;
 use super::cluster::ClusterState;
 use super::node::Node;
 use super::requests::Answered;
@@ -18,6 +19,16 @@ pub struct Applied {
     pub outcome: Outcome,
     /// What must be done beside the state, in order.
     pub effects: Vec<Effect>,
+}
+
+/// What a resumed run begins with beside its checkpoint's manifest.
+struct Origin {
+    id: RunId,
+    number: u64,
+    parent: Digest,
+    accepted: Vec<String>,
+    secret: [u8; 32],
+    created_at_ms: u64,
 }
 
 impl ClusterState {
@@ -59,13 +70,23 @@ impl ClusterState {
                     data: data.clone(),
                     secret: *secret,
                     parent: None,
+                    accepted: Vec::new(),
                     replay: None,
                     created_at_ms: *at_ms,
                 };
                 Ok(self.create(Run::new(submission, spec, None, None)))
             }
-            Command::Resume { request, at_ms, checkpoint, secret } => {
-                self.resume(RunId::derive(index, request), index, *at_ms, checkpoint, secret)
+            Command::Resume { request, at_ms, checkpoint, accepted, base_dir, data, secret } => {
+                let (id, parent) = (RunId::derive(index, request), *checkpoint);
+                let mut manifest = self.decoded(checkpoint)?;
+                let changed = accept::data(&mut manifest.data, data).map_err(Refusal::NoData)?;
+                accept::remember(&mut manifest.overrides, changed);
+                if let Some(base_dir) = base_dir {
+                    manifest.base_dir.clone_from(base_dir);
+                }
+                let (accepted, secret, created_at_ms) = (accepted.clone(), *secret, *at_ms);
+                let origin = Origin { id, number: index, parent, accepted, secret, created_at_ms };
+                self.resume(origin, manifest)
             }
             Command::Replay { request, at_ms, replay, checkpoint, secret } => {
                 self.replay(RunId::derive(index, request), index, *at_ms, replay, checkpoint.as_ref(), secret)
@@ -95,36 +116,36 @@ impl ClusterState {
         }
     }
 
-    fn resume(
-        &mut self,
-        id: RunId,
-        index: u64,
-        at_ms: u64,
-        checkpoint: &Digest,
-        secret: &[u8; 32],
-    ) -> Result<Outcome, Refusal> {
-        let unknown = || Refusal::NoCheckpoint(checkpoint.to_string());
-        let bytes = self.manifests.get(checkpoint).ok_or_else(unknown)?;
-        let manifest = Manifest::decode(bytes).map_err(|_| unknown())?;
+    fn decoded(&self, checkpoint: &Digest) -> Result<Manifest, Refusal> {
+        let manifest = self.manifests.get(checkpoint).and_then(|bytes| Manifest::decode(bytes).ok());
+        manifest.ok_or_else(|| Refusal::NoCheckpoint(checkpoint.to_string()))
+    }
+
+    /// Goes on from a checkpoint, whose `manifest` has what was accepted already.
+    fn resume(&mut self, origin: Origin, manifest: Manifest) -> Result<Outcome, Refusal> {
+        let Origin { id, number, parent, accepted, secret, created_at_ms } = origin;
         let spec = JobSpec::from_canonical(manifest.job_text.as_bytes()).map_err(|e| Refusal::Job(chain(&e)))?;
         if manifest.step >= spec.steps {
-            return Err(Refusal::NothingLeft { checkpoint: checkpoint.short(), step: manifest.step });
+            return Err(Refusal::NothingLeft { checkpoint: parent.short(), step: manifest.step });
         }
         let submission = Submission {
             id,
-            number: index,
+            number,
             job: manifest.job_text,
             base_dir: manifest.base_dir,
             code: manifest.code,
             data: manifest.data,
-            secret: *secret,
-            parent: Some(*checkpoint),
+            secret,
+            parent: Some(parent),
+            accepted,
             replay: None,
-            created_at_ms: at_ms,
+            created_at_ms,
         };
-        let restore = Restore { checkpoint: *checkpoint, step: manifest.step };
+        let restore = Restore { checkpoint: parent, step: manifest.step };
         let kind = self.runs.get(&manifest.run).and_then(|run| run.state.kind);
-        Ok(self.create(Run::new(submission, spec, Some(restore), kind)))
+        let mut run = Run::new(submission, spec, Some(restore), kind);
+        run.state.overrides = manifest.overrides;
+        Ok(self.create(run))
     }
 
     fn replay(
@@ -143,8 +164,7 @@ impl ClusterState {
         let step = match begin {
             None => 0,
             Some(id) if Some(id) == parent || run.checkpoints.values().any(|made| made.id == id) => {
-                let manifest = self.manifests.get(&id).and_then(|bytes| Manifest::decode(bytes).ok());
-                manifest.ok_or_else(|| Refusal::NoCheckpoint(id.to_string()))?.step
+                self.decoded(&id)?.step
             }
             Some(id) => return Err(refused(format!("checkpoint `{}` is none of its own", id.short()))),
         };

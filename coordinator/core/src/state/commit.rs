@@ -96,6 +96,7 @@ fn assemble(run: &Run, step: u64) -> Result<Manifest, String> {
         data: run.submission.data.clone(),
         environment: run.state.environment.clone(),
         numerics: run.state.numerics.as_ref().map(|measured| measured.values.clone()).unwrap_or_default(),
+        overrides: run.state.overrides.clone(),
         state: manifest::state_digest(&tensors),
         tensors,
         ranks,

@@ -3,6 +3,7 @@
 //! [`ClusterState::apply`] is a function of state, index and command (I2). What a command changed is known by row
 //! ([`RowKey`]), so that a store writes only that.
 
+mod accept;
 mod apply;
 mod cluster;
 mod commit;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::Manifest;
+use lockstep_common::manifest::{Manifest, Override};
 use lockstep_common::{Digest, RunId};
 
+use super::accept;
 use super::cluster::ClusterState;
 use super::corruption::Found;
 use super::run::{EXIT_LIMIT, Exit, Measured, Phase, Run, Status, bounded};
@@ -97,11 +98,13 @@ impl ClusterState {
         environment: &BTreeMap<String, String>,
     ) {
         let Some(run) = self.runs.get(id) else { return };
-        if let Some(difference) = self.numerics_differ(run, process, numerics) {
-            return self.fail(at_ms, id, None, &difference);
-        }
+        let differ = match self.numerics_differ(run, process, numerics) {
+            Ok(accepted) => accepted,
+            Err(difference) => return self.fail(at_ms, id, None, &difference),
+        };
         let Some(run) = self.run_mut(id) else { return };
         let state = &mut run.state;
+        accept::remember(&mut state.overrides, differ);
         if state.numerics.is_none() {
             state.numerics = Some(Measured { process, values: numerics.clone() });
         }
@@ -118,27 +121,44 @@ impl ClusterState {
         }
     }
 
-    /// How `numerics` of `process` differ from another process's, or from those of the checkpoint to begin from.
-    fn numerics_differ(&self, run: &Run, process: u32, numerics: &BTreeMap<String, String>) -> Option<String> {
+    /// How `numerics` of `process` differ from another process's, or from those of the checkpoint to begin from: in what
+    /// was accepted, or else what to tell people.
+    fn numerics_differ(
+        &self,
+        run: &Run,
+        process: u32,
+        numerics: &BTreeMap<String, String>,
+    ) -> Result<Vec<Override>, String> {
         let this = run.name_of(process);
         if let Some(first) = &run.state.numerics
             && let Some(text) = difference(&run.name_of(first.process), &first.values, &this, numerics)
         {
-            return Some(format!("processes would not compute alike: {text}"));
+            return Err(format!("processes would not compute alike: {text}"));
         }
         if let Some(original) = run.submission.replay.as_ref().and_then(|replay| self.runs.get(&replay.of))
             && let Some(measured) = &original.state.numerics
             && let Some(text) = difference(&format!("run `{}`", original.id()), &measured.values, &this, numerics)
         {
-            return Some(format!("the replay would not compute alike: {text}"));
+            return Err(format!("the replay would not compute alike: {text}"));
         }
-        let restore = run.state.restore.as_ref()?;
+        let Some(restore) = run.state.restore.as_ref() else { return Ok(Vec::new()) };
+        let id = restore.checkpoint.short();
         let Some(Ok(manifest)) = self.manifest(&restore.checkpoint).map(Manifest::decode) else {
-            return Some(format!("the manifest of checkpoint `{}` is missing", restore.checkpoint.short()));
+            return Err(format!("the manifest of checkpoint `{id}` is missing"));
         };
-        let made = format!("checkpoint `{}`", restore.checkpoint.short());
-        let text = difference(&made, &manifest.numerics, &this, numerics)?;
-        Some(format!("the run would not go on with the same bits: {text}"))
+        let differ = accept::numerics(&manifest.numerics, numerics);
+        let refused: Vec<_> =
+            differ.iter().filter(|one| !accept::accepts(&run.submission.accepted, &one.key)).collect();
+        let Some(first) = refused.first() else { return Ok(differ) };
+        let key = first.key.strip_prefix("numerics.").unwrap_or(&first.key);
+        let keys: Vec<&str> = refused.iter().map(|one| one.key.as_str()).collect();
+        Err(format!(
+            "the run would not go on with the same bits: `{key}` is `{}` for checkpoint `{id}`, and `{}` for {this}; to go \
+             on with other bits, which all that comes of it will say: `coord resume {id} --accept {}`",
+            first.was,
+            first.now,
+            keys.join(" --accept ")
+        ))
     }
 
     fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::{CodeVersion, DataFile};
+use lockstep_common::manifest::{CodeVersion, DataFile, Override};
 use lockstep_common::{Digest, Domain, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,8 @@ pub struct Submission {
     pub secret: [u8; 32],
     /// The checkpoint that it was resumed from.
     pub parent: Option<Digest>,
+    /// What may differ from that checkpoint.
+    pub accepted: Vec<String>,
     /// Set if it repeats a part of another run.
     pub replay: Option<Replay>,
     /// Milliseconds since the epoch.
@@ -87,6 +89,8 @@ pub struct RunState {
     pub numerics: Option<Measured>,
     /// What process 0 of this generation runs on.
     pub environment: BTreeMap<String, String>,
+    /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
+    pub overrides: Vec<Override>,
     /// Processes that ended too early since the last checkpoint.
     pub exits: u32,
     /// Generations before this one.
@@ -236,6 +240,7 @@ impl Run {
             restore,
             numerics: None,
             environment: BTreeMap::new(),
+            overrides: Vec::new(),
             exits: 0,
             restarts: 0,
             last_exit: None,

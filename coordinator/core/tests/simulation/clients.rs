@@ -64,7 +64,8 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
         4..6 if runs.len() < RUNS => {
             let made: Vec<_> = state.checkpoint_views().iter().map(|made| made.id).collect();
             let checkpoint = *random.pick(&made)?;
-            Some(Command::Resume { request, at_ms, checkpoint, secret })
+            let (accepted, data) = (Vec::new(), Vec::new());
+            Some(Command::Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, secret })
         }
         6 => {
             let run = random.pick(&runs)?.id().clone();

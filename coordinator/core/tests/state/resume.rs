@@ -1,7 +1,7 @@
 //! New runs from checkpoints.
 
 use lockstep_common::Domain;
-use lockstep_common::manifest::Manifest;
+use lockstep_common::manifest::{DataFile, Manifest, Override};
 use lockstep_core::view::RunRow;
 use lockstep_core::{Effect, Outcome, Refusal};
 
@@ -42,6 +42,34 @@ fn a_resume_on_other_numerics_is_refused_by_name() {
     cluster.say(&resumed, 0, ready(0, "neon"));
     let status = cluster.status(&resumed);
     assert!(status.starts_with("failed: the run would not go on with the same bits: `cpu` is `avx2` for"), "{status}");
+}
+
+#[test]
+fn what_is_accepted_goes_on_and_is_remembered_by_all_that_comes_of_it() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let checkpoint = cluster.checkpoint(&run, 5);
+    assert_eq!(cluster.cancel(&run), Outcome::Done);
+    let other = DataFile { path: "other".to_owned(), bytes: 3, digest: Domain::Blob.digest(b"new") };
+    assert_eq!(cluster.resume_with(checkpoint, &[], &[other]), Err(Refusal::NoData("other".to_owned())));
+
+    let resumed = cluster.resume_with(checkpoint, &["numerics.cpu"], &[]).unwrap();
+    for process in [0, 1] {
+        cluster.say(&resumed, process, ready(process, "neon"));
+    }
+    assert_eq!(cluster.status(&resumed), "running");
+    let known = vec![Override { key: "numerics.cpu".into(), was: "avx2".into(), now: "neon".into() }];
+    assert_eq!(cluster.run(&resumed).state.overrides, known, "each once");
+    let next = cluster.checkpoint(&resumed, 8);
+    let manifest = Manifest::decode(cluster.state.manifest(&next).unwrap()).unwrap();
+    assert_eq!((&manifest.overrides, manifest.numerics["cpu"].as_str()), (&known, "neon"));
+    assert_eq!(cluster.cancel(&resumed), Outcome::Done);
+
+    let third = cluster.resume(next).unwrap();
+    cluster.say(&third, 0, ready(0, "avx2"));
+    assert!(cluster.status(&third).contains("--accept numerics.cpu`"), "{}", cluster.status(&third));
+    assert_eq!(RunRow::of(cluster.run(&third)).overrides, known);
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! What a resumed run may have other than its checkpoint, because a person said so; and what it then had.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::manifest::{DataFile, Override};
+
+/// Whether one of `accepted` names `key`: whole, or as what stands before a dot in it.
+pub(super) fn accepts(accepted: &[String], key: &str) -> bool {
+    accepted
+        .iter()
+        .any(|name| key.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+}
+
+/// Where `now` differs from what a checkpoint has.
+pub(super) fn numerics(was: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<Override> {
+    let mut keys: Vec<&String> = was.keys().chain(now.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let text = |map: &BTreeMap<String, String>, key| map.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
+    let differ = keys.into_iter().filter(|key| was.get(*key) != now.get(*key));
+    differ.map(|key| Override { key: format!("numerics.{key}"), was: text(was, key), now: text(now, key) }).collect()
+}
+
+/// Puts `files` in the place of those of the same path; what changed by it. The path that there is not, if there is one.
+pub(super) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Override>, String> {
+    let mut changed = Vec::new();
+    for file in files {
+        let place = all.iter_mut().find(|place| place.path == file.path).ok_or_else(|| file.path.clone())?;
+        if place.digest != file.digest {
+            let text = |file: &DataFile| format!("{} bytes, {}", file.bytes, file.digest);
+            changed.push(Override { key: format!("data.{}", file.path), was: text(place), now: text(file) });
+        }
+        place.clone_from(file);
+    }
+    Ok(changed)
+}
+
+/// Adds `new` to what is known, each once.
+pub(super) fn remember(known: &mut Vec<Override>, new: Vec<Override>) {
+    for one in new {
+        if !known.contains(&one) {
+            known.push(one);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_accepts_itself_and_what_is_below_it() {
+        let accepted = ["numerics.cpu".to_owned(), "data".to_owned()];
+        for key in ["numerics.cpu", "numerics.cpu.model", "data.x.csv"] {
+            assert!(accepts(&accepted, key), "{key}");
+        }
+        for key in ["numerics", "numerics.cpus", "numerics.device", "database"] {
+            assert!(!accepts(&accepted, key), "{key}");
+        }
+        assert!(!accepts(&[String::new()], "data"));
+    }
+}

@@ -1,0 +1,88 @@
+//! Going on from a checkpoint where something is not as it was: refused with both sides and the way around, and said ever
+//! after of whoever took it.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::fs;
+
+use lockstep_tests::{Cluster, digits};
+use serde_json::Value;
+
+fn overrides(of: &Value) -> Vec<String> {
+    let keys = of["overrides"].as_array().unwrap().iter();
+    keys.map(|one| one["key"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn another_machine_is_refused_and_what_was_accepted_is_said_ever_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=40"]);
+    cluster.finished(&run);
+    let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
+
+    cluster.restart_worker_with(0, &[("MKL_CBWR", "COMPATIBLE")]);
+    let refused = cluster.resume(&checkpoint);
+    let reason = cluster.ended(&refused)["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("`env.MKL_CBWR` is `(not set)` for checkpoint"), "{reason}");
+    let (_, way) = reason.split_once("`coord ").unwrap();
+    let way: Vec<&str> = way.trim_end_matches('`').split(' ').collect();
+    assert_eq!((way[0], &way[2..]), ("resume", &["--accept", "numerics.env.MKL_CBWR"][..]), "{reason}");
+    // Something else does not help, and nonsense is refused at once.
+    let other = cluster.run(&["resume", &checkpoint, "--accept", "numerics.env.MKL"]);
+    assert_eq!(cluster.ended(other.trim())["status"], "failed");
+    let nonsense = cluster.coord(&["resume", &checkpoint, "--accept", "weather"]);
+    assert_eq!(nonsense.status.code(), Some(2), "{nonsense:?}");
+
+    let accepted = cluster.run(&way).trim().to_owned();
+    cluster.finished(&accepted);
+    assert_eq!(overrides(&cluster.show(&accepted)), ["numerics.env.MKL_CBWR"]);
+    let (_, after) = cluster.checkpoints(&accepted)[0].clone();
+    let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &after])).unwrap();
+    assert_eq!(manifest["overrides"][0]["now"], "COMPATIBLE");
+
+    // On the same machine nothing is to be accepted any more, and still it is said.
+    let next = cluster.resume(&after);
+    cluster.finished(&next);
+    assert_eq!(overrides(&cluster.show(&next)), ["numerics.env.MKL_CBWR"]);
+    let lineage = cluster.run(&["lineage", &next]);
+    let line = "accepted: numerics.env.MKL_CBWR was `(not set)`, is `COMPATIBLE`";
+    assert_eq!(lineage.matches(line).count(), 2, "{lineage}");
+    let environment = cluster.run(&["show", &next, "--environment"]);
+    assert!(environment.contains("numerics.env.MKL_CBWR  COMPATIBLE"), "{environment}");
+}
+
+#[test]
+fn changed_data_is_refused_or_taken_by_name_and_moved_data_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let place = dir.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let job = digits(&place);
+    let run = cluster.submit(job.argument(), &["--set", "steps=40"]);
+    let state = cluster.finished(&run);
+    let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
+
+    let moved = dir.path().join("moved");
+    fs::rename(&place, &moved).unwrap();
+    let found = cluster.run(&["resume", &checkpoint, "--base-dir", moved.to_str().unwrap()]);
+    assert_eq!(cluster.finished(found.trim()), state);
+    assert!(overrides(&cluster.show(found.trim())).is_empty(), "the same data in another place");
+
+    let csv = moved.join("digits.csv");
+    let text = fs::read_to_string(&csv).unwrap();
+    fs::write(&csv, text.replacen("\n0,0,5,13,", "\n0,0,6,13,", 1)).unwrap();
+    let resume = ["resume", &checkpoint, "--base-dir", moved.to_str().unwrap()];
+    let refused = cluster.coord(&resume);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    let digest = cluster.show(&run)["data"][0]["digest"].as_str().unwrap().to_owned();
+    assert!(said.contains(&digest) && said.contains("`--accept data.digits.csv`"), "{said}");
+
+    let accepted = cluster.run(&[&resume[..], &["--accept", "data.digits.csv"]].concat()).trim().to_owned();
+    assert_ne!(cluster.finished(&accepted), state);
+    let view = cluster.show(&accepted);
+    assert_eq!(overrides(&view), ["data.digits.csv"]);
+    assert!(view["overrides"][0]["was"].as_str().unwrap().contains(&digest), "{view:#}");
+}
