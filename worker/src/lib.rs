@@ -21,6 +21,7 @@ pub mod outbox;
 pub mod rank;
 pub mod reduction;
 mod report;
+pub mod script_export;
 pub mod state;
 mod trail;
 pub mod train;

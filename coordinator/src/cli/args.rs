@@ -64,6 +64,8 @@ pub(super) enum Command {
     Data(DataCommand),
     /// Show where a run or checkpoint comes from, and what was resumed from it.
     Lineage(LineageArguments),
+    /// Write a checkpoint as files that other programs read: safetensors, TorchScript, a model card.
+    Export(ExportArguments),
     /// Print the manifest of a checkpoint: everything it is made of.
     Manifest(ManifestArguments),
     /// Print what the processes of a run wrote.
@@ -378,6 +380,24 @@ pub(super) struct DataAddArguments {
     /// Read all files, also those that are known from the last time by size, inode and times.
     #[arg(long)]
     pub(super) rehash: bool,
+    #[command(flatten)]
+    pub(super) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Written are `model.safetensors`, with the names of a `state_dict`; `model.pt`, if the model came as TorchScript: the same \
+module with the trained weights; `README.md`, a model card; and `manifest.json`. Every byte is verified by its digest.
+
+Example:
+  coord export 3f9a --to model
+  python3 -c 'from safetensors.torch import load_file; print(load_file(\"model/model.safetensors\").keys())'")]
+pub(super) struct ExportArguments {
+    /// Checkpoint id, or a prefix that no other one has.
+    pub(super) checkpoint: String,
+    /// Where to; must be empty or not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: PathBuf,
     #[command(flatten)]
     pub(super) reader: Reader,
 }

@@ -226,7 +226,8 @@ fn tail(log: &Path) -> String {
 }
 
 /// The program `worker`: beside this one, or in PATH.
-fn worker_program() -> Result<PathBuf, Failure> {
+/// The program `worker`: beside this one, or in PATH.
+pub(super) fn worker_program() -> Result<PathBuf, Failure> {
     let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join("worker")));
     let in_path = env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
     beside.iter().cloned().chain(in_path.map(|dir| dir.join("worker"))).find(|path| path.is_file()).ok_or_else(|| {

@@ -83,6 +83,23 @@ impl Metrics {
         self.systems.extend(block.systems.into_iter().map(|report| System::new(block.process, report)));
     }
 
+    /// The record of `step`, and the last evaluation until then: name, step and value of each number.
+    pub(super) fn at(&self, step: u64) -> Vec<(&'static str, u64, f64)> {
+        let mut found = Vec::new();
+        if let Some(own) = self.steps.iter().find(|own| own.completed == step) {
+            found.extend(
+                [("loss", own.loss), ("gradient norm", own.grad_norm), ("learning rate", own.lr)]
+                    .map(|(name, value)| (name, step, value)),
+            );
+        }
+        if let Some(eval) = self.evals.iter().rev().find(|eval| eval.step <= step) {
+            found.push(("evaluation loss", eval.step, eval.loss));
+            let more = [("accuracy", eval.accuracy), ("perplexity", eval.perplexity)];
+            found.extend(more.into_iter().filter_map(|(name, value)| Some((name, eval.step, value?))));
+        }
+        found
+    }
+
     /// Two tables: the record, and evaluations if there are any.
     pub(super) fn print(&self, out: &mut Output) {
         let number = |value: f64| format!("{value:.6}");

@@ -2,6 +2,7 @@
 
 mod args;
 mod blobs;
+mod card;
 mod checkout;
 mod client;
 mod compare;
@@ -9,6 +10,7 @@ mod data;
 mod diff;
 mod error;
 mod exit;
+mod export;
 mod fence;
 mod follow;
 mod interrupt;

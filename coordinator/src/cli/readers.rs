@@ -118,7 +118,8 @@ pub(super) async fn manifest(arguments: ManifestArguments, out: &mut Output) -> 
     Ok(Exit::Done)
 }
 
-async fn reports(client: &mut Client, run: String) -> Result<Metrics, Failure> {
+/// All reports of `run`.
+pub(super) async fn reports(client: &mut Client, run: String) -> Result<Metrics, Failure> {
     let mut metrics = Metrics::default();
     let stream = client.control().reports(ReportsRequest { run, follow: false }).await;
     let mut stream = stream.map_err(|status| client.failure(status))?.into_inner();

@@ -10,7 +10,7 @@ use super::fence::fence;
 use super::interrupt::interrupted;
 use super::lineage::lineage;
 use super::output::Output;
-use super::{data, diff, readers, reproduce, serve, start, verify};
+use super::{data, diff, export, readers, reproduce, serve, start, verify};
 
 /// Carries out the command, and tells what hindered it.
 pub fn run(arguments: Arguments) -> Exit {
@@ -42,6 +42,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Unfence(arguments) => unless_interrupted(fence(arguments, false)).await,
         Command::Checkpoints(arguments) => unless_interrupted(readers::checkpoints(arguments, out)).await,
         Command::Checkout(arguments) => unless_interrupted(checkout(arguments, out)).await,
+        Command::Export(arguments) => unless_interrupted(export::export(arguments, out)).await,
         Command::Manifest(arguments) => unless_interrupted(readers::manifest(arguments, out)).await,
         Command::Logs(arguments) => unless_interrupted(readers::logs(arguments, out)).await,
         Command::Cancel(arguments) => unless_interrupted(start::cancel(arguments, out)).await,

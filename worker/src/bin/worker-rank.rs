@@ -3,6 +3,7 @@
 //! A program of its own, because loading libtorch takes longer than anything else that a start does, and the agent needs
 //! none of it.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lockstep_common::RunId;
 use lockstep_worker::rank::{self, Options};
+use lockstep_worker::script_export::export_script;
 
 /// Trains one process's share of a run. The agent starts it: see `worker --help`.
 #[derive(Debug, Parser)]
@@ -35,7 +37,14 @@ struct Arguments {
     no_shared_memory: bool,
 }
 
+/// The first argument of another use: `export-script MODULE WEIGHTS TO`.
+const EXPORT_SCRIPT: &str = "export-script";
+
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == EXPORT_SCRIPT) {
+        return export(&words.map(PathBuf::from).collect::<Vec<_>>());
+    }
     let arguments = Arguments::parse();
     // A filter that does not parse has been refused by the agent already.
     lockstep_host::logging::init("info").ok();
@@ -48,4 +57,19 @@ fn main() -> ExitCode {
         bind: arguments.bind,
         shared_memory: !arguments.no_shared_memory,
     })
+}
+
+fn export(paths: &[PathBuf]) -> ExitCode {
+    let said = match paths {
+        [module, weights, to] => export_script(module, weights, to).map_err(|error| error.to_string()),
+        _ => Err(format!("expected {EXPORT_SCRIPT} MODULE WEIGHTS TO")),
+    };
+    match said {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to hear of a standard error that is closed.
+            writeln!(std::io::stderr(), "{error}").ok();
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,0 +1,100 @@
+"""Loads what `coord export` wrote as anybody would, and says what comes out as JSON.
+
+    load_export.py mlp EXPORT IMAGES LABELS        loss and accuracy of the network on IDX files
+    load_export.py script EXPORT ORIGINAL          whether the exported module and the original one with the exported
+                                                   weights give the same scores, bit for bit
+    load_export.py make FILE                       writes a module to begin from
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+import numpy
+import torch
+from torch import nn
+from torch.nn import functional
+
+# The package lies in an environment of its own, beside libtorch's.
+TOOLS = pathlib.Path(os.environ["LOCKSTEP_CACHE"]) / "test-tools"
+sys.path += map(str, TOOLS.glob("lib/python3*/site-packages"))
+from safetensors.torch import load_file  # noqa: E402
+
+
+class Mlp(nn.Module):
+    def __init__(self, widths):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+
+    def forward(self, x):
+        x = self.layers[0](x.flatten(1))
+        for layer in self.layers[1:]:
+            x = layer(functional.relu(x))
+        return x
+
+
+class Net(nn.Module):
+    """Everything that has a name in a state_dict: layers, batch norm's statistics, one weight under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(64, 32)
+        self.norm = nn.BatchNorm1d(32)
+        self.second = nn.Linear(32, 32)
+        self.again = nn.Linear(32, 32, bias=False)
+        self.again.weight = self.second.weight
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = functional.relu(self.norm(self.first(x.flatten(1))))
+        return self.head(self.dropout(torch.tanh(self.again(self.second(x)))))
+
+
+def idx(path):
+    data = pathlib.Path(path).read_bytes()
+    sizes = numpy.frombuffer(data, ">u4", data[3], 4)
+    return torch.from_numpy(numpy.frombuffer(data, numpy.uint8, offset=4 + 4 * data[3]).reshape(*sizes).copy())
+
+
+def mlp(export, images, labels):
+    state = load_file(pathlib.Path(export) / "model.safetensors")
+    weights = [state[f"layers.{number}.weight"] for number in range(len(state) // 2)]
+    model = Mlp([weights[0].shape[1], *(weight.shape[0] for weight in weights)])
+    model.load_state_dict(state)
+    scores = model.eval()((idx(images).float() / 255 - 0.5) / 0.5)
+    labels = idx(labels).long()
+    loss = functional.cross_entropy(scores.double(), labels)
+    return {"loss": loss.item(), "accuracy": (scores.argmax(1) == labels).double().mean().item(), "names": sorted(state)}
+
+
+def script(export, original):
+    state = load_file(pathlib.Path(export) / "model.safetensors")
+    exported = torch.jit.load(pathlib.Path(export) / "model.pt")
+    first = torch.jit.load(original)
+    before = first.eval()(x := torch.randn(50, 64, generator=torch.Generator().manual_seed(3)))
+    left_out = first.load_state_dict(state, strict=False)
+    scores = first.eval()(x)
+    return {
+        "equal": torch.equal(exported(x), scores),
+        "trained": not torch.equal(before, scores),
+        "training": exported.training,
+        "missing": left_out.missing_keys,
+        "unexpected": left_out.unexpected_keys,
+    }
+
+
+def main():
+    torch.set_num_threads(1)
+    kind, *rest = sys.argv[1:]
+    if kind == "make":
+        torch.manual_seed(0)
+        torch.jit.script(Net()).save(rest[0])
+    else:
+        print(json.dumps({"mlp": mlp, "script": script}[kind](*rest)))
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()

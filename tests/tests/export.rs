@@ -1,0 +1,133 @@
+//! An exported checkpoint is read by plain Python, and computes what the run computed.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use lockstep_tests::{Cluster, Job, cache, repository};
+use serde_json::Value;
+
+/// The digits as images: 1,500 to train on, the others to evaluate on.
+const JOB: &str = r#"
+    name = "exported"
+    seed = 3
+    steps = 60
+    ranks = 2
+    batch = { size = 100 }
+    data = { kind = "idx", images = "images", labels = "labels", validation_images = "more", validation_labels = "more-labels" }
+    optimizer = { kind = "sgd", lr = 0.1, momentum = 0.9 }
+    eval = { every_steps = 20, samples = 1000 }
+    checkpoint = { every_steps = 30 }
+"#;
+const MLP: &str = "model = { kind = 'mlp', hidden = [48, 32], outputs = 10, dropout = 0.1 }";
+const SCRIPT: &str = "model = { kind = 'torchscript', path = 'net.pt' }";
+
+fn python(arguments: &[&str]) -> String {
+    let script = repository().join("tests/oracle/load_export.py");
+    let program = cache().join("torch-2.13.0/bin/python3");
+    let output = Command::new(program).arg(script).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
+    let mut file = vec![0, 0, 8, sizes.len() as u8];
+    sizes.iter().for_each(|size| file.extend(size.to_be_bytes()));
+    file.extend(bytes);
+    file
+}
+
+/// The job, its images, and a module.
+fn write(dir: &Path, model: &str) -> Job {
+    let text = fs::read_to_string(repository().join("tests/data/digits.csv")).unwrap();
+    let rows: Vec<Vec<u8>> =
+        text.lines().skip(1).map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect()).collect();
+    let (train, more) = rows.split_at(1500);
+    for (rows, images, labels) in [(train, "images", "labels"), (more, "more", "more-labels")] {
+        let pixels: Vec<u8> = rows.iter().flat_map(|row| row[..64].iter().map(|value| value * 15)).collect();
+        let numbers: Vec<u8> = rows.iter().map(|row| row[64]).collect();
+        let count = rows.len() as u32;
+        fs::write(dir.join(images), idx(&[count, 8, 8], &pixels)).unwrap();
+        fs::write(dir.join(labels), idx(&[count], &numbers)).unwrap();
+    }
+    python(&["make", dir.join("net.pt").to_str().unwrap()]);
+    Job::write(dir, &format!("{JOB}{model}\n"))
+}
+
+#[test]
+fn an_exported_network_computes_in_python_what_the_run_computed() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let run = cluster.submit(write(dir.path(), MLP).argument(), &[]);
+    cluster.finished(&run);
+    let (_, checkpoint) = cluster.checkpoints(&run).last().unwrap().clone();
+    let to = dir.path().join("export");
+    let report = cluster.ask(&["export", &checkpoint, "--to", to.to_str().unwrap()]);
+    assert_eq!(report["files"], serde_json::json!(["README.md", "manifest.json", "model.safetensors"]));
+
+    let files = ["more", "more-labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    let found: Value = serde_json::from_str(&python(&["mlp", to.to_str().unwrap(), &files[0], &files[1]])).unwrap();
+    let metrics = cluster.ask(&["show", &run, "--metrics"]);
+    let eval = metrics["evals"].as_array().unwrap().last().unwrap();
+    assert_eq!((&eval["step"], &eval["samples"]), (&60.into(), &297.into()));
+    assert_eq!(found["accuracy"], eval["accuracy"]);
+    let (python, own) = (found["loss"].as_f64().unwrap(), eval["loss"].as_f64().unwrap());
+    assert!((python - own).abs() < 1e-6 * own, "{python} {own}");
+    assert!(eval["accuracy"].as_f64().unwrap() > 0.8, "it learned something: {eval}");
+    let names =
+        ["layers.0.bias", "layers.0.weight", "layers.1.bias", "layers.1.weight", "layers.2.bias", "layers.2.weight"];
+    assert_eq!(found["names"], serde_json::json!(names));
+
+    let card = fs::read_to_string(to.join("README.md")).unwrap();
+    for part in [
+        "# exported",
+        "| `layers.0.weight` | 3072 | float | [48, 64] |",
+        "5018 parameters",
+        "evaluation loss | 60 |",
+        "hidden = [48, 32]",
+        &checkpoint,
+        "cpu.model",
+    ] {
+        assert!(card.contains(part), "{part}: {card}");
+    }
+    let again = cluster.coord(&["export", &checkpoint, "--to", to.to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+
+    // A damaged piece: nothing is written.
+    let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &checkpoint])).unwrap();
+    let tensors = manifest["tensors"].as_array().unwrap();
+    let weight = tensors.iter().find(|tensor| tensor["name"] == "model/layers.1.weight").unwrap();
+    let digest = weight["pieces"][0]["digest"].as_str().unwrap();
+    let piece = cluster.store().join(&digest[..2]).join(digest);
+    let mut bytes = fs::read(&piece).unwrap();
+    bytes[9] ^= 1;
+    fs::write(&piece, bytes).unwrap();
+    let other = dir.path().join("other");
+    let refused = cluster.coord(&["export", &checkpoint, "--to", other.to_str().unwrap()]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains(digest), "{said}");
+    let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!left.into_iter().any(|name| name == "other" || name.starts_with(".export-")));
+}
+
+#[test]
+fn an_exported_module_is_torchscript_again_with_the_trained_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let run = cluster.submit(write(dir.path(), SCRIPT).argument(), &["--keep-data"]);
+    cluster.finished(&run);
+    let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
+    // It is gone where it lay, and in the store.
+    let original = dir.path().join("original.pt");
+    fs::rename(dir.path().join("net.pt"), &original).unwrap();
+    let to = dir.path().join("export");
+    cluster.run(&["export", &checkpoint, "--to", to.to_str().unwrap()]);
+    let found = python(&["script", to.to_str().unwrap(), original.to_str().unwrap()]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!((&found["equal"], &found["trained"], &found["training"]), (&true.into(), &true.into(), &false.into()));
+    // One weight under two names stands there once.
+    assert_eq!((found["missing"].as_array().unwrap().len(), &found["unexpected"]), (1, &serde_json::json!([])));
+    assert!(fs::read_to_string(to.join("README.md")).unwrap().contains("torch.jit.load(\"model.pt\")"));
+}
