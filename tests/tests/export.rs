@@ -34,7 +34,7 @@ fn python(arguments: &[&str]) -> String {
 
 fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];
-    sizes.iter().for_each(|size| file.extend(size.to_be_bytes()));
+    file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
     file.extend(bytes);
     file
 }

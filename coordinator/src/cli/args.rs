@@ -365,6 +365,27 @@ fn on_local(text: &str) -> Result<u32, String> {
 pub(super) enum DataCommand {
     /// Keep files, and all files of directories, by their digests; prints them as `b3sum` does.
     Add(DataAddArguments),
+    /// Print the digests of files, and of all files of directories, as `b3sum` does; nothing is sent.
+    Hash(DataHashArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+All cores hash. A file that is as it was the last time (inode, size, times) is not read again. The last line, on standard \
+error, is the digest of all together, whatever their order.
+
+Example:
+  coord data hash images/ | b3sum --check --quiet")]
+pub(super) struct DataHashArguments {
+    /// Files and directories.
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Read all files, also those that are known from the last time by size, inode and times.
+    #[arg(long)]
+    pub(super) rehash: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

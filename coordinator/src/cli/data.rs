@@ -8,7 +8,7 @@ use lockstep_host::stat_cache::StatCache;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::args::DataAddArguments;
+use super::args::{DataAddArguments, DataHashArguments};
 use super::client::Client;
 use super::error::Failure;
 use super::exit::Exit;
@@ -23,31 +23,42 @@ struct Report {
     files: Vec<DataFile>,
     /// Of all of them, whatever their order.
     digest: String,
-    /// Bytes that were not there before.
-    stored: u64,
+    /// Bytes that were not in the store before; absent if nothing was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<u64>,
+}
+
+impl Report {
+    async fn of(paths: Vec<PathBuf>, rehash: bool) -> Result<Self, Failure> {
+        let files = tokio::task::spawn_blocking(move || measure(&paths, rehash))
+            .await
+            .map_err(|_| Failure::new(Exit::Local, "hashing panicked"))??;
+        Ok(Self { digest: data_digest(&files).to_hex(), files, stored: None })
+    }
+
+    fn print(&self, json: bool, out: &mut Output) {
+        if json {
+            return out.json(self);
+        }
+        for file in &self.files {
+            out.line(&format!("{}  {}", file.digest, file.path));
+        }
+        let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
+        let new = self.stored.map_or_else(String::new, |stored| format!(", {stored} of them new"));
+        Output::note(&format!("{} files, {bytes} bytes{new}; all together {}", self.files.len(), self.digest));
+    }
+}
+
+pub(super) async fn hash(arguments: DataHashArguments, out: &mut Output) -> Result<Exit, Failure> {
+    Report::of(arguments.paths, arguments.rehash).await?.print(arguments.json, out);
+    Ok(Exit::Done)
 }
 
 pub(super) async fn add(arguments: DataAddArguments, out: &mut Output) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.reader.address.addr).await?;
-    let (paths, rehash) = (arguments.paths, arguments.rehash);
-    let files = tokio::task::spawn_blocking(move || measure(&paths, rehash))
-        .await
-        .map_err(|_| Failure::new(Exit::Local, "hashing panicked"))??;
-    let stored = keep(&client, Path::new("."), &files).await?;
-    let report = Report { digest: data_digest(&files).to_hex(), files, stored };
-    if arguments.reader.json {
-        out.json(&report);
-        return Ok(Exit::Done);
-    }
-    for file in &report.files {
-        out.line(&format!("{}  {}", file.digest, file.path));
-    }
-    let bytes: u64 = report.files.iter().map(|file| file.bytes).sum();
-    let count = report.files.len();
-    Output::note(&format!(
-        "{count} files, {bytes} bytes, {} of them new; all together {}",
-        report.stored, report.digest
-    ));
+    let mut report = Report::of(arguments.paths, arguments.rehash).await?;
+    report.stored = Some(keep(&client, Path::new("."), &report.files).await?);
+    report.print(arguments.reader.json, out);
     Ok(Exit::Done)
 }
 

@@ -32,6 +32,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Verify(arguments) => Box::pin(verify::verify(arguments, out)).await,
         Command::Diff(arguments) => Box::pin(diff::diff(arguments, out)).await,
         Command::Reproduce(arguments) => Box::pin(reproduce::reproduce(arguments, out)).await,
+        Command::Data(DataCommand::Hash(arguments)) => unless_interrupted(data::hash(arguments, out)).await,
         Command::Data(DataCommand::Add(arguments)) => unless_interrupted(data::add(arguments, out)).await,
         Command::Config(arguments) => serve::config(&arguments, out),
         Command::Ps(arguments) => unless_interrupted(readers::ps(arguments, out)).await,

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""How fast data is hashed, beside `b3sum` and `md5sum`: one file of 4 GB, and 50,000 small files.
+
+    python3 tests/bench/hashing.py [--rounds 3]
+
+`make bench` runs it, and `scripts/setup.sh --bench` installs b3sum. All take turns within each round. *Warm*: the files
+are in memory, as after they were written; *cold*: the page cache is dropped before (needs root; the disk is measured
+then). *Known*: as at every submit but the first, nothing has changed since the last time, and no file is read. `b3sum`
+and `md5sum` get the small files from `xargs`, md5sum on all cores.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from measure import BIN, OUT, ClusterError, alternate, medians, say, spread, table
+
+CACHE = pathlib.Path(os.environ.get("LOCKSTEP_CACHE", pathlib.Path.home() / ".cache/lockstep"))
+B3SUM = CACHE / "bench-tools" / "bin" / "b3sum"
+DROP_CACHES = pathlib.Path("/proc/sys/vm/drop_caches")
+LARGE = 4 << 30
+SMALL = 50_000
+SMALL_BYTES = 8 << 10
+
+
+def make(folder):
+    """The large file, and the folder of small ones; their contents are random."""
+    large, small = folder / "large", folder / "small"
+    small.mkdir(parents=True)
+    block = os.urandom(64 << 20)
+    with open(large, "wb") as file:
+        for number in range(LARGE // len(block)):
+            file.write(number.to_bytes(8, "little") + block[8:])
+    for number in range(SMALL):
+        directory = small / f"{number // 1000:02}"
+        directory.mkdir(exist_ok=True)
+        (directory / f"{number:05}").write_bytes(number.to_bytes(8, "little") + block[number : number + SMALL_BYTES - 8])
+    os.sync()
+    return large, small
+
+
+def seconds(command, cold=False):
+    if cold:
+        os.sync()
+        DROP_CACHES.write_text("3")
+    environment = os.environ | {"XDG_CACHE_HOME": str(OUT / "hashing-cache")}
+    begin = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    return time.monotonic() - begin
+
+
+def measures(path, cold):
+    """By name: what takes how long."""
+    each = ["sh", "-c", f'find "$0" -type f -print0 | xargs -0 -n 2000 -P {os.cpu_count()} "$1"', path]
+    many = path.is_dir()
+    ours = [BIN / "coord", "data", "hash", path]
+    found = {
+        "ours": lambda: seconds([*ours, "--rehash"], cold),
+        "b3sum": lambda: seconds([*each, B3SUM] if many else [B3SUM, path], cold),
+        "md5sum": lambda: seconds([*each, "md5sum"] if many else ["md5sum", path], cold),
+    }
+    return found if cold else found | {"known": lambda: seconds(ours)}
+
+
+def submit(job):
+    """From the command to the id of the run, which no worker takes."""
+    begin = time.monotonic()
+    environment = os.environ | {"XDG_CACHE_HOME": str(OUT / "hashing-cache"), "LOCKSTEP_ADDR": job[1]}
+    subprocess.run([BIN / "coord", "submit", job[0]], check=True, capture_output=True, env=environment)
+    return time.monotonic() - begin
+
+
+def submits(large, folder, rounds):
+    """Seconds of submits of a job on the large file, after the first."""
+    job = folder / "job.toml"
+    job.write_text(
+        'name = "large"\nsteps = 1\nranks = 1\nbatch = { size = 1 }\noptimizer = { kind = "sgd", lr = 0.1 }\n'
+        'model = { kind = "gpt", layers = 1, heads = 1, width = 8, context = 8, vocabulary = 256 }\n'
+        f'data = {{ kind = "tokens", path = "{large}", dtype = "u8" }}\n'
+    )
+    shutil.rmtree(folder / "coord", ignore_errors=True)
+    serve = [BIN / "coord", "serve", "--listen", "127.0.0.1:0", "--data-dir", folder / "coord"]
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as coordinator:
+        try:
+            address = next(line.split()[-1] for line in coordinator.stderr if "listening on" in line)
+            submit((job, address))
+            return [submit((job, address)) for _ in range(rounds)]
+        finally:
+            coordinator.terminate()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    if not B3SUM.exists():
+        sys.exit("bench: error: b3sum is not there: `scripts/setup.sh --bench` installs it")
+    folder = OUT / "hashing"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(OUT / "hashing-cache", ignore_errors=True)
+    try:
+        large, small = make(folder)
+        time.sleep(3)  # younger files are never taken for known
+        rows, raw = [], {}
+        for name, path, gigabytes in (("one file of 4 GB", large, LARGE / 1e9), ("50,000 files of 8 KB", small, SMALL * SMALL_BYTES / 1e9)):
+            seconds([BIN / "coord", "data", "hash", path])
+            for cold in (False, True):
+                if cold and not os.access(DROP_CACHES, os.W_OK):
+                    say("the page cache cannot be dropped without root: nothing is measured cold")
+                    continue
+                what = f"{name}, {'cold' if cold else 'warm'}"
+                say(f"{what}: {rounds} rounds")
+                found = raw[what] = alternate(rounds, measures(path, cold))
+                median = medians(found)
+                rates = [f"{gigabytes / median[side]:.2f}" for side in ("ours", "b3sum", "md5sum")]
+                ratios = [spread(found[side], found["ours"]) for side in ("b3sum", "md5sum")]
+                known = f"{median['known']:.3f}" if "known" in median else ""
+                rows.append([what, *rates, *ratios, known])
+        found = raw["submit"] = submits(large, folder, 10)
+        print(table(["", "ours, GB/s", "b3sum", "md5sum", "ours/b3sum", "ours/md5sum", "known, s"], rows))
+        ordered = sorted(found)
+        print(f"\nsubmit of a job on the 4 GB file, known: {ordered[len(ordered) // 2]:.3f} s [{ordered[0]:.3f}, {ordered[-1]:.3f}]")
+        (OUT / "hashing.json").write_text(json.dumps(raw))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ClusterError, subprocess.CalledProcessError) as error:
+        sys.exit(f"bench: error: {error}")
