@@ -116,12 +116,14 @@ async fn a_part_of_a_directory_is_fetched_alone() {
         assert!(matches!(&error, DvcError::NotInListing { .. }), "{unknown}: {error}");
         assert!(error.to_string().contains(unknown), "{error}");
     }
-    repo.fetch("data").await.unwrap();
+    for name in ["data", "tool.sh", "hollow"] {
+        repo.fetch(name).await.unwrap();
+    }
     repo.assert_clean();
 }
 
 #[tokio::test]
-async fn a_link_into_a_lost_cache_is_replaced() {
+async fn a_link_into_a_lost_cache_serves_again_or_is_replaced() {
     let repo = Repo::new();
     repo.dvc(&["config", "cache.type", "symlink"]);
     repo.dvc(&["cache", "dir", "../cache"]);
@@ -135,6 +137,13 @@ async fn a_link_into_a_lost_cache_is_replaced() {
     let fetched = repo.fetch("a").await.unwrap();
     assert!(fetched.files[0].cache_path.starts_with(repo.path("../cache").canonicalize().unwrap()));
     assert_eq!(mode(fetched.files[0].cache_path.parent().unwrap()), 0o775, "a shared cache is for all of the group");
+    assert!(repo.path("a").is_symlink(), "DVC's link leads to the right contents again");
+    assert_eq!(repo.read("a"), "one\n");
+    repo.assert_clean();
+    // A link into a cache that is not used any more leads nowhere.
+    fs::remove_dir_all(repo.path("../cache")).unwrap();
+    repo.dvc(&["cache", "dir", "../other"]);
+    repo.fetch("a").await.unwrap();
     assert!(!repo.path("a").is_symlink());
     assert_eq!(repo.read("a"), "one\n");
     repo.assert_clean();

@@ -109,10 +109,11 @@ async fn an_earlier_revision_goes_into_the_cache_alone() {
     repo.git(&["add", "."]);
     repo.git(&["commit", "-qm", "old"]);
     repo.git(&["tag", "v1"]);
+    repo.dvc(&["push", "-q"]);
     repo.write("sub/data/a", "newer\n");
     repo.dvc(&["add", "-q", "sub/data"]);
     repo.git(&["commit", "-qam", "new"]);
-    repo.dvc(&["push", "-q", "--all-commits"]);
+    repo.dvc(&["push", "-q"]);
     repo.lose(&[]);
     repo.fetch("sub/data").await.unwrap();
     repo.assert_clean();

@@ -79,10 +79,12 @@ impl Repo {
 
     /// Everything but the remote is gone: the cache, and these outputs.
     pub(crate) fn lose(&self, outputs: &[&str]) {
-        drop(fs::remove_dir_all(self.path(".dvc/cache")));
-        for output in outputs {
-            let path = self.path(output);
-            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        for path in outputs.iter().chain([&".dvc/cache"]).map(|output| self.path(output)) {
+            if path.is_dir() {
+                fs::remove_dir_all(path).unwrap();
+            } else if path.exists() {
+                fs::remove_file(path).unwrap();
+            }
         }
     }
 
