@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build needs and a machine lacks: a C++ compiler and Python from the system's packages, libtorch from
-# PyPI into the cache, and with `--test` cargo-nextest and the programs that tests run. Where everything is there it only
-# looks, and downloads nothing.
+# PyPI into the cache, with `--runner` cargo-nextest, and with `--test` also the programs that tests run. Where everything is
+# there it only looks, and downloads nothing.
 #
 # It never asks for a password: where root is needed and missing, it prints the command to run and stops.
 set -euo pipefail
@@ -136,13 +136,16 @@ install_test_tools() {
 }
 
 case "${1:-}" in
-    "" | --test) ;;
-    *) die "usage: scripts/setup.sh [--test]" ;;
+    "" | --runner | --test) ;;
+    *) die "usage: scripts/setup.sh [--runner | --test]" ;;
 esac
 install_packages
 check_rust
 install_torch
-if [ "${1:-}" = --test ]; then
-    install_nextest
-    install_test_tools
-fi
+case "${1:-}" in
+    --runner) install_nextest ;;
+    --test)
+        install_nextest
+        install_test_tools
+        ;;
+esac

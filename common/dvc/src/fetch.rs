@@ -26,7 +26,7 @@ use crate::state::{self, CONCURRENCY, Presence, blocking};
 pub struct Progress {
     /// Files that are where they should be, those that were there already included.
     pub files: usize,
-    /// Files in all.
+    /// Files in all; 0 before a directory's listing has come.
     pub num_files: usize,
     /// Bytes that the remote sent.
     pub bytes: u64,

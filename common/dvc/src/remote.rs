@@ -217,3 +217,37 @@ fn refused(config: &RemoteConfig, source: object_store::Error) -> DvcError {
 fn unsupported(config: &RemoteConfig, what: &str) -> DvcError {
     DvcError::UnsupportedRemote { name: config.name.clone(), url: config.url.clone(), what: what.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn remote(keys: &str) -> RemoteConfig {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".dvc")).unwrap();
+        fs::write(dir.path().join(".dvc/config"), format!("['remote \"r\"']\n{keys}")).unwrap();
+        Config::read(dir.path()).unwrap().remote(Some("r")).unwrap()
+    }
+
+    #[test]
+    fn a_password_goes_to_its_header() {
+        assert!(authorization(&remote("url = https://h/p\npassword = y\n")).unwrap().is_empty());
+        let basic = authorization(&remote("url = https://h/p\nauth = basic\nuser = x\npassword = y\n")).unwrap();
+        assert_eq!(basic[AUTHORIZATION], "Basic eDp5");
+        let keys = "url = https://h/p\nauth = custom\ncustom_auth_header = X-Token\npassword = y\n";
+        assert_eq!(authorization(&remote(keys)).unwrap()["x-token"], "y");
+        let digest = authorization(&remote("url = https://h/p\nauth = digest\nuser = x\npassword = y\n")).unwrap_err();
+        assert!(digest.to_string().contains("`auth = digest`"), "{digest}");
+        assert!(authorization(&remote("url = https://h/p\nauth = basic\nask_password = true\n")).is_err());
+    }
+
+    #[test]
+    fn each_kind_of_remote_is_opened_with_the_one_provider_of_tls() {
+        for (url, object) in [("/a/b/", "/a/b/x"), ("file:///a", "file:///a/x"), ("https://h/p", "https://h/p/x")] {
+            assert_eq!(Remote::open(&remote(&format!("url = {url}\n"))).unwrap().name_of("x"), object);
+        }
+        Remote::open(&remote("url = s3://bucket\nregion = r\naccess_key_id = a\nsecret_access_key = b\n")).unwrap();
+        assert!(matches!(Remote::open(&remote("url = ssh://h/p\n")), Err(DvcError::UnsupportedRemote { .. })));
+    }
+}

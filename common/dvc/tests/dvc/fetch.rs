@@ -13,6 +13,7 @@ const NAMES: [&str; 5] = ["data/a", "data/sub/deeper/b", "data/sub/ü€😀 \"q
 /// A directory with nested, odd, equal and empty files, an executable, and an empty directory, all pushed.
 fn pushed() -> Repo {
     let repo = Repo::new();
+    repo.dvc(&["remote", "add", "-q", "-d", "-f", "Store", "../remote"]);
     for (name, bytes) in NAMES.into_iter().zip(["one\n", "two\r\n", "three", "one\n", ""]) {
         repo.write(name, bytes);
     }

@@ -31,7 +31,7 @@ impl Repo {
         fs::create_dir(repo.root()).unwrap();
         repo.git(&["init", "-q", "-b", "main"]);
         repo.dvc(&["init", "-q"]);
-        repo.dvc(&["remote", "add", "-q", "-d", "store", "../remote"]);
+        repo.write(".dvc/config", "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../remote\n");
         repo
     }
 
