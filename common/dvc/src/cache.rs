@@ -132,6 +132,8 @@ pub(crate) fn check_out(
     }
     let parent = to.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(io_error("make", parent))?;
+    // A new clone has none; if it cannot be made, the file's own directory serves.
+    drop(fs::create_dir_all(tmp));
     let device = |dir: &Path| fs::metadata(dir).map(|metadata| metadata.dev()).ok();
     let tmp = if device(tmp) == device(parent) { tmp } else { parent };
     // The umask takes its share of this mode, and of it only: `fs::copy` brings the cache's along.
@@ -152,6 +154,14 @@ pub(crate) fn check_out(
     if to.is_symlink() && !to.exists() {
         fs::remove_file(to).map_err(io_error("replace", to))?;
     }
-    file.persist_noclobber(to).map_err(|error| io_error("write", to)(error.error))?;
-    Ok(Ok(()))
+    match file.persist_noclobber(to) {
+        Ok(_) => Ok(Ok(())),
+        // Somebody else was quicker, perhaps another fetch.
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = generation.hash_file(to).map_err(io_error("read", to))?;
+            let changed = || DvcError::Changed { path: to.to_owned(), expected: md5, found };
+            if found == md5 { Ok(Ok(())) } else { Err(changed()) }
+        }
+        Err(error) => Err(io_error("write", to)(error.error)),
+    }
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use crate::cache::{self, Cache, Object};
 use crate::config::Config;
@@ -67,7 +68,8 @@ impl Tracked {
     /// A cache file that a file of the work tree is made from is verified. If it is corrupt it is fetched anew and named in
     /// [`Fetched::replaced`]; without a remote that has it, it stays, and the error names it.
     /// # Errors
-    /// `Changed`, before anything is written, if a file is there with other contents: nothing of the work tree is ever
+    /// One for the first file that failed, when nothing is under way any more; what succeeded stays. `Changed`, before
+    /// anything is written, if a file is there with other contents: nothing of the work tree is ever
     /// overwritten. `MissingObject` if neither cache nor remote has a file.
     pub async fn fetch(&self, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Fetched, DvcError> {
         let recorded = self.recorded();
@@ -89,10 +91,8 @@ impl Tracked {
         for file in states {
             by_md5.entry(file.md5).or_default().push((file.path, file.presence));
         }
-        let written = stream::iter(by_md5.into_iter().map(|(md5, paths)| fetch.bring_to_work_tree(md5, paths)))
-            .buffer_unordered(CONCURRENCY)
-            .try_fold(0, async |sum, written| Ok(sum + written))
-            .await?;
+        let copies = by_md5.into_iter().map(|(md5, copies)| fetch.bring_to_work_tree(md5, copies));
+        let written = until_first_error(copies).await?;
         fetch.finish(files, written)
     }
 }
@@ -110,11 +110,29 @@ impl Recorded {
         for file in &files {
             by_md5.entry(file.md5).or_default().push(state::in_work_tree(self, file));
         }
-        stream::iter(by_md5.into_iter().map(|(md5, paths)| fetch.bring_to_cache(md5, paths)))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect::<()>()
-            .await?;
+        until_first_error(by_md5.into_iter().map(|(md5, paths)| fetch.bring_to_cache(md5, paths))).await?;
         fetch.finish(files, 0)
+    }
+}
+
+/// Several at a time, and the sum of what they answer. After an error none is begun, and those under way are finished:
+/// nothing is written any more when it is returned.
+async fn until_first_error<F: Future<Output = Result<usize, DvcError>>>(
+    mut tasks: impl Iterator<Item = F>,
+) -> Result<usize, DvcError> {
+    let mut running = FuturesUnordered::new();
+    let mut answer = Ok(0);
+    loop {
+        while answer.is_ok() && running.len() < CONCURRENCY {
+            let Some(task) = tasks.next() else { break };
+            running.push(task);
+        }
+        match (running.next().await, &mut answer) {
+            (None, _) => return answer,
+            (Some(Ok(number)), Ok(sum)) => *sum += number,
+            (Some(Err(error)), Ok(_)) => answer = Err(error),
+            (Some(_), Err(_)) => {}
+        }
     }
 }
 
@@ -212,11 +230,12 @@ impl<'a> Fetch<'a> {
         Ok(written)
     }
 
-    async fn bring_to_cache(&self, md5: Md5, paths: Vec<PathBuf>) -> Result<(), DvcError> {
+    /// The same without the work tree, where nothing is written.
+    async fn bring_to_cache(&self, md5: Md5, paths: Vec<PathBuf>) -> Result<usize, DvcError> {
         let first = paths.first().map_or(self.recorded.output.as_path(), PathBuf::as_path);
         self.ensure(Object { md5, is_listing: false }, first).await?;
         self.done(paths.len());
-        Ok(())
+        Ok(0)
     }
 
     async fn check_out(&self, object: Object, to: &Path) -> Result<Result<(), Md5>, DvcError> {

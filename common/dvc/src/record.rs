@@ -57,10 +57,11 @@ pub(crate) fn of_dvc_file(text: &str, dir: &Path, file: &Path) -> Result<Vec<Out
 pub(crate) fn of_lock(lock: &str, yaml: &str, dir: &Path, file: &Path) -> Result<Vec<Output>, DvcError> {
     let locked: RawLock = parse(lock, file)?;
     let pipeline: RawPipeline = parse(yaml, &file.with_file_name("dvc.yaml"))?;
+    let pipeline = pipeline.stages.unwrap_or_default();
     let mut outputs = Vec::new();
     for (name, stage) in locked.stages.unwrap_or_default() {
         // `train@3` is the third of those that `train` stands for.
-        let declared = pipeline.stages.get(&name).or_else(|| pipeline.stages.get(name.split('@').next()?));
+        let declared = pipeline.get(&name).or_else(|| pipeline.get(name.split('@').next()?));
         let Some(declared) = declared else { continue };
         let declared = declared.repeated.as_deref().unwrap_or(declared);
         let wdir = declared.wdir.as_deref().unwrap_or_default();
@@ -135,19 +136,15 @@ impl RawOut {
 
 #[derive(Deserialize)]
 struct RawPipeline {
-    #[serde(default)]
-    stages: BTreeMap<String, RawStage>,
+    stages: Option<BTreeMap<String, RawStage>>,
 }
 
 #[derive(Deserialize)]
 struct RawStage {
     wdir: Option<String>,
-    #[serde(default)]
-    outs: Vec<Declared>,
-    #[serde(default)]
-    metrics: Vec<Declared>,
-    #[serde(default)]
-    plots: Vec<Declared>,
+    outs: Option<Vec<Declared>>,
+    metrics: Option<Vec<Declared>>,
+    plots: Option<Vec<Declared>>,
     /// The stage itself, where it stands for several.
     #[serde(rename = "do")]
     repeated: Option<Box<RawStage>>,
@@ -156,7 +153,7 @@ struct RawStage {
 impl RawStage {
     /// The outputs that git keeps and not DVC.
     fn uncached(&self) -> BTreeSet<&str> {
-        let all = self.outs.iter().chain(&self.metrics).chain(&self.plots);
+        let all = [&self.outs, &self.metrics, &self.plots].into_iter().flatten().flatten();
         all.flat_map(|declared| &declared.uncached).map(String::as_str).collect()
     }
 }
@@ -248,5 +245,10 @@ mod tests {
         let outputs = of_lock(lock, yaml, Path::new("p"), Path::new("p/dvc.lock")).unwrap();
         let paths: Vec<_> = outputs.iter().map(|output| output.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["p/work/a", "p/work/c", "p/t/1"]);
+        for nothing in ["", "# only this\n", "stages:\n", "vars: [a: 1]\n"] {
+            assert_eq!(of_lock(lock, nothing, Path::new(""), Path::new("dvc.lock")).unwrap(), [], "{nothing}");
+            assert_eq!(of_lock(nothing, yaml, Path::new(""), Path::new("dvc.lock")).unwrap(), [], "{nothing}");
+        }
+        assert_eq!(of_dvc_file("", Path::new(""), Path::new("x.dvc")).unwrap(), []);
     }
 }

@@ -13,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::http::HttpBuilder;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig};
+use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use tokio::io::AsyncWriteExt as _;
 
@@ -109,10 +109,7 @@ impl Remote {
 
 fn s3(config: &RemoteConfig, bucket_and_prefix: &str) -> Result<Place, DvcError> {
     let (bucket, prefix) = bucket_and_prefix.split_once('/').unwrap_or((bucket_and_prefix, ""));
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_retry(retries())
-        .with_client_options(client(config, HeaderMap::new()));
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retries());
     let key_pair = |id: &str, secret: &str| Some((config.get(id)?.to_owned(), config.get(secret)?.to_owned()));
     let mut token = config.get("session_token").map(str::to_owned);
     let keys = key_pair("access_key_id", "secret_access_key").or_else(|| {
@@ -135,7 +132,7 @@ fn s3(config: &RemoteConfig, bucket_and_prefix: &str) -> Result<Place, DvcError>
     if config.is_on("allow_anonymous_login") {
         builder = builder.with_skip_signature(true);
     }
-    let store = builder.build().map_err(|source| refused(config, source))?;
+    let store = connect(config, HeaderMap::new(), |options| builder.clone().with_client_options(options).build())?;
     Ok(Place::Store { store: Arc::new(store), prefix: object_store::path::Path::from(prefix) })
 }
 
@@ -158,12 +155,9 @@ fn shared_credentials(config: &RemoteConfig) -> Option<((String, String), Option
 }
 
 fn http(config: &RemoteConfig) -> Result<Place, DvcError> {
-    let store = HttpBuilder::new()
-        .with_url(config.url.trim_end_matches('/'))
-        .with_retry(retries())
-        .with_client_options(client(config, authorization(config)?))
-        .build()
-        .map_err(|source| refused(config, source))?;
+    let builder = HttpBuilder::new().with_url(config.url.trim_end_matches('/')).with_retry(retries());
+    let store =
+        connect(config, authorization(config)?, |options| builder.clone().with_client_options(options).build())?;
     Ok(Place::Store { store: Arc::new(store), prefix: object_store::path::Path::default() })
 }
 
@@ -190,20 +184,37 @@ fn authorization(config: &RemoteConfig) -> Result<HeaderMap, DvcError> {
     Ok(headers)
 }
 
-fn client(config: &RemoteConfig, headers: HeaderMap) -> ClientOptions {
+/// Builds a store whose client trusts what the system trusts, and `ssl_verify` beside it.
+fn connect<T>(
+    config: &RemoteConfig,
+    headers: HeaderMap,
+    build: impl Fn(ClientOptions) -> object_store::Result<T>,
+) -> Result<T, DvcError> {
     // Whoever links this crate may have chosen a provider already: then that one serves.
     drop(rustls::crypto::ring::default_provider().install_default());
-    ClientOptions::new()
+    let is_plain = |url: &str| url.starts_with("http://");
+    let is_plain = is_plain(&config.url) || config.get("endpointurl").is_some_and(is_plain);
+    let mut options = ClientOptions::new()
         .with_default_headers(headers)
-        .with_allow_http(
-            config.url.starts_with("http://")
-                || config.get("endpointurl").is_some_and(|url| url.starts_with("http://")),
-        )
-        .with_allow_invalid_certificates(
-            config.get("ssl_verify").is_some_and(|value| value.eq_ignore_ascii_case("false")),
-        )
+        .with_allow_http(is_plain)
         .with_timeout_disabled()
-        .with_read_timeout(SILENCE)
+        .with_read_timeout(SILENCE);
+    match config.get("ssl_verify") {
+        Some(value) if value.eq_ignore_ascii_case("false") => options = options.with_allow_invalid_certificates(true),
+        Some(value) if !value.eq_ignore_ascii_case("true") => {
+            let file = Path::new(value);
+            let bundle = fs::read(file).map_err(io_error("read", file))?;
+            let certificates = Certificate::from_pem_bundle(&bundle).map_err(|source| refused(config, source))?;
+            options = certificates.into_iter().fold(options, ClientOptions::with_root_certificate);
+        }
+        _ => {}
+    }
+    build(options.clone())
+        .or_else(|error| {
+            // A system without any certificates is good enough for a server without any.
+            if is_plain { build(options.with_no_system_certificates(true)) } else { Err(error) }
+        })
+        .map_err(|source| refused(config, source))
 }
 
 fn retries() -> RetryConfig {
@@ -243,11 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_remote_is_opened_with_the_one_provider_of_tls() {
-        for (url, object) in [("/a/b/", "/a/b/x"), ("file:///a", "file:///a/x"), ("https://h/p", "https://h/p/x")] {
+    fn each_kind_of_remote_is_opened() {
+        for (url, object) in [("/a/b/", "/a/b/x"), ("file:///a", "file:///a/x"), ("http://h/p", "http://h/p/x")] {
             assert_eq!(Remote::open(&remote(&format!("url = {url}\n"))).unwrap().name_of("x"), object);
         }
-        Remote::open(&remote("url = s3://bucket\nregion = r\naccess_key_id = a\nsecret_access_key = b\n")).unwrap();
+        Remote::open(&remote(
+            "url = s3://bucket\nregion = r\nendpointurl = http://h\naccess_key_id = a\nsecret_access_key = b\n",
+        ))
+        .unwrap();
         assert!(matches!(Remote::open(&remote("url = ssh://h/p\n")), Err(DvcError::UnsupportedRemote { .. })));
     }
 }

@@ -62,6 +62,22 @@ async fn files_and_directories_come_back_from_the_remote() {
 }
 
 #[tokio::test]
+async fn a_new_clone_gets_its_data() {
+    let repo = pushed();
+    repo.git(&["add", "."]);
+    repo.git(&["commit", "-qm", "data"]);
+    let (clone, old) = (repo.root().with_file_name("clone"), repo.root().with_file_name("old"));
+    repo.git(&["clone", "-q", ".", clone.to_str().unwrap()]);
+    fs::rename(repo.root(), old).unwrap();
+    fs::rename(clone, repo.root()).unwrap();
+    for name in ["data/sub", "data", "tool.sh", "hollow"] {
+        repo.fetch(name).await.unwrap();
+    }
+    repo.assert_clean();
+    assert_eq!(repo.git(&["status", "--short"]), "", "git sees none of it");
+}
+
+#[tokio::test]
 async fn what_is_in_cache_or_work_tree_is_not_fetched_again() {
     let repo = pushed();
     // Without its remote, DVC's own cache is enough.

@@ -66,6 +66,8 @@ async fn a_missing_and_a_corrupt_object_are_named_with_their_remote() {
     for part in ["data/a`", &one.to_string(), "remote `store`", object(one).to_str().unwrap(), "dvc push"] {
         assert!(text.contains(part), "{text}");
     }
+    assert_eq!(repo.read("data/b"), "two\n", "what was under way is finished");
+    repo.lose(&["data"]);
     fs::remove_file(object(two)).unwrap();
     fs::write(object(two), "too\n").unwrap();
     let error = repo.fetch("data/b").await.unwrap_err();

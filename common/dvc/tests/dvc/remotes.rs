@@ -58,6 +58,28 @@ async fn over_http() {
 }
 
 #[tokio::test]
+async fn over_https_from_whom_the_repository_trusts() {
+    let repo = Repo::new();
+    repo.write("a", "one\n");
+    repo.dvc(&["add", "-q", "a"]);
+    repo.dvc(&["push", "-q"]);
+    repo.lose(&["a"]);
+    let top = repo.remote().parent().unwrap().to_owned();
+    let server = servers::https(&top);
+    let config = format!("['remote \"store\"']\nurl = {}/remote\nssl_verify = ", server.url);
+    repo.write(".dvc/config.local", format!("{config}true\n"));
+    let error = repo.fetch("a").await.unwrap_err();
+    assert!(matches!(error, DvcError::Remote { .. }), "{error}");
+    assert!(!repo.path("a").exists());
+    for trusted in [top.join("ca.pem").to_str().unwrap(), "false"] {
+        repo.lose(&["a"]);
+        repo.write(".dvc/config.local", format!("{config}{trusted}\n"));
+        repo.fetch("a").await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    }
+    repo.assert_clean();
+}
+
+#[tokio::test]
 async fn from_s3() {
     let repo = filled();
     let place = tempfile::tempdir().unwrap();

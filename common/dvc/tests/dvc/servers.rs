@@ -29,19 +29,51 @@ impl Drop for Server {
 
 /// A web server of the files in `dir`.
 pub(crate) fn http(dir: &Path) -> Server {
-    let mut process = Command::new(tool("python3"))
-        .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
-        .arg(dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    // Serving HTTP on 127.0.0.1 port 35117 (http://127.0.0.1:35117/) ...
+    let mut command = Command::new(tool("python3"));
+    command.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"]).arg(dir);
+    web_server(command)
+}
+
+/// Starts a server that prints its URL in parentheses.
+fn web_server(mut command: Command) -> Server {
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.split(['(', ')']).nth(1).unwrap_or_default().trim_end_matches('/').to_owned();
-    assert!(url.starts_with("http://127.0.0.1:"), "{line}");
+    assert!(url.contains("://127.0.0.1:"), "{line}");
     Server { process, url }
+}
+
+/// The same with TLS, and a certificate that nobody but `dir/ca.pem` vouches for.
+pub(crate) fn https(dir: &Path) -> Server {
+    const SCRIPT: &str = "import datetime, functools, http.server, ipaddress, ssl, sys
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+key = ec.generate_private_key(ec.SECP256R1())
+name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, 'lockstep')])
+now = datetime.datetime.now(datetime.timezone.utc)
+day = datetime.timedelta(days=1)
+names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address('127.0.0.1'))])
+certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    .serial_number(1).not_valid_before(now - day).not_valid_after(now + day).add_extension(names, critical=False)
+    .sign(key, hashes.SHA256()))
+pem = serialization.Encoding.PEM
+with open(sys.argv[1] + '/ca.pem', 'wb') as file:
+    file.write(certificate.public_bytes(pem))
+with open(sys.argv[1] + '/key.pem', 'wb') as file:
+    file.write(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1] + '/ca.pem', sys.argv[1] + '/key.pem')
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(f'(https://127.0.0.1:{server.server_address[1]})', flush=True)
+server.serve_forever()
+";
+    let mut command = Command::new(tool("python3"));
+    command.args(["-c", SCRIPT]).arg(dir);
+    web_server(command)
 }
 
 /// A server of S3 with an empty bucket `data`, whose files are in `dir`.
