@@ -13,7 +13,7 @@ help: ## this list
 	@echo
 	@echo "\`. scripts/env.sh\` brings a shell the environment in which cargo finds libtorch."
 
-setup: ## installs what is missing: C++ compiler, libtorch (PyTorch 2.13), the test runner
+setup: ## installs what is missing: C++ compiler, libtorch (PyTorch 2.13), the test runner, what tests run
 	@scripts/setup.sh --test
 
 data: ## fetches the real data into the cache and checks its digests
@@ -31,7 +31,7 @@ test: ## runs every test
 	@$(ENV) scripts/test.sh
 
 gpu: build ## runs the tests that need a CUDA device; one is enough
-	@scripts/setup.sh --test
+	@scripts/setup.sh --runner
 	@$(ENV) cargo nextest run --release --locked -p lockstep-worker --test cuda --run-ignored only --test-threads 4
 
 exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not

@@ -7,6 +7,7 @@
 LOCKSTEP_CACHE="${LOCKSTEP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lockstep}"
 [ "${LOCKSTEP_CACHE#/}" != "$LOCKSTEP_CACHE" ] || LOCKSTEP_CACHE="$PWD/$LOCKSTEP_CACHE"
 torch_venv="$LOCKSTEP_CACHE/torch-2.13.0"
+test_tools="$LOCKSTEP_CACHE/test-tools" # not in PATH: tests find it there
 LIBTORCH_USE_PYTORCH=1
 
 case "$PATH:" in

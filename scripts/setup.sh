@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build needs and a machine lacks: a C++ compiler and Python from the system's packages, libtorch from
-# PyPI into the cache, and with `--test` cargo-nextest. Where everything is there it only looks, and downloads nothing.
+# PyPI into the cache, with `--runner` cargo-nextest, and with `--test` also the programs that tests run. Where everything is
+# there it only looks, and downloads nothing.
 #
 # It never asks for a password: where root is needed and missing, it prints the command to run and stops.
 set -euo pipefail
@@ -9,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly REQUIREMENTS=scripts/requirements.txt
 readonly STAMP="$torch_venv/.lockstep-complete"
+readonly TEST_REQUIREMENTS=scripts/test-requirements.txt
+readonly TEST_STAMP="$test_tools/.lockstep-complete"
 readonly NEXTEST_VERSION=0.9.143
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -114,11 +117,35 @@ install_nextest() {
     cargo install --quiet --locked cargo-nextest --version "$NEXTEST_VERSION"
 }
 
+test_tools_are_stamped() { [ -x "$test_tools/bin/dvc" ] && cmp -s "$TEST_REQUIREMENTS" "$TEST_STAMP"; }
+
+install_test_tools() {
+    test_tools_are_stamped && return 0
+    mkdir -p "$LOCKSTEP_CACHE"
+    exec 9>"$LOCKSTEP_CACHE/.setup.lock"
+    flock 9
+    test_tools_are_stamped && return 0
+    say "installing DVC and a server of S3, which only tests run, into $test_tools (a minute, 400 MB)"
+    rm -rf "$test_tools"
+    hash -r
+    python3 -m venv "$test_tools"
+    "$test_tools/bin/python3" -m pip install --quiet --no-cache-dir --disable-pip-version-check \
+        --requirement "$TEST_REQUIREMENTS" >&2 || die "pip could not install it; run this again to start afresh"
+    "$test_tools/bin/dvc" --version >/dev/null || die "what pip installed does not run: see \`$test_tools/bin/dvc doctor\`"
+    cp "$TEST_REQUIREMENTS" "$TEST_STAMP"
+}
+
 case "${1:-}" in
-    "" | --test) ;;
-    *) die "usage: scripts/setup.sh [--test]" ;;
+    "" | --runner | --test) ;;
+    *) die "usage: scripts/setup.sh [--runner | --test]" ;;
 esac
 install_packages
 check_rust
 install_torch
-if [ "${1:-}" = --test ]; then install_nextest; fi
+case "${1:-}" in
+    --runner) install_nextest ;;
+    --test)
+        install_nextest
+        install_test_tools
+        ;;
+esac

@@ -1,0 +1,130 @@
+//! What cannot be fetched is named, with what to do, and nothing is harmed.
+
+use std::fs;
+
+use lockstep_dvc::{DvcError, Md5, Presence, State, Tracked};
+
+use crate::repo::{Repo, chain};
+
+fn pushed() -> Repo {
+    let repo = Repo::new();
+    repo.write("data/a", "one\n");
+    repo.write("data/b", "two\n");
+    repo.dvc(&["add", "-q", "data"]);
+    repo.dvc(&["push", "-q"]);
+    repo
+}
+
+#[tokio::test]
+async fn a_changed_file_is_left_alone_and_so_is_all_beside_it() {
+    let repo = pushed();
+    repo.write("data/b", "mine\n");
+    fs::remove_file(repo.path("data/a")).unwrap();
+    let (expected, found) = (Md5::of(b"two\n"), Md5::of(b"mine\n"));
+    let State::Files(files) = repo.tracked("data").check().await.unwrap() else { panic!("it is in the cache") };
+    assert_eq!(files[1].presence, Presence::Other { expected, found });
+    let before = repo.tree();
+    let error = repo.fetch("data").await.unwrap_err();
+    assert!(matches!(error, DvcError::Changed { .. }), "{error}");
+    let text = error.to_string();
+    for part in ["data/b`", &expected.to_string(), &found.to_string()] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(before, repo.tree());
+    // The file beside it can be had by itself.
+    repo.fetch("data/a").await.unwrap();
+    assert_eq!((repo.read("data/a").as_str(), repo.read("data/b").as_str()), ("one\n", "mine\n"));
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_named() {
+    let repo = pushed();
+    fs::remove_file(repo.path("data/a")).unwrap();
+    fs::create_dir(repo.path("data/a")).unwrap();
+    let error = repo.fetch("data").await.unwrap_err().to_string();
+    assert!(error.contains("data/a` is in the way: DVC recorded a file there"), "{error}");
+    fs::remove_dir_all(repo.path("data")).unwrap();
+    repo.write("data", "x");
+    let error = repo.fetch("data").await.unwrap_err().to_string();
+    assert!(error.contains("data` is in the way: DVC recorded a directory there"), "{error}");
+    assert_eq!(repo.read("data"), "x");
+}
+
+#[tokio::test]
+async fn a_missing_and_a_corrupt_object_are_named_with_their_remote() {
+    let repo = pushed();
+    repo.lose(&["data"]);
+    let (one, two) = (Md5::of(b"one\n"), Md5::of(b"two\n"));
+    let object = |md5: Md5| {
+        let name = md5.to_string();
+        repo.remote().join("files/md5").join(&name[..2]).join(&name[2..])
+    };
+    fs::remove_file(object(one)).unwrap();
+    let error = repo.fetch("data").await.unwrap_err();
+    assert!(matches!(error, DvcError::MissingObject { .. }), "{error}");
+    let text = error.to_string();
+    for part in ["data/a`", &one.to_string(), "remote `store`", object(one).to_str().unwrap(), "dvc push"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(repo.read("data/b"), "two\n", "what was under way is finished");
+    repo.lose(&["data"]);
+    fs::remove_file(object(two)).unwrap();
+    fs::write(object(two), "too\n").unwrap();
+    let error = repo.fetch("data/b").await.unwrap_err();
+    assert!(matches!(error, DvcError::CorruptObject { md5, found, .. } if (md5, found) == (two, Md5::of(b"too\n"))));
+    assert!(error.to_string().contains("data/b`"), "{error}");
+    assert!(!repo.path("data/b").exists());
+    let cached = fs::read_dir(repo.path(".dvc/cache")).unwrap();
+    let left: Vec<_> = cached.map(|item| item.unwrap().file_name()).filter(|name| name != "files").collect();
+    assert!(left.is_empty(), "nothing unfinished stays: {left:?}");
+}
+
+#[tokio::test]
+async fn a_remote_that_only_dvc_can_read_is_named() {
+    let repo = pushed();
+    repo.lose(&["data"]);
+    for (url, what) in [
+        ("ssh://host/path", "`ssh`"),
+        ("gs://bucket", "`gs`"),
+        ("azure://container", "`azure`"),
+        ("gdrive://folder", "`gdrive`"),
+    ] {
+        repo.write(".dvc/config.local", format!("['remote \"store\"']\nurl = {url}\n"));
+        let error = repo.fetch("data").await.unwrap_err().to_string();
+        for part in ["remote `store`", url, what, "dvc pull"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+    repo.write(".dvc/config.local", "['remote \"store\"']\nurl = s3://bucket\nversion_aware = true\n");
+    let error = repo.fetch("data").await.unwrap_err().to_string();
+    assert!(error.contains("version_aware"), "{error}");
+    repo.write(".dvc/config", "");
+    repo.write(".dvc/config.local", "");
+    let error = repo.fetch("data").await.unwrap_err();
+    assert!(matches!(&error, DvcError::NoRemote { names, .. } if names.is_empty()), "{error}");
+    repo.write(".dvc/config", "[core]\nremote = gone\n");
+    assert!(matches!(repo.fetch("data").await.unwrap_err(), DvcError::UnknownRemote { name, .. } if name == "gone"));
+    repo.write(".dvc/config", "[core\n");
+    let error = repo.fetch("data").await.unwrap_err().to_string();
+    assert!(error.contains(".dvc/config`, line 1"), "{error}");
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_followed_are_named() {
+    let repo = Repo::new();
+    repo.write("a.dvc", "outs:\n- path: a\n  hash: md5\n");
+    let error = Tracked::find(&repo.path("a")).unwrap_err().to_string();
+    assert!(error.contains("a.dvc` records no md5 of `a`"), "{error}");
+    repo.write("a.dvc", "outs: {\n");
+    let error = Tracked::find(&repo.path("a")).unwrap_err();
+    assert!(chain(&error).contains("a.dvc` is not as DVC writes it: "), "{}", chain(&error));
+    // A listing that would write outside of its directory.
+    let listing = br#"[{"md5": "b026324c6904b2a9cb4b88d6d61c81d1", "relpath": "../../x"}]"#;
+    let md5 = Md5::of(listing).to_string();
+    let object = repo.remote().join("files/md5").join(&md5[..2]).join(format!("{}.dir", &md5[2..]));
+    fs::create_dir_all(object.parent().unwrap()).unwrap();
+    fs::write(object, listing).unwrap();
+    repo.write("a.dvc", format!("outs:\n- path: a\n  md5: {md5}.dir\n  hash: md5\n"));
+    let error = repo.fetch("a").await.unwrap_err();
+    assert!(matches!(&error, DvcError::BadListing { .. }) && error.to_string().contains("../../x"), "{error}");
+}
