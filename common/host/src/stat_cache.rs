@@ -85,9 +85,26 @@ impl StatCache {
 
     /// The user's: below `$XDG_CACHE_HOME` or `~/.cache`; none without a home.
     pub fn of_user() -> Option<Self> {
+        Self::of_user_named("digests")
+    }
+
+    /// Another one beside it, for digests of another kind.
+    pub fn of_user_named(name: &str) -> Option<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-        Some(Self::open(&cache.join("lockstep/digests")))
+        Some(Self::open(&cache.join("lockstep").join(name)))
+    }
+
+    /// What was kept of the file at `path`, if it is as it was then.
+    pub fn known(&self, path: &Path) -> Option<Digest> {
+        self.get(&Stamp::of(&fs::metadata(path).ok()?))
+    }
+
+    /// Keeps `digest` for the file at `path` as it is, which somebody began to read at `begun`.
+    pub fn keep(&self, path: &Path, begun: SystemTime, digest: Digest) {
+        if let Ok(metadata) = fs::metadata(path) {
+            self.put(Stamp::of(&metadata), begun, digest);
+        }
     }
 
     /// The digest of a file that is as it was when it was hashed.

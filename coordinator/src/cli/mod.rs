@@ -30,6 +30,7 @@ mod serve;
 mod start;
 mod target;
 mod time;
+mod tracked;
 mod verify;
 
 pub use args::Arguments;

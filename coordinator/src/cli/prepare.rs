@@ -11,12 +11,14 @@ use lockstep_host::data;
 use lockstep_host::git::{self, GitError};
 use lockstep_host::stat_cache::StatCache;
 use lockstep_rpc::SubmitRequest;
+use tokio::runtime::Handle;
 
 use super::data::refused;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
 use super::progress::Progress;
+use super::tracked;
 
 /// Changed files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;
@@ -35,7 +37,8 @@ pub(super) struct Prepared {
 }
 
 /// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
-/// With `rehash` all data is read, also what looks as it did the last time.
+/// With `rehash` all data is read, also what looks as it did the last time. To be called where a runtime lets its callers
+/// block.
 pub(super) fn prepare(
     path: &Path,
     overrides: &[String],
@@ -69,6 +72,8 @@ pub(super) fn prepare(
     if let Model::Torchscript { path, .. } = &job.model {
         paths.push(path);
     }
+    let tracked: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+    Handle::current().block_on(tracked::fetch(&base_dir, &tracked, job.code.allow_dirty))?;
     let cache = if rehash { None } else { StatCache::of_user() };
     let size = |path: &&str| fs::metadata(base_dir.join(path)).map_or(0, |metadata| metadata.len());
     let progress = Progress::bytes("hashing", paths.iter().map(size).sum());

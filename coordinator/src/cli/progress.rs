@@ -24,6 +24,10 @@ impl Progress {
         Self(Arc::new(Bar(ProgressBar::hidden())))
     }
 
+    pub(super) fn set(&self, bytes: u64) {
+        self.0.0.set_position(bytes);
+    }
+
     pub(super) fn add(&self, bytes: u64) {
         self.0.0.inc(bytes);
     }

@@ -24,6 +24,7 @@ use super::local::Local;
 use super::output::{Output, table};
 use super::prepare::new_request;
 use super::target::{Target, record_of_replay};
+use super::tracked::{self, is_missing};
 
 #[derive(Debug, Serialize)]
 struct Verdict {
@@ -60,6 +61,15 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
         ));
         Rebuilt::empty(&directory)?
     };
+    for file in &target.view.data {
+        let path = rebuilt.job_directory.join(&file.path);
+        // What DVC cannot bring may lie elsewhere.
+        if is_missing(&path)
+            && let Err(failure) = tracked::fetch(&rebuilt.job_directory, &[path], false).await
+        {
+            Output::note(&format!("note: {}", failure.render()));
+        }
+    }
     let elsewhere = Elsewhere::look(&rebuilt.job_directory, &target.view)?;
 
     let mut local = match arguments.on_local {

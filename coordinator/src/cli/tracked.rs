@@ -1,0 +1,92 @@
+//! Data that DVC tracks: fetched if it is not there, and refused if it is not what DVC recorded.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use lockstep_common::Digest;
+use lockstep_dvc::{DvcError, Md5, Presence, State, Tracked};
+use lockstep_host::stat_cache::StatCache;
+
+use super::error::Failure;
+use super::exit::Exit;
+use super::output::Output;
+use super::progress::Progress;
+
+/// Makes the files of `paths`, in `base_dir`, that DVC tracks what DVC recorded. One that is otherwise is never touched,
+/// and refused unless `accepted`.
+pub(super) async fn fetch(base_dir: &Path, paths: &[PathBuf], accepted: bool) -> Result<(), Failure> {
+    let known = StatCache::of_user_named("md5");
+    for path in paths {
+        let path = base_dir.join(path);
+        let Some(tracked) = Tracked::find(&path).map_err(|error| failure(&error))? else { continue };
+        let recorded = as_digest(&tracked.recorded().md5);
+        if known.as_ref().and_then(|known| known.known(&path)) == Some(recorded) {
+            continue;
+        }
+        let begun = SystemTime::now();
+        match tracked.check().await.map_err(|error| failure(&error))? {
+            State::Files(files) if files.iter().any(|file| matches!(file.presence, Presence::Other { .. })) => {
+                if !accepted {
+                    return Err(changed(&files));
+                }
+                Output::note(&format!("note: `{}` is not what DVC recorded, and is taken as it is", path.display()));
+                continue;
+            }
+            state if state.is_present() => {}
+            _ => get(&tracked, &path).await?,
+        }
+        if let Some(known) = &known {
+            known.keep(&path, begun, recorded);
+        }
+    }
+    if let Some(Err(error)) = known.map(|known| known.save()) {
+        Output::note(&format!("note: md5 sums of data files cannot be kept for the next time: {error}"));
+    }
+    Ok(())
+}
+
+async fn get(tracked: &Tracked, path: &Path) -> Result<(), Failure> {
+    let recorded = tracked.recorded();
+    let bar = Progress::bytes("fetching from DVC's remote", recorded.size.unwrap_or_default());
+    let shown = |progress: lockstep_dvc::Progress| bar.set(progress.bytes);
+    let fetched = tracked.fetch(&shown).await.map_err(|error| failure(&error))?;
+    for replaced in &fetched.replaced {
+        Output::note(&format!("note: `{}` in DVC's cache was damaged, and was fetched anew", replaced.display()));
+    }
+    Output::note(&format!(
+        "`{}` came from DVC: {} files, {} bytes of them from its remote",
+        path.display(),
+        fetched.num_written,
+        fetched.bytes_downloaded
+    ));
+    Ok(())
+}
+
+fn changed(files: &[lockstep_dvc::FileState]) -> Failure {
+    let mut words = "data is not what DVC recorded:".to_owned();
+    for file in files {
+        if let Presence::Other { expected, found } = &file.presence {
+            // Writing to a text cannot fail.
+            let _ = write!(words, "\n    {}: md5 {expected} recorded, {found} found", file.path.display());
+        }
+    }
+    Failure::new(Exit::Refused, words)
+        .hint("`dvc commit` records it, `dvc checkout` brings the recorded one back, `--allow-dirty` takes it as it is")
+}
+
+fn failure(error: &DvcError) -> Failure {
+    Failure::caused(Exit::Local, error)
+}
+
+/// An md5 where a digest is kept: followed by zeros.
+fn as_digest(md5: &Md5) -> Digest {
+    let text = format!("{md5:0<64}");
+    text.parse().unwrap_or_else(|_| Digest::from_bytes([0; 32]))
+}
+
+/// Whether `path` is a file that is not there.
+pub(super) fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err()
+}

@@ -1,0 +1,76 @@
+//! Data that DVC tracks: it comes by itself, is what DVC recorded or refused, and comes back with the run.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use lockstep_tests::{Cluster, cache, digits, git};
+
+/// The real DVC, without its user's and system's configuration.
+fn dvc(dir: &Path, arguments: &[&str]) -> String {
+    let program = cache().join("test-tools/bin/dvc");
+    assert!(program.is_file(), "there is no `{}`: `scripts/setup.sh --test` installs it", program.display());
+    let home = dir.parent().unwrap().join("home");
+    let mut command = Command::new(program);
+    command.current_dir(dir).args(arguments).env("HOME", &home).env("DVC_NO_ANALYTICS", "1");
+    for name in ["DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"] {
+        command.env(name, &home);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "dvc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn data_comes_from_dvcs_remote_is_what_was_recorded_and_comes_back_with_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, remote) = (dir.path().join("project"), dir.path().join("remote"));
+    fs::create_dir(&root).unwrap();
+    git(&root, &["init", "-q", "-b", "main"]);
+    dvc(&root, &["init", "--quiet"]);
+    dvc(&root, &["remote", "add", "--quiet", "--default", "store", remote.to_str().unwrap()]);
+    let (job, csv) = (digits(&root), root.join("digits.csv"));
+    dvc(&root, &["add", "--quiet", "digits.csv"]);
+    dvc(&root, &["push", "--quiet"]);
+    git(&root, &["add", "-A"]);
+    git(&root, &["commit", "-q", "-m", "data by its md5"]);
+    let contents = fs::read(&csv).unwrap();
+    fs::remove_file(&csv).unwrap();
+    fs::remove_dir_all(root.join(".dvc/cache")).unwrap();
+
+    let cluster = Cluster::start(dir.path(), 1);
+    let run = cluster.submit(job.argument(), &["--set", "steps=20"]);
+    let state = cluster.finished(&run);
+    assert!(fs::read(&csv).unwrap() == contents);
+    assert!(dvc(&root, &["status"]).contains("up to date"));
+
+    // The clone has its data from DVC too.
+    let again = dir.path().join("again");
+    fs::remove_file(&csv).unwrap();
+    let verdict = cluster.ask(&["reproduce", &run, again.to_str().unwrap()]);
+    assert_eq!((&verdict["equal"], verdict["recorded"].as_str()), (&true.into(), Some(&*state)), "{verdict:#}");
+    assert!(fs::read(again.join("digits.csv")).unwrap() == contents);
+
+    let text = String::from_utf8(contents.clone()).unwrap();
+    fs::write(&csv, text.replacen("\n0,0,5,13,", "\n0,0,6,13,", 1)).unwrap();
+    let refused = cluster.coord(&["submit", job.argument()]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("digits.csv: md5 ") && said.contains("dvc commit") && said.contains("--allow-dirty"),
+        "{said}"
+    );
+    let taken = cluster.submit(job.argument(), &["--set", "steps=20", "--allow-dirty"]);
+    assert_ne!(cluster.finished(&taken), state);
+
+    fs::remove_file(&csv).unwrap();
+    fs::remove_dir_all(root.join(".dvc/cache")).unwrap();
+    fs::remove_dir_all(remote.join("files")).unwrap();
+    let missed = cluster.coord(&["submit", job.argument()]);
+    let said = String::from_utf8(missed.stderr).unwrap();
+    assert_eq!(missed.status.code(), Some(6), "{said}");
+    assert!(said.contains("digits.csv") && said.contains("store"), "{said}");
+    assert!(!csv.exists());
+}
