@@ -53,7 +53,7 @@ fn data_comes_from_dvcs_remote_is_what_was_recorded_and_comes_back_with_the_run(
     assert_eq!((&verdict["equal"], verdict["recorded"].as_str()), (&true.into(), Some(&*state)), "{verdict:#}");
     assert!(fs::read(again.join("digits.csv")).unwrap() == contents);
 
-    let text = String::from_utf8(contents.clone()).unwrap();
+    let text = String::from_utf8(contents).unwrap();
     fs::write(&csv, text.replacen("\n0,0,5,13,", "\n0,0,6,13,", 1)).unwrap();
     let refused = cluster.coord(&["submit", job.argument()]);
     let said = String::from_utf8(refused.stderr).unwrap();

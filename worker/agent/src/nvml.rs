@@ -218,7 +218,7 @@ mod tests {
         let both: Vec<(String, f64)> = vec![first.clone(), second.clone()];
         assert_eq!((offered("0,1", "1/1"), offered("GPU-2, GPU-10-x", "1/1")), (both.clone(), both));
         for visible in ["1", "GPU-20", "1,none,0", "1,GPU-"] {
-            assert_eq!(offered(visible, "1/1"), [second.clone()], "{visible}");
+            assert_eq!(offered(visible, "1/1"), std::slice::from_ref(&second), "{visible}");
         }
         assert_eq!((offered("0,1", "1/2"), offered("0,1", "2/2")), (vec![first], vec![second]));
         assert_eq!(offered("0,1", "3/3"), []);
