@@ -20,4 +20,5 @@ part "test build" cargo nextest run --release --locked --workspace --no-run
 part "exactness" python3 tests/exactness/matrix.py --quick
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
 printf 'test: %s\n' "${took%, *}" >&2
+printf 'test: those that need a CUDA device are skipped here; `make gpu` runs them\n' >&2
 exec cargo nextest run --release --locked --workspace

@@ -1,7 +1,7 @@
 //! Digests of data files, and the check that a local copy is the same data.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,6 +15,11 @@ use crate::stat_cache::{Stamp, StatCache};
 
 /// A pointer of Git LFS is shorter, by its specification.
 const LFS_POINTER_BYTES: u64 = 1024;
+/// How it begins.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Up to here one read is faster than a mapping that all cores share.
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// Data that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -158,38 +163,36 @@ fn hash_file(base_dir: &Path, relative: &str, cache: Option<&StatCache>) -> Resu
         _ => DataHashError::Io { path: path.clone(), source },
     };
     let begun = SystemTime::now();
-    let file = File::open(&path).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
+    let metadata = fs::metadata(&path).map_err(io)?;
     if !metadata.is_file() {
         return Err(DataHashError::NotAFile { path });
     }
-    if metadata.len() == 0 {
+    let bytes = metadata.len();
+    if bytes == 0 {
         return Err(DataHashError::Empty { path });
     }
     let stamp = Stamp::of(&metadata);
     if let Some(digest) = cache.and_then(|cache| cache.get(&stamp)) {
-        return Ok(DataFile { path: relative.to_owned(), bytes: metadata.len(), digest });
-    }
-    if metadata.len() < LFS_POINTER_BYTES && is_lfs_pointer(file).map_err(io)? {
-        return Err(DataHashError::LfsPointer { path });
+        return Ok(DataFile { path: relative.to_owned(), bytes, digest });
     }
     let mut hasher = lockstep_common::Domain::Blob.hasher();
-    hasher.update_mmap_rayon(&path).map_err(io)?;
-    if fs::metadata(&path).map_or(true, |now| Stamp::of(&now) != stamp) || hasher.count() != metadata.len() {
+    if bytes <= SMALL_BYTES {
+        let contents = fs::read(&path).map_err(io)?;
+        if bytes < LFS_POINTER_BYTES && contents.starts_with(LFS_POINTER) {
+            return Err(DataHashError::LfsPointer { path });
+        }
+        hasher.update(&contents);
+    } else {
+        hasher.update_mmap_rayon(&path).map_err(io)?;
+    }
+    if fs::metadata(&path).map_or(true, |now| Stamp::of(&now) != stamp) || hasher.count() != bytes {
         return Err(DataHashError::Changing { path });
     }
     let digest = Digest::of(&hasher);
     if let Some(cache) = cache {
         cache.put(stamp, begun, digest);
     }
-    Ok(DataFile { path: relative.to_owned(), bytes: hasher.count(), digest })
-}
-
-/// Whether this is what Git LFS leaves in a file's place.
-fn is_lfs_pointer(file: File) -> io::Result<bool> {
-    let mut text = Vec::new();
-    file.take(LFS_POINTER_BYTES).read_to_end(&mut text)?;
-    Ok(text.starts_with(b"version https://git-lfs.github.com/spec/"))
+    Ok(DataFile { path: relative.to_owned(), bytes, digest })
 }
 
 #[cfg(test)]

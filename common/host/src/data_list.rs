@@ -1,39 +1,42 @@
 //! The files of a directory of data, in one order whatever the file system's.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::data::DataHashError;
 
-/// The files at or below `path`, with their sizes: as `path` and what follows, sorted. Links to files count as files;
-/// hidden files too.
+/// The files at or below `path`: as `path` and what follows, sorted. Links to files count as files; hidden files too.
 ///
 /// # Errors
 /// What is neither file nor directory, a link to a directory (it may lead back), a name that is not UTF-8.
-pub fn list(path: &Path) -> Result<Vec<(String, u64)>, DataHashError> {
+pub fn list(path: &Path) -> Result<Vec<String>, DataHashError> {
     let mut found = Vec::new();
-    walk(path, &fs::metadata(path).map_err(|source| unreadable(path, source))?, &mut found)?;
-    found.sort();
+    let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
+    walk(path.to_owned(), metadata.file_type(), &mut found)?;
+    found.sort_unstable();
     Ok(found)
 }
 
-fn walk(path: &Path, metadata: &fs::Metadata, found: &mut Vec<(String, u64)>) -> Result<(), DataHashError> {
-    if metadata.is_file() {
-        let name = path.to_str().ok_or_else(|| DataHashError::NotUtf8 { path: path.to_owned() })?;
-        found.push((name.to_owned(), metadata.len()));
+fn walk(path: PathBuf, kind: FileType, found: &mut Vec<String>) -> Result<(), DataHashError> {
+    if kind.is_file() {
+        let name = path.into_os_string().into_string();
+        found.push(name.map_err(|name| DataHashError::NotUtf8 { path: name.into() })?);
         return Ok(());
     }
-    if !metadata.is_dir() {
-        return Err(DataHashError::NotAFile { path: path.to_owned() });
+    if !kind.is_dir() {
+        return Err(DataHashError::NotAFile { path });
     }
-    for entry in fs::read_dir(path).map_err(|source| unreadable(path, source))? {
-        let path: PathBuf = entry.map_err(|source| unreadable(path, source))?.path();
-        let metadata = fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
-        if metadata.is_dir() && path.is_symlink() {
-            return Err(DataHashError::LinkToDirectory { path });
+    for entry in fs::read_dir(&path).map_err(|source| unreadable(&path, source))? {
+        let entry = entry.map_err(|source| unreadable(&path, source))?;
+        let (path, mut kind) = (entry.path(), entry.file_type().map_err(|source| unreadable(&path, source))?);
+        if kind.is_symlink() {
+            kind = fs::metadata(&path).map_err(|source| unreadable(&path, source))?.file_type();
+            if kind.is_dir() {
+                return Err(DataHashError::LinkToDirectory { path });
+            }
         }
-        walk(&path, &metadata, found)?;
+        walk(path, kind, found)?;
     }
     Ok(())
 }
@@ -64,9 +67,9 @@ mod tests {
         fs::create_dir(dir.path().join("empty")).unwrap();
         let listed = list(dir.path()).unwrap();
         let prefix = format!("{}/", dir.path().display());
-        let names: Vec<_> = listed.iter().map(|(name, bytes)| (name.strip_prefix(&prefix).unwrap(), *bytes)).collect();
-        assert_eq!(names, [("a-b", 3), ("a/.hidden", 9), ("a/z", 3), ("b", 1), ("link", 1)]);
-        assert_eq!(list(&dir.path().join("b")).unwrap(), [(format!("{prefix}b"), 1)]);
+        let names: Vec<_> = listed.iter().map(|name| name.strip_prefix(&prefix).unwrap()).collect();
+        assert_eq!(names, ["a-b", "a/.hidden", "a/z", "b", "link"]);
+        assert_eq!(list(&dir.path().join("b")).unwrap(), [format!("{prefix}b")]);
 
         symlink("..", dir.path().join("a/up")).unwrap();
         assert!(matches!(list(dir.path()), Err(DataHashError::LinkToDirectory { path }) if path.ends_with("a/up")));

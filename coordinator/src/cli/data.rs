@@ -40,9 +40,8 @@ impl Report {
         if json {
             return out.json(self);
         }
-        for file in &self.files {
-            out.line(&format!("{}  {}", file.digest, file.path));
-        }
+        let lines: Vec<String> = self.files.iter().map(|file| format!("{}  {}\n", file.digest, file.path)).collect();
+        out.bytes(lines.concat().as_bytes());
         let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
         let new = self.stored.map_or_else(String::new, |stored| format!(", {stored} of them new"));
         Output::note(&format!("{} files, {bytes} bytes{new}; all together {}", self.files.len(), self.digest));
@@ -92,12 +91,12 @@ fn measure(paths: &[PathBuf], rehash: bool) -> Result<Vec<DataFile>, Failure> {
     for path in paths {
         listed.extend(data::list(path).map_err(|error| refused(&error))?);
     }
-    listed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    listed.sort_unstable();
     listed.dedup();
-    let progress = Progress::bytes("hashing", listed.iter().map(|(_, bytes)| bytes).sum());
-    let paths: Vec<&str> = listed.iter().map(|(path, _)| path.as_str()).collect();
+    let progress = Progress::files("hashing", listed.len() as u64);
+    let paths: Vec<&str> = listed.iter().map(String::as_str).collect();
     let cache = if rehash { None } else { StatCache::of_user() };
-    let files = data::hash_files(Path::new("."), &paths, cache.as_ref(), &|bytes| progress.add(bytes));
+    let files = data::hash_files(Path::new("."), &paths, cache.as_ref(), &|_| progress.add(1));
     let files = files.map_err(|error| refused(&error))?;
     drop(progress);
     if let Some(Err(error)) = cache.map(|cache| cache.save()) {

@@ -14,9 +14,17 @@ struct Bar(ProgressBar);
 impl Progress {
     /// Of so many bytes.
     pub(super) fn bytes(what: &'static str, total: u64) -> Self {
-        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
-        let bar = ProgressBar::new(total).with_message(what);
-        Self(Arc::new(Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))))
+        Self::new(what, total, "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left")
+    }
+
+    /// Of so many files.
+    pub(super) fn files(what: &'static str, total: u64) -> Self {
+        Self::new(what, total, "{msg} {bar:30} {pos}/{len} files, {eta} left")
+    }
+
+    fn new(what: &'static str, total: u64, template: &str) -> Self {
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self(Arc::new(Bar(ProgressBar::new(total).with_message(what).with_style(style))))
     }
 
     /// Shown nowhere.
