@@ -13,6 +13,7 @@ readonly STAMP="$torch_venv/.lockstep-complete"
 readonly TEST_REQUIREMENTS=scripts/test-requirements.txt
 readonly TEST_STAMP="$test_tools/.lockstep-complete"
 readonly NEXTEST_VERSION=0.9.143
+readonly B3SUM_VERSION=1.8.7
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -117,6 +118,12 @@ install_nextest() {
     cargo install --quiet --locked cargo-nextest --version "$NEXTEST_VERSION"
 }
 
+install_b3sum() {
+    [ -x "$LOCKSTEP_CACHE/bench-tools/bin/b3sum" ] && return 0
+    say "building b3sum $B3SUM_VERSION, which hashing is measured beside (half a minute, once)"
+    cargo install --quiet --locked b3sum --version "$B3SUM_VERSION" --root "$LOCKSTEP_CACHE/bench-tools"
+}
+
 test_tools_are_stamped() { [ -x "$test_tools/bin/dvc" ] && cmp -s "$TEST_REQUIREMENTS" "$TEST_STAMP"; }
 
 install_test_tools() {
@@ -136,13 +143,14 @@ install_test_tools() {
 }
 
 case "${1:-}" in
-    "" | --runner | --test) ;;
-    *) die "usage: scripts/setup.sh [--runner | --test]" ;;
+    "" | --bench | --runner | --test) ;;
+    *) die "usage: scripts/setup.sh [--bench | --runner | --test]" ;;
 esac
 install_packages
 check_rust
 install_torch
 case "${1:-}" in
+    --bench) install_b3sum ;;
     --runner) install_nextest ;;
     --test)
         install_nextest
