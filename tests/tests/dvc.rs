@@ -46,6 +46,17 @@ fn data_comes_from_dvcs_remote_is_what_was_recorded_and_comes_back_with_the_run(
     assert!(fs::read(&csv).unwrap() == contents);
     assert!(dvc(&root, &["status"]).contains("up to date"));
 
+    // It is known by now; another record of it is seen all the same.
+    let record = fs::read_to_string(root.join("digits.csv.dvc")).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    cluster.finished(&cluster.submit(job.argument(), &["--set", "steps=20"]));
+    let (_, rest) = record.split_once("md5: ").unwrap();
+    fs::write(root.join("digits.csv.dvc"), record.replacen(&rest[..32], &"7".repeat(32), 1)).unwrap();
+    git(&root, &["commit", "-aqm", "another record"]);
+    let refused = cluster.coord(&["submit", job.argument()]);
+    assert_eq!(refused.status.code(), Some(3), "{}", String::from_utf8_lossy(&refused.stderr));
+    git(&root, &["revert", "--no-edit", "HEAD"]);
+
     // The clone has its data from DVC too.
     let again = dir.path().join("again");
     fs::remove_file(&csv).unwrap();

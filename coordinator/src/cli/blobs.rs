@@ -1,15 +1,16 @@
 //! Blobs between this machine and a coordinator's store.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::Domain;
 use lockstep_common::manifest::Piece;
+use lockstep_common::{Digest, Domain};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::{BlobChunk, BlobRef, GetBlobRequest};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -55,11 +56,16 @@ impl Client {
                     progress.add(piece.bytes);
                     return Ok(false);
                 }
-                let (chunks, reading) = chunks(source.clone(), progress.clone());
-                let stored = control.put_blob(ReceiverStream::new(chunks)).await;
-                // A file that cannot be read makes a short blob, whose end nobody takes for whole.
-                reading.await.map_err(|_| Status::aborted("reading panicked"))??;
-                if stored?.into_inner() == blob { Ok(true) } else { Err(Status::data_loss("")) }
+                let (to, chunks) = mpsc::channel(WAITING);
+                let reading = read(source.clone(), to.clone(), progress.clone());
+                // The blob ends when all was read: a file that cannot be read breaks it off, and nothing is stored.
+                let whole = async {
+                    reading.await.map_err(|_| Status::aborted("reading panicked"))??;
+                    drop(to);
+                    Ok(())
+                };
+                let (stored, ()) = tokio::try_join!(control.put_blob(ReceiverStream::new(chunks)), whole)?;
+                if stored.into_inner() == blob { Ok(true) } else { Err(Status::data_loss("")) }
             };
             match put.await {
                 Ok(stored) => return Ok(stored),
@@ -99,22 +105,31 @@ impl Client {
     /// that an earlier attempt fetched in part.
     pub(super) async fn fetch(&self, pieces: &[Piece], store: &Path) -> Result<(), Failure> {
         let local = |error: &BlobError| Failure::caused(Exit::Local, error);
-        let progress = Progress::bytes("fetching", pieces.iter().map(|piece| piece.bytes).sum());
-        let mut waiting = pieces.iter().cloned();
-        let mut under_way = JoinSet::new();
-        loop {
-            while under_way.len() < AT_ONCE
-                && let Some(piece) = waiting.next()
-            {
-                under_way.spawn(fetch(self.clone(), piece, store.to_owned(), progress.clone()));
-            }
-            match under_way.join_next().await {
-                Some(Ok(done)) => done?,
-                Some(Err(_)) => return Err(Failure::new(Exit::Local, "fetching panicked")),
-                None => break,
-            }
-        }
+        // Equal contents are one blob.
+        let pieces: BTreeMap<Digest, &Piece> = pieces.iter().map(|piece| (piece.digest, piece)).collect();
+        let progress = Progress::bytes("fetching", pieces.values().map(|piece| piece.bytes).sum());
+        let fetches = pieces.into_values();
+        at_once(fetches.map(|piece| fetch(self.clone(), piece.clone(), store.to_owned(), progress.clone()))).await?;
         BlobStore::open(store).and_then(|store| store.sync()).map_err(|error| local(&error))
+    }
+}
+
+/// Several at a time; their answers, in the order in which they came.
+pub(super) async fn at_once<T: Send + 'static>(
+    mut tasks: impl Iterator<Item = impl Future<Output = Result<T, Failure>> + Send + 'static>,
+) -> Result<Vec<T>, Failure> {
+    let (mut under_way, mut answers) = (JoinSet::new(), Vec::new());
+    loop {
+        while under_way.len() < AT_ONCE
+            && let Some(task) = tasks.next()
+        {
+            under_way.spawn(task);
+        }
+        match under_way.join_next().await {
+            Some(Ok(answer)) => answers.push(answer?),
+            Some(Err(_)) => return Err(Failure::new(Exit::Local, "a transfer panicked")),
+            None => return Ok(answers),
+        }
     }
 }
 
@@ -127,7 +142,8 @@ async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progr
             progress.add(piece.bytes);
             return Ok(());
         }
-        let mut part = store.part(&piece).map_err(|error| local(&error))?;
+        // It waits for another writer, and reads what is there.
+        let mut part = block_in_place(|| store.part(&piece)).map_err(|error| local(&error))?;
         progress.add(part.bytes());
         let request = GetBlobRequest { blob: Some((&piece).into()), offset: part.bytes() };
         let mut get = async || -> Result<Result<(), BlobError>, Status> {
@@ -141,27 +157,26 @@ async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progr
             Ok(Ok(()))
         };
         match get().await {
-            Ok(written) => return written.and_then(|()| part.finish()).map_err(|error| local(&error)),
+            Ok(written) => {
+                return written.and_then(|()| block_in_place(|| part.finish())).map_err(|error| local(&error));
+            }
             Err(status) if lost(&status) && patience.more(client.address()).await => {}
             Err(status) => return Err(client.failure(status)),
         }
     }
 }
 
-/// The chunks of `source`, read as they are taken.
-fn chunks(
-    source: Source,
-    progress: Progress,
-) -> (mpsc::Receiver<BlobChunk>, tokio::task::JoinHandle<Result<(), Status>>) {
-    let (to, chunks) = mpsc::channel(WAITING);
+/// Reads `source` into `to`, as it is taken.
+fn read(source: Source, to: mpsc::Sender<BlobChunk>, progress: Progress) -> JoinHandle<Result<(), Status>> {
     let send = move |data: &[u8]| {
         progress.add(data.len() as u64);
         to.blocking_send(BlobChunk { data: data.to_vec() }).is_ok()
     };
-    let reading = tokio::task::spawn_blocking(move || {
+    tokio::task::spawn_blocking(move || {
         let path = match source {
             Source::Bytes(bytes) => {
-                let _all = bytes.chunks(CHUNK_BYTES).all(send);
+                // Whoever takes them no more says why.
+                let _taken = bytes.chunks(CHUNK_BYTES).all(send);
                 return Ok(());
             }
             Source::File(path) => path,
@@ -178,6 +193,5 @@ fn chunks(
             }
         };
         read().map_err(|error| Status::invalid_argument(format!("cannot read `{}`: {error}", path.display())))
-    });
-    (chunks, reading)
+    })
 }

@@ -6,17 +6,14 @@ use lockstep_common::manifest::{DataFile, Piece, data_digest};
 use lockstep_host::data::{self, DataHashError};
 use lockstep_host::stat_cache::StatCache;
 use serde::Serialize;
-use tokio::task::JoinSet;
 
 use super::args::{DataAddArguments, DataHashArguments};
+use super::blobs::at_once;
 use super::client::Client;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
 use super::progress::Progress;
-
-/// Files that are sent at once.
-const AT_ONCE: usize = 4;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -64,28 +61,18 @@ pub(super) async fn add(arguments: DataAddArguments, out: &mut Output) -> Result
 /// Puts the contents of `files`, which lie in `base_dir`, into the store; how many bytes were not there.
 pub(super) async fn keep(client: &Client, base_dir: &Path, files: &[DataFile]) -> Result<u64, Failure> {
     let progress = Progress::bytes("storing", files.iter().map(|file| file.bytes).sum());
-    let mut waiting = files.iter();
-    let (mut under_way, mut stored) = (JoinSet::<Result<u64, Failure>>::new(), 0);
-    loop {
-        while under_way.len() < AT_ONCE
-            && let Some(file) = waiting.next()
-        {
-            let (client, path, progress) = (client.clone(), base_dir.join(&file.path), progress.clone());
-            let piece = Piece { digest: file.digest, bytes: file.bytes };
-            under_way.spawn(async move {
-                let new = client.put_file(&piece, &path, &progress).await?;
-                Ok(if new { piece.bytes } else { 0 })
-            });
+    let store = |file: &DataFile| {
+        let (client, path, progress) = (client.clone(), base_dir.join(&file.path), progress.clone());
+        let piece = Piece { digest: file.digest, bytes: file.bytes };
+        async move {
+            let new = client.put_file(&piece, &path, &progress).await?;
+            Ok(if new { piece.bytes } else { 0 })
         }
-        match under_way.join_next().await {
-            Some(Ok(bytes)) => stored += bytes?,
-            Some(Err(_)) => return Err(Failure::new(Exit::Local, "storing panicked")),
-            None => return Ok(stored),
-        }
-    }
+    };
+    Ok(at_once(files.iter().map(store)).await?.into_iter().sum())
 }
 
-/// Hashes all files of `paths`; those of directories too.
+/// Lists all files of `paths`, those of directories too, and hashes them.
 fn measure(paths: &[PathBuf], rehash: bool) -> Result<Vec<DataFile>, Failure> {
     let mut listed = Vec::new();
     for path in paths {
@@ -93,10 +80,15 @@ fn measure(paths: &[PathBuf], rehash: bool) -> Result<Vec<DataFile>, Failure> {
     }
     listed.sort_unstable();
     listed.dedup();
-    let progress = Progress::files("hashing", listed.len() as u64);
     let paths: Vec<&str> = listed.iter().map(String::as_str).collect();
+    hash_files(Path::new("."), &paths, rehash)
+}
+
+/// Hashes `paths`, which are relative to `base_dir`; without `rehash`, those only that are not known as they are.
+pub(super) fn hash_files(base_dir: &Path, paths: &[&str], rehash: bool) -> Result<Vec<DataFile>, Failure> {
+    let progress = Progress::files("hashing", paths.len() as u64);
     let cache = if rehash { None } else { StatCache::of_user() };
-    let files = data::hash_files(Path::new("."), &paths, cache.as_ref(), &|_| progress.add(1));
+    let files = data::hash_files(base_dir, paths, cache.as_ref(), &|_| progress.add(1));
     let files = files.map_err(|error| refused(&error))?;
     drop(progress);
     if let Some(Err(error)) = cache.map(|cache| cache.save()) {

@@ -7,17 +7,14 @@ use std::path::{Path, PathBuf};
 use lockstep_common::job::{Model, parse_toml};
 use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
 use lockstep_common::{Domain, RequestId};
-use lockstep_host::data;
 use lockstep_host::git::{self, GitError};
-use lockstep_host::stat_cache::StatCache;
 use lockstep_rpc::SubmitRequest;
 use tokio::runtime::Handle;
 
-use super::data::refused;
+use super::data::hash_files;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
-use super::progress::Progress;
 use super::tracked;
 
 /// Changed files that are named; there may be thousands.
@@ -74,15 +71,8 @@ pub(super) fn prepare(
     }
     let tracked: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
     Handle::current().block_on(tracked::fetch(&base_dir, &tracked, job.code.allow_dirty))?;
-    let cache = if rehash { None } else { StatCache::of_user() };
-    let size = |path: &&str| fs::metadata(base_dir.join(path)).map_or(0, |metadata| metadata.len());
-    let progress = Progress::bytes("hashing", paths.iter().map(size).sum());
-    let files = data::hash_files(&base_dir, &paths, cache.as_ref(), &|bytes| progress.add(bytes))
-        .map_err(|error| refused(&error).context(&format!("job file `{file}`")))?;
-    drop(progress);
-    if let Some(Err(error)) = cache.map(|cache| cache.save()) {
-        Output::note(&format!("note: digests of data files cannot be kept for the next time: {error}"));
-    }
+    let files =
+        hash_files(&base_dir, &paths, rehash).map_err(|failure| failure.context(&format!("job file `{file}`")))?;
     let request = SubmitRequest {
         request_id: new_request()?.to_string(),
         job: job.canonical(),

@@ -24,7 +24,7 @@ use super::local::Local;
 use super::output::{Output, table};
 use super::prepare::new_request;
 use super::target::{Target, record_of_replay};
-use super::tracked::{self, is_missing};
+use super::tracked;
 
 #[derive(Debug, Serialize)]
 struct Verdict {
@@ -64,7 +64,7 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
     for file in &target.view.data {
         let path = rebuilt.job_directory.join(&file.path);
         // What DVC cannot bring may lie elsewhere.
-        if is_missing(&path)
+        if !path.exists()
             && let Err(failure) = tracked::fetch(&rebuilt.job_directory, &[path], false).await
         {
             Output::note(&format!("note: {}", failure.render()));

@@ -8,6 +8,7 @@ use lockstep_host::git;
 use lockstep_host::stat_cache::StatCache;
 use lockstep_rpc::ResumeRequest;
 use lockstep_rpc::query_request::What;
+use tokio::task::block_in_place;
 
 use super::client::Client;
 use super::data::refused;
@@ -38,8 +39,10 @@ impl Wish {
             None => None,
         };
         let dir = moved.clone().unwrap_or_else(|| manifest.base_dir.clone().into());
-        note_code(&dir, &manifest);
-        let data = self.changed(&dir, &manifest)?;
+        let data = block_in_place(|| {
+            note_code(&dir, &manifest);
+            self.changed(&dir, &manifest)
+        })?;
         Ok(ResumeRequest {
             request_id: new_request()?.to_string(),
             checkpoint: self.checkpoint,

@@ -1,7 +1,6 @@
 //! Data that DVC tracks: fetched if it is not there, and refused if it is not what DVC recorded.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -82,11 +81,17 @@ fn failure(error: &DvcError) -> Failure {
 
 /// An md5 where a digest is kept: followed by zeros.
 fn as_digest(md5: &Md5) -> Digest {
-    let text = format!("{md5:0<64}");
-    text.parse().unwrap_or_else(|_| Digest::from_bytes([0; 32]))
+    format!("{:0<64}", md5.to_string()).parse().expect("an md5 has 32 hexadecimal digits")
 }
 
-/// Whether `path` is a file that is not there.
-pub(super) fn is_missing(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_md5_is_a_digest_of_its_own() {
+        let text = "0123456789abcdef0123456789abcdef";
+        let digest = as_digest(&Md5::from_hex(text).unwrap());
+        assert_eq!(digest.to_hex(), format!("{text}{}", "0".repeat(32)));
+    }
 }

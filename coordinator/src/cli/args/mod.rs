@@ -1,11 +1,18 @@
 //! The command line's words.
 
+mod provenance;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::exit::Exit;
 use super::select::Condition;
+
+pub(super) use provenance::{
+    CheckoutArguments, DataAddArguments, DataCommand, DataHashArguments, ExportArguments, LineageArguments,
+    ManifestArguments, ReproduceArguments,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,11 +34,11 @@ Examples:
 #[command(name = "coord", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", Exit::TABLE))]
 pub struct Arguments {
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(in crate::cli) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Run a coordinator until Ctrl-C or SIGTERM.
     Serve(ServeArguments),
     /// Submit a job: prints the id of the new run.
@@ -78,7 +85,7 @@ pub(super) enum Command {
 
 /// Which coordinator is asked.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Address {
+pub(in crate::cli) struct Address {
     /// The coordinator's address.
     #[arg(
         long,
@@ -87,16 +94,16 @@ pub(super) struct Address {
         default_value = "127.0.0.1:7070",
         hide_env_values = true
     )]
-    pub(super) addr: String,
+    pub(in crate::cli) addr: String,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Reader {
+pub(in crate::cli) struct Reader {
     #[command(flatten)]
-    pub(super) address: Address,
+    pub(in crate::cli) address: Address,
     /// Print JSON.
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -106,26 +113,26 @@ and started again there, it loses nothing it has acknowledged, and workers come 
 
 Example:
   coord serve --listen 127.0.0.1:0 --data-dir /srv/lockstep")]
-pub(super) struct ServeArguments {
+pub(in crate::cli) struct ServeArguments {
     #[command(flatten)]
-    pub(super) settings: SettingsArguments,
+    pub(in crate::cli) settings: SettingsArguments,
 }
 
 /// Layers of configuration.
 #[derive(Debug, Args)]
-pub(super) struct SettingsArguments {
+pub(in crate::cli) struct SettingsArguments {
     /// Where the gRPC port opens; port 0 takes a free one [default: 127.0.0.1:7070].
     #[arg(long, value_name = "IP:PORT")]
-    pub(super) listen: Option<String>,
+    pub(in crate::cli) listen: Option<String>,
     /// Directory of the coordinator's state [default: .lockstep/coordinator].
     #[arg(long, value_name = "DIR")]
-    pub(super) data_dir: Option<PathBuf>,
+    pub(in crate::cli) data_dir: Option<PathBuf>,
     /// Directory of the checkpoints' blobs, shared with the workers [default: `store` in the data directory].
     #[arg(long, value_name = "DIR")]
-    pub(super) store: Option<PathBuf>,
+    pub(in crate::cli) store: Option<PathBuf>,
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    pub(in crate::cli) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -135,27 +142,27 @@ The job is checked, its data files are hashed and the git commit of its work tre
 Examples:
   coord submit job.toml --set steps=200 --set optimizer.lr=0.01 --follow
   coord submit job.toml --local 2          no coordinator and no worker needed")]
-pub(super) struct SubmitArguments {
+pub(in crate::cli) struct SubmitArguments {
     /// The job file.
-    pub(super) job: PathBuf,
+    pub(in crate::cli) job: PathBuf,
     /// Override a key of the job; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(super) overrides: Vec<String>,
+    pub(in crate::cli) overrides: Vec<String>,
     /// Accept a work tree with uncommitted changes: all of them are kept with the run, untracked files too.
     #[arg(long)]
-    pub(super) allow_dirty: bool,
+    pub(in crate::cli) allow_dirty: bool,
     /// MiB of changed files that are kept with a run at most; more are refused. Of the commit itself as much is kept, or
     /// nothing.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=192))]
-    pub(super) code_limit: u64,
+    pub(in crate::cli) code_limit: u64,
     /// Read all data files, also those that are known from the last time by size, inode and times.
     #[arg(long)]
-    pub(super) rehash: bool,
+    pub(in crate::cli) rehash: bool,
     /// Keep the data files in the coordinator's store, so that the run can be made again without them.
     #[arg(long)]
-    pub(super) keep_data: bool,
+    pub(in crate::cli) keep_data: bool,
     #[command(flatten)]
-    pub(super) start: StartArguments,
+    pub(in crate::cli) start: StartArguments,
 }
 
 #[derive(Debug, Args)]
@@ -168,36 +175,36 @@ the new run, its checkpoints and all that is resumed from them say so ever after
 Examples:
   coord resume 3f9a --follow
   coord resume 3f9a --accept numerics.cpu.model")]
-pub(super) struct ResumeArguments {
+pub(in crate::cli) struct ResumeArguments {
     /// Checkpoint id, or a prefix that no other one has.
-    pub(super) checkpoint: String,
+    pub(in crate::cli) checkpoint: String,
     /// Go on although this differs from the checkpoint: a key in `numerics` or `data`, or one of the two; may be repeated.
     #[arg(long, value_name = "KEY")]
-    pub(super) accept: Vec<String>,
+    pub(in crate::cli) accept: Vec<String>,
     /// Where the job's files lie now, if they were moved.
     #[arg(long, value_name = "DIR")]
-    pub(super) base_dir: Option<PathBuf>,
+    pub(in crate::cli) base_dir: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) start: StartArguments,
+    pub(in crate::cli) start: StartArguments,
 }
 
 /// What `submit` and `resume` have in common.
 #[derive(Debug, Args)]
-pub(super) struct StartArguments {
+pub(in crate::cli) struct StartArguments {
     #[command(flatten)]
-    pub(super) address: Address,
+    pub(in crate::cli) address: Address,
     /// Watch the run until it ends; the exit code is the run's.
     #[arg(long)]
-    pub(super) follow: bool,
+    pub(in crate::cli) follow: bool,
     /// Run an embedded coordinator and N workers, each for one process, for the length of the job.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(super) local: Option<u32>,
+    pub(in crate::cli) local: Option<u32>,
     /// With `--local`: where all state lies [default: `.lockstep` beside the job, or here].
     #[arg(long, value_name = "DIR", requires = "local")]
-    pub(super) data_dir: Option<PathBuf>,
+    pub(in crate::cli) data_dir: Option<PathBuf>,
     /// Print the new run, or with `--follow` its last state, as JSON.
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -211,14 +218,14 @@ Examples:
   coord verify 7d3k                        the whole run again
   coord verify 3f9a                        the steps that lead to this checkpoint
   coord verify 7d3k --steps 120..140")]
-pub(super) struct VerifyArguments {
+pub(in crate::cli) struct VerifyArguments {
     /// Run or checkpoint: id, or a prefix that no other one has.
-    pub(super) target: String,
+    pub(in crate::cli) target: String,
     /// Only these steps, both included [default: all of the run; those since the checkpoint before].
     #[arg(long, value_name = "A..B", value_parser = steps)]
-    pub(super) steps: Option<(u64, u64)>,
+    pub(in crate::cli) steps: Option<(u64, u64)>,
     #[command(flatten)]
-    pub(super) reader: Reader,
+    pub(in crate::cli) reader: Reader,
 }
 
 #[derive(Debug, Args)]
@@ -227,19 +234,19 @@ Exit code 0: the steps that both have are equal, bit for bit; 7: they part.
 
 Example:
   coord diff 7d3k 9x2m --bisect")]
-pub(super) struct DiffArguments {
+pub(in crate::cli) struct DiffArguments {
     /// Run or checkpoint: id, or a prefix that no other one has.
-    pub(super) a: String,
+    pub(in crate::cli) a: String,
     /// The other one.
-    pub(super) b: String,
+    pub(in crate::cli) b: String,
     /// Replay both with fingerprints at every step, from the last fingerprints that agreed, to name step and tensor.
     #[arg(long)]
-    pub(super) bisect: bool,
+    pub(in crate::cli) bisect: bool,
     /// If the commits differ: also print the whole difference, as `git diff` does.
     #[arg(long)]
-    pub(super) patch: bool,
+    pub(in crate::cli) patch: bool,
     #[command(flatten)]
-    pub(super) reader: Reader,
+    pub(in crate::cli) reader: Reader,
 }
 
 fn steps(text: &str) -> Result<(u64, u64), String> {
@@ -252,189 +259,40 @@ fn steps(text: &str) -> Result<(u64, u64), String> {
 Examples:
   coord runs --commit 3f9a1c               also a branch or a tag
   coord runs --data train.csv --where 'optimizer.lr>0.001' --where kind=mlp")]
-pub(super) struct PsArguments {
+pub(in crate::cli) struct PsArguments {
     /// Only runs of this commit (a prefix is enough), branch or tag.
     #[arg(long, value_name = "COMMIT")]
-    pub(super) commit: Option<String>,
+    pub(in crate::cli) commit: Option<String>,
     /// Only runs with this data file, by path or by the beginning of its digest.
     #[arg(long, value_name = "FILE")]
-    pub(super) data: Option<String>,
+    pub(in crate::cli) data: Option<String>,
     /// Only runs whose job has such a value; the end of a key is enough; may be repeated.
     #[arg(long = "where", value_name = "KEY>VALUE")]
-    pub(super) conditions: Vec<Condition>,
+    pub(in crate::cli) conditions: Vec<Condition>,
     #[command(flatten)]
-    pub(super) reader: Reader,
+    pub(in crate::cli) reader: Reader,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Prints the whole tree: the run that began, its checkpoints, the runs that were resumed from them, and so on; what was asked \
-for has an arrow. Checkpoints that nothing came of are counted.
-
-Example:
-  coord lineage 3f9a")]
-pub(super) struct LineageArguments {
-    /// Run or checkpoint: id, or a prefix that no other one has.
-    pub(super) target: String,
-    /// Every checkpoint.
-    #[arg(long)]
-    pub(super) all: bool,
-    #[command(flatten)]
-    pub(super) reader: Reader,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ShowArguments {
+pub(in crate::cli) struct ShowArguments {
     /// Run id, or a prefix that no other one has.
-    pub(super) run: String,
+    pub(in crate::cli) run: String,
     /// The reports: every step's loss, gradient norm and learning rate, evaluations, telemetry.
     #[arg(long)]
-    pub(super) metrics: bool,
+    pub(in crate::cli) metrics: bool,
     /// What it runs on, and everything that is known to change bits.
     #[arg(long, conflicts_with = "metrics")]
-    pub(super) environment: bool,
+    pub(in crate::cli) environment: bool,
     #[command(flatten)]
-    pub(super) reader: Reader,
+    pub(in crate::cli) reader: Reader,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct CheckpointsArguments {
+pub(in crate::cli) struct CheckpointsArguments {
     /// Only those of this run.
-    pub(super) run: Option<String>,
+    pub(in crate::cli) run: Option<String>,
     #[command(flatten)]
-    pub(super) reader: Reader,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-What is rebuilt are all files of the commit and all that differed from it: edited, staged, untracked, deleted, modes, \
-symbolic links, submodules, empty directories; not what `.gitignore` names. The coordinator keeps the commit itself if it \
-is not too large; else a repository that has it is needed.
-
-Example:
-  coord checkout 7d3k again                prints where it lies, and which data files it has")]
-pub(super) struct CheckoutArguments {
-    /// Run id, or a prefix that no other one has.
-    pub(super) run: String,
-    /// Where to; must be empty or not exist [default: `run-<id>`].
-    pub(super) directory: Option<PathBuf>,
-    /// A clone that may have the commit; may be repeated. Looked through before this directory's and the job's own.
-    #[arg(long = "repository", value_name = "DIR")]
-    pub(super) repositories: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(super) reader: Reader,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The code is rebuilt as `coord checkout` does. Data is taken from the rebuilt tree, or from the coordinator's store, where \
-`coord submit --keep-data` and `coord data add` put it. Then the job is trained from its first step to its end, and all \
-that the run recorded is compared. Exit code 0: every bit again; 7: something differs.
-
-Examples:
-  coord reproduce 7d3k                     on the coordinator's workers
-  coord reproduce 7d3k again --on local    here, in `again`, with nothing but this machine")]
-pub(super) struct ReproduceArguments {
-    /// Run id, or a prefix that no other one has.
-    pub(super) run: String,
-    /// Where its code is rebuilt; must be empty or not exist [default: `run-<id>`].
-    pub(super) directory: Option<PathBuf>,
-    /// Where it is trained: by the coordinator's workers, or `local` or `local=N`: by N workers of this machine and a
-    /// coordinator of their own.
-    #[arg(long = "on", value_name = "local[=N]", value_parser = on_local)]
-    pub(super) on_local: Option<u32>,
-    /// A clone that may have the commit; may be repeated.
-    #[arg(long = "repository", value_name = "DIR")]
-    pub(super) repositories: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(super) reader: Reader,
-}
-
-fn on_local(text: &str) -> Result<u32, String> {
-    let workers = match text.strip_prefix("local") {
-        Some("") => Some(1),
-        Some(rest) => rest.strip_prefix('=').and_then(|number| number.parse().ok()),
-        None => None,
-    };
-    workers
-        .filter(|workers| (1..=64).contains(workers))
-        .ok_or_else(|| "expected `local` or `local=N`, N to 64".to_owned())
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum DataCommand {
-    /// Keep files, and all files of directories, by their digests; prints them as `b3sum` does.
-    Add(DataAddArguments),
-    /// Print the digests of files, and of all files of directories, as `b3sum` does; nothing is sent.
-    Hash(DataHashArguments),
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-All cores hash. A file that is as it was the last time (inode, size, times) is not read again. The last line, on standard \
-error, is the digest of all together, whatever their order.
-
-Example:
-  coord data hash images/ | b3sum --check --quiet")]
-pub(super) struct DataHashArguments {
-    /// Files and directories.
-    #[arg(required = true)]
-    pub(super) paths: Vec<PathBuf>,
-    /// Read all files, also those that are known from the last time by size, inode and times.
-    #[arg(long)]
-    pub(super) rehash: bool,
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-A run whose data file is not where its job says takes it from the store by its digest. What is there is not sent again.
-
-Example:
-  coord data add train.csv images/")]
-pub(super) struct DataAddArguments {
-    /// Files and directories.
-    #[arg(required = true)]
-    pub(super) paths: Vec<PathBuf>,
-    /// Read all files, also those that are known from the last time by size, inode and times.
-    #[arg(long)]
-    pub(super) rehash: bool,
-    #[command(flatten)]
-    pub(super) reader: Reader,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Written are `model.safetensors`, with the names of a `state_dict`; `model.pt`, if the model came as TorchScript: the same \
-module with the trained weights; `README.md`, a model card; and `manifest.json`. Every byte is verified by its digest.
-
-Example:
-  coord export 3f9a --to model
-  python3 -c 'from safetensors.torch import load_file; print(load_file(\"model/model.safetensors\").keys())'")]
-pub(super) struct ExportArguments {
-    /// Checkpoint id, or a prefix that no other one has.
-    pub(super) checkpoint: String,
-    /// Where to; must be empty or not exist.
-    #[arg(long, value_name = "DIR")]
-    pub(super) to: PathBuf,
-    #[command(flatten)]
-    pub(super) reader: Reader,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The output is the canonical JSON whose digest is the checkpoint's id: job, code, data, environment, numerics, every tensor \
-and every rank's state.
-
-Example:
-  coord manifest 3f9a | jq .data")]
-pub(super) struct ManifestArguments {
-    /// Checkpoint id, or a prefix that no other one has.
-    pub(super) checkpoint: String,
-    #[command(flatten)]
-    pub(super) address: Address,
+    pub(in crate::cli) reader: Reader,
 }
 
 #[derive(Debug, Args)]
@@ -443,25 +301,25 @@ Without `--process`, lines begin with the number of the process that wrote them.
 
 Example:
   coord logs 7d3k --process 0 --follow")]
-pub(super) struct LogsArguments {
+pub(in crate::cli) struct LogsArguments {
     /// Run id, or a prefix that no other one has.
-    pub(super) run: String,
+    pub(in crate::cli) run: String,
     /// Only this process.
     #[arg(long, value_name = "P")]
-    pub(super) process: Option<u32>,
+    pub(in crate::cli) process: Option<u32>,
     /// Go on until the run ends.
     #[arg(long)]
-    pub(super) follow: bool,
+    pub(in crate::cli) follow: bool,
     #[command(flatten)]
-    pub(super) address: Address,
+    pub(in crate::cli) address: Address,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct CancelArguments {
+pub(in crate::cli) struct CancelArguments {
     /// Run id, or a prefix that no other one has.
-    pub(super) run: String,
+    pub(in crate::cli) run: String,
     #[command(flatten)]
-    pub(super) address: Address,
+    pub(in crate::cli) address: Address,
 }
 
 #[derive(Debug, Args)]
@@ -472,28 +330,28 @@ whatever its worker does. `coord nodes` shows what is fenced, `coord show RUN` w
 Examples:
   coord fence node-b                       all devices of the node
   coord unfence node-b cuda:3")]
-pub(super) struct FenceArguments {
+pub(in crate::cli) struct FenceArguments {
     /// The node's name.
-    pub(super) node: String,
+    pub(in crate::cli) node: String,
     /// Only the devices with this name: `cuda:N`, or `cpu` for all CPU slots, which share processor and memory.
-    pub(super) device: Option<String>,
+    pub(in crate::cli) device: Option<String>,
     #[command(flatten)]
-    pub(super) address: Address,
+    pub(in crate::cli) address: Address,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   LOCKSTEP_COORD_LEASE_MS=5000 coord config --show --config site.toml")]
-pub(super) struct ConfigArguments {
+pub(in crate::cli) struct ConfigArguments {
     /// Print each key, its value and where the value came from.
     #[arg(long, required = true)]
-    pub(super) show: bool,
+    pub(in crate::cli) show: bool,
     /// Print JSON.
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
     #[command(flatten)]
-    pub(super) settings: SettingsArguments,
+    pub(in crate::cli) settings: SettingsArguments,
 }
 
 #[cfg(test)]

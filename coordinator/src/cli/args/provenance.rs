@@ -1,0 +1,157 @@
+//! The words of commands that bring back what a run came from, and take away what came of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Address;
+use super::Reader;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints the whole tree: the run that began, its checkpoints, the runs that were resumed from them, and so on; what was asked \
+for has an arrow. Checkpoints that nothing came of are counted.
+
+Example:
+  coord lineage 3f9a")]
+pub(in crate::cli) struct LineageArguments {
+    /// Run or checkpoint: id, or a prefix that no other one has.
+    pub(in crate::cli) target: String,
+    /// Every checkpoint.
+    #[arg(long)]
+    pub(in crate::cli) all: bool,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is rebuilt are all files of the commit and all that differed from it: edited, staged, untracked, deleted, modes, \
+symbolic links, submodules, empty directories; not what `.gitignore` names. The coordinator keeps the commit itself if it \
+is not too large; else a repository that has it is needed.
+
+Example:
+  coord checkout 7d3k again                prints where it lies, and which data files it has")]
+pub(in crate::cli) struct CheckoutArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(in crate::cli) run: String,
+    /// Where to; must be empty or not exist [default: `run-<id>`].
+    pub(in crate::cli) directory: Option<PathBuf>,
+    /// A clone that may have the commit; may be repeated. Looked through before this directory's and the job's own.
+    #[arg(long = "repository", value_name = "DIR")]
+    pub(in crate::cli) repositories: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The code is rebuilt as `coord checkout` does. Data is taken from the rebuilt tree, or from the coordinator's store, where \
+`coord submit --keep-data` and `coord data add` put it. Then the job is trained from its first step to its end, and all \
+that the run recorded is compared. Exit code 0: every bit again; 7: something differs.
+
+Examples:
+  coord reproduce 7d3k                     on the coordinator's workers
+  coord reproduce 7d3k again --on local    here, in `again`, with nothing but this machine")]
+pub(in crate::cli) struct ReproduceArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(in crate::cli) run: String,
+    /// Where its code is rebuilt; must be empty or not exist [default: `run-<id>`].
+    pub(in crate::cli) directory: Option<PathBuf>,
+    /// Where it is trained: by the coordinator's workers, or `local` or `local=N`: by N workers of this machine and a
+    /// coordinator of their own.
+    #[arg(long = "on", value_name = "local[=N]", value_parser = on_local)]
+    pub(in crate::cli) on_local: Option<u32>,
+    /// A clone that may have the commit; may be repeated.
+    #[arg(long = "repository", value_name = "DIR")]
+    pub(in crate::cli) repositories: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}
+
+fn on_local(text: &str) -> Result<u32, String> {
+    let workers = match text.strip_prefix("local") {
+        Some("") => Some(1),
+        Some(rest) => rest.strip_prefix('=').and_then(|number| number.parse().ok()),
+        None => None,
+    };
+    workers
+        .filter(|workers| (1..=64).contains(workers))
+        .ok_or_else(|| "expected `local` or `local=N`, N to 64".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum DataCommand {
+    /// Keep files, and all files of directories, by their digests; prints them as `b3sum` does.
+    Add(DataAddArguments),
+    /// Print the digests of files, and of all files of directories, as `b3sum` does; nothing is sent.
+    Hash(DataHashArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+All cores hash. A file that is as it was the last time (inode, size, times) is not read again. The last line, on standard \
+error, is the digest of all together, whatever their order.
+
+Example:
+  coord data hash images/ | b3sum --check --quiet")]
+pub(in crate::cli) struct DataHashArguments {
+    /// Files and directories.
+    #[arg(required = true)]
+    pub(in crate::cli) paths: Vec<PathBuf>,
+    /// Read all files, also those that are known from the last time by size, inode and times.
+    #[arg(long)]
+    pub(in crate::cli) rehash: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A run whose data file is not where its job says takes it from the store by its digest. What is there is not sent again.
+
+Example:
+  coord data add train.csv images/")]
+pub(in crate::cli) struct DataAddArguments {
+    /// Files and directories.
+    #[arg(required = true)]
+    pub(in crate::cli) paths: Vec<PathBuf>,
+    /// Read all files, also those that are known from the last time by size, inode and times.
+    #[arg(long)]
+    pub(in crate::cli) rehash: bool,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Written are `model.safetensors`, with the names of a `state_dict`; `model.pt`, if the model came as TorchScript: the same \
+module with the trained weights; `README.md`, a model card; and `manifest.json`. Every byte is verified by its digest.
+
+Example:
+  coord export 3f9a --to model
+  python3 -c 'from safetensors.torch import load_file; print(load_file(\"model/model.safetensors\").keys())'")]
+pub(in crate::cli) struct ExportArguments {
+    /// Checkpoint id, or a prefix that no other one has.
+    pub(in crate::cli) checkpoint: String,
+    /// Where to; must be empty or not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) to: PathBuf,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The output is the canonical JSON whose digest is the checkpoint's id: job, code, data, environment, numerics, every tensor \
+and every rank's state.
+
+Example:
+  coord manifest 3f9a | jq .data")]
+pub(in crate::cli) struct ManifestArguments {
+    /// Checkpoint id, or a prefix that no other one has.
+    pub(in crate::cli) checkpoint: String,
+    #[command(flatten)]
+    pub(in crate::cli) address: Address,
+}
