@@ -31,6 +31,8 @@ pub enum Domain {
     Run,
     /// Secrets that processes of one generation prove to each other.
     Secret,
+    /// What a program is built from, and how.
+    Program,
 }
 
 impl Domain {
@@ -46,6 +48,7 @@ impl Domain {
             Self::Data => Some("lockstep data v1"),
             Self::Run => Some("lockstep run v1"),
             Self::Secret => Some("lockstep secret v1"),
+            Self::Program => Some("lockstep program v1"),
         }
     }
 

@@ -48,6 +48,10 @@ pub const VARIABLES: &[&str] = &[
     "TORCH_MKLDNN_MATMUL_MIN_SIZE",
 ];
 
+/// The variable by which an agent tells a program of the user's own what is known of it: JSON, text by text, for the run's
+/// environment.
+pub const PROGRAM: &str = "LOCKSTEP_PROGRAM";
+
 /// `PYTHONHASHSEED` of a run with root seed `seed`.
 pub fn python_hash_seed(seed: u64) -> u64 {
     derive(seed, Stream::User, 0, 0) >> 32

@@ -22,18 +22,26 @@ pub struct Cluster {
     address: String,
     coordinator: Process,
     workers: Vec<Process>,
+    /// Variables of every worker and every command.
+    variables: Vec<(String, PathBuf)>,
 }
 
 impl Cluster {
     /// Starts a coordinator whose state lies in `dir`, and `nodes` workers that take one process each.
     pub fn start(dir: &Path, nodes: usize) -> Self {
+        Self::start_with(dir, nodes, &[])
+    }
+
+    /// The same, where workers and commands have more environment variables, which are paths.
+    pub fn start_with(dir: &Path, nodes: usize, variables: &[(&str, &Path)]) -> Self {
         let coordinator = serve(dir, "127.0.0.1:0");
         let address = wait_for("the coordinator's address", || {
             let output = coordinator.output();
             let line = output.lines().find_map(|line| line.split_once("listening on "))?;
             Some(line.1.trim().to_owned())
         });
-        let mut cluster = Self { dir: dir.to_owned(), address, coordinator, workers: Vec::new() };
+        let variables = variables.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())).collect();
+        let mut cluster = Self { dir: dir.to_owned(), address, coordinator, workers: Vec::new(), variables };
         for _ in 0..nodes {
             cluster.add_worker();
         }
@@ -68,7 +76,9 @@ impl Cluster {
         let data = self.dir.join(&name);
         let mut arguments = vec!["--join", &self.address, "--name", &name, "--data-dir", path(&data)];
         arguments.extend(["--devices", "cpu", "--slots", "1"]);
-        Process::start_with("worker", &arguments, variables, &self.dir.join(format!("{name}.log")))
+        let mut all: Vec<(&str, &str)> = self.variables.iter().map(|(name, at)| (name.as_str(), path(at))).collect();
+        all.extend(variables);
+        Process::start_with("worker", &arguments, &all, &self.dir.join(format!("{name}.log")))
     }
 
     /// kill -9 of the coordinator.
@@ -94,8 +104,9 @@ impl Cluster {
 
     /// Runs `coord` with `arguments` against this cluster.
     pub fn coord(&self, arguments: &[&str]) -> Output {
-        let output = Command::new(binary("coord")).args(arguments).args(["--addr", &self.address]).output();
-        output.expect("coord is built")
+        let mut command = Command::new(binary("coord"));
+        command.args(arguments).args(["--addr", &self.address]).envs(self.variables.iter().cloned());
+        command.output().expect("coord is built")
     }
 
     /// The same, for a command that must succeed: what it wrote to standard output.
@@ -131,7 +142,12 @@ impl Cluster {
 
     /// Waits until a run has ended in any way.
     pub fn ended(&self, run: &str) -> Value {
-        wait_for("the run to end", || {
+        self.ended_within(run, DEADLINE)
+    }
+
+    /// The same, where it may take longer than anything else: its program is compiled.
+    pub fn ended_within(&self, run: &str, deadline: Duration) -> Value {
+        wait_within(deadline, "the run to end", || {
             let view = self.show(run);
             let status = view["status"].as_str()?;
             ["finished", "failed", "cancelled"].contains(&status).then_some(view)
@@ -140,7 +156,12 @@ impl Cluster {
 
     /// Waits until a run has finished: the digest of its final state.
     pub fn finished(&self, run: &str) -> String {
-        let view = self.ended(run);
+        self.finished_within(run, DEADLINE)
+    }
+
+    /// The same, of a run whose program is compiled.
+    pub fn finished_within(&self, run: &str, deadline: Duration) -> String {
+        let view = self.ended_within(run, deadline);
         assert_eq!(view["status"], "finished", "{view:#}");
         view["final_state_digest"].as_str().expect("a digest").to_owned()
     }
@@ -210,13 +231,17 @@ fn path(path: &Path) -> &str {
 ///
 /// # Panics
 /// If there is none within two minutes.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(DEADLINE, what, look)
+}
+
+fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = look() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
+        assert!(Instant::now() < deadline, "waited {limit:?} for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

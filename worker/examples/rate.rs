@@ -19,7 +19,7 @@ use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::numerics;
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_rpc::process_message::Body;
-use lockstep_worker::{local, outbox::Outbox};
+use lockstep_worker::{local, outbox::Outbox, program::BuiltIn};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -111,7 +111,7 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
     let mesh = if arguments.alone { None } else { Some(Mesh::join(listener, &config)?) };
     let outbox = Outbox::default();
     let base = arguments.job.parent().unwrap_or(Path::new("."));
-    let finished = local::train(job, base, mesh, None, None, &outbox)?;
+    let finished = local::train(&BuiltIn, job, base, mesh, None, None, &outbox)?;
     outbox.close();
     let (mut micros, mut phases, mut counted, mut since) = (Vec::new(), BTreeMap::new(), 0, 0);
     while let Some(body) = outbox.pop() {

@@ -6,7 +6,7 @@
 
 use lockstep_common::job::{Data, JobSpec};
 use lockstep_common::seed::{Stream, derive};
-use lockstep_models::{Dataset, EvalSums};
+use lockstep_models::{Context, Dataset, EvalSums};
 use lockstep_rpc::EvalReport;
 use lockstep_tch_ext::generator;
 use tch::{Device, Kind, TchError, Tensor};
@@ -15,7 +15,7 @@ use crate::exchange::{Exchange, ExchangeError};
 use crate::state::State;
 use crate::train::{Place, TrainError};
 
-/// Numbers that a chunk gives: loss sum, right answers (-1: there are none to give), count.
+/// Numbers that a chunk gives before the model's own: loss sum, right answers (-1: there are none to give), count.
 const SUMS: usize = 3;
 
 /// What is evaluated.
@@ -47,28 +47,31 @@ pub(crate) fn run(
         }
         let positions: Vec<u64> = (chunk * plan.chunk..plan.samples.min((chunk + 1) * plan.chunk)).collect();
         let batch = validation.batch(&positions, plan.device).map_err(|source| TrainError::Data { step, source })?;
-        own.push(state.model.evaluate(&batch).map_err(|source| TrainError::Model { step, source })?);
+        let context = Context { step, rank: chunk as u32, training: false, seed };
+        own.push(state.model.evaluate(&batch, &context).map_err(|source| TrainError::Model { step, source })?);
     }
     let all = match exchange {
         None => own,
-        Some(exchange) => {
-            share(&own, chunks, plan.device, exchange).map_err(|source| TrainError::Exchange { step, source })?
-        }
+        Some(exchange) => share(&own, chunks, SUMS + state.model.metrics().len(), plan.device, exchange)
+            .map_err(|source| TrainError::Exchange { step, source })?,
     };
-    Ok(report(step, plan, &all))
+    Ok(report(step, plan, state.model.metrics(), &all))
 }
 
-/// Every process's sums, in chunk order.
+/// Every process's sums, in chunk order: `width` numbers a chunk.
 fn share(
     own: &[EvalSums],
     chunks: u64,
+    width: usize,
     device: Device,
     exchange: &mut dyn Exchange,
 ) -> Result<Vec<EvalSums>, ExchangeError> {
     let (process, processes) = (exchange.process(), exchange.processes());
-    let mut numbers = vec![0.0; (chunks as usize).div_ceil(processes) * SUMS];
-    for (place, sums) in numbers.chunks_exact_mut(SUMS).zip(own) {
-        place.copy_from_slice(&[sums.loss_sum, sums.right.map_or(-1.0, |right| right as f64), sums.count as f64]);
+    let mut numbers = vec![0.0; (chunks as usize).div_ceil(processes) * width];
+    for (place, sums) in numbers.chunks_exact_mut(width).zip(own) {
+        let (first, metrics) = place.split_at_mut(SUMS);
+        first.copy_from_slice(&[sums.loss_sum, sums.right.map_or(-1.0, |right| right as f64), sums.count as f64]);
+        metrics.copy_from_slice(&sums.metrics);
     }
     let mine = Tensor::f_from_slice(&numbers)?.f_to(device)?;
     let outgoing: Vec<Tensor> = (0..processes).map(|_| mine.shallow_clone()).collect();
@@ -78,16 +81,18 @@ fn share(
     incoming[process] = mine;
     let received = incoming.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, TchError>>()?;
     let sums = |chunk: usize| {
-        let [loss_sum, right, count] =
-            std::array::from_fn(|at| received[chunk % processes][chunk / processes * SUMS + at]);
-        EvalSums { loss_sum, right: (right >= 0.0).then_some(right as u64), count: count as u64 }
+        let numbers = &received[chunk % processes][chunk / processes * width..][..width];
+        let (right, metrics) = (numbers[1], numbers[SUMS..].to_vec());
+        let right = (right >= 0.0).then_some(right as u64);
+        EvalSums { loss_sum: numbers[0], right, count: numbers[2] as u64, metrics }
     };
     Ok((0..chunks as usize).map(sums).collect())
 }
 
-fn report(step: u64, plan: &Plan<'_>, sums: &[EvalSums]) -> EvalReport {
+fn report(step: u64, plan: &Plan<'_>, metrics: &[&str], sums: &[EvalSums]) -> EvalReport {
     let count = sums.iter().map(|sums| sums.count).sum::<u64>() as f64;
-    let loss = sums.iter().fold(0.0, |total, sums| total + sums.loss_sum) / count;
+    let mean = |of: &dyn Fn(&EvalSums) -> f64| sums.iter().fold(0.0, |total, sums| total + of(sums)) / count;
+    let loss = mean(&|sums| sums.loss_sum);
     let right = sums.iter().try_fold(0, |total, sums| Some(total + sums.right?));
     EvalReport {
         step,
@@ -95,5 +100,10 @@ fn report(step: u64, plan: &Plan<'_>, sums: &[EvalSums]) -> EvalReport {
         accuracy: right.map(|right: u64| right as f64 / count),
         perplexity: matches!(plan.job.data, Data::Tokens { .. }).then(|| loss.exp()),
         samples: plan.samples,
+        metrics: metrics
+            .iter()
+            .enumerate()
+            .map(|(at, &name)| (name.to_owned(), mean(&|sums| sums.metrics[at])))
+            .collect(),
     }
 }

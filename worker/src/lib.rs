@@ -1,4 +1,5 @@
-//! The rank process of Lockstep: the training loop, its exchange and reduction, its checkpoints, its reports.
+//! The rank process of Lockstep: the training loop, its exchange and reduction, its checkpoints, its reports; and
+//! [`program`], by which users bring programs of their own.
 //!
 //! ```text
 //!  rank ── link ── agent            state ── checkpoint ── blob store
@@ -18,6 +19,7 @@ pub mod link;
 pub mod local;
 pub mod numerics;
 pub mod outbox;
+pub mod program;
 pub mod rank;
 pub mod reduction;
 mod report;

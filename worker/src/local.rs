@@ -6,11 +6,13 @@ use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_exchange::Mesh;
 use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_host::data::{self, DataHashError};
 use tch::Device;
 
 use crate::exchange::{Exchange, MeshExchange};
 use crate::numerics;
 use crate::outbox::Outbox;
+use crate::program::{Setup, Source};
 use crate::train::{Finished, SetupError, TrainError, Trainer};
 
 /// Why a local run failed.
@@ -25,14 +27,18 @@ pub enum LocalError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] BlobError),
+    /// The data cannot be listed.
+    #[error(transparent)]
+    Data(#[from] DataHashError),
     /// libtorch's switches cannot be set.
     #[error("cannot set libtorch's switches")]
     Switches(#[from] lockstep_tch_ext::Error),
 }
 
-/// Trains `job` on the CPU as one of the processes that `mesh` joins, alone without one. Everything that is said is in
+/// Trains `job` with `source` on the CPU as one of the processes that `mesh` joins, alone without one. Everything that is said is in
 /// `outbox` afterwards.
 pub fn train(
+    source: &dyn Source,
     job: &JobSpec,
     base_dir: &Path,
     mesh: Option<Mesh>,
@@ -43,7 +49,8 @@ pub fn train(
     numerics::apply(job)?;
     let store = store.map(BlobStore::open).transpose()?;
     let restore = restore.zip(store.as_ref());
-    let trainer = Trainer::load(job.clone(), &base_dir.into(), Device::Cpu, restore)?;
+    let files = data::expand(base_dir, &job.data_paths())?;
+    let trainer = Trainer::load(source, Setup::new(job.clone(), base_dir.into(), files, Device::Cpu), restore)?;
     let exchange = mesh.map(|mesh| Box::new(MeshExchange::new(mesh)) as Box<dyn Exchange>);
     Ok(trainer.run(exchange, store, outbox)?)
 }

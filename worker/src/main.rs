@@ -168,7 +168,7 @@ fn become_rank(arguments: &[OsString]) -> WorkerError {
         Ok(own) => own.with_file_name(RANK_PROGRAM),
         Err(source) => return WorkerError::Rank { program: RANK_PROGRAM.into(), source },
     };
-    let source = Command::new(&program).args(arguments).exec();
+    let source = Command::new(&program).arg("rank").args(arguments).exec();
     WorkerError::Rank { program, source }
 }
 

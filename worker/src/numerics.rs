@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use lockstep_common::job::{JobSpec, Level, Reduction};
-use lockstep_common::numerics::VARIABLES;
+use lockstep_common::numerics::{PROGRAM, VARIABLES};
 use lockstep_common::{Digest, Domain};
 use lockstep_tch_ext::determinism::{self, Switches};
 use tch::Device;
 
 use crate::fault;
 use crate::reduction::{Layout, bucket_bytes};
+
+/// The versions of all that this program depends on.
+const CARGO_LOCK: &[u8] = include_bytes!("../../Cargo.lock");
 
 /// Sets libtorch's switches for `job`. To be called before the first tensor is made.
 pub fn apply(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
@@ -94,6 +97,13 @@ pub fn environment(device: Device) -> BTreeMap<String, String> {
         ("program".to_owned(), format!("worker {}", env!("CARGO_PKG_VERSION"))),
         ("program.digest".to_owned(), own_digest().map_or_else(|| "unknown".to_owned(), |digest| digest.to_hex())),
     ]);
+    map.insert("program.cargo_lock".to_owned(), Domain::Blob.digest(CARGO_LOCK).to_hex());
+    map.insert("glibc".to_owned(), glibc().unwrap_or_else(|| "unknown".to_owned()));
+    let driver = read("/proc/driver/nvidia/version");
+    map.extend(driver.lines().next().map(|line| ("cuda.driver".to_owned(), line.to_owned())));
+    // A program of the user's own: its agent knows what it was built from.
+    let facts = std::env::var(PROGRAM).ok().and_then(|text| serde_json::from_str(&text).ok());
+    map.extend::<BTreeMap<String, String>>(facts.unwrap_or_default());
     map.extend(std::env::var(fault::VARIABLE).ok().map(|fault| ("fault".to_owned(), fault)));
     map
 }
@@ -137,6 +147,18 @@ fn cpu_features(info: &str) -> String {
 fn cpu_info<'a>(info: &'a str, key: &str) -> Option<&'a str> {
     let mut pairs = info.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
+}
+
+/// What the C library in use says of itself.
+fn glibc() -> Option<String> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let path =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.ends_with("/libc.so.6"))?;
+    let bytes = fs::read(path).ok()?;
+    let banner = b"GNU C Library ";
+    let at = bytes.windows(banner.len()).position(|window| window == banner)?;
+    let line = bytes[at..].split(|byte| *byte == b'\n').next()?;
+    Some(String::from_utf8_lossy(line).trim_end_matches('.').to_owned())
 }
 
 fn own_digest() -> Option<Digest> {
@@ -187,7 +209,12 @@ mod tests {
     fn the_environment_names_this_machine_and_program() {
         let map = environment(Device::Cpu);
         assert_eq!(map["device"], "cpu");
-        assert_eq!(map["program.digest"].len(), 64);
+        assert_eq!((map["program.digest"].len(), map["program.cargo_lock"].len()), (64, 64));
+        assert!(
+            map["glibc"].starts_with("GNU C Library (") && map["glibc"].contains(" version 2."),
+            "{}",
+            map["glibc"]
+        );
         assert!(!map["kernel"].is_empty() && !map["cpu.model"].is_empty());
     }
 }

@@ -26,6 +26,7 @@ use crate::fault::Fault;
 use crate::fingerprint::Divergence;
 use crate::link::Link;
 use crate::numerics;
+use crate::program::{Setup, Source};
 use crate::train::{TrainError, Trainer};
 
 /// Exit code of a process that gives up because others are gone.
@@ -55,8 +56,8 @@ pub struct Options {
     pub shared_memory: bool,
 }
 
-/// Lives a rank process's life.
-pub fn run(options: &Options) -> ExitCode {
+/// Lives a rank process's life, training with `source`.
+pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
     let hello =
         ProcessHello { run: options.run.as_str().to_owned(), generation: options.generation, process: options.process };
     let link = match Link::connect(&options.socket, hello) {
@@ -66,7 +67,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match live(options, &link) {
+    match live(source, options, &link) {
         Ok(()) => {
             link.close();
             ExitCode::SUCCESS
@@ -129,14 +130,14 @@ impl From<TrainError> for Stop {
 }
 
 /// `error` and all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();
         if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
     })
 }
 
-fn live(options: &Options, link: &Link) -> Result<(), Stop> {
+fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop> {
     let order = Order::parse(link.assigned())?;
     let device = order.device;
     // Hashes this program: meanwhile the model is built.
@@ -145,8 +146,9 @@ fn live(options: &Options, link: &Link) -> Result<(), Stop> {
     let store = BlobStore::open(&order.store).map_err(|error| Stop::failed(&error))?;
     let paths = data::locate(&order.base_dir, &order.data, &store).map_err(|error| Stop::failed(&error))?;
     let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
-    let trainer =
-        Trainer::load(order.job.clone(), &paths, order.device, restore).map_err(|error| Stop::failed(&error))?;
+    let files = order.data.iter().map(|file| file.path.clone()).collect();
+    let setup = Setup::new(order.job.clone(), paths, files, order.device);
+    let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
     let listener = Listener::bind(options.bind).map_err(|error| Stop::failed(&error))?;
     link.outbox().push(Body::Ready(Ready {
         address: listener.local_addr().to_string(),

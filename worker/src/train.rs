@@ -7,13 +7,14 @@ mod evidence;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
+use lockstep_common::seed::{Stream, derive};
 use lockstep_common::world::hosted;
-use lockstep_common::{Digest, JobPaths};
 use lockstep_host::blobs::BlobStore;
-use lockstep_models::{DataSets, build_model, open_data};
+use lockstep_models::{Context, DataSets};
 use lockstep_tch_ext::fold::layer_norms;
 use tch::{Device, Tensor};
 use tracing::{debug, info};
@@ -25,6 +26,7 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::fingerprint::Fingerprinter;
 use crate::outbox::Outbox;
+use crate::program::{Setup, Source};
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, StepNumbers};
 use crate::state::State;
@@ -76,33 +78,37 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Reads the data of `job`, builds its model, and puts both where the checkpoint says, if there is one.
+    /// Opens the data of a run and builds its model, as `source` does, and puts both where the checkpoint says, if there is
+    /// one.
     ///
     /// [`crate::numerics::apply`] goes before.
     pub fn load(
-        job: JobSpec,
-        paths: &JobPaths,
-        device: Device,
+        source: &dyn Source,
+        setup: Setup,
         restore: Option<(&Manifest, &BlobStore)>,
     ) -> Result<Self, SetupError> {
-        let data = open_data(&job, paths)?;
+        let (job, device) = (setup.job(), setup.device());
+        let data = source.data(&setup)?;
+        if job.eval.is_some() && data.validation.is_none() {
+            return Err(SetupError::NoValidation);
+        }
         let batch = &job.batch;
         let sampler = Sampler::new(data.train.len(), batch.size, job.ranks, job.seed, batch.shuffle, batch.last)?;
-        let model = build_model(&job, data.train.shape(), paths, device)?;
+        let model = source.model(data.train.shape(), &setup)?;
         debug!("{}", model.describe());
         let layout =
             Layout::new(model.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor)));
-        let mut state = State::new(&job, model)?;
+        let mut state = State::new(job, model)?;
         let ranks = Ranks::new(job.seed, sampler.clone(), device);
         let mut record = None;
         if let Some((manifest, store)) = restore {
-            checkpoint::load(manifest, &job, &ranks, store, &mut state)?;
+            checkpoint::load(manifest, job, &ranks, store, &mut state)?;
             record = Some(manifest.record.clone());
             info!(step = state.step, "resumed");
         }
         let (until, fingerprints_every) = (job.steps, job.report.fingerprints_every);
         Ok(Self {
-            job,
+            job: setup.into_job(),
             data,
             samples: Cursor::new(sampler),
             ranks,
@@ -271,13 +277,14 @@ impl Run {
 
     /// One rank's part of a step: its gradient and loss become a leaf of the reduction tree.
     fn micro_batch(&mut self, step: u64, index: usize, rank: u32) -> Result<(), TrainError> {
-        let Trainer { data, samples, ranks, device, state, fault, .. } = &mut self.trainer;
+        let Trainer { job, data, samples, ranks, device, state, fault, .. } = &mut self.trainer;
         ranks.seed_generators(step, rank)?;
         let positions = samples.positions(step, rank..rank + 1);
         self.read.extend_from_slice(&positions);
         let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
         self.reporter.spent(Phase::Data);
-        let loss = state.model.loss(&batch).map_err(|source| TrainError::Model { step, source })?;
+        let context = Context { step, rank, training: true, seed: derive(job.seed, Stream::User, step, rank) };
+        let loss = state.model.loss(&batch, &context).map_err(|source| TrainError::Model { step, source })?;
         self.reporter.spent(Phase::Forward);
         self.reducer.leaf(index).loss.f_copy_(&loss.f_detach()?)?;
         if index + 1 == self.hosted.len() && !self.fingerprints.compared && fault.is_none() {

@@ -21,6 +21,7 @@ use lockstep_rpc::StepReport;
 use lockstep_rpc::process_message::Body;
 use lockstep_worker::numerics;
 use lockstep_worker::outbox::Outbox;
+use lockstep_worker::program::{BuiltIn, Setup};
 use lockstep_worker::train::Trainer;
 use tch::{Device, Kind, Tensor};
 
@@ -67,7 +68,8 @@ fn train_with(lab: &Lab, disturb: impl Fn()) -> Trained {
     let _alone = TORCH.lock().unwrap_or_else(PoisonError::into_inner);
     numerics::apply(&lab.job).unwrap();
     disturb();
-    let trainer = Trainer::load(lab.job.clone(), &lab.dir.path().into(), Device::Cpu, None).unwrap();
+    let setup = Setup::new(lab.job.clone(), lab.dir.path().into(), Vec::new(), Device::Cpu);
+    let trainer = Trainer::load(&BuiltIn, setup, None).unwrap();
     disturb();
     let outbox = Outbox::default();
     let store = BlobStore::open(&lab.store()).unwrap();

@@ -10,7 +10,7 @@ use lockstep_common::{Digest, JobPaths};
 use rayon::prelude::*;
 
 use crate::blobs::{BlobError, BlobStore};
-pub use crate::data_list::list;
+pub use crate::data_list::{expand, list};
 use crate::stat_cache::{Stamp, StatCache};
 
 /// A pointer of Git LFS is shorter, by its specification.

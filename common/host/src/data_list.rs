@@ -18,6 +18,28 @@ pub fn list(path: &Path) -> Result<Vec<String>, DataHashError> {
     Ok(found)
 }
 
+/// `paths`, which are relative to `base_dir`, with the files of a directory in its place: sorted, each once.
+///
+/// # Errors
+/// As [`list`].
+pub fn expand(base_dir: &Path, paths: &[&str]) -> Result<Vec<String>, DataHashError> {
+    let mut found = Vec::new();
+    for path in paths {
+        let at = base_dir.join(path);
+        if !at.is_dir() {
+            // Whether it is there is seen when it is read.
+            found.push((*path).to_owned());
+            continue;
+        }
+        let root = at.to_string_lossy().trim_end_matches('/').len() + 1;
+        let top = path.trim_end_matches('/');
+        found.extend(list(&at)?.iter().map(|file| format!("{top}/{}", &file[root..])));
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
 fn walk(path: PathBuf, kind: FileType, found: &mut Vec<String>) -> Result<(), DataHashError> {
     if kind.is_file() {
         let name = path.into_os_string().into_string();
@@ -71,6 +93,8 @@ mod tests {
         assert_eq!(names, ["a-b", "a/.hidden", "a/z", "b", "link"]);
         assert_eq!(list(&dir.path().join("b")).unwrap(), [format!("{prefix}b")]);
 
+        assert_eq!(expand(dir.path(), &["b", "a/", "none"]).unwrap(), ["a/.hidden", "a/z", "b", "none"]);
+        assert_eq!(expand(dir.path(), &["./a", "./a"]).unwrap(), ["./a/.hidden", "./a/z"]);
         symlink("..", dir.path().join("a/up")).unwrap();
         assert!(matches!(list(dir.path()), Err(DataHashError::LinkToDirectory { path }) if path.ends_with("a/up")));
         fs::remove_file(dir.path().join("a/up")).unwrap();

@@ -1,6 +1,6 @@
 //! What touches the host: layered configuration, durable files, the blob store, git, data hashing, tracing.
 //!
-//! Deliberately absent: anything of the cluster, of libtorch or of the network.
+//! Deliberately absent: anything of the cluster, of libtorch or of the network, but for what `git` fetches.
 
 pub mod blobs;
 pub mod config;

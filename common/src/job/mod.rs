@@ -2,11 +2,13 @@
 
 mod error;
 mod parse;
+mod program;
 mod schema;
 mod validate;
 
 pub use error::JobError;
 pub use parse::parse_toml;
+pub use program::{Parameter, Program};
 pub use schema::{
     Activation, Autocast, Batch, Checkpoint, Code, Data, Eval, Job, Level, LossKind, Model, Numerics, Optimizer,
     OptimizerKind, Output, Reduction, Report, Task, TokenType, World,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::program::Program;
 use crate::sampler::LastBatch;
 use crate::schedule::Schedule;
 
@@ -23,7 +24,11 @@ pub struct Job {
     #[serde(default)]
     pub world: World,
     /// What is trained.
+    #[serde(default)]
     pub model: Model,
+    /// A program of the user's own that brings the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// What it is trained on.
     pub data: Data,
     /// How samples are put together.
@@ -78,7 +83,7 @@ pub enum Activation {
 }
 
 /// The model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Model {
     /// Linear layers with an activation between them.
@@ -128,6 +133,9 @@ pub enum Model {
         #[serde(default)]
         output: Output,
     },
+    /// The program's own: what a job with `[program]` has, and need not say.
+    #[default]
+    Program,
 }
 
 fn bytes() -> u32 {
@@ -229,6 +237,11 @@ pub enum Data {
         /// Share of samples kept for evaluation, chosen by the root seed.
         #[serde(default)]
         validation: f64,
+    },
+    /// Whatever the job's own program reads.
+    Files {
+        /// Files, and directories with all that is in them.
+        paths: Vec<String>,
     },
 }
 

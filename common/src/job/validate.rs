@@ -1,5 +1,6 @@
 //! What makes a job sound, beyond the types of its keys.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use super::error::JobError;
@@ -85,7 +86,7 @@ impl JobSpec {
             .is_some_and(|eval| step == self.0.steps || (step > 0 && step.is_multiple_of(eval.every_steps)))
     }
 
-    /// Every file that the job reads, as written in it: its data, and its TorchScript model.
+    /// Every file that the job reads, as written in it: its data, and its TorchScript model. Of kind `files` also directories.
     pub fn data_paths(&self) -> Vec<&str> {
         let mut paths: Vec<&str> = match &self.0.data {
             Data::Tokens { path, .. } | Data::Csv { path, .. } | Data::Safetensors { path, .. } => vec![path],
@@ -94,6 +95,7 @@ impl JobSpec {
                 let validation = validation_images.iter().chain(validation_labels);
                 [images, labels].into_iter().chain(validation).map(String::as_str).collect()
             }
+            Data::Files { paths } => paths.iter().map(String::as_str).collect(),
         };
         if let Model::Torchscript { path, .. } = &self.0.model {
             paths.push(path);
@@ -181,6 +183,8 @@ fn check(job: &Job) -> Result<(), JobError> {
             }
             if validation_images.is_some() { 0.5 } else { 0.0 }
         }
+        // The program knows.
+        Data::Files { .. } => 0.5,
     };
     if !fraction(validation) {
         return refuse("data.validation", format!("{validation} is not from 0 to below 1"));
@@ -229,6 +233,31 @@ fn check_model(job: &Job) -> Result<(), JobError> {
             }
         }
         Model::Torchscript { .. } => {}
+        Model::Program if job.program.is_none() => {
+            return refuse("model", "missing: what is to be trained, or `[program]`, a program that brings it".into());
+        }
+        Model::Program => {}
+    }
+    if let Some(program) = &job.program {
+        program.check()?;
+        if job.model != Model::Program {
+            return refuse("model.kind", "a job with `[program]` has that program's model, and no other".into());
+        }
+        if job.batch.loss.is_some() {
+            return refuse("batch.loss", "a program computes its own loss".into());
+        }
+        if tokens {
+            return refuse("data.kind", "a program reads `tokens` itself: say `files`".into());
+        }
+    }
+    if let Data::Files { paths } = &job.data {
+        if job.program.is_none() {
+            return refuse("data.kind", "`files` needs a `[program]` that reads them".into());
+        }
+        let distinct: BTreeSet<&String> = paths.iter().collect();
+        if paths.is_empty() || distinct.len() < paths.len() {
+            return refuse("data.paths", "expected at least one path, and each once".into());
+        }
     }
     if tokens && !matches!(job.model, Model::Gpt { .. }) {
         return refuse("data.kind", "`tokens` needs a model of kind `gpt`".into());

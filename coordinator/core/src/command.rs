@@ -42,6 +42,8 @@ pub enum Command {
         base_dir: Option<String>,
         /// Data that was accepted as it is now, in the place of files of the same path.
         data: Vec<DataFile>,
+        /// Code that was accepted as it is now; none: the checkpoint's.
+        code: Option<CodeVersion>,
         /// As in `Submit`.
         secret: [u8; 32],
     },

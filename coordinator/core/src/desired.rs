@@ -1,6 +1,6 @@
 //! Desired state: which processes a node should run. Agents make it so (level-triggered).
 
-use lockstep_common::manifest::DataFile;
+use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RunId};
 
 use crate::command::Replay;
@@ -23,6 +23,8 @@ pub struct Assigned {
     pub job: String,
     /// Where relative paths of the job begin.
     pub base_dir: String,
+    /// The code.
+    pub code: Option<CodeVersion>,
     /// The data.
     pub data: Vec<DataFile>,
     /// The manifest of the checkpoint to begin from; empty: from the start.
@@ -68,6 +70,7 @@ fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &Placed) ->
         device: placed.device_name.clone(),
         job: run.submission.job.clone(),
         base_dir: run.submission.base_dir.clone(),
+        code: run.submission.code.clone(),
         data: run.submission.data.clone(),
         restore: restore.map(<[u8]>::to_vec).unwrap_or_default(),
         secret: run.generation_secret(),

@@ -128,12 +128,13 @@ impl control_server::Control for Control {
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<RunReply>, Status> {
-        let ResumeRequest { request_id: id, checkpoint, accept, base_dir, data: files } = request.into_inner();
+        let ResumeRequest { request_id: id, checkpoint, accept, base_dir, data: files, code } = request.into_inner();
         for key in &accept {
             let part = key.split('.').next().unwrap_or_default();
-            if part != "numerics" && part != "data" {
-                let words =
-                    format!("`{key}` is nothing that a resume compares: expected `numerics`, `data`, or a key in one");
+            if part != "numerics" && part != "data" && key != "code" {
+                let words = format!(
+                    "`{key}` is nothing that a resume compares: expected `code`, `numerics`, `data`, or a key in the last two"
+                );
                 return Err(invalid("accept", words));
             }
         }
@@ -141,7 +142,9 @@ impl control_server::Control for Control {
             return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
         }
         let base_dir = Some(base_dir).filter(|dir| !dir.is_empty());
-        let run = self.handle.resume(request_id(&id)?, &checkpoint, accept, base_dir, data(files)?).await?;
+        let code = code.map(TryInto::try_into).transpose();
+        let code = code.map_err(|_| invalid("code", "a digest in it does not have 32 bytes"))?;
+        let run = self.handle.resume(request_id(&id)?, &checkpoint, accept, base_dir, data(files)?, code).await?;
         info!(%run, checkpoint, "resumed");
         Ok(Response::new(RunReply { run: run.into() }))
     }

@@ -204,6 +204,7 @@ fn assignment(assigned: &Assigned, store: &str) -> Assignment {
         job: assigned.job.clone().into_bytes(),
         base_dir: assigned.base_dir.clone(),
         store: store.to_owned(),
+        code: assigned.code.as_ref().map(Into::into),
         data: assigned.data.iter().map(Into::into).collect(),
         restore: assigned.restore.clone(),
         secret: assigned.secret.to_vec(),

@@ -1,6 +1,6 @@
 //! A run's reports as `coord show RUN --metrics` prints them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, StepReport, SystemReport};
 use serde::Serialize;
@@ -42,6 +42,8 @@ struct Eval {
     accuracy: Option<f64>,
     perplexity: Option<f64>,
     samples: u64,
+    /// A program's own.
+    metrics: BTreeMap<String, f64>,
 }
 
 /// Gradient norms by parameter.
@@ -84,7 +86,7 @@ impl Metrics {
     }
 
     /// The record of `step`, and the last evaluation until then: name, step and value of each number.
-    pub(super) fn at(&self, step: u64) -> Vec<(&'static str, u64, f64)> {
+    pub(super) fn at(&self, step: u64) -> Vec<(&str, u64, f64)> {
         let mut found = Vec::new();
         if let Some(own) = self.steps.iter().find(|own| own.completed == step) {
             found.extend(
@@ -96,6 +98,7 @@ impl Metrics {
             found.push(("evaluation loss", eval.step, eval.loss));
             let more = [("accuracy", eval.accuracy), ("perplexity", eval.perplexity)];
             found.extend(more.into_iter().filter_map(|(name, value)| Some((name, eval.step, value?))));
+            found.extend(eval.metrics.iter().map(|(name, value)| (name.as_str(), eval.step, *value)));
         }
         found
     }
@@ -123,21 +126,27 @@ impl Metrics {
             return;
         }
         let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
+        let own: BTreeSet<&String> = self.evals.iter().flat_map(|eval| eval.metrics.keys()).collect();
         let rows: Vec<Vec<String>> = self
             .evals
             .iter()
             .map(|e| {
-                vec![
+                let mut cells = vec![
                     e.step.to_string(),
                     number(e.loss),
                     optional(e.accuracy),
                     optional(e.perplexity),
                     e.samples.to_string(),
-                ]
+                ];
+                cells.extend(own.iter().map(|&name| optional(e.metrics.get(name).copied())));
+                cells
             })
             .collect();
         out.line("");
-        for line in table(&["STEP", "EVAL LOSS", "ACCURACY", "PERPLEXITY", "SAMPLES"], &rows) {
+        let names: Vec<String> = own.iter().map(|name| name.to_uppercase()).collect();
+        let mut heads = vec!["STEP", "EVAL LOSS", "ACCURACY", "PERPLEXITY", "SAMPLES"];
+        heads.extend(names.iter().map(String::as_str));
+        for line in table(&heads, &rows) {
             out.line(&line);
         }
     }
@@ -173,6 +182,7 @@ impl From<&EvalReport> for Eval {
             accuracy: report.accuracy,
             perplexity: report.perplexity,
             samples: report.samples,
+            metrics: report.metrics.clone().into_iter().collect(),
         }
     }
 }

@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::job::{Model, parse_toml};
+use lockstep_common::job::{Data, parse_toml};
 use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
 use lockstep_common::{Domain, RequestId};
+use lockstep_host::data;
 use lockstep_host::git::{self, GitError};
 use lockstep_rpc::SubmitRequest;
 use tokio::runtime::Handle;
 
-use super::data::hash_files;
+use super::data::{hash_files, refused};
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
@@ -65,12 +66,18 @@ pub(super) fn prepare(
         Some(code) => keep(&base_dir, code, code_limit)?,
         None => Vec::new(),
     };
-    let mut paths = job.data_paths();
-    if let Model::Torchscript { path, .. } = &job.model {
-        paths.push(path);
+    if let (Some(program), None) = (&job.program, code.as_ref().and_then(|code| code.tree.as_ref())) {
+        let words = format!("workers build `{}` from the run's work tree, and none is kept of `{file}`", program.bin);
+        return Err(Failure::new(Exit::Refused, words).hint("the job file lies in the git work tree of its program"));
     }
-    let tracked: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+    let tracked: Vec<PathBuf> = job.data_paths().iter().map(PathBuf::from).collect();
     Handle::current().block_on(tracked::fetch(&base_dir, &tracked, job.code.allow_dirty))?;
+    let listed;
+    let mut paths = job.data_paths();
+    if matches!(job.data, Data::Files { .. }) {
+        listed = data::expand(&base_dir, &paths).map_err(|error| refused(&error))?;
+        paths = listed.iter().map(String::as_str).collect();
+    }
     let files =
         hash_files(&base_dir, &paths, rehash).map_err(|failure| failure.context(&format!("job file `{file}`")))?;
     let request = SubmitRequest {
@@ -92,7 +99,7 @@ pub(super) fn new_request() -> Result<RequestId, Failure> {
 }
 
 /// What is kept of the work tree around `dir`: what its commit has not, and the commit itself if it is not too large.
-fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, Failure> {
+pub(super) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, Failure> {
     let tree = match git::snapshot(dir, limit) {
         Ok(tree) => tree,
         Err(error) if !code.dirty => {
@@ -118,7 +125,7 @@ fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, 
 }
 
 /// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.
-fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failure> {
+pub(super) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failure> {
     let tree = match git::describe(dir) {
         Ok(Some(tree)) => tree,
         Ok(None) => {

@@ -38,8 +38,14 @@ pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Resu
 }
 
 pub(super) async fn resume(arguments: ResumeArguments, out: &mut Output) -> Result<Exit, Failure> {
-    let ResumeArguments { checkpoint, accept, base_dir, start } = arguments;
-    begin(What::Resume(Wish { checkpoint, accept, base_dir }), &start, Path::new("."), out).await
+    let ResumeArguments { checkpoint, accept, base_dir, code_limit, start } = arguments;
+    begin(
+        What::Resume(Wish { checkpoint, accept, base_dir, code_limit: code_limit << 20 }),
+        &start,
+        Path::new("."),
+        out,
+    )
+    .await
 }
 
 pub(super) async fn cancel(arguments: CancelArguments, out: &mut Output) -> Result<Exit, Failure> {

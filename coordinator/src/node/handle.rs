@@ -87,7 +87,8 @@ impl Handle {
 
     /// Starts a new run from the checkpoint that `prefix` names.
     ///
-    /// It may differ from it in what is `accepted`, find its files in another `base_dir`, and other `data` there.
+    /// It may differ from it in what is `accepted`, find its files in another `base_dir`, other `data` there, and train with
+    /// other `code`.
     pub async fn resume(
         &self,
         request: RequestId,
@@ -95,11 +96,12 @@ impl Handle {
         accepted: Vec<String>,
         base_dir: Option<String>,
         data: Vec<DataFile>,
+        code: Option<CodeVersion>,
     ) -> Result<RunId, CallError> {
         let prefix = prefix.to_owned();
         let checkpoint = self.read(move |state| state.find_checkpoint(&prefix)).await??;
         let (at_ms, secret) = (now_ms(), secret()?);
-        self.run(Command::Resume { request, at_ms, checkpoint, accepted, base_dir, data, secret }).await
+        self.run(Command::Resume { request, at_ms, checkpoint, accepted, base_dir, data, code, secret }).await
     }
 
     /// Starts a run that repeats a part of another one.

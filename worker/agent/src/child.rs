@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(crate) struct Child {
 pub(crate) struct Start<'a> {
     pub(crate) key: &'a ProcessKey,
     pub(crate) command: &'a RankCommand,
+    /// Where it is started; `None`: where the agent was.
+    pub(crate) directory: Option<&'a Path>,
     pub(crate) socket: &'a OsStr,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) grace: Duration,
@@ -62,11 +65,15 @@ pub(crate) struct Start<'a> {
 impl Child {
     /// Starts the process; `events` hears of its end.
     pub(crate) fn spawn(start: Start<'_>) -> io::Result<Self> {
-        let Start { key, command, socket, environment, grace, log, events, tasks } = start;
+        let Start { key, command, directory, socket, environment, grace, log, events, tasks } = start;
         // One pipe for both streams keeps their order.
         let (read, write) = io::pipe()?;
         let output = pipe::Receiver::from_owned_fd(read.into())?;
-        let process = Command::new(&command.program)
+        let mut process = Command::new(&command.program);
+        if let Some(directory) = directory {
+            process.current_dir(directory);
+        }
+        let process = process
             .args(&command.args)
             .arg("--socket")
             .arg(socket)

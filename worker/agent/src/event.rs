@@ -8,6 +8,7 @@ use lockstep_rpc::{AgentCommand, AgentMessage, CoordinatorMessage, ProcessMessag
 use tokio::sync::{mpsc, oneshot};
 
 use crate::child::Exit;
+use crate::programs::Ended;
 
 /// Which process: messages and files of different generations never mix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +53,8 @@ pub(crate) enum Event {
     Ended { key: ProcessKey, exit: Exit },
     /// Whatever an ended process said must have come by now.
     Settled { key: ProcessKey },
+    /// A program was built, or cannot be.
+    Built(Ended),
 }
 
 /// Events on their way to the owner. Connections wait for each message's acceptance, so this bounds bursts of

@@ -17,6 +17,7 @@
 //! **Architecture invariant:** the agent links no libtorch and reads no gradients, samples or checkpoints.
 
 mod agent;
+mod build;
 mod child;
 mod devices;
 mod error;
@@ -25,6 +26,7 @@ mod nvml;
 mod options;
 mod output;
 mod process;
+mod programs;
 mod session;
 mod socket;
 mod spool;

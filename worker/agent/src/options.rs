@@ -76,16 +76,18 @@ pub struct Config {
     pub stop_grace_ms: u64,
     pub log_bytes: u64,
     pub log_runs: usize,
+    pub programs_dir: String,
+    pub programs: usize,
     pub nvml_library: String,
 }
 
-/// The program that an agent starts for each rank process; the agent adds `--socket S --run R --generation G
-/// --process P`.
+/// The program that an agent starts for each rank process, if the job brings none of its own; the agent adds `--socket S
+/// --run R --generation G --process P`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankCommand {
     /// The program.
     pub program: PathBuf,
-    /// Its first arguments.
+    /// Its first arguments; a job's own program gets them too.
     pub args: Vec<OsString>,
 }
 
@@ -112,6 +114,10 @@ pub struct AgentOptions {
     pub log_bytes: u64,
     /// Runs whose output is kept.
     pub log_runs: NonZeroUsize,
+    /// Where jobs' own programs are built and kept.
+    pub programs_dir: PathBuf,
+    /// How many of them are kept.
+    pub programs: NonZeroUsize,
     /// The NVML library; `None`: where the loader finds it, if it does.
     pub nvml_library: Option<PathBuf>,
 }
@@ -125,6 +131,9 @@ pub enum OptionsError {
     /// There is no place for the data directory.
     #[error("key `data_dir`: neither it nor XDG_STATE_HOME nor HOME is set")]
     NoHome,
+    /// There is no place for programs.
+    #[error("key `programs_dir`: neither it nor XDG_CACHE_HOME nor HOME is set")]
+    NoCache,
     /// A number out of range.
     #[error("key `{key}`: {value} is below {least}")]
     TooSmall {
@@ -175,14 +184,19 @@ impl AgentOptions {
             rank_command: RankCommand::own()?,
             stop_grace: Duration::from_millis(config.stop_grace_ms),
             log_bytes: config.log_bytes,
-            log_runs: NonZeroUsize::new(config.log_runs).ok_or(OptionsError::TooSmall {
-                key: "log_runs",
-                value: 0,
-                least: 1,
-            })?,
+            log_runs: at_least_one("log_runs", config.log_runs)?,
+            programs_dir: match config.programs_dir.as_str() {
+                "" => default_programs_dir()?,
+                dir => dir.into(),
+            },
+            programs: at_least_one("programs", config.programs)?,
             nvml_library: Some(PathBuf::from(&config.nvml_library)).filter(|path| !path.as_os_str().is_empty()),
         })
     }
+}
+
+fn at_least_one(key: &'static str, value: usize) -> Result<NonZeroUsize, OptionsError> {
+    NonZeroUsize::new(value).ok_or(OptionsError::TooSmall { key, value: 0, least: 1 })
 }
 
 fn cores() -> NonZeroUsize {
@@ -190,9 +204,18 @@ fn cores() -> NonZeroUsize {
 }
 
 fn default_data_dir(node: &NodeId) -> Result<PathBuf, OptionsError> {
+    let state = home("XDG_STATE_HOME", ".local/state").ok_or(OptionsError::NoHome)?;
+    Ok(state.join("lockstep/worker").join(node.as_str()))
+}
+
+fn default_programs_dir() -> Result<PathBuf, OptionsError> {
+    Ok(home("XDG_CACHE_HOME", ".cache").ok_or(OptionsError::NoCache)?.join("lockstep/programs"))
+}
+
+/// What `variable` says, or `below` the home directory.
+fn home(variable: &str, below: &str) -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
-    Ok(state.ok_or(OptionsError::NoHome)?.join("lockstep/worker").join(node.as_str()))
+    set(variable).or_else(|| Some(set("HOME")?.join(below)))
 }
 
 #[cfg(test)]
@@ -219,6 +242,7 @@ mod tests {
         };
         assert_eq!(refused("log_bytes", 5.into()), "key `log_bytes`: 5 is below 8192");
         assert_eq!(refused("log_runs", 0.into()), "key `log_runs`: 0 is below 1");
+        assert_eq!(refused("programs", 0.into()), "key `programs`: 0 is below 1");
         assert!(refused("node", "../x".into()).starts_with("key `node`"));
         for (key, value) in [("devices", "gpu"), ("share", "0/2"), ("share", "3/2"), ("share", "1"), ("share", "a/b")] {
             let error = Config::load(None, &[(key, value.into())]).unwrap_err().to_string();

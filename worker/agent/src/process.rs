@@ -2,13 +2,14 @@
 //! everything it said is acknowledged.
 //!
 //! ```text
-//!  Alive ── it ended ──> Dying ── its last messages came ──> Gone (its end is in the spool)
+//!  Waiting ── its program is built ──> Alive ── it ended ──> Dying ── its last messages came ──> Gone (its end is in the spool)
 //! ```
 //!
 //! Methods take one event each and then bring the process to where it should be (`advance`); none of them waits.
 
 use std::collections::VecDeque;
 
+use lockstep_common::Digest;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{AgentCommand, Assignment, Empty, Exited, Failed, ProcessMessage, Report};
@@ -17,7 +18,11 @@ use tracing::{error, info, warn};
 
 use crate::child::{Child, Exit};
 use crate::event::{ConnectionId, ProcessKey};
+use crate::output::LogWriter;
 use crate::spool::Spool;
+
+/// SIGTERM, as an exit code.
+const TERMINATED: i32 = 128 + 15;
 
 /// See the module.
 pub(crate) struct Process {
@@ -36,8 +41,17 @@ pub(crate) struct Process {
 }
 
 enum Life {
+    /// For the program of this key; with the log, if the build has not borrowed it.
+    Waiting {
+        program: Digest,
+        log: Option<LogWriter>,
+    },
     Alive(Child),
-    Dying { _child: Child, exit: Exit, settled: bool },
+    Dying {
+        _child: Child,
+        exit: Exit,
+        settled: bool,
+    },
     Gone,
 }
 
@@ -54,17 +68,56 @@ struct Held {
 }
 
 impl Process {
-    /// A process that was just started.
-    pub(crate) fn started(key: ProcessKey, assignment: Assignment, child: Child, spool: Spool) -> Self {
-        Self::new(key, Some(assignment), Life::Alive(child), spool)
+    /// A process that was just started, or cannot be: then it gives up at once.
+    pub(crate) fn started(key: ProcessKey, assignment: Assignment, child: Result<Child, String>, spool: Spool) -> Self {
+        let mut process = Self::new(key, Some(assignment), Life::Gone, spool);
+        process.begin(child);
+        process
     }
 
-    /// A process that cannot be started: it gives up at once.
-    pub(crate) fn stillborn(key: ProcessKey, assignment: Assignment, reason: String, spool: Spool) -> Self {
-        warn!("{key}: {reason}");
-        let mut process = Self::new(key, Some(assignment), Life::Gone, spool);
-        process.record(Body::Failed(Failed { reason }), None);
-        process
+    /// A process that will be started when the `program` of its job is built.
+    pub(crate) fn waiting(
+        key: ProcessKey,
+        assignment: Assignment,
+        spool: Spool,
+        program: Digest,
+        log: Option<LogWriter>,
+    ) -> Self {
+        Self::new(key, Some(assignment), Life::Waiting { program, log }, spool)
+    }
+
+    /// The program that it waits for.
+    pub(crate) fn waits_for(&self) -> Option<&Digest> {
+        match &self.life {
+            Life::Waiting { program, .. } => Some(program),
+            _ => None,
+        }
+    }
+
+    /// Its log, if it waits and has it.
+    pub(crate) fn take_log(&mut self) -> Option<LogWriter> {
+        match &mut self.life {
+            Life::Waiting { log, .. } => log.take(),
+            _ => None,
+        }
+    }
+
+    /// What it waited for is there, and it was started; or cannot be, and it gives up.
+    pub(crate) fn begin(&mut self, child: Result<Child, String>) {
+        match child {
+            Ok(child) => self.life = Life::Alive(child),
+            Err(reason) => {
+                warn!("{}: {reason}", self.key);
+                self.life = Life::Gone;
+                self.record(Body::Failed(Failed { reason }), None);
+            }
+        }
+        self.advance();
+    }
+
+    /// What the coordinator wants of it.
+    pub(crate) fn assignment(&self) -> Option<&Assignment> {
+        self.assignment.as_ref()
     }
 
     /// A process of an earlier agent, of which only the spool is left; `end`: what to say of it, if nothing was said.
@@ -98,9 +151,14 @@ impl Process {
     }
 
     /// Ends it because the agent ends.
-    pub(crate) fn stop(&self) {
-        if let Life::Alive(child) = &self.life {
-            child.stop();
+    pub(crate) fn stop(&mut self) {
+        match &self.life {
+            Life::Alive(child) => child.stop(),
+            Life::Waiting { .. } => {
+                self.life = Life::Gone;
+                self.record(Body::Exited(Exited { code: TERMINATED, output: String::new() }), None);
+            }
+            Life::Dying { .. } | Life::Gone => {}
         }
     }
 
@@ -207,7 +265,7 @@ impl Process {
 
     /// Whether its output may still grow.
     pub(crate) fn is_alive(&self) -> bool {
-        matches!(self.life, Life::Alive(_))
+        matches!(self.life, Life::Alive(_) | Life::Waiting { .. })
     }
 
     /// Whether it has ended and its end is spooled.

@@ -12,7 +12,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::job::JobSpec;
-use lockstep_common::numerics;
+use lockstep_common::{canonical, numerics};
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body;
@@ -26,8 +26,9 @@ use crate::error::AgentError;
 use crate::event::{Event, ProcessKey};
 use crate::nvml::Monitor;
 use crate::options::AgentOptions;
-use crate::output::Logs;
+use crate::output::{LogWriter, Logs};
 use crate::process::Process;
+use crate::programs::{Built, Ended, Order, Programs};
 use crate::spool::{Recovered, Spool, SpoolError};
 
 /// Answers about logs that wait for the stream; a coordinator that asks faster than it takes answers is not answered.
@@ -44,6 +45,7 @@ pub(crate) struct Supervisor {
     monitor: Option<Monitor>,
     events: mpsc::Sender<Event>,
     children: TaskTracker,
+    programs: Programs,
     processes: BTreeMap<ProcessKey, Process>,
     /// Desired processes for which the disk had no room yet.
     postponed: BTreeMap<ProcessKey, Assignment>,
@@ -68,6 +70,7 @@ impl Supervisor {
         }
         let logs = Logs::new(log_dir, options.log_bytes);
         let processes = left_over(&spool_dir)?;
+        let programs = Programs::new(options.programs_dir.clone(), options.join.clone(), options.programs.get());
         Ok(Self {
             options,
             socket,
@@ -76,6 +79,7 @@ impl Supervisor {
             monitor,
             events,
             children: TaskTracker::new(),
+            programs,
             processes,
             postponed: BTreeMap::new(),
             outbox: None,
@@ -125,6 +129,7 @@ impl Supervisor {
             Event::HungUp { key, connection } => self.with(&key, |process| process.hang_up(connection)),
             Event::Ended { key, exit } => self.with(&key, |process| process.end(exit)),
             Event::Settled { key } => self.with(&key, Process::settle),
+            Event::Built(ended) => self.built(ended),
         }
     }
 
@@ -165,7 +170,8 @@ impl Supervisor {
         info!("leaving: stopping {} processes", self.processes.values().filter(|process| process.is_alive()).count());
         self.leaving = true;
         self.postponed.clear();
-        self.processes.values().for_each(Process::stop);
+        self.processes.values_mut().for_each(Process::stop);
+        self.programs.stop_unless(|_| false);
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
@@ -212,6 +218,8 @@ impl Supervisor {
             }
         }
         self.processes.iter_mut().filter(|(key, _)| !wanted.contains(key)).for_each(|(_, process)| process.dismiss());
+        let processes = &self.processes;
+        self.programs.stop_unless(|key| processes.values().any(|process| process.waits_for() == Some(key)));
     }
 
     /// Starts a process. Its spool comes first: an agent that is killed between the two knows that it was started.
@@ -230,32 +238,85 @@ impl Supervisor {
         if let Err(error) = self.logs.prune(self.options.log_runs.get(), &in_use) {
             warn!("cannot delete old logs: {error}");
         }
-        let process = match JobSpec::from_canonical(&assignment.job) {
-            Err(error) => {
-                Process::stillborn(key.clone(), assignment, format!("its agent cannot read the job: {error}"), spool)
-            }
-            Ok(job) => {
-                let child = Child::spawn(Start {
-                    key: &key,
-                    command: &self.options.rank_command,
-                    socket: &self.socket,
-                    environment: numerics::environment(&job),
-                    grace: self.options.stop_grace,
-                    log,
-                    events: self.events.clone(),
-                    tasks: &self.children,
-                });
-                match child {
-                    Ok(child) => Process::started(key.clone(), assignment, child, spool),
-                    Err(error) => {
-                        let program = self.options.rank_command.program.display();
-                        let reason = format!("node `{}` cannot start `{program}`: {error}", self.options.node);
-                        Process::stillborn(key.clone(), assignment, reason, spool)
-                    }
+        let job = JobSpec::from_canonical(&assignment.job);
+        let job = job.map_err(|error| format!("its agent cannot read the job: {error}"));
+        let order = job.and_then(|job| Ok((Order::of(&assignment, &job)?, job)));
+        let process = match order {
+            Err(reason) => Process::started(key.clone(), assignment, Err(reason), spool),
+            Ok((Some(order), job)) => match self.programs.ready(&order) {
+                Some(built) => {
+                    Process::started(key.clone(), assignment, self.spawn(&key, &job, Some(&built), log), spool)
                 }
-            }
+                None => self.wait(&key, assignment, spool, order, log),
+            },
+            Ok((None, job)) => Process::started(key.clone(), assignment, self.spawn(&key, &job, None, log), spool),
         };
         self.processes.insert(key, process);
+    }
+
+    /// A process whose program is to be built first; the build is begun, if it is not under way for another.
+    fn wait(
+        &mut self,
+        key: &ProcessKey,
+        assignment: Assignment,
+        spool: Spool,
+        order: Order,
+        mut log: LogWriter,
+    ) -> Process {
+        let program = order.key;
+        if self.programs.is_running(&program) {
+            log.write(b"[its program is being built: another process of this node has the log of it]\n");
+            return Process::waiting(key.clone(), assignment, spool, program, Some(log));
+        }
+        self.programs.start(order, key.clone(), log, self.events.clone(), &self.children);
+        Process::waiting(key.clone(), assignment, spool, program, None)
+    }
+
+    /// Starts whoever waited for the program, or tells them why there is none.
+    fn built(&mut self, mut ended: Ended) {
+        if !self.programs.end(&ended) {
+            return;
+        }
+        let waiting = self.processes.iter().filter(|(_, process)| process.waits_for() == Some(&ended.key));
+        let waiting: Vec<ProcessKey> = waiting.map(|(key, _)| key.clone()).collect();
+        let mut borrowed = Some((ended.owner, ended.log));
+        for key in waiting {
+            let Some(process) = self.processes.get_mut(&key) else { continue };
+            let own = borrowed.take_if(|(owner, _)| *owner == key).map(|(_, log)| log);
+            let log = own.or_else(|| process.take_log());
+            let job = process.assignment().and_then(|assignment| JobSpec::from_canonical(&assignment.job).ok());
+            let child = match (&mut ended.result, log, job) {
+                (Ok(built), Some(log), Some(job)) => self.spawn(&key, &job, Some(built), log),
+                (Err(reason), ..) => Err(format!("node `{}` cannot build its program: {reason}", self.options.node)),
+                _ => Err("its log or its job is gone".to_owned()),
+            };
+            self.with(&key, |process| process.begin(child));
+        }
+    }
+
+    /// Starts the program of a process: `built`, or what trains where a job brings none.
+    fn spawn(&self, key: &ProcessKey, job: &JobSpec, built: Option<&Built>, log: LogWriter) -> Result<Child, String> {
+        let mut environment = numerics::environment(job);
+        let mut command = self.options.rank_command.clone();
+        if let Some(built) = built {
+            let facts = canonical::encode(&built.facts);
+            environment.push((numerics::PROGRAM.to_owned(), String::from_utf8_lossy(&facts).into_owned()));
+            command.program.clone_from(&built.program);
+        }
+        let child = Child::spawn(Start {
+            key,
+            command: &command,
+            directory: built.map(|built| built.directory.as_path()),
+            socket: &self.socket,
+            environment,
+            grace: self.options.stop_grace,
+            log,
+            events: self.events.clone(),
+            tasks: &self.children,
+        });
+        child.map_err(|error| {
+            format!("node `{}` cannot start `{}`: {error}", self.options.node, command.program.display())
+        })
     }
 
     fn answer(&mut self, request: &LogRequest) {

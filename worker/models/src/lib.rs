@@ -6,5 +6,7 @@
 mod data;
 mod model;
 
-pub use data::{Batch, DataError, DataSets, Dataset, InputKind, SampleShape, Targets, open_data};
-pub use model::{EvalSums, Model, ModelError, Parameter, build_model};
+pub use data::{Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, open_data};
+pub use model::{
+    Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, build_model, classified, without_trace,
+};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use lockstep_common::job::parse_toml;
-use lockstep_models::{build_model, open_data};
+use lockstep_models::{Context, build_model, open_data};
 use tch::Device;
 
 #[test]
@@ -24,9 +24,11 @@ fn every_example_job_is_sound() {
             let sets = open_data(&job, &dir.as_path().into()).unwrap();
             let model = build_model(&job, sets.train.shape(), &dir.as_path().into(), Device::Cpu).unwrap();
             let batch = sets.train.batch(&[0, 1, 2], Device::Cpu).unwrap();
-            assert!(model.loss(&batch).unwrap().double_value(&[]).is_finite(), "{name}");
+            assert!(model.loss(&batch, &Context::default()).unwrap().double_value(&[]).is_finite(), "{name}");
             let validation = sets.validation.expect("every example evaluates");
-            assert!(model.evaluate(&validation.batch(&[0], Device::Cpu).unwrap()).unwrap().count > 0);
+            assert!(
+                model.evaluate(&validation.batch(&[0], Device::Cpu).unwrap(), &Context::default()).unwrap().count > 0
+            );
         }
         names.push(name);
     }

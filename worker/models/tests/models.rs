@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use lockstep_models::{InputKind, ModelError, SampleShape, Targets, build_model};
+use lockstep_models::{Batch, Context, InputKind, ModelError, SampleShape, Targets, build_model};
 use support::{alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
 use tch::Device;
 
@@ -32,7 +32,7 @@ fn each_learns_a_small_problem() {
         tch::manual_seed(1);
         let losses: Vec<f64> = (0..250).map(|_| descend(model.as_ref(), &batch, lr)).collect();
         assert!(losses[0] > 2.0 * goal && losses[249] < goal, "{spec}: {} to {}", losses[0], losses[249]);
-        let sums = model.evaluate(&batch).unwrap();
+        let sums = model.evaluate(&batch, &Context::default()).unwrap();
         assert!(sums.right.unwrap() as f64 > 0.9 * sums.count as f64, "{spec}: {sums:?}");
     }
 }
@@ -82,8 +82,8 @@ fn an_evaluation_leaves_no_trace() {
                 seen.push(descend(model.as_ref(), &batch, lr).to_bits());
                 if evaluate {
                     let before = state(model.as_ref());
-                    let first = model.evaluate(&batch).unwrap();
-                    assert_eq!(model.evaluate(&batch).unwrap(), first, "{spec}");
+                    let first = model.evaluate(&batch, &Context::default()).unwrap();
+                    assert_eq!(model.evaluate(&batch, &Context::default()).unwrap(), first, "{spec}");
                     assert_eq!(state(model.as_ref()), before, "{spec}");
                 }
             }
@@ -99,12 +99,12 @@ fn sums_of_parts_are_the_sums_of_the_whole() {
     for (spec, shape, ..) in all() {
         let model = model(spec, &shape);
         let batch = samples(&shape, 12, 20, 3);
-        let part = |start, length| lockstep_models::Batch {
-            inputs: batch.inputs.narrow(0, start, length),
-            targets: batch.targets.narrow(0, start, length).contiguous(),
+        let part = |start, length| {
+            let narrow = |tensor: &tch::Tensor| tensor.narrow(0, start, length).contiguous();
+            Batch::new(narrow(&batch.inputs), narrow(&batch.targets))
         };
-        let (whole, a, b) = (model.evaluate(&batch), model.evaluate(&part(0, 5)), model.evaluate(&part(5, 7)));
-        let (whole, a, b) = (whole.unwrap(), a.unwrap(), b.unwrap());
+        let evaluate = |batch: &Batch| model.evaluate(batch, &Context::default()).unwrap();
+        let (whole, a, b) = (evaluate(&batch), evaluate(&part(0, 5)), evaluate(&part(5, 7)));
         assert_eq!(whole.count, a.count + b.count);
         assert_eq!(whole.count, if spec == GPT { 12 * 16 } else { 12 });
         assert_eq!(whole.right.unwrap(), a.right.unwrap() + b.right.unwrap());
@@ -122,9 +122,9 @@ fn a_regression_counts_the_mean_over_its_values() {
     let batch = samples(&shape, 32, 0, 3);
     let losses: Vec<f64> = (0..400).map(|_| descend(model.as_ref(), &batch, 0.3)).collect();
     assert!(losses[399] < 0.05 * losses[0], "{} to {}", losses[0], losses[399]);
-    let sums = model.evaluate(&batch).unwrap();
+    let sums = model.evaluate(&batch, &Context::default()).unwrap();
     assert_eq!((sums.count, sums.right), (32, None));
-    let mean = model.loss(&batch).unwrap().double_value(&[]);
+    let mean = model.loss(&batch, &Context::default()).unwrap().double_value(&[]);
     assert!((sums.loss_sum / 32.0 - mean).abs() < 1e-6);
 }
 
@@ -183,6 +183,6 @@ fn a_batch_that_libtorch_refuses_is_an_error() {
     let _alone = alone();
     let model = model(MLP, &image_shape(&[1, 4, 4], 4));
     let wrong = samples(&image_shape(&[1, 5, 5], 4), 3, 0, 1);
-    assert!(matches!(model.loss(&wrong), Err(ModelError::Torch(_))));
-    assert!(matches!(model.evaluate(&wrong), Err(ModelError::Torch(_))));
+    assert!(matches!(model.loss(&wrong, &Context::default()), Err(ModelError::Torch(_))));
+    assert!(matches!(model.evaluate(&wrong, &Context::default()), Err(ModelError::Torch(_))));
 }

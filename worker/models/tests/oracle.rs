@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lockstep_common::seed::{Stream, derive};
-use lockstep_models::{InputKind, SampleShape, Targets, build_model};
+use lockstep_models::{Context, InputKind, SampleShape, Targets, build_model};
 use support::{alone, bits, data_for, image_shape, job, python, samples, token_shape};
 use tch::{Device, Tensor};
 
@@ -47,7 +47,7 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
         check(format!("init/{}", parameter.name), &parameter.tensor.detach(), 0.0);
     }
     tch::manual_seed(1);
-    let loss = model.loss(&batch).unwrap();
+    let loss = model.loss(&batch, &Context::default()).unwrap();
     check("loss".to_owned(), &loss.detach(), tolerance);
     let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     let grads = Tensor::run_backward(&[&loss], &tensors, false, false);
@@ -57,7 +57,7 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
     for (name, buffer) in model.buffers() {
         check(format!("buffer/{name}"), buffer, 0.0);
     }
-    let sums = model.evaluate(&batch).unwrap();
+    let sums = model.evaluate(&batch, &Context::default()).unwrap();
     let (eval_loss, right) = (answer.remove("eval_loss").unwrap(), answer.remove("right").unwrap());
     // Ours is a sum in double precision, theirs a mean in single.
     assert!((sums.loss_sum / sums.count as f64 - eval_loss.double_value(&[])).abs() < 2e-6, "{spec}");

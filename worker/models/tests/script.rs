@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use lockstep_models::{Batch, Model, SampleShape, build_model};
+use lockstep_models::{Batch, Context, Model, SampleShape, build_model};
 use lockstep_tch_ext::generator;
 use support::{alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
 use tch::{Device, Kind, Tensor};
@@ -42,9 +42,9 @@ fn a_module_is_the_same_as_in_pytorch() {
 
     let answer: BTreeMap<String, Tensor> =
         Tensor::read_npz(dir.path().join("answer.npz")).unwrap().into_iter().collect();
-    let batch = Batch { inputs: answer["inputs"].shallow_clone(), targets: answer["targets"].shallow_clone() };
+    let batch = Batch::new(answer["inputs"].shallow_clone(), answer["targets"].shallow_clone());
     tch::manual_seed(1);
-    let loss = model.loss(&batch).unwrap();
+    let loss = model.loss(&batch, &Context::default()).unwrap();
     assert_eq!(bits(&loss), bits(&answer["loss"]));
     let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     for (name, grad) in names.iter().zip(Tensor::run_backward(&[&loss], &tensors, false, false)) {
@@ -61,20 +61,20 @@ fn tied_weights_and_other_precisions_have_the_losses_and_gradients_of_pytorch() 
     let _alone = alone();
     let dir = modules();
     let answer: BTreeMap<String, Tensor> = Tensor::read_npz(dir.path().join("tied.npz")).unwrap().into_iter().collect();
-    let batch = Batch { inputs: answer["inputs"].shallow_clone(), targets: answer["targets"].shallow_clone() };
+    let batch = Batch::new(answer["inputs"].shallow_clone(), answer["targets"].shallow_clone());
     for (name, kind) in [("float32", Kind::Float), ("float64", Kind::Double), ("bfloat16", Kind::BFloat16)] {
         let model = load(dir.path(), &format!("tied-{name}"), "logits").unwrap();
         let names: Vec<&str> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
         assert_eq!(names, ["first.weight", "head.weight", "head.bias"], "one tensor under two names is one parameter");
         assert!(model.parameters().iter().all(|parameter| parameter.tensor.kind() == kind));
-        let loss = model.loss(&batch).unwrap();
+        let loss = model.loss(&batch, &Context::default()).unwrap();
         let widened = |tensor: &Tensor| bits(&tensor.to_kind(Kind::Double));
         assert_eq!(widened(&loss), bits(&answer[&format!("{name}/loss")]), "{name}");
         let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
         for (parameter, grad) in names.iter().zip(Tensor::run_backward(&[&loss], &tensors, false, false)) {
             assert!(widened(&grad) == bits(&answer[&format!("{name}/{parameter}")]), "{name}: {parameter}");
         }
-        assert_eq!(model.evaluate(&batch).unwrap().count, 8);
+        assert_eq!(model.evaluate(&batch, &Context::default()).unwrap().count, 8);
     }
 }
 
@@ -87,7 +87,7 @@ fn modules_learn_with_either_output() {
         let batch = samples(&shape(), 32, 0, 3);
         let losses: Vec<f64> = (0..300).map(|_| descend(model.as_ref(), &batch, 0.2)).collect();
         assert!(losses[299] < 0.4 * losses[0], "{name}: {} to {}", losses[0], losses[299]);
-        let sums = model.evaluate(&batch).unwrap();
+        let sums = model.evaluate(&batch, &Context::default()).unwrap();
         assert_eq!(sums.count, 32);
         assert_eq!(sums.right.is_some(), output == "logits");
         assert!(sums.loss_sum / 32.0 < 0.5 * losses[0], "{name}: {sums:?}");
@@ -108,7 +108,7 @@ fn an_evaluation_leaves_no_trace_even_of_a_module_that_draws_and_counts() {
                 seen.push(descend(model.as_ref(), &batch, 0.1).to_bits());
                 if evaluate {
                     let before = (state(model.as_ref()), generator::get_state(Device::Cpu).unwrap());
-                    model.evaluate(&batch).unwrap();
+                    model.evaluate(&batch, &Context::default()).unwrap();
                     let after = (state(model.as_ref()), generator::get_state(Device::Cpu).unwrap());
                     assert!(before == after, "{name}");
                 }
@@ -145,8 +145,8 @@ fn answers_that_are_not_what_the_job_says_are_refused() {
     let batch = samples(&shape(), 8, 0, 3);
     let refused = |name: &str, output: &str| {
         let model = load(dir.path(), name, output).unwrap();
-        assert!(model.evaluate(&batch).is_err());
-        chain(&model.loss(&batch).unwrap_err())
+        assert!(model.evaluate(&batch, &Context::default()).is_err());
+        chain(&model.loss(&batch, &Context::default()).unwrap_err())
     };
     assert_eq!(
         refused("wide", "logits"),
@@ -157,5 +157,5 @@ fn answers_that_are_not_what_the_job_says_are_refused() {
     assert!(refused("net", "loss").contains("libtorch"), "{}", refused("net", "loss"));
     let model = load(dir.path(), "net", "logits").unwrap();
     let few = samples(&image_shape(&[1, 3, 3], 3), 8, 0, 3);
-    assert!(chain(&model.loss(&few).unwrap_err()).contains("libtorch"));
+    assert!(chain(&model.loss(&few, &Context::default()).unwrap_err()).contains("libtorch"));
 }

@@ -20,6 +20,9 @@ pub enum SetupError {
     /// The model cannot be built.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Nothing to evaluate on.
+    #[error("the job has `[eval]`, and its program keeps no samples for it")]
+    NoValidation,
     /// The checkpoint cannot be resumed from.
     #[error("cannot resume")]
     Load(#[from] LoadError),

@@ -191,6 +191,7 @@ impl Lab {
             peers: Vec::new(),
             replay: None,
             judge_at: Vec::new(),
+            code: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What git says of the work tree that holds a job; the tree as bytes, and back.
 
 mod container;
+mod fetch;
 mod objects;
 mod restore;
 mod snapshot;
@@ -13,6 +14,7 @@ use git2::{DiffFormat, ErrorCode, Oid, Patch, Repository, StatusOptions};
 use lockstep_common::manifest::CodeVersion;
 use serde::Serialize;
 
+pub use fetch::{fetch, restore_or_fetch};
 pub use restore::{Needed, Sources, needed, restore};
 pub use snapshot::{Snapshot, snapshot};
 pub use source::source;
@@ -112,6 +114,16 @@ pub enum GitError {
     Occupied {
         /// The directory.
         path: PathBuf,
+    },
+    /// A remote that does not give the commit.
+    #[error("cannot fetch commit `{commit}` from `{url}`: {said}")]
+    Fetch {
+        /// The remote.
+        url: String,
+        /// The commit.
+        commit: String,
+        /// What git said.
+        said: String,
     },
     /// Nobody has the commit.
     #[error(
@@ -255,7 +267,7 @@ mod tests {
 
     use super::*;
 
-    fn git(dir: &Path, arguments: &[&str]) {
+    pub(super) fn git(dir: &Path, arguments: &[&str]) {
         let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
         let status = Command::new("git").current_dir(dir).args(identity).args(arguments).output().unwrap();
         assert!(status.status.success(), "{status:?}");

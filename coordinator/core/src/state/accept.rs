@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{DataFile, Override};
+use lockstep_common::manifest::{CodeVersion, DataFile, Override};
 
 /// Whether one of `accepted` names `key`: whole, or as what stands before a dot in it.
 pub(super) fn accepts(accepted: &[String], key: &str) -> bool {
@@ -33,6 +33,24 @@ pub(super) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Overr
         place.clone_from(file);
     }
     Ok(changed)
+}
+
+/// The key of the code that a program is built from.
+pub(super) const CODE: &str = "code";
+
+/// Puts `new` in the place of what there was; what changed by it.
+pub(super) fn code(was: &mut Option<CodeVersion>, new: &CodeVersion) -> Vec<Override> {
+    let text = |code: &CodeVersion| {
+        let tree =
+            code.tree.as_ref().filter(|_| code.dirty).map(|tree| format!(" and changes {}", tree.digest.short()));
+        format!("commit {}{}", code.commit, tree.unwrap_or_default())
+    };
+    let before = was.as_ref().map_or_else(|| "nothing".to_owned(), text);
+    *was = Some(new.clone());
+    if before == text(new) {
+        return Vec::new();
+    }
+    vec![Override { key: CODE.to_owned(), was: before, now: text(new) }]
 }
 
 /// Adds `new` to what is known, each once.

@@ -61,6 +61,9 @@ impl ClusterState {
         match command {
             Command::Submit { request, at_ms, job, base_dir, code, data, secret } => {
                 let spec = JobSpec::from_canonical(job.as_bytes()).map_err(|error| Refusal::Job(chain(&error)))?;
+                if spec.program.is_some() && code.as_ref().is_none_or(|code| code.tree.is_none()) {
+                    return Err(Refusal::Job("its program has no work tree that it could be built from".to_owned()));
+                }
                 let submission = Submission {
                     id: RunId::derive(index, request),
                     number: index,
@@ -76,11 +79,18 @@ impl ClusterState {
                 };
                 Ok(self.create(Run::new(submission, spec, None, None)))
             }
-            Command::Resume { request, at_ms, checkpoint, accepted, base_dir, data, secret } => {
+            Command::Resume { request, at_ms, checkpoint, accepted, base_dir, data, code, secret } => {
                 let (id, parent) = (RunId::derive(index, request), *checkpoint);
                 let mut manifest = self.decoded(checkpoint)?;
                 let changed = accept::data(&mut manifest.data, data).map_err(Refusal::NoData)?;
                 accept::remember(&mut manifest.overrides, changed);
+                if let Some(code) = code {
+                    if !accept::accepts(accepted, accept::CODE) {
+                        return Err(Refusal::Job("other code than the checkpoint's was not accepted".to_owned()));
+                    }
+                    let changed = accept::code(&mut manifest.code, code);
+                    accept::remember(&mut manifest.overrides, changed);
+                }
                 if let Some(base_dir) = base_dir {
                     manifest.base_dir.clone_from(base_dir);
                 }

@@ -65,7 +65,7 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
             let made: Vec<_> = state.checkpoint_views().iter().map(|made| made.id).collect();
             let checkpoint = *random.pick(&made)?;
             let (accepted, data) = (Vec::new(), Vec::new());
-            Some(Command::Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, secret })
+            Some(Command::Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, code: None, secret })
         }
         6 => {
             let run = random.pick(&runs)?.id().clone();

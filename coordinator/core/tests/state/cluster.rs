@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::manifest::Share;
-use lockstep_common::manifest::{DataFile, Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{CodeVersion, DataFile, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
 use lockstep_core::command::{Device, Progress};
@@ -168,9 +168,19 @@ impl Cluster {
         accepted: &[&str],
         data: &[DataFile],
     ) -> Result<RunId, Refusal> {
+        self.resume_as(checkpoint, accepted, data, None)
+    }
+
+    pub(crate) fn resume_as(
+        &mut self,
+        checkpoint: Digest,
+        accepted: &[&str],
+        data: &[DataFile],
+        code: Option<CodeVersion>,
+    ) -> Result<RunId, Refusal> {
         let accepted = accepted.iter().map(|key| (*key).to_owned()).collect();
         let (request, at_ms, data, secret) = (self.request(), self.now(), data.to_vec(), [8; 32]);
-        let command = Command::Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, secret };
+        let command = Command::Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, code, secret };
         match self.apply(&command) {
             Outcome::Run(id) => Ok(id),
             Outcome::Refused(refusal) => Err(refusal),

@@ -1,9 +1,9 @@
 //! New runs from checkpoints.
 
 use lockstep_common::Domain;
-use lockstep_common::manifest::{DataFile, Manifest, Override};
+use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Override, Piece};
 use lockstep_core::view::RunRow;
-use lockstep_core::{Effect, Outcome, Refusal};
+use lockstep_core::{Command, Effect, Outcome, Refusal};
 
 use super::cluster::{Cluster, block, ready};
 
@@ -70,6 +70,51 @@ fn what_is_accepted_goes_on_and_is_remembered_by_all_that_comes_of_it() {
     cluster.say(&third, 0, ready(0, "avx2"));
     assert!(cluster.status(&third).contains("--accept numerics.cpu`"), "{}", cluster.status(&third));
     assert_eq!(RunRow::of(cluster.run(&third)).overrides, known);
+}
+
+#[test]
+fn a_program_is_built_from_the_checkpoints_code_or_from_what_was_accepted() {
+    let mut cluster = Cluster::with_two_nodes();
+    let code = |commit: &str, tree: Option<&[u8]>| CodeVersion {
+        commit: commit.to_owned(),
+        branch: None,
+        remote: None,
+        dirty: false,
+        tags: Vec::new(),
+        directory: "jobs".to_owned(),
+        tree: tree.map(|bytes| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 }),
+        source: None,
+    };
+    let mut submit = |code| {
+        let mut command = cluster.submit_command(&["model={ kind = \"program\" }", "program.bin=trainer"]);
+        if let Command::Submit { code: place, .. } = &mut command {
+            *place = code;
+        }
+        cluster.apply(&command)
+    };
+    for none in [None, Some(code("c1", None))] {
+        assert!(matches!(submit(none), Outcome::Refused(Refusal::Job(words)) if words.contains("work tree")));
+    }
+    let Outcome::Run(run) = submit(Some(code("c1", Some(b"1")))) else { panic!("it is refused") };
+    assert_eq!(cluster.desired("a")[0].code, Some(code("c1", Some(b"1"))));
+    cluster.all_ready(&run);
+    let checkpoint = cluster.checkpoint(&run, 5);
+    assert_eq!(cluster.cancel(&run), Outcome::Done);
+
+    let other = Some(code("c2", Some(b"2")));
+    let refused = cluster.resume_as(checkpoint, &["numerics"], &[], other.clone()).unwrap_err();
+    assert!(refused.to_string().contains("was not accepted"), "{refused}");
+    let resumed = cluster.resume_as(checkpoint, &["code"], &[], other.clone()).unwrap();
+    assert_eq!(cluster.desired("a")[0].code, other);
+    let known = vec![Override { key: "code".into(), was: "commit c1".into(), now: "commit c2".into() }];
+    assert_eq!(cluster.run(&resumed).state.overrides, known);
+    cluster.all_ready(&resumed);
+    let next = cluster.checkpoint(&resumed, 8);
+    let manifest = Manifest::decode(cluster.state.manifest(&next).unwrap()).unwrap();
+    assert_eq!((manifest.code, manifest.overrides), (other.clone(), known));
+    assert_eq!(cluster.cancel(&resumed), Outcome::Done);
+    let same = cluster.resume_as(checkpoint, &["code"], &[], Some(code("c1", Some(b"1")))).unwrap();
+    assert!(cluster.run(&same).state.overrides.is_empty(), "nothing differs");
 }
 
 #[test]

@@ -168,7 +168,8 @@ pub(in crate::cli) struct SubmitArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The new run takes job, data, code version and seeds from the checkpoint, and continues in the middle of an epoch if that \
-is where it was made. Every digest is verified before it is loaded. What would change bits is refused: data that is not \
+is where it was made. A program of the job's own is built from the code that it came from; `--accept code` builds it from \
+the work tree as it is now. Every digest is verified before it is loaded. What would change bits is refused: data that is not \
 what it was, a machine that computes otherwise. The refusal names both sides, and the `--accept` that goes on regardless; \
 the new run, its checkpoints and all that is resumed from them say so ever after.
 
@@ -178,12 +179,16 @@ Examples:
 pub(in crate::cli) struct ResumeArguments {
     /// Checkpoint id, or a prefix that no other one has.
     pub(in crate::cli) checkpoint: String,
-    /// Go on although this differs from the checkpoint: a key in `numerics` or `data`, or one of the two; may be repeated.
+    /// Go on although this differs from the checkpoint: `code`, a key in `numerics` or `data`, or one of the two; may be
+    /// repeated.
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) accept: Vec<String>,
     /// Where the job's files lie now, if they were moved.
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) base_dir: Option<PathBuf>,
+    /// With `--accept code`, MiB of changed files that are kept at most, as for `submit`.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=192))]
+    pub(in crate::cli) code_limit: u64,
     #[command(flatten)]
     pub(in crate::cli) start: StartArguments,
 }

@@ -4,4 +4,5 @@
 mod coordinator;
 mod failure;
 mod life;
+mod programs;
 mod support;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::{DEADLINE, Key};
 
-const JOB: &str = r#"
+pub(crate) const JOB: &str = r#"
 name = "test"
 steps = 10
 [model]
@@ -40,7 +40,7 @@ pub(crate) fn key(generation: u64, process: u32) -> Key {
 }
 
 pub(crate) fn assignment(key: &Key) -> Assignment {
-    let job: JobSpec = parse_toml(JOB, &[]).unwrap();
+    let job = parse(JOB, &[]);
     let (run, generation, process) = key.clone();
     Assignment {
         run,
@@ -55,6 +55,10 @@ pub(crate) fn assignment(key: &Key) -> Assignment {
 
 pub(crate) fn with_peers(key: &Key) -> Assignment {
     Assignment { peers: vec!["127.0.0.1:1".into()], ..assignment(key) }
+}
+
+pub(crate) fn parse(text: &str, sets: &[String]) -> JobSpec {
+    parse_toml(text, sets).unwrap()
 }
 
 /// The command of a fake rank process that does what `mode` says.
@@ -85,6 +89,8 @@ pub(crate) fn options(join: String, data_dir: &Path, rank_command: RankCommand) 
         stop_grace: Duration::from_millis(300),
         log_bytes: 1 << 20,
         log_runs: NonZeroUsize::new(10).unwrap(),
+        programs_dir: data_dir.join("programs"),
+        programs: NonZeroUsize::new(2).unwrap(),
         nvml_library: None,
     }
 }

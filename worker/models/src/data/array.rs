@@ -99,15 +99,14 @@ impl Dataset for Array {
         let rows = || positions.iter().map(|&position| self.rows.row(position));
         let inputs = self.pair.inputs.gather(rows(), device)?;
         let targets = self.pair.targets.gather(rows(), device)?;
-        Ok(Batch {
-            inputs: if self.pair.shape.kind == InputKind::Image { pixels(&inputs)? } else { inputs },
-            targets: match self.pair.shape.targets {
-                Targets::Values { count } if self.pair.targets.row_shape().is_empty() => targets.f_view([-1, count])?,
-                Targets::Values { .. } => targets,
-                _ if targets.kind() == Kind::Int64 => targets,
-                _ => targets.f_to_kind(Kind::Int64)?,
-            },
-        })
+        let inputs = if self.pair.shape.kind == InputKind::Image { pixels(&inputs)? } else { inputs };
+        let targets = match self.pair.shape.targets {
+            Targets::Values { count } if self.pair.targets.row_shape().is_empty() => targets.f_view([-1, count])?,
+            Targets::Values { .. } => targets,
+            _ if targets.kind() == Kind::Int64 => targets,
+            _ => targets.f_to_kind(Kind::Int64)?,
+        };
+        Ok(Batch::new(inputs, targets))
     }
 }
 

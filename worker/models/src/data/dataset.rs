@@ -11,6 +11,15 @@ pub struct Batch {
     pub inputs: Tensor,
     /// `Int64` classes `[B]`, `Int64` tokens `[B, T]`, or `Float` values `[B, K]`.
     pub targets: Tensor,
+    /// Whatever else a program's own data set gives.
+    pub more: Vec<Tensor>,
+}
+
+impl Batch {
+    /// Of inputs and targets.
+    pub fn new(inputs: Tensor, targets: Tensor) -> Self {
+        Self { inputs, targets, more: Vec::new() }
+    }
 }
 
 /// What an input is.
@@ -53,7 +62,7 @@ pub struct SampleShape {
 }
 
 /// Samples that are found by their position.
-pub trait Dataset: Send + Sync {
+pub trait Dataset: Send {
     /// How many samples there are; at least one.
     fn len(&self) -> u64;
 

@@ -152,6 +152,24 @@ pub enum DataError {
         /// How many samples there are.
         samples: u64,
     },
+    /// Tensors that are no samples with their targets.
+    #[error(
+        "inputs of shape {inputs:?} and targets of shape {targets:?} are not the same number of samples, at least one"
+    )]
+    Tensors {
+        /// Shape of the inputs.
+        inputs: Vec<i64>,
+        /// Shape of the targets.
+        targets: Vec<i64>,
+    },
+    /// Files that only a program can read.
+    #[error(
+        "data of kind `files` is read by the job's own program, and this one does not say how: it has no `Program::data`"
+    )]
+    Unread,
+    /// A program's own data set failed.
+    #[error("the program could not read its data")]
+    Program(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// libtorch could not make the batch.
     #[error("libtorch could not make a batch")]
     Torch(#[from] tch::TchError),

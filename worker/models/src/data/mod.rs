@@ -6,6 +6,7 @@ mod csv;
 mod dataset;
 mod error;
 mod idx;
+mod in_memory;
 mod labels;
 mod mapped;
 mod npy;
@@ -16,4 +17,5 @@ mod tokens;
 
 pub use dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
 pub use error::DataError;
+pub use in_memory::InMemory;
 pub use open::open_data;

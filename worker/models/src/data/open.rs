@@ -15,7 +15,7 @@ pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError>
     let at = |path: &str| paths.at(path);
     let outputs = match job.model {
         Model::Mlp { outputs, .. } | Model::Resnet { outputs, .. } => Some(outputs),
-        Model::Gpt { .. } | Model::Torchscript { .. } => None,
+        Model::Gpt { .. } | Model::Torchscript { .. } | Model::Program => None,
     };
     match &job.data {
         Data::Tokens { path, dtype, validation } => {
@@ -43,5 +43,6 @@ pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError>
         Data::Safetensors { path, inputs, targets, validation } => {
             safetensors::open(&Tensors { path: &at(path), inputs, targets }, *validation, job.seed, outputs)
         }
+        Data::Files { .. } => Err(DataError::Unread),
     }
 }

@@ -101,9 +101,6 @@ impl Dataset for Tokens {
             windows = windows.f_bitwise_and(0xffff_i64)?;
         }
         let context = self.shape.input[0];
-        Ok(Batch {
-            inputs: windows.f_narrow(1, 0, context)?,
-            targets: windows.f_narrow(1, 1, context)?.f_contiguous()?,
-        })
+        Ok(Batch::new(windows.f_narrow(1, 0, context)?, windows.f_narrow(1, 1, context)?.f_contiguous()?))
     }
 }

@@ -43,6 +43,12 @@ pub enum ModelError {
         /// What was returned.
         found: String,
     },
+    /// A job without a model was given to a program that brings none.
+    #[error("the job brings a program of its own, and `{0}` is not it")]
+    NoModel(&'static str),
+    /// The user's program failed.
+    #[error("the program failed")]
+    Program(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// libtorch threw.
     #[error("libtorch could not run the model")]
     Torch(#[from] tch::TchError),

@@ -17,8 +17,22 @@ pub struct Parameter {
     pub decay: bool,
 }
 
+/// Which part of a run a loss is computed for. What it draws may depend on this, and on torch's generators, and on nothing
+/// else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Optimizer steps completed.
+    pub step: u64,
+    /// The rank whose micro-batch it is; in an evaluation, the number of the batch.
+    pub rank: u32,
+    /// Whether it is for a training step. If not: dropout and the like are off, and nothing may be changed.
+    pub training: bool,
+    /// For a generator of the model's own, anew for each micro-batch.
+    pub seed: u64,
+}
+
 /// Sums over the samples of an evaluated batch, to be added up over batches.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EvalSums {
     /// Sum of the loss of each sample (of each token, for tokens).
     pub loss_sum: f64,
@@ -26,6 +40,15 @@ pub struct EvalSums {
     pub right: Option<u64>,
     /// How many samples (tokens) there were.
     pub count: u64,
+    /// Sums over the samples of each of [`Model::metrics`], in that order.
+    pub metrics: Vec<f64>,
+}
+
+impl EvalSums {
+    /// Of a batch of `count` samples with this mean loss.
+    pub fn of_mean(loss: f64, count: u64) -> Self {
+        Self { loss_sum: loss * count as f64, right: None, count, metrics: Vec::new() }
+    }
 }
 
 /// A model in training.
@@ -39,10 +62,15 @@ pub trait Model {
     /// The mean loss over `batch` in training mode: a scalar to differentiate.
     ///
     /// Draws (dropout) from torch's generator of the device; updates buffers.
-    fn loss(&self, batch: &Batch) -> Result<Tensor, ModelError>;
+    fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, ModelError>;
 
     /// The loss over `batch` in evaluation mode. Leaves no trace: draws nothing, changes no buffer, keeps no graph.
-    fn evaluate(&self, batch: &Batch) -> Result<EvalSums, ModelError>;
+    fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, ModelError>;
+
+    /// Names of what an evaluation gives beside loss and accuracy: means over the samples.
+    fn metrics(&self) -> &[&'static str] {
+        &[]
+    }
 
     /// The tree of modules, one line each with its shape and number of parameters.
     fn describe(&self) -> String;

@@ -11,7 +11,12 @@ mod precision;
 mod resnet;
 mod script;
 mod supervised;
+mod trace;
 
 pub use build::build_model;
 pub use error::ModelError;
-pub use interface::{EvalSums, Model, Parameter};
+pub use interface::{Context, EvalSums, Model, Parameter};
+pub use parts::Parts;
+pub use precision::Precision;
+pub use supervised::classified;
+pub use trace::without_trace;

@@ -7,9 +7,12 @@ use tch::{Device, Kind, Tensor};
 use super::{ModelError, Parameter};
 
 /// A model's tensors and the lines that describe it.
-pub(crate) struct Parts {
-    pub(crate) parameters: Vec<Parameter>,
-    pub(crate) buffers: Vec<(String, Tensor)>,
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// What is trained, in the order of definition.
+    pub parameters: Vec<Parameter>,
+    /// What training changes without gradients.
+    pub buffers: Vec<(String, Tensor)>,
     lines: Vec<(String, String)>,
 }
 
@@ -69,24 +72,26 @@ impl Builder {
 }
 
 impl Parameter {
-    pub(crate) fn new(name: String, tensor: Tensor) -> Self {
+    /// One that decays if it has two axes or more.
+    pub fn new(name: String, tensor: Tensor) -> Self {
         let decay = tensor.dim() >= 2;
         Self { name, tensor, decay }
     }
 }
 
 impl Parts {
-    pub(crate) fn new() -> Self {
-        Self { parameters: Vec::new(), buffers: Vec::new(), lines: Vec::new() }
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// A line of the description: the module at `path`, in words.
-    pub(crate) fn module(&mut self, path: &str, what: impl Into<String>) {
+    pub fn module(&mut self, path: &str, what: impl Into<String>) {
         self.lines.push((path.to_owned(), what.into()));
     }
 
     /// The tree: a title with the total, then a line for each module, indented by its depth.
-    pub(crate) fn describe(&self, title: &str) -> String {
+    pub fn describe(&self, title: &str) -> String {
         let count = |below: &str| -> usize {
             let below = |name: &str| name.strip_prefix(below).is_some_and(|rest| rest.starts_with('.'));
             let counted = self.parameters.iter().filter(|parameter| below(&parameter.name));

@@ -8,17 +8,18 @@ use super::ModelError;
 
 /// Full precision, or autocast to bfloat16 on a device.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Precision {
+pub struct Precision {
     bf16: Option<Device>,
 }
 
 impl Precision {
-    pub(crate) fn new(choice: Autocast, device: Device) -> Self {
+    /// What the job asks for, on a device.
+    pub fn new(choice: Autocast, device: Device) -> Self {
         Self { bf16: (choice == Autocast::Bf16).then_some(device) }
     }
 
     /// Runs `body` in this precision. Gradients are computed outside, and have it by themselves.
-    pub(crate) fn run<T>(self, body: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
+    pub fn run<T>(self, body: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
         match self.bf16 {
             None => body(),
             Some(device) => autocast::bf16(device, body)?,

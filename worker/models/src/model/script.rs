@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use lockstep_common::job::{LossKind, Output};
-use lockstep_tch_ext::generator;
 use lockstep_tch_ext::script::ScriptModule;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::parts::Parts;
 use super::supervised::Objective;
-use super::{EvalSums, Model, ModelError, Parameter, supervised};
+use super::trace::without_trace;
+use super::{Context, EvalSums, Model, ModelError, Parameter, supervised};
 use crate::Batch;
 
 /// What a parameter, a score and a loss may be made of.
@@ -106,8 +106,7 @@ impl Script {
             Output::Logits => supervised::sums(self.objective.loss, &self.scores(batch)?, &batch.targets),
             Output::Loss => {
                 let count = batch.inputs.size().first().copied().unwrap_or(0) as u64;
-                let mean = self.mean_loss(batch)?.f_double_value(&[])?;
-                Ok(EvalSums { loss_sum: mean * count as f64, right: None, count })
+                Ok(EvalSums::of_mean(self.mean_loss(batch)?.f_double_value(&[])?, count))
             }
         }
     }
@@ -122,7 +121,7 @@ impl Model for Script {
         &self.parts.buffers
     }
 
-    fn loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+    fn loss(&self, batch: &Batch, _context: &Context) -> Result<Tensor, ModelError> {
         self.objective.precision.run(|| match self.output {
             Output::Logits => {
                 supervised::loss(self.objective.loss, &self.scores(batch)?, &batch.targets, Reduction::Mean)
@@ -131,23 +130,11 @@ impl Model for Script {
         })
     }
 
-    /// Whatever the module does in evaluation mode, generators and buffers are put back.
-    fn evaluate(&self, batch: &Batch) -> Result<EvalSums, ModelError> {
-        let mut devices = vec![Device::Cpu];
-        devices.extend((self.device != Device::Cpu).then_some(self.device));
-        let states = devices.iter().map(|&device| generator::get_state(device)).collect::<Result<Vec<_>, _>>()?;
-        tch::no_grad(|| {
-            let kept =
-                self.parts.buffers.iter().map(|(_, buffer)| buffer.f_detach_copy()).collect::<Result<Vec<_>, _>>()?;
+    fn evaluate(&self, batch: &Batch, _context: &Context) -> Result<EvalSums, ModelError> {
+        without_trace(&self.parts.buffers, self.device, || {
             self.module.train(false)?;
             let sums = self.objective.precision.run(|| self.sums(batch));
             self.module.train(true)?;
-            for ((_, buffer), kept) in self.parts.buffers.iter().zip(&kept) {
-                buffer.shallow_clone().f_copy_(kept)?;
-            }
-            for (&device, state) in devices.iter().zip(&states) {
-                generator::set_state(device, state)?;
-            }
             sums
         })
     }

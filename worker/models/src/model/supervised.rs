@@ -5,7 +5,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use super::parts::Parts;
 use super::precision::Precision;
-use super::{EvalSums, Model, ModelError, Parameter};
+use super::{Context, EvalSums, Model, ModelError, Parameter};
 use crate::Batch;
 
 /// A network that gives scores.
@@ -38,13 +38,13 @@ impl<N: Network> Model for Supervised<N> {
         &self.parts.buffers
     }
 
-    fn loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+    fn loss(&self, batch: &Batch, _context: &Context) -> Result<Tensor, ModelError> {
         self.objective.precision.run(|| {
             loss(self.objective.loss, &self.network.forward(&batch.inputs, true)?, &batch.targets, Reduction::Mean)
         })
     }
 
-    fn evaluate(&self, batch: &Batch) -> Result<EvalSums, ModelError> {
+    fn evaluate(&self, batch: &Batch, _context: &Context) -> Result<EvalSums, ModelError> {
         let evaluate = || sums(self.objective.loss, &self.network.forward(&batch.inputs, false)?, &batch.targets);
         tch::no_grad(|| self.objective.precision.run(evaluate))
     }
@@ -73,6 +73,12 @@ fn cross_entropy(scores: &Tensor, classes: &Tensor, reduction: Reduction) -> Res
     scores.f_cross_entropy_loss(classes, None::<&Tensor>, reduction, -100, 0.0)
 }
 
+/// What an evaluation reports of `scores` `[N, K]` against `classes` (`Int64`, `N` elements): the cross-entropy and how many
+/// are right.
+pub fn classified(scores: &Tensor, classes: &Tensor) -> Result<EvalSums, ModelError> {
+    sums(LossKind::CrossEntropy, scores, classes)
+}
+
 /// What an evaluation reports of `scores`, summed in double precision.
 pub(crate) fn sums(kind: LossKind, scores: &Tensor, targets: &Tensor) -> Result<EvalSums, ModelError> {
     let losses = loss(kind, scores, targets, Reduction::None)?.f_sum(Kind::Double)?;
@@ -85,5 +91,5 @@ pub(crate) fn sums(kind: LossKind, scores: &Tensor, targets: &Tensor) -> Result<
         LossKind::Mse => (targets.size().last().copied().unwrap_or(1).max(1) as f64, None),
     };
     let count = (targets.numel() as f64 / outputs) as u64;
-    Ok(EvalSums { loss_sum: losses.f_double_value(&[])? / outputs, right, count })
+    Ok(EvalSums { loss_sum: losses.f_double_value(&[])? / outputs, right, count, metrics: Vec::new() })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lockstep_common::job::{JobSpec, parse_toml};
-use lockstep_models::{Batch, DataSets, InputKind, Model, SampleShape, Targets, build_model, open_data};
+use lockstep_models::{Batch, Context, DataSets, InputKind, Model, SampleShape, Targets, build_model, open_data};
 use tch::{Device, Kind, Tensor};
 
 static TORCH: Mutex<()> = Mutex::new(());
@@ -75,7 +75,7 @@ pub(crate) fn samples(shape: &SampleShape, count: i64, vocabulary: i64, seed: i6
     if shape.kind == InputKind::Tokens {
         let inputs = Tensor::randint(vocabulary, &size, (Kind::Int64, Device::Cpu));
         let targets = (&inputs + 1).remainder(vocabulary);
-        return Batch { inputs, targets };
+        return Batch::new(inputs, targets);
     }
     let inputs = Tensor::randn(&size, (Kind::Float, Device::Cpu));
     let flat = inputs.flatten(1, -1);
@@ -84,7 +84,7 @@ pub(crate) fn samples(shape: &SampleShape, count: i64, vocabulary: i64, seed: i6
         Targets::Values { count } => flat.narrow(1, 0, count).tanh().contiguous(),
         Targets::Tokens => unreachable!("only tokens have tokens as targets"),
     };
-    Batch { inputs, targets }
+    Batch::new(inputs, targets)
 }
 
 /// The bits of a tensor's elements.
@@ -101,7 +101,7 @@ pub(crate) fn state(model: &dyn Model) -> Vec<(String, Vec<u8>)> {
 
 /// One step of plain gradient descent; the loss before it.
 pub(crate) fn descend(model: &dyn Model, batch: &Batch, lr: f64) -> f64 {
-    let loss = model.loss(batch).unwrap();
+    let loss = model.loss(batch, &Context::default()).unwrap();
     let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     let grads = Tensor::run_backward(&[&loss], &tensors, false, false);
     tch::no_grad(|| {

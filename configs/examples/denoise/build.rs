@@ -1,0 +1,8 @@
+//! The program finds libtorch where it was built against it.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    if let Ok(lib) = std::env::var("DEP_LOCKSTEP_WORKER_LIB") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{lib}");
+    }
+}

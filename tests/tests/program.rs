@@ -1,0 +1,122 @@
+//! A job with a program of its own, from a repository of its own: the example, which is built from what the run kept.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lockstep_tests::{Cluster, Job, binary, git, repository};
+use serde_json::Value;
+
+/// The example as a repository of its own, with its data beside it and a change that is not committed.
+fn project(root: &Path) -> Job {
+    let example = repository().join("configs/examples/denoise");
+    fs::create_dir_all(root.join("src")).unwrap();
+    for name in ["Cargo.lock", "build.rs", "src/main.rs"] {
+        fs::copy(example.join(name), root.join(name)).unwrap();
+    }
+    let replaced = |name: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(example.join(name)).unwrap();
+        assert!(text.contains(from), "{name}: {from}");
+        fs::write(root.join(name), text.replace(from, to)).unwrap();
+    };
+    replaced("Cargo.toml", "../../../worker", repository().join("worker").to_str().unwrap());
+    replaced("job.toml", "../../../tests/data/digits.csv", "images");
+    fs::create_dir(root.join("images")).unwrap();
+    fs::copy(repository().join("tests/data/digits.csv"), root.join("images/digits.csv")).unwrap();
+    git(root, &["init", "-q"]);
+    git(root, &["add", "-A"]);
+    git(root, &["commit", "-q", "-m", "an autoencoder"]);
+    // Of a directory of data the program is given the files.
+    replaced("src/main.rs", "&setup.file(setup.job().data_paths()[0])", "&setup.files(\"images\")[\"digits.csv\"]");
+    Job { path: root.join("job.toml") }
+}
+
+/// A cluster whose workers keep programs below `dir`, and compile what they depend on beside this build's own parts.
+fn cluster(dir: &Path, nodes: usize) -> Cluster {
+    let target = binary("coord").ancestors().nth(2).unwrap().to_owned();
+    let programs = dir.join("programs");
+    Cluster::start_with(dir, nodes, &[("LOCKSTEP_WORKER_PROGRAMS_DIR", &programs), ("CARGO_TARGET_DIR", &target)])
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_program_of_ones_own_gives_the_same_bits_wherever_it_is_built_from_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = cluster(dir.path(), 2);
+    let root = dir.path().join("work");
+    let job = project(&root);
+    let run = cluster.submit(job.argument(), &["--allow-dirty", "--keep-data"]);
+    let state = cluster.finished_within(&run, Duration::from_mins(15));
+
+    let view = cluster.show(&run);
+    assert_eq!(view["environment"]["program"], "denoise", "{view:#}");
+    let lock = blake3_of(&root.join("Cargo.lock"));
+    assert_eq!(view["environment"]["program.cargo_lock"], lock.as_str());
+    assert!(view["environment"]["program.rustc"].as_str().unwrap().starts_with("rustc 1."));
+    assert_eq!(view["data"][0]["path"], "images/digits.csv");
+    let evals = cluster.ask(&["show", &run, "--metrics"])["evals"].clone();
+    let psnr = |at: usize| evals[at]["metrics"]["psnr"].as_f64().unwrap();
+    assert!(evals.as_array().unwrap().len() == 4 && psnr(3) > psnr(0), "{evals:#}");
+    assert!(cluster.run(&["logs", &run]).contains("[building `denoise` of commit "));
+
+    // By hand, in one process.
+    let program = programs(dir.path());
+    assert_eq!(program.len(), 1, "both workers share one build: {program:?}");
+    let alone = Command::new(&program[0]).args(["train", job.argument()]).output().unwrap();
+    let said = String::from_utf8_lossy(&alone.stdout).into_owned();
+    assert!(said.ends_with(&format!("final state {state} after 200 steps\n")), "{said}{alone:?}");
+    assert!(said.contains("psnr"), "{said}");
+
+    // Everything that it came from is gone.
+    let (step, checkpoint) = cluster.checkpoints(&run)[1].clone();
+    assert_eq!(step, 100);
+    fs::remove_dir_all(&root).unwrap();
+    fs::remove_dir_all(dir.path().join("programs")).unwrap();
+    let resumed = cluster.resume(&checkpoint);
+    assert_eq!(cluster.finished_within(&resumed, Duration::from_mins(5)), state);
+    for (name, on) in [("again", &[][..]), ("here", &["--on", "local"])] {
+        let verdict = cluster.ask(&[&["reproduce", &run, path(&dir.path().join(name))], on].concat());
+        assert_eq!((&verdict["equal"], &verdict["last_step"]), (&Value::Bool(true), &200.into()), "{verdict:#}");
+        assert_eq!(verdict["reproduced"].as_str(), Some(&*state));
+        assert!(verdict["differences"].as_array().unwrap().is_empty(), "{verdict:#}");
+    }
+}
+
+#[test]
+fn a_program_that_does_not_compile_or_lies_in_no_repository_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = cluster(dir.path(), 1);
+    let root = dir.path().join("work");
+    let job = project(&root);
+    let source = fs::read_to_string(root.join("src/main.rs")).unwrap();
+    fs::write(root.join("src/main.rs"), source.replace("psnr * images", "psnr * imags")).unwrap();
+    let run = cluster.submit(job.argument(), &["--allow-dirty"]);
+    let view = cluster.ended_within(&run, Duration::from_mins(15));
+    let reason = view["reason"].as_str().unwrap();
+    assert_eq!(view["status"], "failed");
+    assert!(
+        reason.contains("node `node-0` cannot build its program: `cargo build --release --locked` ended"),
+        "{reason}"
+    );
+    assert!(reason.contains("imags") && reason.contains("src/main.rs:"), "{reason}");
+
+    fs::remove_dir_all(root.join(".git")).unwrap();
+    let refused = cluster.coord(&["submit", job.argument()]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("workers build `denoise` from the run's work tree"), "{said}");
+}
+
+fn programs(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("programs")).unwrap().map(|entry| entry.unwrap().path().join("program"));
+    entries.filter(|path| path.is_file()).collect()
+}
+
+fn blake3_of(path: &Path) -> String {
+    lockstep_common::Domain::Blob.digest(&fs::read(path).unwrap()).to_hex()
+}

@@ -1,0 +1,224 @@
+//! One build of a user's program: its work tree, the command, and what came of it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use lockstep_common::Domain;
+use lockstep_common::manifest::Piece;
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::git::{self, Sources};
+use lockstep_rpc::GetBlobRequest;
+use lockstep_rpc::control_client::ControlClient;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::Command;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::output::LogWriter;
+use crate::programs::{Built, Order, Place};
+
+/// Between looks whether another build is done.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Lines of a build that failed that are told with the run; its log has all of them.
+const TOLD_LINES: usize = 30;
+
+/// Builds `order` below `programs`, or finds that somebody did meanwhile. The log comes back.
+pub(crate) async fn build(
+    programs: &Path,
+    join: &str,
+    order: &Order,
+    mut log: LogWriter,
+    stop: CancellationToken,
+) -> (LogWriter, Result<Built, String>) {
+    let done = async {
+        let place = Place::new(programs, order);
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| programs.join("target"), PathBuf::from);
+        // One build at a time in a target directory, from the writing of the tree on: cargo takes what was compiled after a
+        // file was written for being of that file.
+        let _lock = lock(programs, &target, &mut log).await?;
+        if let Some(built) = place.built() {
+            return Ok(built);
+        }
+        if place.dir.exists() {
+            fs::remove_dir_all(&place.dir).map_err(|error| cannot("clear", &place.dir, &error))?;
+        }
+        materialise(programs, join, order, &place.tree).await?;
+        run(order, &place, &target, &mut log).await?;
+        let (order, rustc) = (order.clone(), rustc(&place.directory).await);
+        blocking(move || keep(&order, &place, &target, rustc)).await
+    };
+    let result = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err("the build was stopped: nobody waits for it any more".to_owned()),
+        done = done => done,
+    };
+    (log, result)
+}
+
+/// Sole use of a target directory.
+async fn lock(programs: &Path, target: &Path, log: &mut LogWriter) -> Result<File, String> {
+    for dir in [programs, target] {
+        fs::create_dir_all(dir).map_err(|error| cannot("make", dir, &error))?;
+    }
+    let path = target.join(".lockstep-build");
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(|error| cannot("open", &path, &error))?;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(cannot("lock", &path, &error)),
+        }
+        if !told {
+            log.write(b"[waiting for another build on this machine]\n");
+            told = true;
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Writes the work tree, as it was at submit.
+async fn materialise(programs: &Path, join: &str, order: &Order, tree: &Path) -> Result<(), String> {
+    let snapshot = blob(join, &order.store, &order.tree).await?;
+    let packed = match &order.source {
+        Some(source) => Some(blob(join, &order.store, source).await?),
+        None => None,
+    };
+    let (repository, remote, tree) = (programs.join("repositories.git"), order.remote.clone(), tree.to_owned());
+    let sources = Sources { packed, repositories: Vec::new() };
+    blocking(move || {
+        let restored = git::restore_or_fetch(&snapshot, &tree, &sources, remote.as_deref(), &repository);
+        restored.map_err(|error| chain(&error))
+    })
+    .await
+}
+
+/// A blob: from the store, if this machine sees it, or from the coordinator.
+async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String> {
+    if store.is_dir() {
+        let (store, piece) = (store.to_owned(), piece.clone());
+        let read = blocking(move || BlobStore::open(&store).and_then(|store| store.get(&piece)).map_err(|e| chain(&e)));
+        if let Ok(bytes) = read.await {
+            return Ok(bytes);
+        }
+    }
+    let failed = |error: &dyn std::error::Error| format!("cannot fetch the run's code from {join}: {}", chain(error));
+    let client = ControlClient::connect(format!("http://{join}")).await;
+    let mut client = client.map_err(|error| failed(&error))?;
+    let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
+    let mut chunks = client.get_blob(request).await.map_err(|status| failed(&status))?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.message().await.map_err(|status| failed(&status))? {
+        bytes.extend_from_slice(&chunk.data);
+    }
+    if Domain::Blob.digest(&bytes) == piece.digest {
+        return Ok(bytes);
+    }
+    Err(format!("the coordinator at {join} gave other bytes for blob `{}`", piece.digest))
+}
+
+/// Runs the command in the tree.
+async fn run(order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -> Result<(), String> {
+    let command = &order.program.build;
+    if !place.directory.is_dir() {
+        return Err(format!("the work tree has no directory `{}`", order.directory));
+    }
+    log.write(format!("[building `{}` of commit {}: {command}]\n", order.program.bin, order.commit).as_bytes());
+    let started = || -> io::Result<_> {
+        let (read, write) = io::pipe()?;
+        let output = pipe::Receiver::from_owned_fd(read.into())?;
+        let child = Command::new("/bin/sh")
+            .args(["-c", command])
+            .current_dir(&place.directory)
+            .env("CARGO_TARGET_DIR", target)
+            .env("CARGO_TERM_COLOR", "never")
+            .env("CARGO_TERM_PROGRESS_WHEN", "never")
+            .stdin(Stdio::null())
+            .stdout(write.try_clone()?)
+            .stderr(write)
+            .process_group(0)
+            .spawn()?;
+        Ok((output, child))
+    };
+    let (mut output, mut child) = started().map_err(|error| format!("cannot start `{command}`: {error}"))?;
+    // Dropped with this future when the build is stopped.
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match output.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(length) => log.write(&buffer[..length]),
+        }
+    }
+    let status = child.wait().await.map_err(|error| format!("cannot wait for `{command}`: {error}"))?;
+    group.0 = None;
+    if status.success() {
+        log.write(b"[built]\n");
+        return Ok(());
+    }
+    let said = log.last_lines();
+    let lines: Vec<&str> = said.lines().collect();
+    let last = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
+    Err(format!("`{command}` ended with {status}; it said last:\n{last}"))
+}
+
+/// A process that runs, with what it has started; killed with this.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // It may have ended just now.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Keeps what was built, and what is known of it.
+fn keep(order: &Order, place: &Place, target: &Path, rustc: Option<String>) -> Result<Built, String> {
+    let bin = &order.program.bin;
+    let program = if bin.contains('/') { place.directory.join(bin) } else { target.join("release").join(bin) };
+    if !program.is_file() {
+        let words = format!("`{}` made no `{}`", order.program.build, program.display());
+        return Err(format!("{words}: is `program.bin` the name of a binary of this package?"));
+    }
+    let name = Path::new(bin).file_name().unwrap_or_default().to_string_lossy();
+    let mut facts = BTreeMap::from([
+        ("program".to_owned(), name.into_owned()),
+        ("program.build".to_owned(), order.program.build.clone()),
+    ]);
+    facts.extend(rustc.map(|version| ("program.rustc".to_owned(), version)));
+    let above = place.directory.ancestors().take_while(|dir| dir.starts_with(&place.tree));
+    if let Some(lock) = above.map(|dir| dir.join("Cargo.lock")).find_map(|path| fs::read(path).ok()) {
+        facts.insert("program.cargo_lock".to_owned(), Domain::Blob.digest(&lock).to_hex());
+    }
+    place.keep(&program, &facts).map_err(|error| cannot("keep", &program, &error))?;
+    place.built().ok_or_else(|| format!("`{}` is gone", place.dir.display()))
+}
+
+/// The compiler, if there is one in this directory.
+async fn rustc(directory: &Path) -> Option<String> {
+    let output = Command::new("rustc").arg("--version").current_dir(directory).output().await.ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| "the build panicked".to_owned())?
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {what} `{}`: {error}", path.display())
+}
+
+/// The error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,231 @@
+//! Programs of users' own, built once for each code and kept.
+//!
+//! ```text
+//! DIR/<key>/tree/        the work tree of the run
+//! DIR/<key>/program      what was built in it
+//! DIR/<key>/built.json   the facts of it; there is one only if all is whole
+//! DIR/repositories.git   commits that were fetched from remotes
+//! DIR/target/            cargo's, of all of them, so that what they depend on is compiled once
+//! ```
+//!
+//! Agents of one machine may share a directory. `key` is a digest of the work tree, of the command and of the variables that a
+//! build depends on. Which builds are under way is known here; how one is made, in [`crate::build`].
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use lockstep_common::job::{JobSpec, Program};
+use lockstep_common::manifest::{CodeVersion, Piece};
+use lockstep_common::{Digest, Domain, canonical};
+use lockstep_rpc::Assignment;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::build::build;
+use crate::event::{Event, ProcessKey};
+use crate::output::LogWriter;
+
+/// Variables that another program may come of.
+const VARIABLES: [&str; 6] =
+    ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "VIRTUAL_ENV", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET"];
+
+/// What is to be built, and from what.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    /// Names it.
+    pub(crate) key: Digest,
+    pub(crate) program: Program,
+    pub(crate) commit: String,
+    pub(crate) remote: Option<String>,
+    /// Where in the work tree the job's paths begin.
+    pub(crate) directory: String,
+    /// The state of the work tree.
+    pub(crate) tree: Piece,
+    /// The commits below it.
+    pub(crate) source: Option<Piece>,
+    /// The coordinator's store, if this machine sees it.
+    pub(crate) store: PathBuf,
+}
+
+/// A program that can be started.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    pub(crate) program: PathBuf,
+    /// Where it is started.
+    pub(crate) directory: PathBuf,
+    /// What people want to know of it, for the run's environment.
+    pub(crate) facts: BTreeMap<String, String>,
+}
+
+impl Order {
+    /// What `assignment` needs built; `None` if it is trained with what Lockstep brings.
+    pub(crate) fn of(assignment: &Assignment, job: &JobSpec) -> Result<Option<Self>, String> {
+        let Some(program) = job.program.clone() else { return Ok(None) };
+        let code = assignment.code.clone().map(CodeVersion::try_from).transpose();
+        let code = code.map_err(|_| "its code has a digest that is none".to_owned())?;
+        let Some(CodeVersion { commit, remote, directory, tree: Some(tree), source, .. }) = code else {
+            return Err(format!("nothing is known to build its program `{}` from: no work tree was kept", program.bin));
+        };
+        let variables = VARIABLES.map(|name| (name, env::var(name).ok()));
+        let what = (tree.digest, &directory, &program.build, &program.bin, variables);
+        let key = Domain::Program.digest(&canonical::encode(&what));
+        let store = PathBuf::from(&assignment.store);
+        Ok(Some(Self { key, program, commit, remote, directory, tree, source, store }))
+    }
+}
+
+/// What is told when a build has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) key: Digest,
+    number: u64,
+    pub(crate) result: Result<Built, String>,
+    /// The log that it wrote to, and whose it is.
+    pub(crate) owner: ProcessKey,
+    pub(crate) log: LogWriter,
+}
+
+/// The programs of this node.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    dir: PathBuf,
+    join: String,
+    keep: usize,
+    running: BTreeMap<Digest, (u64, DropGuard)>,
+    started: u64,
+}
+
+impl Programs {
+    /// Those in `dir`, of which `keep` stay; `join` is the coordinator that has code which this machine's disks have not.
+    pub(crate) fn new(dir: PathBuf, join: String, keep: usize) -> Self {
+        Self { dir, join, keep, running: BTreeMap::new(), started: 0 }
+    }
+
+    /// The program, if it was built before.
+    pub(crate) fn ready(&self, order: &Order) -> Option<Built> {
+        let place = Place::new(&self.dir, order);
+        let built = place.built()?;
+        place.touch();
+        Some(built)
+    }
+
+    /// Whether it is being built.
+    pub(crate) fn is_running(&self, key: &Digest) -> bool {
+        self.running.contains_key(key)
+    }
+
+    /// Builds it; what that says goes to `log`, which is `owner`'s, and comes back with its end.
+    pub(crate) fn start(
+        &mut self,
+        order: Order,
+        owner: ProcessKey,
+        log: LogWriter,
+        events: mpsc::Sender<Event>,
+        tasks: &TaskTracker,
+    ) {
+        let (stop, key, number) = (CancellationToken::new(), order.key, self.started);
+        self.started += 1;
+        self.running.insert(key, (number, stop.clone().drop_guard()));
+        info!("building `{}` of commit {}", order.program.bin, order.commit);
+        let (dir, join, keep) = (self.dir.clone(), self.join.clone(), self.keep);
+        tasks.spawn(async move {
+            let (log, result) = build(&dir, &join, &order, log, stop).await;
+            match &result {
+                Ok(_) => prune(&dir, keep),
+                Err(reason) => warn!("cannot build `{}`: {reason}", order.program.bin),
+            }
+            // The owner takes events for as long as it has processes.
+            events.send(Event::Built(Ended { key, number, result, owner, log })).await.ok();
+        });
+    }
+
+    /// Whether the end is that of the build under way, which then is none any more.
+    pub(crate) fn end(&mut self, ended: &Ended) -> bool {
+        let is_own = self.running.get(&ended.key).is_some_and(|(number, _)| *number == ended.number);
+        if is_own {
+            self.running.remove(&ended.key);
+        }
+        is_own
+    }
+
+    /// Stops the builds that nobody waits for.
+    pub(crate) fn stop_unless(&mut self, wanted: impl Fn(&Digest) -> bool) {
+        self.running.retain(|key, _| wanted(key));
+    }
+}
+
+/// Where a program lies.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The program's own directory.
+    pub(crate) dir: PathBuf,
+    /// The work tree.
+    pub(crate) tree: PathBuf,
+    /// Where in it the build is made, and the program started.
+    pub(crate) directory: PathBuf,
+    program: PathBuf,
+    facts: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new(programs: &Path, order: &Order) -> Self {
+        let dir = programs.join(order.key.to_hex());
+        let tree = dir.join("tree");
+        let directory = tree.join(&order.directory);
+        Self { program: dir.join("program"), facts: dir.join("built.json"), dir, tree, directory }
+    }
+
+    pub(crate) fn built(&self) -> Option<Built> {
+        let facts = serde_json::from_slice(&fs::read(&self.facts).ok()?).ok()?;
+        let (program, directory) = (self.program.clone(), self.directory.clone());
+        (program.is_file() && directory.is_dir()).then_some(Built { program, directory, facts })
+    }
+
+    /// Keeps `program` and what is known of it: from now on it is built.
+    pub(crate) fn keep(&self, program: &Path, facts: &BTreeMap<String, String>) -> io::Result<()> {
+        fs::copy(program, &self.program)?;
+        File::open(&self.program)?.sync_all()?;
+        lockstep_host::durable::write_atomic(&self.facts, &canonical::encode(facts))
+    }
+
+    /// It was used now.
+    fn touch(&self) {
+        let touched =
+            File::options().append(true).open(&self.facts).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            warn!("cannot note that `{}` is in use: {error}", self.dir.display());
+        }
+    }
+}
+
+/// Deletes all programs but the `keep` that were used last.
+fn prune(programs: &Path, keep: usize) {
+    let list = || -> io::Result<Vec<(SystemTime, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(programs)? {
+            let dir = entry?.path();
+            if let Ok(used) = fs::metadata(dir.join("built.json")).and_then(|metadata| metadata.modified()) {
+                found.push((used, dir));
+            }
+        }
+        found.sort();
+        Ok(found)
+    };
+    let pruned = list().and_then(|found| {
+        let surplus = found.len().saturating_sub(keep);
+        found[..surplus].iter().try_for_each(|(_, dir)| {
+            // Without its facts, what is left of it is no program.
+            fs::remove_file(dir.join("built.json"))?;
+            fs::remove_dir_all(dir)
+        })
+    });
+    if let Err(error) = pruned {
+        warn!("cannot delete old programs in `{}`: {error}", programs.display());
+    }
+}

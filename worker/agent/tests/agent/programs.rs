@@ -1,0 +1,177 @@
+//! Jobs that bring a program of their own: built once, from what the coordinator's store has of the run's work tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lockstep_common::manifest::CodeVersion;
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::git;
+use lockstep_rpc::Assignment;
+use lockstep_rpc::process_message::Body;
+
+use crate::coordinator::{Coordinator, Key};
+use crate::support::{Agent, JOB, fake_rank, key, options, parse, until};
+
+/// A work tree that differs from its commit, kept in a store, and gone.
+struct Run {
+    dir: tempfile::TempDir,
+    code: CodeVersion,
+    build: String,
+}
+
+impl Run {
+    /// Whose program is built by `build`, where `$FAKE` is the fake rank process and `$DIR` a directory that is no work tree.
+    fn new(build: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("jobs")).unwrap();
+        fs::write(tree.join("committed"), "old").unwrap();
+        fs::write(tree.join("Cargo.lock"), "versions").unwrap();
+        for arguments in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "x"]] {
+            let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+            let git = Command::new("git").current_dir(&tree).args(identity).args(arguments).status();
+            assert!(git.unwrap().success());
+        }
+        fs::write(tree.join("committed"), "changed").unwrap();
+        fs::write(tree.join("jobs/untracked"), "new").unwrap();
+        let mut code = git::describe(&tree.join("jobs")).unwrap().unwrap().version;
+        let store = BlobStore::open(&dir.path().join("store")).unwrap();
+        code.tree = Some(store.put(&git::snapshot(&tree, 1000).unwrap().bytes).unwrap());
+        code.source = Some(store.put(&git::source(&tree, 1000).unwrap().unwrap()).unwrap());
+        fs::remove_dir_all(tree).unwrap();
+        let fake = fake_rank("").program.display().to_string();
+        let build = build.replace("$FAKE", &fake).replace("$DIR", &dir.path().display().to_string());
+        Self { dir, code, build }
+    }
+
+    fn assignment(&self, key: &Key) -> Assignment {
+        let text = JOB.split("[model]").next().unwrap().to_owned()
+            + "[data]\nkind = \"files\"\npaths = [\"x\"]\n[batch]\nsize = 4\n[optimizer]\nkind = \"sgd\"\nlr = 0.1\n\
+               [program]\nbin = \"out/program\"\n";
+        let job = parse(&text, &[format!("program.build={}", self.build)]);
+        let (run, generation, process) = key.clone();
+        Assignment {
+            run,
+            generation,
+            process,
+            processes: 1,
+            device: "cpu".into(),
+            job: job.canonical(),
+            store: self.path("store").display().to_string(),
+            code: Some((&self.code).into()),
+            ..Default::default()
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// An agent with a directory of its own, which shares the programs.
+    fn agent(&self, coordinator: &Coordinator, name: &str) -> Agent {
+        let mut options = options(coordinator.address(), &self.path(name), fake_rank("train:5"));
+        options.programs_dir = self.path("programs");
+        Agent::start(options)
+    }
+}
+
+fn ready(coordinator: &Coordinator, key: &Key) {
+    coordinator.hear("ready", key, |body| matches!(body, Body::Ready(_)).then_some(()));
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_program_is_built_once_from_the_runs_tree_and_trains() {
+    let run = Run::new(
+        "sleep 0.2; cat ../committed untracked >> $DIR/count; echo >> $DIR/count; mkdir out; cp $FAKE out/program; echo compiled",
+    );
+    let coordinator = Coordinator::new();
+    let agent = run.agent(&coordinator, "a");
+    let (first, second, next) = (key(1, 0), key(1, 1), key(2, 0));
+    coordinator.desire(vec![run.assignment(&first), run.assignment(&second)]);
+    ready(&coordinator, &first);
+    ready(&coordinator, &second);
+    assert_eq!(lines(&run.path("count")), ["changednew"]);
+    let (log, _) = coordinator.read_log(&first, |text| text.contains("second line"));
+    assert!(log.contains(&format!("of commit {}", run.code.commit)) && log.contains("compiled\n[built]\n"), "{log}");
+    let (log, _) = coordinator.read_log(&second, |text| text.contains("second line"));
+    assert!(log.starts_with("[its program is being built") && !log.contains("compiled"), "{log}");
+
+    coordinator.desire(vec![run.assignment(&next)]);
+    ready(&coordinator, &next);
+    agent.stop().unwrap();
+    let other = run.agent(&coordinator, "b");
+    let again = key(3, 0);
+    coordinator.desire(vec![run.assignment(&again)]);
+    ready(&coordinator, &again);
+    assert_eq!(lines(&run.path("count")).len(), 1, "neither for a new generation nor for another agent");
+    other.stop().unwrap();
+    let facts = fs::read_dir(run.path("programs")).unwrap().map(|entry| entry.unwrap().path().join("built.json"));
+    let facts = fs::read_to_string(facts.filter(|path| path.exists()).max().unwrap()).unwrap();
+    assert!(facts.contains("\"program.cargo_lock\":") && facts.contains("\"program\":\"program\""), "{facts}");
+}
+
+#[test]
+fn what_cannot_be_built_fails_the_run_with_the_builders_own_words() {
+    for (build, words) in [
+        ("echo error: no such thing >&2; exit 3", "ended with exit status: 3; it said last:\nerror: no such thing"),
+        ("true", "out/program`: is `program.bin` the name"),
+        ("mkdir out; echo no program > out/program", "cannot start `"),
+    ] {
+        let run = Run::new(build);
+        let coordinator = Coordinator::new();
+        let agent = run.agent(&coordinator, "a");
+        let (first, second) = (key(1, 0), key(1, 1));
+        coordinator.desire(vec![run.assignment(&first), run.assignment(&second)]);
+        for key in [&first, &second] {
+            let reason = coordinator.hear("failure", key, |body| match body {
+                Body::Failed(failed) => Some(failed.reason),
+                _ => None,
+            });
+            assert!(reason.contains("node `node-a` cannot") && reason.contains(words), "{reason}");
+        }
+        agent.stop().unwrap();
+    }
+    let run = Run::new("true");
+    let coordinator = Coordinator::new();
+    let agent = run.agent(&coordinator, "a");
+    let key = key(1, 0);
+    coordinator.desire(vec![Assignment { code: None, ..run.assignment(&key) }]);
+    let reason = coordinator.hear("failure", &key, |body| match body {
+        Body::Failed(failed) => Some(failed.reason),
+        _ => None,
+    });
+    assert!(reason.contains("no work tree was kept"), "{reason}");
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_build_that_nobody_waits_for_is_stopped_with_all_it_has_started() {
+    let run = Run::new("echo $$ > $DIR/pid; sleep 1000 & echo $! >> $DIR/pid; wait");
+    let coordinator = Coordinator::new();
+    let agent = run.agent(&coordinator, "a");
+    let (first, second) = (key(1, 0), key(2, 0));
+    let all_gone = || {
+        let pids = lines(&run.path("pid"));
+        pids.len() == 2 && pids.iter().all(|pid| !Path::new("/proc").join(pid).join("exe").exists())
+    };
+    coordinator.desire(vec![run.assignment(&first)]);
+    until("the build to begin", || lines(&run.path("pid")).len() == 2);
+    coordinator.desire(Vec::new());
+    until("the build to stop", all_gone);
+
+    fs::remove_file(run.path("pid")).unwrap();
+    coordinator.desire(vec![run.assignment(&second)]);
+    until("the build to begin again", || lines(&run.path("pid")).len() == 2);
+    agent.stop().unwrap();
+    until("the build to stop with its agent", all_gone);
+    let code = coordinator.hear("its end", &second, |body| match body {
+        Body::Exited(exit) => Some(exit.code),
+        _ => None,
+    });
+    assert_eq!(code, 128 + 15);
+}

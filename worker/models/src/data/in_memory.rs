@@ -1,0 +1,117 @@
+//! A data set of tensors in memory, for programs that read their files themselves.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::DataError;
+use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
+use super::split::{self, Rows};
+
+/// Samples in memory; the first axis of every tensor counts them.
+#[derive(Debug)]
+pub struct InMemory {
+    inputs: Tensor,
+    targets: Tensor,
+    shape: SampleShape,
+    rows: Rows,
+}
+
+impl InMemory {
+    /// `inputs` `[N, ..]` and `targets` `[N, ..]`: integers are taken for tokens and classes, all else for values.
+    ///
+    /// # Errors
+    /// `Tensors` if there is no sample, or the two differ in number.
+    pub fn new(inputs: Tensor, targets: Tensor) -> Result<Self, DataError> {
+        let count = |tensor: &Tensor| tensor.size().first().copied().unwrap_or(0);
+        let samples = count(&inputs);
+        if samples == 0 || samples != count(&targets) {
+            return Err(DataError::Tensors { inputs: inputs.size(), targets: targets.size() });
+        }
+        let kind = if inputs.kind() == Kind::Int64 { InputKind::Tokens } else { InputKind::Float };
+        let of_targets = match (targets.kind(), targets.dim()) {
+            (Kind::Int64, 1) => Targets::Classes { count: targets.f_max()?.f_int64_value(&[])? + 1 },
+            (Kind::Int64, _) => Targets::Tokens,
+            _ => Targets::Values { count: targets.size()[1..].iter().product() },
+        };
+        let shape = SampleShape { input: inputs.size()[1..].to_vec(), kind, targets: of_targets };
+        Ok(Self {
+            inputs: inputs.to_device(Device::Cpu),
+            targets: targets.to_device(Device::Cpu),
+            shape,
+            rows: Rows::range(0, samples as u64),
+        })
+    }
+
+    /// Keeps `share` of the samples, chosen by `seed`, for evaluation; none if it is 0.
+    ///
+    /// # Errors
+    /// `Split` if one side would have no samples.
+    pub fn split(self, share: f64, seed: u64) -> Result<DataSets, DataError> {
+        let (train, validation) = split::by_seed(Path::new("(in memory)"), self.rows.len(), share, seed)?;
+        let part = |rows| -> Box<dyn Dataset> {
+            let (inputs, targets) = (self.inputs.shallow_clone(), self.targets.shallow_clone());
+            Box::new(Self { inputs, targets, shape: self.shape.clone(), rows })
+        };
+        Ok(DataSets { train: part(train), validation: validation.map(part) })
+    }
+}
+
+impl Dataset for InMemory {
+    fn len(&self) -> u64 {
+        self.rows.len()
+    }
+
+    fn shape(&self) -> &SampleShape {
+        &self.shape
+    }
+
+    fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
+        self.rows.check(positions)?;
+        let rows: Vec<i64> = positions.iter().map(|&position| self.rows.row(position) as i64).collect();
+        let rows = Tensor::f_from_slice(&rows)?;
+        let take = |tensor: &Tensor| tensor.f_index_select(0, &rows)?.f_to(device);
+        Ok(Batch::new(take(&self.inputs)?, take(&self.targets)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(samples: i64) -> InMemory {
+        let inputs = Tensor::arange(samples * 2, (Kind::Float, Device::Cpu)).view([samples, 2]);
+        InMemory::new(inputs, Tensor::arange(samples, (Kind::Int64, Device::Cpu))).unwrap()
+    }
+
+    #[test]
+    fn samples_are_found_by_position_and_split_by_the_seed() {
+        let whole = numbered(10);
+        assert_eq!(whole.shape().targets, Targets::Classes { count: 10 });
+        let batch = whole.batch(&[7, 0, 7], Device::Cpu).unwrap();
+        assert_eq!(Vec::<i64>::try_from(&batch.targets).unwrap(), [7, 0, 7]);
+        assert_eq!(Vec::<f32>::try_from(batch.inputs.view(-1)).unwrap(), [14.0, 15.0, 0.0, 1.0, 14.0, 15.0]);
+        assert!(matches!(whole.batch(&[10], Device::Cpu), Err(DataError::Position { .. })));
+
+        let sets = whole.split(0.3, 5).unwrap();
+        let all = |set: &dyn Dataset| -> Vec<i64> {
+            let positions: Vec<u64> = (0..set.len()).collect();
+            set.batch(&positions, Device::Cpu).unwrap().targets.try_into().unwrap()
+        };
+        let (train, validation) = (all(sets.train.as_ref()), all(sets.validation.as_deref().unwrap()));
+        assert_eq!((train.len(), validation.len()), (7, 3));
+        let mut both = [train.clone(), validation].concat();
+        both.sort_unstable();
+        assert_eq!(both, (0..10).collect::<Vec<_>>());
+        assert_eq!(all(numbered(10).split(0.3, 5).unwrap().train.as_ref()), train);
+        assert_ne!(all(numbered(10).split(0.3, 6).unwrap().train.as_ref()), train);
+    }
+
+    #[test]
+    fn tensors_that_do_not_go_together_are_refused() {
+        let zeros = |samples| Tensor::zeros([samples, 2], (Kind::Float, Device::Cpu));
+        assert!(matches!(InMemory::new(zeros(3), zeros(4)), Err(DataError::Tensors { .. })));
+        assert!(matches!(InMemory::new(zeros(0), zeros(0)), Err(DataError::Tensors { .. })));
+        assert!(matches!(numbered(3).split(0.01, 1), Err(DataError::Split { .. })));
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line of a training program, `worker-rank` too.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+use std::{env, thread};
+
+use clap::{Parser, Subcommand};
+use lockstep_common::job::parse_toml;
+use lockstep_common::{RunId, numerics};
+use lockstep_rpc::ReportBlock;
+use lockstep_rpc::process_message::Body;
+
+use super::{Failure, Source};
+use crate::outbox::Outbox;
+use crate::script_export::export_script;
+use crate::{local, rank};
+
+/// Set where the environment of a job has been entered.
+const PREPARED: &str = "LOCKSTEP_PREPARED";
+
+/// A training program of Lockstep: `coord submit JOB` trains with it.
+#[derive(Debug, Parser)]
+#[command(version = env!("CARGO_PKG_VERSION"))]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trains a job here, on the CPU, in one process, to try it out: the same bits, no checkpoints
+    Train {
+        /// The job file
+        job: PathBuf,
+        /// A key of the job with another value, as `steps=10`
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// Trains one process's share of a run; the agent starts it
+    #[command(hide = true)]
+    Rank(RankArguments),
+    /// Writes a TorchScript module with other weights; `coord export` starts it
+    #[command(hide = true)]
+    ExportScript { module: PathBuf, weights: PathBuf, to: PathBuf },
+}
+
+#[derive(Debug, clap::Args)]
+struct RankArguments {
+    /// The agent's Unix socket
+    #[arg(long)]
+    socket: PathBuf,
+    /// The run
+    #[arg(long)]
+    run: RunId,
+    /// The run's generation
+    #[arg(long)]
+    generation: u64,
+    /// This process's number
+    #[arg(long)]
+    process: u32,
+    /// Address at which other processes reach this one
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+    /// Gradients go over the network also between processes of one machine
+    #[arg(long)]
+    no_shared_memory: bool,
+}
+
+/// Does what the command line says with `source`.
+pub(super) fn run(source: &dyn Source) -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Rank(arguments) => return train_share(source, arguments),
+        Command::Train { job, set } => train(source, &job, &set),
+        Command::ExportScript { module, weights, to } => export_script(&module, &weights, &to).map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to hear of a standard error that is closed.
+            writeln!(io::stderr(), "error: {}", rank::chain(error.as_ref())).ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn train_share(source: &dyn Source, arguments: RankArguments) -> ExitCode {
+    // A filter that does not parse has been refused by the agent already.
+    lockstep_host::logging::init("info").ok();
+    rank::warn_if_reachable(arguments.bind);
+    let options = rank::Options {
+        socket: arguments.socket,
+        run: arguments.run,
+        generation: arguments.generation,
+        process: arguments.process,
+        bind: arguments.bind,
+        shared_memory: !arguments.no_shared_memory,
+    };
+    rank::run(source, &options)
+}
+
+/// Trains the job at `path` alone.
+fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failure> {
+    let named = |error: &dyn std::error::Error| format!("job file `{}`: {}", path.display(), rank::chain(error));
+    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    let job = parse_toml(&text, sets).map_err(|error| named(&error))?;
+    if env::var_os(PREPARED).is_none() {
+        // libtorch has read its variables as this program was loaded.
+        let mut again = process::Command::new(env::current_exe()?);
+        again.args(env::args_os().skip(1)).envs(numerics::environment(&job)).env(PREPARED, "1");
+        return Err(again.exec().into());
+    }
+    let base_dir = std::path::absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned();
+    let outbox = Outbox::default();
+    let said = outbox.clone();
+    let printing = thread::spawn(move || -> io::Result<()> {
+        while let Some(body) = said.pop() {
+            if let Body::Block(block) = body {
+                print(&block, &mut io::stdout().lock())?;
+            }
+        }
+        Ok(())
+    });
+    let finished = local::train(source, &job, &base_dir, None, None, None, &outbox);
+    outbox.close();
+    printing.join().map_err(|_| "printing panicked")??;
+    let finished = finished?;
+    writeln!(io::stdout(), "final state {} after {} steps", finished.state, finished.step)?;
+    Ok(())
+}
+
+fn print(block: &ReportBlock, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(step) = block.steps.last() {
+        writeln!(out, "step {}: loss {:.6}", step.step, f64::from_bits(step.loss))?;
+    }
+    for eval in &block.evals {
+        write!(out, "step {}: evaluation loss {:.6}", eval.step, eval.loss)?;
+        let accuracy = eval.accuracy.map(|value| ("accuracy".to_owned(), value));
+        for (name, value) in accuracy.into_iter().chain(eval.metrics.clone()) {
+            write!(out, ", {name} {value:.6}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Training programs of users' own: a model and a loss in Rust; all else, from the sampler to the checkpoints, is Lockstep's.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use lockstep_worker::program::{Batch, Context, Failure, Program, SampleShape, Setup};
+//! use tch::nn::{self, ModuleT};
+//! use tch::{Kind, Tensor};
+//!
+//! struct Trainer {
+//!     layers: nn::SequentialT,
+//! }
+//!
+//! impl Program for Trainer {
+//!     fn build(root: &nn::Path<'_>, shape: &SampleShape, setup: &Setup) -> Result<Self, Failure> {
+//!         let width: i64 = setup.parameter("width")?;
+//!         let layers = nn::seq_t()
+//!             .add(nn::linear(root / "hidden", shape.input[0], width, Default::default()))
+//!             .add_fn(|x| x.relu())
+//!             .add_fn_t(|x, training| x.dropout(0.1, training))
+//!             .add(nn::linear(root / "head", width, 10, Default::default()));
+//!         Ok(Self { layers })
+//!     }
+//!
+//!     fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure> {
+//!         Ok(self.layers.forward_t(&batch.inputs, context.training).cross_entropy_for_logits(&batch.targets))
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     lockstep_worker::program::main::<Trainer>()
+//! }
+//! ```
+
+mod command;
+mod own;
+mod setup;
+
+use std::process::ExitCode;
+
+use lockstep_common::job::JobSpec;
+use lockstep_models::{DataError, Model, ModelError, build_model, open_data};
+use tch::Tensor;
+use tch::nn;
+
+pub use lockstep_models::{
+    Batch, Context, DataSets, Dataset, EvalSums, InMemory, InputKind, SampleShape, Targets, classified,
+};
+pub use setup::{ParameterError, Setup};
+
+/// Whatever a program fails with.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A user's training program.
+///
+/// **What it must hold to**, for its runs to be repeatable: a loss is a function of the weights, the batch, torch's
+/// generators and the [`Context`]. No clock, no other randomness, no hash map's order, no state outside of its variables. Torch's
+/// generators are set before every call, by step and rank; [`Context::seed`] is for a generator of another kind. What a program
+/// keeps from step to step is a variable without gradient below `root`: it is saved and restored, and follows rank 0's.
+pub trait Program: Sized + 'static {
+    /// Opens the data. By default in the format that the job's `[data]` names; a job with `kind = "files"` needs this.
+    ///
+    /// # Errors
+    /// As it likes: the run fails, and says it.
+    fn data(setup: &Setup) -> Result<DataSets, Failure> {
+        Ok(open_data(setup.job(), setup.paths())?)
+    }
+
+    /// Builds the model for samples of `shape`, with all that is trained or kept as variables below `root`, on its device.
+    /// Torch's generators are seeded: the same weights in every process.
+    ///
+    /// # Errors
+    /// As it likes: the run fails, and says it.
+    fn build(root: &nn::Path<'_>, shape: &SampleShape, setup: &Setup) -> Result<Self, Failure>;
+
+    /// The mean loss over `batch`, a scalar; to be differentiated if [`Context::training`].
+    ///
+    /// # Errors
+    /// As it likes: the run fails, and says it.
+    fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure>;
+
+    /// Names of what [`Program::evaluate`] gives beside loss and accuracy: means over the samples.
+    fn metrics() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Evaluates `batch`, without gradients; whatever it draws or changes is put back. By default, the loss alone.
+    ///
+    /// # Errors
+    /// As it likes: the run fails, and says it.
+    fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, Failure> {
+        let samples = batch.inputs.size().first().copied().unwrap_or(0) as u64;
+        Ok(EvalSums::of_mean(self.loss(batch, context)?.f_double_value(&[])?, samples))
+    }
+}
+
+/// The `main` of a training program.
+pub fn main<P: Program>() -> ExitCode {
+    command::run(&own::Own::<P>::new())
+}
+
+/// What is trained, and on what.
+pub trait Source {
+    /// Opens the data of a run.
+    fn data(&self, setup: &Setup) -> Result<DataSets, DataError>;
+
+    /// Builds the model of a run for samples of `shape`; seeds torch's generators.
+    fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError>;
+}
+
+/// The models and formats that Lockstep brings.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn;
+
+impl BuiltIn {
+    /// The `main` of `worker-rank`.
+    pub fn main() -> ExitCode {
+        command::run(&Self)
+    }
+}
+
+impl Source for BuiltIn {
+    fn data(&self, setup: &Setup) -> Result<DataSets, DataError> {
+        open_data(setup.job(), setup.paths())
+    }
+
+    fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
+        build_model(setup.job(), shape, setup.paths(), setup.device())
+    }
+}
+
+/// The loss's precision is the job's, for a program as for any model.
+fn precision(job: &JobSpec, device: tch::Device) -> lockstep_models::Precision {
+    lockstep_models::Precision::new(job.numerics.autocast, device)
+}

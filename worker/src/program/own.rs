@@ -1,0 +1,231 @@
+//! A user's program as a model: its variables in one order, its failures and panics as errors, an evaluation without trace.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lockstep_common::seed::{Stream, derive};
+use lockstep_models::{
+    Batch, Context, DataError, DataSets, EvalSums, Model, ModelError, Parameter, Parts, Precision, SampleShape,
+    without_trace,
+};
+use tch::{Device, Kind, Tensor, nn};
+
+use super::{Failure, Program, Setup, Source, precision};
+
+/// The program `P` as what is trained.
+pub(super) struct Own<P>(PhantomData<P>);
+
+impl<P> Own<P> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<P: Program> Source for Own<P> {
+    fn data(&self, setup: &Setup) -> Result<DataSets, DataError> {
+        guarded(|| P::data(setup)).map_err(|failure| match failure.downcast::<DataError>() {
+            Ok(error) => *error,
+            Err(failure) => DataError::Program(failure),
+        })
+    }
+
+    fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
+        let (job, device) = (setup.job(), setup.device());
+        let variables = nn::VarStore::new(device);
+        tch::manual_seed(derive(job.seed, Stream::Init, 0, 0) as i64);
+        let program = guarded(|| P::build(&variables.root(), shape, setup)).map_err(ModelError::Program)?;
+        let parts = parts(&variables)?;
+        let title = job.program.as_ref().map_or("program", |program| program.bin.as_str());
+        let title = format!("program `{title}`");
+        Ok(Box::new(Trained { program, parts, device, precision: precision(job, device), title }))
+    }
+}
+
+struct Trained<P> {
+    program: P,
+    parts: Parts,
+    device: Device,
+    precision: Precision,
+    title: String,
+}
+
+impl<P: Program> Model for Trained<P> {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parts.parameters
+    }
+
+    fn buffers(&self) -> &[(String, Tensor)] {
+        &self.parts.buffers
+    }
+
+    fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, ModelError> {
+        let loss = self.precision.run(|| guarded(|| self.program.loss(batch, context)).map_err(ModelError::Program))?;
+        if loss.numel() == 1 && matches!(loss.kind(), Kind::Float | Kind::Double | Kind::BFloat16) {
+            return if loss.dim() == 0 { Ok(loss) } else { Ok(loss.f_reshape([] as [i64; 0])?) };
+        }
+        Err(said(format!("its loss is {:?} of shape {:?}, not one float", loss.kind(), loss.size())))
+    }
+
+    fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, ModelError> {
+        let evaluate = || guarded(|| self.program.evaluate(batch, context)).map_err(ModelError::Program);
+        let sums = without_trace(&self.parts.buffers, self.device, || self.precision.run(evaluate))?;
+        if sums.metrics.len() != P::metrics().len() {
+            return Err(said(format!("it gives {} metrics and names {}", sums.metrics.len(), P::metrics().len())));
+        }
+        Ok(sums)
+    }
+
+    fn metrics(&self) -> &[&'static str] {
+        P::metrics()
+    }
+
+    fn describe(&self) -> String {
+        self.parts.describe(&self.title)
+    }
+}
+
+/// The variables: those that are trained in the order of their definition, the others by name.
+fn parts(variables: &nn::VarStore) -> Result<Parts, ModelError> {
+    let mut named: Vec<(String, Tensor)> = variables.variables().into_iter().collect();
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    let trainable = variables.trainable_variables();
+    let place: HashMap<_, usize> =
+        trainable.iter().enumerate().map(|(place, tensor)| (tensor.data_ptr(), place)).collect();
+    let mut parts = Parts::new();
+    let mut trained = Vec::new();
+    for (name, tensor) in named {
+        if tensor.requires_grad() {
+            trained.push((place.get(&tensor.data_ptr()).copied(), name, tensor));
+        } else {
+            parts.buffers.push((name, tensor));
+        }
+    }
+    if trained.is_empty() {
+        return Err(said("it has no variables to train: they are made below `root`".to_owned()));
+    }
+    trained.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    for (_, name, tensor) in trained {
+        parts.module(&name, format!("tensor {:?}", tensor.size()));
+        parts.parameters.push(Parameter::new(name, tensor));
+    }
+    Ok(parts)
+}
+
+fn said(words: String) -> ModelError {
+    ModelError::Program(words.into())
+}
+
+/// Runs the user's code. A panic, which is how tch's plain operators fail, is a failure as any other.
+fn guarded<T>(code: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned()));
+        Err(format!("it panicked: {}", words.unwrap_or_else(|| "without a word".to_owned())).into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use lockstep_common::JobPaths;
+    use lockstep_common::job::parse_toml;
+    use tch::nn::ModuleT;
+
+    use super::*;
+
+    /// Batch norm, dropout, and whatever the parameter `fault` asks for.
+    struct Odd {
+        first: nn::Linear,
+        norm: nn::BatchNorm,
+        fault: String,
+    }
+
+    impl Program for Odd {
+        fn build(root: &nn::Path<'_>, _: &SampleShape, setup: &Setup) -> Result<Self, Failure> {
+            // By name it would come last. tch makes a bias before its weight.
+            let first = nn::linear(root / "z", 3, 4, nn::LinearConfig::default());
+            let norm = nn::batch_norm1d(root / "a", 4, nn::BatchNormConfig::default());
+            Ok(Self { first, norm, fault: setup.parameter("fault")? })
+        }
+
+        fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure> {
+            let hidden = self.norm.forward_t(&batch.inputs.apply(&self.first), true).dropout(0.5, true);
+            match self.fault.as_str() {
+                "error" => Err("no".into()),
+                "panic" => Ok(batch.inputs.matmul(&batch.inputs)),
+                "shape" => Ok(hidden),
+                _ => Ok(hidden.mean(Kind::Float) + context.step as f64),
+            }
+        }
+
+        fn metrics() -> &'static [&'static str] {
+            &["extra"]
+        }
+
+        fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, Failure> {
+            let sums = EvalSums::of_mean(self.loss(batch, context)?.double_value(&[]), 2);
+            Ok(if self.fault == "metrics" { sums } else { EvalSums { metrics: vec![7.0], ..sums } })
+        }
+    }
+
+    fn odd(fault: &str) -> Box<dyn Model> {
+        let text = format!(
+            "name = \"t\"\nsteps = 1\nbatch = {{ size = 2 }}\noptimizer = {{ kind = \"sgd\", lr = 0.1 }}\n\
+             data = {{ kind = \"files\", paths = [\"x\"] }}\n[program]\nbin = \"t\"\nparameters = {{ fault = \"{fault}\" }}"
+        );
+        let job = parse_toml(&text, &[]).unwrap();
+        let setup = Setup::new(job, JobPaths::from(Path::new("/")), Vec::new(), Device::Cpu);
+        let shape = SampleShape {
+            input: vec![3],
+            kind: lockstep_models::InputKind::Float,
+            targets: lockstep_models::Targets::Values { count: 1 },
+        };
+        Own::<Odd>::new().model(&shape, &setup).unwrap()
+    }
+
+    fn batch() -> Batch {
+        let ones = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]);
+        Batch::new(ones.shallow_clone(), ones)
+    }
+
+    fn words(error: &ModelError) -> String {
+        format!("{error}: {}", std::error::Error::source(error).map(ToString::to_string).unwrap_or_default())
+    }
+
+    #[test]
+    fn variables_come_in_the_order_of_definition_and_statistics_are_buffers() {
+        let model = odd("");
+        let names: Vec<&str> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        assert_eq!(names, ["z.bias", "z.weight", "a.weight", "a.bias"]);
+        let buffers: Vec<&str> = model.buffers().iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(buffers, ["a.running_mean", "a.running_var"]);
+        let bits = |model: &dyn Model| Vec::<f32>::try_from(model.parameters()[0].tensor.view(-1)).unwrap();
+        assert_eq!(bits(model.as_ref()), bits(odd("").as_ref()), "the root seed decides the weights");
+        assert!(model.describe().starts_with("program `t`: 24 parameters"), "{}", model.describe());
+    }
+
+    #[test]
+    fn an_evaluation_leaves_neither_draws_nor_statistics() {
+        let (model, context) = (odd(""), Context { step: 3, ..Context::default() });
+        let mean = || Vec::<f32>::try_from(&model.buffers()[0].1).unwrap();
+        tch::manual_seed(5);
+        let (before, first) = (mean(), model.evaluate(&batch(), &context).unwrap());
+        assert_eq!(first, model.evaluate(&batch(), &context).unwrap());
+        assert_eq!((first.metrics.as_slice(), first.count), (&[7.0][..], 2));
+        assert_eq!(mean(), before);
+        drop(model.loss(&batch(), &context).unwrap());
+        assert_ne!(mean(), before, "it would have changed them");
+    }
+
+    #[test]
+    fn errors_panics_and_answers_of_another_kind_are_told() {
+        let told = |fault: &str| words(&odd(fault).loss(&batch(), &Context::default()).unwrap_err());
+        assert_eq!(told("error"), "the program failed: no");
+        assert!(told("panic").starts_with("the program failed: it panicked: "), "{}", told("panic"));
+        assert!(told("shape").contains("its loss is Float of shape [2, 4], not one float"), "{}", told("shape"));
+        let metrics = words(&odd("metrics").evaluate(&batch(), &Context::default()).unwrap_err());
+        assert!(metrics.contains("it gives 0 metrics and names 1"), "{metrics}");
+    }
+}
