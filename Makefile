@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .PHONY: help setup data build demo test gpu exactness bench fmt lint
 
 ENV := . scripts/env.sh;
+EXAMPLE := configs/examples/denoise/Cargo.toml
 
 help: ## this list
 	@echo "Lockstep: bit-for-bit repeatable data-parallel training."
@@ -44,7 +45,9 @@ bench: data build ## measures beside PyTorch DDP, what exactness costs, and hash
 
 fmt: ## formats the Rust code
 	@$(ENV) cargo fmt --all
+	@$(ENV) cargo fmt --manifest-path $(EXAMPLE)
 
 lint: ## clippy, where a warning is an error
 	@scripts/setup.sh
 	@$(ENV) cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	@$(ENV) cargo clippy --release --locked --manifest-path $(EXAMPLE) --target-dir target -- -D warnings

@@ -10,23 +10,6 @@ use std::process::{Command, exit};
 /// The one version whose C++ interface `tch` 0.26 binds.
 const TORCH_VERSION: &str = "2.13.0";
 
-const SOURCES: &[&str] = &[
-    "c10d_nccl.cpp",
-    "c10d_gloo.cpp",
-    "c10d_group.cpp",
-    "c10d_store.cpp",
-    "autocast.cpp",
-    "bits.cpp",
-    "core.cpp",
-    "cuda.cpp",
-    "determinism.cpp",
-    "fold.cpp",
-    "hooks.cpp",
-    "optim.cpp",
-    "script.cpp",
-    "streams.cpp",
-];
-
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
     println!("cargo::rerun-if-changed=build.rs");
@@ -61,7 +44,7 @@ fn main() {
             build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
         }
     }
-    build.files(SOURCES.iter().map(|name| Path::new("cpp").join(name))).compile("lockstep_tch_ext");
+    build.file("cpp/all.cpp").compile("lockstep_tch_ext");
 
     println!("cargo::rustc-link-search=native={}", lib.display());
     for name in ["torch_cpu", "torch", "c10"] {

@@ -232,11 +232,10 @@ fn check_model(job: &Job) -> Result<(), JobError> {
                 return refuse("model.kind", "`gpt` needs data of kind `tokens`".into());
             }
         }
-        Model::Torchscript { .. } => {}
         Model::Program if job.program.is_none() => {
             return refuse("model", "missing: what is to be trained, or `[program]`, a program that brings it".into());
         }
-        Model::Program => {}
+        Model::Torchscript { .. } | Model::Program => {}
     }
     if let Some(program) = &job.program {
         program.check()?;

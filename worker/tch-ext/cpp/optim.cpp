@@ -24,12 +24,6 @@ namespace {
 // Mirrors `Kind` on the Rust side.
 enum class Kind : int32_t { sgd = 0, adam = 1, adamw = 2 };
 
-struct Group {
-  double weight_decay;
-  std::vector<size_t> positions;
-  std::vector<at::Tensor> params, grads, first, second, steps;
-};
-
 } // namespace
 
 extern "C" {
@@ -44,6 +38,13 @@ struct lte_optim_config {
 };
 
 struct lte_optim {
+  // Parameters that share weight decay and dtype.
+  struct Group {
+    double weight_decay;
+    std::vector<size_t> positions;
+    std::vector<at::Tensor> params, grads, first, second, steps;
+  };
+
   lte_optim_config config;
   std::vector<Group> groups;
   // Steps taken, as a scalar of 32-bit floats beside the parameters: what the fused Adam kernels read, and what

@@ -6,7 +6,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use lockstep_worker::program::{self, Batch, Context, DataSets, EvalSums, Failure, InMemory, Program, SampleShape, Setup};
+use lockstep_worker::program::{
+    self, Batch, Context, DataSets, EvalSums, Failure, InMemory, Program, SampleShape, Setup,
+};
 use serde::Deserialize;
 use tch::nn::{self, ModuleT};
 use tch::{Kind, Tensor};
@@ -33,7 +35,7 @@ impl Program for Denoise {
     fn data(setup: &Setup) -> Result<DataSets, Failure> {
         let parameters: Parameters = setup.parameters()?;
         let images = read_images(&setup.file(setup.job().data_paths()[0]))?;
-        Ok(InMemory::new(images.shallow_clone(), images)?.split(parameters.validation, setup.job().seed)?)
+        Ok(InMemory::new(&images, &images)?.split(parameters.validation, setup.job().seed)?)
     }
 
     fn build(root: &nn::Path<'_>, shape: &SampleShape, setup: &Setup) -> Result<Self, Failure> {
@@ -81,7 +83,8 @@ fn read_images(path: &Path) -> Result<Tensor, Failure> {
     let mut pixels: Vec<f32> = Vec::new();
     for (number, line) in text.lines().enumerate().skip(1) {
         for cell in line.split(',').take(64) {
-            let value: f32 = cell.parse().map_err(|_| format!("`{}`, line {}: `{cell}`", path.display(), number + 1))?;
+            let value: f32 =
+                cell.parse().map_err(|_| format!("`{}`, line {}: `{cell}`", path.display(), number + 1))?;
             pixels.push(value / 16.0);
         }
     }

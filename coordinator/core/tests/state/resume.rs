@@ -111,7 +111,7 @@ fn a_program_is_built_from_the_checkpoints_code_or_from_what_was_accepted() {
     cluster.all_ready(&resumed);
     let next = cluster.checkpoint(&resumed, 8);
     let manifest = Manifest::decode(cluster.state.manifest(&next).unwrap()).unwrap();
-    assert_eq!((manifest.code, manifest.overrides), (other.clone(), known));
+    assert_eq!((manifest.code, manifest.overrides), (other, known));
     assert_eq!(cluster.cancel(&resumed), Outcome::Done);
     let same = cluster.resume_as(checkpoint, &["code"], &[], Some(code("c1", Some(b"1")))).unwrap();
     assert!(cluster.run(&same).state.overrides.is_empty(), "nothing differs");

@@ -22,10 +22,10 @@ impl InMemory {
     ///
     /// # Errors
     /// `Tensors` if there is no sample, or the two differ in number.
-    pub fn new(inputs: Tensor, targets: Tensor) -> Result<Self, DataError> {
+    pub fn new(inputs: &Tensor, targets: &Tensor) -> Result<Self, DataError> {
         let count = |tensor: &Tensor| tensor.size().first().copied().unwrap_or(0);
-        let samples = count(&inputs);
-        if samples == 0 || samples != count(&targets) {
+        let samples = count(inputs);
+        if samples == 0 || samples != count(targets) {
             return Err(DataError::Tensors { inputs: inputs.size(), targets: targets.size() });
         }
         let kind = if inputs.kind() == Kind::Int64 { InputKind::Tokens } else { InputKind::Float };
@@ -81,7 +81,7 @@ mod tests {
 
     fn numbered(samples: i64) -> InMemory {
         let inputs = Tensor::arange(samples * 2, (Kind::Float, Device::Cpu)).view([samples, 2]);
-        InMemory::new(inputs, Tensor::arange(samples, (Kind::Int64, Device::Cpu))).unwrap()
+        InMemory::new(&inputs, &Tensor::arange(samples, (Kind::Int64, Device::Cpu))).unwrap()
     }
 
     #[test]
@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn tensors_that_do_not_go_together_are_refused() {
         let zeros = |samples| Tensor::zeros([samples, 2], (Kind::Float, Device::Cpu));
-        assert!(matches!(InMemory::new(zeros(3), zeros(4)), Err(DataError::Tensors { .. })));
-        assert!(matches!(InMemory::new(zeros(0), zeros(0)), Err(DataError::Tensors { .. })));
+        assert!(matches!(InMemory::new(&zeros(3), &zeros(4)), Err(DataError::Tensors { .. })));
+        assert!(matches!(InMemory::new(&zeros(0), &zeros(0)), Err(DataError::Tensors { .. })));
         assert!(matches!(numbered(3).split(0.01, 1), Err(DataError::Split { .. })));
     }
 }

@@ -1,0 +1,16 @@
+// All of the shim as one unit: libtorch's headers, which take longer than all else, are compiled once. So names in the
+// anonymous namespaces of these files must differ.
+#include "autocast.cpp"
+#include "bits.cpp"
+#include "c10d_gloo.cpp"
+#include "c10d_group.cpp"
+#include "c10d_nccl.cpp"
+#include "c10d_store.cpp"
+#include "core.cpp"
+#include "cuda.cpp"
+#include "determinism.cpp"
+#include "fold.cpp"
+#include "hooks.cpp"
+#include "optim.cpp"
+#include "script.cpp"
+#include "streams.cpp"
