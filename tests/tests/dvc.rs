@@ -85,3 +85,58 @@ fn data_comes_from_dvcs_remote_is_what_was_recorded_and_comes_back_with_the_run(
     assert!(said.contains("digits.csv") && said.contains("store"), "{said}");
     assert!(!csv.exists());
 }
+
+#[test]
+fn data_as_of_a_revision_is_dvcs_or_gits_of_that_commit_and_the_work_tree_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, plain) = (dir.path().join("project"), dir.path().join("plain"));
+    for root in [&root, &plain] {
+        fs::create_dir(root).unwrap();
+        git(root, &["init", "-q", "-b", "main"]);
+    }
+    dvc(&root, &["init", "--quiet"]);
+    let (job, csv) = (digits(&root), root.join("digits.csv"));
+    let old = fs::read_to_string(&csv).unwrap();
+    let new = old.replacen("\n0,0,5,13,", "\n0,0,6,13,", 1);
+    let other = digits(&plain);
+    for text in [&old, &new] {
+        fs::write(&csv, text).unwrap();
+        fs::write(plain.join("digits.csv"), text).unwrap();
+        dvc(&root, &["add", "--quiet", "digits.csv"]);
+        for root in [&root, &plain] {
+            git(root, &["add", "-A"]);
+            git(root, &["commit", "-q", "-m", "data"]);
+        }
+    }
+    git(&root, &["tag", "v1", "HEAD~1"]);
+    let cluster = Cluster::start(dir.path(), 1);
+    let states = ["v1", "v1^0", "main"].map(|rev| {
+        let run = cluster.submit(job.argument(), &["--set", "steps=20", "--set", &format!("data.rev={rev}")]);
+        (cluster.finished(&run), run)
+    });
+    assert!(states[0].0 == states[1].0 && states[0].0 != states[2].0);
+    let now = cluster.submit(job.argument(), &["--set", "steps=20"]);
+    assert_eq!(cluster.finished(&now), states[2].0);
+    let of_git = cluster.submit(other.argument(), &["--set", "steps=20", "--set", "data.rev=HEAD~1"]);
+    assert_eq!(cluster.finished(&of_git), states[0].0);
+    assert!(fs::read_to_string(&csv).unwrap() == new && dvc(&root, &["status"]).contains("up to date"));
+
+    for root in [&root, &plain] {
+        fs::remove_dir_all(root).unwrap();
+    }
+    for (name, run) in [("a", &states[0].1), ("b", &of_git)] {
+        let verdict = cluster.ask(&["reproduce", run, dir.path().join(name).to_str().unwrap()]);
+        assert_eq!(
+            (&verdict["equal"], verdict["recorded"].as_str()),
+            (&true.into(), Some(&*states[0].0)),
+            "{verdict:#}"
+        );
+    }
+    let again = dir.path().join("b/job.toml");
+    for (rev, words) in [("v9", "v9"), ("HEAD", "absent.csv` is in `HEAD` neither as a file of git")] {
+        let sets = ["--set", &format!("data.rev={rev}"), "--set", "data.path=absent.csv"];
+        let refused = cluster.coord(&[&["submit", again.to_str().unwrap()], &sets[..]].concat());
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains(words), "{said}");
+    }
+}

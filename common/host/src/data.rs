@@ -138,13 +138,23 @@ pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> 
 }
 
 /// Finds every file, and checks that it is what it was when `files` were hashed: where the job in `base_dir` names it, or,
-/// if nothing is there, the copy in `store`.
-pub fn locate(base_dir: &Path, files: &[DataFile], store: &BlobStore) -> Result<JobPaths, DataHashError> {
+/// if nothing is there, the copy in `store`. With `other_revision` what lies there may be another one's, and the copy is
+/// taken too.
+pub fn locate(
+    base_dir: &Path,
+    files: &[DataFile],
+    store: &BlobStore,
+    other_revision: bool,
+) -> Result<JobPaths, DataHashError> {
     let moved = files.par_iter().filter_map(|file| {
         let path = base_dir.join(&file.path);
         let piece = Piece { digest: file.digest, bytes: file.bytes };
         match verify(base_dir, std::slice::from_ref(file)) {
             Ok(()) => None,
+            Err(DataHashError::Changed { .. }) if other_revision && store.has(&piece) => {
+                let copy = store.verify(&piece).map_err(|source| DataHashError::Store { path, source });
+                Some(copy.map(|copy| (file.path.clone(), copy)))
+            }
             Err(DataHashError::Missing { .. }) => Some(match store.verify(&piece) {
                 Ok(copy) => Ok((file.path.clone(), copy)),
                 Err(BlobError::Missing { digest, .. }) => Err(DataHashError::Nowhere { path, digest }),
@@ -222,9 +232,9 @@ mod tests {
         let path = dir.path().join("a");
         fs::write(&path, b"abc").unwrap();
         let files = hash_files(dir.path(), &["a"], None, &|_| ()).unwrap();
-        assert_eq!(locate(dir.path(), &files, &store).unwrap().at("a"), path);
+        assert_eq!(locate(dir.path(), &files, &store, false).unwrap().at("a"), path);
         fs::remove_file(&path).unwrap();
-        let error = locate(dir.path(), &files, &store).unwrap_err().to_string();
+        let error = locate(dir.path(), &files, &store, false).unwrap_err().to_string();
         assert!(error.contains("/a` does not exist") && error.contains(&files[0].digest.to_hex()), "{error}");
 
         let mut writer = store.writer().unwrap();
@@ -232,13 +242,16 @@ mod tests {
         writer.write(b"c").unwrap();
         let piece = writer.finish().unwrap();
         assert_eq!((piece.digest, piece.bytes), (files[0].digest, 3));
-        let copy = locate(dir.path(), &files, &store).unwrap().at("a");
+        let copy = locate(dir.path(), &files, &store, false).unwrap().at("a");
         assert_eq!(fs::read(&copy).unwrap(), b"abc");
         fs::write(&copy, b"abd").unwrap();
-        let error = locate(dir.path(), &files, &store).unwrap_err();
+        let error = locate(dir.path(), &files, &store, false).unwrap_err();
         assert!(matches!(error, DataHashError::Store { source: BlobError::Corrupt { .. }, .. }), "{error}");
         fs::write(&path, b"abd").unwrap();
-        assert!(matches!(locate(dir.path(), &files, &store), Err(DataHashError::Changed { .. })));
+        assert!(matches!(locate(dir.path(), &files, &store, false), Err(DataHashError::Changed { .. })));
+        fs::write(&copy, b"abc").unwrap();
+        assert!(matches!(locate(dir.path(), &files, &store, false), Err(DataHashError::Changed { .. })));
+        assert_eq!(locate(dir.path(), &files, &store, true).unwrap().at("a"), copy);
     }
 
     #[test]

@@ -188,6 +188,9 @@ pub enum Data {
         /// Share of windows, at the end of the file, kept for evaluation.
         #[serde(default)]
         validation: f64,
+        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rev: Option<String>,
     },
     /// Images and labels in IDX format (as MNIST), plain or gzipped.
     Idx {
@@ -201,6 +204,9 @@ pub enum Data {
         /// Validation labels.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         validation_labels: Option<String>,
+        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rev: Option<String>,
     },
     /// A table of numbers with a header row.
     Csv {
@@ -215,6 +221,9 @@ pub enum Data {
         /// Share of rows kept for evaluation, chosen by the root seed.
         #[serde(default)]
         validation: f64,
+        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rev: Option<String>,
     },
     /// Two npy arrays, the first axis the samples.
     Npy {
@@ -225,6 +234,9 @@ pub enum Data {
         /// Share of samples kept for evaluation, chosen by the root seed.
         #[serde(default)]
         validation: f64,
+        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rev: Option<String>,
     },
     /// Two tensors of a safetensors file, the first axis the samples.
     Safetensors {
@@ -237,11 +249,17 @@ pub enum Data {
         /// Share of samples kept for evaluation, chosen by the root seed.
         #[serde(default)]
         validation: f64,
+        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rev: Option<String>,
     },
     /// Whatever the job's own program reads.
     Files {
         /// Files, and directories with all that is in them.
         paths: Vec<String>,
+        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rev: Option<String>,
     },
 }
 

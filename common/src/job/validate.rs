@@ -88,19 +88,42 @@ impl JobSpec {
 
     /// Every file that the job reads, as written in it: its data, and its TorchScript model. Of kind `files` also directories.
     pub fn data_paths(&self) -> Vec<&str> {
-        let mut paths: Vec<&str> = match &self.0.data {
-            Data::Tokens { path, .. } | Data::Csv { path, .. } | Data::Safetensors { path, .. } => vec![path],
-            Data::Npy { inputs, targets, .. } => vec![inputs, targets],
-            Data::Idx { images, labels, validation_images, validation_labels } => {
+        self.0.data.paths().into_iter().chain(self.module_path()).collect()
+    }
+
+    /// The TorchScript module, as written in the job, if that is the model.
+    pub fn module_path(&self) -> Option<&str> {
+        match &self.0.model {
+            Model::Torchscript { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl Data {
+    /// Its files, as written in the job.
+    pub fn paths(&self) -> Vec<&str> {
+        match self {
+            Self::Tokens { path, .. } | Self::Csv { path, .. } | Self::Safetensors { path, .. } => vec![path],
+            Self::Npy { inputs, targets, .. } => vec![inputs, targets],
+            Self::Idx { images, labels, validation_images, validation_labels, .. } => {
                 let validation = validation_images.iter().chain(validation_labels);
                 [images, labels].into_iter().chain(validation).map(String::as_str).collect()
             }
-            Data::Files { paths } => paths.iter().map(String::as_str).collect(),
-        };
-        if let Model::Torchscript { path, .. } = &self.0.model {
-            paths.push(path);
+            Self::Files { paths, .. } => paths.iter().map(String::as_str).collect(),
         }
-        paths
+    }
+
+    /// The git revision that it is taken as of; none: as it lies in the work tree.
+    pub fn revision(&self) -> Option<&str> {
+        match self {
+            Self::Tokens { rev, .. }
+            | Self::Csv { rev, .. }
+            | Self::Safetensors { rev, .. }
+            | Self::Npy { rev, .. }
+            | Self::Idx { rev, .. }
+            | Self::Files { rev, .. } => rev.as_deref(),
+        }
     }
 }
 
@@ -249,7 +272,7 @@ fn check_model(job: &Job) -> Result<(), JobError> {
             return refuse("data.kind", "a program reads `tokens` itself: say `files`".into());
         }
     }
-    if let Data::Files { paths } = &job.data {
+    if let Data::Files { paths, .. } = &job.data {
         if job.program.is_none() {
             return refuse("data.kind", "`files` needs a `[program]` that reads them".into());
         }

@@ -104,6 +104,8 @@ struct Display {
     bar: Option<ProgressBar>,
     said: Option<(String, Instant)>,
     batch: Option<u64>,
+    /// Whether it brings a program of its own, which may have to be built.
+    builds: bool,
 }
 
 impl Display {
@@ -115,13 +117,15 @@ impl Display {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Self { bar, said: None, batch: None }
+        Self { bar, said: None, batch: None, builds: false }
     }
 
     fn show(&mut self, view: &RunView) {
         let row = &view.row;
         if self.batch.is_none() {
-            self.batch = JobSpec::from_canonical(view.job.as_bytes()).ok().map(|job| job.batch.size);
+            let job = JobSpec::from_canonical(view.job.as_bytes()).ok();
+            self.builds = job.as_ref().is_some_and(|job| job.program.is_some());
+            self.batch = job.map(|job| job.batch.size);
         }
         let state = format!("{} {}", row.status, row.generation);
         let news = self.said.as_ref().is_none_or(|(said, _)| *said != state);
@@ -146,6 +150,9 @@ impl Display {
         if row.status != "running" {
             let reason = row.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
             parts.insert(0, format!("{}{reason}", row.status));
+        }
+        if row.status == "starting" && self.builds {
+            parts.push(format!("a program that is new to a node is built first: `coord logs {} --follow`", row.id));
         }
         if row.loss.is_some() {
             parts.push(format!("loss {}", number(row.loss.as_ref())));

@@ -16,6 +16,7 @@ mod follow;
 mod interrupt;
 mod lineage;
 mod local;
+mod measure;
 mod metrics;
 mod output;
 mod prepare;

@@ -4,19 +4,16 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::job::{Data, parse_toml};
-use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
+use lockstep_common::job::parse_toml;
+use lockstep_common::manifest::{CodeVersion, Piece};
 use lockstep_common::{Domain, RequestId};
-use lockstep_host::data;
 use lockstep_host::git::{self, GitError};
 use lockstep_rpc::SubmitRequest;
-use tokio::runtime::Handle;
 
-use super::data::{hash_files, refused};
 use super::error::Failure;
 use super::exit::Exit;
+use super::measure::{Measured, measure};
 use super::output::Output;
-use super::tracked;
 
 /// Changed files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;
@@ -31,7 +28,7 @@ pub(super) struct Prepared {
     /// What it names, to be stored before.
     pub(super) blobs: Vec<Vec<u8>>,
     /// Its data.
-    pub(super) files: Vec<DataFile>,
+    pub(super) measured: Measured,
 }
 
 /// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
@@ -70,24 +67,16 @@ pub(super) fn prepare(
         let words = format!("workers build `{}` from the run's work tree, and none is kept of `{file}`", program.bin);
         return Err(Failure::new(Exit::Refused, words).hint("the job file lies in the git work tree of its program"));
     }
-    let tracked: Vec<PathBuf> = job.data_paths().iter().map(PathBuf::from).collect();
-    Handle::current().block_on(tracked::fetch(&base_dir, &tracked, job.code.allow_dirty))?;
-    let listed;
-    let mut paths = job.data_paths();
-    if matches!(job.data, Data::Files { .. }) {
-        listed = data::expand(&base_dir, &paths).map_err(|error| refused(&error))?;
-        paths = listed.iter().map(String::as_str).collect();
-    }
-    let files =
-        hash_files(&base_dir, &paths, rehash).map_err(|failure| failure.context(&format!("job file `{file}`")))?;
+    let measured =
+        measure(&job, &base_dir, rehash).map_err(|failure| failure.context(&format!("job file `{file}`")))?;
     let request = SubmitRequest {
         request_id: new_request()?.to_string(),
         job: job.canonical(),
         base_dir: base_text,
         code: code.as_ref().map(Into::into),
-        data: files.iter().map(Into::into).collect(),
+        data: measured.files.iter().map(Into::into).collect(),
     };
-    Ok(Prepared { base_dir, request, blobs, files })
+    Ok(Prepared { base_dir, request, blobs, measured })
 }
 
 /// A new request id.

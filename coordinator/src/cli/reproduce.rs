@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::Digest;
+use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{DataFile, Piece};
 use lockstep_core::view::RunView;
 use lockstep_host::data::{self, DataHashError};
@@ -61,16 +62,19 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
         ));
         Rebuilt::empty(&directory)?
     };
+    let job = JobSpec::from_canonical(target.view.job.as_bytes());
+    let other_revision = job.is_ok_and(|job| job.data.revision().is_some());
     for file in &target.view.data {
         let path = rebuilt.job_directory.join(&file.path);
-        // What DVC cannot bring may lie elsewhere.
+        // What DVC cannot bring may lie elsewhere; as of another revision it is in the store.
         if !path.exists()
+            && !other_revision
             && let Err(failure) = tracked::fetch(&rebuilt.job_directory, &[path], false).await
         {
             Output::note(&format!("note: {}", failure.render()));
         }
     }
-    let elsewhere = Elsewhere::look(&rebuilt.job_directory, &target.view)?;
+    let elsewhere = Elsewhere::look(&rebuilt.job_directory, &target.view, other_revision)?;
 
     let mut local = match arguments.on_local {
         Some(workers) => Some(Local::start(&rebuilt.directory.join(".lockstep"), workers).await?),
@@ -109,7 +113,9 @@ async fn again(
         }
         None => client.clone(),
     };
-    keep(&there, Path::new(&view.base_dir), &elsewhere.in_place).await?;
+    let places: Vec<PathBuf> =
+        elsewhere.in_place.iter().map(|file| Path::new(&view.base_dir).join(&file.path)).collect();
+    keep(&there, &elsewhere.in_place, &places).await?;
     let request = SubmitRequest {
         request_id: new_request()?.to_string(),
         job: view.job.clone().into_bytes(),
@@ -167,7 +173,7 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn look(job_directory: &Path, view: &RunView) -> Result<Self, Failure> {
+    fn look(job_directory: &Path, view: &RunView, other_revision: bool) -> Result<Self, Failure> {
         let mut found = Self::default();
         for file in &view.data {
             let one = std::slice::from_ref(file);
@@ -177,6 +183,9 @@ impl Elsewhere {
                     found.in_place.push(file.clone());
                 }
                 Err(DataHashError::Missing { .. }) => {
+                    found.stored.push(Piece { digest: file.digest, bytes: file.bytes });
+                }
+                Err(DataHashError::Changed { .. }) if other_revision => {
                     found.stored.push(Piece { digest: file.digest, bytes: file.bytes });
                 }
                 Err(error) => return Err(refused(&error)),

@@ -50,7 +50,9 @@ impl Wish {
             if code.is_none() {
                 note_code(&dir, &manifest, &job);
             }
-            Ok::<_, Failure>((self.changed(&dir, &manifest)?, code))
+            // As of another revision it is in the store, whatever lies here.
+            let data = if job.data.revision().is_some() { Vec::new() } else { self.changed(&dir, &manifest)? };
+            Ok::<_, Failure>((data, code))
         })?;
         let (code, blobs) = code.unzip();
         for blob in blobs.into_iter().flatten() {

@@ -104,8 +104,8 @@ async fn send(client: &Client, what: What) -> Result<String, Failure> {
             for blob in prepared.blobs {
                 client.put_blob(blob).await?;
             }
-            if keep_data {
-                data::keep(client, &prepared.base_dir, &prepared.files).await?;
+            if keep_data || prepared.measured.elsewhere {
+                data::keep(client, &prepared.measured.files, &prepared.measured.places).await?;
             }
             client.submit(prepared.request).await
         }

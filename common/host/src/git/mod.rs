@@ -4,6 +4,7 @@ mod container;
 mod fetch;
 mod objects;
 mod restore;
+mod revision;
 mod snapshot;
 mod source;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 pub use fetch::{fetch, restore_or_fetch};
 pub use restore::{Needed, Sources, needed, restore};
+pub use revision::files_at;
 pub use snapshot::{Snapshot, snapshot};
 pub use source::source;
 

@@ -18,7 +18,7 @@ pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError>
         Model::Gpt { .. } | Model::Torchscript { .. } | Model::Program => None,
     };
     match &job.data {
-        Data::Tokens { path, dtype, validation } => {
+        Data::Tokens { path, dtype, validation, .. } => {
             // Other models are refused with this data when the job is parsed.
             let Model::Gpt { context, vocabulary, .. } = job.model else {
                 unreachable!("a sound job with tokens has a model of kind `gpt`");
@@ -26,21 +26,21 @@ pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError>
             let (path, validation) = (&at(path), *validation);
             tokens::open(&Windows { path, dtype: *dtype, context, vocabulary, validation })
         }
-        Data::Idx { images, labels, validation_images, validation_labels } => {
+        Data::Idx { images, labels, validation_images, validation_labels, .. } => {
             let train = Files { images: &at(images), labels: &at(labels) };
             let others = validation_images.as_deref().zip(validation_labels.as_deref());
             let others = others.map(|(images, labels)| (at(images), at(labels)));
             let validation = others.as_ref().map(|(images, labels)| Files { images, labels });
             idx::open(train, validation, outputs)
         }
-        Data::Csv { path, target, task, validation } => {
+        Data::Csv { path, target, task, validation, .. } => {
             let (path, seed) = (&at(path), job.seed);
             csv::open(&Table { path, target, task: *task, validation: *validation, seed, outputs })
         }
-        Data::Npy { inputs, targets, validation } => {
+        Data::Npy { inputs, targets, validation, .. } => {
             npy::open(&at(inputs), &at(targets), *validation, job.seed, outputs)
         }
-        Data::Safetensors { path, inputs, targets, validation } => {
+        Data::Safetensors { path, inputs, targets, validation, .. } => {
             safetensors::open(&Tensors { path: &at(path), inputs, targets }, *validation, job.seed, outputs)
         }
         Data::Files { .. } => Err(DataError::Unread),
