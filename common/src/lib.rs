@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod digest;
 pub mod id;
 pub mod job;
+pub mod listing;
 pub mod manifest;
 pub mod numerics;
 pub mod paths;

@@ -52,14 +52,14 @@ impl std::fmt::Display for Override {
     }
 }
 
-/// One file of the data set.
+/// One file of the data, or one directory: [`crate::listing`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
-    /// As written in the job.
+    /// As written in the job; of a directory with a `/` at the end.
     pub path: String,
-    /// Size in bytes.
+    /// Size in bytes; of a directory, that of its list.
     pub bytes: u64,
-    /// blake3 of the contents.
+    /// blake3 of the contents; of a directory, of its list.
     pub digest: Digest,
 }
 

@@ -76,15 +76,32 @@ def submit(job):
     return time.monotonic() - begin
 
 
-def submits(large, folder, rounds):
-    """Seconds of submits of a job on the large file, after the first. It lies in no work tree."""
-    job = pathlib.Path(folder) / "job.toml"
-    job.write_text(
-        'name = "large"\nsteps = 1\nranks = 1\nbatch = { size = 1 }\noptimizer = { kind = "sgd", lr = 0.1 }\n'
-        'model = { kind = "gpt", layers = 1, heads = 1, width = 8, context = 8, vocabulary = 256 }\n'
-        f'data = {{ kind = "tokens", path = "{large}", dtype = "u8" }}\n'
-    )
-    serve = [BIN / "coord", "serve", "--listen", "127.0.0.1:0", "--data-dir", job.parent / "coord"]
+JOB = 'name = "known"\nsteps = 1\nranks = 1\nbatch = { size = 1 }\noptimizer = { kind = "sgd", lr = 0.1 }\n'
+
+
+def job_on_file(folder, large):
+    """A job on the large file. It lies in no work tree."""
+    job = folder / "large.toml"
+    model = 'model = { kind = "gpt", layers = 1, heads = 1, width = 8, context = 8, vocabulary = 256 }\n'
+    job.write_text(JOB + model + f'data = {{ kind = "tokens", path = "{large}", dtype = "u8" }}\n')
+    return job
+
+
+def job_on_directory(folder, small):
+    """A job on all small files, which only a program of its own can read; so it lies in a work tree."""
+    tree = folder / "tree"
+    tree.mkdir()
+    job = tree / "job.toml"
+    job.write_text(JOB + f'program = {{ bin = "none" }}\ndata = {{ kind = "files", paths = ["{small}"] }}\n')
+    git = ["git", "-C", tree, "-c", "user.name=bench", "-c", "user.email=bench@example.org"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "a job"]):
+        subprocess.run([*git, *command], check=True)
+    return job
+
+
+def submits(job, folder, rounds):
+    """Seconds of submits of a job whose data is known, after the first."""
+    serve = [BIN / "coord", "serve", "--listen", "127.0.0.1:0", "--data-dir", folder / f"coord-{job.stem}"]
     with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as coordinator:
         try:
             address = next(line.split()[-1] for line in coordinator.stderr if "listening on" in line)
@@ -123,9 +140,13 @@ def main():
                 rows.append([what, *rates, *ratios, known])
         print(table(["", "ours, GB/s", "b3sum", "md5sum", "ours/b3sum", "ours/md5sum", "known, s"], rows))
         with tempfile.TemporaryDirectory() as outside:
-            found = raw["submit"] = submits(large, outside, 10)
-        ordered = sorted(found)
-        print(f"\nsubmit of a job on the 4 GB file, known: {ordered[len(ordered) // 2]:.3f} s [{ordered[0]:.3f}, {ordered[-1]:.3f}]")
+            outside = pathlib.Path(outside)
+            print()
+            for what, job in (("4 GB file", job_on_file(outside, large)), ("50,000 files", job_on_directory(outside, small))):
+                ordered = sorted(submits(job, outside, 10))
+                raw[f"submit, {what}"] = ordered
+                middle = ordered[len(ordered) // 2]
+                print(f"submit of a job on the {what}, known: {middle:.3f} s [{ordered[0]:.3f}, {ordered[-1]:.3f}]")
         (OUT / "hashing.json").write_text(json.dumps(raw))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

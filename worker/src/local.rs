@@ -49,7 +49,16 @@ pub fn train(
     numerics::apply(job)?;
     let store = store.map(BlobStore::open).transpose()?;
     let restore = restore.zip(store.as_ref());
-    let files = data::expand(base_dir, &job.data_paths())?;
+    let mut files = Vec::new();
+    for path in job.data_paths() {
+        let at = base_dir.join(path);
+        let top = path.trim_end_matches('/');
+        if at.is_dir() {
+            files.extend(data::list_below(&at)?.iter().map(|file| format!("{top}/{file}")));
+        } else {
+            files.push(path.to_owned());
+        }
+    }
     let trainer = Trainer::load(source, Setup::new(job.clone(), base_dir.into(), files, Device::Cpu), restore)?;
     let exchange = mesh.map(|mesh| Box::new(MeshExchange::new(mesh)) as Box<dyn Exchange>);
     Ok(trainer.run(exchange, store, outbox)?)

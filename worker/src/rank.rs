@@ -145,10 +145,11 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     numerics::apply(&order.job).map_err(|error| Stop::failed(&error))?;
     let store = BlobStore::open(&order.store).map_err(|error| Stop::failed(&error))?;
     let other_revision = order.job.data.revision().is_some();
-    let paths = data::locate(&order.base_dir, &order.data, &store, other_revision);
+    let files = data::listed(&order.data, &store).map_err(|error| Stop::failed(&error))?;
+    let paths = data::locate(&order.base_dir, &files, &store, other_revision);
     let paths = paths.map_err(|error| Stop::failed(&error))?;
     let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
-    let files = order.data.iter().map(|file| file.path.clone()).collect();
+    let files = files.into_iter().map(|file| file.path).collect();
     let setup = Setup::new(order.job.clone(), paths, files, order.device);
     let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
     let listener = Listener::bind(options.bind).map_err(|error| Stop::failed(&error))?;

@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use lockstep_common::manifest::{DataFile, Piece};
+use lockstep_common::listing::{self, ListError};
+use lockstep_common::manifest::DataFile;
 use lockstep_common::{Digest, JobPaths};
 use rayon::prelude::*;
 
 use crate::blobs::{BlobError, BlobStore};
-pub use crate::data_list::{expand, list};
+pub use crate::data_list::{list, list_below};
 use crate::stat_cache::{Stamp, StatCache};
 
 /// A pointer of Git LFS is shorter, by its specification.
@@ -97,6 +98,15 @@ pub enum DataHashError {
         #[source]
         source: BlobError,
     },
+    /// The list of a directory is none.
+    #[error("the files of data directory `{}` are not known", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ListError,
+    },
     /// It cannot be read.
     #[error("cannot read data file `{}`", path.display())]
     Io {
@@ -137,6 +147,23 @@ pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> 
     Ok(())
 }
 
+/// `data` with the files of a directory in its place, whose list `store` has.
+pub fn listed(data: &[DataFile], store: &BlobStore) -> Result<Vec<DataFile>, DataHashError> {
+    let mut files = Vec::new();
+    for entry in data {
+        if !entry.is_directory() {
+            files.push(entry.clone());
+            continue;
+        }
+        let list = store
+            .get(&entry.piece())
+            .map_err(|source| DataHashError::Store { path: entry.path.clone().into(), source })?;
+        let below = listing::decode(entry, &list);
+        files.extend(below.map_err(|source| DataHashError::List { path: entry.path.clone().into(), source })?);
+    }
+    Ok(files)
+}
+
 /// Finds every file, and checks that it is what it was when `files` were hashed: where the job in `base_dir` names it, or,
 /// if nothing is there, the copy in `store`. With `other_revision` what lies there may be another one's, and the copy is
 /// taken too.
@@ -148,7 +175,7 @@ pub fn locate(
 ) -> Result<JobPaths, DataHashError> {
     let moved = files.par_iter().filter_map(|file| {
         let path = base_dir.join(&file.path);
-        let piece = Piece { digest: file.digest, bytes: file.bytes };
+        let piece = file.piece();
         match verify(base_dir, std::slice::from_ref(file)) {
             Ok(()) => None,
             Err(DataHashError::Changed { .. }) if other_revision && store.has(&piece) => {

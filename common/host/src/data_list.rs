@@ -4,6 +4,8 @@ use std::fs::{self, FileType};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::data::DataHashError;
 
 /// The files at or below `path`: as `path` and what follows, sorted. Links to files count as files; hidden files too.
@@ -11,44 +13,31 @@ use crate::data::DataHashError;
 /// # Errors
 /// What is neither file nor directory, a link to a directory (it may lead back), a name that is not UTF-8.
 pub fn list(path: &Path) -> Result<Vec<String>, DataHashError> {
-    let mut found = Vec::new();
     let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
-    walk(path.to_owned(), metadata.file_type(), &mut found)?;
+    let mut found = walk(path.to_owned(), metadata.file_type())?;
     found.sort_unstable();
     Ok(found)
 }
 
-/// `paths`, which are relative to `base_dir`, with the files of a directory in its place: sorted, each once.
+/// The files of the directory `path`, as [`list`] has them, but relative to it.
 ///
 /// # Errors
-/// As [`list`].
-pub fn expand(base_dir: &Path, paths: &[&str]) -> Result<Vec<String>, DataHashError> {
-    let mut found = Vec::new();
-    for path in paths {
-        let at = base_dir.join(path);
-        if !at.is_dir() {
-            // Whether it is there is seen when it is read.
-            found.push((*path).to_owned());
-            continue;
-        }
-        let root = at.to_string_lossy().trim_end_matches('/').len() + 1;
-        let top = path.trim_end_matches('/');
-        found.extend(list(&at)?.iter().map(|file| format!("{top}/{}", &file[root..])));
-    }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+/// As [`list`]; `Empty` if there is none.
+pub fn list_below(path: &Path) -> Result<Vec<String>, DataHashError> {
+    let root = path.to_string_lossy().trim_end_matches('/').len() + 1;
+    let files: Vec<String> = list(path)?.iter().map(|file| file[root..].to_owned()).collect();
+    if files.is_empty() { Err(DataHashError::Empty { path: path.to_owned() }) } else { Ok(files) }
 }
 
-fn walk(path: PathBuf, kind: FileType, found: &mut Vec<String>) -> Result<(), DataHashError> {
+fn walk(path: PathBuf, kind: FileType) -> Result<Vec<String>, DataHashError> {
     if kind.is_file() {
         let name = path.into_os_string().into_string();
-        found.push(name.map_err(|name| DataHashError::NotUtf8 { path: name.into() })?);
-        return Ok(());
+        return Ok(vec![name.map_err(|name| DataHashError::NotUtf8 { path: name.into() })?]);
     }
     if !kind.is_dir() {
         return Err(DataHashError::NotAFile { path });
     }
+    let mut entries = Vec::new();
     for entry in fs::read_dir(&path).map_err(|source| unreadable(&path, source))? {
         let entry = entry.map_err(|source| unreadable(&path, source))?;
         let (path, mut kind) = (entry.path(), entry.file_type().map_err(|source| unreadable(&path, source))?);
@@ -58,9 +47,17 @@ fn walk(path: PathBuf, kind: FileType, found: &mut Vec<String>) -> Result<(), Da
                 return Err(DataHashError::LinkToDirectory { path });
             }
         }
-        walk(path, kind, found)?;
+        entries.push((path, kind));
     }
-    Ok(())
+    // Directories beside each other on all cores.
+    let (below, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, kind)| kind.is_dir());
+    let mut found = Vec::with_capacity(files.len());
+    for (path, kind) in files {
+        found.extend(walk(path, kind)?);
+    }
+    let below = below.into_par_iter().map(|(path, kind)| walk(path, kind)).collect::<Result<Vec<_>, _>>()?;
+    found.extend(below.into_iter().flatten());
+    Ok(found)
 }
 
 fn unreadable(path: &Path, source: io::Error) -> DataHashError {
@@ -93,8 +90,8 @@ mod tests {
         assert_eq!(names, ["a-b", "a/.hidden", "a/z", "b", "link"]);
         assert_eq!(list(&dir.path().join("b")).unwrap(), [format!("{prefix}b")]);
 
-        assert_eq!(expand(dir.path(), &["b", "a/", "none"]).unwrap(), ["a/.hidden", "a/z", "b", "none"]);
-        assert_eq!(expand(dir.path(), &["./a", "./a"]).unwrap(), ["./a/.hidden", "./a/z"]);
+        assert_eq!(list_below(&dir.path().join("a/")).unwrap(), [".hidden", "z"]);
+        assert!(matches!(list_below(&dir.path().join("empty")), Err(DataHashError::Empty { .. })));
         symlink("..", dir.path().join("a/up")).unwrap();
         assert!(matches!(list(dir.path()), Err(DataHashError::LinkToDirectory { path }) if path.ends_with("a/up")));
         fs::remove_file(dir.path().join("a/up")).unwrap();

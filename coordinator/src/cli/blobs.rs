@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::manifest::Piece;
+use lockstep_common::listing;
+use lockstep_common::manifest::{DataFile, Piece};
 use lockstep_common::{Digest, Domain};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::{BlobChunk, BlobRef, GetBlobRequest};
@@ -99,6 +100,21 @@ impl Client {
             return Ok(bytes);
         }
         Err(Failure::new(Exit::Unreachable, format!("blob `{}` came with other bytes", piece.digest)))
+    }
+
+    /// `data` with the files of a directory in its place, whose list the coordinator has.
+    pub(super) async fn listed(&mut self, data: &[DataFile]) -> Result<Vec<DataFile>, Failure> {
+        let mut files = Vec::new();
+        for entry in data {
+            if entry.is_directory() {
+                let list = self.blob(&entry.piece()).await?;
+                let below = listing::decode(entry, &list);
+                files.extend(below.map_err(|error| Failure::caused(Exit::Unreachable, &error))?);
+            } else {
+                files.push(entry.clone());
+            }
+        }
+        Ok(files)
     }
 
     /// Fetches blobs into `store`, several at a time, each verified. What is there is not fetched again, also of a blob

@@ -69,7 +69,8 @@ pub(super) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, module
     }
     line("\n## Data\n\n| file | bytes | blake3 |\n| --- | ---: | --- |".to_owned());
     for file in &manifest.data {
-        line(format!("| `{}` | {} | `{}` |", file.path, file.bytes, file.digest));
+        let bytes = if file.is_directory() { "(its list)".to_owned() } else { file.bytes.to_string() };
+        line(format!("| `{}` | {bytes} | `{}` |", file.path, file.digest));
     }
 
     line("\n## Lineage\n".to_owned());

@@ -17,6 +17,9 @@ use super::output::Output;
 use super::readers::unreadable;
 use crate::documents;
 
+/// Data files that are named; there may be thousands.
+const NAMED_FILES: usize = 20;
+
 /// What was rebuilt.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -46,7 +49,8 @@ pub(super) async fn checkout(arguments: CheckoutArguments, out: &mut Output) -> 
     let directory = arguments.directory.unwrap_or_else(|| format!("run-{run}").into());
     let Rebuilt { commit, directory, job_directory } =
         rebuild(&mut client, &view, &directory, arguments.repositories).await?;
-    let data = view.data.iter().map(|file| found(&job_directory, file)).collect();
+    let files = client.listed(&view.data).await?;
+    let data = tokio::task::block_in_place(|| files.iter().map(|file| found(&job_directory, file)).collect());
     let report = Report { run, commit, directory, job_directory, data };
     if arguments.reader.json {
         out.json(&report);
@@ -144,12 +148,16 @@ fn print(report: &Report, out: &mut Output) {
     if !below.as_os_str().is_empty() {
         Output::note(&format!("the job's paths begin in `{}`", below.display()));
     }
-    for Found { file, state } in &report.data {
+    let (there, not): (Vec<&Found>, Vec<&Found>) = report.data.iter().partition(|found| found.state == "there");
+    for Found { file, state } in there.into_iter().take(NAMED_FILES).chain(not.iter().copied().take(NAMED_FILES)) {
         let what = match *state {
             "there" => "is there".to_owned(),
             "missing" => format!("is not in the tree: {} bytes, digest {}", file.bytes, file.digest),
             _ => format!("is another file: expected {} bytes, digest {}", file.bytes, file.digest),
         };
         Output::note(&format!("data `{}` {what}", file.path));
+    }
+    if report.data.len() > NAMED_FILES {
+        Output::note(&format!("of {} data files, {} are not in the tree as they were", report.data.len(), not.len()));
     }
 }

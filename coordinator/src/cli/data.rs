@@ -53,24 +53,23 @@ pub(super) async fn hash(arguments: DataHashArguments, out: &mut Output) -> Resu
 pub(super) async fn add(arguments: DataAddArguments, out: &mut Output) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.reader.address.addr).await?;
     let mut report = Report::of(arguments.paths, arguments.rehash).await?;
-    let places: Vec<PathBuf> = report.files.iter().map(|file| PathBuf::from(&file.path)).collect();
-    report.stored = Some(keep(&client, &report.files, &places).await?);
+    let files: Vec<_> = report.files.iter().map(|file| (file.piece(), PathBuf::from(&file.path))).collect();
+    report.stored = Some(keep(&client, &files).await?);
     report.print(arguments.reader.json, out);
     Ok(Exit::Done)
 }
 
-/// Puts the contents of `files`, each of which lies at its one of `places`, into the store; how many bytes were not there.
-pub(super) async fn keep(client: &Client, files: &[DataFile], places: &[PathBuf]) -> Result<u64, Failure> {
-    let progress = Progress::bytes("storing", files.iter().map(|file| file.bytes).sum());
-    let store = |(file, place): (&DataFile, &PathBuf)| {
-        let (client, path, progress) = (client.clone(), place.clone(), progress.clone());
-        let piece = Piece { digest: file.digest, bytes: file.bytes };
+/// Puts the contents of `files`, which lie at those paths, into the store; how many bytes were not there.
+pub(super) async fn keep(client: &Client, files: &[(Piece, PathBuf)]) -> Result<u64, Failure> {
+    let progress = Progress::bytes("storing", files.iter().map(|(piece, _)| piece.bytes).sum());
+    let store = |(piece, path): &(Piece, PathBuf)| {
+        let (client, piece, path, progress) = (client.clone(), piece.clone(), path.clone(), progress.clone());
         async move {
             let new = client.put_file(&piece, &path, &progress).await?;
             Ok(if new { piece.bytes } else { 0 })
         }
     };
-    Ok(at_once(files.iter().zip(places).map(store)).await?.into_iter().sum())
+    Ok(at_once(files.iter().map(store)).await?.into_iter().sum())
 }
 
 /// Lists all files of `paths`, those of directories too, and hashes them.

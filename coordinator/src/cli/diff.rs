@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lockstep_common::manifest::DataFile;
 use lockstep_host::git::{self, ChangedFile, Changes};
 use serde::Serialize;
 use serde_json::Value;
@@ -56,7 +57,8 @@ pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
     let last = of_a.last_common(&of_b).map(|last| last.min(a.last_step()).min(b.last_step()));
     let common = of_a.first_common(&of_b).zip(last).filter(|(first, last)| first <= last);
     let record = common.map_or_else(Comparison::default, |(first, last)| Comparison::over(&of_a, &of_b, first..=last));
-    let differences = differences(&a, &b);
+    let mut differences = differences(&a, &b);
+    differences.extend(data(&mut client, &a, &b).await?);
     let changes = changes(&a, &b);
     let mut report = Report { a: a.name(), b: b.name(), differences, changes, common, record, bisected: None };
     if let (true, Some(parting), Some((first, last))) = (arguments.bisect, &report.record.parting, common) {
@@ -97,7 +99,6 @@ fn changes(a: &Target, b: &Target) -> Option<Changes> {
 
 fn differences(a: &Target, b: &Target) -> Vec<Difference> {
     let mut found = keys("code", &code(a), &code(b));
-    found.extend(keys("data", &data(a), &data(b)));
     found.extend(keys("job", &job(a), &job(b)));
     found.extend(keys("numerics", &a.numerics, &b.numerics));
     found.extend(keys("environment", &a.environment, &b.environment));
@@ -123,11 +124,15 @@ fn code(target: &Target) -> BTreeMap<String, String> {
     ])
 }
 
-fn data(target: &Target) -> BTreeMap<String, String> {
-    let file = |file: &lockstep_common::manifest::DataFile| {
-        (file.path.clone(), format!("{} bytes, {}", file.bytes, file.digest))
+/// File by file, in directories too.
+async fn data(client: &mut Client, a: &Target, b: &Target) -> Result<Vec<Difference>, Failure> {
+    let text = |file: DataFile| (file.path, format!("{} bytes, {}", file.bytes, file.digest));
+    let mut only = async |own: &[DataFile], other: &[DataFile]| -> Result<BTreeMap<String, String>, Failure> {
+        let unlike: Vec<DataFile> = own.iter().filter(|entry| !other.contains(entry)).cloned().collect();
+        Ok(client.listed(&unlike).await?.into_iter().map(text).collect())
     };
-    target.view.data.iter().map(file).collect()
+    let of_a = only(&a.view.data, &b.view.data).await?;
+    Ok(keys("data", &of_a, &only(&b.view.data, &a.view.data).await?))
 }
 
 fn job(target: &Target) -> BTreeMap<String, String> {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use lockstep_common::job::{Data, JobSpec};
-use lockstep_common::manifest::DataFile;
+use lockstep_common::listing;
+use lockstep_common::manifest::{DataFile, Piece};
 use lockstep_dvc::Recorded;
 use lockstep_host::{data, git};
 use tempfile::TempDir;
@@ -18,35 +19,51 @@ use super::tracked;
 /// The data of a job.
 #[derive(Debug)]
 pub(super) struct Measured {
-    pub(super) files: Vec<DataFile>,
-    /// Where the contents of each of `files` lie now.
-    pub(super) places: Vec<PathBuf>,
+    /// What the run records: files and directories.
+    pub(super) data: Vec<DataFile>,
+    /// The lists of its directories, which are blobs.
+    pub(super) lists: Vec<Vec<u8>>,
+    /// All files, and where their contents lie now.
+    pub(super) files: Vec<(Piece, PathBuf)>,
     /// They are nowhere where a job's process would look: they must be stored.
     pub(super) elsewhere: bool,
     /// Holds some of them.
     _scratch: Option<TempDir>,
 }
 
-/// Measures the data of `job`, whose paths begin in `base_dir`.
-pub(super) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool) -> Result<Measured, Failure> {
-    match job.data.revision() {
-        Some(revision) => at_revision(job, base_dir, revision, rehash),
-        None => in_place(job, base_dir, rehash),
-    }
+/// A path of a job: a file, or a directory with all that is in it.
+struct Named {
+    path: String,
+    is_directory: bool,
+    /// From `path`, which is the file itself if that is empty; and where the contents lie.
+    files: Vec<(String, PathBuf)>,
 }
 
-fn in_place(job: &JobSpec, base_dir: &Path, rehash: bool) -> Result<Measured, Failure> {
-    let paths = job.data_paths();
-    let tracked: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+/// Measures the data of `job`, whose paths begin in `base_dir`.
+pub(super) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool) -> Result<Measured, Failure> {
+    if let Some(revision) = job.data.revision() {
+        return at_revision(job, base_dir, revision, rehash);
+    }
+    let tracked: Vec<PathBuf> = job.data_paths().iter().map(PathBuf::from).collect();
     Handle::current().block_on(tracked::fetch(base_dir, &tracked, job.code.allow_dirty))?;
-    let listed = match job.data {
-        Data::Files { .. } => data::expand(base_dir, &paths).map_err(|error| refused(&error))?,
-        _ => paths.into_iter().map(str::to_owned).collect(),
-    };
-    let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
-    let files = hash_files(base_dir, &listed, rehash)?;
-    let places = files.iter().map(|file| base_dir.join(&file.path)).collect();
-    Ok(Measured { files, places, elsewhere: false, _scratch: None })
+    in_place(base_dir, &job.data_paths(), matches!(job.data, Data::Files { .. }), rehash)
+}
+
+/// Measures `paths`, which begin in `base_dir`; directories only if they may be some.
+pub(super) fn in_place(base_dir: &Path, paths: &[&str], directories: bool, rehash: bool) -> Result<Measured, Failure> {
+    let mut named = Vec::new();
+    for path in paths {
+        let at = base_dir.join(path);
+        let is_directory = directories && at.is_dir();
+        let files = if is_directory {
+            let below = data::list_below(&at).map_err(|error| refused(&error))?;
+            below.into_iter().map(|file| (file.clone(), at.join(file))).collect()
+        } else {
+            vec![(String::new(), at)]
+        };
+        named.push(Named { path: (*path).to_owned(), is_directory, files });
+    }
+    hash(named, rehash, None)
 }
 
 /// The data as of `revision` of the repository that each path lies in: what DVC recorded in it, or git has of it. The
@@ -54,23 +71,49 @@ fn in_place(job: &JobSpec, base_dir: &Path, rehash: bool) -> Result<Measured, Fa
 fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> Result<Measured, Failure> {
     let scratch = tempfile::tempdir()
         .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
-    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    let mut named = Vec::new();
     for path in job.data.paths() {
-        let top = path.trim_end_matches('/');
-        for (name, at) in of_path(&base_dir.join(top), revision, scratch.path())? {
-            found.push((if name.is_empty() { top.to_owned() } else { format!("{top}/{name}") }, at));
+        let files = of_path(&base_dir.join(path.trim_end_matches('/')), revision, scratch.path())?;
+        let is_directory = files.iter().any(|(name, _)| !name.is_empty());
+        if is_directory && !matches!(job.data, Data::Files { .. }) {
+            return Err(Failure::new(Exit::Usage, format!("`{path}` is a directory in `{revision}`, not a file")));
+        }
+        named.push(Named { path: path.to_owned(), is_directory, files });
+    }
+    let module = job.module_path();
+    named.extend(module.map(|path| Named {
+        path: path.to_owned(),
+        is_directory: false,
+        files: vec![(String::new(), base_dir.join(path))],
+    }));
+    hash(named, rehash, Some(scratch))
+}
+
+/// Hashes all files at once.
+fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Measured, Failure> {
+    let places = named.iter().flat_map(|named| &named.files).map(|(_, at)| at.to_str());
+    let places = places.collect::<Option<Vec<&str>>>();
+    let places = places.ok_or_else(|| Failure::new(Exit::Usage, "a path of the data is not valid UTF-8"))?;
+    let mut hashed = hash_files(Path::new("/"), &places, rehash)?.into_iter();
+    let elsewhere = scratch.is_some();
+    let mut measured =
+        Measured { data: Vec::new(), lists: Vec::new(), files: Vec::new(), elsewhere, _scratch: scratch };
+    for Named { path, is_directory, files } in named {
+        let mut own = Vec::new();
+        for (name, at) in files {
+            let Some(file) = hashed.next() else { break };
+            measured.files.push((file.piece(), at));
+            own.push(DataFile { path: if is_directory { name } else { path.clone() }, ..file });
+        }
+        if is_directory {
+            let list = listing::encode(&own);
+            measured.data.push(DataFile::directory(&path, &list));
+            measured.lists.push(list);
+        } else {
+            measured.data.extend(own);
         }
     }
-    found.extend(job.module_path().map(|path| (path.to_owned(), base_dir.join(path))));
-    found.sort();
-    found.dedup_by(|a, b| a.0 == b.0);
-    let (names, places): (Vec<String>, Vec<PathBuf>) = found.into_iter().unzip();
-    let texts = places.iter().map(|place| place.to_str().map(str::to_owned)).collect::<Option<Vec<String>>>();
-    let texts = texts.ok_or_else(|| Failure::new(Exit::Usage, "a path of the data is not valid UTF-8"))?;
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let hashed = hash_files(Path::new("/"), &texts, rehash)?;
-    let files = hashed.into_iter().zip(names).map(|(file, path)| DataFile { path, ..file }).collect();
-    Ok(Measured { files, places, elsewhere: true, _scratch: Some(scratch) })
+    Ok(measured)
 }
 
 /// The files at or below `path` in `revision`: what follows `path`, and where the contents lie.

@@ -59,7 +59,7 @@ pub(super) fn prepare(
         .to_owned();
 
     let mut code = describe(&base_dir, job.code.allow_dirty)?;
-    let blobs = match &mut code {
+    let mut blobs = match &mut code {
         Some(code) => keep(&base_dir, code, code_limit)?,
         None => Vec::new(),
     };
@@ -67,15 +67,16 @@ pub(super) fn prepare(
         let words = format!("workers build `{}` from the run's work tree, and none is kept of `{file}`", program.bin);
         return Err(Failure::new(Exit::Refused, words).hint("the job file lies in the git work tree of its program"));
     }
-    let measured =
+    let mut measured =
         measure(&job, &base_dir, rehash).map_err(|failure| failure.context(&format!("job file `{file}`")))?;
     let request = SubmitRequest {
         request_id: new_request()?.to_string(),
         job: job.canonical(),
         base_dir: base_text,
         code: code.as_ref().map(Into::into),
-        data: measured.files.iter().map(Into::into).collect(),
+        data: measured.data.iter().map(Into::into).collect(),
     };
+    blobs.append(&mut measured.lists);
     Ok(Prepared { base_dir, request, blobs, measured })
 }
 

@@ -222,7 +222,8 @@ fn print_run(view: &RunView, out: &mut Output) {
         line("code", format!("{}{branch}{}", code.commit, if code.dirty { ", with uncommitted changes" } else { "" }));
     }
     for file in &view.data {
-        line("data", format!("{} ({} bytes, {})", file.path, file.bytes, file.digest.short()));
+        let what = if file.is_directory() { "directory".to_owned() } else { format!("{} bytes", file.bytes) };
+        line("data", format!("{} ({what}, {})", file.path, file.digest.short()));
     }
     line("generation", format!("{} ({} restarts), {} ranks", row.generation, view.restarts, row.ranks));
     if let Some(exit) = &view.last_exit {

@@ -63,9 +63,10 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
         Rebuilt::empty(&directory)?
     };
     let job = JobSpec::from_canonical(target.view.job.as_bytes());
-    let other_revision = job.is_ok_and(|job| job.data.revision().is_some());
-    for file in &target.view.data {
-        let path = rebuilt.job_directory.join(&file.path);
+    let job = job.map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+    let other_revision = job.data.revision().is_some();
+    for path in job.data_paths() {
+        let path = rebuilt.job_directory.join(path);
         // What DVC cannot bring may lie elsewhere; as of another revision it is in the store.
         if !path.exists()
             && !other_revision
@@ -74,7 +75,8 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
             Output::note(&format!("note: {}", failure.render()));
         }
     }
-    let elsewhere = Elsewhere::look(&rebuilt.job_directory, &target.view, other_revision)?;
+    let files = client.listed(&target.view.data).await?;
+    let elsewhere = Elsewhere::look(&rebuilt.job_directory, &target.view, &files, other_revision)?;
 
     let mut local = match arguments.on_local {
         Some(workers) => Some(Local::start(&rebuilt.directory.join(".lockstep"), workers).await?),
@@ -107,15 +109,14 @@ async fn again(
     let mut there = match &local {
         Some(local) => {
             let code = view.code.iter().flat_map(|code| code.tree.iter().chain(&code.source));
-            let needed: Vec<Piece> = elsewhere.stored.iter().chain(code).cloned().collect();
+            let mut needed: Vec<Piece> = elsewhere.stored.iter().chain(code).cloned().collect();
+            needed.extend(view.data.iter().filter(|entry| entry.is_directory()).map(DataFile::piece));
             client.fetch(&needed, &local.store()).await?;
             Client::connect(&local.address()).await?
         }
         None => client.clone(),
     };
-    let places: Vec<PathBuf> =
-        elsewhere.in_place.iter().map(|file| Path::new(&view.base_dir).join(&file.path)).collect();
-    keep(&there, &elsewhere.in_place, &places).await?;
+    keep(&there, &elsewhere.in_place).await?;
     let request = SubmitRequest {
         request_id: new_request()?.to_string(),
         job: view.job.clone().into_bytes(),
@@ -167,26 +168,26 @@ async fn again(
 #[derive(Debug, Default)]
 struct Elsewhere {
     /// Still where the run had it.
-    in_place: Vec<DataFile>,
+    in_place: Vec<(Piece, PathBuf)>,
     /// In the coordinator's store, or nowhere.
     stored: Vec<Piece>,
 }
 
 impl Elsewhere {
-    fn look(job_directory: &Path, view: &RunView, other_revision: bool) -> Result<Self, Failure> {
+    fn look(job_directory: &Path, view: &RunView, files: &[DataFile], other_revision: bool) -> Result<Self, Failure> {
         let mut found = Self::default();
-        for file in &view.data {
+        for file in files {
             let one = std::slice::from_ref(file);
             match data::verify(job_directory, one) {
                 Ok(()) => {}
                 Err(DataHashError::Missing { .. }) if data::verify(Path::new(&view.base_dir), one).is_ok() => {
-                    found.in_place.push(file.clone());
+                    found.in_place.push((file.piece(), Path::new(&view.base_dir).join(&file.path)));
                 }
                 Err(DataHashError::Missing { .. }) => {
-                    found.stored.push(Piece { digest: file.digest, bytes: file.bytes });
+                    found.stored.push(file.piece());
                 }
                 Err(DataHashError::Changed { .. }) if other_revision => {
-                    found.stored.push(Piece { digest: file.digest, bytes: file.bytes });
+                    found.stored.push(file.piece());
                 }
                 Err(error) => return Err(refused(&error)),
             }

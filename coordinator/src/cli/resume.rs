@@ -1,22 +1,25 @@
 //! `coord resume`: what is checked here, before a coordinator is asked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lockstep_common::job::JobSpec;
+use lockstep_common::listing;
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest};
-use lockstep_host::data::{self, DataHashError};
 use lockstep_host::git;
-use lockstep_host::stat_cache::StatCache;
 use lockstep_rpc::ResumeRequest;
 use lockstep_rpc::query_request::What;
 use tokio::task::block_in_place;
 
 use super::client::Client;
-use super::data::refused;
 use super::error::Failure;
 use super::exit::Exit;
+use super::measure::in_place;
 use super::output::Output;
 use super::prepare::{describe, keep, new_request};
+
+/// Files that are named; there may be thousands.
+const NAMED_FILES: usize = 20;
 
 /// What a person asked for.
 #[derive(Debug)]
@@ -45,17 +48,20 @@ impl Wish {
         let job = JobSpec::from_canonical(manifest.job_text.as_bytes());
         let job = job.map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
         let takes_code = self.accept.iter().any(|key| key == "code");
-        let (data, code) = block_in_place(|| {
-            let code = if takes_code { Some(code_now(&dir, &job, self.code_limit)?) } else { None };
-            if code.is_none() {
-                note_code(&dir, &manifest, &job);
+        let code = block_in_place(|| {
+            if takes_code {
+                return code_now(&dir, &job, self.code_limit).map(Some);
             }
-            // As of another revision it is in the store, whatever lies here.
-            let data = if job.data.revision().is_some() { Vec::new() } else { self.changed(&dir, &manifest)? };
-            Ok::<_, Failure>((data, code))
+            note_code(&dir, &manifest, &job);
+            Ok(None)
         })?;
-        let (code, blobs) = code.unzip();
-        for blob in blobs.into_iter().flatten() {
+        let (code, mut blobs) = code.map_or((None, Vec::new()), |(code, blobs)| (Some(code), blobs));
+        // As of another revision it is in the store, whatever lies here.
+        let data = match job.data.revision() {
+            Some(_) => Vec::new(),
+            None => self.changed(client, &dir, &manifest, &mut blobs).await?,
+        };
+        for blob in blobs {
             client.put_blob(blob).await?;
         }
         Ok(ResumeRequest {
@@ -68,39 +74,69 @@ impl Wish {
         })
     }
 
-    /// Data that is otherwise now, and was accepted. What is not on this machine the run's processes look at.
-    fn changed(&self, dir: &Path, manifest: &Manifest) -> Result<Vec<DataFile>, Failure> {
-        let cache = StatCache::of_user();
+    /// Data that is otherwise now, and was accepted; the lists of its directories join `blobs`. What is not on this machine the
+    /// run's processes look at.
+    async fn changed(
+        &self,
+        client: &Client,
+        dir: &Path,
+        manifest: &Manifest,
+        blobs: &mut Vec<Vec<u8>>,
+    ) -> Result<Vec<DataFile>, Failure> {
         let mut changed = Vec::new();
-        for file in &manifest.data {
-            let now = match data::hash_files(dir, &[&file.path], cache.as_ref(), &|_| ()) {
-                Ok(mut now) => now.remove(0),
-                Err(DataHashError::Missing { .. }) => continue,
-                Err(error) => return Err(refused(&error)),
-            };
-            if now.digest == file.digest {
+        for was in &manifest.data {
+            if !dir.join(&was.path).exists() {
                 continue;
             }
-            let key = format!("data.{}", file.path);
+            let mut measured = block_in_place(|| in_place(dir, &[&was.path], was.is_directory(), false))?;
+            let now = measured.data.remove(0);
+            if now.digest == was.digest {
+                continue;
+            }
+            let key = format!("data.{}", was.path.trim_end_matches('/'));
             if !self.accept.iter().any(|name| *name == key || name == "data") {
-                let words = format!(
-                    "data file `{}` is not what it was at checkpoint {}: {} bytes with digest `{}` then, {} bytes with \
-                     digest `{}` now",
-                    dir.join(&file.path).display(),
-                    Manifest::id(&manifest.encode()).short(),
-                    file.bytes,
-                    file.digest,
-                    now.bytes,
-                    now.digest
+                let mut words = format!(
+                    "data {} is not what it was at checkpoint {}",
+                    if was.is_directory() { "directory" } else { "file" },
+                    Manifest::id(&manifest.encode()).short()
                 );
+                let (old, new) = match measured.lists.first() {
+                    Some(list) => {
+                        (client.clone().listed(std::slice::from_ref(was)).await?, listing::decode(&now, list))
+                    }
+                    None => (vec![was.clone()], Ok(vec![now])),
+                };
+                let new = new.map_err(|error| Failure::caused(Exit::Local, &error))?;
+                words.push_str(&differing(dir, &old, &new));
                 return Err(Failure::new(Exit::Refused, words).hint(format!(
                     "put the old one back; or go on with the new one, which all that comes of it will say: `--accept {key}`"
                 )));
             }
             changed.push(now);
+            blobs.append(&mut measured.lists);
         }
         Ok(changed)
     }
+}
+
+/// Which files differ, one on each line, both as they were and as they are.
+fn differing(dir: &Path, old: &[DataFile], new: &[DataFile]) -> String {
+    let map = |files: &[DataFile]| -> BTreeMap<String, String> {
+        let text = |file: &DataFile| format!("{} bytes with digest `{}`", file.bytes, file.digest);
+        files.iter().map(|file| (file.path.clone(), text(file))).collect()
+    };
+    let (old, new) = (map(old), map(new));
+    let paths: BTreeSet<&String> =
+        old.keys().chain(new.keys()).filter(|path| old.get(*path) != new.get(*path)).collect();
+    let text = |files: &BTreeMap<String, String>, path: &String| {
+        files.get(path).cloned().unwrap_or_else(|| "not there".to_owned())
+    };
+    let line = |path: &&String| {
+        format!("\n    `{}`: {} then, {} now", dir.join(path).display(), text(&old, path), text(&new, path))
+    };
+    let more = paths.len().saturating_sub(NAMED_FILES);
+    let lines: String = paths.iter().take(NAMED_FILES).map(line).collect();
+    if more > 0 { format!("{lines}\n    and {more} more") } else { lines }
 }
 
 /// The code in `dir` as it is now, and what is to be stored of it.

@@ -30,7 +30,9 @@ impl Selection {
         };
         let data = |wanted: &String| {
             let is = |path: &str| path == wanted || path.ends_with(&format!("/{wanted}"));
-            view.data.iter().any(|file| is(&file.path) || file.digest.to_hex().starts_with(wanted.as_str()))
+            view.data
+                .iter()
+                .any(|file| is(file.path.trim_end_matches('/')) || file.digest.to_hex().starts_with(wanted.as_str()))
         };
         let job: Value = serde_json::from_str(&view.job).unwrap_or_default();
         self.commit.as_ref().is_none_or(commit)

@@ -105,7 +105,7 @@ async fn send(client: &Client, what: What) -> Result<String, Failure> {
                 client.put_blob(blob).await?;
             }
             if keep_data || prepared.measured.elsewhere {
-                data::keep(client, &prepared.measured.files, &prepared.measured.places).await?;
+                data::keep(client, &prepared.measured.files).await?;
             }
             client.submit(prepared.request).await
         }

@@ -28,7 +28,8 @@ pub(super) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Overr
         let place = all.iter_mut().find(|place| place.path == file.path).ok_or_else(|| file.path.clone())?;
         if place.digest != file.digest {
             let text = |file: &DataFile| format!("{} bytes, {}", file.bytes, file.digest);
-            changed.push(Override { key: format!("data.{}", file.path), was: text(place), now: text(file) });
+            let key = format!("data.{}", file.path.trim_end_matches('/'));
+            changed.push(Override { key, was: text(place), now: text(file) });
         }
         place.clone_from(file);
     }
