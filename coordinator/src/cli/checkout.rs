@@ -103,11 +103,18 @@ pub(super) async fn rebuild(
     };
     repositories.extend([PathBuf::from("."), view.base_dir.clone().into()].into_iter().filter_map(|at| git::root(&at)));
     let (remote, to) = (code.remote.clone(), directory.to_owned());
-    let restored = tokio::task::spawn_blocking(move || git::restore(&snapshot, &to, &Sources { packed, repositories }));
+    // What nobody here has is fetched from where it was published.
+    let scratch = tempfile::tempdir()
+        .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
+    let restored = tokio::task::spawn_blocking(move || {
+        let sources = Sources { packed, repositories };
+        git::restore_or_fetch(&snapshot, &to, &sources, remote.as_deref(), &scratch.path().join("fetched.git"))
+    });
+    let remote = code.remote.as_deref();
     restored
         .await
         .map_err(|_| Failure::new(Exit::Local, "rebuilding the work tree panicked"))?
-        .map_err(|error| refused(&error, remote.as_deref()))?;
+        .map_err(|error| refused(&error, remote))?;
     let directory = std::fs::canonicalize(directory)
         .map_err(|error| Failure::new(Exit::Local, format!("cannot resolve `{}`: {error}", directory.display())))?;
     let job_directory = directory.join(&code.directory);
@@ -118,7 +125,7 @@ fn refused(error: &GitError, remote: Option<&str>) -> Failure {
     let failure = Failure::caused(
         match error {
             GitError::Occupied { .. } => Exit::Usage,
-            GitError::NoSource { .. } => Exit::NotFound,
+            GitError::NoSource { .. } | GitError::Fetch { .. } => Exit::NotFound,
             _ => Exit::Local,
         },
         error,
@@ -127,7 +134,9 @@ fn refused(error: &GitError, remote: Option<&str>) -> Failure {
         (GitError::NoSource { .. }, Some(remote)) => {
             failure.hint(format!("clone it, `git clone {remote}`, and name the clone with `--repository`"))
         }
-        (GitError::NoSource { .. }, None) => failure.hint("name a clone that has it with `--repository`"),
+        (GitError::Fetch { .. }, _) | (GitError::NoSource { .. }, None) => {
+            failure.hint("name a clone that has it with `--repository`")
+        }
         _ => failure,
     }
 }

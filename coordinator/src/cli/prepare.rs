@@ -92,7 +92,7 @@ pub(super) fn new_request() -> Result<RequestId, Failure> {
 pub(super) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, Failure> {
     let tree = match git::snapshot(dir, limit) {
         Ok(tree) => tree,
-        Err(error) if !code.dirty => {
+        Err(error) if !code.dirty && !matches!(error, GitError::Unfinished { .. }) => {
             let words = Failure::caused(Exit::Local, &error).render();
             Output::note(&format!("note: the work tree is not kept with the run, only its commit is named: {words}"));
             return Ok(Vec::new());

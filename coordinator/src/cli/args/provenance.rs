@@ -28,7 +28,7 @@ pub(in crate::cli) struct LineageArguments {
 #[command(after_help = "\
 What is rebuilt are all files of the commit and all that differed from it: edited, staged, untracked, deleted, modes, \
 symbolic links, submodules, empty directories; not what `.gitignore` names. The coordinator keeps the commit itself if it \
-is not too large; else a repository that has it is needed.
+is not too large; else it comes from a repository that has it, or by `git fetch` from the run's remote.
 
 Example:
   coord checkout 7d3k again                prints where it lies, and which data files it has")]

@@ -39,7 +39,8 @@ impl Run {
         let store = BlobStore::open(&dir.path().join("store")).unwrap();
         code.tree = Some(store.put(&git::snapshot(&tree, 1000).unwrap().bytes).unwrap());
         code.source = Some(store.put(&git::source(&tree, 1000).unwrap().unwrap()).unwrap());
-        fs::remove_dir_all(tree).unwrap();
+        // Where it was published.
+        fs::rename(tree, dir.path().join("published")).unwrap();
         let fake = fake_rank("").program.display().to_string();
         let build = build.replace("$FAKE", &fake).replace("$DIR", &dir.path().display().to_string());
         Self { dir, code, build }
@@ -113,6 +114,32 @@ fn a_program_is_built_once_from_the_runs_tree_and_trains() {
     let facts = fs::read_dir(run.path("programs")).unwrap().map(|entry| entry.unwrap().path().join("built.json"));
     let facts = fs::read_to_string(facts.filter(|path| path.exists()).max().unwrap()).unwrap();
     assert!(facts.contains("\"program.cargo_lock\":") && facts.contains("\"program\":\"program\""), "{facts}");
+}
+
+#[test]
+fn a_commit_that_was_not_kept_is_fetched_from_its_remote() {
+    let mut run = Run::new("cat ../committed > $DIR/seen; mkdir out; cp $FAKE out/program");
+    run.code.source = None;
+    let coordinator = Coordinator::new();
+    let agent = run.agent(&coordinator, "a");
+    let failure = |key: &Key| {
+        coordinator.hear("failure", key, |body| match body {
+            Body::Failed(failed) => Some(failed.reason),
+            _ => None,
+        })
+    };
+    let (first, second, third) = (key(1, 0), key(2, 0), key(3, 0));
+    coordinator.desire(vec![run.assignment(&first)]);
+    assert!(failure(&first).contains(&format!("commit `{}` of the work tree is in none", run.code.commit)));
+    run.code.remote = Some(format!("file://{}", run.path("nowhere").display()));
+    coordinator.desire(vec![run.assignment(&second)]);
+    let reason = failure(&second);
+    assert!(reason.contains("cannot fetch commit") && reason.contains("nowhere"), "{reason}");
+    run.code.remote = Some(format!("file://{}", run.path("published").display()));
+    coordinator.desire(vec![run.assignment(&third)]);
+    ready(&coordinator, &third);
+    assert_eq!(lines(&run.path("seen")), ["changed"]);
+    agent.stop().unwrap();
 }
 
 #[test]
