@@ -42,13 +42,28 @@ fn another_machine_is_refused_and_what_was_accepted_is_said_ever_after() {
     let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &after])).unwrap();
     assert_eq!(manifest["overrides"][0]["now"], "COMPATIBLE");
 
+    // What cannot change bits is a note.
+    let fault = "another-job:*:1:x:0:0";
+    cluster.restart_worker_with(0, &[("MKL_CBWR", "COMPATIBLE"), ("LOCKSTEP_FAULT", fault)]);
+    let noted = cluster.resume(&after);
+    cluster.finished(&noted);
+    let output = cluster.coord(&["show", &noted]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(&format!(
+            "note: unlike at the checkpoint, and not known to change bits: fault was `nothing`, is `{fault}`"
+        )),
+        "{said}"
+    );
+    assert!(!String::from_utf8(cluster.coord(&["show", &accepted]).stderr).unwrap().contains("fault"));
+
     // On the same machine nothing is to be accepted any more, and still it is said.
     let next = cluster.resume(&after);
     cluster.finished(&next);
     assert_eq!(overrides(&cluster.show(&next)), ["numerics.env.MKL_CBWR"]);
     let lineage = cluster.run(&["lineage", &next]);
     let line = "accepted: numerics.env.MKL_CBWR was `(not set)`, is `COMPATIBLE`";
-    assert_eq!(lineage.matches(line).count(), 2, "{lineage}");
+    assert_eq!(lineage.matches(line).count(), 3, "{lineage}");
     let environment = cluster.run(&["show", &next, "--environment"]);
     assert!(environment.contains("numerics.env.MKL_CBWR  COMPATIBLE"), "{environment}");
 }

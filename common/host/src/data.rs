@@ -98,6 +98,15 @@ pub enum DataHashError {
         #[source]
         source: BlobError,
     },
+    /// The list of a directory is not in the store, or damaged.
+    #[error("cannot read the list of the files of data directory `{}`", path.display())]
+    NoList {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BlobError,
+    },
     /// The list of a directory is none.
     #[error("the files of data directory `{}` are not known", path.display())]
     List {
@@ -155,9 +164,8 @@ pub fn listed(data: &[DataFile], store: &BlobStore) -> Result<Vec<DataFile>, Dat
             files.push(entry.clone());
             continue;
         }
-        let list = store
-            .get(&entry.piece())
-            .map_err(|source| DataHashError::Store { path: entry.path.clone().into(), source })?;
+        let list = store.get(&entry.piece());
+        let list = list.map_err(|source| DataHashError::NoList { path: entry.path.clone().into(), source })?;
         let below = listing::decode(entry, &list);
         files.extend(below.map_err(|source| DataHashError::List { path: entry.path.clone().into(), source })?);
     }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lockstep_common::manifest::DataFile;
+use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_core::view::RunView;
 use lockstep_host::git::{self, ChangedFile, Changes};
+use lockstep_rpc::query_request::What;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -43,6 +45,12 @@ pub(super) struct Difference {
 }
 
 impl Difference {
+    /// As a note: on which key `a`, of a checkpoint, and `b`, of the run resumed from it, differ.
+    pub(super) fn note(&self) -> String {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        format!("{} was `{}`, is `{}`", self.key, text(&self.a), text(&self.b))
+    }
+
     /// A row of a table.
     pub(super) fn cells(&self) -> Vec<String> {
         let cell = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
@@ -111,6 +119,21 @@ pub(super) fn keys(kind: &'static str, a: &BTreeMap<String, String>, b: &BTreeMa
     names.dedup();
     let differ = names.into_iter().filter(|key| a.get(*key) != b.get(*key));
     differ.map(|key| Difference { kind, key: key.clone(), a: a.get(key).cloned(), b: b.get(key).cloned() }).collect()
+}
+
+/// What a run runs on, but for the machine's name: where it ran is no difference.
+pub(super) fn surroundings(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let others = environment.iter().filter(|(key, _)| key.as_str() != "host");
+    others.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// What of its surroundings is otherwise than where the checkpoint was made that `view` was resumed from. None of it is known
+/// to change bits: that was refused, or accepted.
+pub(super) async fn unlike_checkpoint(client: &Client, view: &RunView) -> Result<Vec<Difference>, Failure> {
+    let Some(parent) = view.row.parent.filter(|_| !view.environment.is_empty()) else { return Ok(Vec::new()) };
+    let text = client.query(What::Manifest(parent.to_string())).await?;
+    let manifest = Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+    Ok(keys("environment", &surroundings(&manifest.environment), &surroundings(&view.environment)))
 }
 
 fn code(target: &Target) -> BTreeMap<String, String> {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::args::{CheckpointsArguments, LogsArguments, ManifestArguments, PsArguments, Reader, ShowArguments};
 use super::client::Client;
+use super::diff::unlike_checkpoint;
 use super::error::Failure;
 use super::exit::Exit;
 use super::metrics::Metrics;
@@ -107,6 +108,9 @@ pub(super) async fn show(arguments: ShowArguments, out: &mut Output) -> Result<E
         print_environment(&view, out);
     } else {
         print_run(&view, out);
+        for unlike in unlike_checkpoint(&client, &view).await? {
+            Output::note(&format!("note: unlike at the checkpoint, and not known to change bits: {}", unlike.note()));
+        }
     }
     Ok(Exit::Done)
 }

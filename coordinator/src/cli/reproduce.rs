@@ -1,6 +1,5 @@
 //! `coord reproduce`: a run again from its id alone: its code, its data, every step, and whether the bits are the same.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::Digest;
@@ -16,7 +15,7 @@ use super::checkout::{Rebuilt, rebuild};
 use super::client::Client;
 use super::compare::Comparison;
 use super::data::{keep, refused};
-use super::diff::{Difference, keys};
+use super::diff::{Difference, keys, surroundings};
 use super::error::Failure;
 use super::exit::Exit;
 use super::follow::{follow, summary};
@@ -198,11 +197,7 @@ impl Elsewhere {
 
 fn differences(target: &Target, again: &RunView) -> Vec<Difference> {
     let mut found = keys("numerics", &target.numerics, &again.numerics);
-    // Where it ran is no difference.
-    let of = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
-        map.iter().filter(|(key, _)| key.as_str() != "host").map(|(key, value)| (key.clone(), value.clone())).collect()
-    };
-    found.extend(keys("environment", &of(&target.environment), &of(&again.environment)));
+    found.extend(keys("environment", &surroundings(&target.environment), &surroundings(&again.environment)));
     found
 }
 

@@ -7,6 +7,7 @@ use lockstep_rpc::CancelRequest;
 use super::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};
 use super::client::Client;
 use super::data;
+use super::diff::unlike_checkpoint;
 use super::error::Failure;
 use super::exit::Exit;
 use super::follow::{exit, follow, summary};
@@ -128,6 +129,9 @@ async fn watch(client: &mut Client, run: &str, json: bool, interrupt: &str, out:
     } else {
         for line in summary(&view) {
             out.line(&line);
+        }
+        for unlike in unlike_checkpoint(client, &view).await? {
+            Output::note(&format!("note: unlike at the checkpoint, and not known to change bits: {}", unlike.note()));
         }
     }
     Ok(exit(&view.row))

@@ -17,14 +17,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
 
 use crate::output::LogWriter;
 use crate::programs::{Built, Order, Place};
 
 /// Between looks whether another build is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long output may still come after the command's end.
+const SETTLE: Duration = Duration::from_millis(500);
+/// For the connection to a coordinator.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Lines of a build that failed that are told with the run; its log has all of them.
 const TOLD_LINES: usize = 30;
 
@@ -45,10 +50,7 @@ pub(crate) async fn build(
         if let Some(built) = place.built() {
             return Ok(built);
         }
-        if place.dir.exists() {
-            fs::remove_dir_all(&place.dir).map_err(|error| cannot("clear", &place.dir, &error))?;
-        }
-        materialise(programs, join, order, &place.tree).await?;
+        materialise(programs, join, order, &place).await?;
         run(order, &place, &target, &mut log).await?;
         let (order, rustc) = (order.clone(), rustc(&place.directory).await);
         blocking(move || keep(&order, &place, &target, rustc)).await
@@ -84,20 +86,33 @@ async fn lock(programs: &Path, target: &Path, log: &mut LogWriter) -> Result<Fil
     }
 }
 
-/// Writes the work tree, as it was at submit.
-async fn materialise(programs: &Path, join: &str, order: &Order, tree: &Path) -> Result<(), String> {
+/// Writes the work tree, as it was at submit. It has another name until it is whole: what a build that was stopped is still
+/// writing is in nobody's way.
+async fn materialise(programs: &Path, join: &str, order: &Order, place: &Place) -> Result<(), String> {
     let snapshot = blob(join, &order.store, &order.tree).await?;
     let packed = match &order.source {
         Some(source) => Some(blob(join, &order.store, source).await?),
         None => None,
     };
-    let (repository, remote, tree) = (programs.join("repositories.git"), order.remote.clone(), tree.to_owned());
+    let fresh = tempfile::Builder::new().prefix(".fresh-").tempdir_in(programs);
+    let fresh = fresh.map_err(|error| cannot("write in", programs, &error))?;
+    let (repository, remote, tree) =
+        (programs.join("repositories.git"), order.remote.clone(), fresh.path().join("tree"));
     let sources = Sources { packed, repositories: Vec::new() };
+    let writing = tree.clone();
     blocking(move || {
-        let restored = git::restore_or_fetch(&snapshot, &tree, &sources, remote.as_deref(), &repository);
+        let restored = git::restore_or_fetch(&snapshot, &writing, &sources, remote.as_deref(), &repository);
         restored.map_err(|error| chain(&error))
     })
-    .await
+    .await?;
+    let moved = || -> io::Result<()> {
+        if place.dir.exists() {
+            fs::remove_dir_all(&place.dir)?;
+        }
+        fs::create_dir_all(&place.dir)?;
+        fs::rename(&tree, &place.tree)
+    };
+    moved().map_err(|error| cannot("make", &place.dir, &error))
 }
 
 /// A blob: from the store, if this machine sees it, or from the coordinator.
@@ -110,8 +125,9 @@ async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String
         }
     }
     let failed = |error: &dyn std::error::Error| format!("cannot fetch the run's code from {join}: {}", chain(error));
-    let client = ControlClient::connect(format!("http://{join}")).await;
-    let mut client = client.map_err(|error| failed(&error))?;
+    let endpoint = Endpoint::from_shared(format!("http://{join}")).map_err(|error| failed(&error))?;
+    let channel = endpoint.connect_timeout(CONNECT_DEADLINE).connect().await.map_err(|error| failed(&error))?;
+    let mut client = ControlClient::new(channel);
     let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
     let mut chunks = client.get_blob(request).await.map_err(|status| failed(&status))?.into_inner();
     let mut bytes = Vec::new();
@@ -129,6 +145,11 @@ async fn run(order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -
     let command = &order.program.build;
     if !place.directory.is_dir() {
         return Err(format!("the work tree has no directory `{}`", order.directory));
+    }
+    // What an earlier build made of this name must not be taken for this one's.
+    let old = made(order, place, target);
+    if old.exists() {
+        fs::remove_file(&old).map_err(|error| cannot("delete", &old, &error))?;
     }
     log.write(format!("[building `{}` of commit {}: {command}]\n", order.program.bin, order.commit).as_bytes());
     let started = || -> io::Result<_> {
@@ -150,15 +171,14 @@ async fn run(order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -
     let (mut output, mut child) = started().map_err(|error| format!("cannot start `{command}`: {error}"))?;
     // Dropped with this future when the build is stopped.
     let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match output.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(length) => log.write(&buffer[..length]),
-        }
-    }
-    let status = child.wait().await.map_err(|error| format!("cannot wait for `{command}`: {error}"))?;
+    let status = tokio::select! {
+        status = child.wait() => status,
+        () = copy(&mut output, log) => child.wait().await,
+    };
+    let status = status.map_err(|error| format!("cannot wait for `{command}`: {error}"))?;
     group.0 = None;
+    // It has ended; whoever it left running may hold the pipe open.
+    timeout(SETTLE, copy(&mut output, log)).await.ok();
     if status.success() {
         log.write(b"[built]\n");
         return Ok(());
@@ -167,6 +187,20 @@ async fn run(order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -
     let lines: Vec<&str> = said.lines().collect();
     let last = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
     Err(format!("`{command}` ended with {status}; it said last:\n{last}"))
+}
+
+/// Copies all that comes.
+async fn copy(output: &mut pipe::Receiver, log: &mut LogWriter) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = output.read(&mut buffer).await {
+        log.write(&buffer[..length]);
+    }
+}
+
+/// Where the command puts the program.
+fn made(order: &Order, place: &Place, target: &Path) -> PathBuf {
+    let bin = &order.program.bin;
+    if bin.contains('/') { place.directory.join(bin) } else { target.join("release").join(bin) }
 }
 
 /// A process that runs, with what it has started; killed with this.
@@ -184,7 +218,7 @@ impl Drop for Group {
 /// Keeps what was built, and what is known of it.
 fn keep(order: &Order, place: &Place, target: &Path, rustc: Option<String>) -> Result<Built, String> {
     let bin = &order.program.bin;
-    let program = if bin.contains('/') { place.directory.join(bin) } else { target.join("release").join(bin) };
+    let program = made(order, place, target);
     if !program.is_file() {
         let words = format!("`{}` made no `{}`", order.program.build, program.display());
         return Err(format!("{words}: is `program.bin` the name of a binary of this package?"));

@@ -106,6 +106,9 @@ fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failur
     let named = |error: &dyn std::error::Error| format!("job file `{}`: {}", path.display(), rank::chain(error));
     let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
     let job = parse_toml(&text, sets).map_err(|error| named(&error))?;
+    if job.data.revision().is_some() {
+        return Err(named(&Unsupported).into());
+    }
     if env::var_os(PREPARED).is_none() {
         // libtorch has read its variables as this program was loaded.
         let mut again = process::Command::new(env::current_exe()?);
@@ -130,6 +133,11 @@ fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failur
     writeln!(io::stdout(), "final state {} after {} steps", finished.state, finished.step)?;
     Ok(())
 }
+
+/// A key that only `coord submit` understands.
+#[derive(Debug, thiserror::Error)]
+#[error("key `data.rev`: here data is read as it lies in the work tree; `coord submit` takes it as of a revision")]
+struct Unsupported;
 
 fn print(block: &ReportBlock, out: &mut dyn Write) -> io::Result<()> {
     if let Some(step) = block.steps.last() {

@@ -38,7 +38,6 @@ mod setup;
 
 use std::process::ExitCode;
 
-use lockstep_common::job::JobSpec;
 use lockstep_models::{DataError, Model, ModelError, build_model, open_data};
 use tch::Tensor;
 use tch::nn;
@@ -127,9 +126,4 @@ impl Source for BuiltIn {
     fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
         build_model(setup.job(), shape, setup.paths(), setup.device())
     }
-}
-
-/// The loss's precision is the job's, for a program as for any model.
-fn precision(job: &JobSpec, device: tch::Device) -> lockstep_models::Precision {
-    lockstep_models::Precision::new(job.numerics.autocast, device)
 }

@@ -11,7 +11,7 @@ use lockstep_models::{
 };
 use tch::{Device, Kind, Tensor, nn};
 
-use super::{Failure, Program, Setup, Source, precision};
+use super::{Failure, Program, Setup, Source};
 
 /// The program `P` as what is trained.
 pub(super) struct Own<P>(PhantomData<P>);
@@ -38,7 +38,13 @@ impl<P: Program> Source for Own<P> {
         let parts = parts(&variables)?;
         let title = job.program.as_ref().map_or("program", |program| program.bin.as_str());
         let title = format!("program `{title}`");
-        Ok(Box::new(Trained { program, parts, device, precision: precision(job, device), title }))
+        Ok(Box::new(Trained {
+            program,
+            parts,
+            device,
+            precision: Precision::new(job.numerics.autocast, device),
+            title,
+        }))
     }
 }
 

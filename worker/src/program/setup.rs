@@ -73,8 +73,8 @@ impl Setup {
         self.paths.at(path)
     }
 
-    /// The data files at or below `path` of the job's `[data]`, sorted: by what follows `path`, and where each lies. They are
-    /// those of the submit, and have been verified; what else a directory has got since is not among them.
+    /// The data files at or below `path` of the job's `[data]`, sorted: by what follows `path` (nothing, if it is a file), and
+    /// where each lies. They are those of the submit, and have been verified; what else a directory has got since is not among them.
     pub fn files(&self, path: &str) -> BTreeMap<String, PathBuf> {
         let below = |file: &str| {
             let rest = Path::new(file).strip_prefix(path).ok()?;

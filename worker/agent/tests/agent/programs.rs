@@ -117,6 +117,30 @@ fn a_program_is_built_once_from_the_runs_tree_and_trains() {
 }
 
 #[test]
+fn what_an_earlier_build_left_is_not_taken_for_this_ones() {
+    let first = Run::new("mkdir -p $CARGO_TARGET_DIR/release; cp $FAKE $CARGO_TARGET_DIR/release/program");
+    let second = Run::new("true");
+    let coordinator = Coordinator::new();
+    let agent = first.agent(&coordinator, "a");
+    let (good, bad) = (key(1, 0), key(2, 0));
+    let named = |run: &Run, key: &Key| {
+        let mut assignment = run.assignment(key);
+        let job = String::from_utf8(assignment.job).unwrap().replace("out/program", "program");
+        assignment.job = job.into_bytes();
+        assignment
+    };
+    coordinator.desire(vec![named(&first, &good)]);
+    ready(&coordinator, &good);
+    coordinator.desire(vec![named(&second, &bad)]);
+    let reason = coordinator.hear("failure", &bad, |body| match body {
+        Body::Failed(failed) => Some(failed.reason),
+        _ => None,
+    });
+    assert!(reason.contains("release/program`: is `program.bin` the name"), "{reason}");
+    agent.stop().unwrap();
+}
+
+#[test]
 fn a_commit_that_was_not_kept_is_fetched_from_its_remote() {
     let mut run = Run::new("cat ../committed > $DIR/seen; mkdir out; cp $FAKE out/program");
     run.code.source = None;
