@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod digest;
+mod error;
 pub mod id;
 pub mod job;
 pub mod listing;
@@ -20,5 +21,6 @@ pub mod seed;
 pub mod world;
 
 pub use digest::{Digest, Domain};
+pub use error::chain;
 pub use id::{NodeId, RequestId, RunId};
 pub use paths::JobPaths;

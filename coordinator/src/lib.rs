@@ -6,7 +6,6 @@
 pub mod api;
 pub mod cli;
 pub mod documents;
-pub mod error;
 pub mod node;
 pub mod reports;
 pub mod serve;

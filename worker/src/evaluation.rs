@@ -5,7 +5,6 @@
 //! added in chunk order. It draws from seeds of its own and leaves no trace in the state.
 
 use lockstep_common::job::{Data, JobSpec};
-use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{Context, Dataset, EvalSums};
 use lockstep_rpc::EvalReport;
 use lockstep_tch_ext::generator;
@@ -40,14 +39,14 @@ pub(crate) fn run(
     let chunks = plan.samples.div_ceil(plan.chunk);
     let mut own = Vec::new();
     for chunk in (u64::from(place.process)..chunks).step_by(place.processes as usize) {
-        let seed = derive(plan.job.seed, Stream::Eval, step, chunk as u32);
+        let context = Context { step, rank: chunk as u32, training: false, root: plan.job.seed };
+        let seed = context.seed();
         generator::seed(Device::Cpu, seed)?;
         if plan.device != Device::Cpu {
             generator::seed(plan.device, seed)?;
         }
         let positions: Vec<u64> = (chunk * plan.chunk..plan.samples.min((chunk + 1) * plan.chunk)).collect();
         let batch = validation.batch(&positions, plan.device).map_err(|source| TrainError::Data { step, source })?;
-        let context = Context { step, rank: chunk as u32, training: false, seed };
         own.push(state.model.evaluate(&batch, &context).map_err(|source| TrainError::Model { step, source })?);
     }
     let all = match exchange {

@@ -174,12 +174,6 @@ fn become_rank(arguments: &[OsString]) -> WorkerError {
 
 /// The error and its causes, on standard error.
 fn say(error: &WorkerError) {
-    let mut text = format!("error: {error}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
     // Nobody is left to hear of a standard error that is closed.
-    writeln!(io::stderr(), "{text}").ok();
+    writeln!(io::stderr(), "error: {}", lockstep_common::chain(error)).ok();
 }

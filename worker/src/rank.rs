@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lockstep_common::RunId;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_common::{RunId, chain};
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data;
@@ -127,14 +127,6 @@ impl From<TrainError> for Stop {
         );
         if peers { Self::Peers(chain(&error)) } else { Self::Failed(chain(&error)) }
     }
-}
-
-/// `error` and all its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
-    })
 }
 
 fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop> {

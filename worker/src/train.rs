@@ -11,7 +11,6 @@ use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
-use lockstep_common::seed::{Stream, derive};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
 use lockstep_models::{Context, DataSets};
@@ -283,7 +282,7 @@ impl Run {
         self.read.extend_from_slice(&positions);
         let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
         self.reporter.spent(Phase::Data);
-        let context = Context { step, rank, training: true, seed: derive(job.seed, Stream::User, step, rank) };
+        let context = Context { step, rank, training: true, root: job.seed };
         let loss = state.model.loss(&batch, &context).map_err(|source| TrainError::Model { step, source })?;
         self.reporter.spent(Phase::Forward);
         self.reducer.leaf(index).loss.f_copy_(&loss.f_detach()?)?;

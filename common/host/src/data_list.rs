@@ -13,8 +13,11 @@ use crate::data::DataHashError;
 /// # Errors
 /// What is neither file nor directory, a link to a directory (it may lead back), a name that is not UTF-8.
 pub fn list(path: &Path) -> Result<Vec<String>, DataHashError> {
-    let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
-    let mut found = walk(path.to_owned(), metadata.file_type())?;
+    let kind = fs::metadata(path).map_err(|source| unreadable(path, source))?.file_type();
+    if !kind.is_dir() {
+        return Ok(vec![name(path.to_owned(), kind)?]);
+    }
+    let mut found = walk(path)?;
     found.sort_unstable();
     Ok(found)
 }
@@ -29,35 +32,35 @@ pub fn list_below(path: &Path) -> Result<Vec<String>, DataHashError> {
     if files.is_empty() { Err(DataHashError::Empty { path: path.to_owned() }) } else { Ok(files) }
 }
 
-fn walk(path: PathBuf, kind: FileType) -> Result<Vec<String>, DataHashError> {
-    if kind.is_file() {
-        let name = path.into_os_string().into_string();
-        return Ok(vec![name.map_err(|name| DataHashError::NotUtf8 { path: name.into() })?]);
-    }
-    if !kind.is_dir() {
-        return Err(DataHashError::NotAFile { path });
-    }
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(&path).map_err(|source| unreadable(&path, source))? {
-        let entry = entry.map_err(|source| unreadable(&path, source))?;
-        let (path, mut kind) = (entry.path(), entry.file_type().map_err(|source| unreadable(&path, source))?);
+/// The files below the directory `path`, in no order; directories beside each other on all cores.
+fn walk(path: &Path) -> Result<Vec<String>, DataHashError> {
+    let (mut found, mut below) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(path).map_err(|source| unreadable(path, source))? {
+        let entry = entry.map_err(|source| unreadable(path, source))?;
+        let (path, mut kind) = (entry.path(), entry.file_type().map_err(|source| unreadable(path, source))?);
         if kind.is_symlink() {
             kind = fs::metadata(&path).map_err(|source| unreadable(&path, source))?.file_type();
             if kind.is_dir() {
                 return Err(DataHashError::LinkToDirectory { path });
             }
         }
-        entries.push((path, kind));
+        if kind.is_dir() {
+            below.push(path);
+        } else {
+            found.push(name(path, kind)?);
+        }
     }
-    // Directories beside each other on all cores.
-    let (below, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, kind)| kind.is_dir());
-    let mut found = Vec::with_capacity(files.len());
-    for (path, kind) in files {
-        found.extend(walk(path, kind)?);
-    }
-    let below = below.into_par_iter().map(|(path, kind)| walk(path, kind)).collect::<Result<Vec<_>, _>>()?;
+    let below = below.par_iter().map(|path| walk(path)).collect::<Result<Vec<_>, _>>()?;
     found.extend(below.into_iter().flatten());
     Ok(found)
+}
+
+/// The name of what should be a file.
+fn name(path: PathBuf, kind: FileType) -> Result<String, DataHashError> {
+    if !kind.is_file() {
+        return Err(DataHashError::NotAFile { path });
+    }
+    path.into_os_string().into_string().map_err(|name| DataHashError::NotUtf8 { path: name.into() })
 }
 
 fn unreadable(path: &Path, source: io::Error) -> DataHashError {

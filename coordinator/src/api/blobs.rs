@@ -5,14 +5,13 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
+use lockstep_common::chain;
 use lockstep_common::manifest::Piece;
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::BlobChunk;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
-
-use crate::error::chain;
 
 /// Bytes in a message.
 pub const CHUNK_BYTES: usize = 1 << 20;

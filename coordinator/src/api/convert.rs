@@ -3,14 +3,12 @@
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest;
 use lockstep_common::manifest::Share;
-use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use lockstep_common::{Digest, NodeId, RequestId, RunId, chain};
 use lockstep_core::command::{Device, Progress, Said};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{CheckpointShare, Hello, ProcessMessage, ReportBlock};
 use prost::Message;
 use tonic::Status;
-
-use crate::error::chain;
 
 /// Devices of one node at most: a bound on what a broken agent can make us place on.
 const MAX_DEVICES: usize = 1024;

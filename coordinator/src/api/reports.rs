@@ -1,11 +1,10 @@
 //! The stream of a run's reports.
 
-use lockstep_common::RunId;
+use lockstep_common::{RunId, chain};
 use lockstep_rpc::ReportBlock;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::error::chain;
 use crate::node::{CallError, Handle};
 use crate::reports::{is_empty, trimmed};
 use crate::store::{BlockReader, Page, StoreError};

@@ -1,10 +1,10 @@
 //! Errors of the event loop and the store as gRPC statuses.
 
+use lockstep_common::chain;
 use lockstep_core::Refusal;
 use lockstep_core::replica::ProposeError;
 use tonic::Status;
 
-use crate::error::chain;
 use crate::node::CallError;
 use crate::store::StoreError;
 

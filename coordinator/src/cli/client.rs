@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lockstep_common::chain;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest};
@@ -13,7 +14,6 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
 use crate::api::MAX_MESSAGE_BYTES;
-use crate::error::chain;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use lockstep_common::chain;
 use tonic::{Code, Status};
 
 use super::exit::Exit;
-use crate::error::chain;
 
 /// A command that failed.
 #[derive(Debug)]

@@ -89,7 +89,7 @@ fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> 
     hash(named, rehash, Some(scratch))
 }
 
-/// Hashes all files at once.
+/// Hashes all files, whose places are absolute, at once.
 fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Measured, Failure> {
     let places = named.iter().flat_map(|named| &named.files).map(|(_, at)| at.to_str());
     let places = places.collect::<Option<Vec<&str>>>();

@@ -73,7 +73,7 @@ impl StateDatabase {
     pub(super) fn recover(&self) -> Result<Recovered, StoreError> {
         let (mut recovered, rows) = self.read().map_err(|error| StoreError::read(&self.path, error))?;
         recovered.state = ClusterState::from_rows(rows)
-            .map_err(|error| StoreError::Damaged { path: self.path.clone(), detail: crate::error::chain(&error) })?;
+            .map_err(|error| StoreError::Damaged { path: self.path.clone(), detail: lockstep_common::chain(&error) })?;
         Ok(recovered)
     }
 

@@ -7,27 +7,25 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use lockstep_common::Domain;
 use lockstep_common::manifest::Piece;
+use lockstep_common::{Domain, chain};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::git::{self, Sources};
 use lockstep_rpc::GetBlobRequest;
 use lockstep_rpc::control_client::ControlClient;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::child::{SETTLE, copy};
 use crate::output::LogWriter;
 use crate::programs::{Built, Order, Place};
 
 /// Between looks whether another build is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long output may still come after the command's end.
-const SETTLE: Duration = Duration::from_millis(500);
 /// For the connection to a coordinator.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Lines of a build that failed that are told with the run; its log has all of them.
@@ -189,14 +187,6 @@ async fn run(order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -
     Err(format!("`{command}` ended with {status}; it said last:\n{last}"))
 }
 
-/// Copies all that comes.
-async fn copy(output: &mut pipe::Receiver, log: &mut LogWriter) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = output.read(&mut buffer).await {
-        log.write(&buffer[..length]);
-    }
-}
-
 /// Where the command puts the program.
 fn made(order: &Order, place: &Place, target: &Path) -> PathBuf {
     let bin = &order.program.bin;
@@ -249,10 +239,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + 
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
     format!("cannot {what} `{}`: {error}", path.display())
-}
-
-/// The error and its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

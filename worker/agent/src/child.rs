@@ -26,7 +26,7 @@ use crate::output::LogWriter;
 
 /// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
 /// unless a child of it holds them open.
-const SETTLE: Duration = Duration::from_millis(500);
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 /// The size of a pipe: one read takes all there is.
 const READ_BYTES: usize = 64 << 10;
 
@@ -180,17 +180,20 @@ async fn retired(retire: &CancellationToken, grace: Duration) {
     sleep(grace).await;
 }
 
-/// Writes everything that comes out of the pipe to the log, and hands the log back at its end.
+/// As [`copy`], and hands the log back at the end.
 async fn capture(mut output: pipe::Receiver, mut log: LogWriter) -> LogWriter {
+    copy(&mut output, &mut log).await;
+    log
+}
+
+/// Writes everything that comes out of the pipe to the log, until its end.
+pub(crate) async fn copy(output: &mut pipe::Receiver, log: &mut LogWriter) {
     let mut buffer = vec![0; READ_BYTES];
     loop {
         match output.read(&mut buffer).await {
-            Ok(0) => return log,
+            Ok(0) => return,
             Ok(length) => log.write(&buffer[..length]),
-            Err(error) => {
-                debug!("cannot read the output of a process: {error}");
-                return log;
-            }
+            Err(error) => return debug!("cannot read the output of a process: {error}"),
         }
     }
 }

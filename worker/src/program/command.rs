@@ -9,7 +9,7 @@ use std::{env, thread};
 
 use clap::{Parser, Subcommand};
 use lockstep_common::job::parse_toml;
-use lockstep_common::{RunId, numerics};
+use lockstep_common::{RunId, chain, numerics};
 use lockstep_rpc::ReportBlock;
 use lockstep_rpc::process_message::Body;
 
@@ -80,7 +80,7 @@ pub(super) fn run(source: &dyn Source) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to hear of a standard error that is closed.
-            writeln!(io::stderr(), "error: {}", rank::chain(error.as_ref())).ok();
+            writeln!(io::stderr(), "error: {}", chain(error.as_ref())).ok();
             ExitCode::FAILURE
         }
     }
@@ -103,7 +103,7 @@ fn train_share(source: &dyn Source, arguments: RankArguments) -> ExitCode {
 
 /// Trains the job at `path` alone.
 fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failure> {
-    let named = |error: &dyn std::error::Error| format!("job file `{}`: {}", path.display(), rank::chain(error));
+    let named = |error: &dyn std::error::Error| format!("job file `{}`: {}", path.display(), chain(error));
     let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
     let job = parse_toml(&text, sets).map_err(|error| named(&error))?;
     if job.data.revision().is_some() {

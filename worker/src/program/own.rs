@@ -140,6 +140,9 @@ mod tests {
     use tch::nn::ModuleT;
 
     use super::*;
+    use crate::local;
+    use crate::outbox::Outbox;
+    use crate::program::InMemory;
 
     /// Batch norm, dropout, and whatever the parameter `fault` asks for.
     struct Odd {
@@ -233,5 +236,51 @@ mod tests {
         assert!(told("shape").contains("its loss is Float of shape [2, 4], not one float"), "{}", told("shape"));
         let metrics = words(&odd("metrics").evaluate(&batch(), &Context::default()).unwrap_err());
         assert!(metrics.contains("it gives 0 metrics and names 1"), "{metrics}");
+    }
+
+    static SEEN: std::sync::Mutex<Vec<Context>> = std::sync::Mutex::new(Vec::new());
+
+    /// Remembers what it is told.
+    struct Seeing(Tensor);
+
+    impl Program for Seeing {
+        fn data(setup: &Setup) -> Result<DataSets, Failure> {
+            let column = Tensor::arange(8, (Kind::Float, Device::Cpu)).view([8, 1]);
+            Ok(InMemory::new(&column, &column)?.split(setup.parameter("validation")?, setup.job().seed)?)
+        }
+
+        fn build(root: &nn::Path<'_>, _: &SampleShape, _: &Setup) -> Result<Self, Failure> {
+            Ok(Self(root.zeros("weight", &[1])))
+        }
+
+        fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure> {
+            SEEN.lock().unwrap().push(*context);
+            Ok((&self.0 * &batch.inputs).mean(Kind::Float))
+        }
+    }
+
+    #[test]
+    fn each_micro_batch_is_told_its_step_rank_and_seed() {
+        let train = |validation: &str| {
+            let text = format!(
+                "name = \"t\"\nseed = 7\nsteps = 2\nranks = 2\nbatch = {{ size = 2 }}\neval = {{ every_steps = 2 }}\n\
+                 optimizer = {{ kind = \"sgd\", lr = 0.1 }}\ndata = {{ kind = \"files\", paths = [\"x\"] }}\n\
+                 [program]\nbin = \"t\"\nparameters = {{ validation = {validation} }}"
+            );
+            let (job, outbox) = (parse_toml(&text, &[]).unwrap(), Outbox::default());
+            local::train(&Own::<Seeing>::new(), &job, Path::new("/"), None, None, None, &outbox)
+        };
+        train("0.25").unwrap();
+        let seen = SEEN.lock().unwrap().clone();
+        let (training, evaluating): (Vec<Context>, Vec<Context>) = seen.iter().partition(|context| context.training);
+        let told: Vec<(u64, u32)> = training.iter().map(|context| (context.step, context.rank)).collect();
+        assert_eq!(told, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+        for context in &training {
+            assert_eq!(context.seed(), derive(7, Stream::User, context.step, context.rank), "as checkpoints have it");
+        }
+        assert!(!evaluating.is_empty() && evaluating.iter().all(|context| context.step == 2), "{evaluating:?}");
+        assert!(training.iter().all(|context| context.seed() != evaluating[0].seed()));
+        let refused = train("0.0").unwrap_err().to_string();
+        assert_eq!(refused, "the job has `[eval]`, and its program keeps no samples for it");
     }
 }

@@ -41,17 +41,15 @@ pub(super) const CODE: &str = "code";
 
 /// Puts `new` in the place of what there was; what changed by it.
 pub(super) fn code(was: &mut Option<CodeVersion>, new: &CodeVersion) -> Vec<Override> {
+    // What a program is built from: the tree, and where in it.
     let text = |code: &CodeVersion| {
-        let tree =
-            code.tree.as_ref().filter(|_| code.dirty).map(|tree| format!(" and changes {}", tree.digest.short()));
-        format!("commit {}{}", code.commit, tree.unwrap_or_default())
+        let tree = code.tree.as_ref().map_or_else(|| "nothing".to_owned(), |tree| tree.digest.to_hex());
+        format!("commit {}, tree {tree}, directory `{}`", code.commit, code.directory)
     };
     let before = was.as_ref().map_or_else(|| "nothing".to_owned(), text);
     *was = Some(new.clone());
-    if before == text(new) {
-        return Vec::new();
-    }
-    vec![Override { key: CODE.to_owned(), was: before, now: text(new) }]
+    let one = Override { key: CODE.to_owned(), was: before, now: text(new) };
+    if one.was == one.now { Vec::new() } else { vec![one] }
 }
 
 /// Adds `new` to what is known, each once.

@@ -1,8 +1,8 @@
 //! `apply`: one command on the state. Clients' commands and nodes are here, reports of processes in [`super::report`].
 
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::Manifest;
-use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use lockstep_common::manifest::{CodeVersion, Manifest};
+use lockstep_common::{Digest, NodeId, RequestId, RunId, chain};
 
 use super::accept;
 use super::cluster::ClusterState;
@@ -61,9 +61,7 @@ impl ClusterState {
         match command {
             Command::Submit { request, at_ms, job, base_dir, code, data, secret } => {
                 let spec = JobSpec::from_canonical(job.as_bytes()).map_err(|error| Refusal::Job(chain(&error)))?;
-                if spec.program.is_some() && code.as_ref().is_none_or(|code| code.tree.is_none()) {
-                    return Err(Refusal::Job("its program has no work tree that it could be built from".to_owned()));
-                }
+                buildable(&spec, code.as_ref())?;
                 let submission = Submission {
                     id: RunId::derive(index, request),
                     number: index,
@@ -138,6 +136,7 @@ impl ClusterState {
         if manifest.step >= spec.steps {
             return Err(Refusal::NothingLeft { checkpoint: parent.short(), step: manifest.step });
         }
+        buildable(&spec, manifest.code.as_ref())?;
         let submission = Submission {
             id,
             number,
@@ -292,13 +291,10 @@ impl ClusterState {
     }
 }
 
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+/// Refuses a job whose program nobody could build.
+fn buildable(spec: &JobSpec, code: Option<&CodeVersion>) -> Result<(), Refusal> {
+    if spec.program.is_some() && code.is_none_or(|code| code.tree.is_none()) {
+        return Err(Refusal::Job("its program has no work tree that it could be built from".to_owned()));
     }
-    text
+    Ok(())
 }

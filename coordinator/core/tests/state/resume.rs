@@ -104,9 +104,14 @@ fn a_program_is_built_from_the_checkpoints_code_or_from_what_was_accepted() {
     let other = Some(code("c2", Some(b"2")));
     let refused = cluster.resume_as(checkpoint, &["numerics"], &[], other.clone()).unwrap_err();
     assert!(refused.to_string().contains("was not accepted"), "{refused}");
+    let refused = cluster.resume_as(checkpoint, &["code"], &[], Some(code("c2", None))).unwrap_err();
+    assert!(refused.to_string().contains("no work tree"), "{refused}");
     let resumed = cluster.resume_as(checkpoint, &["code"], &[], other.clone()).unwrap();
     assert_eq!(cluster.desired("a")[0].code, other);
-    let known = vec![Override { key: "code".into(), was: "commit c1".into(), now: "commit c2".into() }];
+    let text = |commit: &str, bytes: &[u8]| {
+        format!("commit {commit}, tree {}, directory `jobs`", Domain::Blob.digest(bytes).to_hex())
+    };
+    let known = vec![Override { key: "code".into(), was: text("c1", b"1"), now: text("c2", b"2") }];
     assert_eq!(cluster.run(&resumed).state.overrides, known);
     cluster.all_ready(&resumed);
     let next = cluster.checkpoint(&resumed, 8);

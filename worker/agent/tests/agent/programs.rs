@@ -11,7 +11,7 @@ use lockstep_rpc::Assignment;
 use lockstep_rpc::process_message::Body;
 
 use crate::coordinator::{Coordinator, Key};
-use crate::support::{Agent, JOB, fake_rank, key, options, parse, until};
+use crate::support::{Agent, JOB, assignment, fake_rank, key, options, parse, until};
 
 /// A work tree that differs from its commit, kept in a store, and gone.
 struct Run {
@@ -51,17 +51,11 @@ impl Run {
             + "[data]\nkind = \"files\"\npaths = [\"x\"]\n[batch]\nsize = 4\n[optimizer]\nkind = \"sgd\"\nlr = 0.1\n\
                [program]\nbin = \"out/program\"\n";
         let job = parse(&text, &[format!("program.build={:?}", self.build)]);
-        let (run, generation, process) = key.clone();
         Assignment {
-            run,
-            generation,
-            process,
-            processes: 1,
-            device: "cpu".into(),
             job: job.canonical(),
             store: self.path("store").display().to_string(),
             code: Some((&self.code).into()),
-            ..Default::default()
+            ..assignment(key)
         }
     }
 
@@ -79,6 +73,13 @@ impl Run {
 
 fn ready(coordinator: &Coordinator, key: &Key) {
     coordinator.hear("ready", key, |body| matches!(body, Body::Ready(_)).then_some(()));
+}
+
+fn failure(coordinator: &Coordinator, key: &Key) -> String {
+    coordinator.hear("failure", key, |body| match body {
+        Body::Failed(failed) => Some(failed.reason),
+        _ => None,
+    })
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -132,10 +133,7 @@ fn what_an_earlier_build_left_is_not_taken_for_this_ones() {
     coordinator.desire(vec![named(&first, &good)]);
     ready(&coordinator, &good);
     coordinator.desire(vec![named(&second, &bad)]);
-    let reason = coordinator.hear("failure", &bad, |body| match body {
-        Body::Failed(failed) => Some(failed.reason),
-        _ => None,
-    });
+    let reason = failure(&coordinator, &bad);
     assert!(reason.contains("release/program`: is `program.bin` the name"), "{reason}");
     agent.stop().unwrap();
 }
@@ -146,18 +144,14 @@ fn a_commit_that_was_not_kept_is_fetched_from_its_remote() {
     run.code.source = None;
     let coordinator = Coordinator::new();
     let agent = run.agent(&coordinator, "a");
-    let failure = |key: &Key| {
-        coordinator.hear("failure", key, |body| match body {
-            Body::Failed(failed) => Some(failed.reason),
-            _ => None,
-        })
-    };
     let (first, second, third) = (key(1, 0), key(2, 0), key(3, 0));
     coordinator.desire(vec![run.assignment(&first)]);
-    assert!(failure(&first).contains(&format!("commit `{}` of the work tree is in none", run.code.commit)));
+    assert!(
+        failure(&coordinator, &first).contains(&format!("commit `{}` of the work tree is in none", run.code.commit))
+    );
     run.code.remote = Some(format!("file://{}", run.path("nowhere").display()));
     coordinator.desire(vec![run.assignment(&second)]);
-    let reason = failure(&second);
+    let reason = failure(&coordinator, &second);
     assert!(reason.contains("cannot fetch commit") && reason.contains("nowhere"), "{reason}");
     run.code.remote = Some(format!("file://{}", run.path("published").display()));
     coordinator.desire(vec![run.assignment(&third)]);
@@ -179,10 +173,7 @@ fn what_cannot_be_built_fails_the_run_with_the_builders_own_words() {
         let (first, second) = (key(1, 0), key(1, 1));
         coordinator.desire(vec![run.assignment(&first), run.assignment(&second)]);
         for key in [&first, &second] {
-            let reason = coordinator.hear("failure", key, |body| match body {
-                Body::Failed(failed) => Some(failed.reason),
-                _ => None,
-            });
+            let reason = failure(&coordinator, key);
             assert!(reason.contains("node `node-a` cannot") && reason.contains(words), "{reason}");
         }
         agent.stop().unwrap();
@@ -192,10 +183,7 @@ fn what_cannot_be_built_fails_the_run_with_the_builders_own_words() {
     let agent = run.agent(&coordinator, "a");
     let key = key(1, 0);
     coordinator.desire(vec![Assignment { code: None, ..run.assignment(&key) }]);
-    let reason = coordinator.hear("failure", &key, |body| match body {
-        Body::Failed(failed) => Some(failed.reason),
-        _ => None,
-    });
+    let reason = failure(&coordinator, &key);
     assert!(reason.contains("no work tree was kept"), "{reason}");
     agent.stop().unwrap();
 }

@@ -73,7 +73,7 @@ pub fn build_model(
             )?;
             Ok(finish(network, builder, objective, "gpt"))
         }
-        ModelSpec::Program => Err(ModelError::NoModel("worker-rank")),
+        ModelSpec::Program => Err(ModelError::NoModel),
         ModelSpec::Torchscript { path, output } => script::load(&paths.at(path), *output, objective, device),
     }
 }

@@ -44,8 +44,8 @@ pub enum ModelError {
         found: String,
     },
     /// A job without a model was given to a program that brings none.
-    #[error("the job brings a program of its own, and `{0}` is not it")]
-    NoModel(&'static str),
+    #[error("the job brings a program of its own, and `worker-rank` is not it")]
+    NoModel,
     /// The user's program failed.
     #[error("the program failed")]
     Program(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -1,5 +1,6 @@
 //! The interface of a model.
 
+use lockstep_common::seed::{Stream, derive};
 use tch::Tensor;
 
 use super::ModelError;
@@ -27,8 +28,15 @@ pub struct Context {
     pub rank: u32,
     /// Whether it is for a training step. If not: dropout and the like are off, and nothing may be changed.
     pub training: bool,
+    /// The job's root seed.
+    pub root: u64,
+}
+
+impl Context {
     /// For a generator of the model's own, anew for each micro-batch.
-    pub seed: u64,
+    pub fn seed(&self) -> u64 {
+        derive(self.root, if self.training { Stream::User } else { Stream::Eval }, self.step, self.rank)
+    }
 }
 
 /// Sums over the samples of an evaluated batch, to be added up over batches.
