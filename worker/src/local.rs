@@ -54,7 +54,7 @@ pub fn train(
         let at = base_dir.join(path);
         let top = path.trim_end_matches('/');
         if at.is_dir() {
-            files.extend(data::list_below(&at)?.iter().map(|file| format!("{top}/{file}")));
+            files.extend(data::list_below(&at)?.iter().map(|file| format!("{top}/{}", file.path)));
         } else {
             files.push(path.to_owned());
         }

@@ -11,7 +11,7 @@ use lockstep_common::{Digest, JobPaths};
 use rayon::prelude::*;
 
 use crate::blobs::{BlobError, BlobStore};
-pub use crate::data_list::{list, list_below};
+pub use crate::data_list::{Listed, list, list_below};
 use crate::stat_cache::{Stamp, StatCache};
 
 /// A pointer of Git LFS is shorter, by its specification.
@@ -127,25 +127,33 @@ pub enum DataHashError {
     },
 }
 
-/// Hashes `paths`, each relative to `base_dir`, memory-mapped and on all cores; with `cache` only those that it does not
-/// know as they are. `done` is told the bytes of each file that is.
+/// Hashes `files`, memory-mapped and on all cores; with `cache` only those that it does not know as they are. `done` is told
+/// the bytes of each file that is.
 pub fn hash_files(
-    base_dir: &Path,
-    paths: &[&str],
+    files: &[&Listed],
     cache: Option<&StatCache>,
     done: &(dyn Fn(u64) + Sync),
 ) -> Result<Vec<DataFile>, DataHashError> {
-    let hash = |path: &&str| hash_file(base_dir, path, cache).inspect(|file| done(file.bytes));
-    paths.par_iter().map(hash).collect()
+    let hash = |file: &&Listed| {
+        let known = cache.zip(file.stamp).and_then(|(cache, stamp)| Some((stamp.bytes(), cache.get(&stamp)?)));
+        let hashed = match known {
+            Some((bytes, digest)) => DataFile { path: file.path.clone(), bytes, digest },
+            None => hash_file(&file.at, &file.path, cache)?,
+        };
+        done(hashed.bytes);
+        Ok(hashed)
+    };
+    files.par_iter().map(hash).collect()
 }
 
 /// Checks that every file is what it was when `files` were hashed.
 pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> {
     for file in files {
-        let now = hash_file(base_dir, &file.path, None)?;
+        let path = base_dir.join(&file.path);
+        let now = hash_file(&path, &file.path, None)?;
         if now.digest != file.digest {
             return Err(DataHashError::Changed {
-                path: base_dir.join(&file.path),
+                path,
                 expected: file.digest,
                 expected_bytes: file.bytes,
                 found: now.digest,
@@ -201,8 +209,9 @@ pub fn locate(
     Ok(JobPaths::new(base_dir, moved.collect::<Result<_, _>>()?))
 }
 
-fn hash_file(base_dir: &Path, relative: &str, cache: Option<&StatCache>) -> Result<DataFile, DataHashError> {
-    let path = base_dir.join(relative);
+/// Hashes the file at `path`, that is called `name`.
+fn hash_file(path: &Path, name: &str, cache: Option<&StatCache>) -> Result<DataFile, DataHashError> {
+    let path = path.to_owned();
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataHashError::Missing { path: path.clone() },
         _ => DataHashError::Io { path: path.clone(), source },
@@ -218,7 +227,7 @@ fn hash_file(base_dir: &Path, relative: &str, cache: Option<&StatCache>) -> Resu
     }
     let stamp = Stamp::of(&metadata);
     if let Some(digest) = cache.and_then(|cache| cache.get(&stamp)) {
-        return Ok(DataFile { path: relative.to_owned(), bytes, digest });
+        return Ok(DataFile { path: name.to_owned(), bytes, digest });
     }
     let mut hasher = lockstep_common::Domain::Blob.hasher();
     if bytes <= SMALL_BYTES {
@@ -237,18 +246,22 @@ fn hash_file(base_dir: &Path, relative: &str, cache: Option<&StatCache>) -> Resu
     if let Some(cache) = cache {
         cache.put(stamp, begun, digest);
     }
-    Ok(DataFile { path: relative.to_owned(), bytes, digest })
+    Ok(DataFile { path: name.to_owned(), bytes, digest })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn hash(dir: &Path, path: &str, cache: Option<&StatCache>) -> Result<Vec<DataFile>, DataHashError> {
+        hash_files(&[&Listed::new(dir, path)], cache, &|_| ())
+    }
+
     #[test]
     fn changed_missing_and_empty_files_are_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a"), b"abc").unwrap();
-        let files = hash_files(dir.path(), &["a"], None, &|_| ()).unwrap();
+        let files = hash(dir.path(), "a", None).unwrap();
         assert_eq!(files[0].digest.to_hex(), "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85");
         verify(dir.path(), &files).unwrap();
         std::fs::write(dir.path().join("a"), b"abd").unwrap();
@@ -256,8 +269,8 @@ mod tests {
         assert!(error.contains("expected 3 bytes with digest `6437b3ac") && error.contains("found 3 bytes"), "{error}");
         std::fs::write(dir.path().join("a"), b"").unwrap();
         assert!(matches!(verify(dir.path(), &files), Err(DataHashError::Empty { .. })));
-        assert!(matches!(hash_files(dir.path(), &["b"], None, &|_| ()), Err(DataHashError::Missing { .. })));
-        assert!(matches!(hash_files(dir.path(), &["."], None, &|_| ()), Err(DataHashError::NotAFile { .. })));
+        assert!(matches!(hash(dir.path(), "b", None), Err(DataHashError::Missing { .. })));
+        assert!(matches!(hash(dir.path(), ".", None), Err(DataHashError::NotAFile { .. })));
     }
 
     #[test]
@@ -266,7 +279,7 @@ mod tests {
         let store = BlobStore::open(&dir.path().join("store")).unwrap();
         let path = dir.path().join("a");
         fs::write(&path, b"abc").unwrap();
-        let files = hash_files(dir.path(), &["a"], None, &|_| ()).unwrap();
+        let files = hash(dir.path(), "a", None).unwrap();
         assert_eq!(locate(dir.path(), &files, &store, false).unwrap().at("a"), path);
         fs::remove_file(&path).unwrap();
         let error = locate(dir.path(), &files, &store, false).unwrap_err().to_string();
@@ -294,16 +307,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
         std::fs::write(dir.path().join("a"), text).unwrap();
-        let error = hash_files(dir.path(), &["a"], None, &|_| ()).unwrap_err().to_string();
+        let error = hash(dir.path(), "a", None).unwrap_err().to_string();
         assert!(error.contains("a pointer of Git LFS, not the data: `git lfs pull`"), "{error}");
     }
 
     #[test]
     fn a_known_file_is_not_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, cache) = (dir.path().join("a"), StatCache::open(&dir.path().join("cache")));
+        let (path, kept) = (dir.path().join("a"), dir.path().join("cache"));
+        let cache = StatCache::open(&kept);
         std::fs::write(&path, b"abc").unwrap();
-        let first = hash_files(dir.path(), &["a"], Some(&cache), &|_| ()).unwrap();
+        let first = hash(dir.path(), "a", Some(&cache)).unwrap();
         // As if it had been there for long, and with another digest, to see where the answer comes from.
         let other = Digest::from_bytes([9; 32]);
         cache.put(
@@ -311,8 +325,12 @@ mod tests {
             SystemTime::now() + std::time::Duration::from_secs(9),
             other,
         );
-        assert_eq!(hash_files(dir.path(), &["a"], Some(&cache), &|_| ()).unwrap()[0].digest, other);
-        assert_eq!(hash_files(dir.path(), &["a"], None, &|_| ()).unwrap(), first);
+        cache.save().unwrap();
+        let cache = StatCache::open(&kept);
+        assert_eq!(hash(dir.path(), "a", Some(&cache)).unwrap()[0].digest, other);
+        let listed = list_below(dir.path()).unwrap();
+        assert_eq!(hash_files(&[&listed[0]], Some(&cache), &|_| ()).unwrap()[0].digest, other);
+        assert_eq!(hash(dir.path(), "a", None).unwrap(), first);
         assert!(verify(dir.path(), &first).is_ok(), "a process reads its data");
     }
 }

@@ -1,66 +1,97 @@
 //! The files of a directory of data, in one order whatever the file system's.
 
-use std::fs::{self, FileType};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::data::DataHashError;
+use crate::stat_cache::Stamp;
 
-/// The files at or below `path`: as `path` and what follows, sorted. Links to files count as files; hidden files too.
+/// A file of data, that exists or should.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// What it is called.
+    pub path: String,
+    /// Where it lies.
+    pub at: PathBuf,
+    /// What it was like when its directory was read.
+    pub(crate) stamp: Option<Stamp>,
+}
+
+impl Listed {
+    /// The one that is called `path`, and lies at that in `base_dir`.
+    pub fn new(base_dir: &Path, path: &str) -> Self {
+        Self::at(path.to_owned(), base_dir.join(path))
+    }
+
+    /// The one that is called `path`, and lies at `at`.
+    pub fn at(path: String, at: PathBuf) -> Self {
+        Self { path, at, stamp: None }
+    }
+}
+
+/// The files at or below `path`: called `path` and what follows, sorted. Links to files count as files; hidden files too.
 ///
 /// # Errors
 /// What is neither file nor directory, a link to a directory (it may lead back), a name that is not UTF-8.
-pub fn list(path: &Path) -> Result<Vec<String>, DataHashError> {
+pub fn list(path: &Path) -> Result<Vec<Listed>, DataHashError> {
     let kind = fs::metadata(path).map_err(|source| unreadable(path, source))?.file_type();
-    if !kind.is_dir() {
-        return Ok(vec![name(path.to_owned(), kind)?]);
+    let Some(name) = path.to_str() else { return Err(DataHashError::NotUtf8 { path: path.to_owned() }) };
+    if kind.is_dir() {
+        return walk(path, &format!("{}/", name.trim_end_matches('/'))).map(sorted);
     }
-    let mut found = walk(path)?;
-    found.sort_unstable();
-    Ok(found)
+    if !kind.is_file() {
+        return Err(DataHashError::NotAFile { path: path.to_owned() });
+    }
+    Ok(vec![Listed::at(name.to_owned(), path.to_owned())])
 }
 
-/// The files of the directory `path`, as [`list`] has them, but relative to it.
+/// The files of the directory `path`, as [`list`] has them, but called what follows it.
 ///
 /// # Errors
 /// As [`list`]; `Empty` if there is none.
-pub fn list_below(path: &Path) -> Result<Vec<String>, DataHashError> {
-    let root = path.to_string_lossy().trim_end_matches('/').len() + 1;
-    let files: Vec<String> = list(path)?.iter().map(|file| file[root..].to_owned()).collect();
-    if files.is_empty() { Err(DataHashError::Empty { path: path.to_owned() }) } else { Ok(files) }
+pub fn list_below(path: &Path) -> Result<Vec<Listed>, DataHashError> {
+    let files = walk(path, "")?;
+    if files.is_empty() { Err(DataHashError::Empty { path: path.to_owned() }) } else { Ok(sorted(files)) }
 }
 
-/// The files below the directory `path`, in no order; directories beside each other on all cores.
-fn walk(path: &Path) -> Result<Vec<String>, DataHashError> {
+fn sorted(mut files: Vec<Listed>) -> Vec<Listed> {
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    files
+}
+
+/// The files below the directory `path`, in no order; directories beside each other on all cores. Each is called `prefix`
+/// and what follows.
+fn walk(path: &Path, prefix: &str) -> Result<Vec<Listed>, DataHashError> {
     let (mut found, mut below) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(path).map_err(|source| unreadable(path, source))? {
         let entry = entry.map_err(|source| unreadable(path, source))?;
-        let (path, mut kind) = (entry.path(), entry.file_type().map_err(|source| unreadable(path, source))?);
-        if kind.is_symlink() {
-            kind = fs::metadata(&path).map_err(|source| unreadable(&path, source))?.file_type();
-            if kind.is_dir() {
-                return Err(DataHashError::LinkToDirectory { path });
+        let at = entry.path();
+        let Some(name) = at.file_name().and_then(|name| name.to_str()) else {
+            return Err(DataHashError::NotUtf8 { path: at });
+        };
+        let name = format!("{prefix}{name}");
+        // From its directory, which is open, this is cheaper than by its path; and it says what a link is, not a file.
+        let mut metadata = entry.metadata().map_err(|source| unreadable(&at, source))?;
+        if metadata.is_symlink() {
+            metadata = fs::metadata(&at).map_err(|source| unreadable(&at, source))?;
+            if metadata.is_dir() {
+                return Err(DataHashError::LinkToDirectory { path: at });
             }
         }
-        if kind.is_dir() {
-            below.push(path);
+        if metadata.is_dir() {
+            below.push((at, name + "/"));
+        } else if metadata.is_file() {
+            found.push(Listed { path: name, at, stamp: Some(Stamp::of(&metadata)) });
         } else {
-            found.push(name(path, kind)?);
+            return Err(DataHashError::NotAFile { path: at });
         }
     }
-    let below = below.par_iter().map(|path| walk(path)).collect::<Result<Vec<_>, _>>()?;
+    let below = below.par_iter().map(|(path, prefix)| walk(path, prefix)).collect::<Result<Vec<_>, _>>()?;
     found.extend(below.into_iter().flatten());
     Ok(found)
-}
-
-/// The name of what should be a file.
-fn name(path: PathBuf, kind: FileType) -> Result<String, DataHashError> {
-    if !kind.is_file() {
-        return Err(DataHashError::NotAFile { path });
-    }
-    path.into_os_string().into_string().map_err(|name| DataHashError::NotUtf8 { path: name.into() })
 }
 
 fn unreadable(path: &Path, source: io::Error) -> DataHashError {
@@ -77,6 +108,10 @@ mod tests {
 
     use super::*;
 
+    fn called(files: &[Listed]) -> Vec<&str> {
+        files.iter().map(|file| file.path.as_str()).collect()
+    }
+
     #[test]
     fn files_are_listed_in_one_order_and_what_is_no_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
@@ -89,11 +124,16 @@ mod tests {
         fs::create_dir(dir.path().join("empty")).unwrap();
         let listed = list(dir.path()).unwrap();
         let prefix = format!("{}/", dir.path().display());
-        let names: Vec<_> = listed.iter().map(|name| name.strip_prefix(&prefix).unwrap()).collect();
+        let names: Vec<_> = listed.iter().map(|file| file.path.strip_prefix(&prefix).unwrap()).collect();
         assert_eq!(names, ["a-b", "a/.hidden", "a/z", "b", "link"]);
-        assert_eq!(list(&dir.path().join("b")).unwrap(), [format!("{prefix}b")]);
+        assert_eq!(called(&list(&dir.path().join("b")).unwrap()), [format!("{prefix}b")]);
 
-        assert_eq!(list_below(&dir.path().join("a/")).unwrap(), [".hidden", "z"]);
+        let below = list_below(&dir.path().join("a/")).unwrap();
+        assert_eq!(called(&below), [".hidden", "z"]);
+        assert_eq!(below[1].at, dir.path().join("a/z"));
+        for file in listed.iter().chain(&below) {
+            assert_eq!(file.stamp, Some(Stamp::of(&fs::metadata(&file.at).unwrap())), "{file:?}: also of a link");
+        }
         assert!(matches!(list_below(&dir.path().join("empty")), Err(DataHashError::Empty { .. })));
         symlink("..", dir.path().join("a/up")).unwrap();
         assert!(matches!(list(dir.path()), Err(DataHashError::LinkToDirectory { path }) if path.ends_with("a/up")));

@@ -13,7 +13,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use lockstep_common::Digest;
@@ -26,7 +26,7 @@ const MAGIC: &[u8] = b"lockstep stat cache 1\n";
 const WORDS: usize = 7;
 const RECORD: usize = WORDS * 8 + 32;
 
-/// Files that are kept at most; beyond that, it begins anew.
+/// Files that are kept; with more, those of earlier times are dropped.
 const MOST: usize = 1 << 20;
 
 /// A file that changed less than this before it was hashed may change again without its times showing it.
@@ -55,6 +55,11 @@ impl Stamp {
         Self { key: [metadata.dev(), metadata.ino()], words }
     }
 
+    /// The size of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.words[0]
+    }
+
     /// Whether it had settled when it was looked at, at `now`.
     fn is_old(&self, now: SystemTime) -> bool {
         let [_, contents, _, status, _] = self.words;
@@ -63,24 +68,23 @@ impl Stamp {
     }
 }
 
+/// What a file was like, and its digest then.
+type Files = HashMap<Key, (Stamp, Digest)>;
+
 /// A cache in a file.
 #[derive(Debug)]
 pub struct StatCache {
     path: PathBuf,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    files: HashMap<Key, (Stamp, Digest)>,
-    changed: bool,
+    /// As the file has it.
+    known: Files,
+    news: Mutex<Files>,
 }
 
 impl StatCache {
     /// The one at `path`; an empty one if there is none, or none that can be read.
     pub fn open(path: &Path) -> Self {
-        let files = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        Self { path: path.to_owned(), known: Mutex::new(Known { files, changed: false }) }
+        let known = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        Self { path: path.to_owned(), known, news: Mutex::default() }
     }
 
     /// The user's: below `$XDG_CACHE_HOME` or `~/.cache`; none without a home.
@@ -107,45 +111,36 @@ impl StatCache {
         }
     }
 
-    /// The digest of a file that is as it was when it was hashed.
+    /// The digest of a file that is as it was when it was hashed, before this was opened.
     pub(crate) fn get(&self, stamp: &Stamp) -> Option<Digest> {
-        let known = self.lock();
-        known.files.get(&stamp.key).filter(|(then, _)| then == stamp).map(|(_, digest)| *digest)
+        self.known.get(&stamp.key).filter(|(then, _)| then == stamp).map(|(_, digest)| *digest)
     }
 
     /// Keeps a digest, unless the file was too young at `now`, when its hashing began.
     pub(crate) fn put(&self, stamp: Stamp, now: SystemTime, digest: Digest) {
-        if !stamp.is_old(now) {
-            return;
+        if stamp.is_old(now) {
+            self.news.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp.key, (stamp, digest));
         }
-        let mut known = self.lock();
-        if known.files.len() >= MOST {
-            known.files.clear();
-        }
-        known.files.insert(stamp.key, (stamp, digest));
-        known.changed = true;
     }
 
     /// Writes it, if anything is new. Of two that write at the same time, one's news are lost.
-    pub fn save(&self) -> io::Result<()> {
-        let mut known = self.lock();
-        if !known.changed {
+    pub fn save(self) -> io::Result<()> {
+        let (mut files, news) = (self.known, self.news.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if news.is_empty() {
             return Ok(());
         }
+        if files.len() + news.len() > MOST {
+            files.clear();
+        }
+        files.extend(news);
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent)?;
         }
-        durable::write_atomic(&self.path, &encode(&known.files))?;
-        known.changed = false;
-        Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        durable::write_atomic(&self.path, &encode(&files))
     }
 }
 
-fn encode(files: &HashMap<Key, (Stamp, Digest)>) -> Vec<u8> {
+fn encode(files: &Files) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(MAGIC.len() + files.len() * RECORD + 32);
     bytes.extend_from_slice(MAGIC);
     for (stamp, digest) in files.values() {
@@ -159,7 +154,7 @@ fn encode(files: &HashMap<Key, (Stamp, Digest)>) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<Key, (Stamp, Digest)>> {
+fn decode(bytes: &[u8]) -> Option<Files> {
     let (body, check) = bytes.split_last_chunk::<32>()?;
     let records = body.strip_prefix(MAGIC)?;
     if blake3::hash(body).as_bytes() != check || !records.len().is_multiple_of(RECORD) {

@@ -6,11 +6,13 @@ use lockstep_common::job::{Data, JobSpec};
 use lockstep_common::listing;
 use lockstep_common::manifest::{DataFile, Piece};
 use lockstep_dvc::Recorded;
-use lockstep_host::{data, git};
+use lockstep_host::data::{self, Listed};
+use lockstep_host::git;
+use lockstep_host::stat_cache::StatCache;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::data::{hash_files, refused};
+use super::data::{hash_files, refused, while_listing};
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
@@ -35,8 +37,8 @@ pub(super) struct Measured {
 struct Named {
     path: String,
     is_directory: bool,
-    /// From `path`, which is the file itself if that is empty; and where the contents lie.
-    files: Vec<(String, PathBuf)>,
+    /// Each called what follows `path`, or, if that is the file itself, `path`.
+    files: Vec<Listed>,
 }
 
 /// Measures the data of `job`, whose paths begin in `base_dir`.
@@ -51,19 +53,16 @@ pub(super) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool) -> Result<Me
 
 /// Measures `paths`, which begin in `base_dir`; directories only if they may be some.
 pub(super) fn in_place(base_dir: &Path, paths: &[&str], directories: bool, rehash: bool) -> Result<Measured, Failure> {
-    let mut named = Vec::new();
-    for path in paths {
-        let at = base_dir.join(path);
-        let is_directory = directories && at.is_dir();
-        let files = if is_directory {
-            let below = data::list_below(&at).map_err(|error| refused(&error))?;
-            below.into_iter().map(|file| (file.clone(), at.join(file))).collect()
-        } else {
-            vec![(String::new(), at)]
+    let (known, named) = while_listing(rehash, || {
+        let list = |path: &&str| {
+            let at = base_dir.join(path);
+            let is_directory = directories && at.is_dir();
+            let files = if is_directory { data::list_below(&at)? } else { vec![Listed::new(base_dir, path)] };
+            Ok(Named { path: (*path).to_owned(), is_directory, files })
         };
-        named.push(Named { path: (*path).to_owned(), is_directory, files });
-    }
-    hash(named, rehash, None)
+        paths.iter().map(list).collect::<Result<Vec<_>, _>>()
+    });
+    hash(named.map_err(|error| refused(&error))?, known, None)
 }
 
 /// The data as of `revision` of the repository that each path lies in: what DVC recorded in it, or git has of it. The
@@ -73,10 +72,13 @@ fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> 
         .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
     let mut named = Vec::new();
     for path in job.data.paths() {
-        let files = of_path(&base_dir.join(path.trim_end_matches('/')), revision, scratch.path())?;
-        let is_directory = files.iter().any(|(name, _)| !name.is_empty());
+        let mut files = of_path(&base_dir.join(path.trim_end_matches('/')), revision, scratch.path())?;
+        let is_directory = files.iter().any(|file| !file.path.is_empty());
         if is_directory && !matches!(job.data, Data::Files { .. }) {
             return Err(Failure::new(Exit::Usage, format!("`{path}` is a directory in `{revision}`, not a file")));
+        }
+        if !is_directory {
+            files.iter_mut().for_each(|file| path.clone_into(&mut file.path));
         }
         named.push(Named { path: path.to_owned(), is_directory, files });
     }
@@ -84,27 +86,22 @@ fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> 
     named.extend(module.map(|path| Named {
         path: path.to_owned(),
         is_directory: false,
-        files: vec![(String::new(), base_dir.join(path))],
+        files: vec![Listed::new(base_dir, path)],
     }));
-    hash(named, rehash, Some(scratch))
+    let known = if rehash { None } else { StatCache::of_user() };
+    hash(named, known, Some(scratch))
 }
 
-/// Hashes all files, whose places are absolute, at once.
-fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Measured, Failure> {
-    let places = named.iter().flat_map(|named| &named.files).map(|(_, at)| at.to_str());
-    let places = places.collect::<Option<Vec<&str>>>();
-    let places = places.ok_or_else(|| Failure::new(Exit::Usage, "a path of the data is not valid UTF-8"))?;
-    let mut hashed = hash_files(Path::new("/"), &places, rehash)?.into_iter();
+/// Hashes all files at once.
+fn hash(named: Vec<Named>, known: Option<StatCache>, scratch: Option<TempDir>) -> Result<Measured, Failure> {
+    let files: Vec<&Listed> = named.iter().flat_map(|named| &named.files).collect();
+    let mut hashed = hash_files(&files, known)?.into_iter();
     let elsewhere = scratch.is_some();
     let mut measured =
         Measured { data: Vec::new(), lists: Vec::new(), files: Vec::new(), elsewhere, _scratch: scratch };
     for Named { path, is_directory, files } in named {
-        let mut own = Vec::new();
-        for (name, at) in files {
-            let Some(file) = hashed.next() else { break };
-            measured.files.push((file.piece(), at));
-            own.push(DataFile { path: if is_directory { name } else { path.clone() }, ..file });
-        }
+        let own: Vec<DataFile> = hashed.by_ref().take(files.len()).collect();
+        measured.files.extend(own.iter().zip(files).map(|(file, listed)| (file.piece(), listed.at)));
         if is_directory {
             let list = listing::encode(&own);
             measured.data.push(DataFile::directory(&path, &list));
@@ -116,8 +113,8 @@ fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Mea
     Ok(measured)
 }
 
-/// The files at or below `path` in `revision`: what follows `path`, and where the contents lie.
-fn of_path(path: &Path, revision: &str, scratch: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
+/// The files at or below `path` in `revision`, each called what follows `path`.
+fn of_path(path: &Path, revision: &str, scratch: &Path) -> Result<Vec<Listed>, Failure> {
     let recorded = Recorded::at_revision(path, revision).map_err(|error| Failure::caused(Exit::Usage, &error))?;
     if let Some(recorded) = recorded {
         let fetched = Handle::current().block_on(recorded.fetch_to_cache(&|_| ()));
@@ -135,9 +132,10 @@ fn of_path(path: &Path, revision: &str, scratch: &Path) -> Result<Vec<(String, P
                 .strip_prefix(&recorded.path)
                 .map_or_else(|_| String::new(), |rest| rest.to_string_lossy().into_owned())
         };
-        return Ok(fetched.files.iter().map(|file| (below(&file.path), file.cache_path.clone())).collect());
+        return Ok(fetched.files.iter().map(|file| Listed::at(below(&file.path), file.cache_path.clone())).collect());
     }
     let found = git::files_at(path, revision, scratch).map_err(|error| Failure::caused(Exit::Usage, &error))?;
+    let found = found.map(|files| files.into_iter().map(|(path, at)| Listed::at(path, at)).collect());
     found.ok_or_else(|| {
         let words = format!("`{}` is in `{revision}` neither as a file of git nor as an output of DVC", path.display());
         Failure::new(Exit::Usage, words).hint("`data.rev` names the commit that the data is taken from")

@@ -40,7 +40,7 @@ pub(super) async fn fetch(base_dir: &Path, paths: &[PathBuf], accepted: bool) ->
             known.keep(&path, begun, recorded);
         }
     }
-    if let Some(Err(error)) = known.map(|known| known.save()) {
+    if let Some(Err(error)) = known.map(StatCache::save) {
         Output::note(&format!("note: md5 sums of data files cannot be kept for the next time: {error}"));
     }
     Ok(())

@@ -17,7 +17,7 @@ use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::manifest::Share;
 use lockstep_common::manifest::{self, DataFile, Manifest, RecordPosition};
 use lockstep_common::{Digest, RunId, numerics};
-use lockstep_host::data::hash_files;
+use lockstep_host::data::{Listed, hash_files};
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
@@ -105,7 +105,8 @@ impl Lab {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
         let job = parse(text, sets);
-        let data = hash_files(dir.path(), &job.data_paths(), None, &|_| ()).unwrap();
+        let files: Vec<Listed> = job.data_paths().iter().map(|path| Listed::new(dir.path(), path)).collect();
+        let data = hash_files(&files.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
         Self { dir, job, data, variables: BTreeMap::new(), messages: false, device: "cpu" }
     }
 
