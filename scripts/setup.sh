@@ -27,6 +27,7 @@ missing_packages() {
     have make || echo make
     have git || echo git
     have cargo || have curl || echo curl ca-certificates # for rustup, below
+    [ "$1" != --test ] || have chromium || echo chromium fonts-dejavu-core # the page is tested in it
     if ! torch_is_stamped; then
         have python3 || echo python3
         python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
@@ -35,7 +36,7 @@ missing_packages() {
 
 install_packages() {
     local packages
-    packages=$(missing_packages | tr '\n' ' ')
+    packages=$(missing_packages "$1" | tr '\n' ' ')
     [ -n "$packages" ] || return 0
     packages=${packages% }
     have apt-get || die "please install these by your system's own means, then run this again: $packages"
@@ -132,7 +133,7 @@ install_test_tools() {
     exec 9>"$LOCKSTEP_CACHE/.setup.lock"
     flock 9
     test_tools_are_stamped && return 0
-    say "installing DVC and a server of S3, which only tests run, into $test_tools (a minute, 400 MB)"
+    say "installing what only tests run (DVC, MLflow, TensorBoard, W&B, a server of S3) into $test_tools (two minutes, 1.4 GB)"
     rm -rf "$test_tools"
     hash -r
     python3 -m venv "$test_tools"
@@ -146,7 +147,7 @@ case "${1:-}" in
     "" | --bench | --runner | --test) ;;
     *) die "usage: scripts/setup.sh [--bench | --runner | --test]" ;;
 esac
-install_packages
+install_packages "${1:-}"
 check_rust
 install_torch
 case "${1:-}" in

@@ -18,6 +18,7 @@ pub mod reduction;
 pub mod sampler;
 pub mod schedule;
 pub mod seed;
+pub mod series;
 pub mod world;
 
 pub use digest::{Digest, Domain};

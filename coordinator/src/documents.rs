@@ -18,6 +18,11 @@ pub fn encode_rows(rows: &[RunRow]) -> String {
     Value::Array(rows.iter().map(|row| Value::Object(row_object(row))).collect()).to_string()
 }
 
+/// One of them.
+pub fn encode_row(row: &RunRow) -> String {
+    Value::Object(row_object(row)).to_string()
+}
+
 /// A run as a document.
 pub fn encode_run(view: &RunView) -> String {
     let mut object = row_object(&view.row);
@@ -107,6 +112,7 @@ mod tests {
             overrides: Vec::new(),
             replay_of: None,
             final_state_digest: None,
+            tags: vec!["mine".into()],
         };
         RunView {
             row,
@@ -125,6 +131,7 @@ mod tests {
             checkpoints: vec![],
             corruptions: Vec::new(),
             failed_checkpoints: vec![],
+            note: "n".into(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! What the state is and how commands change it is in `lockstep-core`, which does no I/O. Deliberately absent: libtorch,
 //! and any byte of gradients, samples or checkpoints (I6).
 
+mod answers;
 pub mod api;
 pub mod cli;
 pub mod documents;
@@ -11,3 +12,6 @@ pub mod reports;
 pub mod serve;
 pub mod settings;
 pub mod store;
+pub mod tracked;
+mod tracker;
+pub mod web;

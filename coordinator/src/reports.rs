@@ -18,6 +18,15 @@ pub fn trimmed(stored: &StoredBlock) -> Result<ReportBlock, prost::DecodeError> 
         block.evals.retain(|report| report.step <= cut);
         block.systems.retain(|report| report.step <= cut);
         block.fingerprints.retain(|report| report.step <= cut);
+        block.histograms.retain(|report| report.step <= cut);
+        block.media.retain(|report| report.step <= cut);
+        for series in &mut block.series {
+            let kept = series.points().take_while(|point| point.step <= cut).count();
+            series.steps.truncate(kept);
+            series.at_ms.truncate(kept);
+            series.values.truncate(kept);
+        }
+        block.series.retain(|series| !series.values.is_empty());
     }
     Ok(block)
 }
@@ -29,13 +38,24 @@ pub fn is_empty(block: &ReportBlock) -> bool {
         && block.evals.is_empty()
         && block.systems.is_empty()
         && block.fingerprints.is_empty()
+        && block.series.is_empty()
+        && block.histograms.is_empty()
+        && block.media.is_empty()
+        && block.model.is_none()
 }
 
 #[cfg(test)]
 mod tests {
-    use lockstep_rpc::{EvalReport, FingerprintReport, LayerReport, StepReport, SystemReport};
+    use lockstep_common::series::{Point, SeriesKey};
+    use lockstep_rpc::{
+        EvalReport, FingerprintReport, HistogramReport, LayerReport, MediaReport, Series, StepReport, SystemReport,
+    };
 
     use super::*;
+
+    fn point(step: u64) -> Point {
+        Point { step, at_ms: 7, value: 0.5 }
+    }
 
     fn stored(cut: Option<u64>) -> StoredBlock {
         let block = ReportBlock {
@@ -45,7 +65,10 @@ mod tests {
             evals: vec![EvalReport { step: 2, ..EvalReport::default() }],
             systems: vec![SystemReport { step: 4, ..SystemReport::default() }],
             fingerprints: vec![FingerprintReport { step: 3, ..FingerprintReport::default() }],
-            record_before: Vec::new(),
+            series: vec![Series::of_points(&SeriesKey::whole("mine"), &[1, 3, 4].map(point))],
+            histograms: vec![HistogramReport { step: 3, ..HistogramReport::default() }],
+            media: vec![MediaReport { step: 2, ..MediaReport::default() }],
+            ..ReportBlock::default()
         };
         StoredBlock { index: 1, process: 2, cut, bytes: block.encode_to_vec() }
     }
@@ -57,6 +80,7 @@ mod tests {
         let cut = trimmed(&stored(Some(2))).unwrap();
         assert_eq!(cut.steps.iter().map(|report| report.step).collect::<Vec<_>>(), [1, 2]);
         assert_eq!((cut.layers.len(), cut.evals.len(), cut.systems.len(), cut.fingerprints.len()), (0, 1, 0, 0));
+        assert_eq!((cut.histograms.len(), cut.media.len(), cut.series[0].values.len()), (0, 1, 1));
         assert!(is_empty(&trimmed(&stored(Some(0))).unwrap()) && !is_empty(&cut));
         assert!(trimmed(&StoredBlock { bytes: vec![0xff; 9], ..stored(None) }).is_err());
     }

@@ -15,11 +15,14 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tracing::warn;
 
+use crate::answers::Answers;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES};
 use crate::documents;
 use crate::node::{Handle, Node, NodeError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
+use crate::tracker::Tracker;
+use crate::web::Page;
 
 /// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -57,6 +60,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The database of numbers.
+    #[error(transparent)]
+    Tracking(#[from] lockstep_tracking::TrackingError),
     /// The gRPC server.
     #[error("the gRPC server failed")]
     Server(#[source] tonic::transport::Error),
@@ -72,6 +78,9 @@ pub struct Running {
     handle: Handle,
     stop: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    page: Option<Page>,
+    /// Last but the loop: its news end with the store.
+    _tracker: Tracker,
     /// The loop outlives the server: what the server has accepted is answered.
     node_stop: CancellationToken,
     node: JoinHandle<Result<(), NodeError>>,
@@ -83,6 +92,13 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let listen = |source| ServeError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let web = match settings.web_listen {
+        Some(address) => {
+            let listen = |source| ServeError::Listen { address, source };
+            Some(TcpListener::bind(address).await.map_err(listen)?)
+        }
+        None => None,
+    };
     if !address.ip().is_loopback() {
         warn!(%address, "other machines can reach this port, and there is no TLS: whoever does can run jobs on every worker");
     }
@@ -93,6 +109,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
 
     let stop = CancellationToken::new();
     let reader = store.reader();
+    let tracker = Tracker::start(&settings.data_dir, reader.clone(), store.news())?;
     let (node, handle) = Node::new(store, recovered, settings.lease, settings.tick)?;
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
@@ -102,7 +119,10 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     }
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
-    let control = Control::new(handle.clone(), reader, &settings.store, about(settings, address), stop.clone())?;
+    let answers = Answers::new(handle.clone(), tracker.tracking(), &about(settings, address));
+    let page = web.map(|listener| Page::serve(listener, answers.clone(), &tracker, &settings.store, stop.clone()));
+    let page = page.transpose()?;
+    let control = Control::new(answers, reader, &settings.store, stop.clone())?;
     let agents = Agents::new(handle.clone(), cluster, settings.lease, settings.store.clone(), stop.clone());
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -120,13 +140,18 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = stop.clone();
     let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()));
-    Ok(Running { address, handle, stop, server, node_stop, node })
+    Ok(Running { address, handle, stop, server, page, _tracker: tracker, node_stop, node })
 }
 
 impl Running {
     /// Where it answers.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its page is.
+    pub fn page(&self) -> Option<SocketAddr> {
+        self.page.as_ref().map(Page::address)
     }
 
     /// Its event loop.
@@ -144,6 +169,9 @@ impl Running {
         };
         self.stop.cancel();
         let served = self.end_server().await;
+        if let Some(page) = self.page.take() {
+            page.end().await;
+        }
         self.node_stop.cancel();
         let ended = match failed {
             Some(ended) => ended,

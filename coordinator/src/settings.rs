@@ -15,6 +15,7 @@ pub const DEFAULTS: &str = include_str!("../../configs/coordinator.toml");
 #[serde(deny_unknown_fields)]
 pub struct RawSettings {
     listen: String,
+    web_listen: String,
     data_dir: PathBuf,
     allow_remote: bool,
     lease_ms: u64,
@@ -40,6 +41,8 @@ struct RawLog {
 pub struct Settings {
     /// Where the gRPC port opens.
     pub listen: SocketAddr,
+    /// Where the page's port opens; `None`: nowhere.
+    pub web_listen: Option<SocketAddr>,
     /// The coordinator's state; absolute.
     pub data_dir: PathBuf,
     /// The blob store; absolute.
@@ -57,16 +60,24 @@ pub enum SettingsError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Not an address.
-    #[error("key `listen`: `{text}` is not an address: expected IP:PORT, as 127.0.0.1:7070")]
+    #[error("key `{key}`: `{text}` is not an address: expected IP:PORT, as {example}")]
     Listen {
+        /// The key.
+        key: &'static str,
+        /// What would do.
+        example: &'static str,
         /// What was given.
         text: String,
     },
     /// Reachable from other machines, and not said on purpose.
     #[error(
-        "key `listen`: `{address}` is not a loopback address, and there is no TLS yet: whoever reaches it can run jobs on every worker"
+        "key `{key}`: `{address}` is not a loopback address, and there is no TLS yet: whoever reaches it can {can}"
     )]
     Remote {
+        /// The key.
+        key: &'static str,
+        /// Do what.
+        can: &'static str,
         /// The address.
         address: SocketAddr,
     },
@@ -104,6 +115,7 @@ impl Settings {
     pub fn embedded(dir: &Path) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            web_listen: None,
             data_dir: dir.join("coordinator"),
             store: dir.join("store"),
             lease: Duration::from_secs(10),
@@ -120,11 +132,21 @@ impl RawSettings {
 
     /// Checks everything.
     pub fn check(self) -> Result<Settings, SettingsError> {
-        let listen: SocketAddr =
-            self.listen.parse().map_err(|_| SettingsError::Listen { text: self.listen.clone() })?;
-        if !listen.ip().is_loopback() && !self.allow_remote {
-            return Err(SettingsError::Remote { address: listen });
-        }
+        let address = |key, text: &str, example, can| {
+            let listen = || SettingsError::Listen { key, example, text: text.to_owned() };
+            let address: SocketAddr = text.parse().map_err(|_| listen())?;
+            if address.ip().is_loopback() || self.allow_remote {
+                Ok(address)
+            } else {
+                Err(SettingsError::Remote { key, can, address })
+            }
+        };
+        let listen = address("listen", &self.listen, "127.0.0.1:7070", "run jobs on every worker")?;
+        let web_listen = match self.web_listen.as_str() {
+            "" => Some(beside(listen)),
+            "off" => None,
+            text => Some(address("web_listen", text, "127.0.0.1:7080", "read everything about every run")?),
+        };
         let millis = |key, value: u64, least, most| {
             if (least..=most).contains(&value) {
                 Ok(Duration::from_millis(value))
@@ -140,12 +162,19 @@ impl RawSettings {
             if self.store.path.as_os_str().is_empty() { data_dir.join("store") } else { absolute(&self.store.path)? };
         Ok(Settings {
             listen,
+            web_listen,
             data_dir,
             store,
             lease: millis("lease_ms", self.lease_ms, 100, 3_600_000)?,
             tick: millis("tick_ms", self.tick_ms, 1, 10_000)?,
         })
     }
+}
+
+/// Where the page is, if nobody says it: ten ports above, on the same address; any free port if that one is.
+fn beside(listen: SocketAddr) -> SocketAddr {
+    let port = if listen.port() == 0 { 0 } else { listen.port().checked_add(10).unwrap_or(0) };
+    SocketAddr::new(listen.ip(), port)
 }
 
 #[cfg(test)]
@@ -160,6 +189,7 @@ mod tests {
     fn the_defaults_are_sound_and_the_store_lies_in_the_data_directory() {
         let settings = with(&[]).unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:7070");
+        assert_eq!(settings.web_listen.map(|address| address.to_string()), Some("127.0.0.1:7080".to_owned()));
         assert_eq!(settings.store, settings.data_dir.join("store"));
         assert!(settings.data_dir.is_absolute());
     }
@@ -172,6 +202,10 @@ mod tests {
         assert!(with(&[listen, ("allow_remote", toml::Value::Boolean(true))]).is_ok());
         let error = with(&[("lease_ms", toml::Value::Integer(1))]).unwrap_err().to_string();
         assert_eq!(error, "key `lease_ms`: 1 is not from 100 to 3600000 milliseconds");
-        assert!(matches!(with(&[("listen", toml::Value::String("x".into()))]), Err(SettingsError::Listen { .. })));
+        let text = |key, text: &str| with(&[(key, toml::Value::String(text.into()))]);
+        assert!(matches!(text("listen", "x"), Err(SettingsError::Listen { key: "listen", .. })));
+        assert!(matches!(text("web_listen", "0.0.0.0:1"), Err(SettingsError::Remote { key: "web_listen", .. })));
+        assert_eq!(text("web_listen", "off").unwrap().web_listen, None);
+        assert_eq!(text("listen", "127.0.0.1:0").unwrap().web_listen.map(|address| address.port()), Some(0));
     }
 }

@@ -1,6 +1,8 @@
 //! A coordinator and workers on loopback.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -95,6 +97,48 @@ impl Cluster {
     /// kill -9 of a worker's agent.
     pub fn kill_worker(&mut self, index: usize) {
         self.workers[index].kill();
+    }
+
+    /// Where the coordinator's page is: `127.0.0.1:PORT`.
+    pub fn page(&self) -> String {
+        wait_for("the page's address", || {
+            let output = self.coordinator.output();
+            // The last one: a coordinator that was started again has another.
+            let line = output.lines().rev().find_map(|line| line.split_once("page at http://"))?;
+            Some(line.1.trim_end_matches('/').to_owned())
+        })
+    }
+
+    /// The body of the page's answer to GET `path`, and its status.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.http("GET", path, "")
+    }
+
+    /// Asks the page.
+    pub fn http(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let page = self.page();
+        let mut stream = TcpStream::connect(&page).expect("the page listens");
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {page}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).expect("the page reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the page answers");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
+        if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            return (status, body.to_owned());
+        }
+        (status, unchunked(body))
+    }
+
+    /// The document at `path` of the page's API.
+    pub fn document(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("the API answers JSON")
     }
 
     /// Where the coordinator keeps blobs.
@@ -217,9 +261,24 @@ impl Cluster {
     }
 }
 
+/// The pieces of a chunked answer together.
+fn unchunked(mut rest: &str) -> String {
+    let mut whole = String::new();
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length.trim(), 16).unwrap_or(0);
+        if length == 0 {
+            break;
+        }
+        whole.push_str(&after[..length]);
+        rest = after[length..].trim_start_matches("\r\n");
+    }
+    whole
+}
+
 fn serve(dir: &Path, listen: &str) -> Process {
     let data = dir.join("coord");
-    let arguments = ["serve", "--listen", listen, "--data-dir", path(&data)];
+    // Ten ports above one that is free, another test may be.
+    let arguments = ["serve", "--listen", listen, "--web-listen", "127.0.0.1:0", "--data-dir", path(&data)];
     Process::start("coord", &arguments, &dir.join("coord.log"))
 }
 

@@ -16,6 +16,10 @@ const BLOCK_STEPS: usize = 20_000;
 /// Telemetry of this many moments is kept in a block that waits; the oldest goes first.
 const BLOCK_SYSTEMS: usize = 60;
 
+/// As of distributions, which are some hundred bytes each, and of values of the run's own.
+const BLOCK_HISTOGRAMS: usize = 4096;
+const BLOCK_POINTS: usize = 100_000;
+
 /// The queue. Clones are the same queue.
 #[derive(Clone, Debug, Default)]
 pub struct Outbox(Arc<Shared>);
@@ -81,13 +85,31 @@ fn join(last: &mut ReportBlock, block: ReportBlock) {
     last.evals.extend(block.evals);
     last.fingerprints.extend(block.fingerprints);
     last.systems.extend(block.systems);
-    let excess = last.systems.len().saturating_sub(BLOCK_SYSTEMS);
-    last.systems.drain(..excess);
+    last.series.extend(block.series);
+    last.histograms.extend(block.histograms);
+    last.media.extend(block.media);
+    last.model = block.model.or(last.model.take());
+    last.dropped += block.dropped
+        + drop_oldest(&mut last.systems, BLOCK_SYSTEMS)
+        + drop_oldest(&mut last.histograms, BLOCK_HISTOGRAMS);
+    let mut points: usize = last.series.iter().map(|series| series.values.len()).sum();
+    while points > BLOCK_POINTS {
+        let oldest = last.series.remove(0);
+        points -= oldest.values.len();
+        last.dropped += oldest.values.len() as u64;
+    }
+}
+
+/// Lets go of the oldest beyond `most`; how many.
+fn drop_oldest<T>(telemetry: &mut Vec<T>, most: usize) -> u64 {
+    let excess = telemetry.len().saturating_sub(most);
+    telemetry.drain(..excess);
+    excess as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use lockstep_rpc::{FingerprintReport, Finished, StepReport, SystemReport};
+    use lockstep_rpc::{FingerprintReport, Finished, Series, StepReport, SystemReport};
 
     use super::*;
 
@@ -140,6 +162,11 @@ mod tests {
             ..ReportBlock::default()
         };
         let mut last = telemetry;
+        let many = |name: &str| Series { name: name.to_owned(), values: vec![0.0; BLOCK_POINTS], ..Series::default() };
+        last.series.push(many("old"));
+        join(&mut last, ReportBlock { series: vec![many("new")], ..ReportBlock::default() });
+        assert_eq!((last.series.len(), last.series[0].name.as_str()), (1, "new"));
+        assert_eq!(last.dropped, BLOCK_POINTS as u64, "what is dropped is counted");
         join(&mut last, steps(7));
         join(&mut last, steps(8));
         assert_eq!((last.record_before, last.steps.len()), (vec![7], 2));

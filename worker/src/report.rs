@@ -1,15 +1,23 @@
 //! What is said of a run: the record of every step, and telemetry. Collected on the training thread, handed over in
 //! blocks. Hot: a step costs one push and, in process 0, one hash.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints, chain_start};
+use lockstep_common::series::{Histogram, Point, SeriesKey};
+use lockstep_models::{Said, take_said};
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{DeviceReport, EvalReport, FingerprintReport, LayerReport, ReportBlock, StepReport, SystemReport};
+use lockstep_rpc::{
+    DeviceReport, EvalReport, FingerprintReport, HistogramReport, LayerReport, ModelReport, ReportBlock, Series,
+    StepReport, SystemReport,
+};
+use lockstep_tch_ext::histogram::histogram_of;
 use lockstep_tch_ext::memory::allocator_stats;
 use tch::Device;
 
+use crate::media::{Content, Keeper, Kept};
 use crate::numerics::device_name;
 use crate::outbox::Outbox;
 use crate::usage::Usage;
@@ -59,6 +67,15 @@ pub(crate) struct StepNumbers {
     pub(crate) positions: u64,
 }
 
+/// On whose behalf a model's code speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    /// A rank's; the only one's without a number.
+    Rank(Option<u32>),
+    /// An evaluation's.
+    Evaluation,
+}
+
 /// Collects and hands over.
 #[derive(Debug)]
 pub(crate) struct Reporter {
@@ -67,6 +84,9 @@ pub(crate) struct Reporter {
     batch: u64,
     device: Device,
     block: ReportBlock,
+    keeper: Option<Keeper>,
+    /// What will be the block's series.
+    numbers: BTreeMap<SeriesKey, Vec<Point>>,
     handed_over: Instant,
     record: RecordPosition,
     clock: Clock,
@@ -104,6 +124,8 @@ impl Reporter {
             batch,
             device,
             block: ReportBlock { process, ..ReportBlock::default() },
+            keeper: None,
+            numbers: BTreeMap::new(),
             handed_over: now,
             record: record.unwrap_or_else(|| RecordPosition { steps: 0, digest: chain_start() }),
             clock: Clock { lap: now, phases: Default::default(), step: now },
@@ -131,7 +153,8 @@ impl Reporter {
             }
             self.record = RecordPosition { steps: self.record.steps + 1, digest: evidence.chain(&self.record.digest) };
             let micros = (now - self.clock.step).as_micros() as u64;
-            self.block.steps.push(StepReport { step, loss, grad_norm, lr, micros, positions, fingerprint });
+            let at_ms = now_ms();
+            self.block.steps.push(StepReport { step, loss, grad_norm, lr, micros, positions, fingerprint, at_ms });
             if let Some(Fingerprints { names, sums }) = fingerprints {
                 self.block.fingerprints.push(FingerprintReport { step, names, sums });
             }
@@ -146,14 +169,85 @@ impl Reporter {
         }
     }
 
+    /// What is trained; the caller asks process 0 only.
+    pub(crate) fn model(&mut self, model: ModelReport) {
+        self.block.model = Some(model);
+    }
+
     /// Norms of the parameters' gradients; the caller asks process 0 only.
     pub(crate) fn layers(&mut self, step: u64, names: Vec<String>, grad_norms: Vec<f64>) {
-        self.block.layers.push(LayerReport { step, names, grad_norms });
+        let at_ms = now_ms();
+        self.block.layers.push(LayerReport { step, names, grad_norms, at_ms, ..LayerReport::default() });
+    }
+
+    /// Norms of the parameters and of what the step changed in them; behind [`Self::layers`] of the same step, if that
+    /// reported them.
+    pub(crate) fn updates(&mut self, step: u64, names: Vec<String>, weight_norms: Vec<f64>, update_norms: Vec<f64>) {
+        if let Some(report) = self.block.layers.last_mut().filter(|report| report.step == step) {
+            (report.weight_norms, report.update_norms) = (weight_norms, update_norms);
+            return;
+        }
+        let at_ms = now_ms();
+        self.block.layers.push(LayerReport { step, names, grad_norms: vec![], at_ms, weight_norms, update_norms });
+    }
+
+    /// A number of the run's own.
+    pub(crate) fn number(&mut self, name: &str, part: Option<u32>, step: u64, value: f64) {
+        let key = SeriesKey { name: name.to_owned(), part };
+        self.numbers.entry(key).or_default().push(Point { step, at_ms: now_ms(), value });
+    }
+
+    /// A distribution.
+    pub(crate) fn histogram(&mut self, name: String, step: u64, histogram: &Histogram) {
+        let mut last = 0;
+        let difference = |&(bin, _): &(u16, u64)| u32::from(bin) - std::mem::replace(&mut last, u32::from(bin));
+        self.block.histograms.push(HistogramReport {
+            name,
+            step,
+            at_ms: now_ms(),
+            count: histogram.count,
+            zeros: histogram.zeros,
+            nans: histogram.nans,
+            infs: histogram.infs,
+            min: histogram.min,
+            max: histogram.max,
+            mean: histogram.mean,
+            std: histogram.std,
+            bins: histogram.bins.iter().map(difference).collect(),
+            counts: histogram.bins.iter().map(|(_, count)| *count).collect(),
+        });
     }
 
     /// An evaluation's result; the caller asks process 0 only.
     pub(crate) fn eval(&mut self, report: EvalReport) {
-        self.block.evals.push(report);
+        self.block.evals.push(EvalReport { at_ms: now_ms(), ..report });
+    }
+
+    /// Images, long texts and files go to `keeper`; without one they are not kept.
+    pub(crate) fn keep_media(&mut self, keeper: Option<Keeper>) {
+        self.keeper = keeper;
+    }
+
+    /// What the model's own code has said since the last call.
+    pub(crate) fn said(&mut self, step: u64, speaker: Speaker) -> Result<(), lockstep_tch_ext::Error> {
+        for (name, said) in take_said() {
+            match (said, speaker) {
+                // Of the same step there is one from each batch: means over all are what a model's metrics are for.
+                (Said::Number(_), Speaker::Evaluation) => {}
+                (Said::Number(value), Speaker::Rank(part)) => self.number(&name, part, step, value),
+                (Said::Distribution(tensor), _) => self.histogram(name, step, &histogram_of(&tensor)?),
+                (Said::Image(image), _) => self.keep(name, step, Content::Image(image)),
+                (Said::Text(text), _) => self.keep(name, step, Content::Text(text)),
+                (Said::Artifact(path), _) => self.keep(name, step, Content::File(path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, name: String, step: u64, content: Content) {
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(Kept { name, step, at_ms: now_ms(), process: self.process, content });
+        }
     }
 
     /// Where the record stands.
@@ -164,11 +258,12 @@ impl Reporter {
     /// Puts what was collected into the outbox. Before a checkpoint, so that its share comes behind the steps it covers.
     pub(crate) fn hand_over(&mut self) {
         self.handed_over = Instant::now();
-        let block = &self.block;
-        if block.steps.is_empty() && block.layers.is_empty() && block.evals.is_empty() && block.systems.is_empty() {
+        let numbers = std::mem::take(&mut self.numbers);
+        self.block.series.extend(numbers.iter().map(|(key, points)| Series::of_points(key, points)));
+        let next = ReportBlock { process: self.process, ..ReportBlock::default() };
+        if self.block == next {
             return;
         }
-        let next = ReportBlock { process: self.process, ..ReportBlock::default() };
         self.outbox.push(Body::Block(std::mem::replace(&mut self.block, next)));
     }
 
@@ -184,6 +279,8 @@ impl Reporter {
             self.report_system(step, Instant::now());
         }
         self.hand_over();
+        // Waits until all is kept.
+        self.keeper = None;
     }
 
     fn report_system(&mut self, step: u64, now: Instant) {
@@ -200,6 +297,11 @@ impl Reporter {
             rss_bytes: usage.rss_bytes,
             cpu_share: usage.cpu_share(&self.system.usage),
             device: device_report(self.device),
+            at_ms: now_ms(),
+            minor_faults: usage.minor_faults,
+            major_faults: usage.major_faults,
+            read_bytes: usage.read_bytes,
+            written_bytes: usage.written_bytes,
         });
         self.system = System { since: now, steps: 0, usage };
     }
@@ -213,12 +315,15 @@ fn device_report(device: Device) -> Option<DeviceReport> {
         allocated_bytes: stats.allocated,
         reserved_bytes: stats.reserved,
         peak_allocated_bytes: stats.peak_allocated,
+        active_bytes: stats.active,
+        allocation_retries: stats.retries,
         // NVML is the agent's.
-        utilisation: None,
-        used_bytes: None,
-        power_watts: None,
-        temperature_celsius: None,
+        ..DeviceReport::default()
     })
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

@@ -24,10 +24,12 @@ use crate::evaluation;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::fingerprint::Fingerprinter;
+use crate::inspect::{self, Inspection};
+use crate::media::Keeper;
 use crate::outbox::Outbox;
 use crate::program::{Setup, Source};
 use crate::reduction::{Layout, Reducer, norm};
-use crate::report::{Phase, Reporter, StepNumbers};
+use crate::report::{Phase, Reporter, Speaker, StepNumbers};
 use crate::state::State;
 use crate::trail::Trail;
 
@@ -185,6 +187,7 @@ struct Run {
     trail: Trail,
     /// Of the step under way.
     fingerprints: Due,
+    inspection: Option<Inspection>,
     /// The last fingerprint step at which all processes agreed.
     agreed: u64,
     checkpoints: Option<Writer>,
@@ -214,9 +217,14 @@ impl Run {
         let trail = Trail::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
         let agreed = state.step;
         let buffers = Buffers::new(state.model.buffers())?;
+        let media = store.as_ref().and_then(|store| Keeper::start(store.dir(), outbox));
         let checkpoints =
             store.map(|store| Writer::start(state, (process, processes), store, outbox.clone())).transpose()?;
-        let reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
+        let mut reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
+        reporter.keep_media(media);
+        if process == 0 {
+            reporter.model(inspect::model_report(job, state.model.as_ref()));
+        }
         trainer.fault = trainer.fault.filter(|fault| fault.process.is_none_or(|of| of == process));
         Ok(Self {
             trainer,
@@ -230,6 +238,7 @@ impl Run {
             fingerprinter,
             trail,
             fingerprints: Due::default(),
+            inspection: None,
             agreed,
             checkpoints,
             reporter,
@@ -239,6 +248,7 @@ impl Run {
     fn step(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.state.step;
         self.fingerprints = self.trainer.fingerprints_due(step + 1);
+        self.inspection = self.trainer.job.histograms_due(step + 1).then(|| Inspection::of(step + 1));
         self.read.clear();
         if let Some(buffers) = &mut self.buffers {
             buffers.begin_step()?;
@@ -248,8 +258,10 @@ impl Run {
         }
         self.reduce(step)?;
 
-        let loss = finite("loss", step, self.reducer.loss()?)?;
-        let grad_norm = finite("gradient norm", step, norm(self.reducer.gradients())?)?;
+        let loss = self.reducer.loss()?;
+        self.finite("loss", step, loss)?;
+        let grad_norm = norm(self.reducer.gradients())?;
+        self.finite("gradient norm", step, grad_norm)?;
         self.report_layers(step + 1)?;
         self.clip(grad_norm)?;
         self.reporter.spent(Phase::Reduction);
@@ -262,6 +274,9 @@ impl Run {
         state.optimizer.step(self.reducer.parts()?, lr)?;
         state.step = step + 1;
         self.reporter.spent(Phase::Optimizer);
+        if let Some(inspection) = self.inspection.take().filter(|_| self.place.process == 0) {
+            inspection.updated(&mut self.reporter, state.model.as_ref())?;
+        }
 
         self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0 })?;
         if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
@@ -283,10 +298,18 @@ impl Run {
         let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
         self.reporter.spent(Phase::Data);
         let context = Context { step, rank, training: true, root: job.seed };
-        let loss = state.model.loss(&batch, &context).map_err(|source| TrainError::Model { step, source })?;
+        let forward = || state.model.loss(&batch, &context);
+        let loss = match &self.inspection {
+            // One rank's are enough: all are samples of the same.
+            Some(inspection) if rank == 0 => inspection.forward(&mut self.reporter, forward)?,
+            _ => forward(),
+        };
+        let loss = loss.map_err(|source| TrainError::Model { step, source })?;
+        self.reporter.said(step + 1, Speaker::Rank((job.ranks > 1).then_some(rank)))?;
         self.reporter.spent(Phase::Forward);
         self.reducer.leaf(index).loss.f_copy_(&loss.f_detach()?)?;
-        if index + 1 == self.hosted.len() && !self.fingerprints.compared && fault.is_none() {
+        let looked_at = self.fingerprints.compared || self.inspection.is_some() || fault.is_some();
+        if index + 1 == self.hosted.len() && !looked_at {
             self.reducer.backward_beside(&loss, &self.parameters, &mut self.exchange)?;
         } else {
             self.reducer.backward(index, &loss, &self.parameters)?;
@@ -298,6 +321,9 @@ impl Run {
         self.trail.note(index, self.reducer.sample(index))?;
         if self.fingerprints.compared {
             self.fingerprinter.take_rank(rank, &self.reducer.leaf(index).gradients)?;
+        }
+        if let Some(inspection) = &self.inspection {
+            inspection.rank(&mut self.reporter, rank, &self.reducer.leaf(index).gradients)?;
         }
         self.reporter.spent(Phase::Record);
         self.reducer.fold(index)?;
@@ -325,7 +351,43 @@ impl Run {
             let parameters = self.trainer.state.model.parameters();
             self.reporter.layers(step, parameters.iter().map(|parameter| parameter.name.clone()).collect(), norms);
         }
+        if let Some(inspection) = self.inspection.as_mut().filter(|_| self.place.process == 0) {
+            let (model, offsets) = (self.trainer.state.model.as_ref(), self.trainer.layout.offsets());
+            inspection.gradients(&mut self.reporter, model, self.reducer.gradients(), offsets)?;
+        }
         Ok(())
+    }
+
+    /// That `value` is a number. If not, the step is made again to see where it began.
+    fn finite(&mut self, what: &'static str, step: u64, value: f64) -> Result<(), TrainError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
+        let mut place = None;
+        for rank in self.hosted.clone() {
+            let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
+            ranks.seed_generators(step, rank)?;
+            let positions = samples.positions(step, rank..rank + 1);
+            let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
+            let context = Context { step, rank, training: true, root: job.seed };
+            let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+            let pass = || {
+                let loss = state.model.loss(&batch, &context);
+                loss.map_err(|source| TrainError::Model { step, source })
+                    .and_then(|loss| Ok(Tensor::f_run_backward(&[loss], &self.parameters, false, false)?))
+            };
+            let found = inspect::first_not_finite(&mut self.reporter, step + 1, &names, pass)?;
+            if let Some(found) = found {
+                place = Some(format!("{found} of rank {rank}"));
+                break;
+            }
+        }
+        if let Some(exchange) = borrow(&mut self.exchange) {
+            // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
+            place = inspect::shared_place(place.as_deref(), self.trainer.device, exchange).unwrap_or(place);
+        }
+        Err(TrainError::NotFinite { step: step + 1, what, value, place })
     }
 
     /// Scales the gradients down to the job's norm, as `torch.nn.utils.clip_grad_norm_` does.
@@ -350,6 +412,7 @@ impl Run {
                 device: *device,
             };
             let report = evaluation::run(&plan, validation.as_ref(), state, self.place, borrow(&mut self.exchange))?;
+            self.reporter.said(state.step, Speaker::Evaluation)?;
             if self.place.process == 0 {
                 self.reporter.eval(report);
             }
@@ -392,8 +455,4 @@ fn borrow(exchange: &mut Option<Box<dyn Exchange>>) -> Option<&mut dyn Exchange>
         Some(exchange) => Some(exchange.as_mut()),
         None => None,
     }
-}
-
-fn finite(what: &'static str, step: u64, value: f64) -> Result<f64, TrainError> {
-    if value.is_finite() { Ok(value) } else { Err(TrainError::NotFinite { step: step + 1, what, value }) }
 }

@@ -10,6 +10,12 @@ pub(crate) struct Usage {
     cpu: Duration,
     /// Resident memory.
     pub(crate) rss_bytes: u64,
+    /// Page faults since the process began: without and with a read from storage.
+    pub(crate) minor_faults: u64,
+    pub(crate) major_faults: u64,
+    /// From and to storage, since the process began.
+    pub(crate) read_bytes: u64,
+    pub(crate) written_bytes: u64,
 }
 
 impl Usage {
@@ -17,7 +23,13 @@ impl Usage {
     pub(crate) fn now() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+        let (minor_faults, major_faults) = faults(&stat).unwrap_or_default();
         Self {
+            minor_faults,
+            major_faults,
+            read_bytes: line(&io, "read_bytes:").unwrap_or_default(),
+            written_bytes: line(&io, "write_bytes:").unwrap_or_default(),
             at: Instant::now(),
             cpu: cpu_time(&stat).unwrap_or_default(),
             rss_bytes: rss_bytes(&status).unwrap_or_default(),
@@ -39,9 +51,22 @@ fn cpu_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 10))
 }
 
+/// Minor and major ones.
+fn faults(stat: &str) -> Option<(u64, u64)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(7);
+    let minor = fields.next()?.parse().ok()?;
+    // In between are those of children.
+    Some((minor, fields.nth(1)?.parse().ok()?))
+}
+
 fn rss_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+    Some(line(status, "VmRSS:")? * 1024)
+}
+
+/// The number in the line that begins with `name`.
+fn line(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -50,10 +75,12 @@ mod tests {
 
     #[test]
     fn fields_are_found_behind_any_program_name() {
-        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0 5 1000 2 18446744073709551615";
+        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 5 3 0 250 50 0 0 20 0 1 0 5 1000 2 18446744073709551615";
         assert_eq!(cpu_time(stat), Some(Duration::from_secs(3)));
         assert_eq!(rss_bytes("VmPeak:\t 9 kB\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
-        assert_eq!((cpu_time("x"), rss_bytes("")), (None, None));
+        assert_eq!(faults(stat), Some((100, 3)));
+        assert_eq!(line("rchar: 5\nread_bytes: 4096\n", "read_bytes:"), Some(4096));
+        assert_eq!((cpu_time("x"), rss_bytes(""), faults("x")), (None, None, None));
     }
 
     #[test]
@@ -64,7 +91,7 @@ mod tests {
             std::hint::black_box(before.rss_bytes);
         }
         let after = Usage::now();
-        assert!(after.rss_bytes > 100_000);
+        assert!(after.rss_bytes > 100_000 && after.minor_faults > 0);
         assert!(after.cpu_share(&before) > 0.05, "{}", after.cpu_share(&before));
     }
 }

@@ -85,6 +85,11 @@ impl BlobStore {
         Ok(Self { dir: dir.to_owned(), unsynced: Mutex::default() })
     }
 
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Stores `bytes`. The contents are durable on return, the name after [`BlobStore::sync`].
     pub fn put(&self, bytes: &[u8]) -> Result<Piece, BlobError> {
         let digest = lockstep_common::Domain::Blob.digest(bytes);

@@ -220,6 +220,7 @@ mod tests {
         known.save().unwrap();
         assert!(!cache.exists(), "there was nothing to write");
 
+        let known = StatCache::open(&cache);
         known.put(stamp(&file), SystemTime::now() + Duration::from_secs(10), Domain::Blob.digest(b"one"));
         known.save().unwrap();
         let bytes = fs::read(&cache).unwrap();

@@ -3,6 +3,7 @@
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
+    clippy::large_enum_variant,
     missing_docs,
     reason = "generated; the .proto file is the documentation"
 )]
@@ -15,3 +16,4 @@ pub use generated::*;
 mod convert;
 pub use convert::BadDigest;
 pub mod frame;
+mod series;

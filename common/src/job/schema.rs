@@ -138,6 +138,19 @@ pub enum Model {
     Program,
 }
 
+impl Model {
+    /// Its `kind`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Mlp { .. } => "mlp",
+            Self::Resnet { .. } => "resnet",
+            Self::Gpt { .. } => "gpt",
+            Self::Torchscript { .. } => "torchscript",
+            Self::Program => "program",
+        }
+    }
+}
+
 fn bytes() -> u32 {
     256
 }
@@ -442,6 +455,10 @@ pub struct Report {
     /// processes and kept in the record; 0: never.
     #[serde(default = "two_hundred")]
     pub fingerprints_every: u64,
+    /// Steps between reports of what costs more to measure: distributions of each parameter, its gradient and of what each
+    /// layer gives, norms of parameters and of what a step changes in them, and each rank's own gradient norm; 0: never.
+    #[serde(default = "two_hundred")]
+    pub histograms_every: u64,
 }
 
 fn ten() -> u64 {
@@ -454,7 +471,7 @@ fn two_hundred() -> u64 {
 
 impl Default for Report {
     fn default() -> Self {
-        Self { layer_norms_every: ten(), fingerprints_every: two_hundred() }
+        Self { layer_norms_every: ten(), fingerprints_every: two_hundred(), histograms_every: two_hundred() }
     }
 }
 

@@ -86,6 +86,12 @@ impl JobSpec {
             .is_some_and(|eval| step == self.0.steps || (step > 0 && step.is_multiple_of(eval.every_steps)))
     }
 
+    /// Whether the step that completes `step` is looked at closely.
+    pub fn histograms_due(&self, step: u64) -> bool {
+        let every = self.0.report.histograms_every;
+        every > 0 && step.is_multiple_of(every)
+    }
+
     /// Every file that the job reads, as written in it: its data, and its TorchScript model. Of kind `files` also directories.
     pub fn data_paths(&self) -> Vec<&str> {
         self.0.data.paths().into_iter().chain(self.module_path()).collect()

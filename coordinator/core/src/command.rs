@@ -56,6 +56,17 @@ pub enum Command {
         /// The run.
         run: RunId,
     },
+    /// A person writes on a run. It changes nothing about it.
+    Annotate {
+        /// At most once.
+        request: RequestId,
+        /// The run.
+        run: RunId,
+        /// In place of those that it has.
+        tags: Option<Vec<String>>,
+        /// As well.
+        note: Option<String>,
+    },
     /// An agent opened its stream.
     NodeJoined {
         /// Leader's clock.
@@ -290,6 +301,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// Tags or a note that are too long, or none.
+    #[error("{0}")]
+    Annotation(String),
     /// Data that the checkpoint's job has not.
     #[error("the job of the checkpoint has no data file `{0}`")]
     NoData(String),

@@ -54,6 +54,9 @@ pub struct RunRow {
     pub replay_of: Option<RunId>,
     /// Digest of the final state, once it is finished: equal states have equal digests.
     pub final_state_digest: Option<Digest>,
+    /// Written on it by people.
+    #[serde(default)]
+    pub tags: Vec<String>,
 }
 
 /// A run in full.
@@ -91,6 +94,9 @@ pub struct RunView {
     pub failed_checkpoints: Vec<FailedCheckpoint>,
     /// Replicas that were found to differ, oldest first.
     pub corruptions: Vec<Corruption>,
+    /// Written on it by people; empty if there is none.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// A floating-point number and its bits.
@@ -222,6 +228,7 @@ impl RunRow {
             overrides: run.state.overrides.clone(),
             replay_of: run.submission.replay.as_ref().map(|replay| replay.of.clone()),
             final_state_digest,
+            tags: state.tags.iter().cloned().collect(),
         }
     }
 }
@@ -264,6 +271,7 @@ impl RunView {
                 .cloned()
                 .map(|found| Corruption { trail: Vec::new(), ..found })
                 .collect(),
+            note: run.state.note.clone(),
         }
     }
 }

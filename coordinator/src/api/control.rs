@@ -3,16 +3,14 @@
 use std::path::Path;
 
 use lockstep_common::manifest::{CodeVersion, Piece};
-use lockstep_core::ClusterState;
 use lockstep_core::command::Replay;
-use lockstep_core::view::{CheckpointView, RunView};
+use lockstep_core::view::RunView;
 use lockstep_host::blobs::BlobError;
 use lockstep_rpc::control_server;
-use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest, HasBlobReply, JsonReply,
-    LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest, ResumeRequest, RunReply,
-    SubmitRequest,
+    AnnotateRequest, BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest,
+    HasBlobReply, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest,
+    ResumeRequest, RunReply, SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +22,7 @@ use super::STREAM_QUEUE;
 use super::blobs::Blobs;
 use super::convert::{data, invalid, job, request_id, run_id, text};
 use super::{logs, reports};
+use crate::answers::Answers;
 use crate::documents;
 use crate::node::{CallError, Handle};
 use crate::store::BlockReader;
@@ -34,21 +33,19 @@ pub struct Control {
     handle: Handle,
     reader: BlockReader,
     blobs: Blobs,
-    about: String,
+    answers: Answers,
     stop: CancellationToken,
 }
 
 impl Control {
-    /// The service, until `stop`. `store` is the blob store's directory, `about` the document that says what this
-    /// coordinator is.
+    /// The service, until `stop`. `store` is the blob store's directory.
     pub fn new(
-        handle: Handle,
+        answers: Answers,
         reader: BlockReader,
         store: &Path,
-        about: String,
         stop: CancellationToken,
     ) -> Result<Self, BlobError> {
-        Ok(Self { handle, reader, blobs: Blobs::open(store)?, about, stop })
+        Ok(Self { handle: answers.handle().clone(), reader, blobs: Blobs::open(store)?, answers, stop })
     }
 
     /// A stream that `produce` fills until it is done, the client is gone, or the coordinator ends.
@@ -71,33 +68,6 @@ impl Control {
             }
         });
         Response::new(ReceiverStream::new(stream))
-    }
-
-    async fn answer(&self, what: What) -> Result<String, Status> {
-        let handle = &self.handle;
-        Ok(match what {
-            What::Runs(_) => documents::encode_rows(&handle.read(ClusterState::run_rows).await?),
-            What::Run(prefix) => {
-                let view = handle.read(move |state| state.find_run(&prefix).map(RunView::of)).await?;
-                documents::encode_run(&view.map_err(CallError::from)?)
-            }
-            What::Nodes(_) => documents::encode(&handle.read(ClusterState::node_views).await?),
-            What::Checkpoints(prefix) if prefix.is_empty() => {
-                documents::encode(&handle.read(ClusterState::checkpoint_views).await?)
-            }
-            What::Checkpoints(prefix) => {
-                let views = handle.read(move |state| state.find_run(&prefix).map(CheckpointView::all_of)).await?;
-                documents::encode(&views.map_err(CallError::from)?)
-            }
-            What::Manifest(prefix) => {
-                let found = handle
-                    .read(move |state| state.find_checkpoint(&prefix).map(|id| state.manifest(&id).map(<[u8]>::to_vec)))
-                    .await?;
-                let bytes = found.map_err(CallError::from)?.unwrap_or_default();
-                String::from_utf8(bytes).map_err(|_| Status::data_loss("the manifest is not valid UTF-8"))?
-            }
-            What::Coordinator(_) => self.about.clone(),
-        })
     }
 }
 
@@ -166,6 +136,12 @@ impl control_server::Control for Control {
         Ok(Response::new(RunReply { run: run.into() }))
     }
 
+    async fn annotate(&self, request: Request<AnnotateRequest>) -> Result<Response<RunReply>, Status> {
+        let AnnotateRequest { request_id: id, run, tags, note } = request.into_inner();
+        let run = self.handle.annotate(request_id(&id)?, &run, tags.map(|tags| tags.tags), note).await?;
+        Ok(Response::new(RunReply { run: run.into() }))
+    }
+
     async fn fence(&self, request: Request<FenceRequest>) -> Result<Response<Empty>, Status> {
         let FenceRequest { request_id: id, node, device, fenced } = request.into_inner();
         let named = node.parse().map_err(|error| invalid("node", error))?;
@@ -177,7 +153,7 @@ impl control_server::Control for Control {
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<JsonReply>, Status> {
         let what = request.into_inner().what.ok_or_else(|| invalid("what", "it is empty"))?;
-        Ok(Response::new(JsonReply { json: self.answer(what).await? }))
+        Ok(Response::new(JsonReply { json: self.answers.answer(what).await? }))
     }
 
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {

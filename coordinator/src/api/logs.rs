@@ -27,7 +27,7 @@ struct Placement {
 }
 
 /// Sends what the processes of `run`, or only `process`, wrote into `to`; with `follow`, until the run has ended.
-pub(super) async fn stream(
+pub(crate) async fn stream(
     handle: Handle,
     run: RunId,
     process: Option<u32>,

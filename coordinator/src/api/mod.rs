@@ -8,7 +8,7 @@ mod blobs;
 mod control;
 mod conversation;
 mod convert;
-mod logs;
+pub(crate) mod logs;
 mod reports;
 mod status;
 

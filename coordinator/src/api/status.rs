@@ -12,9 +12,8 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         let words = error.to_string();
         match error {
-            CallError::Refused(Refusal::Job(_)) | CallError::Propose(ProposeError::TooLarge { .. }) => {
-                Self::invalid_argument(words)
-            }
+            CallError::Refused(Refusal::Job(_) | Refusal::Annotation(_))
+            | CallError::Propose(ProposeError::TooLarge { .. }) => Self::invalid_argument(words),
             CallError::Refused(
                 Refusal::NoRun(_) | Refusal::NoCheckpoint(_) | Refusal::NoDevice(_) | Refusal::NoData(_),
             )

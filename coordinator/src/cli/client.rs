@@ -5,7 +5,9 @@ use std::time::Duration;
 use lockstep_common::chain;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest};
+use lockstep_rpc::{
+    AnnotateRequest, CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest,
+};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -75,6 +77,11 @@ impl Client {
     /// Cancels; the whole id of the run.
     pub(super) async fn cancel(&self, request: CancelRequest) -> Result<String, Failure> {
         self.write(async |mut control: ControlClient<Channel>| control.cancel(request.clone()).await).await
+    }
+
+    /// Writes on a run; its whole id.
+    pub(super) async fn annotate(&self, request: AnnotateRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.annotate(request.clone()).await).await
     }
 
     /// Takes devices out of use, or gives them back.

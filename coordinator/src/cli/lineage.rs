@@ -166,6 +166,7 @@ mod tests {
             replay_of: replay_of.map(|id| id.parse().unwrap()),
             overrides: Vec::new(),
             final_state_digest: None,
+            tags: Vec::new(),
         }
     }
 

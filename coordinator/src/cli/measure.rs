@@ -78,7 +78,9 @@ fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> 
             return Err(Failure::new(Exit::Usage, format!("`{path}` is a directory in `{revision}`, not a file")));
         }
         if !is_directory {
-            files.iter_mut().for_each(|file| path.clone_into(&mut file.path));
+            for file in &mut files {
+                path.clone_into(&mut file.path);
+            }
         }
         named.push(Named { path: path.to_owned(), is_directory, files });
     }

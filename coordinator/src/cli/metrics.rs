@@ -237,6 +237,7 @@ mod tests {
             positions: 0xab,
             fingerprint: 0,
             micros: 3,
+            at_ms: 5,
         };
         metrics.push(ReportBlock { steps: vec![step], ..ReportBlock::default() });
         let json = serde_json::to_value(&metrics).unwrap();

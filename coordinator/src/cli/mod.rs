@@ -1,5 +1,6 @@
 //! The command line of `coord`: words in, typed requests out, answers for people or as JSON.
 
+mod annotate;
 mod args;
 mod blobs;
 mod card;
@@ -18,7 +19,9 @@ mod lineage;
 mod local;
 mod measure;
 mod metrics;
+mod mirror;
 mod output;
+mod plot;
 mod prepare;
 mod progress;
 mod readers;
@@ -31,6 +34,7 @@ mod serve;
 mod start;
 mod target;
 mod time;
+mod top;
 mod tracked;
 mod verify;
 

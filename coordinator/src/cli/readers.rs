@@ -346,7 +346,7 @@ fn print(head: &[&str], rows: &[Vec<String>], out: &mut Output) {
     }
 }
 
-fn print_json(text: &str, out: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn print_json(text: &str, out: &mut Output) -> Result<Exit, Failure> {
     let value: Value = documents::decode(text).map_err(|error| unreadable(&error))?;
     out.json(&value);
     Ok(Exit::Done)

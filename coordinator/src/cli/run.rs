@@ -9,8 +9,11 @@ use super::exit::Exit;
 use super::fence::fence;
 use super::interrupt::interrupted;
 use super::lineage::lineage;
+use super::mirror::mirror;
 use super::output::Output;
-use super::{data, diff, export, readers, reproduce, serve, start, verify};
+use super::plot::plot;
+use super::top::top;
+use super::{annotate, data, diff, export, readers, reproduce, serve, start, verify};
 
 /// Carries out the command, and tells what hindered it.
 pub fn run(arguments: Arguments) -> Exit {
@@ -46,6 +49,11 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Export(arguments) => unless_interrupted(export::export(arguments, out)).await,
         Command::Manifest(arguments) => unless_interrupted(readers::manifest(arguments, out)).await,
         Command::Logs(arguments) => unless_interrupted(readers::logs(arguments, out)).await,
+        Command::Tag(arguments) => unless_interrupted(annotate::tag(arguments)).await,
+        Command::Note(arguments) => unless_interrupted(annotate::note(arguments)).await,
+        Command::Mirror(arguments) => unless_interrupted(Box::pin(mirror(arguments, out))).await,
+        Command::Plot(arguments) => unless_interrupted(plot(arguments, out)).await,
+        Command::Top(arguments) => unless_interrupted(top(arguments, out)).await,
         Command::Cancel(arguments) => unless_interrupted(start::cancel(arguments, out)).await,
     }
 }

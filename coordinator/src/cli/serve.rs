@@ -23,6 +23,9 @@ pub(super) async fn serve(arguments: &SettingsArguments) -> Result<Exit, Failure
         running = serve::start(&settings) => running.map_err(|error| serve_failure(&error))?,
     };
     Output::note(&format!("listening on {}", running.address()));
+    if let Some(address) = running.page() {
+        Output::note(&format!("page at http://{address}/"));
+    }
     running.until(interrupted).await.map_err(|error| serve_failure(&error))?;
     tracing::info!("stopped");
     Ok(Exit::Done)
@@ -48,6 +51,7 @@ fn load(arguments: &SettingsArguments) -> Result<Loaded<RawSettings>, Failure> {
     let path = |path: &std::path::PathBuf| toml::Value::String(path.display().to_string());
     let mut flags = Vec::new();
     flags.extend(arguments.listen.clone().map(|listen| ("listen", toml::Value::String(listen))));
+    flags.extend(arguments.web_listen.clone().map(|listen| ("web_listen", toml::Value::String(listen))));
     flags.extend(arguments.data_dir.as_ref().map(|dir| ("data_dir", path(dir))));
     flags.extend(arguments.store.as_ref().map(|dir| ("store.path", path(dir))));
     settings::load(arguments.config.as_deref(), &flags).map_err(|error| settings_failure(&error))
@@ -68,9 +72,9 @@ fn settings_failure(error: &SettingsError) -> Failure {
 pub(super) fn serve_failure(error: &ServeError) -> Failure {
     let failure = Failure::caused(Exit::Local, error);
     match error {
-        ServeError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
-            failure.hint("another program has this port; `--listen 127.0.0.1:0` takes a free one")
-        }
+        ServeError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => failure.hint(
+            "another program has this port; `--listen 127.0.0.1:0` and `--web-listen 127.0.0.1:0` take free ones",
+        ),
         _ => failure,
     }
 }

@@ -122,6 +122,21 @@ impl Handle {
         }
     }
 
+    /// Writes tags or a note on the run that `prefix` names.
+    pub async fn annotate(
+        &self,
+        request: RequestId,
+        prefix: &str,
+        tags: Option<Vec<String>>,
+        note: Option<String>,
+    ) -> Result<RunId, CallError> {
+        let run = self.find_run(prefix).await?;
+        match self.propose(Command::Annotate { request, run: run.clone(), tags, note }).await?.outcome().await? {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Run(_) | Outcome::Done => Ok(run),
+        }
+    }
+
     /// Takes the devices of this name (`None`: all) of `node` out of use, or gives them back.
     pub async fn fence(
         &self,

@@ -49,6 +49,15 @@ pub struct Page {
     pub more: bool,
 }
 
+/// What happened to a run's reports, in the log's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A block came: the process that said it, and the encoded `ReportBlock`.
+    Block(u32, Vec<u8>),
+    /// The run went back to this step.
+    Rewind(u64),
+}
+
 /// The open report database; only the store's thread writes.
 #[derive(Debug)]
 pub(super) struct BlockDatabase {
@@ -125,6 +134,55 @@ impl BlockReader {
         self.read(run.as_str(), after).map_err(|error| StoreError::read(&self.path, error))
     }
 
+    /// Blocks and rewinds of `run` whose index is above `after`, as they came: as many as fit a page, and whether there are
+    /// more.
+    pub fn entries(&self, run: &RunId, after: u64) -> Result<(Vec<(u64, Entry)>, bool), StoreError> {
+        let read = || -> Result<_, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let range = || (run.as_str(), after.saturating_add(1))..=(run.as_str(), u64::MAX);
+            let mut entries = Vec::new();
+            let (mut size, mut last) = (0, None);
+            for block in transaction.open_table(BLOCKS)?.range(range())? {
+                let (key, value) = block?;
+                if size >= PAGE_BYTES {
+                    last = entries.last().map(|(index, _)| *index);
+                    break;
+                }
+                let (process, bytes) = value.value();
+                size += bytes.len();
+                entries.push((key.value().1, Entry::Block(process, bytes.to_vec())));
+            }
+            for rewind in transaction.open_table(REWINDS)?.range(range())? {
+                let (key, step) = rewind?;
+                // Those behind the page come with the next one.
+                if last.is_none_or(|last| key.value().1 <= last) {
+                    entries.push((key.value().1, Entry::Rewind(step.value())));
+                }
+            }
+            entries.sort_by_key(|(index, _)| *index);
+            Ok((entries, last.is_some()))
+        };
+        read().map_err(|error| StoreError::read(&self.path, error))
+    }
+
+    /// All runs that have reported.
+    pub fn runs(&self) -> Result<Vec<RunId>, StoreError> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(BLOCKS)?;
+            let mut runs: Vec<String> = Vec::new();
+            // From each run straight to the next.
+            let mut begin = String::new();
+            while let Some(block) = table.range((begin.as_str(), 0)..)?.next() {
+                let run = block?.0.value().0.to_owned();
+                begin = format!("{run}\0");
+                runs.push(run);
+            }
+            Ok(runs)
+        };
+        let runs = read().map_err(|error| StoreError::read(&self.path, error))?;
+        Ok(runs.iter().filter_map(|run| run.parse().ok()).collect())
+    }
+
     fn read(&self, run: &str, after: u64) -> Result<Page, redb::Error> {
         let transaction = self.database.begin_read()?;
         let mut rewinds = BTreeMap::new();
@@ -189,6 +247,12 @@ mod tests {
         assert_eq!(cuts(0), [(10, 1, Some(20)), (14, 2, Some(20)), (21, 3, Some(30)), (30, 4, None)]);
         assert_eq!(cuts(14), [(21, 3, Some(30)), (30, 4, None)]);
         assert_eq!(reader.page(&run(b), 0).unwrap().blocks[0].cut, None, "another run's rewinds are not its own");
+        assert_eq!(reader.runs().unwrap(), [run(a), run(b)]);
+        let (entries, more) = reader.entries(&run(a), 14).unwrap();
+        assert!(!more);
+        let block = |byte| Entry::Block(0, vec![byte]);
+        let expected = [(17, Entry::Rewind(20)), (21, block(3)), (25, Entry::Rewind(30)), (30, block(4))];
+        assert_eq!(entries, expected);
     }
 
     #[test]
@@ -214,5 +278,15 @@ mod tests {
             }
         }
         assert_eq!((seen, pages), (vec![1, 2, 3, 4, 5], 3));
+
+        database.write(&[(6, Effect::Rewind { run: run(name), step: 0 })], true).unwrap();
+        let (mut seen, mut after, mut more) = (Vec::new(), 0, true);
+        while more {
+            let entries;
+            (entries, more) = database.reader().entries(&run(name), after).unwrap();
+            seen.extend(entries.iter().map(|(index, _)| *index));
+            after = seen.last().copied().unwrap();
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6], "a rewind comes in its turn");
     }
 }

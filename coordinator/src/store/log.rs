@@ -9,7 +9,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 use super::error::StoreError;
 
 /// The format that this program writes.
-const FORMAT: u64 = 5;
+const FORMAT: u64 = 6;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Index → term, command.

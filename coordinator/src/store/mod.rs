@@ -4,10 +4,12 @@
 mod blocks;
 mod error;
 mod log;
+mod news;
 #[cfg(test)]
 mod testing;
 mod writer;
 
-pub use blocks::{BlockReader, Page, StoredBlock};
+pub use blocks::{BlockReader, Entry, Page, StoredBlock};
 pub use error::StoreError;
+pub use news::News;
 pub use writer::Store;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::thread;
 
+use lockstep_core::command::Effect;
 use lockstep_core::replica::{Persist, Recovered};
 use lockstep_host::durable::DirLock;
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::blocks::{BlockDatabase, BlockReader};
 use super::error::StoreError;
 use super::log::StateDatabase;
+use super::news::News;
 
 /// The event loop awaits each batch before it sends another, so there is never more than one.
 const QUEUE: usize = 1;
@@ -22,6 +24,7 @@ pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
     reader: BlockReader,
+    news: News,
 }
 
 impl Store {
@@ -36,11 +39,13 @@ impl Store {
         let recovered = state.recover()?;
         let reader = blocks.reader();
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let news = News::default();
+        let told = news.clone();
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write_all(queue, &state, blocks, lock))
+            .spawn(move || write_all(queue, &state, blocks, &told, lock))
             .map_err(|error| StoreError::open(dir, redb::Error::from(redb::StorageError::Io(error))))?;
-        Ok((Self { jobs: Some(jobs), thread: Some(thread), reader }, recovered))
+        Ok((Self { jobs: Some(jobs), thread: Some(thread), reader, news }, recovered))
     }
 
     /// Writes `persist`, durably if it says so. Report blocks go first: they are written again when the entries that
@@ -50,6 +55,11 @@ impl Store {
         let jobs = self.jobs.as_ref().ok_or(StoreError::Stopped)?;
         jobs.send((persist, done)).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Which runs have new report blocks.
+    pub fn news(&self) -> News {
+        self.news.clone()
     }
 
     /// Reads report blocks, beside the writer.
@@ -69,16 +79,28 @@ impl Drop for Store {
 }
 
 /// Writes until the handle is gone or a write fails: what follows an error could otherwise be durable without it.
-fn write_all(mut queue: mpsc::Receiver<Job>, state: &StateDatabase, mut blocks: BlockDatabase, _lock: DirLock) {
+fn write_all(
+    mut queue: mpsc::Receiver<Job>,
+    state: &StateDatabase,
+    mut blocks: BlockDatabase,
+    news: &News,
+    _lock: DirLock,
+) {
     while let Some((persist, done)) = queue.blocking_recv() {
         let result = blocks.write(&persist.effects, persist.sync).and_then(|()| state.write(&persist));
         let failed = result.is_err();
+        if !failed {
+            news.add(persist.effects.iter().map(|(_, effect)| match effect {
+                Effect::AppendBlock { run, .. } | Effect::Rewind { run, .. } => run,
+            }));
+        }
         // The loop may have given up waiting; what was written stays written.
         let _ = done.send(result);
         if failed {
-            return;
+            break;
         }
     }
+    news.close();
 }
 
 #[cfg(test)]

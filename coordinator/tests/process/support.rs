@@ -67,7 +67,8 @@ impl Coordinator {
     pub(crate) fn start_under(program: &[&str], dir: &Path, more: &[&str]) -> Self {
         let dir = dir.to_str().expect("a plain path");
         let listen: &[&str] = if more.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
-        let arguments = [&["serve", "--data-dir", dir], listen, more].concat();
+        let listen = [listen, &["--web-listen", "127.0.0.1:0"]].concat();
+        let arguments = [&["serve", "--data-dir", dir], listen.as_slice(), more].concat();
         let mut command = coord(&arguments);
         if let Some((first, rest)) = program.split_first() {
             command = Command::new(first);

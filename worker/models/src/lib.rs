@@ -8,5 +8,6 @@ mod model;
 
 pub use data::{Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, open_data};
 pub use model::{
-    Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, build_model, classified, without_trace,
+    Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, Said, build_model, classified, take_said,
+    without_trace,
 };

@@ -44,7 +44,10 @@ pub enum TrainError {
         source: ExchangeError,
     },
     /// Training has diverged.
-    #[error("the {what} of step {step} is {value}: the run stops, its last checkpoint is kept")]
+    #[error(
+        "the {what} of step {step} is {value}{}: the run stops, its last checkpoint is kept",
+        .place.as_ref().map_or_else(String::new, |place| format!(", first in {place}"))
+    )]
     NotFinite {
         /// Steps completed with the one that failed.
         step: u64,
@@ -52,6 +55,8 @@ pub enum TrainError {
         what: &'static str,
         /// What it is.
         value: f64,
+        /// Where it began, if one of this process's ranks can tell.
+        place: Option<String>,
     },
     /// Processes that should hold the same state do not: one of them computed or kept something wrong.
     #[error(

@@ -10,6 +10,7 @@
 #include "cuda.cpp"
 #include "determinism.cpp"
 #include "fold.cpp"
+#include "histogram.cpp"
 #include "hooks.cpp"
 #include "optim.cpp"
 #include "script.cpp"

@@ -68,6 +68,28 @@ pub(crate) struct CAllocatorStats {
     pub(crate) ooms: i64,
 }
 
+/// `lte_histogram`.
+#[repr(C)]
+pub(crate) struct CHistogram {
+    pub(crate) count: u64,
+    pub(crate) zeros: u64,
+    pub(crate) nans: u64,
+    pub(crate) infs: u64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) mean: f64,
+    pub(crate) std: f64,
+    pub(crate) bins: [u64; 2048],
+}
+
+impl CHistogram {
+    pub(crate) const EMPTY: Self =
+        Self { count: 0, zeros: 0, nans: 0, infs: 0, min: 0.0, max: 0.0, mean: 0.0, std: 0.0, bins: [0; 2048] };
+}
+
+/// Takes one named histogram, borrowed for the call.
+pub(crate) type PushHistogram = extern "C" fn(*mut c_void, *const c_char, usize, *const CHistogram);
+
 /// `lte_optim_config`.
 #[repr(C)]
 pub(crate) struct COptimConfig {
@@ -101,6 +123,10 @@ unsafe extern "C" {
     ) -> *mut c_char;
 
     pub(crate) fn lte_bit_sums(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
+
+    pub(crate) fn lte_histogram_of(tensor: *const CTensor, out: *mut CHistogram) -> *mut c_char;
+    pub(crate) fn lte_forward_watch() -> *mut c_char;
+    pub(crate) fn lte_forward_seen(push: PushHistogram, sink: *mut c_void) -> *mut c_char;
 
     pub(crate) fn lte_tensor_over(
         data: *mut u8,

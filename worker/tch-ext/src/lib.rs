@@ -14,6 +14,7 @@ mod error;
 mod ffi;
 pub mod fold;
 pub mod generator;
+pub mod histogram;
 pub mod hooks;
 pub mod memory;
 pub mod optim;

@@ -9,7 +9,7 @@ use super::cluster::ClusterState;
 use super::node::Node;
 use super::requests::Answered;
 use super::rows::RowKey;
-use super::run::{Phase, Restore, Run, Status, Submission};
+use super::run::{Phase, Restore, Run, Status, Submission, TEXT_BYTES};
 use crate::command::{Command, Device, Effect, Outcome, Refusal, Replay};
 
 /// What a command did.
@@ -31,6 +31,30 @@ struct Origin {
     created_at_ms: u64,
 }
 
+/// Tags of a run, and bytes of one.
+const TAGS: usize = 32;
+const TAG_BYTES: usize = 64;
+
+/// Tags are words: they stand in filters and in names of other tools.
+fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
+    if tags.len() > TAGS {
+        return Err(Refusal::Annotation(format!("{} tags are too many: a run has at most {TAGS}", tags.len())));
+    }
+    let sound = |tag: &&String| {
+        !tag.is_empty()
+            && tag.len() <= TAG_BYTES
+            && tag.chars().all(|letter| letter.is_alphanumeric() || "-_.:/=".contains(letter))
+    };
+    if let Some(bad) = tags.iter().find(|tag| !sound(tag)) {
+        let words = format!("`{bad}` is no tag: expected up to {TAG_BYTES} letters, digits and `-_.:/=`");
+        return Err(Refusal::Annotation(words));
+    }
+    if note.len() > TEXT_BYTES {
+        return Err(Refusal::Annotation(format!("a note has at most {TEXT_BYTES} bytes, this one has {}", note.len())));
+    }
+    Ok(())
+}
+
 impl ClusterState {
     /// Applies the command of the log entry at `index`.
     ///
@@ -42,7 +66,9 @@ impl ClusterState {
             Command::Submit { request, .. } | Command::Resume { request, .. } | Command::Replay { request, .. } => {
                 (Some(request), true)
             }
-            Command::Cancel { request, .. } | Command::Fence { request, .. } => (Some(request), false),
+            Command::Cancel { request, .. } | Command::Fence { request, .. } | Command::Annotate { request, .. } => {
+                (Some(request), false)
+            }
             Command::NodeJoined { .. } | Command::NodeLost { .. } | Command::Report { .. } => (None, false),
         };
         if let Some(answered) = request.and_then(|request| self.requests.get(request))
@@ -105,6 +131,17 @@ impl ClusterState {
                     return Err(Refusal::Ended { run: run.clone(), status: found.state.status.to_string() });
                 }
                 self.end_run(*at_ms, run, Status::Cancelled);
+                Ok(Outcome::Done)
+            }
+            Command::Annotate { run, tags, note, .. } => {
+                check_annotation(tags.as_deref().unwrap_or_default(), note.as_deref().unwrap_or_default())?;
+                let found = self.run_mut(run).ok_or_else(|| Refusal::NoRun(run.to_string()))?;
+                if let Some(tags) = tags {
+                    found.state.tags = tags.iter().cloned().collect();
+                }
+                if let Some(note) = note {
+                    found.state.note.clone_from(note);
+                }
                 Ok(Outcome::Done)
             }
             Command::Fence { at_ms, node, device, fenced, .. } => {

@@ -1,6 +1,6 @@
 //! A run: what was submitted, where it stands, and its checkpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lockstep_common::job::JobSpec;
@@ -101,6 +101,10 @@ pub struct RunState {
     pub failed_checkpoints: Vec<FailedCheckpoint>,
     /// Replicas that were found to differ, oldest first.
     pub corruptions: Vec<Corruption>,
+    /// Written on it by people, as the note.
+    pub tags: BTreeSet<String>,
+    /// Empty if there is none.
+    pub note: String,
 }
 
 /// A checkpoint to begin from.
@@ -246,6 +250,8 @@ impl Run {
             last_exit: None,
             failed_checkpoints: Vec::new(),
             corruptions: Vec::new(),
+            tags: BTreeSet::new(),
+            note: String::new(),
         };
         Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new() }
     }

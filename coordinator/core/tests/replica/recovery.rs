@@ -114,10 +114,10 @@ fn the_format_of_log_entries_and_messages_is_frozen() {
     };
     assert_eq!(
         digest(&mut lab.disks[&1].entries.iter().map(|entry| &entry.data)),
-        "ac34431c3d244477ce571a719bcd0f54f0886ae18125a673016047a028925a22"
+        "d58641995fec9e6f890468193a1533c033ce20942892caf1e65b7a05861654e9"
     );
     assert_eq!(
         digest(&mut lab.sent.iter().map(|message| &message.bytes)),
-        "354914740130dc18af9ba25dcef2f93fec802420b71a21b834acadaf9a62b5dc"
+        "c380a7aba3734e3b731530f2d3c48ebabbb7ddfafa34e505f98815511458c25e"
     );
 }

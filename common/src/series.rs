@@ -1,0 +1,176 @@
+//! What is tracked of a run besides its record: numbers and distributions by name, over its steps.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Which series of a run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SeriesKey {
+    /// As `loss`, `eval/accuracy`, `grad_norm/<parameter>`, `process/rss_bytes`.
+    pub name: String,
+    /// The process or rank, where there is one series for each.
+    pub part: Option<u32>,
+}
+
+impl SeriesKey {
+    /// The only series of this name.
+    pub fn whole(name: impl Into<String>) -> Self {
+        Self { name: name.into(), part: None }
+    }
+
+    /// That of process or rank `part`.
+    pub fn part(name: impl Into<String>, part: u32) -> Self {
+        Self { name: name.into(), part: Some(part) }
+    }
+}
+
+impl fmt::Display for SeriesKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.part {
+            Some(part) => write!(f, "{}[{part}]", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// One value of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Optimizer steps completed.
+    pub step: u64,
+    /// When it was measured, in milliseconds of Unix time.
+    pub at_ms: u64,
+    /// May be infinite or no number.
+    pub value: f64,
+}
+
+/// The distribution of a tensor's elements, in bins that are four to each power of two.
+///
+/// An element's bin is the upper eleven bits of it as an `f32`: sign, exponent, and two bits of the fraction. So bins need no
+/// range to be known before, are equal in all processes, and can be added.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Optimizer steps completed.
+    pub step: u64,
+    /// When it was taken, in milliseconds of Unix time.
+    pub at_ms: u64,
+    /// Elements.
+    pub count: u64,
+    /// Of them, those that are zero or denormal.
+    pub zeros: u64,
+    /// Those that are no number.
+    pub nans: u64,
+    /// Those that are infinite.
+    pub infs: u64,
+    /// Of those that are finite, as the next three; 0 if there is none.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their standard deviation, by n.
+    pub std: f64,
+    /// Bin and elements in it, by ascending bin; zeros, infinities and NaNs are in none.
+    pub bins: Vec<(u16, u64)>,
+}
+
+/// The bits of an `f32` below those that name its bin.
+const FRACTION_BITS: u32 = 21;
+
+/// Bins of one sign.
+const SIGN_BIN: u16 = 1 << 10;
+
+/// The bin of `value`.
+pub fn bin_of(value: f32) -> u16 {
+    (value.to_bits() >> FRACTION_BITS) as u16
+}
+
+/// The elements that `bin` holds: from the lower to the upper, by value.
+pub fn bin_range(bin: u16) -> (f64, f64) {
+    let magnitude = |bin: u16| {
+        let value = f64::from(f32::from_bits(u32::from(bin) << FRACTION_BITS));
+        // Above the last finite bin.
+        if value.is_finite() { value } else { 2.0_f64.powi(128) }
+    };
+    let positive = bin & (SIGN_BIN - 1);
+    let (near, far) = (magnitude(positive), magnitude(positive + 1));
+    if bin & SIGN_BIN == 0 { (near, far) } else { (-far, -near) }
+}
+
+impl Histogram {
+    /// Edges and counts for the eye, in ascending order of value: bins joined by twos until there are at most `most`, and the
+    /// zeros in a bin of their own between the nearest edges. `edges` has one more than `counts`; both are empty if nothing
+    /// is finite.
+    pub fn bars(&self, most: usize) -> (Vec<f64>, Vec<u64>) {
+        let mut bars: Vec<(f64, f64, u64)> = self
+            .bins
+            .iter()
+            .map(|&(bin, count)| {
+                let (low, high) = bin_range(bin);
+                (low, high, count)
+            })
+            .collect();
+        bars.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if self.zeros > 0 {
+            let at = bars.partition_point(|bar| bar.1 <= 0.0);
+            let low = at.checked_sub(1).map_or(0.0, |before| bars[before].1);
+            let high = bars.get(at).map_or(0.0, |after| after.0);
+            let (low, high) =
+                if low < high { (low, high) } else { (low - f64::MIN_POSITIVE, high + f64::MIN_POSITIVE) };
+            bars.insert(at, (low, high, self.zeros));
+        }
+        while bars.len() > most.max(1) {
+            bars = bars.chunks(2).map(|two| two[1..].iter().fold(two[0], |a, b| (a.0, b.1, a.2 + b.2))).collect();
+        }
+        let (mut edges, mut counts) = (Vec::new(), Vec::new());
+        for (low, high, count) in bars {
+            match edges.last() {
+                // Bins between that hold nothing.
+                Some(&last) if last < low => {
+                    edges.push(low);
+                    counts.push(0);
+                }
+                Some(_) => {}
+                None => edges.push(low),
+            }
+            edges.push(high);
+            counts.push(count);
+        }
+        (edges, counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_lies_in_its_bin() {
+        for value in [1.0_f32, 1.24, 1.25, 1.99, 2.0, -1.0, -0.3, 1e-30, -1e30, f32::MAX, f32::MIN_POSITIVE] {
+            let (low, high) = bin_range(bin_of(value));
+            let exact = f64::from(value);
+            assert!(low <= exact && exact <= high && high / low < 4.0, "{value}: {low}..{high}");
+        }
+        assert_eq!(bin_range(bin_of(1.3)), (1.25, 1.5));
+        assert_eq!(bin_range(bin_of(-1.3)), (-1.5, -1.25));
+    }
+
+    #[test]
+    fn bars_ascend_and_hold_all_that_is_finite() {
+        let values = [-3.0_f32, -0.1, 0.11, 0.12, 5.0, 5.1, 900.0];
+        let mut bins = std::collections::BTreeMap::new();
+        for value in values {
+            *bins.entry(bin_of(value)).or_insert(0) += 1;
+        }
+        let histogram = Histogram { count: 9, zeros: 2, bins: bins.into_iter().collect(), ..Histogram::default() };
+        for most in [100, 5, 1] {
+            let (edges, counts) = histogram.bars(most);
+            assert_eq!(edges.len(), counts.len() + 1);
+            assert!(edges.windows(2).all(|pair| pair[0] < pair[1]), "{edges:?}");
+            assert_eq!(counts.iter().sum::<u64>(), 9);
+            assert!(edges[0] <= -3.0 && edges[edges.len() - 1] >= 900.0);
+        }
+        assert_eq!(Histogram::default().bars(10), (vec![], vec![]));
+    }
+}

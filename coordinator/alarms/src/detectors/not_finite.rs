@@ -1,0 +1,127 @@
+//! Not finite: a NaN or an infinity in loss, norms or tensors. One is enough, since every sum it enters becomes one.
+//!
+//! Where it came from is to be seen only at the first step: a step later the weights are NaN and with them everything. There
+//! an activation tells most, the first in the forward pass, for all after it are only fed by it. Without one it is the
+//! gradients: they are computed from the last layer to the first, so of those that are not finite the *last* in forward
+//! order was hit first. When the loss itself was not finite all gradients follow, and no layer is named.
+
+use serde::{Deserialize, Serialize};
+
+use crate::alarm::{Kind, Severity};
+use crate::board::{Board, Finding};
+use crate::seen::Seen;
+use crate::slot::{Role, Slot};
+
+/// Steps without another after which it is over: histograms are taken that rarely.
+const CALM: u32 = 200;
+
+/// Series at the first step that are kept.
+const MOST: usize = 1024;
+
+const ADVICE: &[&str] = &[
+    "resume from the last checkpoint before it; everything after it is lost",
+    "look at that step's samples for values that are not finite, empty batches and divisions by zero",
+    "lower the learning rate or clip gradients, if the norms rose before",
+    "train in bf16 or fp32 where fp16 overflows",
+];
+
+/// What was not finite, and when.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Bad {
+    first: Option<u32>,
+    /// The slots that were not finite at the first step.
+    slots: Vec<u32>,
+    last: u32,
+}
+
+impl Bad {
+    /// The series of slot `index` was not finite at `step`.
+    pub(crate) fn note(&mut self, index: usize, step: u32, seen: &Seen, board: &mut Board) {
+        self.last = self.last.max(step);
+        match self.first {
+            Some(first) if step > first => return,
+            Some(first) if step == first && self.slots.len() < MOST => {}
+            Some(first) if step == first => return,
+            // Series may lag one behind the other: this one was earlier.
+            Some(_) | None => {
+                if self.first.is_some() {
+                    board.antedate(Kind::NotFinite, step, seen.ms(step));
+                }
+                (self.first, self.slots) = (Some(step), Vec::new());
+            }
+        }
+        self.slots.push(index as u32);
+        board.raise(self.finding(step, seen));
+    }
+
+    /// The loss was finite since `step`.
+    pub(crate) fn settle(&mut self, step: u32, board: &mut Board) {
+        if self.first.is_some() && step > self.last.saturating_add(CALM) {
+            board.end(Kind::NotFinite, None, self.last);
+            *self = Self::default();
+        }
+    }
+
+    pub(crate) fn rewind(&mut self, step: u32) {
+        self.last = self.last.min(step);
+        if self.first.is_some_and(|first| first > step) {
+            *self = Self::default();
+        }
+    }
+
+    fn finding(&self, since: u32, seen: &Seen) -> Finding {
+        let bad: Vec<&Slot> = self.slots.iter().map(|&index| &seen.slots[index as usize]).collect();
+        let of =
+            |roles: &[Role]| -> Vec<&Slot> { bad.iter().copied().filter(|slot| roles.contains(&slot.role)).collect() };
+        let loss = of(&[Role::Loss]);
+        let grads = of(&[Role::LayerGrad, Role::GradHistogram]);
+        let all_grads =
+            seen.slots.iter().filter(|slot| slot.role == Role::LayerGrad && slot.last == Some(since)).count()
+                == of(&[Role::LayerGrad]).len();
+        let activation = of(&[Role::Activation]).into_iter().min_by_key(|slot| seen.forward(slot));
+        let gradient = grads.iter().copied().max_by_key(|slot| seen.forward(slot));
+        let weight = of(&[Role::WeightHistogram, Role::LayerWeight]).into_iter().min_by_key(|slot| seen.forward(slot));
+        let (tensor, kind) = match (activation, gradient, weight) {
+            (Some(slot), _, _) => (Some(slot), "output of module"),
+            (None, Some(slot), _) if loss.is_empty() || !all_grads => (Some(slot), "gradient of"),
+            (None, None, Some(slot)) => (Some(slot), "weight"),
+            _ => (None, ""),
+        };
+        let mut parts: Vec<&Slot> = bad.iter().copied().filter(|slot| slot.key.part.is_some()).collect();
+        parts.dedup_by_key(|slot| slot.key.part);
+        let part = if let [only] = parts[..] { Some(only) } else { None };
+        let whose =
+            |slot: &Slot| format!("{} {}", if slot.role == Role::RankNorm { "rank" } else { "process" }, slot.part());
+        let place: Vec<String> =
+            tensor.map(|slot| format!("layer `{}`", slot.tensor())).into_iter().chain(part.map(whose)).collect();
+        let mut what = vec![format!("At step {since} values were no longer finite: {}.", names(&bad))];
+        if let Some(slot) = tensor {
+            what.push(format!("The first to be hit is the {kind} `{}`.", slot.tensor()));
+        }
+        if let Some(slot) = part {
+            what.push(format!("Of what is measured by rank and process, only that of {} was.", whose(slot)));
+        }
+        Finding {
+            kind: Kind::NotFinite,
+            subject: None,
+            severity: Severity::Error,
+            since,
+            since_ms: seen.ms(since),
+            place: (!place.is_empty()).then(|| place.join(", ")),
+            series: tensor.or(part).or(loss.first().copied()).unwrap_or(bad[0]).key.clone(),
+            title: "values are not finite".into(),
+            what: what.join(" "),
+            advice: ADVICE,
+            level: 0.0,
+        }
+    }
+}
+
+/// A few of the series by name.
+fn names(bad: &[&Slot]) -> String {
+    let mut shown: Vec<String> = bad.iter().take(4).map(|slot| format!("`{}`", slot.key)).collect();
+    if bad.len() > 4 {
+        shown.push(format!("{} more", bad.len() - 4));
+    }
+    shown.join(", ")
+}

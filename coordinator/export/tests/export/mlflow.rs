@@ -1,0 +1,143 @@
+//! A real server of `MLflow` has what was written, and its own client reads it.
+
+use std::path::Path;
+use std::process::Command;
+
+use lockstep_common::series::Point;
+use lockstep_export::{Item, Mlflow, MlflowServer, Run, Sink, Status};
+use serde_json::{Value, json};
+
+use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};
+use crate::tools::{Server, free_port, python, tool};
+
+const EXPERIMENT: &str = "digits & more";
+
+/// The run as `MLflow`'s own client has it; of numbers, their bits.
+const READ: &str = r#"
+import json, struct, sys
+uri = open(sys.argv[1]).read()
+import mlflow
+mlflow.set_tracking_uri(uri)
+client = mlflow.MlflowClient()
+experiment = client.get_experiment_by_name("digits & more")
+runs = client.search_runs([experiment.experiment_id])
+run, = runs
+bits = lambda value: struct.unpack("<Q", struct.pack("<d", value))[0]
+history = lambda name: [[m.step, m.timestamp, bits(m.value)] for m in client.get_metric_history(run.info.run_id, name)]
+inputs = client.get_run(run.info.run_id).inputs.dataset_inputs
+walk = lambda path: [x for f in client.list_artifacts(run.info.run_id, path) for x in (walk(f.path) if f.is_dir else [f.path])]
+print(json.dumps({
+    "name": run.info.run_name, "status": run.info.status, "start": run.info.start_time, "end": run.info.end_time,
+    "params": run.data.params, "tags": run.data.tags, "metrics": {name: history(name) for name in run.data.metrics},
+    "datasets": [[i.dataset.name, i.dataset.digest, json.loads(i.dataset.source), json.loads(i.dataset.profile), {t.key: t.value for t in i.tags}] for i in inputs],
+    "artifacts": {path: list(open(client.download_artifacts(run.info.run_id, path), "rb").read()) for path in walk(None)},
+}))
+"#;
+
+async fn server(dir: &Path) -> Server {
+    let port = free_port();
+    let mut command = Command::new(tool("mlflow"));
+    command.current_dir(dir).args(["server", "--host=127.0.0.1", "--workers=1"]).arg(format!("--port={port}"));
+    command.arg(format!("--backend-store-uri=sqlite:///{}", dir.join("db").display()));
+    command.arg("--artifacts-destination").arg(dir.join("artifacts"));
+    command.env("MLFLOW_DISABLE_TELEMETRY", "true").env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let tools = tool("mlflow").parent().unwrap().to_owned();
+    let paths = std::iter::once(tools).chain(std::env::split_paths(&path));
+    command.env("PATH", std::env::join_paths(paths).unwrap());
+    Server::start(&mut command, port, &dir.join("log"), "/health").await
+}
+
+fn sink(server: &Server) -> Sink {
+    let address = MlflowServer { uri: format!("{}/", server.url), token: None };
+    Sink::Mlflow(Mlflow::new(address, EXPERIMENT).unwrap())
+}
+
+/// Points as [`READ`] prints them. The server's database has neither infinities nor a negative zero.
+fn stored(points: &[Point]) -> Value {
+    let kept = |value: f64| match value {
+        0.0 => 0.0,
+        value if value.is_infinite() => f64::MAX.copysign(value),
+        value => value,
+    };
+    points.iter().map(|point| json!([point.step, point.at_ms, kept(point.value).to_bits()])).collect()
+}
+
+#[tokio::test]
+async fn a_server_has_all_of_a_run_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path()).await;
+    let address = dir.path().join("address");
+    std::fs::write(&address, &server.url).unwrap();
+    let read = || python(READ, &address);
+    let mut run: Run = run();
+    run.parameters.insert("long".to_owned(), "x".repeat(6001));
+    run.parameters.extend(["same[0]", "same(0)"].map(|name| (name.to_owned(), "1".to_owned())));
+    run.parameters.extend((0..150).map(|index| (format!("many[{index}]"), index.to_string())));
+
+    // Two thousand and more values: several calls; begun three times: one run, and nothing twice.
+    let (png, points) = (png(), points(0, 2300));
+    let artifact = dir.path().join("model.bin");
+    std::fs::write(&artifact, [1, 2, 3]).unwrap();
+    for to in [1500, 1500, 2301] {
+        let mut sink = sink(&server);
+        sink.begin(&run).await.unwrap();
+        sink.write(&[
+            Item::Points { key: &loss(), points: &points[..to] },
+            Item::Points { key: &memory(1), points: &points[..2] },
+            Item::Histogram { key: &loss(), histogram: &histogram(10) },
+            Item::Artifact { name: "files/odd name #1?.bin", path: &artifact },
+        ])
+        .await
+        .unwrap();
+        sink.write(&shown(&png)).await.unwrap();
+        // What comes again in other words: the server itself takes the same ones only once.
+        let later: Vec<Point> = points[..to].iter().map(|point| Point { at_ms: point.at_ms + 1, ..*point }).collect();
+        sink.write(&[Item::Points { key: &loss(), points: &later }]).await.unwrap();
+    }
+    let found = read();
+    assert_eq!((&found["name"], &found["status"]), (&json!("digits, 2 processes"), &json!("RUNNING")));
+    let metrics = found["metrics"].as_object().unwrap();
+    assert_eq!(metrics.keys().collect::<Vec<_>>(), ["process/rss_bytes/1", "train/loss"]);
+    assert_eq!(metrics["process/rss_bytes/1"], stored(&points[..2]));
+    let (loss, wanted) = (&metrics["train/loss"], stored(&points));
+    let differ = || loss.as_array().unwrap().iter().zip(wanted.as_array().unwrap()).find(|(a, b)| a != b);
+    assert!(*loss == wanted, "{} points, of which differ {:?}", loss.as_array().unwrap().len(), differ());
+    let params = found["params"].as_object().unwrap();
+    assert_eq!(params.len(), 5 + 1 + 1 + 150);
+    assert_eq!((&params["optimizer.lr"], &params["seed"]), (&json!("0.1"), &json!("12345678901234567891")));
+    assert_eq!(params["many_149_"], "149");
+    assert_eq!(params["long"].as_str().unwrap().chars().count(), 6000);
+    assert!(params["long"].as_str().unwrap().ends_with("x… (cut, of 6001 characters)"));
+    let digest = "ab".repeat(32);
+    assert_eq!(
+        found["datasets"],
+        json!([[
+            "data/digits.csv", digest[..36], {"path": "data/digits.csv", "digest": digest}, {"bytes": 4711},
+            {"mlflow.data.context": "training"},
+        ]])
+    );
+    assert_eq!(
+        found["artifacts"],
+        json!({
+            "files/odd name _1_.bin": [1, 2, 3], "images/digit/first/10.png": png,
+            "text/sample/10.txt": "once **upon** a time".as_bytes(),
+        })
+    );
+
+    let mut sink = sink(&server);
+    sink.begin(&run).await.unwrap();
+    sink.finish(&ended(&run, Status::Cancelled)).await.unwrap();
+    let found = read();
+    assert_eq!((&found["status"], &found["start"]), (&json!("KILLED"), &json!(BEGIN_MS)));
+    assert_eq!(found["end"], json!(BEGIN_MS + 60_000));
+    for (tag, value) in [
+        ("lockstep.run", "quiet-otter-7"),
+        ("team", "vision"),
+        ("mlflow.note.content", "a | b"),
+        ("mlflow.source.git.commit", "0123456789abcdef0123456789abcdef01234567"),
+        ("final_state", &*"cd".repeat(32)),
+    ] {
+        assert_eq!(found["tags"][tag], value, "{tag}");
+    }
+}

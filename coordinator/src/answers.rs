@@ -1,0 +1,77 @@
+//! What can be asked of a coordinator, answered as documents: the same to gRPC clients and to the page.
+
+use std::sync::Arc;
+
+use lockstep_core::ClusterState;
+use lockstep_core::view::{CheckpointView, RunView};
+use lockstep_rpc::TrackedQuery;
+use lockstep_rpc::query_request::What;
+use lockstep_tracking::{Tracking, TrackingError};
+use tonic::Status;
+
+use crate::node::{CallError, Handle};
+use crate::{documents, tracked};
+
+/// Whoever answers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    handle: Handle,
+    tracking: Tracking,
+    about: Arc<str>,
+}
+
+impl Answers {
+    /// From the state behind `handle` and the numbers in `tracking`; `about` is the coordinator's own document.
+    pub fn new(handle: Handle, tracking: Tracking, about: &str) -> Self {
+        Self { handle, tracking, about: about.into() }
+    }
+
+    /// The event loop behind it.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The document that answers `what`.
+    ///
+    /// # Errors
+    /// `NotFound` for names of nothing; `DataLoss` if the numbers cannot be read; `Unavailable` at the end.
+    pub async fn answer(&self, what: What) -> Result<String, Status> {
+        let handle = &self.handle;
+        Ok(match what {
+            What::Runs(_) => documents::encode_rows(&handle.read(ClusterState::run_rows).await?),
+            What::Run(prefix) => {
+                let view = handle.read(move |state| state.find_run(&prefix).map(RunView::of)).await?;
+                documents::encode_run(&view.map_err(CallError::from)?)
+            }
+            What::Nodes(_) => documents::encode(&handle.read(ClusterState::node_views).await?),
+            What::Checkpoints(prefix) if prefix.is_empty() => {
+                documents::encode(&handle.read(ClusterState::checkpoint_views).await?)
+            }
+            What::Checkpoints(prefix) => {
+                let views = handle.read(move |state| state.find_run(&prefix).map(CheckpointView::all_of)).await?;
+                documents::encode(&views.map_err(CallError::from)?)
+            }
+            What::Manifest(prefix) => {
+                let found = handle
+                    .read(move |state| state.find_checkpoint(&prefix).map(|id| state.manifest(&id).map(<[u8]>::to_vec)))
+                    .await?;
+                let bytes = found.map_err(CallError::from)?.unwrap_or_default();
+                String::from_utf8(bytes).map_err(|_| Status::data_loss("the manifest is not valid UTF-8"))?
+            }
+            What::Coordinator(_) => self.about.to_string(),
+            What::Tracked(TrackedQuery { run, what }) => {
+                let what = what.ok_or_else(|| Status::invalid_argument("`tracked.what` is empty"))?;
+                let run = handle.find_run(&run).await?;
+                let tracking = self.tracking.clone();
+                let answered =
+                    tokio::task::spawn_blocking(move || Ok(tracked::answer(&tracking, &run, what)?.to_string()));
+                answered.await.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?
+            }
+        })
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
+fn failed(error: TrackingError) -> Status {
+    Status::data_loss(lockstep_common::chain(&error))
+}

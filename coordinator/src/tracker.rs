@@ -1,0 +1,127 @@
+//! The thread that keeps runs' numbers: reads the report blocks as they come, and feeds the tracking store.
+//!
+//! Nothing waits for it, and nothing breaks with it: if its database cannot be written, it says so and ends, and training, the
+//! record and the checkpoints go on.
+
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use lockstep_common::{RunId, chain};
+use lockstep_rpc::ReportBlock;
+use lockstep_tracking::{Event, Tracking, TrackingError, Writer};
+use prost::Message;
+use tokio::sync::broadcast;
+use tracing::{error, warn};
+
+use crate::store::{BlockReader, Entry, News, StoreError};
+
+/// Between two flushes: as much has to be read again after a crash.
+const FLUSH_EVERY: Duration = Duration::from_secs(3);
+
+/// Changes that a slow listener may be behind; then it is told that it missed some.
+const CHANGES: usize = 1024;
+
+/// Tells which runs have new numbers.
+pub(crate) type Changes = broadcast::Sender<RunId>;
+
+/// The thread, and how to read what it keeps.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    tracking: Tracking,
+    changes: Changes,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error(transparent)]
+    Tracking(#[from] TrackingError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Tracker {
+    /// Opens the store of numbers in `dir`, catches up with the reports, and goes on with what is new. It ends when `news`
+    /// are closed.
+    pub(crate) fn start(dir: &Path, reader: BlockReader, news: News) -> Result<Self, TrackingError> {
+        let (writer, tracking) = Writer::open(&dir.join("tracking.redb"))?;
+        let (changes, _) = broadcast::channel(CHANGES);
+        let told = changes.clone();
+        let work = move || {
+            if let Err(stopped) = keep(writer, &reader, &news, &told) {
+                error!(error = chain(&stopped), "numbers of runs are no longer kept; training goes on");
+            }
+        };
+        let thread = thread::Builder::new().name("tracker".to_owned()).spawn(work);
+        let thread = thread.map_err(|source| TrackingError::Database {
+            action: "open",
+            path: dir.to_owned(),
+            source: Box::new(redb::StorageError::Io(source).into()),
+        })?;
+        Ok(Self { tracking, changes, thread: Some(thread) })
+    }
+
+    /// Reads the numbers.
+    pub(crate) fn tracking(&self) -> Tracking {
+        self.tracking.clone()
+    }
+
+    /// Where changes are told.
+    pub(crate) fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // The store closes its news before; a panic in there was printed there.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn keep(mut writer: Writer, reader: &BlockReader, news: &News, changes: &Changes) -> Result<(), Stopped> {
+    for run in reader.runs()? {
+        catch_up(&mut writer, reader, &run, changes)?;
+    }
+    writer.flush()?;
+    let mut flushed = Instant::now();
+    while let Some(runs) = news.take(FLUSH_EVERY) {
+        for run in runs {
+            catch_up(&mut writer, reader, &run, changes)?;
+        }
+        if flushed.elapsed() >= FLUSH_EVERY {
+            writer.flush()?;
+            flushed = Instant::now();
+        }
+    }
+    Ok(writer.flush()?)
+}
+
+/// Takes what the log has brought of `run` since the last time.
+fn catch_up(writer: &mut Writer, reader: &BlockReader, run: &RunId, changes: &Changes) -> Result<(), Stopped> {
+    let (mut after, mut more) = (writer.cursor(run)?, true);
+    while more {
+        let entries;
+        (entries, more) = reader.entries(run, after)?;
+        for (index, entry) in entries {
+            after = index;
+            let event = match entry {
+                Entry::Rewind(step) => Event::Rewind(step),
+                Entry::Block(process, bytes) => match ReportBlock::decode(bytes.as_slice()) {
+                    Ok(block) => Event::Block(Box::new(ReportBlock { process, ..block })),
+                    Err(error) => {
+                        warn!(%run, index, %error, "a report cannot be read: its numbers are left out");
+                        continue;
+                    }
+                },
+            };
+            writer.take(run, index, event)?;
+        }
+    }
+    // Nobody may be listening.
+    let _ = changes.send(run.clone());
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! The API of the page: paths and parameters to questions, answers as they are.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use lockstep_common::manifest::Piece;
+use lockstep_common::{Digest, RequestId};
+use lockstep_rpc::query_request::What;
+use lockstep_rpc::tracked_query::What as Tracked;
+use lockstep_rpc::{CurvesQuery, Empty, LogChunk, TrackedQuery};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tonic::{Code, Status};
+
+use super::{Site, events};
+use crate::api::logs;
+use crate::node::CallError;
+
+/// Bytes of a log, unless more or less are asked for.
+const TAIL: usize = 64 << 10;
+/// The most.
+const MOST_TAIL: usize = 4 << 20;
+/// Pieces of a log that wait to be taken.
+const PIECES: usize = 16;
+/// A blob of more bytes is for `coord data get`, not for a browser.
+const MOST_BLOB: u64 = 64 << 20;
+
+pub(super) fn routes() -> Router<Site> {
+    Router::new()
+        .route("/runs", get(|State(site): State<Site>| ask(site, What::Runs(Empty {}))))
+        .route("/nodes", get(|State(site): State<Site>| ask(site, What::Nodes(Empty {}))))
+        .route("/coordinator", get(|State(site): State<Site>| ask(site, What::Coordinator(Empty {}))))
+        .route("/runs/{run}", get(|State(site): State<Site>, Path(run)| ask(site, What::Run(run))))
+        .route("/checkpoints/{id}", get(|State(site): State<Site>, Path(id)| ask(site, What::Manifest(id))))
+        .route("/runs/{run}/series", get(series))
+        .route("/runs/{run}/points", get(points))
+        .route("/runs/{run}/histograms", get(histograms))
+        .route("/runs/{run}/media", get(|state, run| tracked(state, run, Tracked::Media(Empty {}))))
+        .route("/runs/{run}/model", get(|state, run| tracked(state, run, Tracked::Model(Empty {}))))
+        .route("/runs/{run}/alarms", get(|state, run| tracked(state, run, Tracked::Alarms(Empty {}))))
+        .route("/runs/{run}/logs", get(log))
+        .route("/runs/{run}/tags", put(tags))
+        .route("/runs/{run}/note", put(note))
+        .route("/blobs/{digest}", get(blob))
+        .route("/events", get(events::events))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such path in this API\n") })
+}
+
+async fn ask(site: Site, what: What) -> Response {
+    match site.answers.answer(what).await {
+        Ok(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(status) => refused(&status),
+    }
+}
+
+async fn tracked(State(site): State<Site>, Path(run): Path<String>, what: Tracked) -> Response {
+    ask(site, What::Tracked(TrackedQuery { run, what: Some(what) })).await
+}
+
+#[derive(Debug, Deserialize)]
+struct SeriesParameters {
+    #[serde(default)]
+    branch: u32,
+}
+
+async fn series(state: State<Site>, run: Path<String>, Query(asked): Query<SeriesParameters>) -> Response {
+    tracked(state, run, Tracked::Series(asked.branch)).await
+}
+
+#[derive(Debug, Deserialize)]
+struct HistogramParameters {
+    #[serde(default)]
+    name: String,
+}
+
+async fn histograms(state: State<Site>, run: Path<String>, Query(asked): Query<HistogramParameters>) -> Response {
+    tracked(state, run, Tracked::Histograms(asked.name)).await
+}
+
+/// `name` may come more than once, which is why the parameters are read by hand.
+async fn points(state: State<Site>, run: Path<String>, RawQuery(query): RawQuery) -> Response {
+    match curves_query(&query.unwrap_or_default()) {
+        Ok(query) => tracked(state, run, Tracked::Curves(query)).await,
+        Err(words) => (StatusCode::BAD_REQUEST, words).into_response(),
+    }
+}
+
+fn curves_query(text: &str) -> Result<CurvesQuery, String> {
+    let mut query = CurvesQuery::default();
+    for (key, value) in form(text) {
+        let number = || value.parse::<u64>().map_err(|_| format!("`{key}`: `{value}` is not a whole number\n"));
+        let small = || u32::try_from(number()?).map_err(|_| format!("`{key}`: `{value}` is too large\n"));
+        match key.as_str() {
+            "name" => query.names.push(value),
+            "part" => query.part = Some(small()?),
+            "from" => query.from = number()?,
+            "to" => query.to = Some(number()?),
+            "pixels" => query.pixels = small()?,
+            "branch" => query.branch = small()?,
+            _ => {
+                return Err(format!(
+                    "`{key}` is no parameter of `points`: expected name, part, from, to, pixels, branch\n"
+                ));
+            }
+        }
+    }
+    Ok(query)
+}
+
+/// Keys and values of a query, decoded.
+fn form(text: &str) -> Vec<(String, String)> {
+    let decode = |part: &str| {
+        let mut bytes = Vec::with_capacity(part.len());
+        let mut rest = part.bytes();
+        while let Some(byte) = rest.next() {
+            bytes.push(match byte {
+                b'+' => b' ',
+                b'%' => {
+                    let digits = [rest.next().unwrap_or_default(), rest.next().unwrap_or_default()];
+                    let text = std::str::from_utf8(&digits).unwrap_or_default();
+                    u8::from_str_radix(text, 16).unwrap_or(b'?')
+                }
+                byte => byte,
+            });
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(key, value)| (decode(key), decode(value)))
+        .collect()
+}
+
+async fn tags(State(site): State<Site>, Path(run): Path<String>, body: String) -> Response {
+    match serde_json::from_str(&body) {
+        Ok(tags) => annotate(site, run, Some(tags), None).await,
+        Err(_) => (StatusCode::BAD_REQUEST, "expected an array of texts\n").into_response(),
+    }
+}
+
+async fn note(State(site): State<Site>, Path(run): Path<String>, body: String) -> Response {
+    match serde_json::from_str(&body) {
+        Ok(note) => annotate(site, run, None, Some(note)).await,
+        Err(_) => (StatusCode::BAD_REQUEST, "expected a text in JSON\n").into_response(),
+    }
+}
+
+async fn annotate(site: Site, run: String, tags: Option<Vec<String>>, note: Option<String>) -> Response {
+    let mut id = [0; 16];
+    if getrandom::fill(&mut id).is_err() {
+        return refused(&CallError::Entropy.into());
+    }
+    match site.answers.handle().annotate(RequestId::from_bytes(id), &run, tags, note).await {
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => refused(&error.into()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct LogParameters {
+    process: Option<u32>,
+    tail: Option<usize>,
+}
+
+/// The end of what a process wrote.
+async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Query<LogParameters>) -> Response {
+    let handle = site.answers.handle().clone();
+    let run = match handle.find_run(&run).await {
+        Ok(run) => run,
+        Err(error) => return refused(&error.into()),
+    };
+    let (to, mut pieces) = mpsc::channel::<Result<LogChunk, Status>>(PIECES);
+    let reading = tokio::spawn(logs::stream(handle, run, asked.process, false, to));
+    let tail = asked.tail.unwrap_or(TAIL).min(MOST_TAIL);
+    let mut text = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            Ok(chunk) => text.extend_from_slice(&chunk.text),
+            Err(status) => return refused(&status),
+        }
+        let excess = text.len().saturating_sub(tail);
+        if excess > tail {
+            text.drain(..excess);
+        }
+    }
+    // It has ended: its channel has.
+    drop(reading);
+    text.drain(..text.len().saturating_sub(tail));
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
+
+/// An image, a text or a file of a run. As a download, whatever it claims to be; images alone may be shown.
+async fn blob(State(site): State<Site>, Path(digest): Path<String>) -> Response {
+    let Ok(digest) = digest.parse::<Digest>() else {
+        return (StatusCode::BAD_REQUEST, "that is no digest: expected 64 hexadecimal digits\n").into_response();
+    };
+    let read = tokio::task::spawn_blocking(move || {
+        let path = site.blobs.path(&digest);
+        let bytes = std::fs::metadata(&path).ok()?.len();
+        (bytes <= MOST_BLOB).then(|| site.blobs.get(&Piece { digest, bytes }).ok()).flatten()
+    });
+    let Ok(Some(bytes)) = read.await else {
+        return (StatusCode::NOT_FOUND, "that blob is not in the store, or too large for a browser\n").into_response();
+    };
+    let kind = if bytes.starts_with(b"\x89PNG\r\n\x1a\n") { "image/png" } else { "application/octet-stream" };
+    let answer = Response::builder().header(CONTENT_TYPE, kind);
+    answer.body(Body::from(bytes)).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// The gRPC answer in HTTP's numbers.
+fn refused(status: &Status) -> Response {
+    let code = match status.code() {
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::FailedPrecondition => StatusCode::CONFLICT,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (code, format!("{}\n", status.message())).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_points_is_read_with_all_its_names() {
+        let query = curves_query("name=loss&name=grad_norm%2F*&pixels=800&from=5&part=3").unwrap();
+        assert_eq!(query.names, ["loss", "grad_norm/*"]);
+        assert_eq!((query.pixels, query.from, query.part, query.to), (800, 5, Some(3), None));
+        let error = curves_query("pixel=8").unwrap_err();
+        assert!(error.contains("`pixel` is no parameter"), "{error}");
+        assert!(curves_query("from=-1").unwrap_err().contains("`-1` is not a whole number"));
+        assert_eq!(
+            form("a=%&b=%4&c=%e4"),
+            [("a".into(), "?".into()), ("b".into(), "?".into()), ("c".into(), "\u{fffd}".into())]
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! `/metrics`, in Prometheus' text format: what a scraper wants to know of cluster and runs.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use lockstep_core::ClusterState;
+use lockstep_core::view::{NodeView, Number, RunRow};
+
+use super::Site;
+
+pub(super) async fn metrics(State(site): State<Site>) -> Response {
+    let read = site.answers.handle().read(|state| (ClusterState::run_rows(state), state.node_views()));
+    match read.await {
+        Ok((runs, nodes)) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text(&runs, &nodes)).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    }
+}
+
+/// A metric with a sample for each of `samples`: labels and value.
+fn gauge(out: &mut String, name: &str, help: &str, samples: impl Iterator<Item = (String, f64)>) {
+    let _ = writeln!(out, "# HELP lockstep_{name} {help}\n# TYPE lockstep_{name} gauge");
+    for (labels, value) in samples {
+        let _ = match value {
+            value if value.is_nan() => writeln!(out, "lockstep_{name}{labels} NaN"),
+            value if value.is_infinite() => {
+                writeln!(out, "lockstep_{name}{labels} {}Inf", if value > 0.0 { '+' } else { '-' })
+            }
+            value => writeln!(out, "lockstep_{name}{labels} {value}"),
+        };
+    }
+}
+
+fn number(number: Option<&Number>) -> Option<f64> {
+    Some(number?.value.unwrap_or(f64::NAN))
+}
+
+/// `{a="x",b="y"}`.
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+fn text(runs: &[RunRow], nodes: &[NodeView]) -> String {
+    let mut out = String::new();
+    let statuses = ["queued", "starting", "running", "finished", "failed", "cancelled"];
+    let of_status = statuses.iter().map(|status| {
+        let count = runs.iter().filter(|run| run.status == *status).count();
+        (labels(&[("status", status)]), count as f64)
+    });
+    gauge(&mut out, "runs", "Runs by status.", of_status);
+    let alive = |alive: bool| nodes.iter().filter(|node| node.alive == alive).count() as f64;
+    let counts = [("alive", alive(true)), ("lost", alive(false))];
+    gauge(
+        &mut out,
+        "nodes",
+        "Nodes by state.",
+        counts.into_iter().map(|(state, count)| (labels(&[("state", state)]), count)),
+    );
+    let devices = || nodes.iter().filter(|node| node.alive).flat_map(|node| &node.devices);
+    let busy = devices().filter(|device| device.run.is_some()).count();
+    let states = [("busy", busy), ("free", devices().count() - busy)];
+    gauge(
+        &mut out,
+        "devices",
+        "Devices of living nodes.",
+        states.into_iter().map(|(state, count)| (labels(&[("state", state)]), count as f64)),
+    );
+    // Of ended runs there may be thousands, and nothing changes there.
+    let going = || runs.iter().filter(|run| run.status == "running" || run.status == "starting");
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&RunRow) -> Option<f64>| {
+        let samples =
+            going().filter_map(|run| Some((labels(&[("run", run.id.as_str()), ("name", &run.name)]), value(run)?)));
+        gauge(&mut out, name, help, samples);
+    };
+    each("run_step", "Optimizer steps completed.", &|run| Some(run.step as f64));
+    each("run_steps", "Steps to complete.", &|run| Some(run.steps as f64));
+    each("run_processes", "Processes that carry the run.", &|run| Some(f64::from(run.processes)));
+    each("run_generation", "Placements so far.", &|run| Some(run.generation as f64));
+    each("run_loss", "Loss of the last reported step.", &|run| number(run.loss.as_ref()));
+    each("run_grad_norm", "Gradient norm of the last reported step.", &|run| number(run.grad_norm.as_ref()));
+    each("run_samples_per_second", "Samples a second.", &|run| run.samples_per_second);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_quoted_and_numbers_are_prometheus_own() {
+        assert_eq!(labels(&[("a", "x\"\n\\")]), "{a=\"x\\\"\\n\\\\\"}");
+        let mut out = String::new();
+        let values = [f64::NAN, f64::INFINITY, -1.5];
+        gauge(&mut out, "x", "Help.", values.into_iter().map(|value| (String::new(), value)));
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines[2..], ["lockstep_x NaN", "lockstep_x +Inf", "lockstep_x -1.5"]);
+    }
+}

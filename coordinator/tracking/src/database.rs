@@ -1,0 +1,327 @@
+//! `tracking.redb`: what is in it, and how a row looks.
+//!
+//! A series is cut into chunks of 4,096 points. Each has three rows under one key: its columns, its buckets of 64 points, and
+//! one bucket of all; so a million points are drawn from 16,000 buckets, and a hundred million from 25,000.
+
+use std::path::{Path, PathBuf};
+
+use lockstep_common::RunId;
+use lockstep_common::series::{Histogram, SeriesKey};
+use redb::{Database as Redb, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::Bucket;
+use crate::error::TrackingError;
+
+/// Run, branch, name, part (-1: none) → [`SeriesSummary`].
+pub(crate) const SERIES: TableDefinition<(&str, u32, &str, i64), &[u8]> = TableDefinition::new("series");
+/// Key of a chunk: number of the series, its first step, and how many points of the series go before it.
+pub(crate) type ChunkKey = (u64, u64, u64);
+/// The whole chunk as one [`Bucket`].
+pub(crate) const INDEX: TableDefinition<ChunkKey, &[u8]> = TableDefinition::new("index");
+/// Its buckets.
+pub(crate) const BUCKETS: TableDefinition<ChunkKey, &[u8]> = TableDefinition::new("buckets");
+/// Its columns.
+pub(crate) const POINTS: TableDefinition<ChunkKey, &[u8]> = TableDefinition::new("points");
+/// Run, branch, name, step → [`Histogram`].
+pub(crate) const HISTOGRAMS: TableDefinition<(&str, u32, &str, u64), &[u8]> = TableDefinition::new("histograms");
+/// Run, branch, step, name → [`Media`].
+pub(crate) const MEDIA: TableDefinition<(&str, u32, u64, &str), &[u8]> = TableDefinition::new("media");
+/// Run → [`RunRow`].
+pub(crate) const RUNS: TableDefinition<&str, &[u8]> = TableDefinition::new("runs");
+/// Run → its alarms' state.
+pub(crate) const WATCHES: TableDefinition<&str, &[u8]> = TableDefinition::new("watches");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// The format that this program writes. Another one is made again from the reports.
+const FORMAT: u64 = 1;
+
+/// What can be said of a series without its points.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeriesSummary {
+    /// Its number in the database.
+    pub(crate) id: u64,
+    /// Points.
+    pub count: u64,
+    /// Step of the first.
+    pub first_step: u64,
+    /// Step of the last.
+    pub last_step: u64,
+    /// Time of the first, in milliseconds of Unix time.
+    pub first_ms: u64,
+    /// Time of the last.
+    pub last_ms: u64,
+    /// The last value.
+    pub last: f64,
+    /// The least finite value; infinite if there is none, as the next.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+/// Steps that a run left behind when it was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Its number, from 1; 0 is the run itself.
+    pub branch: u32,
+    /// The step that the run went back to.
+    pub after_step: u64,
+    /// The last one that was left behind.
+    pub last_step: u64,
+}
+
+/// An image, a text or a file of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Media {
+    /// What it is called.
+    pub name: String,
+    /// Steps completed.
+    pub step: u64,
+    /// In milliseconds of Unix time.
+    pub at_ms: u64,
+    /// `image`, `text` or `artifact`.
+    pub kind: String,
+    /// A short text.
+    pub text: String,
+    /// Digest, in hexadecimal digits, and bytes of what is in the blob store.
+    pub blob: Option<(String, u64)>,
+    /// Of an artifact.
+    pub file_name: String,
+}
+
+/// What is known of a run as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunRow {
+    /// The log index up to which everything is in here.
+    pub(crate) cursor: u64,
+    pub(crate) branches: Vec<Branch>,
+    /// The encoded `ModelReport`.
+    pub(crate) model: Vec<u8>,
+    /// Values of telemetry that were dropped on the way.
+    pub(crate) dropped: u64,
+}
+
+/// The open database.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    redb: Redb,
+}
+
+impl Database {
+    /// Opens or makes it; one of another format is made anew.
+    pub(crate) fn open(path: &Path) -> Result<Self, TrackingError> {
+        let fail = |action| move |error: redb::Error| TrackingError::database(action, path, error);
+        let mut redb = Redb::create(path).map_err(|error| fail("open")(error.into()))?;
+        if format(&redb).map_err(fail("read"))?.is_some_and(|found| found != FORMAT) {
+            drop(redb);
+            std::fs::remove_file(path).map_err(|error| fail("write")(redb::StorageError::Io(error).into()))?;
+            redb = Redb::create(path).map_err(|error| fail("open")(error.into()))?;
+        }
+        stamp(&redb).map_err(fail("write"))?;
+        Ok(Self { path: path.to_owned(), redb })
+    }
+
+    /// What is there now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, TrackingError> {
+        let transaction = self.redb.begin_read().map_err(|error| self.read_failed(error))?;
+        Ok(Snapshot { database: self, transaction })
+    }
+
+    /// Writes what `body` does, durably, all or nothing. `committing` runs just before it can be seen.
+    pub(crate) fn write<G>(
+        &self,
+        body: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+        committing: impl FnOnce() -> G,
+    ) -> Result<G, TrackingError> {
+        let write = || -> Result<G, redb::Error> {
+            let transaction = self.redb.begin_write()?;
+            body(&transaction)?;
+            let guard = committing();
+            transaction.commit()?;
+            Ok(guard)
+        };
+        write().map_err(|error| TrackingError::database("write", &self.path, error))
+    }
+
+    pub(crate) fn read_failed(&self, error: impl Into<redb::Error>) -> TrackingError {
+        TrackingError::database("read", &self.path, error)
+    }
+
+    pub(crate) fn damaged(&self, detail: &str) -> TrackingError {
+        TrackingError::Damaged { path: self.path.clone(), detail: detail.to_owned() }
+    }
+}
+
+fn format(redb: &Redb) -> Result<Option<u64>, redb::Error> {
+    match redb.begin_read()?.open_table(META) {
+        Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes all tables.
+fn stamp(redb: &Redb) -> Result<(), redb::Error> {
+    let transaction = redb.begin_write()?;
+    transaction.open_table(META)?.insert("format", FORMAT)?;
+    transaction.open_table(SERIES)?;
+    for table in [INDEX, BUCKETS, POINTS] {
+        transaction.open_table(table)?;
+    }
+    transaction.open_table(HISTOGRAMS)?;
+    transaction.open_table(MEDIA)?;
+    transaction.open_table(RUNS)?;
+    transaction.open_table(WATCHES)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// What the database held at one moment.
+pub(crate) struct Snapshot<'a> {
+    database: &'a Database,
+    transaction: ReadTransaction,
+}
+
+/// A chunk's key, and all of it as one.
+pub(crate) type Indexed = (ChunkKey, Bucket);
+
+impl Snapshot<'_> {
+    fn all<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, TrackingError> {
+        read(&self.transaction).map_err(|error| self.database.read_failed(error))
+    }
+
+    fn row<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, TrackingError> {
+        postcard::from_bytes(bytes).map_err(|_| self.database.damaged("a row cannot be read"))
+    }
+
+    pub(crate) fn run(&self, run: &RunId) -> Result<Option<RunRow>, TrackingError> {
+        let bytes = self
+            .all(|transaction| Ok(transaction.open_table(RUNS)?.get(run.as_str())?.map(|row| row.value().to_vec())))?;
+        bytes.map(|bytes| self.row(&bytes)).transpose()
+    }
+
+    pub(crate) fn watch(&self, run: &RunId) -> Result<Option<Vec<u8>>, TrackingError> {
+        self.all(|transaction| Ok(transaction.open_table(WATCHES)?.get(run.as_str())?.map(|row| row.value().to_vec())))
+    }
+
+    /// Those of a branch, by name and part.
+    pub(crate) fn series(&self, run: &RunId, branch: u32) -> Result<Vec<(SeriesKey, SeriesSummary)>, TrackingError> {
+        let rows = self.all(|transaction| {
+            let table = transaction.open_table(SERIES)?;
+            let mut rows = Vec::new();
+            for row in table.range((run.as_str(), branch, "", i64::MIN)..(run.as_str(), branch + 1, "", i64::MIN))? {
+                let (key, value) = row?;
+                let (_, _, name, part) = key.value();
+                rows.push((key_of(name, part), value.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        rows.into_iter().map(|(key, bytes)| Ok((key, self.row(&bytes)?))).collect()
+    }
+
+    pub(crate) fn one_series(
+        &self,
+        run: &RunId,
+        branch: u32,
+        key: &SeriesKey,
+    ) -> Result<Option<SeriesSummary>, TrackingError> {
+        let bytes = self.all(|transaction| {
+            let row = transaction.open_table(SERIES)?;
+            let row = row.get((run.as_str(), branch, key.name.as_str(), part_of(key)))?;
+            Ok(row.map(|row| row.value().to_vec()))
+        })?;
+        bytes.map(|bytes| self.row(&bytes)).transpose()
+    }
+
+    /// The greatest number of a series.
+    pub(crate) fn last_id(&self) -> Result<u64, TrackingError> {
+        self.all(|transaction| {
+            use redb::ReadableTable as _;
+            Ok(transaction.open_table(INDEX)?.last()?.map_or(0, |(key, _)| key.value().0))
+        })
+    }
+
+    /// The chunks of series `id` that may hold steps from `from` to `to`.
+    pub(crate) fn index(&self, id: u64, from: u64, to: u64) -> Result<Vec<Indexed>, TrackingError> {
+        let rows = self.all(|transaction| {
+            let table = transaction.open_table(INDEX)?;
+            // A chunk that begins before `from` may reach into it.
+            let begin = match table.range((id, 0, 0)..(id, from, 0))?.next_back() {
+                Some(row) => row?.0.value(),
+                None => (id, from, 0),
+            };
+            let mut rows = Vec::new();
+            for row in table.range(begin..=(id, to, u64::MAX))? {
+                let (key, value) = row?;
+                rows.push((key.value(), value.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        rows.into_iter().map(|(key, bytes)| Ok((key, self.row(&bytes)?))).collect()
+    }
+
+    pub(crate) fn buckets(&self, key: ChunkKey) -> Result<Vec<Bucket>, TrackingError> {
+        let bytes = self.chunk(BUCKETS, key)?;
+        self.row(&bytes)
+    }
+
+    pub(crate) fn columns(&self, key: ChunkKey) -> Result<crate::column::Columns, TrackingError> {
+        let bytes = self.chunk(POINTS, key)?;
+        crate::column::Columns::decode(&bytes).ok_or_else(|| self.database.damaged("a chunk cannot be read"))
+    }
+
+    fn chunk(&self, table: TableDefinition<ChunkKey, &[u8]>, key: ChunkKey) -> Result<Vec<u8>, TrackingError> {
+        let bytes =
+            self.all(|transaction| Ok(transaction.open_table(table)?.get(key)?.map(|row| row.value().to_vec())))?;
+        bytes.ok_or_else(|| self.database.damaged("a chunk is missing"))
+    }
+
+    /// Names of what there are distributions of.
+    pub(crate) fn histogram_names(&self, run: &RunId) -> Result<Vec<String>, TrackingError> {
+        self.all(|transaction| {
+            let table = transaction.open_table(HISTOGRAMS)?;
+            let mut names: Vec<String> = Vec::new();
+            // From each name straight to the next: there may be many steps of each.
+            let mut begin = String::new();
+            while let Some(row) = table.range((run.as_str(), 0, begin.as_str(), 0)..(run.as_str(), 1, "", 0))?.next() {
+                let name = row?.0.value().2.to_owned();
+                begin = format!("{name}\0");
+                names.push(name);
+            }
+            Ok(names)
+        })
+    }
+
+    pub(crate) fn histograms(&self, run: &RunId, branch: u32, name: &str) -> Result<Vec<Histogram>, TrackingError> {
+        let rows = self.all(|transaction| {
+            let table = transaction.open_table(HISTOGRAMS)?;
+            let range = (run.as_str(), branch, name, 0)..=(run.as_str(), branch, name, u64::MAX);
+            table.range(range)?.map(|row| Ok(row?.1.value().to_vec())).collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        rows.iter().map(|bytes| self.row(bytes)).collect()
+    }
+
+    pub(crate) fn media(&self, run: &RunId) -> Result<Vec<Media>, TrackingError> {
+        let rows = self.all(|transaction| {
+            let table = transaction.open_table(MEDIA)?;
+            let range = (run.as_str(), 0, 0, "")..(run.as_str(), 1, 0, "");
+            table.range(range)?.map(|row| Ok(row?.1.value().to_vec())).collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        rows.iter().map(|bytes| self.row(bytes)).collect()
+    }
+}
+
+pub(crate) fn part_of(key: &SeriesKey) -> i64 {
+    key.part.map_or(-1, i64::from)
+}
+
+pub(crate) fn key_of(name: &str, part: i64) -> SeriesKey {
+    SeriesKey { name: name.to_owned(), part: u32::try_from(part).ok() }
+}
+
+/// A row's bytes.
+pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    postcard::to_stdvec(row).expect("our own rows serialize")
+}

@@ -1,0 +1,283 @@
+//! What is asked of the numbers: lists, curves for a width of pixels, distributions, alarms.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use lockstep_alarms::{Alarm, Watch};
+use lockstep_common::RunId;
+use lockstep_common::series::{Histogram, Point, SeriesKey};
+use lockstep_rpc::ModelReport;
+use prost::Message as _;
+
+use crate::bucket::{Bucket, group};
+use crate::column::{BUCKET, CHUNK, Columns};
+use crate::database::{Branch, ChunkKey, Database, Media, SeriesSummary, Snapshot};
+use crate::error::TrackingError;
+use crate::tail::RunTail;
+
+/// What writer and readers share. The writer alone changes it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) database: Database,
+    tails: RwLock<BTreeMap<RunId, RunTail>>,
+}
+
+impl Shared {
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database, tails: RwLock::default() }
+    }
+
+    pub(crate) fn tails(&self) -> RwLockReadGuard<'_, BTreeMap<RunId, RunTail>> {
+        self.tails.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tails_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<RunId, RunTail>> {
+        self.tails.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which curve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    /// The run itself, or one of its branches.
+    pub branch: u32,
+    /// Steps from here.
+    pub from: u64,
+    /// To here.
+    pub to: u64,
+    /// About as many points as there is room for.
+    pub pixels: usize,
+}
+
+/// A curve.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Drawn {
+    /// Whether each point is one of the series; else it stands for several.
+    pub exact: bool,
+    /// The last step of each.
+    pub steps: Vec<u64>,
+    /// Its time.
+    pub at_ms: Vec<u64>,
+    /// The mean of its finite values; no number if there is none. If exact, the value.
+    pub values: Vec<f64>,
+    /// The least of each, unless exact.
+    pub min: Vec<f64>,
+    /// The greatest.
+    pub max: Vec<f64>,
+}
+
+/// Reads numbers, beside the writer. Cheap to clone. All of it reads the disk: call it where that is allowed.
+#[derive(Clone, Debug)]
+pub struct Tracking(Arc<Shared>);
+
+impl Tracking {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// A moment: what is written, and what `look` sees of that which is not.
+    fn see<T>(
+        &self,
+        run: &RunId,
+        look: impl FnOnce(Option<&RunTail>) -> T,
+    ) -> Result<(Snapshot<'_>, T), TrackingError> {
+        let tails = self.0.tails();
+        Ok((self.0.database.snapshot()?, look(tails.get(run))))
+    }
+
+    /// All series of `branch`, by name and part.
+    pub fn series(&self, run: &RunId, branch: u32) -> Result<BTreeMap<SeriesKey, SeriesSummary>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| {
+            let series = tail.filter(|_| branch == 0).map(|tail| &tail.series);
+            series.into_iter().flatten().map(|(key, series)| (key.clone(), series.summary.clone())).collect::<Vec<_>>()
+        })?;
+        let mut all: BTreeMap<_, _> = snapshot.series(run, branch)?.into_iter().collect();
+        all.extend(live);
+        Ok(all)
+    }
+
+    /// What the run left behind when it was rolled back.
+    pub fn branches(&self, run: &RunId) -> Result<Vec<Branch>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.branches.clone()))?;
+        Ok(match live {
+            Some(branches) => branches,
+            None => snapshot.run(run)?.unwrap_or_default().branches,
+        })
+    }
+
+    /// Values of telemetry that never arrived, because nobody took them in time.
+    pub fn dropped(&self, run: &RunId) -> Result<u64, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.dropped))?;
+        Ok(match live {
+            Some(dropped) => dropped,
+            None => snapshot.run(run)?.unwrap_or_default().dropped,
+        })
+    }
+
+    /// The curve of `key`; `None` if there is no such series.
+    pub fn curve(&self, run: &RunId, key: &SeriesKey, query: &Query) -> Result<Option<Drawn>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| {
+            let series = tail.filter(|_| query.branch == 0).and_then(|tail| tail.series.get(key));
+            series.map(|series| {
+                let chunks = series.chunks().filter(|(_, columns)| overlaps(columns, query));
+                let chunks: Vec<(ChunkKey, Columns)> = chunks.map(|(key, columns)| (key, columns.clone())).collect();
+                let before = series.chunks().next().map_or(series.summary.count, |(key, _)| key.2);
+                (series.summary.clone(), before, chunks)
+            })
+        })?;
+        let (summary, before, live) = match live {
+            Some(live) => live,
+            None => match snapshot.one_series(run, query.branch, key)? {
+                Some(summary) => (summary, u64::MAX, Vec::new()),
+                None => return Ok(None),
+            },
+        };
+        let mut stored = snapshot.index(summary.id, query.from, query.to)?;
+        // The memory has a newer one of the last chunk.
+        stored.retain(|(chunk, bucket)| chunk.2 < before && bucket.last_step >= query.from);
+        draw(&snapshot, &stored, &live, query).map(Some)
+    }
+
+    /// All points from step `from` on, as they are: at most `most` of them, and whether there are more.
+    pub fn points(
+        &self,
+        run: &RunId,
+        key: &SeriesKey,
+        from: u64,
+        most: usize,
+    ) -> Result<(Vec<Point>, bool), TrackingError> {
+        let query = Query { branch: 0, from, to: u64::MAX, pixels: usize::MAX };
+        let drawn = self.curve(run, key, &query)?.unwrap_or_default();
+        let all = drawn.steps.iter().zip(&drawn.at_ms).zip(&drawn.values);
+        let points = all.map(|((&step, &at_ms), &value)| Point { step, at_ms, value });
+        let points: Vec<Point> = points.take(most).collect();
+        let more = points.len() < drawn.steps.len();
+        Ok((points, more))
+    }
+
+    /// Names of what there are distributions of.
+    pub fn histogram_names(&self, run: &RunId) -> Result<Vec<String>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| {
+            let histograms = tail.map(|tail| tail.histograms.iter().map(|(key, _)| key.name.clone()));
+            histograms.into_iter().flatten().collect::<Vec<_>>()
+        })?;
+        let mut names = snapshot.histogram_names(run)?;
+        names.extend(live);
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The distributions of `name`, oldest first.
+    pub fn histograms(&self, run: &RunId, name: &str) -> Result<Vec<Histogram>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| {
+            let histograms = tail.into_iter().flat_map(|tail| &tail.histograms);
+            let own = histograms.filter(|(key, _)| key.name == name).map(|(_, histogram)| histogram.clone());
+            own.collect::<Vec<_>>()
+        })?;
+        let mut all = snapshot.histograms(run, 0, name)?;
+        all.extend(live);
+        Ok(all)
+    }
+
+    /// Images, texts and files, oldest first.
+    pub fn media(&self, run: &RunId) -> Result<Vec<Media>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.media.clone()))?;
+        let mut all = snapshot.media(run)?;
+        all.extend(live.unwrap_or_default());
+        Ok(all)
+    }
+
+    /// What is trained, if the run has said it.
+    pub fn model(&self, run: &RunId) -> Result<Option<ModelReport>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.model.clone()))?;
+        let bytes = match live {
+            Some(bytes) => bytes,
+            None => snapshot.run(run)?.unwrap_or_default().model,
+        };
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let model = ModelReport::decode(bytes.as_slice());
+        model.map(Some).map_err(|_| self.0.database.damaged("a model cannot be read"))
+    }
+
+    /// All alarms, by the step that each began at.
+    pub fn alarms(&self, run: &RunId) -> Result<Vec<Alarm>, TrackingError> {
+        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.watch.alarms()))?;
+        if let Some(alarms) = live {
+            return Ok(alarms);
+        }
+        let kept = snapshot.watch(run)?;
+        let watch: Option<Watch> = kept.and_then(|bytes| postcard::from_bytes(&bytes).ok());
+        Ok(watch.map(|watch| watch.alarms()).unwrap_or_default())
+    }
+}
+
+fn overlaps(columns: &Columns, query: &Query) -> bool {
+    let reach = columns.steps.first().zip(columns.steps.last());
+    reach.is_some_and(|(first, last)| *first <= query.to && *last >= query.from)
+}
+
+/// The curve of what is `stored` and what is in memory behind it, from the level that has enough for the pixels.
+fn draw(
+    snapshot: &Snapshot<'_>,
+    stored: &[(ChunkKey, Bucket)],
+    live: &[(ChunkKey, Columns)],
+    query: &Query,
+) -> Result<Drawn, TrackingError> {
+    let within = |point: &Point| (query.from..=query.to).contains(&point.step);
+    let in_memory: usize = live.iter().map(|(_, columns)| columns.len()).sum();
+    let count = stored.iter().map(|(_, bucket)| bucket.count as usize).sum::<usize>() + in_memory;
+    let live = live.iter().flat_map(|(_, columns)| columns.points());
+    // Twice the pixels cost no more to draw, and spare a short run its averages.
+    if count / 2 <= query.pixels || count / BUCKET < query.pixels {
+        let mut points = Vec::with_capacity(count);
+        for (key, _) in stored {
+            points.extend(snapshot.columns(*key)?.points());
+        }
+        points.extend(live);
+        points.retain(within);
+        if points.len() / 2 <= query.pixels {
+            return Ok(exact(&points));
+        }
+        return Ok(columns(points.iter().map(Bucket::of).collect(), query));
+    }
+    let mut buckets = Vec::new();
+    for (key, whole) in stored {
+        if count / CHUNK >= query.pixels {
+            buckets.push(*whole);
+        } else {
+            buckets.extend(snapshot.buckets(*key)?);
+        }
+    }
+    buckets.extend(live.filter(within).map(|point| Bucket::of(&point)));
+    buckets.retain(|bucket| bucket.last_step >= query.from && bucket.first_step <= query.to);
+    Ok(columns(buckets, query))
+}
+
+fn exact(points: &[Point]) -> Drawn {
+    Drawn {
+        exact: true,
+        steps: points.iter().map(|point| point.step).collect(),
+        at_ms: points.iter().map(|point| point.at_ms).collect(),
+        values: points.iter().map(|point| point.value).collect(),
+        ..Drawn::default()
+    }
+}
+
+/// One point for each pixel that has any.
+fn columns(buckets: Vec<Bucket>, query: &Query) -> Drawn {
+    let (Some(first), Some(last)) = (buckets.first(), buckets.last()) else { return Drawn::default() };
+    let (from, to) = (first.last_step, last.last_step);
+    let width = (to - from).div_ceil(query.pixels.max(1) as u64).max(1);
+    let grouped = group(buckets.into_iter(), |bucket| (bucket.last_step - from) / width);
+    Drawn {
+        exact: false,
+        steps: grouped.iter().map(|bucket| bucket.last_step).collect(),
+        at_ms: grouped.iter().map(|bucket| bucket.last_ms).collect(),
+        values: grouped.iter().map(Bucket::mean).collect(),
+        min: grouped.iter().map(|bucket| bucket.min).collect(),
+        max: grouped.iter().map(|bucket| bucket.max).collect(),
+    }
+}

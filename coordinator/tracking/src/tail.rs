@@ -1,0 +1,105 @@
+//! What is in memory of a run that reports: the points that are not in a full chunk yet, and what was not written.
+
+use std::collections::BTreeMap;
+
+use lockstep_alarms::Watch;
+use lockstep_common::series::{Histogram, Point, SeriesKey};
+
+use crate::column::{CHUNK, Columns};
+use crate::database::{ChunkKey, Media, RunRow, SeriesSummary};
+
+/// A run's.
+#[derive(Debug)]
+pub(crate) struct RunTail {
+    pub(crate) row: RunRow,
+    pub(crate) watch: Watch,
+    pub(crate) series: BTreeMap<SeriesKey, SeriesTail>,
+    /// Not written yet, as the next.
+    pub(crate) histograms: Vec<(SeriesKey, Histogram)>,
+    pub(crate) media: Vec<Media>,
+    /// Whether anything was not written.
+    pub(crate) dirty: bool,
+}
+
+impl RunTail {
+    pub(crate) fn new(row: RunRow, watch: Watch) -> Self {
+        Self { row, watch, series: BTreeMap::new(), histograms: Vec::new(), media: Vec::new(), dirty: false }
+    }
+
+    /// Points in memory.
+    pub(crate) fn points(&self) -> usize {
+        self.series.values().map(|series| series.chunks().map(|(_, columns)| columns.len()).sum::<usize>()).sum()
+    }
+
+    /// Everything was written.
+    pub(crate) fn written(&mut self) {
+        self.dirty = false;
+        self.histograms.clear();
+        self.media.clear();
+        for series in self.series.values_mut() {
+            series.full.clear();
+            series.dirty = false;
+        }
+    }
+}
+
+/// A series'.
+#[derive(Clone, Debug)]
+pub(crate) struct SeriesTail {
+    pub(crate) summary: SeriesSummary,
+    /// Full chunks that were not written: points before each, and it.
+    full: Vec<(u64, Columns)>,
+    open: Columns,
+    pub(crate) dirty: bool,
+}
+
+impl SeriesTail {
+    /// A series that goes on: `open` is its last chunk, if that is not full.
+    pub(crate) fn new(summary: SeriesSummary, open: Columns) -> Self {
+        Self { summary, full: Vec::new(), open, dirty: false }
+    }
+
+    /// A series without points.
+    pub(crate) fn empty(id: u64) -> Self {
+        let summary = SeriesSummary {
+            id,
+            count: 0,
+            first_step: 0,
+            last_step: 0,
+            first_ms: 0,
+            last_ms: 0,
+            last: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+        };
+        Self::new(summary, Columns::default())
+    }
+
+    pub(crate) fn push(&mut self, point: &Point) {
+        let summary = &mut self.summary;
+        // Whoever reports the same step twice, or goes back, must not break the order that is searched by.
+        let point = Point { step: point.step.max(summary.last_step), ..*point };
+        if summary.count == 0 {
+            (summary.first_step, summary.first_ms) = (point.step, point.at_ms);
+        }
+        summary.count += 1;
+        (summary.last_step, summary.last_ms, summary.last) = (point.step, point.at_ms, point.value);
+        if point.value.is_finite() {
+            summary.min = summary.min.min(point.value);
+            summary.max = summary.max.max(point.value);
+        }
+        self.open.push(&point);
+        self.dirty = true;
+        if self.open.len() >= CHUNK {
+            let columns = std::mem::take(&mut self.open);
+            self.full.push((self.summary.count - columns.len() as u64, columns));
+        }
+    }
+
+    /// All chunks in memory, with the key of each.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (ChunkKey, &Columns)> {
+        let open = (self.summary.count - self.open.len() as u64, &self.open);
+        let all = self.full.iter().map(|(before, columns)| (*before, columns)).chain([open]);
+        all.filter_map(|(before, columns)| Some(((self.summary.id, *columns.steps.first()?, before), columns)))
+    }
+}

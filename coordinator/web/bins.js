@@ -1,0 +1,45 @@
+/** Where the bins of histograms lie on a canvas. Pure. */
+
+import { linearTicks, scale } from './scale.js';
+
+/**
+ * The axis of values for `items`, from pixel `low` up to pixel `high`: `{pixel(value), ticks}`. Logarithmic in both directions from
+ * zero, with a linear middle of the size of the smallest bins that matter, as bins of weights are.
+ */
+export function axisOf(items, low, high, logarithmic) {
+  const edges = items.flatMap((item) => item.edges).filter(Number.isFinite);
+  const [min, max] = edges.reduce(([least, most], edge) => [Math.min(least, edge), Math.max(most, edge)], [Infinity, -Infinity]);
+  const straight = scale(min, max === min ? min + 1 : max, low, high);
+  if (!logarithmic) return { pixel: straight.pixel, ticks: linearTicks(min, max, 5) };
+  const largest = Math.max(Math.abs(min), Math.abs(max)) || 1;
+  const middle = Math.max(typical(items) / 10, largest / 1e4);
+  const bent = scale(Math.asinh(min / middle), Math.asinh(max / middle), low, high);
+  const powers = [];
+  for (let power = Math.ceil(Math.log10(middle)); power <= Math.floor(Math.log10(largest)); power += 1) powers.push(10 ** power);
+  const ticks = [...powers.map((value) => -value).reverse(), 0, ...powers].filter((tick) => tick >= min && tick <= max);
+  return { pixel: (value) => bent.pixel(Math.asinh(value / middle)), ticks };
+}
+
+/** The bins of a histogram as `{top, bottom, share}`: pixels, and the share of all values for each pixel of height. */
+export function density(item, pixel) {
+  const total = item.counts.reduce((sum, count) => sum + count, 0) || 1;
+  return item.counts.map((count, index) => {
+    const [bottom, top] = [pixel(item.edges[index]), pixel(item.edges[index + 1])];
+    // A bin thinner than a pixel still takes one.
+    return { top, bottom, share: count / total / Math.max(bottom - top, 1) };
+  });
+}
+
+/** Ends of the columns of histograms at `steps`: in the middle between neighbours. One more than steps. */
+export function columnEnds(steps) {
+  if (steps.length === 1) return [steps[0] - 0.5, steps[0] + 0.5];
+  const middles = steps.slice(1).map((step, index) => (step + steps[index]) / 2);
+  const [first, last] = [steps[0], steps[steps.length - 1]];
+  return [first - (middles[0] - first), ...middles, last + (last - middles[middles.length - 1])];
+}
+
+/** The median standard deviation. */
+function typical(items) {
+  const all = items.map(({ std }) => std).filter((std) => std > 0).sort((a, b) => a - b);
+  return all.length > 0 ? all[all.length >> 1] : 1;
+}

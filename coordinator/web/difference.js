@@ -1,0 +1,60 @@
+/** What runs differ in. Pure. */
+
+import { flatten } from './filter.js';
+
+/** The parts of a run that are compared, in the order to show. */
+const PARTS = ['job', 'code', 'data', 'environment', 'numerics', 'result'];
+
+/** A run as `part → key → value`, all values text or number. `run`: as `/runs/{run}` answers. */
+export function described(run) {
+  const { source, tree, ...code } = run.code ?? {};
+  const number = (value) => value?.value ?? null;
+  return {
+    job: flatten(JSON.parse(run.job)),
+    code: flatten({ ...code, changes: tree?.digest }),
+    data: Object.fromEntries(run.data.map(({ path, digest }) => [path, digest])),
+    environment: run.environment,
+    numerics: run.numerics,
+    result: {
+      status: run.status, step: run.step, loss: number(run.loss), grad_norm: number(run.grad_norm), samples_per_second: run.samples_per_second,
+      ranks: run.ranks, processes: run.processes, restarts: run.restarts, final_state_digest: run.final_state_digest,
+    },
+  };
+}
+
+/**
+ * `[{part, rows: [{key, values, differs}]}]` of described runs: `values[i]` of the `i`th, `differs` whether not all are equal.
+ */
+export function table(all) {
+  return PARTS.map((part) => {
+    const keys = [...new Set(all.flatMap((own) => Object.keys(own[part])))].sort();
+    const rows = keys.map((key) => {
+      const values = all.map((own) => own[part][key] ?? null);
+      return { key, values, differs: values.some((value) => value !== values[0]) };
+    });
+    return { part, rows };
+  });
+}
+
+/**
+ * Axes for parallel coordinates: the job's parameters in which the runs differ, and the final loss:
+ * `[{key, values, at: [0..1 or null], ends: [low, high]}]`. Numbers are spread by size, by their logarithm where they span two
+ * powers of ten; texts evenly in the order of the alphabet.
+ */
+export function axes(all) {
+  const several = (values) => new Set(values.filter((value) => value !== null)).size > 1;
+  const job = table(all)[0].rows.filter(({ key, values }) => several(values) && key !== 'name');
+  const loss = { key: 'loss', values: all.map((own) => own.result.loss) };
+  return [...job, loss].map(({ key, values }) => {
+    const known = values.filter((value) => value !== null);
+    if (known.length > 0 && known.every((value) => typeof value === 'number')) {
+      const [min, max] = [Math.min(...known), Math.max(...known)];
+      const on = min > 0 && max / min > 100 ? Math.log : (value) => value;
+      const share = (value) => (max === min ? 0.5 : (on(value) - on(min)) / (on(max) - on(min)));
+      return { key, values, ends: [min, max], at: values.map((value) => (value === null ? null : share(value))) };
+    }
+    const order = [...new Set(known.map(String))].sort();
+    const share = (value) => (order.length === 1 ? 0.5 : order.indexOf(String(value)) / (order.length - 1));
+    return { key, values, ends: [order[0] ?? '', order[order.length - 1] ?? ''], at: values.map((value) => (value === null ? null : share(value))) };
+  });
+}

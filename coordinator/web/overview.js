@@ -1,0 +1,130 @@
+/** A run at a glance: state, alarms, the main curves, note and tags, the job. */
+
+import { put } from './api.js';
+import { alarmCards, marksOf } from './alarms.js';
+import { announce, digest, fill, h, table } from './dom.js';
+import { flatten } from './filter.js';
+import { ago, clock, grouped, lasted, number, remaining, seconds } from './format.js';
+import { Watch } from './grid.js';
+import * as live from './live.js';
+import { run as runAddress } from './route.js';
+import { bar, status } from './runs.js';
+import { View } from './view.js';
+
+/** Curves of an overview, as far as there are such series. */
+const CURVES = ['loss', 'eval/loss', 'eval/accuracy', 'eval/perplexity', 'grad_norm', 'lr', 'throughput/samples', 'step_seconds'];
+
+/** The tab. `state`: `{view, series, alarms, source}` of the run. */
+export function overview({ run, series, alarms, source }) {
+  const job = JSON.parse(run.job);
+  const head = h('div', { class: 'facts-wide' });
+  const show = () => fill(head, glance(run, job));
+  show();
+  const timer = setInterval(show, 1000);
+  const stop = live.on('run', (row) => row.run === run.run && show());
+  const cards = alarmCards(source, run, alarms);
+  const view = new View();
+  view.zoom = (range) => view.change(range ?? { from: null, to: null, x: null }, false);
+  const watch = new Watch(view);
+  const names = new Set(series.map(({ name }) => name));
+  const curves = CURVES.filter((name) => names.has(name)).slice(0, 6);
+  const panels = curves.map((name) => watch.add({ name, runs: [source], marks: marksOf(alarms) }).element);
+  return {
+    element: h('div', { class: 'overview' },
+      head, cards.element,
+      panels.length > 0 && h('div', { class: 'charts' }, panels),
+      h('div', { class: 'columns' },
+        h('section', null, h('h3', null, 'tags'), tags(run), h('h3', null, 'note'), note(run)),
+        h('section', null, h('h3', null, 'job'), parameters(job), h('p', { class: 'dim' }, 'job digest ', digest(run.job_digest))))),
+    end: () => {
+      clearInterval(timer);
+      stop();
+      cards.end();
+      watch.end();
+    },
+  };
+}
+
+function glance(run, job) {
+  const now = Date.now();
+  const left = remaining(run, job.batch?.size, now);
+  const facts = [
+    ['status', status(run)],
+    ['steps', [`${grouped(run.step)} of ${grouped(run.steps)}`, bar(run)]],
+    ['time left', left === null ? '–' : `${seconds(Math.round(left))} (${clock(now + left * 1000, left > 43200)})`],
+    ['duration', seconds(Math.round(lasted(run, now) ?? NaN))],
+    ['loss', number(run.loss?.value, 6)],
+    ['gradient norm', number(run.grad_norm?.value, 5)],
+    ['samples/s', number(run.samples_per_second, 4)],
+    ['ranks on processes', `${run.ranks} on ${run.processes}`],
+    ...(run.restarts > 0 ? [['restarts', `${run.restarts}, now generation ${run.generation}`]] : []),
+    ['last heard', run.status === 'running' ? ago(run.heard_at_ms, now) : clock(run.heard_at_ms)],
+  ];
+  return [run.reason && h('p', { class: 'reason' }, run.reason),
+    facts.map(([key, value]) => h('div', null, h('span', { class: 'dim' }, key), h('div', null, value)))];
+}
+
+/** A job's parameters, nested ones by their path. */
+function parameters(job) {
+  const rows = Object.entries(flatten(job)).map(([key, value]) => [h('code', null, key), String(value)]);
+  return table(['parameter', 'value'], rows, { class: 'plain' });
+}
+
+function tags(run) {
+  const list = h('div', { class: 'tags' });
+  const save = async (next) => {
+    const before = run.tags;
+    run.tags = next;
+    draw();
+    try {
+      await put(`runs/${run.run}/tags`, next);
+    } catch (error) {
+      run.tags = before;
+      draw();
+      announce(`tags were not kept: ${error.message}`);
+    }
+  };
+  const draw = () => {
+    const input = h('input', { type: 'text', placeholder: 'add a tag', 'aria-label': 'add a tag', size: 12 });
+    const add = (event) => {
+      event.preventDefault();
+      const tag = input.value.trim();
+      if (tag && !(run.tags ?? []).includes(tag)) save([...(run.tags ?? []), tag]);
+    };
+    fill(list, (run.tags ?? []).map((tag) => h('span', { class: 'tag' }, tag,
+      h('button', { type: 'button', 'aria-label': `remove ${tag}`, onclick: () => save(run.tags.filter((own) => own !== tag)) }, '×'))),
+    h('form', { onsubmit: add }, input));
+  };
+  draw();
+  return list;
+}
+
+function note(run) {
+  const said = h('span', { class: 'dim', role: 'status' });
+  const area = h('textarea', { rows: 6, 'aria-label': 'note', placeholder: 'what this run is for, what was seen' });
+  area.value = run.note ?? '';
+  const save = async () => {
+    if (area.value === (run.note ?? '')) return;
+    const text = area.value;
+    try {
+      await put(`runs/${run.run}/note`, text);
+      run.note = text;
+      said.textContent = 'kept';
+    } catch (error) {
+      said.textContent = `not kept: ${error.message}`;
+    }
+  };
+  area.addEventListener('input', () => { said.textContent = 'not kept yet: leave the field, or press Ctrl+Enter'; });
+  area.addEventListener('blur', save);
+  area.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) save();
+  });
+  return h('div', null, area, said);
+}
+
+/** A link to a run, with its name where it is known. */
+export function runLink(id, rows) {
+  const row = rows?.get(id);
+  return h('a', { href: runAddress(id) }, row ? `${row.name} ` : '', h('code', null, id));
+}
+

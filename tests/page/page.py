@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Drives the page in a real Chromium, as a person would: `page.py http://HOST:PORT HEALTHY FAILED LIVE`.
+
+Three runs: one that finished, one that ended because of what is not a number, one that goes on. Anything that is not as it
+should be ends it with words; at the end it prints how long things took, as JSON.
+"""
+
+import json
+import shutil
+import sys
+import time
+from urllib.parse import urlparse
+
+from playwright.sync_api import sync_playwright
+
+BASE, HEALTHY, FAILED, LIVE = sys.argv[1:]
+PATIENCE_MS = 20_000
+
+# Times from the event that says that there are points to the frame in which they are drawn.
+LATENCY = """run => new Promise((done, fail) => {
+  const seen = new Map(), took = [];
+  const source = new EventSource(`/api/events?run=${run}`);
+  source.addEventListener('points', event => seen.set(JSON.parse(event.data).step, performance.now()));
+  const chart = document.querySelector('.chart[data-name=loss]');
+  const end = performance.now() + 15000;
+  const look = () => {
+    const steps = chart.panel.chart.drawn?.lines[0]?.steps ?? [];
+    const last = steps[steps.length - 1];
+    for (const [step, at] of [...seen]) {
+      if (step <= last) { took.push(performance.now() - at); seen.delete(step); }
+    }
+    if (took.length >= 10) { source.close(); done(took.sort((a, b) => a - b)); }
+    else if (performance.now() > end) { source.close(); fail(new Error(`only ${took.length} new points were drawn`)); }
+    else requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+})"""
+
+
+def check(what, holds):
+    if not holds:
+        sys.exit(f"page: {what}")
+
+
+def until(page, holds):
+    """Waits for an expression. Playwright's own way of waiting is what the page's policy forbids: `eval`."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(holds):
+        check(f"waited in vain for {holds}", time.monotonic() < end)
+        time.sleep(0.05)
+
+
+def inked(page, selector):
+    """Whether anything is drawn on a canvas."""
+    return page.evaluate(
+        """selector => { const canvas = document.querySelector(selector);
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return data.some((value, at) => at % 4 === 3 && value > 0); }""",
+        selector,
+    )
+
+
+def main():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": 1360, "height": 860}).new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        wrong, elsewhere = [], []
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: elsewhere.append(request.url) if urlparse(request.url).netloc not in (urlparse(BASE).netloc, "") else None)
+
+        begin = time.monotonic()
+        page.goto(f"{BASE}/#/runs")
+        page.wait_for_selector(f"tr[data-run='{HEALTHY}']")
+        first_view = time.monotonic() - begin
+        row = page.inner_text(f"tr[data-run='{HEALTHY}']")
+        check(f"the row of the run says: {row}", "finished" in row and "digits" in row)
+        page.keyboard.press("/")
+        page.keyboard.type("status:failed")
+        page.wait_for_selector(f"tr[data-run='{HEALTHY}']", state="detached")
+        check("the filter keeps the failed run", page.locator(f"tr[data-run='{FAILED}']").count() == 1)
+
+        page.goto(f"{BASE}/#/run/{HEALTHY}/charts")
+        page.wait_for_selector(".chart[data-name=loss] canvas.plot")
+        until(page, "document.querySelector('.chart[data-name=loss]').panel.chart.drawn?.lines[0]?.steps.length > 0")
+        check("the curve of the loss is drawn", inked(page, ".chart[data-name=loss] canvas.plot"))
+        drawn = page.evaluate("document.querySelector('.chart[data-name=loss]').panel.chart.drawn.lines[0].steps.length")
+        check(f"all 90 steps are drawn, not {drawn}", drawn == 90)
+        names = page.evaluate("[...document.querySelectorAll('.chart')].map(chart => chart.dataset.name)")
+        check(f"these are charted: {names}", {"loss", "grad_norm", "eval/loss"} <= set(names))
+
+        page.goto(f"{BASE}/#/run/{FAILED}")
+        page.wait_for_selector(".alarm")
+        alarm = page.inner_text(".alarm")
+        check(f"the alarm names the place: {alarm}", ".linear" in alarm)
+        check("the reason is there", "not" in page.inner_text("body") and "NaN" in page.inner_text("body"))
+
+        page.goto(f"{BASE}/#/run/{LIVE}/charts")
+        until(page, "document.querySelector('.chart[data-name=loss]')?.panel?.chart.drawn?.lines[0]?.steps.length > 0")
+        latencies = page.evaluate(LATENCY, LIVE)
+
+        page.goto(f"{BASE}/#/compare?runs={HEALTHY},{FAILED}")
+        page.wait_for_selector("table")
+        page.goto(f"{BASE}/#/cluster")
+        page.wait_for_selector("text=node-0")
+        check(f"the browser reports: {wrong}", not wrong)
+        check(f"requests went elsewhere: {elsewhere}", not elsewhere)
+        middle = latencies[len(latencies) // 2]
+        check(f"a new point is on the screen after {middle:.0f} ms", middle < 500)
+        print(json.dumps({"first_view_s": round(first_view, 3), "point_ms": [round(ms) for ms in latencies]}))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

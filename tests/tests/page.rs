@@ -1,0 +1,31 @@
+//! The page in a real browser, on real runs.
+
+use std::process::Command;
+
+use lockstep_tests::{Cluster, cache, digits, repository, wait_for};
+
+#[test]
+fn the_page_shows_runs_charts_and_alarms_live_in_a_browser() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path());
+    let healthy = cluster.submit(job.argument(), &[]);
+    cluster.finished(&healthy);
+    let failed = cluster.submit(job.argument(), &["--set", "optimizer.lr=1e30", "--set", "optimizer.clip_norm=1e30"]);
+    assert_eq!(cluster.ended(&failed)["status"], "failed");
+    wait_for("the alarm", || {
+        let alarms = cluster.document(&format!("/api/runs/{failed}/alarms"));
+        (!alarms.as_array()?.is_empty()).then_some(())
+    });
+    let live = cluster.submit(job.argument(), &["--set", "steps=2000000", "--set", "checkpoint.every_steps=0"]);
+    cluster.reached(&live, 100);
+    let script = repository().join("tests/page/page.py");
+    let page = format!("http://{}", cluster.page());
+    let mut command = Command::new(cache().join("test-tools/bin/python3"));
+    let output = command.arg(script).args([&page, &healthy, &failed, &live]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stderr));
+    // How long things took, for who looks.
+    print!("{said}");
+    cluster.run(&["cancel", &live]);
+}

@@ -1,0 +1,263 @@
+// How the elements of tensors are distributed, and watching what operators give while a model runs forward.
+#include "shim.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <ATen/Functions.h>
+#include <ATen/record_function.h>
+#include <c10/core/GradMode.h>
+
+using lockstep::guard;
+
+extern "C" {
+
+// Bins are the upper eleven bits of an element as a float: see `lockstep_common::series::Histogram`.
+struct lte_histogram {
+  uint64_t count;
+  uint64_t zeros;
+  uint64_t nans;
+  uint64_t infs;
+  double min;
+  double max;
+  double mean;
+  double std;
+  uint64_t bins[2048];
+};
+
+// Called once per histogram, which is borrowed for the call.
+using lte_push_histogram = void (*)(void* sink, const char* name, size_t length, const lte_histogram* histogram);
+}
+
+namespace {
+
+constexpr uint32_t fraction_bits = 21;
+
+// Takes the bins that are none out of the others, and sets the numbers that follow from them.
+void sort_out(lte_histogram& out) {
+  for (const uint32_t sign : {0U, 1024U}) {
+    // Exponent 0: zero, or denormal, which is next to it. Exponent 255: infinite if the fraction begins with zeros.
+    for (uint32_t bin = sign; bin < sign + 4; ++bin) {
+      out.zeros += std::exchange(out.bins[bin], 0);
+    }
+    out.infs += std::exchange(out.bins[sign + 1020], 0);
+    for (uint32_t bin = sign + 1021; bin < sign + 1024; ++bin) {
+      out.nans += std::exchange(out.bins[bin], 0);
+    }
+  }
+}
+
+} // namespace
+
+namespace lockstep {
+
+// One pass: bins, least, greatest, and the sums of x - shift and of its square, in `lanes` parts each.
+#ifdef __x86_64__
+__attribute__((target_clones("avx2", "default")))
+#endif
+void count_floats(const float* values, int64_t length, lte_histogram& out) {
+  constexpr int64_t lanes = 8;
+  double sum[lanes]{}, squares[lanes]{};
+  float least[lanes], greatest[lanes];
+  std::fill_n(least, lanes, std::numeric_limits<float>::infinity());
+  std::fill_n(greatest, lanes, -std::numeric_limits<float>::infinity());
+  // Two tables: neighbours that fall into one bin need not wait for each other.
+  std::array<std::array<uint32_t, 2048>, 2> tables{};
+  uint64_t since = 0;
+  const auto fold = [&] {
+    for (auto& table : tables) {
+      for (size_t bin = 0; bin < table.size(); ++bin) {
+        out.bins[bin] += std::exchange(table[bin], 0);
+      }
+    }
+    since = 0;
+  };
+  for (int64_t begin = 0; begin < length; begin += lanes) {
+    const int64_t count = std::min(lanes, length - begin);
+    for (int64_t lane = 0; lane < count; ++lane) {
+      const float value = values[begin + lane];
+      const bool finite = (std::bit_cast<uint32_t>(value) & 0x7f800000U) != 0x7f800000U;
+      const float kept = finite ? value : 0.0F;
+      least[lane] = finite && value < least[lane] ? value : least[lane];
+      greatest[lane] = finite && value > greatest[lane] ? value : greatest[lane];
+      sum[lane] += kept;
+      squares[lane] += static_cast<double>(kept) * kept;
+    }
+    for (int64_t lane = 0; lane < count; ++lane) {
+      ++tables[static_cast<size_t>(lane & 1)][std::bit_cast<uint32_t>(values[begin + lane]) >> fraction_bits];
+    }
+    since += lanes;
+    if (since > (1U << 31)) {
+      fold();
+    }
+  }
+  fold();
+  out.count = static_cast<uint64_t>(length);
+  sort_out(out);
+  double total = 0, total_squares = 0;
+  out.min = std::numeric_limits<double>::infinity();
+  out.max = -out.min;
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    total += sum[lane];
+    total_squares += squares[lane];
+    out.min = std::min(out.min, static_cast<double>(least[lane]));
+    out.max = std::max(out.max, static_cast<double>(greatest[lane]));
+  }
+  const auto finite = static_cast<double>(out.count - out.nans - out.infs);
+  if (finite == 0) {
+    out.min = out.max = 0;
+    return;
+  }
+  out.mean = total / finite;
+  out.std = std::sqrt(std::max(0.0, total_squares / finite - out.mean * out.mean));
+}
+
+} // namespace lockstep
+
+namespace {
+
+// The same by tensor operations, on the tensor's device.
+void count_on_device(const at::Tensor& flat, lte_histogram& out) {
+  const auto bins = at::bitwise_and(at::bitwise_right_shift(flat.view(at::kInt), fraction_bits), 2047);
+  const auto counts = at::bincount(bins, {}, 2048).to(at::kCPU);
+  const auto finite = at::isfinite(flat);
+  const auto kept = at::where(finite, flat, at::zeros({}, flat.options())).to(at::kDouble);
+  const auto infinity = at::full({}, std::numeric_limits<float>::infinity(), flat.options());
+  const auto least = at::where(finite, flat, infinity).min().to(at::kDouble);
+  const auto greatest = at::where(finite, flat, infinity.neg()).max().to(at::kDouble);
+  const auto numbers = at::stack({kept.sum(), kept.square().sum(), least, greatest}).to(at::kCPU);
+  for (size_t bin = 0; bin < 2048; ++bin) {
+    out.bins[bin] = static_cast<uint64_t>(counts.const_data_ptr<int64_t>()[bin]);
+  }
+  out.count = static_cast<uint64_t>(flat.numel());
+  sort_out(out);
+  const auto count = static_cast<double>(out.count - out.nans - out.infs);
+  if (count == 0) {
+    return;
+  }
+  const auto* number = numbers.const_data_ptr<double>();
+  out.mean = number[0] / count;
+  out.std = std::sqrt(std::max(0.0, number[1] / count - out.mean * out.mean));
+  out.min = number[2];
+  out.max = number[3];
+}
+
+void count_tensor(const at::Tensor& tensor, lte_histogram& out) {
+  const auto dense = tensor.layout() == at::kStrided ? tensor : tensor.to_dense();
+  if (dense.numel() == 0) {
+    return;
+  }
+  const auto flat = dense.detach().to(at::kFloat).contiguous().view({-1});
+  if (dense.device().is_cpu() && dense.is_contiguous()) {
+    lockstep::count_floats(flat.const_data_ptr<float>(), flat.numel(), out);
+  } else {
+    count_on_device(flat, out);
+  }
+}
+
+// What layers are made of. What they call inside is not told again.
+const std::unordered_set<std::string_view> watched = {
+    "aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::convolution", "aten::_convolution",
+    "aten::embedding", "aten::layer_norm", "aten::batch_norm", "aten::group_norm", "aten::instance_norm",
+    "aten::rms_norm", "aten::relu", "aten::relu_", "aten::relu6", "aten::leaky_relu", "aten::leaky_relu_",
+    "aten::gelu", "aten::gelu_", "aten::silu", "aten::silu_", "aten::mish", "aten::elu", "aten::selu", "aten::celu",
+    "aten::softplus", "aten::hardswish", "aten::hardtanh", "aten::tanh", "aten::tanh_", "aten::sigmoid",
+    "aten::sigmoid_", "aten::glu", "aten::prelu", "aten::max_pool1d", "aten::max_pool2d", "aten::avg_pool2d",
+    "aten::adaptive_avg_pool2d", "aten::scaled_dot_product_attention", "aten::lstm", "aten::gru", "aten::addmm",
+};
+
+struct Seen {
+  std::string name;
+  lte_histogram histogram;
+};
+
+// Of one thread, which runs the model forward.
+struct Watch {
+  at::CallbackHandle handle{};
+  int64_t depth = 0;
+  std::vector<std::unique_ptr<Seen>> seen;
+};
+
+thread_local std::unique_ptr<Watch> watch;
+
+struct Call : at::ObserverContext {
+  bool outermost = false;
+};
+
+std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& function) {
+  if (watch == nullptr || watched.count(std::string_view(function.name())) == 0) {
+    return nullptr;
+  }
+  auto call = std::make_unique<Call>();
+  call->outermost = watch->depth++ == 0;
+  return call;
+}
+
+void leave(const at::RecordFunction& function, at::ObserverContext* context) {
+  auto* call = static_cast<Call*>(context);
+  if (call == nullptr || watch == nullptr) {
+    return;
+  }
+  --watch->depth;
+  const auto& outputs = function.outputs();
+  if (!call->outermost || outputs.empty() || !outputs[0].isTensor()) {
+    return;
+  }
+  const at::Tensor& tensor = outputs[0].toTensor();
+  if (!tensor.defined() || !at::isFloatingType(tensor.scalar_type())) {
+    return;
+  }
+  // What is counted with must not be watched, and leaves no trace in the graph.
+  at::DisableRecordFunctionGuard quiet;
+  c10::NoGradGuard no_grad;
+  auto seen = std::make_unique<Seen>();
+  seen->name = std::string_view(function.name()).substr(std::string_view("aten::").size());
+  count_tensor(tensor, seen->histogram);
+  watch->seen.push_back(std::move(seen));
+}
+
+} // namespace
+
+extern "C" {
+
+// `out` is zeroed by the caller.
+char* lte_histogram_of(const at::Tensor* tensor, lte_histogram* out) {
+  return guard([&] {
+    c10::NoGradGuard no_grad;
+    count_tensor(*tensor, *out);
+  });
+}
+
+// From now on, what layers give on this thread is counted.
+char* lte_forward_watch() {
+  return guard([&] {
+    TORCH_CHECK(watch == nullptr, "this thread is watched already");
+    watch = std::make_unique<Watch>();
+    watch->handle = at::addThreadLocalCallback(
+        at::RecordFunctionCallback(enter, leave).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
+  });
+}
+
+// No longer; and what was seen, in the order of the forward pass.
+char* lte_forward_seen(lte_push_histogram sink_fn, void* sink) {
+  return guard([&] {
+    if (watch == nullptr) {
+      return;
+    }
+    const auto done = std::move(watch);
+    at::removeCallback(done->handle);
+    for (const auto& seen : done->seen) {
+      sink_fn(sink, seen->name.data(), seen->name.size(), &seen->histogram);
+    }
+  });
+}
+
+} // extern "C"

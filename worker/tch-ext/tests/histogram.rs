@@ -1,0 +1,95 @@
+//! Distributions: equal to a count element by element, by memory and by tensor operations; and what layers give.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::series::{Histogram, bin_of};
+use lockstep_tch_ext::histogram::{histogram_of, watch_forward};
+use tch::{Device, Kind, Tensor};
+
+fn reference(values: &[f32]) -> Histogram {
+    let mut histogram = Histogram { count: values.len() as u64, ..Histogram::default() };
+    let (mut bins, mut finite) = (BTreeMap::new(), Vec::new());
+    for &value in values {
+        if value.is_nan() {
+            histogram.nans += 1;
+        } else if value.is_infinite() {
+            histogram.infs += 1;
+        } else {
+            finite.push(f64::from(value));
+            if value == 0.0 || value.is_subnormal() {
+                histogram.zeros += 1;
+            } else {
+                *bins.entry(bin_of(value)).or_insert(0) += 1;
+            }
+        }
+    }
+    let count = finite.len() as f64;
+    histogram.bins = bins.into_iter().collect();
+    if count > 0.0 {
+        histogram.mean = finite.iter().sum::<f64>() / count;
+        histogram.std = (finite.iter().map(|value| (value - histogram.mean).powi(2)).sum::<f64>() / count).sqrt();
+        histogram.min = finite.iter().copied().fold(f64::INFINITY, f64::min);
+        histogram.max = finite.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    }
+    histogram
+}
+
+/// Everything but mean and deviation, whose order of addition is free, is equal.
+fn assert_alike(found: &Histogram, expected: &Histogram, what: &str) {
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + b.abs().max(expected.max.abs()));
+    assert!(close(found.mean, expected.mean) && close(found.std, expected.std), "{what}: {found:?} {expected:?}");
+    assert_eq!(&Histogram { mean: expected.mean, std: expected.std, ..found.clone() }, expected, "{what}");
+}
+
+#[test]
+fn a_distribution_is_that_of_every_element_by_memory_and_by_tensor_operations() {
+    tch::manual_seed(5);
+    for (rows, columns) in [(1, 1), (3, 5), (64, 33), (130, 70)] {
+        let mut tensor = Tensor::randn([rows, columns], (Kind::Float, Device::Cpu)) * 3.0 + 0.5;
+        let mut values = Vec::<f32>::try_from(tensor.view([-1])).unwrap();
+        for (place, value) in
+            [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, f32::MAX].into_iter().enumerate()
+        {
+            if values.len() > 10 {
+                values[place] = value;
+            }
+        }
+        tensor = Tensor::from_slice(&values).view([rows, columns]);
+        let expected = reference(&values);
+        assert_alike(&histogram_of(&tensor).unwrap(), &expected, "by memory");
+        let strided = tensor.tr().contiguous().tr();
+        assert!(rows == 1 || !strided.is_contiguous());
+        assert_alike(&histogram_of(&strided).unwrap(), &expected, "by tensor operations");
+    }
+    let none = histogram_of(&Tensor::zeros([0], (Kind::Float, Device::Cpu))).unwrap();
+    assert_eq!(none, Histogram::default());
+    let infinite = histogram_of(&Tensor::from_slice(&[f32::INFINITY])).unwrap();
+    assert_eq!((infinite.count, infinite.infs, infinite.min, infinite.max), (1, 1, 0.0, 0.0));
+    let half = histogram_of(&Tensor::from_slice(&[1.5_f32, -2.0]).to_kind(Kind::BFloat16)).unwrap();
+    assert_alike(&half, &reference(&[1.5, -2.0]), "of another kind");
+}
+
+#[test]
+fn layers_are_seen_in_order_and_once_each_and_nothing_changes() {
+    tch::manual_seed(7);
+    let input = Tensor::randn([8, 4], (Kind::Float, Device::Cpu));
+    let weight = Tensor::randn([3, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let forward = || input.linear(&weight, None::<&Tensor>).relu().gelu("none").sum(Kind::Float);
+    let plain = forward();
+    let (watched, layers) = watch_forward(forward).unwrap();
+    assert_eq!(plain.double_value(&[]).to_bits(), watched.double_value(&[]).to_bits());
+    let names: Vec<&str> = layers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["linear", "relu", "gelu"]);
+    assert!(layers.iter().all(|(_, histogram)| histogram.count == 24));
+    assert!(layers[1].1.zeros > 0 && layers[1].1.min == 0.0, "a ReLU gives zeros");
+    watched.backward();
+    assert!(weight.grad().defined(), "its graph is whole");
+
+    // Nobody watches afterwards, nor after a panic.
+    let panicked = std::panic::catch_unwind(|| watch_forward(|| panic!("as a model does")));
+    assert!(panicked.is_err());
+    let (_, layers) = watch_forward(|| input.relu()).unwrap();
+    assert_eq!(layers.len(), 1);
+    let nested = watch_forward(|| watch_forward(|| ()).is_err()).unwrap();
+    assert!(nested.0, "one at a time");
+}
