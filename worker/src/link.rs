@@ -111,7 +111,8 @@ fn write(mut stream: UnixStream, outbox: &Outbox) {
 
 /// Ends the process at once: by a signal, which runs no destructor of libtorch under the training thread's feet.
 fn end(reason: &str) -> ! {
-    error!("{reason}; this process ends");
+    // With the agent whoever reads our output may be gone, and a line that cannot be written panics: it must not save us.
+    drop(std::panic::catch_unwind(|| error!("{reason}; this process ends")));
     kill_process(getpid(), Signal::KILL).expect("a process may signal itself");
     unreachable!("SIGKILL returns to nobody")
 }
