@@ -99,6 +99,11 @@ impl Cluster {
         self.workers[index].kill();
     }
 
+    /// Where the coordinator listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Where the coordinator's page is: `127.0.0.1:PORT`.
     pub fn page(&self) -> String {
         wait_for("the page's address", || {

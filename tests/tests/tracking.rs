@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, cache, digits, wait_for};
+use lockstep_tests::{Cluster, binary, cache, digits, wait_for};
 use serde_json::{Value, json};
 
 fn curve(cluster: &Cluster, run: &str, name: &str) -> Value {
@@ -143,6 +143,9 @@ fn a_roll_back_leaves_no_saw_tooth_and_a_coordinator_that_was_killed_knows_all_n
     let job = digits(dir.path());
     let sets = ["--set", "steps=4000", "--set", "checkpoint.every_steps=500", "--set", "world.processes=2"];
     let run = cluster.submit(job.argument(), &sets);
+    let table = dir.path().join("followed.csv");
+    let follow = ["mirror", &run, "--follow", "--csv", table.to_str().unwrap(), "--addr", cluster.address()];
+    let mut mirror = Command::new(binary("coord")).args(follow).spawn().unwrap();
     cluster.reached(&run, 700);
     // kill -9 of a rank process: the run goes back to its last checkpoint.
     let pid = cluster.rank_pids(&run)[&1];
@@ -158,6 +161,15 @@ fn a_roll_back_leaves_no_saw_tooth_and_a_coordinator_that_was_killed_knows_all_n
     });
     let loss = curve(&cluster, &run, "loss");
     assert_eq!(numbers(&loss["steps"]), (1..=4000).map(f64::from).collect::<Vec<_>>(), "each step once");
+    // Who followed it through all this has each step once, too, with the values that count.
+    assert!(mirror.wait().unwrap().success());
+    let (mut steps, mut values) = (Vec::new(), Vec::new());
+    for line in std::fs::read_to_string(&table).unwrap().lines().filter(|line| line.starts_with("loss,")) {
+        let cells: Vec<&str> = line.split(',').collect();
+        steps.push(cells[2].parse::<f64>().unwrap());
+        values.push(serde_json::from_str::<f64>(cells[4]).unwrap());
+    }
+    assert_eq!((steps, values), (numbers(&loss["steps"]), numbers(&loss["values"])));
     let series = cluster.document(&format!("/api/runs/{run}/series"));
     let branches = series["branches"].as_array().unwrap();
     assert_eq!(branches.len(), 1, "{branches:?}");

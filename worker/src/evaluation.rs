@@ -8,7 +8,7 @@ use lockstep_common::job::{Data, JobSpec};
 use lockstep_models::{Context, Dataset, EvalSums};
 use lockstep_rpc::EvalReport;
 use lockstep_tch_ext::generator;
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use crate::exchange::{Exchange, ExchangeError};
 use crate::state::State;
@@ -65,7 +65,7 @@ fn share(
     device: Device,
     exchange: &mut dyn Exchange,
 ) -> Result<Vec<EvalSums>, ExchangeError> {
-    let (process, processes) = (exchange.process(), exchange.processes());
+    let processes = exchange.processes();
     let mut numbers = vec![0.0; (chunks as usize).div_ceil(processes) * width];
     for (place, sums) in numbers.chunks_exact_mut(width).zip(own) {
         let (first, metrics) = place.split_at_mut(SUMS);
@@ -73,12 +73,8 @@ fn share(
         metrics.copy_from_slice(&sums.metrics);
     }
     let mine = Tensor::f_from_slice(&numbers)?.f_to(device)?;
-    let outgoing: Vec<Tensor> = (0..processes).map(|_| mine.shallow_clone()).collect();
-    let empty = || Tensor::f_zeros([numbers.len() as i64], (Kind::Double, device));
-    let mut incoming = (0..processes).map(|_| empty()).collect::<Result<Vec<_>, TchError>>()?;
-    exchange.exchange(&outgoing, &mut incoming)?;
-    incoming[process] = mine;
-    let received = incoming.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, TchError>>()?;
+    let received = exchange.gather(mine)?;
+    let received = received.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, TchError>>()?;
     let sums = |chunk: usize| {
         let numbers = &received[chunk % processes][chunk / processes * width..][..width];
         let (right, metrics) = (numbers[1], numbers[SUMS..].to_vec());

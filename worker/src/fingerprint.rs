@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use lockstep_common::record::{self, Fingerprints};
 use lockstep_tch_ext::bits::bit_sums;
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Tensor};
 
 use crate::exchange::{Exchange, ExchangeError};
 use crate::state::State;
@@ -128,12 +128,8 @@ impl Fingerprinter {
     fn swap(&self, own: &[u64], exchange: &mut dyn Exchange) -> Result<Vec<Vec<u64>>, ExchangeError> {
         let words: Vec<i64> = own.iter().map(|word| *word as i64).collect();
         let mine = Tensor::f_from_slice(&words)?.f_to(self.device)?;
-        let outgoing: Vec<Tensor> = (0..exchange.processes()).map(|_| mine.shallow_clone()).collect();
-        let empty = || Tensor::f_zeros([own.len() as i64], (Kind::Int64, self.device));
-        let mut incoming = (0..exchange.processes()).map(|_| empty()).collect::<Result<Vec<_>, TchError>>()?;
-        exchange.exchange(&outgoing, &mut incoming)?;
-        incoming[exchange.process()] = mine;
-        incoming
+        exchange
+            .gather(mine)?
             .iter()
             .map(|tensor| Ok(Vec::<i64>::try_from(tensor)?.into_iter().map(|word| word as u64).collect()))
             .collect()

@@ -7,7 +7,7 @@ use lockstep_models::Model;
 use lockstep_rpc::{ModelReport, ParameterReport};
 use lockstep_tch_ext::Error;
 use lockstep_tch_ext::histogram::{histogram_of, watch_forward};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Tensor};
 
 use crate::exchange::{Exchange, ExchangeError};
 use crate::reduction::norm;
@@ -144,13 +144,7 @@ pub(crate) fn shared_place(
         *place = f64::from(byte);
     }
     let mine = Tensor::f_from_slice(&numbers)?.f_to(device)?;
-    let (process, processes) = (exchange.process(), exchange.processes());
-    let outgoing: Vec<Tensor> = (0..processes).map(|_| mine.shallow_clone()).collect();
-    let empty = || Tensor::f_zeros([PLACE_BYTES as i64], (Kind::Double, device));
-    let mut incoming = (0..processes).map(|_| empty()).collect::<Result<Vec<_>, TchError>>()?;
-    exchange.exchange(&outgoing, &mut incoming)?;
-    incoming[process] = mine;
-    for tensor in &incoming {
+    for tensor in &exchange.gather(mine)? {
         let numbers = Vec::<f64>::try_from(tensor)?;
         let bytes: Vec<u8> = numbers.into_iter().map(|number| number as u8).take_while(|byte| *byte != 0).collect();
         if !bytes.is_empty() {

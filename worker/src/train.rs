@@ -248,7 +248,9 @@ impl Run {
     fn step(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.state.step;
         self.fingerprints = self.trainer.fingerprints_due(step + 1);
-        self.inspection = self.trainer.job.histograms_due(step + 1).then(|| Inspection::of(step + 1));
+        // A replay is compared by its record; who looks at distributions has those of the run.
+        let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
+        self.inspection = due.then(|| Inspection::of(step + 1));
         self.read.clear();
         if let Some(buffers) = &mut self.buffers {
             buffers.begin_step()?;
@@ -364,30 +366,34 @@ impl Run {
             return Ok(());
         }
         self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
-        let mut place = None;
-        for rank in self.hosted.clone() {
-            let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
-            ranks.seed_generators(step, rank)?;
-            let positions = samples.positions(step, rank..rank + 1);
-            let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
-            let context = Context { step, rank, training: true, root: job.seed };
-            let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
-            let pass = || {
-                let loss = state.model.loss(&batch, &context);
-                loss.map_err(|source| TrainError::Model { step, source })
-                    .and_then(|loss| Ok(Tensor::f_run_backward(&[loss], &self.parameters, false, false)?))
-            };
-            let found = inspect::first_not_finite(&mut self.reporter, step + 1, &names, pass)?;
-            if let Some(found) = found {
-                place = Some(format!("{found} of rank {rank}"));
-                break;
-            }
-        }
+        // What goes wrong with looking must not take the place of what went wrong.
+        let mut place = self.first_not_finite(step).unwrap_or_default();
         if let Some(exchange) = borrow(&mut self.exchange) {
             // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
             place = inspect::shared_place(place.as_deref(), self.trainer.device, exchange).unwrap_or(place);
         }
         Err(TrainError::NotFinite { step: step + 1, what, value, place })
+    }
+
+    /// Where a hosted rank's pass first gives something that is not finite.
+    fn first_not_finite(&mut self, step: u64) -> Result<Option<String>, TrainError> {
+        let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
+        let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        for rank in self.hosted.clone() {
+            ranks.seed_generators(step, rank)?;
+            let positions = samples.positions(step, rank..rank + 1);
+            let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
+            let context = Context { step, rank, training: true, root: job.seed };
+            let pass = || {
+                let loss = state.model.loss(&batch, &context);
+                let loss = loss.map_err(|source| TrainError::Model { step, source })?;
+                Ok(Tensor::f_run_backward(&[loss], &self.parameters, false, false)?)
+            };
+            if let Some(found) = inspect::first_not_finite(&mut self.reporter, step + 1, &names, pass)? {
+                return Ok(Some(format!("{found} of rank {rank}")));
+            }
+        }
+        Ok(None)
     }
 
     /// Scales the gradients down to the job's norm, as `torch.nn.utils.clip_grad_norm_` does.

@@ -1,7 +1,6 @@
 //! `coord data`: contents that runs need, kept in the coordinator's store by their digests.
 
 use std::path::PathBuf;
-use std::thread;
 
 use lockstep_common::manifest::{DataFile, Piece, data_digest};
 use lockstep_host::data::{self, DataHashError, Listed};
@@ -75,29 +74,17 @@ pub(super) async fn keep(client: &Client, files: &[(Piece, PathBuf)]) -> Result<
 
 /// Lists all files of `paths`, those of directories too, and hashes them.
 fn measure(paths: &[PathBuf], rehash: bool) -> Result<Vec<DataFile>, Failure> {
-    let (known, listed) =
-        while_listing(rehash, || paths.iter().map(|path| data::list(path)).collect::<Result<Vec<_>, _>>());
+    let listed = paths.iter().map(|path| data::list(path)).collect::<Result<Vec<_>, _>>();
     let mut listed = listed.map_err(|error| refused(&error))?.concat();
     listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     listed.dedup_by(|a, b| a.path == b.path);
-    hash_files(&listed.iter().collect::<Vec<_>>(), known)
+    hash_files(&listed.iter().collect::<Vec<_>>(), rehash)
 }
 
-/// What is known of the user's files, which is read while `list` finds those that are asked for; nothing with `rehash`.
-pub(super) fn while_listing<T>(rehash: bool, list: impl FnOnce() -> T) -> (Option<StatCache>, T) {
-    if rehash {
-        return (None, list());
-    }
-    thread::scope(|scope| {
-        let known = scope.spawn(StatCache::of_user);
-        let listed = list();
-        (known.join().ok().flatten(), listed)
-    })
-}
-
-/// Hashes those of `files` that are not in `cache` as they are.
-pub(super) fn hash_files(files: &[&Listed], cache: Option<StatCache>) -> Result<Vec<DataFile>, Failure> {
+/// Hashes `files`; without `rehash`, those only that are not known as they are.
+pub(super) fn hash_files(files: &[&Listed], rehash: bool) -> Result<Vec<DataFile>, Failure> {
     let progress = Progress::files("hashing", files.len() as u64);
+    let cache = if rehash { None } else { StatCache::of_user() };
     let files = data::hash_files(files, cache.as_ref(), &|_| progress.add(1));
     let files = files.map_err(|error| refused(&error))?;
     drop(progress);

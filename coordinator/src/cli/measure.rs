@@ -8,11 +8,10 @@ use lockstep_common::manifest::{DataFile, Piece};
 use lockstep_dvc::Recorded;
 use lockstep_host::data::{self, Listed};
 use lockstep_host::git;
-use lockstep_host::stat_cache::StatCache;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::data::{hash_files, refused, while_listing};
+use super::data::{hash_files, refused};
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
@@ -53,16 +52,14 @@ pub(super) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool) -> Result<Me
 
 /// Measures `paths`, which begin in `base_dir`; directories only if they may be some.
 pub(super) fn in_place(base_dir: &Path, paths: &[&str], directories: bool, rehash: bool) -> Result<Measured, Failure> {
-    let (known, named) = while_listing(rehash, || {
-        let list = |path: &&str| {
-            let at = base_dir.join(path);
-            let is_directory = directories && at.is_dir();
-            let files = if is_directory { data::list_below(&at)? } else { vec![Listed::new(base_dir, path)] };
-            Ok(Named { path: (*path).to_owned(), is_directory, files })
-        };
-        paths.iter().map(list).collect::<Result<Vec<_>, _>>()
-    });
-    hash(named.map_err(|error| refused(&error))?, known, None)
+    let list = |path: &&str| {
+        let at = base_dir.join(path);
+        let is_directory = directories && at.is_dir();
+        let files = if is_directory { data::list_below(&at)? } else { vec![Listed::new(base_dir, path)] };
+        Ok(Named { path: (*path).to_owned(), is_directory, files })
+    };
+    let named = paths.iter().map(list).collect::<Result<Vec<_>, _>>();
+    hash(named.map_err(|error| refused(&error))?, rehash, None)
 }
 
 /// The data as of `revision` of the repository that each path lies in: what DVC recorded in it, or git has of it. The
@@ -90,14 +87,13 @@ fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> 
         is_directory: false,
         files: vec![Listed::new(base_dir, path)],
     }));
-    let known = if rehash { None } else { StatCache::of_user() };
-    hash(named, known, Some(scratch))
+    hash(named, rehash, Some(scratch))
 }
 
 /// Hashes all files at once.
-fn hash(named: Vec<Named>, known: Option<StatCache>, scratch: Option<TempDir>) -> Result<Measured, Failure> {
+fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Measured, Failure> {
     let files: Vec<&Listed> = named.iter().flat_map(|named| &named.files).collect();
-    let mut hashed = hash_files(&files, known)?.into_iter();
+    let mut hashed = hash_files(&files, rehash)?.into_iter();
     let elsewhere = scratch.is_some();
     let mut measured =
         Measured { data: Vec::new(), lists: Vec::new(), files: Vec::new(), elsewhere, _scratch: scratch };

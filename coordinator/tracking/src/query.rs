@@ -138,23 +138,6 @@ impl Tracking {
         draw(&snapshot, &stored, &live, query).map(Some)
     }
 
-    /// All points from step `from` on, as they are: at most `most` of them, and whether there are more.
-    pub fn points(
-        &self,
-        run: &RunId,
-        key: &SeriesKey,
-        from: u64,
-        most: usize,
-    ) -> Result<(Vec<Point>, bool), TrackingError> {
-        let query = Query { branch: 0, from, to: u64::MAX, pixels: usize::MAX };
-        let drawn = self.curve(run, key, &query)?.unwrap_or_default();
-        let all = drawn.steps.iter().zip(&drawn.at_ms).zip(&drawn.values);
-        let points = all.map(|((&step, &at_ms), &value)| Point { step, at_ms, value });
-        let points: Vec<Point> = points.take(most).collect();
-        let more = points.len() < drawn.steps.len();
-        Ok((points, more))
-    }
-
     /// Names of what there are distributions of.
     pub fn histogram_names(&self, run: &RunId) -> Result<Vec<String>, TrackingError> {
         let (snapshot, live) = self.see(run, |tail| {

@@ -30,9 +30,10 @@ fn whole(pixels: usize) -> Query {
 }
 
 fn all(tracking: &Tracking, key: &SeriesKey) -> Vec<Point> {
-    let (points, more) = tracking.points(&run(), key, 0, usize::MAX).unwrap();
-    assert!(!more);
-    points
+    let drawn = tracking.curve(&run(), key, &whole(usize::MAX)).unwrap().unwrap();
+    assert!(drawn.exact);
+    let all = drawn.steps.iter().zip(&drawn.at_ms).zip(&drawn.values);
+    all.map(|((&step, &at_ms), &value)| Point { step, at_ms, value }).collect()
 }
 
 #[test]

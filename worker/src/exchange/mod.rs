@@ -13,7 +13,7 @@ mod mesh;
 
 use std::sync::Arc;
 
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 pub use error::ExchangeError;
 pub use group::GroupExchange;
@@ -34,6 +34,16 @@ pub trait Exchange: Send {
     /// Contiguous tensors of one dtype on the exchange's device; both ends of a pair know the lengths, which may differ
     /// and may be 0. This process's own places are ignored.
     fn exchange(&mut self, outgoing: &[Tensor], incoming: &mut [Tensor]) -> Result<(), ExchangeError>;
+
+    /// Gives `mine`, of one shape and dtype in all processes, to all: everybody's, by process.
+    fn gather(&mut self, mine: Tensor) -> Result<Vec<Tensor>, ExchangeError> {
+        let outgoing: Vec<Tensor> = (0..self.processes()).map(|_| mine.shallow_clone()).collect();
+        let empty = outgoing.iter().map(|_| mine.f_zeros_like());
+        let mut incoming = empty.collect::<Result<Vec<_>, TchError>>()?;
+        self.exchange(&outgoing, &mut incoming)?;
+        incoming[self.process()] = mine;
+        Ok(incoming)
+    }
 
     /// Replaces `tensor`, of one shape in all processes, by the sum over processes, in an order that only the back end
     /// and the number of processes decide.
