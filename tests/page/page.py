@@ -16,12 +16,17 @@ from playwright.sync_api import sync_playwright
 BASE, HEALTHY, FAILED, LIVE = sys.argv[1:]
 PATIENCE_MS = 20_000
 
+# Whether the loss of a run is drawn: what the page showed before stays until the next view is there.
+DRAWN = """[...document.querySelectorAll('.chart[data-name=loss]')]
+  .some(chart => chart.panel?.runs[0].id === '%s' && chart.panel.chart.drawn?.lines[0]?.steps.length > 0)"""
+
 # Times from the event that says that there are points to the frame in which they are drawn.
 LATENCY = """run => new Promise((done, fail) => {
   const seen = new Map(), took = [];
   const source = new EventSource(`/api/events?run=${run}`);
-  source.addEventListener('points', event => seen.set(JSON.parse(event.data).step, performance.now()));
-  const chart = document.querySelector('.chart[data-name=loss]');
+  let told = 0;
+  source.addEventListener('points', event => { told += 1; seen.set(JSON.parse(event.data).step, performance.now()); });
+  const chart = [...document.querySelectorAll('.chart[data-name=loss]')].find(chart => chart.panel.runs[0].id === run);
   const end = performance.now() + 15000;
   const look = () => {
     const steps = chart.panel.chart.drawn?.lines[0]?.steps ?? [];
@@ -30,7 +35,8 @@ LATENCY = """run => new Promise((done, fail) => {
       if (step <= last) { took.push(performance.now() - at); seen.delete(step); }
     }
     if (took.length >= 10) { source.close(); done(took.sort((a, b) => a - b)); }
-    else if (performance.now() > end) { source.close(); fail(new Error(`only ${took.length} new points were drawn`)); }
+    else if (performance.now() > end) { source.close(); fail(new Error(
+      `only ${took.length} new points were drawn; told were ${told}, not drawn ${[...seen.keys()]}, last drawn ${last}`)); }
     else requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
@@ -83,7 +89,7 @@ def main():
 
         page.goto(f"{BASE}/#/run/{HEALTHY}/charts")
         page.wait_for_selector(".chart[data-name=loss] canvas.plot")
-        until(page, "document.querySelector('.chart[data-name=loss]').panel.chart.drawn?.lines[0]?.steps.length > 0")
+        until(page, DRAWN % HEALTHY)
         check("the curve of the loss is drawn", inked(page, ".chart[data-name=loss] canvas.plot"))
         drawn = page.evaluate("document.querySelector('.chart[data-name=loss]').panel.chart.drawn.lines[0].steps.length")
         check(f"all 90 steps are drawn, not {drawn}", drawn == 90)
@@ -97,7 +103,7 @@ def main():
         check("the reason is there", "not" in page.inner_text("body") and "NaN" in page.inner_text("body"))
 
         page.goto(f"{BASE}/#/run/{LIVE}/charts")
-        until(page, "document.querySelector('.chart[data-name=loss]')?.panel?.chart.drawn?.lines[0]?.steps.length > 0")
+        until(page, DRAWN % LIVE)
         latencies = page.evaluate(LATENCY, LIVE)
 
         page.goto(f"{BASE}/#/compare?runs={HEALTHY},{FAILED}")
