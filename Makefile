@@ -38,11 +38,14 @@ gpu: build ## runs the tests that need a CUDA device; one is enough
 exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
 	@$(ENV) python3 tests/exactness/matrix.py
 
-bench: data build ## measures beside PyTorch DDP, what exactness and tracking cost, and hashing beside b3sum
+bench: data build ## measures beside PyTorch DDP, what exactness and tracking cost, hashing and tracking beside others'
 	@scripts/setup.sh --bench
+	@scripts/setup.sh --test
+	@$(ENV) cargo build --release --locked --workspace --example ingest
 	@$(ENV) python3 tests/bench/run.py
 	@$(ENV) python3 tests/bench/hashing.py
 	@$(ENV) python3 tests/bench/tracking.py
+	@$(ENV) python3 tests/bench/ingest.py
 
 fmt: ## formats the Rust code
 	@$(ENV) cargo fmt --all

@@ -133,7 +133,7 @@ install_test_tools() {
     exec 9>"$LOCKSTEP_CACHE/.setup.lock"
     flock 9
     test_tools_are_stamped && return 0
-    say "installing what only tests run (DVC, MLflow, TensorBoard, W&B, a server of S3) into $test_tools (two minutes, 1.4 GB)"
+    say "installing what only tests run (DVC, MLflow, TensorBoard, W&B, a server of S3, Node) into $test_tools (two minutes, 1.6 GB)"
     rm -rf "$test_tools"
     hash -r
     python3 -m venv "$test_tools"

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lockstep_core::ClusterState;
-use lockstep_core::view::{CheckpointView, RunView};
+use lockstep_core::view::{CheckpointView, RunRow, RunView};
 use lockstep_rpc::TrackedQuery;
 use lockstep_rpc::query_request::What;
 use lockstep_tracking::{Tracking, TrackingError};
@@ -31,6 +31,12 @@ impl Answers {
         &self.handle
     }
 
+    /// How many alarms stand, to each row.
+    pub(crate) fn add_alarms<'a>(&self, rows: impl Iterator<Item = &'a mut RunRow>) {
+        let standing = self.tracking.standing_alarms();
+        rows.for_each(|row| row.alarms = Some(standing.get(&row.id).copied().unwrap_or(0)));
+    }
+
     /// The document that answers `what`.
     ///
     /// # Errors
@@ -38,10 +44,16 @@ impl Answers {
     pub async fn answer(&self, what: What) -> Result<String, Status> {
         let handle = &self.handle;
         Ok(match what {
-            What::Runs(_) => documents::encode_rows(&handle.read(ClusterState::run_rows).await?),
+            What::Runs(_) => {
+                let mut rows = handle.read(ClusterState::run_rows).await?;
+                self.add_alarms(rows.iter_mut());
+                documents::encode_rows(&rows)
+            }
             What::Run(prefix) => {
                 let view = handle.read(move |state| state.find_run(&prefix).map(RunView::of)).await?;
-                documents::encode_run(&view.map_err(CallError::from)?)
+                let mut view = view.map_err(CallError::from)?;
+                self.add_alarms([&mut view.row].into_iter());
+                documents::encode_run(&view)
             }
             What::Nodes(_) => documents::encode(&handle.read(ClusterState::node_views).await?),
             What::Checkpoints(prefix) if prefix.is_empty() => {

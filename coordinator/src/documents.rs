@@ -113,6 +113,7 @@ mod tests {
             replay_of: None,
             final_state_digest: None,
             tags: vec!["mine".into()],
+            alarms: Some(2),
         };
         RunView {
             row,

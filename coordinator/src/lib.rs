@@ -7,6 +7,7 @@ mod answers;
 pub mod api;
 pub mod cli;
 pub mod documents;
+pub mod hooks;
 pub mod node;
 pub mod reports;
 pub mod serve;

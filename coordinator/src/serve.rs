@@ -80,7 +80,8 @@ pub struct Running {
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     page: Option<Page>,
     /// Last but the loop: its news end with the store.
-    _tracker: Tracker,
+    tracker: Tracker,
+    hooks: Option<JoinHandle<()>>,
     /// The loop outlives the server: what the server has accepted is answered.
     node_stop: CancellationToken,
     node: JoinHandle<Result<(), NodeError>>,
@@ -109,7 +110,9 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
 
     let stop = CancellationToken::new();
     let reader = store.reader();
-    let tracker = Tracker::start(&settings.data_dir, reader.clone(), store.news())?;
+    // It ends with the tracker, which rings it.
+    let (bell, hooks) = settings.hooks.clone().start();
+    let tracker = Tracker::start(&settings.data_dir, reader.clone(), store.news(), bell)?;
     let (node, handle) = Node::new(store, recovered, settings.lease, settings.tick)?;
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
@@ -140,7 +143,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = stop.clone();
     let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()));
-    Ok(Running { address, handle, stop, server, page, _tracker: tracker, node_stop, node })
+    Ok(Running { address, handle, stop, server, page, tracker, hooks, node_stop, node })
 }
 
 impl Running {
@@ -177,6 +180,12 @@ impl Running {
             Some(ended) => ended,
             None => self.node.await,
         };
+        drop(self.tracker);
+        if let Some(hooks) = self.hooks.take()
+            && timeout(STOP_GRACE, hooks).await.is_err()
+        {
+            warn!("whoever is to be told of the last alarms is too slow: leaving them");
+        }
         ended.map_err(|_| ServeError::Panicked)??;
         served
     }

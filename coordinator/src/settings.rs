@@ -7,6 +7,8 @@ use std::time::Duration;
 use lockstep_host::config::{self, ConfigError, Loaded};
 use serde::Deserialize;
 
+use crate::hooks::Hooks;
+
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("../../configs/coordinator.toml");
 
@@ -21,7 +23,15 @@ pub struct RawSettings {
     lease_ms: u64,
     tick_ms: u64,
     store: RawStore,
+    alarms: RawAlarms,
     log: RawLog,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAlarms {
+    command: String,
+    webhook: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -51,6 +61,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Between two ticks of the raft clock.
     pub tick: Duration,
+    /// Who is told of alarms.
+    pub hooks: Hooks,
 }
 
 /// A configuration that was refused.
@@ -93,6 +105,12 @@ pub enum SettingsError {
         /// Most allowed.
         most: u64,
     },
+    /// Nothing that can be posted to.
+    #[error("key `alarms.webhook`: `{text}` is not a web address: expected http:// or https://")]
+    Webhook {
+        /// What was given.
+        text: String,
+    },
     /// The current directory is gone.
     #[error("cannot make `{}` absolute", path.display())]
     Path {
@@ -120,6 +138,7 @@ impl Settings {
             store: dir.join("store"),
             lease: Duration::from_secs(10),
             tick: Duration::from_millis(50),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -167,7 +186,22 @@ impl RawSettings {
             store,
             lease: millis("lease_ms", self.lease_ms, 100, 3_600_000)?,
             tick: millis("tick_ms", self.tick_ms, 1, 10_000)?,
+            hooks: self.alarms.check()?,
         })
+    }
+}
+
+impl RawAlarms {
+    fn check(self) -> Result<Hooks, SettingsError> {
+        let some = |text: String| Some(text).filter(|text| !text.trim().is_empty());
+        let webhook = match some(self.webhook) {
+            Some(text) => match text.parse::<reqwest::Url>() {
+                Ok(url) if ["http", "https"].contains(&url.scheme()) => Some(url),
+                _ => return Err(SettingsError::Webhook { text }),
+            },
+            None => None,
+        };
+        Ok(Hooks { command: some(self.command), webhook })
     }
 }
 
@@ -205,6 +239,8 @@ mod tests {
         let text = |key, text: &str| with(&[(key, toml::Value::String(text.into()))]);
         assert!(matches!(text("listen", "x"), Err(SettingsError::Listen { key: "listen", .. })));
         assert!(matches!(text("web_listen", "0.0.0.0:1"), Err(SettingsError::Remote { key: "web_listen", .. })));
+        assert!(matches!(text("alarms.webhook", "ftp://x"), Err(SettingsError::Webhook { .. })));
+        assert!(text("alarms.webhook", "https://x/y").unwrap().hooks.webhook.is_some());
         assert_eq!(text("web_listen", "off").unwrap().web_listen, None);
         assert_eq!(text("listen", "127.0.0.1:0").unwrap().web_listen.map(|address| address.port()), Some(0));
     }

@@ -14,6 +14,7 @@ use prost::Message;
 use tokio::sync::broadcast;
 use tracing::{error, warn};
 
+use crate::hooks::Bell;
 use crate::store::{BlockReader, Entry, News, StoreError};
 
 /// Between two flushes: as much has to be read again after a crash.
@@ -42,14 +43,14 @@ enum Stopped {
 }
 
 impl Tracker {
-    /// Opens the store of numbers in `dir`, catches up with the reports, and goes on with what is new. It ends when `news`
-    /// are closed.
-    pub(crate) fn start(dir: &Path, reader: BlockReader, news: News) -> Result<Self, TrackingError> {
+    /// Opens the store of numbers in `dir`, catches up with the reports, and goes on with what is new, ringing the `bell`
+    /// for each alarm. It ends when `news` are closed.
+    pub(crate) fn start(dir: &Path, reader: BlockReader, news: News, bell: Bell) -> Result<Self, TrackingError> {
         let (writer, tracking) = Writer::open(&dir.join("tracking.redb"))?;
         let (changes, _) = broadcast::channel(CHANGES);
         let told = changes.clone();
         let work = move || {
-            if let Err(stopped) = keep(writer, &reader, &news, &told) {
+            if let Err(stopped) = keep(writer, &reader, &news, &told, &bell) {
                 error!(error = chain(&stopped), "numbers of runs are no longer kept; training goes on");
             }
         };
@@ -82,46 +83,65 @@ impl Drop for Tracker {
     }
 }
 
-fn keep(mut writer: Writer, reader: &BlockReader, news: &News, changes: &Changes) -> Result<(), Stopped> {
+fn keep(writer: Writer, reader: &BlockReader, news: &News, changes: &Changes, bell: &Bell) -> Result<(), Stopped> {
+    let mut keeper = Keeper { writer, bell, flushed: Instant::now() };
     for run in reader.runs()? {
-        catch_up(&mut writer, reader, &run, changes)?;
+        keeper.catch_up(reader, &run, changes)?;
     }
-    writer.flush()?;
-    let mut flushed = Instant::now();
+    keeper.writer.flush()?;
     while let Some(runs) = news.take(FLUSH_EVERY) {
         for run in runs {
-            catch_up(&mut writer, reader, &run, changes)?;
+            keeper.catch_up(reader, &run, changes)?;
         }
-        if flushed.elapsed() >= FLUSH_EVERY {
-            writer.flush()?;
-            flushed = Instant::now();
-        }
+        keeper.flush_now_and_then()?;
     }
-    Ok(writer.flush()?)
+    Ok(keeper.writer.flush()?)
 }
 
-/// Takes what the log has brought of `run` since the last time.
-fn catch_up(writer: &mut Writer, reader: &BlockReader, run: &RunId, changes: &Changes) -> Result<(), Stopped> {
-    let (mut after, mut more) = (writer.cursor(run)?, true);
-    while more {
-        let entries;
-        (entries, more) = reader.entries(run, after)?;
-        for (index, entry) in entries {
-            after = index;
-            let event = match entry {
-                Entry::Rewind(step) => Event::Rewind(step),
-                Entry::Block(process, bytes) => match ReportBlock::decode(bytes.as_slice()) {
-                    Ok(block) => Event::Block(Box::new(ReportBlock { process, ..block })),
-                    Err(error) => {
-                        warn!(%run, index, %error, "a report cannot be read: its numbers are left out");
-                        continue;
-                    }
-                },
-            };
-            writer.take(run, index, event)?;
+/// The writer, and when it last wrote.
+struct Keeper<'a> {
+    writer: Writer,
+    bell: &'a Bell,
+    flushed: Instant,
+}
+
+impl Keeper<'_> {
+    /// Takes what the log has brought of `run` since the last time.
+    fn catch_up(&mut self, reader: &BlockReader, run: &RunId, changes: &Changes) -> Result<(), Stopped> {
+        let (mut after, mut more) = (self.writer.cursor(run)?, true);
+        while more {
+            let entries;
+            (entries, more) = reader.entries(run, after)?;
+            for (index, entry) in entries {
+                after = index;
+                let event = match entry {
+                    Entry::Rewind(step) => Event::Rewind(step),
+                    Entry::Block(process, bytes) => match ReportBlock::decode(bytes.as_slice()) {
+                        Ok(block) => Event::Block(Box::new(ReportBlock { process, ..block })),
+                        Err(error) => {
+                            warn!(%run, index, %error, "a report cannot be read: its numbers are left out");
+                            continue;
+                        }
+                    },
+                };
+                self.writer.take(run, index, event)?;
+            }
+            for alarm in self.writer.take_raised(run) {
+                self.bell.ring(run, &alarm);
+            }
+            // What is not written is in memory: after an outage there is much to catch up with.
+            self.flush_now_and_then()?;
         }
+        // Nobody may be listening.
+        let _ = changes.send(run.clone());
+        Ok(())
     }
-    // Nobody may be listening.
-    let _ = changes.send(run.clone());
-    Ok(())
+
+    fn flush_now_and_then(&mut self) -> Result<(), TrackingError> {
+        if self.flushed.elapsed() >= FLUSH_EVERY {
+            self.writer.flush()?;
+            self.flushed = Instant::now();
+        }
+        Ok(())
+    }
 }

@@ -2,6 +2,7 @@
 
 import { get } from './api.js';
 import { h, ticked } from './dom.js';
+import { Evidence, isDistribution } from './evidence.js';
 import { clock, grouped } from './format.js';
 import { run as runAddress } from './route.js';
 import { View } from './view.js';
@@ -45,14 +46,19 @@ function card(source, row, alarm, watches) {
   const steep = alarm.kind === 'divergence';
   // A view of its own: what is done to this plot is not done to the page's charts.
   const view = new View();
-  Object.assign(view, { ...range, logy: steep });
+  const spread = isDistribution(name);
+  // Histograms are few: all of them are shown.
+  Object.assign(view, { ...(spread ? {} : range), logy: steep });
   view.zoom = () => {};
   const watch = new Watch(view);
   watches.push(watch);
   const whole = { chart: name, ...(SLOW.includes(alarm.kind) ? {} : range), logy: steep ? '1' : null };
-  const address = runAddress(source.id, 'charts', whole);
   const title = part === null ? name : `${name} of ${partName(name, part)}`;
-  const panel = watch.add({ name, part, title, runs: [source], marks: marksOf([alarm]) });
+  const marks = marksOf([alarm]);
+  const address = spread ? runAddress(source.id, 'histograms', { find: name }) : runAddress(source.id, 'charts', whole);
+  const panel = spread
+    ? watch.watch(new Evidence({ run: source, name, kind: alarm.kind, view, cursor: watch.cursor, marks }))
+    : watch.add({ name, part, title, runs: [source], marks });
   const over = alarm.until_step !== null;
   return h('article', { class: `alarm ${alarm.severity}${over ? ' over' : ''}` },
     h('div', { class: 'said' },
@@ -62,7 +68,7 @@ function card(source, row, alarm, watches) {
       alarm.place && h('p', null, 'where: ', h('strong', null, ticked(alarm.place))),
       h('p', null, ticked(alarm.what)),
       alarm.try.length > 0 && [h('p', { class: 'dim' }, 'what to try'), h('ol', null, alarm.try.map((advice) => h('li', null, ticked(advice))))],
-      h('p', null, h('a', { href: address }, `open the chart of ${name}`))),
+      h('p', null, h('a', { href: address }, `open the ${spread ? 'histograms' : 'chart'} of ${name}`))),
     panel.element);
 }
 

@@ -99,7 +99,7 @@ live.on('state', (heard) => {
   if (!heard) announce('the coordinator is not heard; trying again');
 });
 live.on('resync', () => shown?.page === 'error' && show());
-show();
-live.connect();
+// What is seen first comes first.
+show().finally(live.connect);
 // Whoever looks at the table will open a run: by then its page is there.
 setTimeout(() => import('./run.js').catch(() => {}), 1000);

@@ -20,14 +20,22 @@ export function axisOf(items, low, high, logarithmic) {
   return { pixel: (value) => bent.pixel(Math.asinh(value / middle)), ticks };
 }
 
-/** The bins of a histogram as `{top, bottom, share}`: pixels, and the share of all values for each pixel of height. */
+/**
+ * The bins of a histogram as cells `{top, bottom, share}`: pixels, and the share of all values for each pixel of height. Bins thinner
+ * than a pixel, as they are around zero, make one cell together: drawn each for itself, the last would hide the others.
+ */
 export function density(item, pixel) {
   const total = item.counts.reduce((sum, count) => sum + count, 0) || 1;
-  return item.counts.map((count, index) => {
-    const [bottom, top] = [pixel(item.edges[index]), pixel(item.edges[index + 1])];
-    // A bin thinner than a pixel still takes one.
-    return { top, bottom, share: count / total / Math.max(bottom - top, 1) };
+  const cells = [];
+  let [bottom, within] = [pixel(item.edges[0]), 0];
+  item.counts.forEach((count, index) => {
+    within += count;
+    const top = pixel(item.edges[index + 1]);
+    if (bottom - top < 1 && index + 1 < item.counts.length) return;
+    cells.push({ top, bottom, share: within / total / Math.max(bottom - top, 1) });
+    [bottom, within] = [top, 0];
   });
+  return cells;
 }
 
 /** Ends of the columns of histograms at `steps`: in the middle between neighbours. One more than steps. */
@@ -36,6 +44,25 @@ export function columnEnds(steps) {
   const middles = steps.slice(1).map((step, index) => (step + steps[index]) / 2);
   const [first, last] = [steps[0], steps[steps.length - 1]];
   return [first - (middles[0] - first), ...middles, last + (last - middles[middles.length - 1])];
+}
+
+/** What of a histogram is evidence of an alarm of some kind. */
+const EVIDENCE = {
+  dead_units: ['share of zeros', ({ zeros, count }) => zeros / count],
+  not_finite: ['NaN and infinite values', ({ nans, infs }) => nans + infs],
+};
+const SPREAD = ['standard deviation', ({ std, nans, infs, count }) => (nans + infs < count ? std : null)];
+
+/** What `evidence` of an alarm of `kind` measures. */
+export function evidenceName(kind) {
+  return (EVIDENCE[kind] ?? SPREAD)[0];
+}
+
+/** Of each histogram what is evidence of an alarm of `kind`, as a line of a chart. */
+export function evidence(items, kind) {
+  const [, of] = EVIDENCE[kind] ?? SPREAD;
+  const values = items.map(of).map((value) => (Number.isFinite(value) ? value : null));
+  return { steps: items.map(({ step }) => step), times: items.map(({ at_ms }) => at_ms), values, min: null, max: null };
 }
 
 /** The median standard deviation. */

@@ -12,8 +12,10 @@ import { ema, extent, lowerBound, nearest, positions } from './series.js';
 import { colours, onChange } from './theme.js';
 
 /** Entries of a legend and of a tooltip: beyond them nobody reads. */
-const LEGEND = 8;
+const LEGEND = 9;
 const TIP = 20;
+/** Lines beyond which what lies around them (bands, and the values before smoothing) would hide the others. */
+const FEW = 12;
 
 /** The position on the x axis under the pointer, for all charts of a page. */
 export class Cursor {
@@ -27,16 +29,16 @@ export class Cursor {
   }
 }
 
-/** See the module. `options`: `{name, title, view, cursor, zoom(range | null), marks, open, tall, stack}`. */
+/** See the module. `options`: `{name, title, view, cursor, zoom(range | null), marks, open, tall, stack, zero}`; `zero`: the y axis begins there. */
 export class Chart {
   constructor(options) {
-    Object.assign(this, { marks: [], stack: false, ...options });
+    Object.assign(this, { marks: [], stack: false, zero: false, ...options });
     this.lines = [];
     this.hidden = new Set();
     this.scales = null;
     this.visible = true;
     this.canvas = h('canvas', { class: 'plot', role: 'img', tabindex: '0', 'aria-label': `${this.title}: loading` });
-    this.over = h('canvas', { class: 'over', 'aria-hidden': 'true' });
+    this.over = h('canvas', { class: 'over', 'aria-hidden': 'true', hidden: true });
     this.legend = h('div', { class: 'legend' });
     this.tip = h('div', { class: 'tip', hidden: true });
     this.message = h('div', { class: 'empty' }, 'loading…');
@@ -55,7 +57,13 @@ export class Chart {
     };
     this.cursor.listeners.add(this.hover);
     this.stopTheme = onChange(() => this.refresh());
-    this.observer = new ResizeObserver(() => this.refresh());
+    // Measured by the browser, not asked for: after a neighbour's legend has changed, each chart would lay out the page anew.
+    this.size = { width: 0, height: 0 };
+    this.observer = new ResizeObserver((entries) => {
+      const { width, height } = entries[entries.length - 1].contentRect;
+      this.size = { width, height };
+      this.refresh();
+    });
     this.observer.observe(this.canvas.parentElement);
     this.listen();
   }
@@ -69,6 +77,7 @@ export class Chart {
     else this.makeLegend();
     this.message.hidden = lines.some((line) => line.steps.length > 0);
     if (!this.message.hidden) this.message.textContent = 'no points';
+    this.canvas.setAttribute('aria-label', this.summary());
     this.refresh();
   }
 
@@ -83,9 +92,10 @@ export class Chart {
     if (this.visible) frame(this.redraw);
   }
 
-  /** Told whether it can be seen. */
+  /** Told whether it can be seen. What cannot needs no pixels: of two hundred charts they would be a hundred megabytes. */
   show(visible) {
     this.visible = visible;
+    if (!visible) [this.canvas, this.over].forEach(release);
     this.refresh();
   }
 
@@ -111,28 +121,31 @@ export class Chart {
   }
 
   paint() {
-    const { width, height } = this.size = fit(this.canvas);
-    fit(this.over);
+    const { width, height } = this.size;
+    if (width === 0 || this.lines.length === 0 || !this.visible) return;
+    fit(this.canvas, this.size);
     const lines = this.prepare().filter((line) => line.x.length > 0 && !this.hidden.has(line.key));
-    if (width === 0 || this.lines.length === 0) return;
     const palette = colours();
     const x = this.domain(lines);
+    const few = lines.length <= FEW;
     const inside = lines.map((line) => {
       const from = lowerBound(line.x, x[0]);
       const to = Math.max(from + 1, lowerBound(line.x, x[1] + 1e-9) + 1);
       const cut = (list) => (list ? list.slice(Math.max(0, from - 1), to) : []);
-      return [cut(line.y), cut(line.raw), cut(line.low), ...(this.view.smooth > 0 ? [] : [cut(line.min), cut(line.max)])];
+      const around = few ? [cut(line.raw), ...(this.view.smooth > 0 ? [] : [cut(line.min), cut(line.max)])] : [];
+      return [cut(line.y), cut(line.low), ...around];
     }).flat();
     const limits = extent(inside, { positive: this.view.logy, clip: this.view.clip });
-    const [low, high] = padded(...limits, this.view.logy);
-    const shown = lines.map((line) => ({ ...line, colour: line.colour(palette), min: line.raw ? null : line.min }));
+    const [low, high] = padded(this.zero ? Math.min(0, limits[0]) : limits[0], limits[1], this.view.logy);
+    const shown = lines.map((line) => ({
+      ...line, colour: line.colour(palette), thin: !few, raw: few ? line.raw : null, min: line.raw || !few ? null : line.min,
+    }));
     // Later bands of a stack lie over earlier ones: none hides another, for each is only as high as its own values.
     const marks = this.marks.map((mark) => ({ x: this.ofStep(mark.step), colour: palette[mark.colour] }));
     this.scales = draw(this.canvas.getContext('2d'), width, height, {
       name: this.name, axis: this.view.axis, x, y: [low, high], logX: this.view.logx, logY: this.view.logy, lines: shown,
       marks: marks.filter((mark) => mark.x !== null),
     }, palette);
-    this.canvas.setAttribute('aria-label', this.summary());
     this.paintCursor(false);
   }
 
@@ -162,8 +175,10 @@ export class Chart {
 
   paintCursor(own) {
     if (!this.scales) return;
-    // Not measured again: after a neighbour's legend has changed, that would lay out the page once for each chart.
     const { width, height } = this.size;
+    // A canvas without anything on it would still be put together with the others at each frame.
+    this.over.hidden = this.cursor.x === null && !this.drag;
+    fit(this.over, this.size);
     const context = this.over.getContext('2d');
     context.clearRect(0, 0, width, height);
     const palette = colours();
@@ -330,10 +345,10 @@ function lastOf(line) {
   return index < 0 ? null : line.values[index] - (line.low?.[index] ?? 0);
 }
 
-/** Gives a canvas as many pixels as it has on the screen; its size in CSS pixels, to which drawing is scaled. */
-export function fit(canvas) {
+/** Gives a canvas as many pixels as it has on the screen; its size in CSS pixels, to which drawing is scaled: `size` if it is known. */
+export function fit(canvas, size = { width: canvas.clientWidth, height: canvas.clientHeight }) {
   const ratio = window.devicePixelRatio || 1;
-  const { clientWidth: width, clientHeight: height } = canvas;
+  const { width, height } = size;
   const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== wide || canvas.height !== high) {
     canvas.width = wide;
@@ -341,4 +356,8 @@ export function fit(canvas) {
   }
   canvas.getContext('2d').setTransform(ratio, 0, 0, ratio, 0, 0);
   return { width, height };
+}
+
+function release(canvas) {
+  [canvas.width, canvas.height] = [0, 0];
 }

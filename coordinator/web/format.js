@@ -96,7 +96,7 @@ export function short(digest) {
 export function unitOf(name) {
   if (/_bytes$/.test(name)) return 'bytes';
   if (/^phase\/|seconds$/.test(name)) return 'seconds';
-  if (/(^|\/)(accuracy|utilisation|cpu)$/.test(name)) return 'share';
+  if (/(^|\/)(accuracy|utilisation|cpu)$|^share of /.test(name)) return 'share';
   return 'number';
 }
 

@@ -12,7 +12,7 @@ import { colours, onChange, onRamp } from './theme.js';
 const FOOT = 20;
 const ROW = 16;
 /** Beyond this height, rows become thinner instead. */
-const HIGHEST = 420;
+const HIGHEST = 640;
 const COLUMNS = 300;
 
 /**

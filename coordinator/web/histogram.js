@@ -9,6 +9,7 @@ import { amend } from './route.js';
 import { linearTicks } from './scale.js';
 import { compareNames } from './series.js';
 import { colours, onChange, onRamp } from './theme.js';
+import { withoutBranches } from './view.js';
 import { axisOf, density, columnEnds } from './bins.js';
 
 const MARGIN = { left: 62, right: 10, top: 6, bottom: 20 };
@@ -16,7 +17,7 @@ const MARGIN = { left: 62, right: 10, top: 6, bottom: 20 };
 const GAP_MS = 3000;
 
 /** The tab of a run. */
-export async function histograms(run, params, signal) {
+export async function histograms({ run: { run }, source }, params, signal) {
   const { names } = await get(`runs/${run}/histograms`, signal);
   if (names.length === 0) return { element: h('p', { class: 'empty' }, 'this run records no histograms'), end: () => {} };
   names.sort(compareNames);
@@ -43,7 +44,7 @@ export async function histograms(run, params, signal) {
   const anew = throttle(GAP_MS, () => kept.forEach((each) => each.more()));
   const stop = live.on('points', (event) => event.run === run && anew());
   return {
-    element: h('div', null, h('div', { class: 'controls' }, h('label', null, 'kind ', kind), find, h('label', null, linear, 'linear values')), body),
+    element: h('div', null, h('div', { class: 'controls' }, h('label', null, 'kind ', kind), find, h('label', null, linear, 'linear values')), withoutBranches(source), body),
     end: () => {
       stop();
       observer.disconnect();
@@ -58,7 +59,7 @@ class Histogram {
     this.canvas = h('canvas', { class: 'plot', role: 'img', 'aria-label': `${name}: loading` });
     this.readout = h('span', { class: 'legend' });
     this.message = h('div', { class: 'empty' }, 'loading…');
-    this.element = h('figure', { class: 'chart' }, h('figcaption', null, h('span', { class: 'title' }, name), this.readout),
+    this.element = h('figure', { class: 'chart spread' }, h('figcaption', null, h('span', { class: 'title' }, name), this.readout),
       h('div', { class: 'canvas' }, this.canvas, this.message));
     this.element.panel = this;
     this.redraw = () => this.paint();
@@ -90,7 +91,8 @@ class Histogram {
       const { items } = await get(`runs/${this.run}/histograms?name=${encodeURIComponent(this.name)}`);
       this.items = items.filter(({ edges, counts }) => edges.length === counts.length + 1);
       this.message.hidden = this.items.length > 0;
-      this.message.textContent = 'nothing recorded yet';
+      // What has no finite value has no bins.
+      this.message.textContent = items.length > 0 ? `nothing finite: ${told(items[items.length - 1])}` : 'nothing recorded yet';
     } catch (error) {
       this.message.hidden = false;
       this.message.textContent = error.message;
@@ -113,12 +115,13 @@ class Histogram {
     const columns = this.items.map((item) => density(item, axis.pixel));
     const most = Math.max(...columns.flat().map(({ share }) => share));
     columns.forEach((cells, index) => {
-      const [from, to] = [this.pixelOf(ends[index]), this.pixelOf(ends[index + 1])];
+      // On whole pixels: between two halves of one the background would shine through.
+      const [from, to] = [ends[index], ends[index + 1]].map((end) => Math.round(this.pixelOf(end)));
       for (const { top, bottom, share } of cells) {
         if (share === 0) continue;
         // The square root shows the tails, which are what one looks for.
         context.fillStyle = `rgb(${onRamp(Math.sqrt(share / most)).join(' ')})`;
-        context.fillRect(from, top, to - from + 0.5, bottom - top + 0.5);
+        context.fillRect(from, Math.round(top), Math.max(to - from, 1), Math.max(Math.round(bottom) - Math.round(top), 1));
       }
     });
     this.paintAxes(context, width, height, axis, first, last);
@@ -163,8 +166,9 @@ class Histogram {
 }
 
 function told(item) {
-  const parts = [`step ${grouped(item.step)}`, `mean ${number(item.mean, 3)}`, `std ${number(item.std, 3)}`, `${number(item.min, 3)} … ${number(item.max, 3)}`];
+  const parts = [`step ${grouped(item.step)}`];
+  if (item.edges.length > 0) parts.push(`mean ${number(item.mean, 3)}`, `std ${number(item.std, 3)}`, `${number(item.min, 3)} … ${number(item.max, 3)}`);
   if (item.zeros > 0) parts.push(`${number((100 * item.zeros) / item.count, 3)} % zero`);
-  if (item.nans + item.infs > 0) parts.push(`${item.nans} NaN, ${item.infs} infinite`);
+  if (item.nans + item.infs > 0) parts.push(`${grouped(item.nans)} NaN, ${grouped(item.infs)} infinite`);
   return parts.join(' · ');
 }

@@ -2,7 +2,7 @@
 
 import { put } from './api.js';
 import { alarmCards, marksOf } from './alarms.js';
-import { announce, digest, fill, h, table } from './dom.js';
+import { announce, digest, fill, h, table, ticked } from './dom.js';
 import { flatten } from './filter.js';
 import { ago, clock, grouped, lasted, number, remaining, seconds } from './format.js';
 import { Watch } from './grid.js';
@@ -21,7 +21,12 @@ export function overview({ run, series, alarms, source }) {
   const show = () => fill(head, glance(run, job));
   show();
   const timer = setInterval(show, 1000);
-  const stop = live.on('run', (row) => row.run === run.run && show());
+  const stop = live.on('run', (row) => {
+    if (row.run !== run.run) return;
+    show();
+    tagged.follow();
+  });
+  const [tagged, noted] = [tags(run), note(run)];
   const cards = alarmCards(source, run, alarms);
   const view = new View();
   view.zoom = (range) => view.change(range ?? { from: null, to: null, x: null }, false);
@@ -34,8 +39,13 @@ export function overview({ run, series, alarms, source }) {
       head, cards.element,
       panels.length > 0 && h('div', { class: 'charts' }, panels),
       h('div', { class: 'columns' },
-        h('section', null, h('h3', null, 'tags'), tags(run), h('h3', null, 'note'), note(run)),
+        h('section', null, h('h3', null, 'tags'), tagged.element, h('h3', null, 'note'), noted.element),
         h('section', null, h('h3', null, 'job'), parameters(job), h('p', { class: 'dim' }, 'job digest ', digest(run.job_digest))))),
+    // What others write on the run while it is shown.
+    follow: () => {
+      tagged.follow();
+      noted.follow();
+    },
     end: () => {
       clearInterval(timer);
       stop();
@@ -51,16 +61,16 @@ function glance(run, job) {
   const facts = [
     ['status', status(run)],
     ['steps', [`${grouped(run.step)} of ${grouped(run.steps)}`, bar(run)]],
-    ['time left', left === null ? '–' : `${seconds(Math.round(left))} (${clock(now + left * 1000, left > 43200)})`],
+    ...(run.status === 'running' ? [['time left', left === null ? '–' : `${seconds(Math.round(left))} (${clock(now + left * 1000, left > 43200)})`]] : []),
     ['duration', seconds(Math.round(lasted(run, now) ?? NaN))],
     ['loss', number(run.loss?.value, 6)],
     ['gradient norm', number(run.grad_norm?.value, 5)],
     ['samples/s', number(run.samples_per_second, 4)],
     ['ranks on processes', `${run.ranks} on ${run.processes}`],
     ...(run.restarts > 0 ? [['restarts', `${run.restarts}, now generation ${run.generation}`]] : []),
-    ['last heard', run.status === 'running' ? ago(run.heard_at_ms, now) : clock(run.heard_at_ms)],
+    ['last heard', h('span', { title: clock(run.heard_at_ms) }, ago(run.heard_at_ms, now))],
   ];
-  return [run.reason && h('p', { class: 'reason' }, run.reason),
+  return [run.reason && h('p', { class: 'reason' }, ticked(run.reason)),
     facts.map(([key, value]) => h('div', null, h('span', { class: 'dim' }, key), h('div', null, value)))];
 }
 
@@ -71,7 +81,9 @@ function parameters(job) {
 }
 
 function tags(run) {
-  const list = h('div', { class: 'tags' });
+  const chips = h('span', { class: 'tags' });
+  const input = h('input', { type: 'text', placeholder: 'add a tag', 'aria-label': 'add a tag', size: 12 });
+  let drawn = null;
   const save = async (next) => {
     const before = run.tags;
     run.tags = next;
@@ -85,30 +97,35 @@ function tags(run) {
     }
   };
   const draw = () => {
-    const input = h('input', { type: 'text', placeholder: 'add a tag', 'aria-label': 'add a tag', size: 12 });
-    const add = (event) => {
-      event.preventDefault();
-      const tag = input.value.trim();
-      if (tag && !(run.tags ?? []).includes(tag)) save([...(run.tags ?? []), tag]);
-    };
-    fill(list, (run.tags ?? []).map((tag) => h('span', { class: 'tag' }, tag,
-      h('button', { type: 'button', 'aria-label': `remove ${tag}`, onclick: () => save(run.tags.filter((own) => own !== tag)) }, '×'))),
-    h('form', { onsubmit: add }, input));
+    drawn = String(run.tags);
+    fill(chips, (run.tags ?? []).map((tag) => h('span', { class: 'tag' }, tag,
+      h('button', { type: 'button', 'aria-label': `remove ${tag}`, onclick: () => save(run.tags.filter((own) => own !== tag)) }, '×'))));
+  };
+  const add = (event) => {
+    event.preventDefault();
+    const tag = input.value.trim();
+    input.value = '';
+    if (tag && !(run.tags ?? []).includes(tag)) save([...(run.tags ?? []), tag]);
   };
   draw();
-  return list;
+  return {
+    element: h('div', { class: 'tags' }, chips, h('form', { onsubmit: add }, input)),
+    follow: () => drawn !== String(run.tags) && draw(),
+  };
 }
 
 function note(run) {
   const said = h('span', { class: 'dim', role: 'status' });
   const area = h('textarea', { rows: 6, 'aria-label': 'note', placeholder: 'what this run is for, what was seen' });
-  area.value = run.note ?? '';
+  // What the field said when it was last that of the coordinator.
+  let base = area.value = run.note ?? '';
+  let sent = base;
   const save = async () => {
-    if (area.value === (run.note ?? '')) return;
-    const text = area.value;
+    if (area.value === base) return;
+    const text = sent = area.value;
     try {
       await put(`runs/${run.run}/note`, text);
-      run.note = text;
+      base = run.note = text;
       said.textContent = 'kept';
     } catch (error) {
       said.textContent = `not kept: ${error.message}`;
@@ -119,7 +136,15 @@ function note(run) {
   area.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) save();
   });
-  return h('div', null, area, said);
+  const follow = () => {
+    const now = run.note ?? '';
+    if (now === base) return;
+    if (area.value === base) area.value = now;
+    // Nobody's words are lost without a word.
+    else if (now !== area.value && now !== sent) said.textContent = `not kept yet; meanwhile somebody else wrote: ${now}`;
+    base = now;
+  };
+  return { element: h('div', null, area, said), follow };
 }
 
 /** A link to a run, with its name where it is known. */

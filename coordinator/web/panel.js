@@ -8,6 +8,8 @@ import { grown, line } from './series.js';
 const SURPLUS = 1.5;
 /** Exact points that may follow buckets, which look calmer than they. */
 const TAIL = 30;
+/** More runs than this get half as many points each: so many lines take the time, and hide what is fine in one. */
+const MANY = 12;
 /** The line colour that is none. */
 const GREY = 7;
 
@@ -54,7 +56,8 @@ export class Panel {
   async load() {
     this.loaded = true;
     this.stale = false;
-    this.pixels = Math.ceil((this.element.clientWidth || 500) / 100) * 100;
+    const width = this.chart.size.width || this.element.clientWidth || 500;
+    this.pixels = Math.ceil(width / 100) * (this.runs.length > MANY ? 50 : 100);
     const turn = this.turn = (this.turn ?? 0) + 1;
     try {
       const asked = this.runs.flatMap((run) => this.branchesOf(run).map(async (branch) => {

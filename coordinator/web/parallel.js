@@ -1,4 +1,7 @@
-/** Parallel coordinates: an upright axis for each parameter in which runs differ, a line for each run, coloured by its loss. */
+/**
+ * Parallel coordinates: an upright axis for each parameter in which runs differ, a line for each run, in its colour; of more runs than
+ * there are colours, by its loss.
+ */
 
 import { fit } from './chart.js';
 import { frame, h } from './dom.js';
@@ -26,6 +29,7 @@ export function parallel(axes, labels) {
     const context = canvas.getContext('2d');
     const palette = colours();
     const loss = axes[axes.length - 1];
+    const own = labels.length <= palette.series.length;
     context.clearRect(0, 0, width, height);
     context.font = '11px system-ui, sans-serif';
     context.textAlign = 'center';
@@ -47,7 +51,8 @@ export function parallel(axes, labels) {
       const at = loss.at[run];
       context.globalAlpha = near < 0 || near === run ? 0.9 : 0.2;
       context.lineWidth = near === run ? 3 : 1.5;
-      context.strokeStyle = at === null ? palette.bad : `rgb(${onRamp(0.25 + 0.75 * (1 - at)).join(' ')})`;
+      const byLoss = at === null ? palette.bad : `rgb(${onRamp(0.25 + 0.75 * (1 - at)).join(' ')})`;
+      context.strokeStyle = own ? palette.series[run] : byLoss;
       context.beginPath();
       axes.forEach((axis, index) => axis.at[run] !== null && context.lineTo(across(index, width), down(axis.at[run], height)));
       context.stroke();

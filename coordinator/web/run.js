@@ -49,6 +49,7 @@ class RunPage {
         if (generation !== row.generation || was !== row.status) this.readAnew();
       }),
       live.on('resync', () => this.readAnew()),
+      live.on('note', ({ run }) => run === this.run.run && this.readAnew()),
       live.on('points', ({ run }) => run === this.run.run && soon()),
     ];
   }
@@ -78,7 +79,7 @@ class RunPage {
     const makers = {
       overview: () => overview(state),
       charts: () => this.charts(state, params),
-      histograms: () => histograms(this.run.run, params, signal),
+      histograms: () => histograms(state, params, signal),
       system: () => system(state),
       model: () => model(state, signal),
       samples: () => media(state, signal),
@@ -123,6 +124,7 @@ class RunPage {
 
   /** Details, series and alarms as they are now. What is on the screen stays, but for what is new. */
   async readAnew() {
+    this.again = this.reading;
     if (this.reading || this.ended) return;
     this.reading = true;
     try {
@@ -133,12 +135,15 @@ class RunPage {
       Object.assign(this, { series, branches, alarms });
       this.drawHead();
       this.grid?.setSeries(series);
+      this.shown?.follow?.();
       const writing = this.body.contains(document.activeElement) && document.activeElement.matches('input, textarea, select');
       if (before !== this.basis() && !writing) await this.show(current());
     } catch (error) {
       console.warn(error.message);
     }
     this.reading = false;
+    // What has been told meanwhile may not be in the answer.
+    if (this.again) this.readAnew();
   }
 
   /** What the shown tab is made from, beyond what it follows by itself: if that changes, it is made anew. */
@@ -147,7 +152,7 @@ class RunPage {
     const checkpoints = [run.checkpoints.length, run.failed_checkpoints.length, run.corruptions.length];
     const used = {
       overview: [alarms.map(({ kind, since_step, until_step, what }) => [kind, since_step, until_step, what]), series.length > 0, run.status],
-      charts: [branches.length], system: [run.generation, series.length > 0], checkpoints: [checkpoints, run.status], provenance: [run.generation],
+      charts: [branches.length], histograms: [branches.length > 0], system: [run.generation, series.length > 0], checkpoints: [checkpoints, run.status], provenance: [run.generation],
     };
     return JSON.stringify(used[tab] ?? []);
   }

@@ -38,6 +38,8 @@ class RunsPage {
     this.compare = h('a', { class: 'button', href: '#/compare' }, 'compare');
     this.head = h('tr');
     this.elements = new Map();
+    // At first no more than can be seen: the rest of the rows comes once the first ones are on the screen.
+    this.spare = 0;
     this.before = h('tr', { 'aria-hidden': 'true' }, h('td'));
     this.after = h('tr', { 'aria-hidden': 'true' }, h('td'));
     this.body = h('tbody');
@@ -53,6 +55,7 @@ class RunsPage {
       this.reveal();
       this.reveal = () => {};
       frame(this.paint);
+      this.spare = SPARE;
     });
     this.observer.observe(this.scroller);
     this.stops = [live.on('run', soon), live.on('resync', async () => {
@@ -137,8 +140,8 @@ class RunsPage {
   drawRows() {
     const now = Date.now();
     const columns = this.columns();
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - SPARE);
-    const end = Math.min(this.shown.length, first + Math.ceil((this.scroller.clientHeight || 800) / ROW) + 2 * SPARE);
+    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - this.spare);
+    const end = Math.min(this.shown.length, first + Math.ceil((this.scroller.clientHeight || innerHeight) / ROW) + 2 * this.spare);
     this.table.setAttribute('aria-rowcount', this.shown.length + 1);
     this.before.firstChild.style.height = `${first * ROW}px`;
     this.after.firstChild.style.height = `${(this.shown.length - end) * ROW}px`;
@@ -185,7 +188,7 @@ class RunsPage {
       case 'name': return h('a', { href: runAddress(row.run) }, text);
       case 'run': return h('code', null, text);
       case 'status': return status(row);
-      case 'progress': return [bar(row), text];
+      case 'progress': return h('span', { class: 'progress' }, bar(row), text);
       case 'tags': return (row.tags ?? []).map((tag) => h('button', { type: 'button', class: 'tag', title: `filter by ${tag}`, onclick: () => this.add(`tags:${tag}`) }, tag));
       case 'replay_of': return row.replay_of ? h('a', { href: runAddress(row.replay_of) }, text) : text;
       default: return text;

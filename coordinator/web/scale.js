@@ -74,9 +74,9 @@ export function byteTicks(min, max, count) {
   return linearTicks(min / unit, max / unit, count).map((tick) => tick * unit);
 }
 
-/** 1, 2, 2.5 or 5 times a power of ten, not below `value`. */
+/** What is nearest to `value` of 1, 2, 2.5 or 5 times a power of ten. */
 function round(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  const factor = [1, 2, 2.5, 5, 10].find((candidate) => candidate * power >= value * (1 - 1e-9));
-  return factor * power;
+  const away = (factor) => Math.abs(Math.log(value / (factor * power)));
+  return [1, 2, 2.5, 5, 10].reduce((best, factor) => (away(factor) < away(best) ? factor : best)) * power;
 }

@@ -7,7 +7,7 @@ import { facts, h, table } from './dom.js';
 import { Watch } from './grid.js';
 import { HeatMap } from './heatmap.js';
 import { groupOf, line, stacked } from './series.js';
-import { controls } from './view.js';
+import { controls, withoutBranches } from './view.js';
 import { run as runAddress } from './route.js';
 
 /** Processes of which each has a chart of its own. */
@@ -30,6 +30,7 @@ export function system({ run, series, alarms, source, view }) {
   return {
     element: h('div', null, controls(view),
       placement(run),
+      withoutBranches(source),
       processes.length > 0 && section('time of a step, by phase', h('div', { class: 'charts' },
         processes.slice(0, STACKS).map((process) => watch.watch(new Stack({ source, view, watch, process, marks })).element)),
         processes.length > STACKS && h('p', { class: 'dim' }, `the first ${STACKS} of ${processes.length} processes; the heat maps show all`)),

@@ -1,6 +1,6 @@
 /** What the charts of a page share: axis, smoothing, logarithms, range. Kept in the address, changed by a row of controls. */
 
-import { h, fill } from './dom.js';
+import { h, fill, ticked } from './dom.js';
 import { grouped } from './format.js';
 import { amend } from './route.js';
 
@@ -76,8 +76,13 @@ export function controls(view, { epochs = false, branches = false } = {}) {
     h('label', null, 'x axis ', axis), h('label', null, 'smoothing ', smooth, amount),
     box('logx', 'log x'), box('logy', 'log y'),
     box('clip', 'clip outliers', 'the outermost hundredth of the values does not set the y axis'),
-    branches && box('branches', 'abandoned branches', 'what was computed and given up when the run was rolled back'),
+    branches && box('branches', 'abandoned branches', 'what was computed and given up when the run was rolled back; line charts show it, heat maps and histograms do not'),
     range);
+}
+
+/** Where abandoned branches are not shown, a sentence that says so, if there are any. `source`: as a panel's run. */
+export function withoutBranches({ branches }) {
+  return branches.length > 0 && h('p', { class: 'dim' }, ticked('not here: what was given up when the run was rolled back, which the line charts of `charts` show'));
 }
 
 // Most of the way is for weights near one, where they differ most.

@@ -66,6 +66,45 @@ def inked(page, selector):
     )
 
 
+def shows_evidence_of_distributions(page):
+    """An alarm about a layer's distribution has a plot of it: there are no points of that name."""
+    until(page, "document.querySelector('.alarm .chart')?.panel?.chart.drawn?.lines[0]?.steps.length > 0")
+    check("the evidence is drawn", inked(page, ".alarm .chart canvas.plot"))
+    evidence = page.evaluate("document.querySelector('.alarm .chart').panel.chart.lines[0].values")
+    check(f"the evidence counts what is not finite: {evidence}", evidence[-1] > 0)
+
+
+def follows_what_others_write(page):
+    """Tags and a note that come from elsewhere are there without a reload; a note that is being written stays."""
+    page.goto(f"{BASE}/#/run/{HEALTHY}")
+    page.wait_for_selector("textarea")
+    until(page, "document.getElementById('live').textContent === 'live'")
+    write = lambda what, value: page.request.put(f"{BASE}/api/runs/{HEALTHY}/{what}", data=json.dumps(value))
+    write("tags", ["from-elsewhere"])
+    until(page, "document.querySelector('.tags .tag')?.textContent.includes('from-elsewhere')")
+    write("note", "seen elsewhere")
+    until(page, "document.querySelector('textarea').value === 'seen elsewhere'")
+    page.fill("textarea", "mine")
+    write("note", "theirs")
+    until(page, "document.querySelector('textarea + span').textContent.includes('theirs')")
+    check("what is being written stays", page.input_value("textarea") == "mine")
+
+
+def is_live_in(context, tabs):
+    """All of so many tabs show steps of the live run as they come; a browser opens six connections, and a stream keeps one."""
+    step = f"document.querySelector('tr[data-run=\"{LIVE}\"] .of-progress')?.textContent"
+    pages = [context.new_page() for _ in range(tabs)]
+    for page in pages:
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{BASE}/#/runs")
+    for page in pages:
+        until(page, f"document.getElementById('live').textContent === 'live' && {step} !== undefined")
+    before = [page.evaluate(step) for page in pages]
+    for page, seen in zip(pages, before):
+        until(page, f"{step} !== {json.dumps(seen)}")
+    context.close()
+
+
 def main():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
@@ -101,6 +140,8 @@ def main():
         alarm = page.inner_text(".alarm")
         check(f"the alarm names the place: {alarm}", ".linear" in alarm)
         check("the reason is there", "not" in page.inner_text("body") and "NaN" in page.inner_text("body"))
+        shows_evidence_of_distributions(page)
+        follows_what_others_write(page)
 
         page.goto(f"{BASE}/#/run/{LIVE}/charts")
         until(page, DRAWN % LIVE)
@@ -110,6 +151,10 @@ def main():
         page.wait_for_selector("table")
         page.goto(f"{BASE}/#/cluster")
         page.wait_for_selector("text=node-0")
+        is_live_in(browser.new_context(), tabs=8)
+        alone = browser.new_context()
+        alone.add_init_script("delete globalThis.SharedWorker")
+        is_live_in(alone, tabs=1)
         check(f"the browser reports: {wrong}", not wrong)
         check(f"requests went elsewhere: {elsewhere}", not elsewhere)
         middle = latencies[len(latencies) // 2]

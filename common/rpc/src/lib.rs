@@ -13,6 +13,7 @@ mod generated {
 
 pub use generated::*;
 
+mod block;
 mod convert;
 pub use convert::BadDigest;
 pub mod frame;

@@ -10,7 +10,7 @@ pub use error::JobError;
 pub use parse::parse_toml;
 pub use program::{Parameter, Program};
 pub use schema::{
-    Activation, Autocast, Batch, Checkpoint, Code, Data, Eval, Job, Level, LossKind, Model, Numerics, Optimizer,
-    OptimizerKind, Output, Reduction, Report, Task, TokenType, World,
+    Activation, Autocast, Batch, Checkpoint, Code, Data, Eval, FeatureImportance, Job, Level, LossKind, Model,
+    Numerics, Optimizer, OptimizerKind, Output, Reduction, Report, Task, TokenType, World,
 };
 pub use validate::JobSpec;

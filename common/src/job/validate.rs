@@ -86,6 +86,15 @@ impl JobSpec {
             .is_some_and(|eval| step == self.0.steps || (step > 0 && step.is_multiple_of(eval.every_steps)))
     }
 
+    /// Whether the features' importance is measured when `step` steps are completed.
+    pub fn importance_due(&self, step: u64) -> bool {
+        let measured = self.0.eval.as_ref().and_then(|eval| eval.feature_importance.as_ref());
+        measured.is_some_and(|asked| {
+            let every = asked.every_steps;
+            step == self.0.steps || (every > 0 && step > 0 && step.is_multiple_of(every))
+        })
+    }
+
     /// Whether the step that completes `step` is looked at closely.
     pub fn histograms_due(&self, step: u64) -> bool {
         let every = self.0.report.histograms_every;
@@ -163,6 +172,19 @@ fn check(job: &Job) -> Result<(), JobError> {
     }
     if job.eval.as_ref().is_some_and(|eval| eval.every_steps == 0) {
         return refuse("eval.every_steps", "0 is not at least 1".into());
+    }
+    if let Some(importance) = job.eval.as_ref().and_then(|eval| eval.feature_importance.as_ref()) {
+        if matches!(job.data, Data::Tokens { .. }) {
+            let detail = "tokens are no features: it is for tables and images".into();
+            return refuse("eval.feature_importance", detail);
+        }
+        if importance.samples < 2 {
+            let detail = format!("{} is not at least 2: values are dealt out among samples", importance.samples);
+            return refuse("eval.feature_importance.samples", detail);
+        }
+        if importance.repeats == 0 {
+            return refuse("eval.feature_importance.repeats", "0 is not at least 1".into());
+        }
     }
     if job.numerics.threads == 0 {
         return refuse("numerics.threads", "0 is not at least 1".into());
@@ -323,6 +345,8 @@ mod tests {
             ("model.dropout=1.0", "model.dropout"),
             ("data.validation=1.0", "data.validation"),
             ("eval.every_steps=5", "eval"),
+            ("eval={every_steps=5, feature_importance={samples=1}}", "eval.feature_importance.samples"),
+            ("eval={every_steps=5, feature_importance={repeats=0}}", "eval.feature_importance.repeats"),
             ("schedule={kind=\"step\", every_steps=0, factor=0.5}", "schedule.every_steps"),
             ("model={kind=\"gpt\", layers=1, heads=3, width=8, context=4}", "model.heads"),
             ("model={kind=\"resnet\", blocks=1, width=8, outputs=4}", "model.kind"),

@@ -31,6 +31,8 @@ pub(crate) struct Finding {
 /// An alarm and what its detector needs of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Entry {
+    /// How many were raised before.
+    number: u64,
     subject: Option<u32>,
     pub(crate) level: f64,
     pub(crate) alarm: Alarm,
@@ -38,7 +40,12 @@ pub(crate) struct Entry {
 
 /// See the module.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Board(Vec<Entry>);
+pub(crate) struct Board {
+    entries: Vec<Entry>,
+    /// How many were ever raised, and up to which of them it was told.
+    raised: u64,
+    told: u64,
+}
 
 impl Board {
     /// Writes it on the board, or anew what stands there of its kind and subject; that keeps its beginning and level.
@@ -57,30 +64,31 @@ impl Board {
             try_: found.advice.iter().map(ToString::to_string).collect(),
         };
         let same = |entry: &Entry| (entry.alarm.kind, entry.subject) == (found.kind, found.subject);
-        let often = self.0.iter().filter(|entry| same(entry)).count() >= MOST_OF_ONE;
+        let often = self.entries.iter().filter(|entry| same(entry)).count() >= MOST_OF_ONE;
         // One that was over too soon goes on.
         let known = self
-            .0
+            .entries
             .iter_mut()
             .rev()
             .find(|entry| same(entry) && (often || entry.alarm.until_step.is_none_or(|until| since <= until)));
         if let Some(entry) = known {
             let (since_step, since_ms) = (entry.alarm.since_step, entry.alarm.since_ms);
             entry.alarm = Alarm { since_step, since_ms, ..alarm };
-        } else if self.0.len() < MOST {
-            self.0.push(Entry { subject: found.subject, level: found.level, alarm });
+        } else if self.entries.len() < MOST {
+            self.entries.push(Entry { number: self.raised, subject: found.subject, level: found.level, alarm });
+            self.raised += 1;
         }
     }
 
     pub(crate) fn standing(&self, kind: Kind, subject: Option<u32>) -> Option<&Entry> {
-        self.0
+        self.entries
             .iter()
             .find(|entry| (entry.alarm.kind, entry.subject) == (kind, subject) && entry.alarm.until_step.is_none())
     }
 
     /// It is over since `until`, if it stood.
     pub(crate) fn end(&mut self, kind: Kind, subject: Option<u32>, until: u32) {
-        for entry in &mut self.0 {
+        for entry in &mut self.entries {
             if (entry.alarm.kind, entry.subject) == (kind, subject) && entry.alarm.until_step.is_none() {
                 entry.alarm.until_step = Some(u64::from(until).max(entry.alarm.since_step));
             }
@@ -89,7 +97,7 @@ impl Board {
 
     /// One that stands of this kind began at `step` already.
     pub(crate) fn antedate(&mut self, kind: Kind, step: u32, at_ms: u64) {
-        for entry in &mut self.0 {
+        for entry in &mut self.entries {
             if entry.alarm.kind == kind && entry.alarm.until_step.is_none() {
                 (entry.alarm.since_step, entry.alarm.since_ms) = (u64::from(step), at_ms);
             }
@@ -98,15 +106,29 @@ impl Board {
 
     /// As after `step`: what began later never was, what ended later stands.
     pub(crate) fn rewind(&mut self, step: u64) {
-        self.0.retain(|entry| entry.alarm.since_step <= step);
-        for entry in &mut self.0 {
+        self.entries.retain(|entry| entry.alarm.since_step <= step);
+        for entry in &mut self.entries {
             entry.alarm.until_step = entry.alarm.until_step.filter(|&until| until <= step);
         }
     }
 
+    /// Those that were raised since the last call.
+    pub(crate) fn take_raised(&mut self) -> Vec<Alarm> {
+        let told = std::mem::replace(&mut self.told, self.raised);
+        if told == self.raised {
+            return Vec::new();
+        }
+        self.entries.iter().filter(|entry| entry.number >= told).map(|entry| entry.alarm.clone()).collect()
+    }
+
+    /// How many stand.
+    pub(crate) fn count_standing(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.alarm.until_step.is_none()).count()
+    }
+
     /// All, by when they began.
     pub(crate) fn alarms(&self) -> Vec<Alarm> {
-        let mut all: Vec<Alarm> = self.0.iter().map(|entry| entry.alarm.clone()).collect();
+        let mut all: Vec<Alarm> = self.entries.iter().map(|entry| entry.alarm.clone()).collect();
         all.sort_by_key(|alarm| alarm.since_step);
         all
     }

@@ -143,6 +143,16 @@ impl Watch {
         self.board.alarms()
     }
 
+    /// Alarms that were raised since the last call: for whoever is to be told of each once.
+    pub fn take_raised(&mut self) -> Vec<Alarm> {
+        self.board.take_raised()
+    }
+
+    /// How many alarms stand.
+    pub fn count_standing(&self) -> usize {
+        self.board.count_standing()
+    }
+
     /// The slot of a point that is news, with its step noted.
     fn take(&mut self, key: &SeriesKey, step: u32, at_ms: u64) -> Option<usize> {
         let index = self.seen.slot(key)?;

@@ -57,6 +57,9 @@ pub struct RunRow {
     /// Written on it by people.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Alarms that stand; whoever keeps the run's numbers knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<u64>,
 }
 
 /// A run in full.
@@ -229,6 +232,7 @@ impl RunRow {
             replay_of: run.submission.replay.as_ref().map(|replay| replay.of.clone()),
             final_state_digest,
             tags: state.tags.iter().cloned().collect(),
+            alarms: None,
         }
     }
 }

@@ -1,389 +1,159 @@
-//! Two records side by side: where they part, and in what.
+//! `coord compare`: runs side by side, by their numbers and by what in their jobs is not the same.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_common::Digest;
-use lockstep_common::manifest::RecordPosition;
-use lockstep_common::record::{Evidence, Fingerprints};
-use lockstep_rpc::{ReportBlock, ReportsRequest};
+use lockstep_core::view::RunView;
+use lockstep_rpc::query_request::What;
+use lockstep_rpc::tracked_query::What as Tracked;
 use serde::Serialize;
 
+use super::args::CompareArguments;
 use super::client::Client;
+use super::diff::job;
 use super::error::Failure;
 use super::exit::Exit;
+use super::output::{Output, table};
+use super::plot::{Series, Summary, ask, short};
+use super::readers::unreadable;
+use crate::documents;
 
-/// Tensors that are named one by one; a step after the first wrong one, all may differ.
-const NAMED_TENSORS: usize = 5;
+/// What is compared if nobody names a series; a name that ends with `*` stands for all that begin so.
+const USUAL: [&str; 5] = ["loss", "grad_norm", "eval/*", "throughput/*", "step_seconds"];
 
-/// A run's record, by step.
-#[derive(Debug, Default)]
-pub(super) struct Record {
-    steps: BTreeMap<u64, Evidence>,
-    fingerprints: BTreeMap<u64, Fingerprints>,
-    /// What blocks name as the digest before their first step.
-    links: BTreeMap<u64, Vec<u8>>,
+/// Everything that `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    runs: Vec<Compared>,
+    /// Keys of the job that have not the same value in all, each with its values in the order of the runs.
+    job: BTreeMap<String, Vec<Option<String>>>,
+    series: Vec<Row>,
 }
 
-impl Record {
-    /// The record of `run` as far as the coordinator has it, which must be the one that was made: chained on from where it
-    /// `began`, it must give the digest that each block says it follows, and the one that a checkpoint says it `stood` at.
-    pub(super) async fn read(
-        client: &mut Client,
-        run: &str,
-        began: &RecordPosition,
-        stood: Option<&RecordPosition>,
-    ) -> Result<Self, Failure> {
-        let mut record = Self::default();
-        let request = ReportsRequest { run: run.to_owned(), follow: false };
-        let stream = client.control().reports(request).await;
-        let mut stream = stream.map_err(|status| client.failure(status))?.into_inner();
-        while let Some(block) = stream.message().await.map_err(|status| client.failure(status))? {
-            record.push(block);
-        }
-        record.audit(began, stood).map_err(|reason| {
-            Failure::new(
-                Exit::Differs,
-                format!("the stored record of run {run} is not the one that was made: {reason}"),
-            )
-        })?;
-        Ok(record)
-    }
+#[derive(Debug, Serialize)]
+struct Compared {
+    run: String,
+    name: String,
+    status: String,
+    step: u64,
+    commit: Option<String>,
+    alarms: Option<u64>,
+}
 
-    fn push(&mut self, block: ReportBlock) {
-        if let Some(first) = block.steps.first() {
-            self.links.insert(first.step, block.record_before);
-        }
-        for step in block.steps {
-            let lockstep_rpc::StepReport { step, loss, grad_norm, lr, positions, fingerprint, .. } = step;
-            self.steps.insert(step, Evidence { step, loss, grad_norm, lr, positions, fingerprint });
-        }
-        for report in block.fingerprints {
-            self.fingerprints.insert(report.step, Fingerprints { names: report.names, sums: report.sums });
-        }
-    }
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    part: Option<u32>,
+    /// In the order of the runs; `null` for one that has no such series.
+    runs: Vec<Option<Figures>>,
+}
 
-    /// Why this is not the record that was made, if it is not.
-    fn audit(&self, began: &RecordPosition, stood: Option<&RecordPosition>) -> Result<(), String> {
-        let (mut digest, mut last) = (began.digest, began.steps);
-        let check = |step: u64, found: &Digest| match stood {
-            Some(stood) if stood.steps == step && stood.digest != *found => {
-                let (named, found) = (stood.digest.short(), found.short());
-                Err(format!("the checkpoint at step {step} names `{named}`, and it gives `{found}`"))
-            }
-            _ => Ok(()),
-        };
-        check(last, &digest)?;
-        for (step, evidence) in &self.steps {
-            if *step != last + 1 {
-                return Err(format!("after step {last} comes step {step}"));
-            }
-            if self.links.get(step).is_some_and(|before| *before != digest.as_bytes()) {
-                return Err(format!("the block that begins with step {step} follows another one than is there"));
-            }
-            (digest, last) = (evidence.chain(&digest), *step);
-            check(last, &digest)?;
-        }
-        match stood {
-            Some(stood) if stood.steps > last => Err(format!("it ends at step {last}, before a checkpoint")),
-            _ => Ok(()),
-        }
-    }
+#[derive(Clone, Debug, Serialize)]
+struct Figures {
+    last_step: u64,
+    last: Option<f64>,
+    min: Option<f64>,
+    max: Option<f64>,
+}
 
-    /// The last step that both have.
-    pub(super) fn last_common(&self, other: &Self) -> Option<u64> {
-        self.steps.keys().rev().find(|step| other.steps.contains_key(step)).copied()
+pub(super) async fn compare(arguments: CompareArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let client = Client::connect(&arguments.reader.address.addr).await?;
+    let (mut views, mut all) = (Vec::new(), Vec::new());
+    for run in &arguments.runs {
+        let text = client.query(What::Run(run.clone())).await?;
+        views.push(documents::decode_run(&text).map_err(|error| unreadable(&error))?);
+        let text = ask(&client, run, Tracked::Series(0)).await?;
+        let found: Series = documents::decode(&text).map_err(|error| unreadable(&error))?;
+        all.push(found.series);
     }
+    let wanted: Vec<&str> = match arguments.series.as_slice() {
+        [] => USUAL.to_vec(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    let report =
+        Report { runs: views.iter().map(compared).collect(), job: unlike(&views), series: rows(&all, &wanted) };
+    if arguments.reader.json {
+        out.json(&report);
+        return Ok(Exit::Done);
+    }
+    for line in lines(&report) {
+        out.line(&line);
+    }
+    Ok(Exit::Done)
+}
 
-    /// The first step that both have.
-    pub(super) fn first_common(&self, other: &Self) -> Option<u64> {
-        self.steps.keys().find(|step| other.steps.contains_key(step)).copied()
+fn compared(view: &RunView) -> Compared {
+    let row = &view.row;
+    Compared {
+        run: row.id.to_string(),
+        name: row.name.clone(),
+        status: row.status.clone(),
+        step: row.step,
+        commit: view.code.as_ref().map(|code| code.commit.clone()),
+        alarms: row.alarms,
     }
 }
 
-/// What comparing two records over some steps found.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Comparison {
-    /// Steps compared.
-    pub(super) steps: usize,
-    /// Those of them whose fingerprints were compared, tensor by tensor.
-    pub(super) fingerprints: usize,
-    /// The last step up to which everything agreed, tensors included, if there is one.
-    pub(super) agreed: Option<u64>,
-    /// Where they part.
-    pub(super) parting: Option<Parting>,
+/// Keys of jobs that are not the same in all.
+fn unlike(views: &[RunView]) -> BTreeMap<String, Vec<Option<String>>> {
+    let jobs: Vec<BTreeMap<String, String>> = views.iter().map(|view| job(&view.job)).collect();
+    let keys: BTreeSet<&String> = jobs.iter().flat_map(BTreeMap::keys).collect();
+    let values = |key: &String| jobs.iter().map(|job| job.get(key).cloned()).collect::<Vec<_>>();
+    let all = keys.into_iter().map(|key| (key.clone(), values(key)));
+    all.filter(|(_, values)| values.iter().any(|value| *value != values[0])).collect()
 }
 
-/// Where two records part.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Parting {
-    /// The first step that differs.
-    pub(super) step: u64,
-    /// In what, in the order in which it comes to be.
-    pub(super) parts: Vec<Part>,
-    /// At the first step from there on with fingerprints of both.
-    pub(super) tensors: Option<Tensors>,
-}
-
-/// Fingerprints of one step that differ.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Tensors {
-    pub(super) step: u64,
-    /// Ranks whose gradients, before they were added to others', differ.
-    pub(super) ranks: Vec<u32>,
-    /// Of so many ranks.
-    pub(super) of_ranks: usize,
-    /// Tensors, in the order of a forward pass.
-    pub(super) differ: Vec<Part>,
-}
-
-/// A part of a step's record that differs; bits as 16 hexadecimal characters, `-` where there is none.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Part {
-    pub(super) name: String,
-    pub(super) a: String,
-    pub(super) b: String,
-}
-
-impl Comparison {
-    /// Compares `a` and `b` over all of `steps`; one that only one of them has is a difference.
-    pub(super) fn over(a: &Record, b: &Record, steps: RangeInclusive<u64>) -> Self {
-        let mut found = Self::default();
-        for step in steps.clone() {
-            let parts = parts(a.steps.get(&step), b.steps.get(&step));
-            if !parts.is_empty() {
-                found.parting = Some(Parting { step, parts, tensors: tensors(a, b, step..=*steps.end()) });
-                return found;
-            }
-            found.steps += 1;
-            if let (Some(of_a), Some(of_b)) = (a.fingerprints.get(&step), b.fingerprints.get(&step)) {
-                let tensors = Tensors::between(step, of_a, of_b);
-                if !tensors.ranks.is_empty() || !tensors.differ.is_empty() {
-                    found.parting = Some(Parting { step, parts: Vec::new(), tensors: Some(tensors) });
-                    return found;
-                }
-                found.fingerprints += 1;
-                found.agreed = Some(step);
-            }
-        }
-        found
-    }
-
-    /// Whether nothing differs.
-    pub(super) fn equal(&self) -> bool {
-        self.parting.is_none()
-    }
-
-    /// What was compared, in words.
-    pub(super) fn extent(&self) -> String {
-        format!("{} steps, {} of them with fingerprints of every tensor", self.steps, self.fingerprints)
-    }
-}
-
-impl Parting {
-    /// Lines for a person; `names` are those of the two sides.
-    pub(super) fn lines(&self, names: (&str, &str)) -> Vec<String> {
-        let mut lines = Vec::new();
-        for part in &self.parts {
-            lines.push(format!(
-                "  {:<14}{} {}, {} {}",
-                part.name,
-                names.0,
-                show(&part.name, &part.a),
-                names.1,
-                show(&part.name, &part.b)
-            ));
-        }
-        match &self.tensors {
-            Some(tensors) => lines.extend(tensors.lines(names)),
-            None => lines.push("  tensors       no later step has fingerprints of both".to_owned()),
-        }
-        lines
-    }
-}
-
-impl Tensors {
-    fn between(step: u64, a: &Fingerprints, b: &Fingerprints) -> Self {
-        let mut found = Self { step, ranks: Vec::new(), of_ranks: 0, differ: Vec::new() };
-        let rank_of = |name: &str| name.strip_prefix("rank/").and_then(|rank| rank.parse().ok());
-        found.of_ranks = a.names.iter().filter(|name| rank_of(name).is_some()).count();
-        for (name, of_a, of_b) in a.differences(b) {
-            let bits = |sum: Option<u64>| sum.map_or("-".to_owned(), |sum| format!("{sum:016x}"));
-            match rank_of(name) {
-                Some(rank) => found.ranks.push(rank),
-                None => found.differ.push(Part { name: name.to_owned(), a: bits(of_a), b: bits(of_b) }),
-            }
-        }
-        found
-    }
-
-    fn lines(&self, names: (&str, &str)) -> Vec<String> {
-        let Self { step, ranks, of_ranks, differ } = self;
-        let mut lines = Vec::new();
-        match ranks.len() {
-            0 => {}
-            all if all == *of_ranks => {
-                lines.push(format!("  ranks         at step {step}, the gradients of all {all}"));
-            }
-            _ => {
-                let named: Vec<String> = ranks.iter().map(u32::to_string).collect();
-                lines.push(format!(
-                    "  ranks         at step {step}, the gradient of rank {} of {of_ranks}",
-                    named.join(", ")
-                ));
-            }
-        }
-        let Some(first) = differ.first() else {
-            lines.push(format!("  tensors       none differs at step {step}, the next with fingerprints of both"));
-            return lines;
-        };
-        lines.push(format!(
-            "  tensors       at step {step}, the first is `{}`: {} {}, {} {}",
-            first.name, names.0, first.a, names.1, first.b
-        ));
-        if differ.len() > 1 {
-            let named: Vec<String> =
-                differ[1..].iter().take(NAMED_TENSORS).map(|part| format!("`{}`", part.name)).collect();
-            let more = differ.len() - 1 - named.len();
-            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            lines.push(format!("                then {}{rest}", named.join(", ")));
-        }
-        lines
-    }
-}
-
-fn parts(a: Option<&Evidence>, b: Option<&Evidence>) -> Vec<Part> {
-    let bits = |word: u64| format!("{word:016x}");
-    match (a, b) {
-        (Some(a), Some(b)) => a
-            .differences(b)
-            .into_iter()
-            .map(|(name, a, b)| Part { name: name.to_owned(), a: bits(a), b: bits(b) })
-            .collect(),
-        (None, None) => vec![Part { name: "step".to_owned(), a: "-".to_owned(), b: "-".to_owned() }],
-        (a, b) => {
-            let side = |side: Option<&Evidence>| side.map_or("-".to_owned(), |step| bits(step.step));
-            vec![Part { name: "step".to_owned(), a: side(a), b: side(b) }]
+fn rows(all: &[Vec<Summary>], wanted: &[&str]) -> Vec<Row> {
+    let meant = |name: &str| {
+        wanted.iter().any(|one| match one.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == *one,
+        })
+    };
+    let mut by_series: BTreeMap<(String, Option<u32>), Vec<Option<Figures>>> = BTreeMap::new();
+    for (place, series) in all.iter().enumerate() {
+        for one in series.iter().filter(|one| meant(&one.name)) {
+            let row = by_series.entry((one.name.clone(), one.part)).or_insert_with(|| vec![None; all.len()]);
+            row[place] = Some(Figures { last_step: one.last_step, last: one.last, min: one.min, max: one.max });
         }
     }
+    by_series.into_iter().map(|((name, part), runs)| Row { name, part, runs }).collect()
 }
 
-/// The first of `steps` with fingerprints of both, and the tensors that differ there.
-fn tensors(a: &Record, b: &Record, steps: RangeInclusive<u64>) -> Option<Tensors> {
-    let (step, of_a, of_b) =
-        a.fingerprints.range(steps).find_map(|(step, of_a)| Some((*step, of_a, b.fingerprints.get(step)?)))?;
-    Some(Tensors::between(step, of_a, of_b))
-}
-
-/// Bits for a person: with the number where they are one.
-fn show(name: &str, bits: &str) -> String {
-    match (name, u64::from_str_radix(bits, 16)) {
-        ("loss" | "gradient norm" | "learning rate", Ok(word)) => format!("{} ({bits})", f64::from_bits(word)),
-        ("step", Ok(_)) => "has it".to_owned(),
-        ("step", Err(_)) => "has no such step".to_owned(),
-        _ => bits.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use lockstep_common::record::chain_start;
-
-    use super::*;
-
-    fn record(steps: u64, every: u64, change: impl Fn(&mut Evidence, &mut Fingerprints)) -> Record {
-        let mut record = Record::default();
-        for step in 1..=steps {
-            let mut evidence = Evidence { step, loss: step, grad_norm: 2, lr: 3, positions: 4, fingerprint: 0 };
-            let names = ["rank/0", "rank/1", "model/a", "grad/a", "model/b"].map(str::to_owned).to_vec();
-            let mut fingerprints = Fingerprints { names, sums: vec![7, 8, step, 2, 3] };
-            change(&mut evidence, &mut fingerprints);
-            if step.is_multiple_of(every) {
-                evidence.fingerprint = fingerprints.digest();
-                record.fingerprints.insert(step, fingerprints);
-            }
-            record.steps.insert(step, evidence);
+/// A table of the numbers, and one of what in the jobs is not the same.
+fn lines(report: &Report) -> Vec<String> {
+    let heads = |first: &str| {
+        let runs = report.runs.iter().map(|run| format!("{} ({})", run.run, run.name));
+        [first.to_owned()].into_iter().chain(runs).collect::<Vec<_>>()
+    };
+    let figures = |one: &Option<Figures>| match one {
+        Some(Figures { last, min, max, .. }) => {
+            let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
+            format!("{} ({} to {})", number(*last), number(*min), number(*max))
         }
-        record
+        None => "-".to_owned(),
+    };
+    let mut rows = vec![
+        line_of("status", report.runs.iter().map(|run| run.status.clone())),
+        line_of("step", report.runs.iter().map(|run| run.step.to_string())),
+        line_of("alarms", report.runs.iter().map(|run| run.alarms.unwrap_or(0).to_string())),
+        line_of("commit", report.runs.iter().map(|run| run.commit.clone().unwrap_or_else(|| "-".to_owned()))),
+    ];
+    for row in &report.series {
+        let name = row.part.map_or_else(|| row.name.clone(), |part| format!("{}[{part}]", row.name));
+        rows.push(line_of(&name, row.runs.iter().map(figures)));
     }
-
-    #[test]
-    fn equal_records_say_how_much_was_compared() {
-        let (a, b) = (record(30, 10, |_, _| {}), record(30, 5, |_, _| {}));
-        let found = Comparison::over(&a, &b, 1..=30);
-        assert_eq!(found, Comparison { steps: 30, fingerprints: 3, agreed: Some(30), parting: None });
-        assert_eq!((a.first_common(&b), a.last_common(&b)), (Some(1), Some(30)));
+    let heads_of =
+        |heads: &[String], rows: &[Vec<String>]| table(&heads.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+    let mut lines = heads_of(&heads("SERIES: LAST (MIN TO MAX)"), &rows);
+    if !report.job.is_empty() {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        let rows: Vec<_> = report.job.iter().map(|(key, values)| line_of(key, values.iter().map(value))).collect();
+        lines.push(String::new());
+        lines.extend(heads_of(&heads("JOB"), &rows));
     }
+    lines
+}
 
-    #[test]
-    fn the_first_step_that_differs_is_found_and_the_tensors_at_the_next_fingerprints() {
-        let a = record(30, 10, |_, _| {});
-        let b = record(30, 10, |evidence, fingerprints| {
-            if evidence.step >= 13 {
-                fingerprints.sums[1] = 77;
-                fingerprints.sums[4] = 99;
-            }
-            if evidence.step >= 14 {
-                evidence.loss = 0.5_f64.to_bits();
-            }
-        });
-        let found = Comparison::over(&a, &b, 1..=30);
-        assert_eq!((found.steps, found.agreed), (13, Some(10)));
-        let parting = found.parting.unwrap();
-        assert_eq!((parting.step, parting.parts[0].name.as_str()), (14, "loss"));
-        let tensors = parting.tensors.as_ref().unwrap();
-        assert_eq!((tensors.step, &tensors.ranks, tensors.of_ranks), (20, &vec![1], 2));
-        assert_eq!((tensors.differ.len(), tensors.differ[0].name.as_str()), (1, "model/b"));
-        let lines = parting.lines(("a", "b"));
-        assert!(lines[0].contains("loss") && lines[0].contains("b 0.5 (3fe0000000000000)"), "{lines:?}");
-        assert!(lines[1].contains("at step 20, the gradient of rank 1 of 2"), "{lines:?}");
-        assert!(lines[2].contains("at step 20, the first is `model/b`: a 0000000000000003, b 00000"), "{lines:?}");
-    }
-
-    #[test]
-    fn a_record_that_is_not_the_one_that_was_made_is_refused() {
-        let began = RecordPosition { steps: 0, digest: chain_start() };
-        let at = |record: &Record, steps: u64| {
-            let taken = record.steps.range(..=steps);
-            RecordPosition { steps, digest: taken.fold(chain_start(), |digest, (_, step)| step.chain(&digest)) }
-        };
-        let whole = || {
-            let mut whole = record(9, 3, |_, _| {});
-            for step in [1, 5, 8] {
-                whole.links.insert(step, at(&whole, step - 1).digest.as_bytes().to_vec());
-            }
-            whole
-        };
-        let made = whole();
-        assert_eq!(made.audit(&began, Some(&at(&made, 6))), Ok(()));
-        assert_eq!(made.audit(&began, Some(&at(&made, 9))), Ok(()));
-        // A resumed run's record goes on from its checkpoint's.
-        let mut resumed = whole();
-        resumed.steps.retain(|step, _| *step > 4);
-        assert_eq!(resumed.audit(&at(&made, 4), None), Ok(()));
-        assert!(resumed.audit(&at(&made, 3), None).unwrap_err().contains("after step 3 comes step 5"));
-
-        let refused = |change: &dyn Fn(&mut Record), words: &str| {
-            let mut changed = whole();
-            change(&mut changed);
-            let reason = changed.audit(&began, Some(&at(&made, 6))).unwrap_err();
-            assert!(reason.contains(words), "{reason}");
-        };
-        refused(
-            &|record| record.steps.get_mut(&2).unwrap().lr ^= 1,
-            "the block that begins with step 5 follows another",
-        );
-        refused(&|record| record.steps.get_mut(&6).unwrap().loss ^= 1, "the checkpoint at step 6 names");
-        refused(&|record| record.steps.get_mut(&7).unwrap().loss ^= 1, "the block that begins with step 8");
-        refused(&|record| record.steps.retain(|step, _| *step != 3), "after step 2 comes step 4");
-        refused(&|record| record.steps.retain(|step, _| *step < 5), "it ends at step 4, before a checkpoint");
-    }
-
-    #[test]
-    fn a_step_that_is_missing_is_a_difference() {
-        let (a, b) = (record(30, 10, |_, _| {}), record(20, 10, |_, _| {}));
-        let parting = Comparison::over(&a, &b, 1..=30).parting.unwrap();
-        assert_eq!((parting.step, parting.tensors.is_none()), (21, true));
-        assert!(parting.lines(("a", "b"))[0].contains("a has it, b has no such step"));
-    }
+fn line_of(first: &str, rest: impl Iterator<Item = String>) -> Vec<String> {
+    [first.to_owned()].into_iter().chain(rest).collect()
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::args::DiffArguments;
 use super::client::Client;
-use super::compare::Comparison;
+use super::comparison::Comparison;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::{Output, table};
@@ -107,7 +107,7 @@ fn changes(a: &Target, b: &Target) -> Option<Changes> {
 
 fn differences(a: &Target, b: &Target) -> Vec<Difference> {
     let mut found = keys("code", &code(a), &code(b));
-    found.extend(keys("job", &job(a), &job(b)));
+    found.extend(keys("job", &job(&a.view.job), &job(&b.view.job)));
     found.extend(keys("numerics", &a.numerics, &b.numerics));
     found.extend(keys("environment", &a.environment, &b.environment));
     found
@@ -158,10 +158,11 @@ async fn data(client: &mut Client, a: &Target, b: &Target) -> Result<Vec<Differe
     Ok(keys("data", &of_a, &only(&b.view.data, &a.view.data).await?))
 }
 
-fn job(target: &Target) -> BTreeMap<String, String> {
+/// The keys of a job, and their values as text.
+pub(super) fn job(text: &str) -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
     // What the coordinator sends was checked when it was submitted.
-    if let Ok(job) = serde_json::from_str(&target.view.job) {
+    if let Ok(job) = serde_json::from_str(text) {
         flatten("", &job, &mut keys);
     }
     keys

@@ -167,6 +167,7 @@ mod tests {
             overrides: Vec::new(),
             final_state_digest: None,
             tags: Vec::new(),
+            alarms: None,
         }
     }
 

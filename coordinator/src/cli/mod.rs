@@ -7,6 +7,7 @@ mod card;
 mod checkout;
 mod client;
 mod compare;
+mod comparison;
 mod data;
 mod diff;
 mod error;

@@ -19,19 +19,19 @@ const HEIGHT: usize = 10;
 
 /// What the API says of a list of series.
 #[derive(Debug, Deserialize)]
-struct Series {
-    series: Vec<Summary>,
+pub(super) struct Series {
+    pub(super) series: Vec<Summary>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Summary {
-    name: String,
-    part: Option<u32>,
+pub(super) struct Summary {
+    pub(super) name: String,
+    pub(super) part: Option<u32>,
     count: u64,
-    last_step: u64,
-    last: Option<f64>,
-    min: Option<f64>,
-    max: Option<f64>,
+    pub(super) last_step: u64,
+    pub(super) last: Option<f64>,
+    pub(super) min: Option<f64>,
+    pub(super) max: Option<f64>,
 }
 
 /// And of curves.
@@ -115,7 +115,7 @@ fn list(series: &[Summary], out: &mut Output) {
 }
 
 /// Four digits that count.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-3..1e5).contains(&size) { format!("{value:.4}") } else { format!("{value:.3e}") }
 }

@@ -3,7 +3,9 @@
 use lockstep_core::state::{Corruption, Fence, Grounds};
 use lockstep_core::view::{CheckpointView, NodeView, Number, RunRow, RunView};
 use lockstep_rpc::query_request::What;
+use lockstep_rpc::tracked_query::What as Tracked;
 use lockstep_rpc::{Empty, LogsRequest, ReportsRequest};
+use lockstep_tracking::Alarm;
 use serde_json::Value;
 
 use super::args::{CheckpointsArguments, LogsArguments, ManifestArguments, PsArguments, Reader, ShowArguments};
@@ -13,6 +15,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::metrics::Metrics;
 use super::output::{Output, table};
+use super::plot::ask;
 use super::select::Selection;
 use super::time::{ago, span};
 use crate::documents::{self, DocumentError};
@@ -108,6 +111,9 @@ pub(super) async fn show(arguments: ShowArguments, out: &mut Output) -> Result<E
         print_environment(&view, out);
     } else {
         print_run(&view, out);
+        if view.row.alarms != Some(0) {
+            print_alarms(&client, &view, out).await?;
+        }
         for unlike in unlike_checkpoint(&client, &view).await? {
             Output::note(&format!("note: unlike at the checkpoint, and not known to change bits: {}", unlike.note()));
         }
@@ -192,6 +198,22 @@ fn print_environment(view: &RunView, out: &mut Output) {
             out.line(&format!("{kind}.{key}  {}", value.replace('\n', "\n    ")));
         }
     }
+}
+
+/// What stands against a run, the newest last.
+async fn print_alarms(client: &Client, view: &RunView, out: &mut Output) -> Result<(), Failure> {
+    let text = ask(client, view.row.id.as_str(), Tracked::Alarms(Empty {})).await?;
+    let alarms: Vec<Alarm> = documents::decode(&text).map_err(|error| unreadable(&error))?;
+    for alarm in alarms.iter().filter(|alarm| alarm.until_step.is_none()) {
+        let place = alarm.place.as_deref().map_or_else(String::new, |place| format!(" ({place})"));
+        out.line("");
+        out.line(&format!("alarm since step {}: {}{place}", alarm.since_step, alarm.title));
+        out.line(&format!("  {}", alarm.what));
+        for hint in &alarm.try_ {
+            out.line(&format!("  try: {hint}"));
+        }
+    }
+    Ok(())
 }
 
 fn print_run(view: &RunView, out: &mut Output) {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::args::ReproduceArguments;
 use super::checkout::{Rebuilt, rebuild};
 use super::client::Client;
-use super::compare::Comparison;
+use super::comparison::Comparison;
 use super::data::{keep, refused};
 use super::diff::{Difference, keys, surroundings};
 use super::error::Failure;

@@ -4,6 +4,7 @@ use tokio::runtime::Runtime;
 
 use super::args::{Arguments, Command, DataCommand};
 use super::checkout::checkout;
+use super::compare::compare;
 use super::error::Failure;
 use super::exit::Exit;
 use super::fence::fence;
@@ -52,6 +53,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Tag(arguments) => unless_interrupted(annotate::tag(arguments)).await,
         Command::Note(arguments) => unless_interrupted(annotate::note(arguments)).await,
         Command::Mirror(arguments) => unless_interrupted(Box::pin(mirror(arguments, out))).await,
+        Command::Compare(arguments) => unless_interrupted(compare(arguments, out)).await,
         Command::Plot(arguments) => unless_interrupted(plot(arguments, out)).await,
         Command::Top(arguments) => unless_interrupted(top(arguments, out)).await,
         Command::Cancel(arguments) => unless_interrupted(start::cancel(arguments, out)).await,

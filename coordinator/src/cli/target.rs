@@ -9,7 +9,7 @@ use lockstep_core::view::RunView;
 use lockstep_rpc::query_request::What;
 
 use super::client::Client;
-use super::compare::Record;
+use super::comparison::Record;
 use super::error::Failure;
 use super::exit::Exit;
 use super::readers::unreadable;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::args::VerifyArguments;
 use super::client::Client;
-use super::compare::Comparison;
+use super::comparison::Comparison;
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;

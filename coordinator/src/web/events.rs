@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use axum::extract::{Query, State};
@@ -41,13 +42,16 @@ async fn tell(site: Site, only: Option<String>, to: mpsc::Sender<Result<Event, I
     let (mut changes, mut points) = (handle.changes(), site.changes.subscribe());
     let of_interest = |run: &str| only.as_deref().is_none_or(|only| run.starts_with(only));
     let mut known: BTreeMap<String, RunRow> = BTreeMap::new();
+    let mut notes: BTreeMap<String, u64> = BTreeMap::new();
     let mut nodes = String::new();
     let mut first = true;
     let mut measured = BTreeSet::new();
     loop {
-        let Ok((rows, now)) = handle.read(|state| (ClusterState::run_rows(state), state.node_views())).await else {
+        let seen = handle.read(|state| (state.run_rows(), state.node_views(), notes_of(state))).await;
+        let Ok((mut rows, now, written)) = seen else {
             return;
         };
+        site.answers.add_alarms(rows.iter_mut());
         let now = documents::encode(&now);
         let mut news = Vec::new();
         let mut steps = BTreeMap::new();
@@ -63,6 +67,11 @@ async fn tell(site: Site, only: Option<String>, to: mpsc::Sender<Result<Event, I
         if std::mem::replace(&mut nodes, now) != nodes && !first {
             news.push(Event::default().event("nodes").data("{}"));
         }
+        let rewritten = |(run, note): &(&String, &u64)| notes.get(*run).is_some_and(|before| before != *note);
+        for (run, _) in written.iter().filter(rewritten).filter(|(run, _)| of_interest(run)) {
+            news.push(Event::default().event("note").data(serde_json::json!({ "run": run }).to_string()));
+        }
+        notes = written;
         first = false;
         loop {
             match points.try_recv() {
@@ -96,4 +105,14 @@ async fn tell(site: Site, only: Option<String>, to: mpsc::Sender<Result<Event, I
         }
         tokio::time::sleep(TOGETHER).await;
     }
+}
+
+/// Of each run a hash of its note: whoever hears that it is another one asks for it.
+fn notes_of(state: &ClusterState) -> BTreeMap<String, u64> {
+    let hash = |text: &str| {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        hasher.finish()
+    };
+    state.runs().into_iter().map(|run| (run.submission.id.to_string(), hash(&run.state.note))).collect()
 }

@@ -3,6 +3,7 @@
 //! A series is cut into chunks of 4,096 points. Each has three rows under one key: its columns, its buckets of 64 points, and
 //! one bucket of all; so a million points are drawn from 16,000 buckets, and a hundred million from 25,000.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::RunId;
@@ -35,7 +36,7 @@ pub(crate) const WATCHES: TableDefinition<&str, &[u8]> = TableDefinition::new("w
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// The format that this program writes. Another one is made again from the reports.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// What can be said of a series without its points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +101,8 @@ pub(crate) struct RunRow {
     pub(crate) model: Vec<u8>,
     /// Values of telemetry that were dropped on the way.
     pub(crate) dropped: u64,
+    /// Alarms that stand.
+    pub(crate) standing: u64,
 }
 
 /// The open database.
@@ -200,6 +203,25 @@ impl Snapshot<'_> {
         let bytes = self
             .all(|transaction| Ok(transaction.open_table(RUNS)?.get(run.as_str())?.map(|row| row.value().to_vec())))?;
         bytes.map(|bytes| self.row(&bytes)).transpose()
+    }
+
+    /// Of each run, how many of its alarms stand.
+    pub(crate) fn standing(&self) -> Result<BTreeMap<RunId, u64>, TrackingError> {
+        let rows = self.all(|transaction| {
+            use redb::ReadableTable as _;
+            let mut rows = Vec::new();
+            for row in transaction.open_table(RUNS)?.iter()? {
+                let (run, row) = row?;
+                rows.push((run.value().to_owned(), row.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        let mut all = BTreeMap::new();
+        for (run, bytes) in rows {
+            let run = run.parse().map_err(|_| self.database.damaged("a run's id cannot be read"))?;
+            all.insert(run, self.row::<RunRow>(&bytes)?.standing);
+        }
+        Ok(all)
     }
 
     pub(crate) fn watch(&self, run: &RunId) -> Result<Option<Vec<u8>>, TrackingError> {

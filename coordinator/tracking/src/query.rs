@@ -20,11 +20,21 @@ use crate::tail::RunTail;
 pub(crate) struct Shared {
     pub(crate) database: Database,
     tails: RwLock<BTreeMap<RunId, RunTail>>,
+    /// Of each run, how many of its alarms stand.
+    standing: RwLock<BTreeMap<RunId, u64>>,
 }
 
 impl Shared {
-    pub(crate) fn new(database: Database) -> Self {
-        Self { database, tails: RwLock::default() }
+    pub(crate) fn new(database: Database) -> Result<Self, TrackingError> {
+        let standing = RwLock::new(database.snapshot()?.standing()?);
+        Ok(Self { database, tails: RwLock::default(), standing })
+    }
+
+    pub(crate) fn note_standing(&self, run: &RunId, alarms: u64) {
+        let mut standing = self.standing.write().unwrap_or_else(PoisonError::into_inner);
+        if standing.get(run) != Some(&alarms) {
+            standing.insert(run.clone(), alarms);
+        }
     }
 
     pub(crate) fn tails(&self) -> RwLockReadGuard<'_, BTreeMap<RunId, RunTail>> {
@@ -183,6 +193,11 @@ impl Tracking {
         }
         let model = ModelReport::decode(bytes.as_slice());
         model.map(Some).map_err(|_| self.0.database.damaged("a model cannot be read"))
+    }
+
+    /// Of each run that has numbers, how many of its alarms stand.
+    pub fn standing_alarms(&self) -> BTreeMap<RunId, u64> {
+        self.0.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All alarms, by the step that each began at.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lockstep_alarms::Watch;
+use lockstep_alarms::{Alarm, Watch};
 use lockstep_common::RunId;
 use lockstep_common::manifest::Piece;
 use lockstep_common::series::SeriesKey;
@@ -47,7 +47,7 @@ impl Writer {
     pub fn open(path: &Path) -> Result<(Self, Tracking), TrackingError> {
         let database = Database::open(path)?;
         let last_id = database.snapshot()?.last_id()?;
-        let shared = Arc::new(Shared::new(database));
+        let shared = Arc::new(Shared::new(database)?);
         Ok((Self { shared: Arc::clone(&shared), last_id }, Tracking::new(shared)))
     }
 
@@ -73,6 +73,8 @@ impl Writer {
                 let tail = load(&mut tails, &snapshot, run)?;
                 append(tail, &snapshot, run, brought, last_id)?;
                 tail.row.cursor = index;
+                tail.row.standing = tail.watch.count_standing() as u64;
+                self.shared.note_standing(run, tail.row.standing);
             }
             Event::Rewind(step) => {
                 self.flush()?;
@@ -80,6 +82,11 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Alarms of `run` that were raised since the last call; after a crash perhaps some of them again.
+    pub fn take_raised(&mut self, run: &RunId) -> Vec<Alarm> {
+        self.shared.tails_mut().get_mut(run).map(|tail| tail.watch.take_raised()).unwrap_or_default()
     }
 
     /// Writes what is only in memory.
@@ -123,6 +130,8 @@ impl Writer {
         }
         tail.watch.rewind(step);
         tail.row.cursor = index;
+        tail.row.standing = tail.watch.count_standing() as u64;
+        self.shared.note_standing(run, tail.row.standing);
         let write = |transaction: &WriteTransaction| {
             let branch = tail.row.branches.len() as u32;
             for cut in &cuts {

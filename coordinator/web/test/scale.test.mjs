@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { axisOf, columnEnds, density } from '../bins.js';
+import { axisOf, columnEnds, density, evidence, evidenceName } from '../bins.js';
+import { ofSeries } from '../format.js';
 import { byteTicks, linearTicks, logTicks, padded, scale, timeTicks } from '../scale.js';
 
 test('ticks are round and inside', () => {
@@ -9,6 +10,7 @@ test('ticks are round and inside', () => {
   assert.deepEqual(linearTicks(-0.35, 0.3, 4), [-0.2, 0, 0.2]);
   assert.deepEqual(linearTicks(0.1, 0.3, 2), [0.1, 0.2, 0.3]);
   assert.deepEqual(linearTicks(5, 5, 4), [5]);
+  assert.deepEqual(linearTicks(0, 0.0042, 4), [0, 0.001, 0.002, 0.003, 0.004], 'a step a little above a round one is that one');
   assert.deepEqual(logTicks(1, 1000, 6), [1, 10, 100, 1000]);
   assert.deepEqual(logTicks(1, 20, 6), [1, 2, 5, 10, 20]);
   assert.ok(logTicks(1e-9, 1e9, 5).length <= 6);
@@ -38,8 +40,25 @@ test('bins lie one upon the other, and their shares are those of pixels', () => 
   const item = { edges: [-1, 0, 1], counts: [1, 3], std: 1 };
   const cells = density(item, (value) => 50 - value * 50);
   assert.deepEqual(cells, [{ top: 50, bottom: 100, share: 0.25 / 50 }, { top: 0, bottom: 50, share: 0.75 / 50 }]);
+  const thin = { edges: [-1, -0.004, 0, 0.004, 0.008, 0.012, 1], counts: [1, 1, 2, 1, 0, 5], std: 1 };
+  const merged = density(thin, (value) => 50 - value * 100);
+  assert.ok(merged.every(({ top, bottom }) => bottom - top >= 1), 'no cell is thinner than a pixel');
+  assert.ok(merged.every((cell, index) => index === 0 || cell.bottom === merged[index - 1].top), 'none is missing');
+  const all = merged.reduce((sum, { top, bottom, share }) => sum + share * (bottom - top), 0);
+  assert.ok(Math.abs(all - 1) < 1e-9, 'no value is lost');
   const axis = axisOf([item], 100, 0, true);
   assert.ok(Math.abs(axis.pixel(-1) - 100) < 1e-9 && Math.abs(axis.pixel(1)) < 1e-9 && Math.abs(axis.pixel(0) - 50) < 1e-9);
   assert.ok(axis.ticks.includes(0) && axis.ticks.every((tick) => tick >= -1 && tick <= 1));
   assert.deepEqual(columnEnds([10, 20, 40]), [5, 15, 30, 50]);
+});
+
+test('of histograms an alarm shows what it is about, and the spread of nothing is none', () => {
+  const healthy = { step: 200, at_ms: 1, count: 8, zeros: 6, nans: 0, infs: 0, std: 0.5 };
+  const broken = { step: 400, at_ms: 2, count: 8, zeros: 0, nans: 7, infs: 1, std: 0 };
+  const values = (kind) => evidence([healthy, broken], kind).values;
+  assert.deepEqual(values('dead_units'), [0.75, 0]);
+  assert.deepEqual(values('not_finite'), [0, 8]);
+  assert.deepEqual(values('vanishing'), [0.5, null]);
+  assert.deepEqual(evidence([healthy, broken], 'vanishing').steps, [200, 400]);
+  assert.equal(ofSeries(evidenceName('dead_units'), 0.75), '75 %');
 });

@@ -75,6 +75,7 @@ pub struct Config {
     pub slots: usize,
     pub stop_grace_ms: u64,
     pub log_bytes: u64,
+    pub spool_bytes: u64,
     pub log_runs: usize,
     pub programs_dir: String,
     pub programs: usize,
@@ -112,6 +113,8 @@ pub struct AgentOptions {
     pub stop_grace: Duration,
     /// Output kept of each process, in bytes.
     pub log_bytes: u64,
+    /// Bytes of reports of one process that wait for the coordinator, above which telemetry goes.
+    pub spool_bytes: u64,
     /// Runs whose output is kept.
     pub log_runs: NonZeroUsize,
     /// Where jobs' own programs are built and kept.
@@ -184,6 +187,7 @@ impl AgentOptions {
             rank_command: RankCommand::own()?,
             stop_grace: Duration::from_millis(config.stop_grace_ms),
             log_bytes: config.log_bytes,
+            spool_bytes: config.spool_bytes,
             log_runs: at_least_one("log_runs", config.log_runs)?,
             programs_dir: match config.programs_dir.as_str() {
                 "" => default_programs_dir()?,

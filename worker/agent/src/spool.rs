@@ -5,6 +5,9 @@
 //! are all acknowledged is deleted, but the last one stays, so that the numbering survives a restart of the agent.
 //! Memory holds one entry a segment, whatever the backlog: what is sent is read back from the disk.
 //!
+//! A spool has a bound. Where what waits is more, the oldest telemetry goes first, whole segments of it, and is counted in the
+//! reports that had it; what is no telemetry never goes, whatever the bound.
+//!
 //! Appends are not synced. They survive the agent, not a power failure; but that ends the agent's incarnation, and so
 //! the generation, and the coordinator has promised to nobody what it has not acknowledged.
 
@@ -14,10 +17,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::Domain;
+use lockstep_common::{Domain, chain};
 use lockstep_rpc::frame::MAX_FRAME_BYTES;
+use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{ProcessMessage, Report};
 use prost::Message;
+use tracing::warn;
 
 use crate::event::ProcessKey;
 
@@ -54,6 +59,8 @@ pub(crate) struct Spool {
     /// What is to be sent next.
     unsent: u64,
     reader: Option<Reader>,
+    /// Above so many bytes telemetry goes.
+    bound: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +69,14 @@ struct Segment {
     count: u64,
     /// Length of its whole records; the file may be longer by a torn one.
     bytes: u64,
+    /// Whether its telemetry is gone.
+    shed: bool,
+}
+
+impl Segment {
+    fn empty(first: u64) -> Self {
+        Self { first, count: 0, bytes: 0, shed: false }
+    }
 }
 
 /// Where reading stands: at the record `sequence` of the segment that begins with `first`.
@@ -87,8 +102,8 @@ impl Spool {
     /// A new spool in `dir`, which must not hold one.
     pub(crate) fn create(dir: PathBuf, key: ProcessKey) -> Result<Self, SpoolError> {
         fs::create_dir_all(&dir).map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
-        let segments = VecDeque::from([Segment { first: 1, count: 0, bytes: 0 }]);
-        Ok(Self { key, dir, segments, tail: None, acknowledged: 0, unsent: 1, reader: None })
+        let segments = VecDeque::from([Segment::empty(1)]);
+        Ok(Self { key, dir, segments, tail: None, acknowledged: 0, unsent: 1, reader: None, bound: u64::MAX })
     }
 
     /// Reads the spool in `dir`. Whatever follows the last whole record is cut off.
@@ -122,25 +137,36 @@ impl Spool {
             }
             torn_bytes += length - reader.offset;
             if follows {
-                segments.push_back(Segment { first, count: reader.sequence - first, bytes: reader.offset });
+                segments.push_back(Segment {
+                    count: reader.sequence - first,
+                    bytes: reader.offset,
+                    ..Segment::empty(first)
+                });
             } else {
                 fs::remove_file(&path).map_err(io(&path))?;
             }
         }
         let first = segments.front().map_or(1, |segment| segment.first);
         if segments.is_empty() {
-            segments.push_back(Segment { first: 1, count: 0, bytes: 0 });
+            segments.push_back(Segment::empty(1));
         }
-        let spool = Self { key, dir, segments, tail: None, acknowledged: first - 1, unsent: first, reader: None };
+        let (acknowledged, bound) = (first - 1, u64::MAX);
+        let spool = Self { key, dir, segments, tail: None, acknowledged, unsent: first, reader: None, bound };
         Ok(Recovered { spool, torn_bytes, last })
+    }
+
+    /// With a bound on its bytes.
+    pub(crate) fn bounded(self, bytes: u64) -> Self {
+        Self { bound: bytes, ..self }
     }
 
     /// Numbers `message` and writes it. After an error nothing was appended, and it may be tried again.
     pub(crate) fn append(&mut self, message: ProcessMessage) -> Result<(), SpoolError> {
         if self.last().bytes >= SEGMENT_BYTES {
             let first = self.next_sequence();
-            self.segments.push_back(Segment { first, count: 0, bytes: 0 });
+            self.segments.push_back(Segment::empty(first));
             self.tail = None;
+            self.shed();
         }
         let report = Report {
             run: self.key.run.to_string(),
@@ -149,12 +175,7 @@ impl Spool {
             sequence: self.next_sequence(),
             message: Some(message),
         };
-        let payload = report.encode_to_vec();
-        let mut record = Vec::with_capacity(HEADER_BYTES as usize + payload.len());
-        record.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        record.extend_from_slice(Domain::Blob.digest(&payload).as_bytes());
-        record.extend_from_slice(&payload);
-
+        let record = record(&report);
         let (first, at) = (self.last().first, self.last().bytes);
         let path = segment_path(&self.dir, first);
         let written = self.tail(&path).and_then(|file| {
@@ -167,6 +188,50 @@ impl Spool {
         segment.count += 1;
         segment.bytes += record.len() as u64;
         Ok(())
+    }
+
+    /// Where more waits than the bound allows, takes the telemetry out of the oldest segments that have any.
+    fn shed(&mut self) {
+        let waiting = |spool: &Self| spool.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+        let last = self.segments.len() - 1;
+        for index in 0..last {
+            if waiting(self) <= self.bound {
+                return;
+            }
+            if self.segments[index].shed {
+                continue;
+            }
+            match self.shed_segment(index) {
+                Ok(values) => {
+                    warn!(values, "telemetry is dropped: the coordinator has not taken it, and the spool is full")
+                }
+                Err(error) => warn!(error = chain(&error), "telemetry stays in a spool that is full"),
+            }
+        }
+    }
+
+    /// Writes a segment anew, without its telemetry; how many values that was. The numbers of its reports stay.
+    fn shed_segment(&mut self, index: usize) -> Result<u64, SpoolError> {
+        let Segment { first, count, bytes, .. } = self.segments[index];
+        let path = segment_path(&self.dir, first);
+        let io = |source| SpoolError::Io { path: path.clone(), source };
+        let file = File::open(&path).map_err(io)?;
+        let mut reader = Reader { first, path: path.clone(), file, sequence: first, offset: 0 };
+        let (mut kept, mut values) = (Vec::new(), 0);
+        for _ in 0..count {
+            let mut report = reader.read(bytes)?;
+            if let Some(Body::Block(block)) = report.message.as_mut().and_then(|message| message.body.as_mut()) {
+                values += block.shed();
+            }
+            kept.extend_from_slice(&record(&report));
+        }
+        let fresh = path.with_extension("fresh");
+        fs::write(&fresh, &kept).and_then(|()| fs::rename(&fresh, &path)).map_err(io)?;
+        let segment = &mut self.segments[index];
+        (segment.bytes, segment.shed) = (kept.len() as u64, true);
+        // It may be reading the file that was.
+        self.reader = None;
+        Ok(values)
     }
 
     /// The next report to send, if there is one.
@@ -287,6 +352,16 @@ impl Reader {
         self.offset = end;
         Ok(report)
     }
+}
+
+/// A report as it lies on the disk.
+fn record(report: &Report) -> Vec<u8> {
+    let payload = report.encode_to_vec();
+    let mut record = Vec::with_capacity(HEADER_BYTES as usize + payload.len());
+    record.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    record.extend_from_slice(Domain::Blob.digest(&payload).as_bytes());
+    record.extend_from_slice(&payload);
+    record
 }
 
 fn segment_path(dir: &Path, first: u64) -> PathBuf {

@@ -69,7 +69,7 @@ impl Supervisor {
             fs::create_dir_all(dir).map_err(|source| AgentError::Path { path: dir.clone(), source })?;
         }
         let logs = Logs::new(log_dir, options.log_bytes);
-        let processes = left_over(&spool_dir)?;
+        let processes = left_over(&spool_dir, options.spool_bytes)?;
         let programs = Programs::new(options.programs_dir.clone(), options.join.clone(), options.programs.get());
         Ok(Self {
             options,
@@ -225,7 +225,9 @@ impl Supervisor {
     /// Starts a process. Its spool comes first: an agent that is killed between the two knows that it was started.
     fn start(&mut self, key: ProcessKey, assignment: Assignment) {
         let spool = Spool::create(process_dir(&self.spool_dir, &key), key.clone());
-        let opened = spool.map_err(io::Error::other).and_then(|spool| Ok((spool, self.logs.create(&key)?)));
+        let opened = spool
+            .map_err(io::Error::other)
+            .and_then(|spool| Ok((spool.bounded(self.options.spool_bytes), self.logs.create(&key)?)));
         let (spool, log) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -368,7 +370,7 @@ fn process_dir(spool_dir: &Path, key: &ProcessKey) -> PathBuf {
 }
 
 /// What earlier agents left. Their processes are gone with them: whichever has not said so yet, it is said for.
-fn left_over(spool_dir: &Path) -> Result<BTreeMap<ProcessKey, Process>, AgentError> {
+fn left_over(spool_dir: &Path, spool_bytes: u64) -> Result<BTreeMap<ProcessKey, Process>, AgentError> {
     let path_error = |path: &Path, source: io::Error| AgentError::Path { path: path.to_owned(), source };
     let list = |dir: &Path| -> Result<Vec<PathBuf>, AgentError> {
         let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
@@ -396,7 +398,7 @@ fn left_over(spool_dir: &Path) -> Result<BTreeMap<ProcessKey, Process>, AgentErr
             let is_ended = last.is_some_and(|last| matches!(last.body, Some(Body::Exited(_) | Body::Failed(_))));
             let output = "its agent ended, and the process with it".to_owned();
             let end = (!is_ended).then_some(Exited { code: KILLED, output });
-            processes.insert(key.clone(), Process::left_over(key, spool, end));
+            processes.insert(key.clone(), Process::left_over(key, spool.bounded(spool_bytes), end));
         }
     }
     Ok(processes)

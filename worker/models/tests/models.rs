@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use lockstep_models::{Batch, Context, InputKind, ModelError, SampleShape, Targets, build_model};
-use support::{alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
+use support::{TRAINING, alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
 use tch::Device;
 
 const MLP: &str = r#"{ kind = "mlp", hidden = [32, 32], outputs = 4, activation = "gelu", dropout = 0.2 }"#;
@@ -124,7 +124,7 @@ fn a_regression_counts_the_mean_over_its_values() {
     assert!(losses[399] < 0.05 * losses[0], "{} to {}", losses[0], losses[399]);
     let sums = model.evaluate(&batch, &Context::default()).unwrap();
     assert_eq!((sums.count, sums.right), (32, None));
-    let mean = model.loss(&batch, &Context::default()).unwrap().double_value(&[]);
+    let mean = model.loss(&batch, &TRAINING).unwrap().double_value(&[]);
     assert!((sums.loss_sum / 32.0 - mean).abs() < 1e-6);
 }
 
@@ -183,6 +183,6 @@ fn a_batch_that_libtorch_refuses_is_an_error() {
     let _alone = alone();
     let model = model(MLP, &image_shape(&[1, 4, 4], 4));
     let wrong = samples(&image_shape(&[1, 5, 5], 4), 3, 0, 1);
-    assert!(matches!(model.loss(&wrong, &Context::default()), Err(ModelError::Torch(_))));
+    assert!(matches!(model.loss(&wrong, &TRAINING), Err(ModelError::Torch(_))));
     assert!(matches!(model.evaluate(&wrong, &Context::default()), Err(ModelError::Torch(_))));
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{Context, InputKind, SampleShape, Targets, build_model};
-use support::{alone, bits, data_for, image_shape, job, python, samples, token_shape};
+use support::{TRAINING, alone, bits, data_for, image_shape, job, python, samples, token_shape};
 use tch::{Device, Tensor};
 
 const BF16: &str = "numerics.autocast=bf16";
@@ -47,7 +47,7 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
         check(format!("init/{}", parameter.name), &parameter.tensor.detach(), 0.0);
     }
     tch::manual_seed(1);
-    let loss = model.loss(&batch, &Context::default()).unwrap();
+    let loss = model.loss(&batch, &TRAINING).unwrap();
     check("loss".to_owned(), &loss.detach(), tolerance);
     let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     let grads = Tensor::run_backward(&[&loss], &tensors, false, false);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use lockstep_models::{Batch, Context, Model, SampleShape, build_model};
 use lockstep_tch_ext::generator;
-use support::{alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
+use support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
 use tch::{Device, Kind, Tensor};
 
 fn modules() -> tempfile::TempDir {
@@ -44,7 +44,7 @@ fn a_module_is_the_same_as_in_pytorch() {
         Tensor::read_npz(dir.path().join("answer.npz")).unwrap().into_iter().collect();
     let batch = Batch::new(answer["inputs"].shallow_clone(), answer["targets"].shallow_clone());
     tch::manual_seed(1);
-    let loss = model.loss(&batch, &Context::default()).unwrap();
+    let loss = model.loss(&batch, &TRAINING).unwrap();
     assert_eq!(bits(&loss), bits(&answer["loss"]));
     let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     for (name, grad) in names.iter().zip(Tensor::run_backward(&[&loss], &tensors, false, false)) {
@@ -67,7 +67,7 @@ fn tied_weights_and_other_precisions_have_the_losses_and_gradients_of_pytorch() 
         let names: Vec<&str> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
         assert_eq!(names, ["first.weight", "head.weight", "head.bias"], "one tensor under two names is one parameter");
         assert!(model.parameters().iter().all(|parameter| parameter.tensor.kind() == kind));
-        let loss = model.loss(&batch, &Context::default()).unwrap();
+        let loss = model.loss(&batch, &TRAINING).unwrap();
         let widened = |tensor: &Tensor| bits(&tensor.to_kind(Kind::Double));
         assert_eq!(widened(&loss), bits(&answer[&format!("{name}/loss")]), "{name}");
         let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
@@ -146,7 +146,7 @@ fn answers_that_are_not_what_the_job_says_are_refused() {
     let refused = |name: &str, output: &str| {
         let model = load(dir.path(), name, output).unwrap();
         assert!(model.evaluate(&batch, &Context::default()).is_err());
-        chain(&model.loss(&batch, &Context::default()).unwrap_err())
+        chain(&model.loss(&batch, &TRAINING).unwrap_err())
     };
     assert_eq!(
         refused("wide", "logits"),
@@ -157,5 +157,5 @@ fn answers_that_are_not_what_the_job_says_are_refused() {
     assert!(refused("net", "loss").contains("libtorch"), "{}", refused("net", "loss"));
     let model = load(dir.path(), "net", "logits").unwrap();
     let few = samples(&image_shape(&[1, 3, 3], 3), 8, 0, 3);
-    assert!(chain(&model.loss(&few, &Context::default()).unwrap_err()).contains("libtorch"));
+    assert!(chain(&model.loss(&few, &TRAINING).unwrap_err()).contains("libtorch"));
 }

@@ -38,12 +38,12 @@ mod setup;
 
 use std::process::ExitCode;
 
-use lockstep_models::{DataError, Model, ModelError, build_model, open_data};
+use lockstep_models::{Model, ModelError, build_model, open_data};
 use tch::Tensor;
 use tch::nn;
 
 pub use lockstep_models::{
-    Batch, Context, DataSets, Dataset, EvalSums, InMemory, InputKind, SampleShape, Targets, classified,
+    Batch, Context, DataError, DataSets, Dataset, EvalSums, InMemory, InputKind, SampleShape, Targets, classified,
 };
 pub use setup::{ParameterError, Setup};
 

@@ -23,6 +23,12 @@ pub enum SetupError {
     /// Nothing to evaluate on.
     #[error("the job has `[eval]`, and its program keeps no samples for it")]
     NoValidation,
+    /// Inputs whose features cannot be measured one by one.
+    #[error(
+        "key `eval.feature_importance`: an input of shape {0:?} has no columns and no image's cells to tell apart, or more than \
+         {most} of them", most = crate::importance::MOST_FEATURES
+    )]
+    Features(Vec<i64>),
     /// The checkpoint cannot be resumed from.
     #[error("cannot resume")]
     Load(#[from] LoadError),

@@ -1,5 +1,5 @@
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{Failed, ReportBlock, StepReport};
+use lockstep_rpc::{Failed, ReportBlock, Series, StepReport};
 use tempfile::TempDir;
 
 use super::*;
@@ -154,4 +154,56 @@ fn a_write_that_failed_leaves_nothing_behind_and_is_tried_again() {
     spool.tail = None;
     spool.append(failed("two")).unwrap();
     assert_eq!(sequences(&mut spool), [2]);
+}
+
+#[test]
+fn a_full_spool_drops_the_oldest_telemetry_counts_it_and_keeps_all_else() {
+    let (_dir, spool) = spool();
+    let mut spool = spool.bounded(3 * SEGMENT_BYTES);
+    let series = |step: u64| Series {
+        name: "mine".into(),
+        steps: vec![step; 10_000],
+        at_ms: vec![1; 10_000],
+        values: vec![step as f64; 10_000],
+        part: None,
+    };
+    let block = |step: u64| ReportBlock {
+        steps: vec![StepReport { step, ..Default::default() }],
+        series: vec![series(step)],
+        ..Default::default()
+    };
+    let bytes = |spool: &Spool| {
+        let files = fs::read_dir(&spool.dir).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    let mut most = 0;
+    for step in 1..=300 {
+        spool.append(ProcessMessage { body: Some(Body::Block(block(step))) }).unwrap();
+        most = most.max(bytes(&spool));
+        if step == 20 {
+            // A reader in the midst of what will be written anew.
+            assert_eq!(spool.next_unsent().unwrap().unwrap().sequence, 1);
+        }
+    }
+    assert!((3 * SEGMENT_BYTES..5 * SEGMENT_BYTES).contains(&most), "{most}");
+    let mut whole = Vec::new();
+    let (mut dropped, mut expected) = (0, 2);
+    let recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+    assert_eq!(recovered.torn_bytes, 0);
+    while let Some(report) = spool.next_unsent().unwrap() {
+        assert_eq!(report.sequence, expected);
+        let Some(Body::Block(block)) = report.message.unwrap().body else { panic!("another message") };
+        assert_eq!(block.steps[0].step, expected, "the record stays");
+        dropped += block.dropped;
+        if block.series.is_empty() {
+            assert_eq!(block.dropped, 10_000);
+        } else {
+            whole.push(expected);
+        }
+        expected += 1;
+    }
+    assert_eq!(expected, 301);
+    // The newest is whole, and only it.
+    assert_eq!(whole, (300 - whole.len() as u64 + 1..=300).collect::<Vec<_>>());
+    assert_eq!(dropped, 10_000 * (299 - whole.len() as u64));
 }

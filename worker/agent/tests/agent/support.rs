@@ -88,6 +88,7 @@ pub(crate) fn options(join: String, data_dir: &Path, rank_command: RankCommand) 
         rank_command,
         stop_grace: Duration::from_millis(300),
         log_bytes: 1 << 20,
+        spool_bytes: 1 << 30,
         log_runs: NonZeroUsize::new(10).unwrap(),
         programs_dir: data_dir.join("programs"),
         programs: NonZeroUsize::new(2).unwrap(),

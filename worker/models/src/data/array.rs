@@ -18,6 +18,7 @@ pub(crate) struct Pair {
     inputs: Arc<Column>,
     targets: Arc<Column>,
     shape: SampleShape,
+    features: Arc<[String]>,
 }
 
 impl Pair {
@@ -58,7 +59,12 @@ impl Pair {
             _ => Targets::Classes { count: labels::check(targets_path, &targets, outputs)? },
         };
         let shape = SampleShape { input: inputs.row_shape().to_vec(), kind, targets: targets_shape };
-        Ok(Self { inputs: Arc::new(inputs), targets: Arc::new(targets), shape })
+        Ok(Self { inputs: Arc::new(inputs), targets: Arc::new(targets), shape, features: Arc::default() })
+    }
+
+    /// With names for the inputs' elements.
+    pub(crate) fn named(self, features: Vec<String>) -> Self {
+        Self { features: features.into(), ..self }
     }
 
     pub(crate) fn samples(&self) -> u64 {
@@ -92,6 +98,10 @@ impl Dataset for Array {
 
     fn shape(&self) -> &SampleShape {
         &self.pair.shape
+    }
+
+    fn features(&self) -> &[String] {
+        &self.pair.features
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {

@@ -51,13 +51,15 @@ pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
     };
     let inputs = column(inputs, Kind::Float, vec![width as i64]);
     let targets = column(targets, kind, shape);
-    Ok(Pair::new((path, inputs), (path, targets), table.outputs)?.split(split))
+    Ok(Pair::new((path, inputs), (path, targets), table.outputs)?.named(parsed.features).split(split))
 }
 
 struct Parsed {
     /// Row after row, without the target.
     inputs: Vec<f64>,
     targets: Vec<f64>,
+    /// Names of the inputs' columns.
+    features: Vec<String>,
 }
 
 fn parse(table: &Table) -> Result<Parsed, DataError> {
@@ -105,7 +107,8 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
     if targets.is_empty() {
         return Err(DataError::Empty { path: path.to_owned() });
     }
-    Ok(Parsed { inputs, targets })
+    let features = header.iter().enumerate().filter(|(column, _)| *column != target);
+    Ok(Parsed { inputs, targets, features: features.map(|(_, name)| name.clone()).collect() })
 }
 
 /// Whole numbers that a model could have so many outputs for; all of them are exact as `f64` and as `i64`.

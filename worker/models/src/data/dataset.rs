@@ -74,6 +74,11 @@ pub trait Dataset: Send {
     /// What one sample looks like.
     fn shape(&self) -> &SampleShape;
 
+    /// Names of the inputs' elements, where the file names them; else empty.
+    fn features(&self) -> &[String] {
+        &[]
+    }
+
     /// The samples at `positions`, in that order, on `device`.
     ///
     /// # Errors

@@ -67,9 +67,9 @@ pub trait Model {
     /// What training changes without gradients (batch-norm statistics and the like) by dotted path; updated in place.
     fn buffers(&self) -> &[(String, Tensor)];
 
-    /// The mean loss over `batch` in training mode: a scalar to differentiate.
+    /// The mean loss over `batch`: a scalar to differentiate.
     ///
-    /// Draws (dropout) from torch's generator of the device; updates buffers.
+    /// In training draws (dropout) from torch's generator of the device, and updates buffers.
     fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, ModelError>;
 
     /// The loss over `batch` in evaluation mode. Leaves no trace: draws nothing, changes no buffer, keeps no graph.

@@ -121,13 +121,20 @@ impl Model for Script {
         &self.parts.buffers
     }
 
-    fn loss(&self, batch: &Batch, _context: &Context) -> Result<Tensor, ModelError> {
-        self.objective.precision.run(|| match self.output {
+    fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, ModelError> {
+        let loss = || match self.output {
             Output::Logits => {
                 supervised::loss(self.objective.loss, &self.scores(batch)?, &batch.targets, Reduction::Mean)
             }
             Output::Loss => self.mean_loss(batch),
-        })
+        };
+        if context.training {
+            return self.objective.precision.run(loss);
+        }
+        self.module.train(false)?;
+        let loss = self.objective.precision.run(loss);
+        self.module.train(true)?;
+        loss
     }
 
     fn evaluate(&self, batch: &Batch, _context: &Context) -> Result<EvalSums, ModelError> {

@@ -38,9 +38,10 @@ impl<N: Network> Model for Supervised<N> {
         &self.parts.buffers
     }
 
-    fn loss(&self, batch: &Batch, _context: &Context) -> Result<Tensor, ModelError> {
+    fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, ModelError> {
         self.objective.precision.run(|| {
-            loss(self.objective.loss, &self.network.forward(&batch.inputs, true)?, &batch.targets, Reduction::Mean)
+            let scores = self.network.forward(&batch.inputs, context.training)?;
+            loss(self.objective.loss, &scores, &batch.targets, Reduction::Mean)
         })
     }
 

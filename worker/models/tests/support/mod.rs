@@ -99,9 +99,12 @@ pub(crate) fn state(model: &dyn Model) -> Vec<(String, Vec<u8>)> {
     parameters.chain(model.buffers().iter().map(|(name, tensor)| (name.clone(), bits(tensor)))).collect()
 }
 
+/// What a model is told in training.
+pub(crate) const TRAINING: Context = Context { step: 0, rank: 0, training: true, root: 0 };
+
 /// One step of plain gradient descent; the loss before it.
 pub(crate) fn descend(model: &dyn Model, batch: &Batch, lr: f64) -> f64 {
-    let loss = model.loss(batch, &Context::default()).unwrap();
+    let loss = model.loss(batch, &TRAINING).unwrap();
     let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     let grads = Tensor::run_backward(&[&loss], &tensors, false, false);
     tch::no_grad(|| {

@@ -1,0 +1,112 @@
+//! The words of commands on what runs tell of themselves: to see it, to write beside it, to take it elsewhere.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Address;
+use super::Reader;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TagArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(in crate::cli) run: String,
+    /// Letters, digits and `-_.:/=`; none takes all away.
+    pub(in crate::cli) tags: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) address: Address,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct NoteArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(in crate::cli) run: String,
+    /// An empty one takes it away.
+    pub(in crate::cli) text: String,
+    #[command(flatten)]
+    pub(in crate::cli) address: Address,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What a tool has of the run already is not written again: a mirror that was stopped goes on where it was.
+
+Examples:
+  coord mirror 7k3 --tensorboard runs                  then: tensorboard --logdir runs
+  coord mirror 7k3 --follow --mlflow http://127.0.0.1:5000
+  coord mirror 7k3 --csv points.csv --parquet points.parquet")]
+pub(in crate::cli) struct MirrorArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(in crate::cli) run: String,
+    /// Go on with what comes, until the run has ended.
+    #[arg(long)]
+    pub(in crate::cli) follow: bool,
+    /// Event files, in a directory of the run's below this one.
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) tensorboard: Option<PathBuf>,
+    /// A server of MLflow; `MLFLOW_TRACKING_TOKEN` is its token, if it wants one.
+    #[arg(long, value_name = "URI")]
+    pub(in crate::cli) mlflow: Option<String>,
+    /// An offline run of Weights & Biases, which `wandb sync` takes, below this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) wandb: Option<PathBuf>,
+    /// MLflow's experiment, or the project of Weights & Biases.
+    #[arg(long, value_name = "NAME", default_value = "lockstep")]
+    pub(in crate::cli) experiment: String,
+    /// The Python that has the package `wandb`.
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    pub(in crate::cli) python: PathBuf,
+    /// All points: series, part, step, `at_ms`, value.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) csv: Option<PathBuf>,
+    /// The same, compressed.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) parquet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) address: Address,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CompareArguments {
+    /// Run ids, or prefixes that no other one has.
+    #[arg(required = true, num_args = 2..)]
+    pub(in crate::cli) runs: Vec<String>,
+    /// Which series; one that ends with `*` stands for all that begin so [default: loss, gradient norm, evaluations, rates].
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) series: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coord plot 7k3 loss grad_norm
+  coord plot 7k3 'phase/*' --part 1
+  coord plot 7k3                                        lists all series")]
+pub(in crate::cli) struct PlotArguments {
+    /// Run id, or a prefix that no other one has.
+    pub(in crate::cli) run: String,
+    /// Which; one that ends with `*` stands for all that begin so.
+    pub(in crate::cli) series: Vec<String>,
+    /// Of this process or rank only.
+    #[arg(long)]
+    pub(in crate::cli) part: Option<u32>,
+    /// Steps from here.
+    #[arg(long, default_value_t = 0)]
+    pub(in crate::cli) from: u64,
+    /// To here.
+    #[arg(long)]
+    pub(in crate::cli) to: Option<u64>,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TopArguments {
+    /// Once, and no more.
+    #[arg(long)]
+    pub(in crate::cli) once: bool,
+    #[command(flatten)]
+    pub(in crate::cli) reader: Reader,
+}

@@ -1,0 +1,172 @@
+//! What is told of an alarm beside the page: a command is run, a web address is posted to. At least once each: after a crash
+//! perhaps again.
+//!
+//! Nothing waits for it. What cannot be told is logged, and the alarm stands on the page all the same.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use lockstep_common::{RunId, chain};
+use lockstep_tracking::Alarm;
+use reqwest::{Client, Url};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::warn;
+
+/// Alarms that wait to be told; a run has few.
+const WAITING: usize = 256;
+
+/// For each telling.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who is told.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// A shell command, which gets the alarm as JSON on its standard input.
+    pub command: Option<String>,
+    /// Where the JSON is posted.
+    pub webhook: Option<Url>,
+}
+
+/// Takes alarms, to be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell(Option<mpsc::Sender<Value>>);
+
+impl Bell {
+    /// Of an alarm that was raised.
+    pub(crate) fn ring(&self, run: &RunId, alarm: &Alarm) {
+        let Some(queue) = &self.0 else { return };
+        if queue.try_send(json!({ "run": run, "alarm": alarm })).is_err() {
+            warn!(%run, alarm = alarm.title, "nobody is told of this alarm: too many wait");
+        }
+    }
+}
+
+impl Hooks {
+    /// Tells until the last bell is gone. On the runtime that this is called on.
+    pub(crate) fn start(self) -> (Bell, Option<JoinHandle<()>>) {
+        if self.command.is_none() && self.webhook.is_none() {
+            return (Bell(None), None);
+        }
+        let (queue, mut waiting) = mpsc::channel::<Value>(WAITING);
+        // Whoever else needs TLS here has the same provider.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = Client::new();
+        let task = tokio::spawn(async move {
+            while let Some(told) = waiting.recv().await {
+                if let Some(command) = &self.command {
+                    run(command, &told).await;
+                }
+                if let Some(url) = &self.webhook {
+                    post(&client, url, &told).await;
+                }
+            }
+        });
+        (Bell(Some(queue)), Some(task))
+    }
+}
+
+/// Runs `command`; it ends with its patience.
+async fn run(command: &str, told: &Value) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+    let ran = async {
+        let mut child = shell.spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            // One that does not read it may still have done its work.
+            let _ = input.write_all(format!("{told}\n").as_bytes()).await;
+        }
+        child.wait().await
+    };
+    match timeout(PATIENCE, ran).await {
+        Ok(Ok(status)) if status.success() => {}
+        Ok(Ok(status)) => warn!(command, %status, "the command that is told of alarms failed"),
+        Ok(Err(error)) => warn!(command, %error, "the command that is told of alarms cannot be run"),
+        Err(_) => warn!(command, "the command that is told of alarms took more than {PATIENCE:?}: ended"),
+    }
+}
+
+async fn post(client: &Client, url: &Url, told: &Value) {
+    let request = client.post(url.clone()).header("content-type", "application/json").body(told.to_string());
+    let refused = match request.timeout(PATIENCE).send().await {
+        Ok(answer) if answer.status().is_success() => return,
+        Ok(answer) => answer.status().to_string(),
+        Err(error) => chain(&error),
+    };
+    warn!(host = url.host_str(), refused, "the web address that is told of alarms did not take one");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use lockstep_common::series::SeriesKey;
+    use lockstep_tracking::{Kind, Severity};
+
+    use super::*;
+
+    fn alarm() -> Alarm {
+        Alarm {
+            kind: Kind::Divergence,
+            severity: Severity::Error,
+            since_step: 7,
+            since_ms: 1,
+            until_step: None,
+            place: Some("layers.1".into()),
+            series: SeriesKey::whole("loss"),
+            title: "it's \"gone\"".into(),
+            what: "$HOME".into(),
+            try_: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_and_a_web_address_get_the_alarm_as_json() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("alarms");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/told?by=me", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            // The first is refused, and the second told all the same.
+            let answer = |words: &str| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                let mut piece = [0; 1024];
+                while !request.ends_with(b"}") {
+                    let length = stream.read(&mut piece).unwrap();
+                    request.extend_from_slice(&piece[..length]);
+                }
+                write!(stream, "HTTP/1.1 {words}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+                String::from_utf8(request).unwrap()
+            };
+            [answer("500 No"), answer("204 Good")]
+        });
+        let command = Some(format!("cat >> {}; exit 3", file.display()));
+        let (bell, task) = Hooks { command, webhook: Some(url.parse().unwrap()) }.start();
+        let run: RunId = "0123456789".parse().unwrap();
+        bell.ring(&run, &alarm());
+        bell.ring(&run, &alarm());
+        drop(bell);
+        task.unwrap().await.unwrap();
+        let told = json!({ "run": run, "alarm": alarm() });
+        assert_eq!((&told["alarm"]["place"], &told["alarm"]["kind"]), (&json!("layers.1"), &json!("divergence")));
+        let written = std::fs::read_to_string(file).unwrap();
+        assert_eq!(written, format!("{told}\n{told}\n"));
+        for request in server.join().unwrap() {
+            assert!(request.starts_with("POST /told?by=me HTTP/1.1\r\n"), "{request}");
+            assert!(request.ends_with(&told.to_string()), "{request}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_to_tell_is_no_work() {
+        let (bell, task) = Hooks::default().start();
+        bell.ring(&"0123456789".parse().unwrap(), &alarm());
+        assert!(task.is_none());
+    }
+}

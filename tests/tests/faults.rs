@@ -1,0 +1,109 @@
+//! Faults on purpose, in real runs: each is found and named, and a healthy run has no alarm.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use lockstep_tests::{Cluster, Job, binary, git, repository, wait_for, wait_within};
+use serde_json::Value;
+
+/// A repository whose program is `worker/examples/troubled.rs`, as this build has made it already.
+fn project(root: &Path) -> Job {
+    fs::create_dir(root).unwrap();
+    fs::copy(repository().join("tests/data/digits.csv"), root.join("digits.csv")).unwrap();
+    let program = binary("coord").with_file_name("examples").join("troubled");
+    let text = format!(
+        r#"
+            name = "troubled"
+            seed = 20
+            steps = 1000000
+            ranks = 2
+            batch = {{ size = 64 }}
+            data = {{ kind = "files", paths = ["digits.csv"] }}
+            optimizer = {{ kind = "sgd", lr = 0.05, momentum = 0.9 }}
+            report = {{ histograms_every = 50 }}
+            [program]
+            bin = "./troubled"
+            build = "cp {} troubled"
+            parameters = {{ trouble = "none" }}
+        "#,
+        program.display()
+    );
+    let job = Job::write(root, &text);
+    git(root, &["init", "-q"]);
+    git(root, &["add", "-A"]);
+    git(root, &["commit", "-q", "-m", "troubled"]);
+    job
+}
+
+fn alarms(cluster: &Cluster, run: &str) -> Vec<Value> {
+    cluster.document(&format!("/api/runs/{run}/alarms")).as_array().unwrap().clone()
+}
+
+#[test]
+fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let programs = dir.path().join("programs");
+    let variables: &[(&str, &Path)] = &[("LOCKSTEP_WORKER_PROGRAMS_DIR", &programs), ("CARGO_TARGET_DIR", &programs)];
+    let mut cluster = Cluster::start_with(dir.path(), 0, variables);
+    let job = project(&dir.path().join("work"));
+    // In each run the second process is the slow one, where one is: runs take the nodes as they come.
+    let mut start = |trouble: &str| {
+        cluster.add_worker();
+        cluster.add_worker_with(&[("TROUBLED_SLOW", "1")]);
+        let set = format!("program.parameters.trouble={trouble:?}");
+        let run = cluster.submit(job.argument(), &["--set", &set]);
+        cluster.reached(&run, 1);
+        run
+    };
+    let healthy = start("none");
+    // What is expected of each: the kind, and what its title or place names.
+    let faults = [
+        ("exploding_layer", "divergence", "layers.1"),
+        ("dead_layer", "dead_units", "relu"),
+        ("slow_process", "straggler", "process 1"),
+        ("slow_loader", "data_starvation", "data"),
+        ("leak", "memory_growth", "process"),
+    ];
+    let runs = faults.map(|(trouble, kind, named)| (start(trouble), trouble, kind, named));
+    for (run, trouble, kind, named) in &runs {
+        let found = wait_within(Duration::from_mins(6), &format!("{kind} of the run with {trouble}"), || {
+            alarms(&cluster, run).into_iter().find(|alarm| alarm["kind"] == *kind)
+        });
+        let words = format!("{} {} {}", found["title"], found["place"], found["what"]);
+        assert!(words.contains(named), "{trouble}: {found:#}");
+        println!("{trouble}: {} (since step {})", found["title"], found["since_step"]);
+        cluster.run(&["cancel", run]);
+    }
+    // As long as it took to find all of them.
+    assert_eq!(alarms(&cluster, &healthy), [] as [Value; 0]);
+    let step = cluster.show(&healthy)["step"].as_u64().unwrap();
+    assert!(step > 3000, "the healthy run was watched over {step} steps only");
+    cluster.run(&["cancel", &healthy]);
+}
+
+#[test]
+fn the_example_jobs_have_no_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 2);
+    let jobs = repository().join("configs/jobs");
+    // Their files name data by paths from where they lie; the larger ones are not trained to their ends here.
+    for (job, steps) in
+        [("digits-mlp", None), ("diamonds-mlp", Some(400)), ("fashion-mlp", Some(300)), ("gpt-kjv", Some(40))]
+    {
+        let path = jobs.join(format!("{job}.toml"));
+        let set = steps.map(|steps| format!("steps={steps}"));
+        let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set.as_str()]).collect();
+        let run = cluster.submit(path.to_str().unwrap(), &[&["--allow-dirty"], sets.as_slice()].concat());
+        cluster.finished_within(&run, Duration::from_mins(5));
+        let steps = cluster.show(&run)["steps"].clone();
+        wait_for("the last step's numbers", || {
+            let series = cluster.document(&format!("/api/runs/{run}/series"));
+            let loss = series["series"].as_array()?.iter().find(|one| one["name"] == "loss")?.clone();
+            (loss["last_step"] == steps).then_some(())
+        });
+        assert_eq!(alarms(&cluster, &run), [] as [Value; 0], "{job}");
+    }
+}

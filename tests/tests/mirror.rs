@@ -1,0 +1,116 @@
+//! A run that is followed while it trains, into the tools that people have, and read back by their own readers.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use lockstep_tests::{Cluster, binary, cache, digits, repository, wait_for};
+
+/// Points by series, `name/part` where there are parts.
+type Series = BTreeMap<String, Vec<(u64, f64)>>;
+
+fn tool(name: &str) -> PathBuf {
+    cache().join("test-tools/bin").join(name)
+}
+
+/// A server of `MLflow`; its group ends with the value.
+struct Mlflow {
+    child: Child,
+    uri: String,
+}
+
+impl Mlflow {
+    fn start(dir: &Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(tool("mlflow"));
+        command.args(["server", "--host=127.0.0.1", "--workers=1", &format!("--port={port}")]);
+        command.arg(format!("--backend-store-uri=sqlite:///{}", dir.join("mlflow.db").display()));
+        command.arg("--artifacts-destination").arg(dir.join("artifacts")).current_dir(dir);
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let paths = [cache().join("test-tools/bin")].into_iter().chain(std::env::split_paths(&paths));
+        command.env("PATH", std::env::join_paths(paths).unwrap());
+        command.env("MLFLOW_DISABLE_TELEMETRY", "true").env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
+        let log = std::fs::File::create(dir.join("mlflow.log")).unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0).spawn().unwrap();
+        let server = Self { child, uri: format!("http://127.0.0.1:{port}") };
+        wait_for("the server of MLflow", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        server
+    }
+}
+
+impl Drop for Mlflow {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["--", &format!("-{}", self.child.id())]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// Every series of the run, as the API has them.
+fn tracked(cluster: &Cluster, run: &str) -> Series {
+    let points = cluster.document(&format!("/api/runs/{run}/points?pixels=20000"));
+    let mut all = Series::new();
+    for series in points["series"].as_array().unwrap() {
+        assert_eq!(series["exact"], true);
+        let name = series["name"].as_str().unwrap();
+        let name = if series["part"].is_null() { name.to_owned() } else { format!("{name}/{}", series["part"]) };
+        let steps = series["steps"].as_array().unwrap().iter().map(|step| step.as_u64().unwrap());
+        let values = series["values"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
+        all.insert(name, steps.zip(values).collect());
+    }
+    all
+}
+
+fn read(of: &str, place: &str, run: &str) -> Series {
+    let script = repository().join("tests/mirror/read.py");
+    let output = Command::new(tool("python3")).arg(script).args([of, place, run]).output().unwrap();
+    assert!(output.status.success(), "{of}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{of}: {error}"))
+}
+
+#[test]
+fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Mlflow::start(dir.path());
+    let cluster = Cluster::start(dir.path(), 2);
+    let job = digits(dir.path());
+    let sets = ["--set", "report.histograms_every=10", "--set", "world.processes=2"];
+    let measured = "eval.feature_importance={repeats=1, samples=50}";
+    let run = cluster.submit(job.argument(), &[&sets[..], &["--set", measured]].concat());
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let places = [
+        ("tensorboard", at("events")),
+        ("mlflow", server.uri.clone()),
+        ("wandb", at("wandb")),
+        ("parquet", at("points.parquet")),
+    ];
+    let mut mirror = Command::new(binary("coord"));
+    mirror.args(["mirror", &run, "--follow", "--addr", cluster.address(), "--python"]).arg(tool("python3"));
+    for (name, place) in &places {
+        mirror.args([&format!("--{name}"), place]);
+    }
+    let output = mirror.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    cluster.finished(&run);
+    let ours = wait_for("the last step's numbers", || {
+        let ours = tracked(&cluster, &run);
+        (ours.get("loss")?.last()?.0 == 90 && ours.contains_key("importance/gradient/p63")).then_some(ours)
+    });
+    assert!(ours.len() > 200, "{:?}", ours.keys());
+    // Of features that a dropout of hidden units cannot hide: a pixel that is always black says nothing.
+    assert_eq!(ours["importance/permutation/p00"], [(90, 0.0)]);
+    assert!(ours["importance/permutation/p28"][0].1.abs() > 0.0 && ours["importance/gradient/p28"][0].1 > 0.0);
+    for (name, place) in &places {
+        let theirs = read(name, place, &run);
+        let missing: Vec<&String> = ours.keys().filter(|series| !theirs.contains_key(*series)).collect();
+        assert!(missing.is_empty(), "{name} lacks {missing:?}; it has {:?}", theirs.keys());
+        for (series, points) in &ours {
+            let narrow = |value: f64| if *name == "tensorboard" { f64::from(value as f32) } else { value };
+            let points: Vec<(u64, f64)> = points.iter().map(|&(step, value)| (step, narrow(value))).collect();
+            assert_eq!(theirs[series], points, "{name}: {series}");
+        }
+    }
+}
