@@ -37,6 +37,7 @@ PATIENCE_MS = 30_000
 MOST_BYTES = 150_000
 # A picture is wide enough to be read in a README's column, and has two pixels for each of the page.
 WIDE = {"width": 1000, "height": 640}
+TALL = {"width": 1000, "height": 668}
 PHONE = {"width": 390, "height": 780}
 RATIO = 2
 
@@ -62,7 +63,7 @@ PICTURES = [
     Picture("runs", "#/runs", "tr[data-run]", size={"width": 1060, "height": 240}),
     Picture("charts", "#/run/{run}/charts?smooth=0.6", ".chart", cursor=".chart[data-name=loss]"),
     Picture("histograms", "#/run/{run}/histograms?kind=activation", ".chart", dark=True),
-    Picture("compare", "#/compare?runs={runs}", ".chart[data-name=loss]", cursor=".chart[data-name=loss]"),
+    Picture("compare", "#/compare?runs={runs}", ".chart[data-name=loss]", size=TALL, cursor=".chart[data-name=loss]"),
     Picture("phone", "#/run/{run}", ".chart[data-name=loss]", dark=True, size=PHONE),
 ]
 

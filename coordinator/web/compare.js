@@ -1,7 +1,7 @@
 /** The page that compares runs: curves over each other, what they differ in, parameters against the loss. */
 
 import { get, maybe } from './api.js';
-import { axes, described, table } from './difference.js';
+import { axes, described, labels, table } from './difference.js';
 import { fill, h } from './dom.js';
 import { number } from './format.js';
 import { Grid, Watch } from './grid.js';
@@ -16,8 +16,6 @@ import { View, controls } from './view.js';
 
 /** More runs than this are too many lines for eyes. */
 const MOST = 50;
-/** Characters of a name in a legend. */
-const NAME = 18;
 
 /** The page. */
 export async function comparePage({ params }) {
@@ -33,12 +31,13 @@ export async function comparePage({ params }) {
   if (runs.length === 0) return { element: h('div', { class: 'page' }, bar, h('p', { class: 'empty' }, 'choose runs to compare, here or in the table of runs')), end: () => {}, title };
   const view = new View(params);
   const watch = new Watch(view);
+  const all = runs.map(({ run }) => described(run));
+  const names = labels(runs.map(({ run }) => run), all);
   const sources = runs.map(({ run, branches, series }, index) => ({
-    id: run.run, label: `${run.name.length > NAME ? `${run.name.slice(0, NAME)}…` : run.name} ${run.run.slice(0, 4)}`, colour: index, branches: branches.map(({ branch }) => branch),
+    id: run.run, label: names[index], colour: index, branches: branches.map(({ branch }) => branch),
     context: { began_ms: run.started_at_ms ?? series[0]?.first_ms ?? 0, steps_per_epoch: stepsPerEpoch(run.checkpoints) ?? 1 },
   }));
   const grid = new Grid({ runs: sources, series: runs.flatMap(({ series }) => series), watch, params });
-  const all = runs.map(({ run }) => described(run));
   const lines = runs.length > 1 && parallel(axes(all), sources.map(({ label }) => label));
   const options = { epochs: runs.every(({ run }) => stepsPerEpoch(run.checkpoints) !== null), branches: runs.some(({ branches }) => branches.length > 0) };
   return {

@@ -1,7 +1,10 @@
 /** What runs differ in. Pure. */
 
 import { flatten } from './filter.js';
+import { number } from './format.js';
 
+/** Characters of a name or a value in a legend. */
+const NAME = 18;
 /** The parts of a run that are compared, in the order to show. */
 const PARTS = ['job', 'code', 'data', 'environment', 'numerics', 'result'];
 
@@ -57,4 +60,19 @@ export function axes(all) {
     const share = (value) => (order.length === 1 ? 0.5 : order.indexOf(String(value)) / (order.length - 1));
     return { key, values, ends: [order[0] ?? '', order[order.length - 1] ?? ''], at: values.map((value) => (value === null ? null : share(value))) };
   });
+}
+
+/**
+ * What a legend calls each of `runs`, which are `all`, described: where all have one name and differ in one parameter of the job, that
+ * parameter, which is what the comparison is about; else name and id.
+ */
+export function labels(runs, all) {
+  const cut = (text) => (text.length > NAME ? `${text.slice(0, NAME)}…` : text);
+  const told = (value) => cut(typeof value === 'number' ? number(value) : String(value));
+  const rows = runs.length > 1 ? table(all)[0].rows.filter(({ differs }) => differs) : [];
+  const [row] = rows;
+  if (rows.length === 1 && row.key !== 'name' && new Set(row.values.map(told)).size === runs.length) {
+    return row.values.map((value) => `${row.key.split('.').pop()} ${told(value)}`);
+  }
+  return runs.map(({ name, run }) => `${cut(name)} ${run.slice(0, 4)}`);
 }

@@ -92,11 +92,11 @@ impl Troubled {
         let middle = &self.layers[1];
         match self.trouble {
             Trouble::ExplodingLayer if step >= ONSET => {
-                tch::no_grad(|| middle.ws.shallow_clone().f_mul_scalar_(1.05))?;
+                let _grown = tch::no_grad(|| middle.ws.shallow_clone().f_mul_scalar_(1.05))?;
             }
             Trouble::DeadLayer if step == ONSET => {
                 if let Some(bias) = &middle.bs {
-                    tch::no_grad(|| bias.shallow_clone().f_fill_(-1e3))?;
+                    let _low = tch::no_grad(|| bias.shallow_clone().f_fill_(-1e3))?;
                 }
             }
             Trouble::Leak => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { axes, described, table } from '../difference.js';
+import { axes, described, labels, table } from '../difference.js';
 import { format, parse, run } from '../route.js';
 
 test('an address is read as it was written', () => {
@@ -30,4 +30,12 @@ test('axes are the differing parameters and the loss', () => {
   assert.deepEqual(found[0].at, [1, 1, 0]);
   assert.ok(Math.abs(found[1].at[1] - 0.5) < 1e-9, 'spread by the logarithm');
   assert.deepEqual(found[2].at, [0, null, 1]);
+});
+
+test('a legend calls runs by the one parameter in which they differ', () => {
+  const runs = [{ name: 'gpt', run: 'aaaaaa' }, { name: 'gpt', run: 'bbbbbb' }];
+  assert.deepEqual(labels(runs, [RUN(0.004, 'sgd', 1), RUN(0.001, 'sgd', 2)]), ['lr 0.004', 'lr 0.001']);
+  assert.deepEqual(labels(runs, [RUN(0.004, 'sgd', 1), RUN(0.001, 'adamw', 2)]), ['gpt aaaa', 'gpt bbbb']);
+  assert.deepEqual(labels(runs, [RUN(0.004, 'sgd', 1), RUN(0.004, 'sgd', 2)]), ['gpt aaaa', 'gpt bbbb']);
+  assert.deepEqual(labels(runs.slice(0, 1), [RUN(0.004, 'sgd', 1)]), ['gpt aaaa']);
 });

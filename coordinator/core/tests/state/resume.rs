@@ -81,7 +81,6 @@ fn a_program_is_built_from_the_checkpoints_code_or_from_what_was_accepted() {
         remote: None,
         dirty: false,
         tags: Vec::new(),
-        alarms: None,
         directory: "jobs".to_owned(),
         tree: tree.map(|bytes| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 }),
         source: None,
