@@ -85,6 +85,28 @@ fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
 }
 
 #[test]
+fn a_number_that_is_none_in_one_rank_is_named_with_operator_and_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    let programs = dir.path().join("programs");
+    let variables: &[(&str, &Path)] = &[("LOCKSTEP_WORKER_PROGRAMS_DIR", &programs), ("CARGO_TARGET_DIR", &programs)];
+    let cluster = Cluster::start_with(dir.path(), 2, variables);
+    let job = project(&dir.path().join("work"));
+    let run = cluster.submit(job.argument(), &["--set", "program.parameters.trouble=\"nan_in_one_rank\""]);
+    let ended = cluster.ended(&run);
+    let reason = ended["reason"].as_str().unwrap();
+    assert!(reason.contains("the loss of step 401 is NaN, first in `activation/002.mul`"), "{reason}");
+    assert!(reason.contains("of rank 1"), "{reason}");
+    let alarm =
+        wait_for("the alarm", || alarms(&cluster, &run).into_iter().find(|alarm| alarm["kind"] == "not_finite"));
+    assert_eq!((&alarm["severity"], &alarm["since_step"]), (&"error".into(), &401.into()), "{alarm:#}");
+    assert!(alarm["place"].as_str().unwrap().contains("002.mul"), "{alarm:#}");
+    // The terminal says so too.
+    let shown = cluster.run(&["show", &run]);
+    assert!(shown.contains("alarm since step 401: ") && shown.contains("  try: "), "{shown}");
+    assert_eq!(cluster.document("/api/runs")[0]["alarms"], 1);
+}
+
+#[test]
 fn the_example_jobs_have_no_alarm() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 2);

@@ -99,7 +99,7 @@ fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
         let ours = tracked(&cluster, &run);
         (ours.get("loss")?.last()?.0 == 90 && ours.contains_key("importance/gradient/p63")).then_some(ours)
     });
-    assert!(ours.len() > 200, "{:?}", ours.keys());
+    assert!(ours.len() > 150, "{:?}", ours.keys());
     // Of features that a dropout of hidden units cannot hide: a pixel that is always black says nothing.
     assert_eq!(ours["importance/permutation/p00"], [(90, 0.0)]);
     assert!(ours["importance/permutation/p28"][0].1.abs() > 0.0 && ours["importance/gradient/p28"][0].1 > 0.0);

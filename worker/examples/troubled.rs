@@ -33,6 +33,8 @@ enum Trouble {
     ExplodingLayer,
     /// One layer's outputs are zero.
     DeadLayer,
+    /// What one rank's first layer gives is no number.
+    NanInOneRank,
     /// 1 MB of memory for every 100 steps, under much more that comes and goes.
     Leak,
     SlowLoader,
@@ -81,7 +83,10 @@ impl Program for Troubled {
             sleep(if self.slow { STEP * 2 } else { STEP });
             self.go_wrong(context.step)?;
         }
-        let hidden = self.layers[0].forward(&batch.inputs).relu();
+        let mut hidden = self.layers[0].forward(&batch.inputs).relu();
+        if self.trouble == Trouble::NanInOneRank && context.rank == 1 && context.step >= ONSET {
+            hidden = hidden.f_mul_scalar(f64::NAN)?;
+        }
         let scores = self.layers[2].forward(&self.layers[1].forward(&hidden).relu());
         Ok(scores.f_cross_entropy_loss(&batch.targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?)
     }

@@ -5,6 +5,8 @@
 //! points are above it too, so that a spike is no beginning. Of several that left at one recorded step, those that are not
 //! clearly less out than the worst are taken for equal, and the first in the forward pass is named: its outputs feed the
 //! others.
+//!
+//! Where the weights of one layer alone grew, that layer it is: the gradients of all layers before it grow with its weights.
 
 use crate::robust::{median, spread};
 use crate::seen::Seen;
@@ -16,6 +18,9 @@ const MARGIN: u32 = 64;
 /// Points of a range at most, and how many are enough.
 const RANGE: usize = 24;
 const ENOUGH: usize = 6;
+
+/// So many times as large as before are weights that grew.
+const GROWN: f64 = 1.5;
 
 /// One that left its range.
 pub(crate) struct Left<'a> {
@@ -36,6 +41,23 @@ pub(crate) fn first(seen: &Seen, onset: u32) -> Option<Left<'_>> {
     let worst = all.iter().map(|left| left.then - left.before).fold(0.0, f64::max);
     all.retain(|left| left.then - left.before > worst - std::f64::consts::LN_2);
     all.into_iter().min_by_key(|left| seen.forward(left.slot))
+}
+
+/// The layer whose weights have grown since about `onset`, if no other's did nearly as much. Weights are seen seldom: it may be
+/// found later than the rest.
+pub(crate) fn grown_weights(seen: &Seen, onset: u32) -> Option<Left<'_>> {
+    let grown = |slot: &'_ Slot| {
+        let points = slot.trail.points();
+        let calm = points.partition_point(|point| point.0 < onset.saturating_sub(MARGIN));
+        let (before, newest) = (points[..calm].last()?, points[calm..].last()?);
+        Some((newest.0, f64::from(before.1), f64::from(newest.1)))
+    };
+    let all = seen.of(Role::LayerWeight).filter_map(|slot| Some((slot, grown(slot)?)));
+    let mut all: Vec<Left<'_>> = all.map(|(slot, (step, before, then))| Left { slot, step, before, then }).collect();
+    all.sort_by(|a, b| (b.then - b.before).total_cmp(&(a.then - a.before)));
+    let growth = |left: Option<&Left<'_>>| left.map_or(0.0, |left| left.then - left.before);
+    let (most, next) = (growth(all.first()), growth(all.get(1)));
+    (most > GROWN.ln() && next < most / 2.0).then(|| all.swap_remove(0))
 }
 
 /// The rank that left, if no other is on its way.

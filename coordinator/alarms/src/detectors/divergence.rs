@@ -62,19 +62,20 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     for (subject, slot) in (0..).zip(series) {
         let (Some(slot), Some(entry)) = (slot, board.standing(Kind::Divergence, Some(subject))) else { continue };
         stands = true;
-        let (level, known, since) = (entry.level, entry.alarm.place.is_some(), entry.alarm.since_step);
+        let (level, place, since) = (entry.level, entry.alarm.place.clone(), entry.alarm.since_step);
         let before = slot.blocks.before(0, CALM);
         if before.len() == CALM && before.iter().all(|&value| value < level) {
             let until = slot.blocks.back(CALM - 1).map_or(0, |block| block.from);
             board.end(Kind::Divergence, Some(subject), until);
-        } else if let (false, Some(newest)) = (known, slot.blocks.back(0)) {
+        } else if let Some(newest) = slot.blocks.back(0) {
             let since = crate::history::short(since);
-            if newest.to.saturating_sub(since) <= SEARCH * (newest.to - newest.from + 1) {
+            let late = || place.is_none() || culprit::grown_weights(seen, since).is_some();
+            if newest.to.saturating_sub(since) <= SEARCH * (newest.to - newest.from + 1) && late() {
                 let start = slot.blocks.before(0, REFERENCE);
                 let verdict =
                     Verdict { slot, subject, before: level, now: start.last().copied().unwrap_or(level), level };
                 let found = finding(seen, &verdict, since);
-                if found.place.is_some() {
+                if found.place.is_some() && found.place != place {
                     board.raise(found);
                 }
             }
@@ -154,7 +155,7 @@ fn rate_rose(seen: &Seen, before: u32, now: u32) -> bool {
 
 fn finding(seen: &Seen, verdict: &Verdict<'_>, since: u32) -> Finding {
     let layer = culprit::first(seen, since);
-    let rank = culprit::only_rank(seen, since);
+    let (weights, rank) = (culprit::grown_weights(seen, since), culprit::only_rank(seen, since));
     let norm = verdict.slot.role == Role::GradNorm;
     let shown = |value: f64| figure(if norm { value.exp() } else { value });
     let (name, what) = if norm { ("the gradient norm", "its median was") } else { ("the loss", "at its best it was") };
@@ -169,15 +170,26 @@ fn finding(seen: &Seen, verdict: &Verdict<'_>, since: u32) -> Finding {
             figure(layer.then.exp()),
         ));
     }
+    if let Some(weights) = &weights {
+        what.push(format!(
+            "The weights of `{}` grew, as no other layer's did: their norm was {} and is {} at step {}.",
+            weights.slot.tensor(),
+            figure(weights.before.exp()),
+            figure(weights.then.exp()),
+            weights.step,
+        ));
+    }
     if let Some(rank) = rank {
         what.push(format!("Of all ranks only the gradient of rank {rank} left its range."));
     }
+    let since = layer.as_ref().map_or(since, |layer| layer.step.min(since));
+    // What grew by itself comes before what grew with it.
+    let layer = weights.or(layer);
     let place: Vec<String> = layer
         .iter()
         .map(|layer| format!("layer `{}`", layer.slot.tensor()))
         .chain(rank.map(|rank| format!("rank {rank}")))
         .collect();
-    let since = layer.as_ref().map_or(since, |layer| layer.step.min(since));
     Finding {
         kind: Kind::Divergence,
         subject: Some(verdict.subject),
