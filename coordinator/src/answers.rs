@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use lockstep_common::RunId;
 use lockstep_core::ClusterState;
 use lockstep_core::view::{CheckpointView, RunRow, RunView};
 use lockstep_rpc::TrackedQuery;
 use lockstep_rpc::query_request::What;
+use lockstep_rpc::tracked_query::What as TrackedWhat;
 use lockstep_tracking::{Tracking, TrackingError};
+use serde_json::Value;
 use tonic::Status;
 
 use crate::node::{CallError, Handle};
-use crate::{documents, tracked};
+use crate::{documents, mismatch, tracked};
 
 /// Whoever answers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,6 +32,14 @@ impl Answers {
     /// The event loop behind it.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Replicas of `run` that differed, as alarms.
+    async fn mismatches(&self, run: &RunId) -> Result<Vec<Value>, Status> {
+        let run = run.to_string();
+        let found = self.handle.read(move |state| state.find_run(&run).map(RunView::of)).await?;
+        let corruptions = found.map_err(CallError::from)?.corruptions;
+        Ok(corruptions.iter().map(|found| serde_json::json!(mismatch::alarm(found))).collect())
     }
 
     /// How many alarms stand, to each row.
@@ -75,8 +86,17 @@ impl Answers {
                 let what = what.ok_or_else(|| Status::invalid_argument("`tracked.what` is empty"))?;
                 let run = handle.find_run(&run).await?;
                 let tracking = self.tracking.clone();
-                let answered =
-                    tokio::task::spawn_blocking(move || Ok(tracked::answer(&tracking, &run, what)?.to_string()));
+                let mismatches = match what {
+                    TrackedWhat::Alarms(_) => self.mismatches(&run).await?,
+                    _ => Vec::new(),
+                };
+                let answered = tokio::task::spawn_blocking(move || {
+                    let mut answer = tracked::answer(&tracking, &run, what)?;
+                    if let Some(alarms) = answer.as_array_mut() {
+                        alarms.extend(mismatches);
+                    }
+                    Ok(answer.to_string())
+                });
                 answered.await.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?
             }
         })

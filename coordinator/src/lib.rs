@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod documents;
 pub mod hooks;
+mod mismatch;
 pub mod node;
 pub mod reports;
 pub mod serve;

@@ -1,8 +1,9 @@
-/** The model as a tree of modules and parameters. */
+/** The model as a tree of modules and parameters, and what its inputs are worth to it. */
 
 import { maybe } from './api.js';
 import { h } from './dom.js';
 import { grouped, percent } from './format.js';
+import { importance } from './importance.js';
 import { run as runAddress } from './route.js';
 
 /** Modules with more children than this are closed at first. */
@@ -16,7 +17,8 @@ export async function model({ run, series }, signal) {
   const { tree } = found;
   const element = h('div', null,
     h('p', null, `${found.kind}, `, h('strong', null, grouped(found.parameters)), ' parameters'),
-    h('div', { class: 'tree' }, tree.children.map((child) => node(child, '', found.parameters, run.run, charts, 0))));
+    h('div', { class: 'tree' }, tree.children.map((child) => node(child, '', found.parameters, run.run, charts, 0))),
+    importance({ run, series }));
   return { element, end: () => {} };
 }
 

@@ -12,7 +12,7 @@ import { bar, status } from './runs.js';
 import { View } from './view.js';
 
 /** Curves of an overview, as far as there are such series. */
-const CURVES = ['loss', 'eval/loss', 'eval/accuracy', 'eval/perplexity', 'grad_norm', 'lr', 'throughput/samples', 'step_seconds'];
+const CURVES = ['loss', 'eval/loss', 'eval/accuracy', 'eval/perplexity', 'grad_norm', 'lr', 'throughput/samples', 'throughput/tokens', 'step_seconds'];
 
 /** The tab. `state`: `{view, series, alarms, source}` of the run. */
 export function overview({ run, series, alarms, source }) {

@@ -153,6 +153,7 @@ class RunPage {
     const used = {
       overview: [alarms.map(({ kind, since_step, until_step, what }) => [kind, since_step, until_step, what]), series.length > 0, run.status],
       charts: [branches.length], histograms: [branches.length > 0], system: [run.generation, series.length > 0], checkpoints: [checkpoints, run.status], provenance: [run.generation],
+      model: series.filter(({ name }) => name.startsWith('importance/')).map(({ last_step }) => last_step),
     };
     return JSON.stringify(used[tab] ?? []);
   }

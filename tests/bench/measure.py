@@ -35,10 +35,11 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One measurement of Lockstep: optimizer steps a second, and microseconds a step by phase of process 0."""
+    """One measurement of Lockstep: optimizer steps a second, microseconds a step by phase of process 0, and of each timed step."""
 
     rate: float
     phases: dict[str, float]
+    micros: dict[int, int]
 
 
 def say(text):
@@ -83,7 +84,7 @@ def trained(metrics, steps, processes):
     seen = {report["process"] for report in metrics["systems"]}
     if seen != set(range(processes)):
         raise ClusterError(f"the run was to have {processes} processes, and {len(seen)} reported")
-    micros = [step["micros"] for step in metrics["steps"] if step["step"] > steps.warmup]
+    micros = {step["step"]: step["micros"] for step in metrics["steps"] if step["step"] > steps.warmup}
     sums, counted, since = {}, 0, 0
     for report in (report for report in metrics["systems"] if report["process"] == 0):
         # A report holds means over the steps since the last one.
@@ -92,7 +93,8 @@ def trained(metrics, steps, processes):
             counted += window
             for phase, mean in report["phase_micros"].items():
                 sums[phase] = sums.get(phase, 0.0) + mean * window
-    return Trained(len(micros) / (sum(micros) / 1e6), {phase: total / counted for phase, total in sums.items()})
+    phases = {phase: total / counted for phase, total in sums.items()}
+    return Trained(len(micros) / (sum(micros.values()) / 1e6), phases, micros)
 
 
 def spread(over, under):

@@ -3,23 +3,52 @@
 
     python3 tests/bench/tracking.py [--rounds 3] [--models small medium gpt]
 
-Three ways take turns within each round: *nothing*, the record alone; *default*, with norms of gradients by layer every 10 steps
-and all that `report.histograms_every` stands for every 200; *every 50*, the same with that every 50 steps. The aims: at
-most 1 % and 3 % of a step.
+Two ways take turns within each round: *nothing*, the record alone; and everything that is tracked, with norms of gradients by layer
+every 10 steps and all that `report.histograms_every` stands for every 50. A machine's speed changes by more between two runs than
+tracking costs, so the cost is taken within the run: how much longer the steps that are looked at take, and the two after each,
+than those around them. The same steps of the run of which nothing is tracked say how sure that is. The aims: at most 1 % of a
+step by default (every 200 steps), and 3 % with distributions every 50.
 """
 
 import argparse
 import json
+import statistics
 import sys
 
-from measure import OUT, ClusterError, Steps, alternate, lockstep, medians, prepare, say, spread, table
+from measure import OUT, ClusterError, Steps, alternate, lockstep, prepare, say, spread, table
 
 STEPS = {"small": Steps(7900, 100), "medium": Steps(780, 20), "gpt": Steps(196, 4)}
+LAYERS, OFTEN, DEFAULT = 10, 50, 200
 WAYS = {
     "nothing": ["report.layer_norms_every=0", "report.histograms_every=0"],
-    "default": [],
-    "every 50": ["report.histograms_every=50"],
+    "everything": [f"report.layer_norms_every={LAYERS}", f"report.histograms_every={OFTEN}"],
 }
+
+
+def excess(micros, looked_at):
+    """How much longer such a step and the two after it take than those around them: a mean without the outermost tenths."""
+    found = []
+    for step in looked_at:
+        around = [micros.get(step + offset) for offset in (-4, -3, -2, -1, 3, 4, 5, 6)]
+        own = [micros.get(step + offset) for offset in (0, 1, 2)]
+        if None not in around and None not in own:
+            found.append(sum(own) - 3 * statistics.median(around))
+    found.sort()
+    cut = len(found) // 10
+    return statistics.fmean(found[cut : len(found) - cut])
+
+
+def costs(micros):
+    """Shares of a step that tracking takes: by default, and with distributions every 50 steps."""
+    middle = statistics.median(micros.values())
+    layers = excess(micros, [step for step in micros if step % LAYERS == 0 and step % OFTEN != 0])
+    heavy = excess(micros, [step for step in micros if step % OFTEN == 0])
+    return [(layers * (1 / LAYERS - 1 / every) + heavy / every) / middle for every in (DEFAULT, OFTEN)]
+
+
+def percent(values):
+    ordered = sorted(100 * value for value in values)
+    return f"{statistics.median(ordered):.2f} [{ordered[0]:.2f}, {ordered[-1]:.2f}]"
 
 
 def main():
@@ -31,13 +60,14 @@ def main():
     rows, raw = [], {}
     for model in given.models:
         say(f"{model}: {given.rounds} rounds of what tracking costs")
-        measures = {way: lambda sets=sets: lockstep(model, STEPS[model], sets=sets).rate for way, sets in WAYS.items()}
-        found = raw[model] = alternate(given.rounds, measures)
-        median = medians(found)
-        costs = [spread(found["nothing"], found[way]) for way in ("default", "every 50")]
-        rows.append([model, *(f"{median[way]:.1f}" for way in WAYS), *costs])
-    head = ["two processes, steps/s", *WAYS, "step: default / nothing", "step: every 50 / nothing"]
-    print(table(head, rows))
+        measures = {way: lambda sets=sets: lockstep(model, STEPS[model], sets=sets) for way, sets in WAYS.items()}
+        found = alternate(given.rounds, measures)
+        rates = {way: [run.rate for run in runs] for way, runs in found.items()}
+        shares = {way: list(zip(*(costs(run.micros) for run in runs))) for way, runs in found.items()}
+        raw[model] = {"rates": rates, "shares": shares}
+        (default, often), (nothing, _) = shares["everything"], shares["nothing"]
+        rows.append([model, percent(default), percent(often), percent(nothing), spread(rates["nothing"], rates["everything"])])
+    print(table(["% of a step", "default", "every 50", "of nothing", "step: run / run without"], rows))
     (OUT / "tracking.json").write_text(json.dumps(raw))
 
 

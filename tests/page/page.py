@@ -20,6 +20,19 @@ PATIENCE_MS = 20_000
 DRAWN = """[...document.querySelectorAll('.chart[data-name=loss]')]
   .some(chart => chart.panel?.runs[0].id === '%s' && chart.panel.chart.drawn?.lines[0]?.steps.length > 0)"""
 
+# What the charts of the page hold, each scrolled to: `{name: {part: [steps, values]}}`.
+CHARTED = """async () => {
+  const held = {};
+  for (const chart of document.querySelectorAll('.chart')) {
+    const { panel } = chart;
+    if (!(panel?.lines instanceof Map)) continue;
+    chart.scrollIntoView();
+    for (let waited = 0; panel.lines.size === 0 && waited < 5000; waited += 20) await new Promise(done => setTimeout(done, 20));
+    held[panel.name] = Object.fromEntries([...panel.lines].map(([key, { steps, values }]) => [key.split(' ')[2], [steps, values]]));
+  }
+  return held;
+}"""
+
 # Times from the event that says that there are points to the frame in which they are drawn.
 LATENCY = """run => new Promise((done, fail) => {
   const seen = new Map(), took = [];
@@ -64,6 +77,20 @@ def inked(page, selector):
         return data.some((value, at) => at % 4 === 3 && value > 0); }""",
         selector,
     )
+
+
+def draws_every_series(page):
+    """Each series that the API has is in a chart, with the same numbers."""
+    series = page.request.get(f"{BASE}/api/runs/{HEALTHY}/points?pixels=20000").json()["series"]
+    groups = {own["name"].split("/")[0] if "/" in own["name"] else "main" for own in series}
+    page.goto(f"{BASE}/#/run/{HEALTHY}/charts?open={','.join(groups)}")
+    until(page, DRAWN % HEALTHY)
+    charted = page.evaluate(CHARTED)
+    check("there are many series", len(series) > 60)
+    for own in series:
+        part = "" if own["part"] is None else str(own["part"])
+        held = charted.get(own["name"], {}).get(part)
+        check(f"`{own['name']}` {part} is charted as it is: {held}", held == [own["steps"], own["values"]])
 
 
 def shows_evidence_of_distributions(page):
@@ -134,6 +161,8 @@ def main():
         check(f"all 90 steps are drawn, not {drawn}", drawn == 90)
         names = page.evaluate("[...document.querySelectorAll('.chart')].map(chart => chart.dataset.name)")
         check(f"these are charted: {names}", {"loss", "grad_norm", "eval/loss"} <= set(names))
+
+        draws_every_series(page)
 
         page.goto(f"{BASE}/#/run/{FAILED}")
         page.wait_for_selector(".alarm")

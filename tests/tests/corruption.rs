@@ -56,6 +56,11 @@ fn of_two_processes_the_wrong_one_is_found_by_making_the_steps_again() {
     let text = String::from_utf8_lossy(&shown.stdout);
     assert!(text.contains("wrong was process 1 on `cpu` of `node-1`: the steps were made again"), "{text}");
 
+    let alarms = cluster.document(&format!("/api/runs/{run}/alarms"));
+    assert_eq!(alarms.as_array().unwrap().len(), 1, "{alarms:#}");
+    let alarm = json!([alarms[0]["kind"], alarms[0]["since_step"], alarms[0]["until_step"], alarms[0]["place"]]);
+    assert_eq!(alarm, json!(["replica_mismatch", 34, 40, "`model/layers.0.bias`, process 1"]));
+
     let nodes = cluster.coord(&["nodes"]);
     let words = format!("fenced: wrong at step 40 of {run}");
     assert!(String::from_utf8_lossy(&nodes.stdout).contains(&words), "{nodes:?}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints, chain_start};
 use lockstep_common::series::{Histogram, Point, SeriesKey};
-use lockstep_models::{Said, take_said};
+use lockstep_models::{InputKind, SampleShape, Said, take_said};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
     DeviceReport, EvalReport, FingerprintReport, HistogramReport, LayerReport, ModelReport, ReportBlock, Series,
@@ -82,6 +82,8 @@ pub(crate) struct Reporter {
     outbox: Outbox,
     process: u32,
     batch: u64,
+    /// Tokens of a sample, where samples are tokens.
+    tokens: Option<u64>,
     device: Device,
     block: ReportBlock,
     keeper: Option<Keeper>,
@@ -122,6 +124,7 @@ impl Reporter {
             outbox,
             process,
             batch,
+            tokens: None,
             device,
             block: ReportBlock { process, ..ReportBlock::default() },
             keeper: None,
@@ -131,6 +134,11 @@ impl Reporter {
             clock: Clock { lap: now, phases: Default::default(), step: now },
             system: System { since: now, steps: 0, usage: Usage::now() },
         }
+    }
+
+    /// Samples look like this.
+    pub(crate) fn samples_are(&mut self, shape: &SampleShape) {
+        self.tokens = (shape.kind == InputKind::Tokens).then(|| shape.input.iter().product::<i64>() as u64);
     }
 
     /// The time since the last call was spent on `phase`.
@@ -286,13 +294,20 @@ impl Reporter {
     fn report_system(&mut self, step: u64, now: Instant) {
         let (steps, wall) = (self.system.steps as f64, (now - self.system.since).as_secs_f64());
         let usage = Usage::now();
+        let rate = if wall > 0.0 { steps / wall } else { 0.0 };
+        if self.process == 0 {
+            self.number("throughput/steps", None, step, rate);
+            if let Some(tokens) = self.tokens {
+                self.number("throughput/tokens", None, step, rate * (self.batch * tokens) as f64);
+            }
+        }
         let micros = |(phase, name): &(Phase, &str)| {
             let spent = std::mem::take(&mut self.clock.phases[*phase as usize]);
             ((*name).to_owned(), spent.as_secs_f64() * 1e6 / steps)
         };
         self.block.systems.push(SystemReport {
             step,
-            samples_per_second: if wall > 0.0 { steps * self.batch as f64 / wall } else { 0.0 },
+            samples_per_second: rate * self.batch as f64,
             phase_micros: PHASES.iter().map(micros).collect(),
             rss_bytes: usage.rss_bytes,
             cpu_share: usage.cpu_share(&self.system.usage),

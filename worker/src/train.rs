@@ -207,7 +207,7 @@ impl Run {
         store: Option<BlobStore>,
         outbox: &Outbox,
     ) -> Result<Self, TrainError> {
-        let Trainer { job, layout, device, state, record, .. } = &trainer;
+        let Trainer { job, data, layout, device, state, record, .. } = &trainer;
         let Place { process, processes } = place;
         let hosted = hosted(process, processes, job.ranks);
         let failed = |source| TrainError::Exchange { step: state.step, source };
@@ -226,6 +226,7 @@ impl Run {
         let checkpoints =
             store.map(|store| Writer::start(state, (process, processes), store, outbox.clone())).transpose()?;
         let mut reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
+        reporter.samples_are(data.train.shape());
         reporter.keep_media(media);
         if process == 0 {
             reporter.model(inspect::model_report(job, state.model.as_ref()));

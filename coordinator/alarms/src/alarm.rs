@@ -55,6 +55,8 @@ pub enum Kind {
     DataStarvation,
     /// A device runs slower than it could, for heat or power.
     Throttling,
+    /// Processes that should hold the same state do not. No number tells: the coordinator adds it.
+    ReplicaMismatch,
 }
 
 /// How bad it is.

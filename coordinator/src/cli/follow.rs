@@ -12,9 +12,9 @@ use super::client::{Client, Patience, lost};
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
-use super::readers::{corrupt, number, unreadable};
+use super::readers::{number, unreadable};
 use super::time::clock;
-use crate::documents;
+use crate::{documents, mismatch};
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
@@ -77,7 +77,7 @@ pub(super) fn summary(view: &RunView) -> Vec<String> {
     if let Some(checkpoint) = view.checkpoints.last() {
         lines.push(format!("  last checkpoint  {} (step {})", checkpoint.id, checkpoint.step));
     }
-    lines.extend(view.corruptions.iter().map(|found| format!("  {}", corrupt(found))));
+    lines.extend(view.corruptions.iter().map(|found| format!("  {}", mismatch::words(found))));
     for failed in &view.failed_checkpoints {
         lines.push(format!("  checkpoint at step {} was not made: {}", failed.step, failed.reason));
     }

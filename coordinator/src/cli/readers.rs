@@ -1,6 +1,6 @@
 //! The commands that only look: `ps`, `show`, `nodes`, `checkpoints`, `logs`, `config`.
 
-use lockstep_core::state::{Corruption, Fence, Grounds};
+use lockstep_core::state::Fence;
 use lockstep_core::view::{CheckpointView, NodeView, Number, RunRow, RunView};
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
@@ -19,6 +19,7 @@ use super::plot::ask;
 use super::select::Selection;
 use super::time::{ago, span};
 use crate::documents::{self, DocumentError};
+use crate::mismatch;
 
 pub(super) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit, Failure> {
     let PsArguments { commit, data, conditions, reader } = arguments;
@@ -272,7 +273,7 @@ fn print_run(view: &RunView, out: &mut Output) {
         print_checkpoints(&view.checkpoints, out);
     }
     for corruption in &view.corruptions {
-        out.line(&corrupt(corruption));
+        out.line(&mismatch::words(corruption));
     }
     for failed in &view.failed_checkpoints {
         out.line(&format!("checkpoint at step {} was not made: {}", failed.step, failed.reason));
@@ -285,39 +286,6 @@ fn fenced(fence: &Fence) -> String {
         Some((run, step)) => format!("fenced: wrong at step {step} of {run}"),
         None => "fenced by hand".to_owned(),
     }
-}
-
-/// A difference between replicas, in a line.
-pub(super) fn corrupt(found: &Corruption) -> String {
-    let tensors = match found.tensors.as_slice() {
-        [] => "some tensors".to_owned(),
-        [first] => format!("`{first}`"),
-        [first, rest @ ..] => format!("`{first}` and {} more", rest.len()),
-    };
-    let who = found.verdict.as_ref().map(|verdict| {
-        let device = |index: &u32| {
-            let claim = found.claims.get(*index as usize)?;
-            Some(format!("process {index} on `{}` of `{}`", claim.device_name, claim.node))
-        };
-        let wrong: Vec<String> = verdict.wrong.iter().filter_map(device).collect();
-        let how = match verdict.grounds {
-            Grounds::Majority => "the others agreed",
-            Grounds::Replay => "the steps were made again",
-            Grounds::Unstable => "it came to something else when the steps were made again",
-        };
-        if wrong.is_empty() {
-            "made again, the steps agreed with nobody".to_owned()
-        } else {
-            format!("wrong was {}: {how}", wrong.join(", "))
-        }
-    });
-    format!(
-        "silent corruption found at step {} of generation {} in {tensors}; all agreed at step {}; {}",
-        found.step,
-        found.generation,
-        found.agreed,
-        who.unwrap_or_else(|| "who was wrong is not known yet".to_owned())
-    )
 }
 
 fn print_checkpoints(views: &[CheckpointView], out: &mut Output) {

@@ -24,6 +24,9 @@ use super::error::StoreError;
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
 
+/// Memory for pages of the database.
+const CACHE_BYTES: usize = 64 << 20;
+
 /// Bytes of blocks read at a time: bounds memory, and fits a message.
 const PAGE_BYTES: usize = 4 << 20;
 
@@ -70,7 +73,10 @@ pub(super) struct BlockDatabase {
 impl BlockDatabase {
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("reports.redb");
-        let database = Database::create(&path).map_err(|error| StoreError::open(&path, error))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&path)
+            .map_err(|error| StoreError::open(&path, error))?;
         let stamp = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
             transaction.open_table(BLOCKS)?;

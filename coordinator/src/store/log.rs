@@ -11,6 +11,9 @@ use super::error::StoreError;
 /// The format that this program writes.
 const FORMAT: u64 = 6;
 
+/// Memory for pages of the database.
+const CACHE_BYTES: usize = 64 << 20;
+
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Index → term, command.
 const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
@@ -41,7 +44,10 @@ impl StateDatabase {
     /// `Format` for that of another version.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("state.redb");
-        let database = Database::create(&path).map_err(|error| StoreError::open(&path, error))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&path)
+            .map_err(|error| StoreError::open(&path, error))?;
         let this = Self { path, database };
         match this.format().map_err(|error| StoreError::read(&this.path, error))? {
             None => this.stamp().map_err(|error| StoreError::write(&this.path, error))?,

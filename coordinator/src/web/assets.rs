@@ -31,6 +31,7 @@ assets!(
     "heatmap.js",
     "histogram.js",
     "icon.svg",
+    "importance.js",
     "index.html",
     "live.js",
     "logs.js",

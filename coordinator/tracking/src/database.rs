@@ -38,6 +38,9 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// The format that this program writes. Another one is made again from the reports.
 const FORMAT: u64 = 2;
 
+/// Memory for pages of the database.
+const CACHE_BYTES: usize = 64 << 20;
+
 /// What can be said of a series without its points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesSummary {
@@ -116,11 +119,12 @@ impl Database {
     /// Opens or makes it; one of another format is made anew.
     pub(crate) fn open(path: &Path) -> Result<Self, TrackingError> {
         let fail = |action| move |error: redb::Error| TrackingError::database(action, path, error);
-        let mut redb = Redb::create(path).map_err(|error| fail("open")(error.into()))?;
+        let create = || Redb::builder().set_cache_size(CACHE_BYTES).create(path);
+        let mut redb = create().map_err(|error| fail("open")(error.into()))?;
         if format(&redb).map_err(fail("read"))?.is_some_and(|found| found != FORMAT) {
             drop(redb);
             std::fs::remove_file(path).map_err(|error| fail("write")(redb::StorageError::Io(error).into()))?;
-            redb = Redb::create(path).map_err(|error| fail("open")(error.into()))?;
+            redb = create().map_err(|error| fail("open")(error.into()))?;
         }
         stamp(&redb).map_err(fail("write"))?;
         Ok(Self { path: path.to_owned(), redb })

@@ -227,14 +227,14 @@ fn draw(
     let within = |point: &Point| (query.from..=query.to).contains(&point.step);
     let in_memory: usize = live.iter().map(|(_, columns)| columns.len()).sum();
     let count = stored.iter().map(|(_, bucket)| bucket.count as usize).sum::<usize>() + in_memory;
-    let live = live.iter().flat_map(|(_, columns)| columns.points());
+    let points_of = || live.iter().flat_map(|(_, columns)| columns.points());
     // Twice the pixels cost no more to draw, and spare a short run its averages.
     if count / 2 <= query.pixels || count / BUCKET < query.pixels {
         let mut points = Vec::with_capacity(count);
         for (key, _) in stored {
             points.extend(snapshot.columns(*key)?.points());
         }
-        points.extend(live);
+        points.extend(points_of());
         points.retain(within);
         if points.len() / 2 <= query.pixels {
             return Ok(exact(&points));
@@ -249,7 +249,8 @@ fn draw(
             buckets.extend(snapshot.buckets(*key)?);
         }
     }
-    buckets.extend(live.filter(within).map(|point| Bucket::of(&point)));
+    // Of what is in memory there are no rows to read: it is added up here.
+    buckets.extend(live.iter().flat_map(|(_, columns)| columns.buckets()));
     buckets.retain(|bucket| bucket.last_step >= query.from && bucket.first_step <= query.to);
     Ok(columns(buckets, query))
 }

@@ -26,6 +26,9 @@ use crate::tail::{RunTail, SeriesTail};
 /// Points in memory, of all runs, above which those of runs at rest are let go: 24 bytes each.
 const MOST_POINTS: usize = 4 << 20;
 
+/// Points that are not written yet, above which they are: what is in memory is bounded however fast they come.
+const MOST_UNWRITTEN: usize = 1 << 20;
+
 /// What happened to a run.
 #[derive(Debug)]
 pub enum Event {
@@ -40,6 +43,8 @@ pub enum Event {
 pub struct Writer {
     shared: Arc<Shared>,
     last_id: u64,
+    /// Points that are only in memory.
+    unwritten: usize,
 }
 
 impl Writer {
@@ -48,7 +53,7 @@ impl Writer {
         let database = Database::open(path)?;
         let last_id = database.snapshot()?.last_id()?;
         let shared = Arc::new(Shared::new(database)?);
-        Ok((Self { shared: Arc::clone(&shared), last_id }, Tracking::new(shared)))
+        Ok((Self { shared: Arc::clone(&shared), last_id, unwritten: 0 }, Tracking::new(shared)))
     }
 
     /// The log index up to which everything of `run` was taken.
@@ -67,6 +72,7 @@ impl Writer {
         match event {
             Event::Block(block) => {
                 let brought = brought(*block);
+                self.unwritten += brought.points.values().map(Vec::len).sum::<usize>();
                 let last_id = &mut self.last_id;
                 let snapshot = self.shared.database.snapshot()?;
                 let mut tails = self.shared.tails_mut();
@@ -75,6 +81,10 @@ impl Writer {
                 tail.row.cursor = index;
                 tail.row.standing = tail.watch.count_standing() as u64;
                 self.shared.note_standing(run, tail.row.standing);
+                drop(tails);
+                if self.unwritten > MOST_UNWRITTEN {
+                    self.flush()?;
+                }
             }
             Event::Rewind(step) => {
                 self.flush()?;
@@ -100,6 +110,7 @@ impl Writer {
         if !self.shared.tails().values().any(|tail| tail.dirty) {
             return Ok(());
         }
+        self.unwritten = 0;
         // Nobody sees a moment at which points are in both places, or in none.
         let mut tails = self.shared.database.write(write, || self.shared.tails_mut())?;
         tails.values_mut().for_each(RunTail::written);
