@@ -32,7 +32,7 @@ def excess(micros, looked_at):
         around = [micros.get(step + offset) for offset in (-4, -3, -2, -1, 3, 4, 5, 6)]
         own = [micros.get(step + offset) for offset in (0, 1, 2)]
         if None not in around and None not in own:
-            found.append(sum(own) - 3 * statistics.median(around))
+            found.append(sum(own) - 3 * statistics.fmean(around))
     found.sort()
     cut = len(found) // 10
     return statistics.fmean(found[cut : len(found) - cut])

@@ -12,26 +12,35 @@ use tch::{Device, Tensor};
 use crate::exchange::{Exchange, ExchangeError};
 use crate::reduction::norm;
 use crate::report::Reporter;
-use crate::train::TrainError;
+use crate::train::{Place, TrainError};
 
-/// One step, looked at.
-#[derive(Debug, Default)]
+/// Elements that are counted of what a layer gives: enough for a distribution.
+const SAMPLED: u32 = 1 << 16;
+
+/// One step, looked at. Processes share the parameters out, as all hold the same.
+#[derive(Debug)]
 pub(crate) struct Inspection {
     /// The step that it completes.
     step: u64,
-    /// The parameters before the optimizer's step.
+    place: Place,
+    /// This process's parameters before the optimizer's step.
     before: Vec<Tensor>,
 }
 
 impl Inspection {
     /// Of the step that completes `step`.
-    pub(crate) fn of(step: u64) -> Self {
-        Self { step, before: Vec::new() }
+    pub(crate) fn of(step: u64, place: Place) -> Self {
+        Self { step, place, before: Vec::new() }
+    }
+
+    /// This process's of all parameters', or of what goes with each.
+    fn own<T>(&self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        all.skip(self.place.process as usize).step_by(self.place.processes as usize)
     }
 
     /// Runs `forward` and reports what each layer gives.
     pub(crate) fn forward<T>(&self, reporter: &mut Reporter, forward: impl FnOnce() -> T) -> Result<T, Error> {
-        let (given, layers) = watch_forward(forward)?;
+        let (given, layers) = watch_forward(Some(SAMPLED), forward)?;
         for (name, histogram) in named(layers) {
             reporter.histogram(name, self.step, &histogram);
         }
@@ -53,7 +62,7 @@ impl Inspection {
         flat: &Tensor,
         offsets: &[i64],
     ) -> Result<(), Error> {
-        for (parameter, ends) in model.parameters().iter().zip(offsets.windows(2)) {
+        for (parameter, ends) in self.own(model.parameters().iter().zip(offsets.windows(2))).collect::<Vec<_>>() {
             let histogram = histogram_of(&flat.f_narrow(0, ends[0], ends[1] - ends[0])?)?;
             reporter.histogram(format!("grad/{}", parameter.name), self.step, &histogram);
             self.before.push(parameter.tensor.f_detach_copy()?);
@@ -64,11 +73,12 @@ impl Inspection {
     /// Reports the parameters after the optimizer's step, and what that changed.
     pub(crate) fn updated(self, reporter: &mut Reporter, model: &dyn Model) -> Result<(), Error> {
         let (mut names, mut weights, mut updates) = (Vec::new(), Vec::new(), Vec::new());
-        for (parameter, before) in model.parameters().iter().zip(&self.before) {
+        for (parameter, before) in self.own(model.parameters().iter()).zip(&self.before) {
             let histogram = histogram_of(&parameter.tensor)?;
             reporter.histogram(format!("weight/{}", parameter.name), self.step, &histogram);
             weights.push(norm_of(&histogram));
-            updates.push(norm_of(&histogram_of(&parameter.tensor.f_detach()?.f_sub(before)?)?));
+            let change = before.shallow_clone().f_sub_(&parameter.tensor.f_detach()?)?;
+            updates.push(norm(&change.f_reshape([-1])?)?);
             names.push(parameter.name.clone());
         }
         reporter.updates(self.step, names, weights, updates);
@@ -108,7 +118,7 @@ pub(crate) fn first_not_finite(
     names: &[&str],
     pass: impl FnOnce() -> Result<Vec<Tensor>, TrainError>,
 ) -> Result<Option<String>, TrainError> {
-    let (gradients, layers) = watch_forward(pass)?;
+    let (gradients, layers) = watch_forward(None, pass)?;
     let mut found = None;
     for (name, histogram) in named(layers) {
         if found.is_none() && histogram.nans + histogram.infs > 0 {

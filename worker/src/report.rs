@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints, chain_start};
 use lockstep_common::series::{Histogram, Point, SeriesKey};
-use lockstep_models::{InputKind, SampleShape, Said, take_said};
+use lockstep_models::{InputKind, Said, SampleShape, take_said};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
     DeviceReport, EvalReport, FingerprintReport, HistogramReport, LayerReport, ModelReport, ReportBlock, Series,
@@ -188,13 +188,8 @@ impl Reporter {
         self.block.layers.push(LayerReport { step, names, grad_norms, at_ms, ..LayerReport::default() });
     }
 
-    /// Norms of the parameters and of what the step changed in them; behind [`Self::layers`] of the same step, if that
-    /// reported them.
+    /// Norms of some parameters and of what the step changed in them.
     pub(crate) fn updates(&mut self, step: u64, names: Vec<String>, weight_norms: Vec<f64>, update_norms: Vec<f64>) {
-        if let Some(report) = self.block.layers.last_mut().filter(|report| report.step == step) {
-            (report.weight_norms, report.update_norms) = (weight_norms, update_norms);
-            return;
-        }
         let at_ms = now_ms();
         self.block.layers.push(LayerReport { step, names, grad_norms: vec![], at_ms, weight_norms, update_norms });
     }

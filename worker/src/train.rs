@@ -256,7 +256,7 @@ impl Run {
         self.fingerprints = self.trainer.fingerprints_due(step + 1);
         // A replay is compared by its record; who looks at distributions has those of the run.
         let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
-        self.inspection = due.then(|| Inspection::of(step + 1));
+        self.inspection = due.then(|| Inspection::of(step + 1, self.place));
         self.read.clear();
         if let Some(buffers) = &mut self.buffers {
             buffers.begin_step()?;
@@ -282,7 +282,7 @@ impl Run {
         state.optimizer.step(self.reducer.parts()?, lr)?;
         state.step = step + 1;
         self.reporter.spent(Phase::Optimizer);
-        if let Some(inspection) = self.inspection.take().filter(|_| self.place.process == 0) {
+        if let Some(inspection) = self.inspection.take() {
             inspection.updated(&mut self.reporter, state.model.as_ref())?;
         }
 
@@ -362,7 +362,7 @@ impl Run {
             let parameters = self.trainer.state.model.parameters();
             self.reporter.layers(step, parameters.iter().map(|parameter| parameter.name.clone()).collect(), norms);
         }
-        if let Some(inspection) = self.inspection.as_mut().filter(|_| self.place.process == 0) {
+        if let Some(inspection) = &mut self.inspection {
             let (model, offsets) = (self.trainer.state.model.as_ref(), self.trainer.layout.offsets());
             inspection.gradients(&mut self.reporter, model, self.reducer.gradients(), offsets)?;
         }

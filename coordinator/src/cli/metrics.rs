@@ -81,7 +81,8 @@ impl Metrics {
     pub(super) fn push(&mut self, block: ReportBlock) {
         self.steps.extend(block.steps.iter().map(Step::from));
         self.evals.extend(block.evals.iter().map(Eval::from));
-        self.layers.extend(block.layers.into_iter().map(Layers::from));
+        let gradients = block.layers.into_iter().filter(|report| !report.grad_norms.is_empty());
+        self.layers.extend(gradients.map(Layers::from));
         self.systems.extend(block.systems.into_iter().map(|report| System::new(block.process, report)));
     }
 

@@ -150,12 +150,22 @@ void count_on_device(const at::Tensor& flat, lte_histogram& out) {
   out.max = number[3];
 }
 
-void count_tensor(const at::Tensor& tensor, lte_histogram& out) {
-  const auto dense = tensor.layout() == at::kStrided ? tensor : tensor.to_dense();
+// Of a tensor with more than `most` elements, evenly spaced ones, at most so many; all, if that is 0.
+void count_tensor(const at::Tensor& tensor, lte_histogram& out, int64_t most = 0) {
+  auto dense = tensor.layout() == at::kStrided ? tensor.detach() : tensor.detach().to_dense();
   if (dense.numel() == 0) {
     return;
   }
-  const auto flat = dense.detach().to(at::kFloat).contiguous().view({-1});
+  // As they lie in memory: the order of elements is no matter.
+  const bool whole = dense.is_non_overlapping_and_dense();
+  if (most > 0 && dense.numel() > most && whole) {
+    // Odd: not always the same place of a row whose length is a power of two.
+    const int64_t stride = ((dense.numel() + most - 1) / most) | 1;
+    dense = dense.as_strided({(dense.numel() + stride - 1) / stride}, {stride}, dense.storage_offset()).contiguous();
+  } else if (whole) {
+    dense = dense.as_strided({dense.numel()}, {1}, dense.storage_offset());
+  }
+  const auto flat = dense.to(at::kFloat).contiguous().view({-1});
   if (dense.device().is_cpu() && dense.is_contiguous()) {
     lockstep::count_floats(flat.const_data_ptr<float>(), flat.numel(), out);
   } else {
@@ -183,6 +193,7 @@ struct Seen {
 struct Watch {
   at::CallbackHandle handle{};
   int64_t depth = 0;
+  int64_t most = 0;
   std::vector<std::unique_ptr<Seen>> seen;
 };
 
@@ -220,7 +231,7 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
   c10::NoGradGuard no_grad;
   auto seen = std::make_unique<Seen>();
   seen->name = std::string_view(function.name()).substr(std::string_view("aten::").size());
-  count_tensor(tensor, seen->histogram);
+  count_tensor(tensor, seen->histogram, watch->most);
   watch->seen.push_back(std::move(seen));
 }
 
@@ -236,11 +247,12 @@ char* lte_histogram_of(const at::Tensor* tensor, lte_histogram* out) {
   });
 }
 
-// From now on, what layers give on this thread is counted.
-char* lte_forward_watch() {
+// From now on, what layers give on this thread is counted: of each tensor at most `most` elements, or all, if that is 0.
+char* lte_forward_watch(int64_t most) {
   return guard([&] {
     TORCH_CHECK(watch == nullptr, "this thread is watched already");
     watch = std::make_unique<Watch>();
+    watch->most = most;
     watch->handle = at::addThreadLocalCallback(
         at::RecordFunctionCallback(enter, leave).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
   });

@@ -125,7 +125,7 @@ unsafe extern "C" {
     pub(crate) fn lte_bit_sums(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
 
     pub(crate) fn lte_histogram_of(tensor: *const CTensor, out: *mut CHistogram) -> *mut c_char;
-    pub(crate) fn lte_forward_watch() -> *mut c_char;
+    pub(crate) fn lte_forward_watch(most: i64) -> *mut c_char;
     pub(crate) fn lte_forward_seen(push: PushHistogram, sink: *mut c_void) -> *mut c_char;
 
     pub(crate) fn lte_tensor_over(

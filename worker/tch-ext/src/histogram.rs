@@ -21,14 +21,18 @@ pub fn histogram_of(tensor: &Tensor) -> Result<Histogram, Error> {
 }
 
 /// Runs `forward` and counts what each layer gives in it: the name of the operator (`relu`, `linear`, ..) and the
-/// distribution, in the order of the forward pass. A layer inside of another one is not counted.
+/// distribution, in the order of the forward pass. A layer inside of another one is not counted. Of a tensor with more than
+/// `most` elements evenly spaced ones are counted, at most so many.
 ///
 /// It looks at operators as libtorch's dispatcher meets them on this thread, so it sees models of every kind; no bit of what
 /// they compute changes.
 ///
 /// # Errors
 /// `Torch`; also if called within itself.
-pub fn watch_forward<T>(forward: impl FnOnce() -> T) -> Result<(T, Vec<(String, Histogram)>), Error> {
+pub fn watch_forward<T>(
+    most: Option<u32>,
+    forward: impl FnOnce() -> T,
+) -> Result<(T, Vec<(String, Histogram)>), Error> {
     /// Ends the watch also if `forward` panics.
     struct Watching;
     impl Drop for Watching {
@@ -37,8 +41,8 @@ pub fn watch_forward<T>(forward: impl FnOnce() -> T) -> Result<(T, Vec<(String, 
             let _ = seen();
         }
     }
-    // SAFETY: takes nothing.
-    ffi::check(unsafe { ffi::lte_forward_watch() })?;
+    // SAFETY: takes a number, of which 0 stands for all elements.
+    ffi::check(unsafe { ffi::lte_forward_watch(most.map_or(0, i64::from)) })?;
     let watching = Watching;
     let given = forward();
     std::mem::forget(watching);

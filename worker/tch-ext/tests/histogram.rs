@@ -76,7 +76,7 @@ fn layers_are_seen_in_order_and_once_each_and_nothing_changes() {
     let weight = Tensor::randn([3, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let forward = || input.linear(&weight, None::<&Tensor>).relu().gelu("none").sum(Kind::Float);
     let plain = forward();
-    let (watched, layers) = watch_forward(forward).unwrap();
+    let (watched, layers) = watch_forward(None, forward).unwrap();
     assert_eq!(plain.double_value(&[]).to_bits(), watched.double_value(&[]).to_bits());
     let names: Vec<&str> = layers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["linear", "relu", "gelu"]);
@@ -86,10 +86,26 @@ fn layers_are_seen_in_order_and_once_each_and_nothing_changes() {
     assert!(weight.grad().defined(), "its graph is whole");
 
     // Nobody watches afterwards, nor after a panic.
-    let panicked = std::panic::catch_unwind(|| watch_forward(|| panic!("as a model does")));
+    let panicked = std::panic::catch_unwind(|| watch_forward(None, || panic!("as a model does")));
     assert!(panicked.is_err());
-    let (_, layers) = watch_forward(|| input.relu()).unwrap();
+    let (_, layers) = watch_forward(None, || input.relu()).unwrap();
     assert_eq!(layers.len(), 1);
-    let nested = watch_forward(|| watch_forward(|| ()).is_err()).unwrap();
+    let nested = watch_forward(None, || watch_forward(None, || ()).is_err()).unwrap();
     assert!(nested.0, "one at a time");
+}
+
+#[test]
+fn of_a_large_tensor_evenly_spaced_elements_are_counted_wherever_they_lie() {
+    let input = Tensor::arange(100_000, (Kind::Float, Device::Cpu)) - 50_000.0;
+    for shaped in [input.view([10, 10_000]), input.view([100, 1000]).transpose(0, 1)] {
+        let (_, layers) = watch_forward(Some(1000), || shaped.relu()).unwrap();
+        let histogram = &layers[0].1;
+        assert_eq!(histogram.count, 991, "every 101st");
+        let share = histogram.zeros as f64 / histogram.count as f64;
+        assert!((share - 0.5).abs() < 0.01 && (histogram.max - 50_000.0).abs() < 200.0, "{histogram:?}");
+    }
+    // Not all of its memory: a view with holes is counted whole.
+    let holes = input.view([1000, 100]).narrow(1, 0, 50);
+    let (_, layers) = watch_forward(Some(1000), || holes.tanh()).unwrap();
+    assert!(layers[0].1.count <= 1000, "what is given has no holes");
 }
