@@ -94,12 +94,12 @@ fn a_number_that_is_none_in_one_rank_is_named_with_operator_and_rank() {
     let run = cluster.submit(job.argument(), &["--set", "program.parameters.trouble=\"nan_in_one_rank\""]);
     let ended = cluster.ended(&run);
     let reason = ended["reason"].as_str().unwrap();
-    assert!(reason.contains("the loss of step 401 is NaN, first in `activation/002.mul`"), "{reason}");
+    assert!(reason.contains("the loss of step 401 is NaN, first in `activation/002.linear`"), "{reason}");
     assert!(reason.contains("of rank 1"), "{reason}");
     let alarm =
         wait_for("the alarm", || alarms(&cluster, &run).into_iter().find(|alarm| alarm["kind"] == "not_finite"));
     assert_eq!((&alarm["severity"], &alarm["since_step"]), (&"error".into(), &401.into()), "{alarm:#}");
-    assert!(alarm["place"].as_str().unwrap().contains("002.mul"), "{alarm:#}");
+    assert!(alarm["place"].as_str().unwrap().contains("002.linear"), "{alarm:#}");
     // The terminal says so too.
     let shown = cluster.run(&["show", &run]);
     assert!(shown.contains("alarm since step 401: ") && shown.contains("  try: "), "{shown}");

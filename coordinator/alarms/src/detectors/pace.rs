@@ -31,6 +31,13 @@ pub(crate) struct Pace<'a> {
 }
 
 impl Pace<'_> {
+    /// Whether there is enough of each of its own phases. One may be a block behind the others: without it the process would
+    /// seem faster than it is.
+    fn is_whole(&self) -> bool {
+        let mut slots = self.slots.iter().flatten().peekable();
+        slots.peek().is_some() && slots.all(|slot| slot.blocks.len() >= ENOUGH)
+    }
+
     /// Its own work, in the block of this age.
     pub(crate) fn work(&self, age: usize) -> f64 {
         self.own.iter().map(|phase| phase[age]).sum()
@@ -43,10 +50,6 @@ pub(crate) fn paces(seen: &Seen) -> Vec<Pace<'_>> {
     for slot in &seen.slots {
         let Role::Phase(phase) = slot.role else { continue };
         let own = OWN.iter().position(|own| own.0 == phase);
-        // The others may be a block behind, and count all the same: else the step would seem shorter than it is.
-        if slot.blocks.len() < if own.is_some() { ENOUGH } else { ROW } {
-            continue;
-        }
         let [Some(oldest), Some(half), Some(newest)] = [ROW - 1, ROW / 2 - 1, 0].map(|age| slot.blocks.back(age))
         else {
             continue;
@@ -74,7 +77,6 @@ pub(crate) fn paces(seen: &Seen) -> Vec<Pace<'_>> {
     }
     // One that says nothing any more is gone: the run may go on with fewer.
     let newest = all.values().map(|pace| pace.to).max().unwrap_or(0);
-    all.into_values()
-        .filter(|pace| pace.slots.iter().any(Option::is_some) && newest - pace.to <= (pace.to - pace.from) / 2 + 1)
-        .collect()
+    let speaks = |pace: &Pace<'_>| newest - pace.to <= (pace.to - pace.from) / 2 + 1;
+    all.into_values().filter(|pace| pace.is_whole() && speaks(pace)).collect()
 }

@@ -140,3 +140,27 @@ fn the_state_of_two_hundred_series_is_bounded() {
     println!("199 series: {bytes} bytes");
     assert!(bytes < 200_000, "{bytes}");
 }
+
+#[test]
+fn a_process_of_which_one_phase_is_heard_a_moment_later_does_not_seem_fast() {
+    let mut fed = Fed::new();
+    for step in 1..=400 {
+        let mut say = |process, phases: &[(&str, f64)]| {
+            for (phase, millis) in phases {
+                fed.part(&format!("phase/{phase}"), process, step, millis * 1e-3);
+            }
+        };
+        // Process 0 begins; from then on process 1 speaks first, but for its longest phase, which comes last.
+        let (first, second) =
+            ([("data", 0.1), ("forward", 6.0), ("backward", 0.4)], [("data", 0.1), ("backward", 0.4)]);
+        if step == 1 {
+            say(0, &first);
+            say(1, &second);
+        } else {
+            say(1, &second);
+            say(0, &first);
+        }
+        say(1, &[("forward", 6.0)]);
+        assert_eq!(fed.alarms(), [], "step {step}");
+    }
+}
