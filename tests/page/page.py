@@ -86,7 +86,7 @@ def draws_every_series(page):
     page.goto(f"{BASE}/#/run/{HEALTHY}/charts?open={','.join(groups)}")
     until(page, DRAWN % HEALTHY)
     charted = page.evaluate(CHARTED)
-    check(f"there are many series: {len(series)}", len(series) > 40)
+    check(f"there are many series: {len(series)}", len(series) > 150)
     for own in series:
         part = "" if own["part"] is None else str(own["part"])
         held = charted.get(own["name"], {}).get(part)
@@ -163,6 +163,10 @@ def main():
         check(f"these are charted: {names}", {"loss", "grad_norm", "eval/loss"} <= set(names))
 
         draws_every_series(page)
+        page.goto(f"{BASE}/#/run/{HEALTHY}/model")
+        page.wait_for_selector(".importance .feature")
+        first = page.inner_text(".importance .feature code")
+        check(f"the feature that counts most is a pixel in the middle, not {first}", first[0] == "p" and first not in ("p00", "p32", "p39"))
 
         page.goto(f"{BASE}/#/run/{FAILED}")
         page.wait_for_selector(".alarm")

@@ -22,7 +22,8 @@ fn the_page_shows_runs_charts_and_alarms_live_in_a_browser() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 1);
     let job = digits(dir.path());
-    let healthy = cluster.submit(job.argument(), &[]);
+    let measured = ["report.histograms_every=30", "eval.feature_importance={repeats=1, samples=50}"];
+    let healthy = cluster.submit(job.argument(), &["--set", measured[0], "--set", measured[1]]);
     cluster.finished(&healthy);
     let failed = cluster.submit(job.argument(), &["--set", "optimizer.lr=1e30", "--set", "optimizer.clip_norm=1e30"]);
     assert_eq!(cluster.ended(&failed)["status"], "failed");
