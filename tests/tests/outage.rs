@@ -1,7 +1,5 @@
 //! A coordinator that is away for long, while workers have more to say than their disks should hold.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

@@ -203,9 +203,11 @@ impl Spool {
             }
             match self.shed_segment(index) {
                 Ok(values) => {
-                    warn!(values, "telemetry is dropped: the coordinator has not taken it, and the spool is full")
+                    warn!(values, "telemetry is dropped: the coordinator has not taken it, and the spool is full");
                 }
-                Err(error) => warn!(error = chain(&error), "telemetry stays in a spool that is full"),
+                Err(error) => {
+                    warn!(error = chain(&error), "telemetry stays in a spool that is full");
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Bytes over NVLink: a field value over all links, which nvml-wrapper cannot ask for, as it knows fields of one link only.
+//! Bytes over `NVLink`: a field value over all links, which nvml-wrapper cannot ask for, as it knows fields of one link only.
 
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings::{field_id, nvmlFieldValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG};
@@ -6,7 +6,7 @@ use nvml_wrapper_sys::bindings::{field_id, nvmlFieldValue_t, nvmlValueType_enum_
 /// The scope that stands for all links together.
 const ALL_LINKS: u32 = u32::MAX;
 
-/// Bytes sent and received since the driver began; `None` of a device without NVLink.
+/// Bytes sent and received since the driver began; `None` of a device without `NVLink`.
 ///
 /// Source: `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX` and `_RX` in `nvml.h`, which count KiB.
 #[expect(unsafe_code, reason = "a C call that nvml-wrapper has no words for")]
@@ -20,8 +20,8 @@ pub(super) fn bytes(nvml: &Nvml, device: &Device<'_>) -> Option<u64> {
     let done = unsafe { ask(device.handle(), values.len() as i32, values.as_mut_ptr()) };
     let kib = |value: &nvmlFieldValue_t| {
         let counted = value.valueType == nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG;
-        // SAFETY: the tag says which member of the union was written.
-        (value.nvmlReturn == 0 && counted).then(|| unsafe { value.value.ullVal })
+        // SAFETY: all members of the union are numbers, and its memory was zeroed.
+        (value.nvmlReturn == 0 && counted).then_some(unsafe { value.value.ullVal })
     };
     if done != 0 {
         return None;
