@@ -24,7 +24,8 @@ use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
-    AgentMessage, Assignment, CoordinatorMessage, Device, Hello, ProcessMessage, Ready, Report, ReportBlock, Series,
+    AgentMessage, Assignment, CoordinatorMessage, Device, Heartbeat, Hello, ProcessMessage, Ready, Report, ReportBlock,
+    Series,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,13 +89,13 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         if begin.elapsed() > acknowledged + PATIENCE {
             return Err("what was acknowledged cannot be read".into());
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        agent.wait().await?;
     }
     let readable = begin.elapsed();
 
     let long = grow_long_series(arguments, &mut agent, &assigned[0], sent.sequence).await?;
     while coordinator.last_step(&run, "long")? < long {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        agent.wait().await?;
     }
     let mut times = Vec::new();
     for _ in 0..QUERIES {
@@ -232,6 +233,13 @@ impl Agent {
         Ok(())
     }
 
+    /// A moment, in which the node still lives.
+    async fn wait(&self) -> Result<(), Failure> {
+        self.say.send(AgentMessage { body: Some(Say::Heartbeat(Heartbeat {})) }).await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+
     async fn listen(&mut self) -> Result<Option<Told>, Failure> {
         let message = tokio::time::timeout(PATIENCE, self.told.message()).await??;
         let body = message.ok_or("the coordinator has ended the stream")?.body;
@@ -266,8 +274,13 @@ impl Coordinator {
                 page = Some(found.trim_end_matches('/').to_owned());
             }
         }
-        // What it says later is nobody's, but must go somewhere.
-        std::thread::spawn(move || lines.for_each(drop));
+        // What it says later must go somewhere; warnings say why something fails here.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok).filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")) {
+                // Nobody may be listening.
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
+        });
         let (address, page) = (address.unwrap_or_default(), page.unwrap_or_default());
         Ok(Self { child, address, page, end: Arc::default() })
     }
