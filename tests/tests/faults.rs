@@ -96,8 +96,9 @@ fn a_number_that_is_none_in_one_rank_is_named_with_operator_and_rank() {
     let reason = ended["reason"].as_str().unwrap();
     assert!(reason.contains("the loss of step 401 is NaN, first in `activation/002.linear`"), "{reason}");
     assert!(reason.contains("of rank 1"), "{reason}");
-    let alarm =
-        wait_for("the alarm", || alarms(&cluster, &run).into_iter().find(|alarm| alarm["kind"] == "not_finite"));
+    // The number comes first; where it began is told after it.
+    let placed = |alarm: &Value| alarm["kind"] == "not_finite" && alarm["place"].is_string();
+    let alarm = wait_for("the alarm and its place", || alarms(&cluster, &run).into_iter().find(placed));
     assert_eq!((&alarm["severity"], &alarm["since_step"]), (&"error".into(), &401.into()), "{alarm:#}");
     assert!(alarm["place"].as_str().unwrap().contains("002.linear"), "{alarm:#}");
     // The terminal says so too.
