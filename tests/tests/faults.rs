@@ -113,9 +113,13 @@ fn the_example_jobs_have_no_alarm() {
     let cluster = Cluster::start(dir.path(), 2);
     let jobs = repository().join("configs/jobs");
     // Their files name data by paths from where they lie; the larger ones are not trained to their ends here.
-    for (job, steps) in
-        [("digits-mlp", None), ("diamonds-mlp", Some(400)), ("fashion-mlp", Some(300)), ("gpt-kjv", Some(40))]
-    {
+    for (job, steps) in [
+        ("digits-mlp", None),
+        ("diamonds-mlp", Some(400)),
+        ("fashion-mlp", Some(300)),
+        ("fashion-resnet", Some(60)),
+        ("gpt-kjv", Some(40)),
+    ] {
         let path = jobs.join(format!("{job}.toml"));
         let set = steps.map(|steps| format!("steps={steps}"));
         let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set.as_str()]).collect();
