@@ -60,6 +60,7 @@ def wandb(where, run):
 
 def records(file):
     """Those of LevelDB's log format, after a head of seven bytes."""
+    assert file[:4] == b":W&B"
     at, whole = 7, b""
     while at < len(file):
         if 0x8000 - at % 0x8000 < 7:

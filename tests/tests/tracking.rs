@@ -110,8 +110,18 @@ fn every_series_of_a_run_is_there_with_every_bit_and_other_tools_read_the_same()
     assert!(drawn.starts_with("loss  last ") && drawn.contains('•'), "{drawn}");
     let missing = cluster.coord(&["plot", &run, "lost"]);
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
+    let short = cluster.submit(job.argument(), &["--set", "steps=20", "--set", "optimizer.lr=0.01"]);
+    cluster.finished(&short);
+    let side_by_side = wait_for("the other run's numbers", || {
+        let found = cluster.ask(&["compare", &run, &short]);
+        let loss = found["series"].as_array()?.iter().find(|series| series["name"] == "loss")?.clone();
+        (loss["runs"][1]["last_step"] == 20).then_some((found, loss))
+    });
+    assert_eq!(side_by_side.1["runs"][0]["last"], curve(&cluster, &run, "loss")["values"][89]);
+    assert_eq!(side_by_side.0["job"]["optimizer.lr"], json!(["0.1", "0.01"]));
+    assert!(side_by_side.0["job"]["seed"].is_null(), "what is the same is left out");
     let top = cluster.ask(&["top"]);
-    assert_eq!(top["runs"][0]["run"]["run"], json!(run));
+    assert_eq!(top["runs"][1]["run"]["run"], json!(run));
     read_by_tensorboard(&cluster, &run, dir.path());
 }
 

@@ -8,7 +8,7 @@ use lockstep_common::job::{Data, JobSpec};
 use lockstep_models::{Context, Dataset, EvalSums};
 use lockstep_rpc::EvalReport;
 use lockstep_tch_ext::generator;
-use tch::{Device, TchError, Tensor};
+use tch::Device;
 
 use crate::exchange::{Exchange, ExchangeError};
 use crate::state::State;
@@ -38,7 +38,7 @@ pub(crate) fn run(
     let step = state.step;
     let chunks = plan.samples.div_ceil(plan.chunk);
     let mut own = Vec::new();
-    for chunk in (u64::from(place.process)..chunks).step_by(place.processes as usize) {
+    for chunk in place.own(0..chunks) {
         let context = Context { step, rank: chunk as u32, training: false, root: plan.job.seed };
         let seed = context.seed();
         generator::seed(Device::Cpu, seed)?;
@@ -65,23 +65,18 @@ fn share(
     device: Device,
     exchange: &mut dyn Exchange,
 ) -> Result<Vec<EvalSums>, ExchangeError> {
-    let processes = exchange.processes();
-    let mut numbers = vec![0.0; (chunks as usize).div_ceil(processes) * width];
-    for (place, sums) in numbers.chunks_exact_mut(width).zip(own) {
-        let (first, metrics) = place.split_at_mut(SUMS);
-        first.copy_from_slice(&[sums.loss_sum, sums.right.map_or(-1.0, |right| right as f64), sums.count as f64]);
-        metrics.copy_from_slice(&sums.metrics);
+    let mut numbers = Vec::with_capacity(own.len() * width);
+    for sums in own {
+        numbers.extend([sums.loss_sum, sums.right.map_or(-1.0, |right| right as f64), sums.count as f64]);
+        numbers.extend(&sums.metrics);
     }
-    let mine = Tensor::f_from_slice(&numbers)?.f_to(device)?;
-    let received = exchange.gather(mine)?;
-    let received = received.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, TchError>>()?;
-    let sums = |chunk: usize| {
-        let numbers = &received[chunk % processes][chunk / processes * width..][..width];
+    let all = exchange.gather_items(numbers, chunks as usize, width, device)?;
+    let sums = |numbers: &[f64]| {
         let (right, metrics) = (numbers[1], numbers[SUMS..].to_vec());
         let right = (right >= 0.0).then_some(right as u64);
         EvalSums { loss_sum: numbers[0], right, count: numbers[2] as u64, metrics }
     };
-    Ok((0..chunks as usize).map(sums).collect())
+    Ok(all.chunks_exact(width).map(sums).collect())
 }
 
 fn report(step: u64, plan: &Plan<'_>, metrics: &[&str], sums: &[EvalSums]) -> EvalReport {

@@ -12,7 +12,7 @@ use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{Batch, Context, Dataset, InputKind, Model, ModelError, SampleShape, without_trace};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::exchange::{Exchange, ExchangeError};
+use crate::exchange::Exchange;
 use crate::train::{Place, TrainError};
 
 /// Most cells along each side of an image.
@@ -58,10 +58,9 @@ impl Feature {
     }
 }
 
-/// How many features inputs of this shape have; `None` if none can be told apart, or too many.
-pub(crate) fn countable(shape: &SampleShape) -> Option<usize> {
-    let found = features(shape, &[]).len();
-    (1..=MOST_FEATURES).contains(&found).then_some(found)
+/// Whether inputs of this shape have features that can be told apart, and not too many.
+pub(crate) fn is_measurable(shape: &SampleShape) -> bool {
+    (1..=MOST_FEATURES).contains(&features(shape, &[]).len())
 }
 
 /// Of a table the columns, with their `names` if there are any; of an image (two axes, or three with the channels first) cells.
@@ -104,13 +103,14 @@ pub(crate) fn measure(
     let at = |source| TrainError::Model { step, source };
     let before = samples.loss(plan, model, &samples.inputs).map_err(at)?;
     let mut own = Vec::new();
-    for feature in features.iter().skip(place.process as usize).step_by(place.processes as usize) {
+    for feature in place.own(features.iter()) {
         own.push(samples.rise(plan, model, feature, before).map_err(at)?);
     }
     let rises = match exchange {
         None => own,
         Some(exchange) => {
-            share(own, features.len(), plan.device, exchange).map_err(|source| TrainError::Exchange { step, source })?
+            let all = exchange.gather_items(own, features.len(), 1, plan.device);
+            all.map_err(|source| TrainError::Exchange { step, source })?
         }
     };
     let attributed = samples.attributed(plan, model).map_err(at)?;
@@ -121,16 +121,6 @@ pub(crate) fn measure(
         Ok(Importance { name: feature.name, permutation, gradient })
     });
     named.collect::<Result<_, TchError>>().map_err(TrainError::from)
-}
-
-/// Everybody's numbers: number `i` is process `i mod processes`'s.
-fn share(own: Vec<f64>, all: usize, device: Device, exchange: &mut dyn Exchange) -> Result<Vec<f64>, ExchangeError> {
-    let processes = exchange.processes();
-    let mut padded = own;
-    padded.resize(all.div_ceil(processes), 0.0);
-    let received = exchange.gather(Tensor::f_from_slice(&padded)?.f_to(device)?)?;
-    let received = received.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, TchError>>()?;
-    Ok((0..all).map(|index| received[index % processes][index / processes]).collect())
 }
 
 /// The samples that are measured on, in batches, and the inputs of all of them.

@@ -33,11 +33,6 @@ impl Inspection {
         Self { step, place, before: Vec::new() }
     }
 
-    /// This process's of all parameters', or of what goes with each.
-    fn own<T>(&self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
-        all.skip(self.place.process as usize).step_by(self.place.processes as usize)
-    }
-
     /// Runs `forward` and reports what each layer gives.
     pub(crate) fn forward<T>(&self, reporter: &mut Reporter, forward: impl FnOnce() -> T) -> Result<T, Error> {
         let (given, layers) = watch_forward(Some(SAMPLED), forward)?;
@@ -62,7 +57,7 @@ impl Inspection {
         flat: &Tensor,
         offsets: &[i64],
     ) -> Result<(), Error> {
-        for (parameter, ends) in self.own(model.parameters().iter().zip(offsets.windows(2))).collect::<Vec<_>>() {
+        for (parameter, ends) in self.place.own(model.parameters().iter().zip(offsets.windows(2))) {
             let histogram = histogram_of(&flat.f_narrow(0, ends[0], ends[1] - ends[0])?)?;
             reporter.histogram(format!("grad/{}", parameter.name), self.step, &histogram);
             self.before.push(parameter.tensor.f_detach_copy()?);
@@ -73,7 +68,7 @@ impl Inspection {
     /// Reports the parameters after the optimizer's step, and what that changed.
     pub(crate) fn updated(self, reporter: &mut Reporter, model: &dyn Model) -> Result<(), Error> {
         let (mut names, mut weights, mut updates) = (Vec::new(), Vec::new(), Vec::new());
-        for (parameter, before) in self.own(model.parameters().iter()).zip(&self.before) {
+        for (parameter, before) in self.place.own(model.parameters().iter()).zip(&self.before) {
             let histogram = histogram_of(&parameter.tensor)?;
             reporter.histogram(format!("weight/{}", parameter.name), self.step, &histogram);
             weights.push(norm_of(&histogram));

@@ -393,6 +393,19 @@ mod tests {
     }
 
     #[test]
+    fn samples_of_tokens_have_a_rate_of_tokens() {
+        let outbox = Outbox::default();
+        let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
+        let targets = lockstep_models::Targets::Tokens;
+        reporter.samples_are(&SampleShape { input: vec![64], kind: InputKind::Tokens, targets });
+        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0 }, None);
+        reporter.finish(1);
+        let series: Vec<Series> = blocks(&outbox).into_iter().flat_map(|block| block.series).collect();
+        let rate = |name: &str| series.iter().find(|series| series.name == name).unwrap().values[0];
+        assert_eq!(rate("throughput/tokens"), rate("throughput/steps") * 512.0);
+    }
+
+    #[test]
     fn a_resumed_record_goes_on_where_it_stood() {
         let record = RecordPosition { steps: 7, digest: chain_start() };
         let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, Some(record.clone()));

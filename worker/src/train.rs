@@ -49,6 +49,11 @@ pub struct Place {
 impl Place {
     /// A process that is alone.
     pub const ALONE: Self = Self { process: 0, processes: 1 };
+
+    /// What is this process's of `all`, where they are dealt out one by one.
+    pub(crate) fn own<T>(self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        all.skip(self.process as usize).step_by(self.processes as usize)
+    }
 }
 
 /// How a run ended.
@@ -95,7 +100,7 @@ impl Trainer {
             return Err(SetupError::NoValidation);
         }
         let measured = job.eval.as_ref().is_some_and(|eval| eval.feature_importance.is_some());
-        if measured && importance::countable(data.train.shape()).is_none() {
+        if measured && !importance::is_measurable(data.train.shape()) {
             return Err(SetupError::Features(data.train.shape().input.clone()));
         }
         let batch = &job.batch;

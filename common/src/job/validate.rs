@@ -74,25 +74,23 @@ impl JobSpec {
 
     /// Whether a checkpoint is due when `step` steps are completed (I10: a function of the step alone).
     pub fn checkpoint_due(&self, step: u64) -> bool {
-        let every = self.0.checkpoint.every_steps;
+        self.due(self.0.checkpoint.every_steps, step)
+    }
+
+    /// Every so many steps, never if 0, and with the last.
+    fn due(&self, every: u64, step: u64) -> bool {
         step == self.0.steps || (every > 0 && step > 0 && step.is_multiple_of(every))
     }
 
     /// Whether an evaluation is due when `step` steps are completed.
     pub fn eval_due(&self, step: u64) -> bool {
-        self.0
-            .eval
-            .as_ref()
-            .is_some_and(|eval| step == self.0.steps || (step > 0 && step.is_multiple_of(eval.every_steps)))
+        self.0.eval.as_ref().is_some_and(|eval| self.due(eval.every_steps, step))
     }
 
     /// Whether the features' importance is measured when `step` steps are completed.
     pub fn importance_due(&self, step: u64) -> bool {
         let measured = self.0.eval.as_ref().and_then(|eval| eval.feature_importance.as_ref());
-        measured.is_some_and(|asked| {
-            let every = asked.every_steps;
-            step == self.0.steps || (every > 0 && step > 0 && step.is_multiple_of(every))
-        })
+        measured.is_some_and(|asked| self.due(asked.every_steps, step))
     }
 
     /// Whether the step that completes `step` is looked at closely.

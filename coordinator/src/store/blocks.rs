@@ -19,13 +19,11 @@ use lockstep_common::RunId;
 use lockstep_core::command::Effect;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
+use super::CACHE_BYTES;
 use super::error::StoreError;
 
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
-
-/// Memory for pages of the database.
-const CACHE_BYTES: usize = 64 << 20;
 
 /// Bytes of blocks read at a time: bounds memory, and fits a message.
 const PAGE_BYTES: usize = 4 << 20;

@@ -6,13 +6,11 @@ use lockstep_core::ClusterState;
 use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use super::CACHE_BYTES;
 use super::error::StoreError;
 
 /// The format that this program writes.
 const FORMAT: u64 = 6;
-
-/// Memory for pages of the database.
-const CACHE_BYTES: usize = 64 << 20;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Index → term, command.

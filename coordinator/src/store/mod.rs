@@ -13,3 +13,6 @@ pub use blocks::{BlockReader, Entry, Page, StoredBlock};
 pub use error::StoreError;
 pub use news::News;
 pub use writer::Store;
+
+/// Memory for pages of each database.
+const CACHE_BYTES: usize = 64 << 20;

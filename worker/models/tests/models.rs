@@ -186,3 +186,21 @@ fn a_batch_that_libtorch_refuses_is_an_error() {
     assert!(matches!(model.loss(&wrong, &TRAINING), Err(ModelError::Torch(_))));
     assert!(matches!(model.evaluate(&wrong, &Context::default()), Err(ModelError::Torch(_))));
 }
+
+#[test]
+fn a_loss_outside_of_training_is_that_of_an_evaluation_and_can_be_differentiated() {
+    for (spec, shape) in [(MLP, image_shape(&[1, 4, 4], 4)), (RESNET, image_shape(&[3, 8, 8], 4))] {
+        let model = build_model(&job(spec, data_for(spec), &[]), &shape, &Path::new(".").into(), Device::Cpu).unwrap();
+        let batch = samples(&shape, 16, 0, 4);
+        // The buffers of a network that has any are not as they began.
+        let _loss = model.loss(&batch, &TRAINING).unwrap();
+        let before = state(model.as_ref());
+        let loss = model.loss(&batch, &Context::default()).unwrap();
+        let evaluated = model.evaluate(&batch, &Context::default()).unwrap();
+        assert!((loss.double_value(&[]) - evaluated.loss_sum / 16.0).abs() < 1e-6, "{spec}");
+        assert_eq!(state(model.as_ref()), before, "{spec}");
+        let first = &model.parameters()[0].tensor;
+        let gradient = tch::Tensor::run_backward(&[loss], &[first], false, false);
+        assert!(gradient[0].abs().max().double_value(&[]) > 0.0, "{spec}");
+    }
+}

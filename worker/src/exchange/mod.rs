@@ -13,7 +13,7 @@ mod mesh;
 
 use std::sync::Arc;
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 pub use error::ExchangeError;
 pub use group::GroupExchange;
@@ -43,6 +43,23 @@ pub trait Exchange: Send {
         self.exchange(&outgoing, &mut incoming)?;
         incoming[self.process()] = mine;
         Ok(incoming)
+    }
+
+    /// All of `items` numbers of `width` each, in order, of which item `i` is process `i mod processes`'s: `own` are this
+    /// process's.
+    fn gather_items(
+        &mut self,
+        mut own: Vec<f64>,
+        items: usize,
+        width: usize,
+        device: Device,
+    ) -> Result<Vec<f64>, ExchangeError> {
+        let processes = self.processes();
+        own.resize(items.div_ceil(processes) * width, 0.0);
+        let received = self.gather(Tensor::f_from_slice(&own)?.f_to(device)?)?;
+        let received = received.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, TchError>>()?;
+        let item = |index: usize| &received[index % processes][index / processes * width..][..width];
+        Ok((0..items).flat_map(item).copied().collect())
     }
 
     /// Replaces `tensor`, of one shape in all processes, by the sum over processes, in an order that only the back end

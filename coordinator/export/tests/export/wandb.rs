@@ -11,29 +11,18 @@ use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run,
 use crate::tools::{python, tool};
 
 /// All records of the offline run, by kind, with JSON that is in them as it is there.
-const READ: &str = r#"
-import glob, json, os, struct, sys
+const READ: &str = concat!(
+    "import sys\nsys.path.insert(0, '",
+    env!("CARGO_MANIFEST_DIR"),
+    r#"/../../tests/mirror')
+import glob, json, os
+from read import records
 from wandb.proto import wandb_internal_pb2 as pb
 path, = glob.glob(os.path.join(sys.argv[1], "wandb", "offline-run-*", "run-*.wandb"))
 
-def records():
-    """Those of LevelDB's log format, after a head of seven bytes."""
-    file, at, whole = open(path, "rb").read(), 7, b""
-    assert file[:4] == b":W&B"
-    while at < len(file):
-        if 0x8000 - at % 0x8000 < 7:
-            at += 0x8000 - at % 0x8000
-            continue
-        length, kind = struct.unpack_from("<HB", file, at + 4)
-        whole += file[at + 7:at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):
-            yield whole
-            whole = b""
-
 out = {"history": [], "summary": {}, "config": {}, "artifacts": []}
 load = lambda items: {item.key or "/".join(item.nested_key): item.value_json for item in items}
-for data in records():
+for data in records(open(path, "rb").read()):
     record = pb.Record()
     record.ParseFromString(data)
     kind = record.WhichOneof("record_type")
@@ -51,7 +40,8 @@ for data in records():
         out["artifacts"].append([record.artifact.name, [entry.path for entry in record.artifact.manifest.contents]])
 out["media"] = sorted(os.path.relpath(os.path.join(d, f), os.path.dirname(path)) for d, _, fs in os.walk(os.path.dirname(path)) for f in fs if "media" in d)
 print(json.dumps(out))
-"#;
+"#
+);
 
 #[tokio::test]
 async fn the_package_writes_the_run_and_an_earlier_export_of_it_is_replaced() {
