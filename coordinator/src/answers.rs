@@ -42,10 +42,10 @@ impl Answers {
         Ok(corruptions.iter().map(|found| serde_json::json!(mismatch::alarm(found))).collect())
     }
 
-    /// How many alarms stand, to each row.
+    /// How many alarms stand in its numbers, to what each row knows already.
     pub(crate) fn add_alarms<'a>(&self, rows: impl Iterator<Item = &'a mut RunRow>) {
         let standing = self.tracking.standing_alarms();
-        rows.for_each(|row| row.alarms = Some(standing.get(&row.id).copied().unwrap_or(0)));
+        rows.for_each(|row| *row.alarms.get_or_insert(0) += standing.get(&row.id).copied().unwrap_or(0));
     }
 
     /// The document that answers `what`.

@@ -37,6 +37,11 @@ pub struct Hooks {
 pub(crate) struct Bell(Option<mpsc::Sender<Value>>);
 
 impl Bell {
+    /// Whether anybody hears it.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Of an alarm that was raised.
     pub(crate) fn ring(&self, run: &RunId, alarm: &Alarm) {
         let Some(queue) = &self.0 else { return };

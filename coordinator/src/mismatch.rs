@@ -1,8 +1,15 @@
 //! Replicas that were found to differ, in words and as an alarm.
 
+use std::collections::BTreeSet;
+
+use lockstep_common::RunId;
 use lockstep_common::series::SeriesKey;
-use lockstep_core::state::{Corruption, Grounds};
+use lockstep_core::ClusterState;
+use lockstep_core::state::{Corruption, Grounds, Run, Status};
 use lockstep_tracking::{Alarm, Kind, Severity};
+
+use crate::hooks::Bell;
+use crate::node::{CallError, Handle};
 
 /// A difference between replicas, in a line.
 pub(crate) fn words(found: &Corruption) -> String {
@@ -59,4 +66,35 @@ pub(crate) fn alarm(found: &Corruption) -> Alarm {
         what: words(found),
         try_: hints.map(str::to_owned).to_vec(),
     }
+}
+
+/// A finding, and whether it is known who was wrong.
+type Known = (RunId, u64, u64, bool);
+
+/// Rings `bell` for each finding, and again when it is known who was wrong, until the state changes no more. Of what was
+/// found before, only what concerns runs that have not ended is told.
+pub(crate) async fn ring(handle: Handle, bell: Bell) -> Result<(), CallError> {
+    let mut changes = handle.changes();
+    let ended = handle.read(|state| findings(state, Status::is_final)).await?;
+    let mut told: BTreeSet<Known> = ended.into_iter().map(|(known, _)| known).collect();
+    loop {
+        for (known, alarm) in handle.read(|state| findings(state, |_| true)).await? {
+            if !told.contains(&known) {
+                bell.ring(&known.0, &alarm);
+                told.insert(known);
+            }
+        }
+        changes.next().await?;
+    }
+}
+
+/// What was found in runs of such a status.
+fn findings(state: &ClusterState, of: impl Fn(&Status) -> bool) -> Vec<(Known, Alarm)> {
+    let runs = state.runs().into_iter().filter(|run| of(&run.state.status));
+    let of_run = |run: &Run| {
+        let known =
+            |found: &Corruption| (run.submission.id.clone(), found.generation, found.step, found.verdict.is_some());
+        run.state.corruptions.iter().map(|found| (known(found), alarm(found))).collect::<Vec<_>>()
+    };
+    runs.flat_map(of_run).collect()
 }

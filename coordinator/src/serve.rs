@@ -17,12 +17,12 @@ use tracing::warn;
 
 use crate::answers::Answers;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES};
-use crate::documents;
 use crate::node::{Handle, Node, NodeError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use crate::tracker::Tracker;
 use crate::web::Page;
+use crate::{documents, mismatch};
 
 /// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -110,15 +110,20 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
 
     let stop = CancellationToken::new();
     let reader = store.reader();
-    // It ends with the tracker, which rings it.
+    // It ends with the tracker and the loop, which ring it.
     let (bell, hooks) = settings.hooks.clone().start();
-    let tracker = Tracker::start(&settings.data_dir, reader.clone(), store.news(), bell)?;
+    let tracker = Tracker::start(&settings.data_dir, reader.clone(), store.news(), bell.clone())?;
     let (node, handle) = Node::new(store, recovered, settings.lease, settings.tick)?;
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
     if handle.serving().await.is_err() {
         // Only its own end keeps it from serving: a single voter leads at once.
         return Err(node.await.map_err(|_| ServeError::Panicked)?.err().map_or(ServeError::Panicked, Into::into));
+    }
+
+    if bell.is_heard() {
+        // It ends with the loop.
+        tokio::spawn(mismatch::ring(handle.clone(), bell));
     }
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));

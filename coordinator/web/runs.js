@@ -12,9 +12,6 @@ import { amend, format, go, run as runAddress } from './route.js';
 const ROW = 28;
 /** Rows beyond the window that are kept ready. */
 const SPARE = 15;
-/** Jobs asked for at the same time, and all in all. */
-const AT_ONCE = 4;
-const MOST_JOBS = 2000;
 
 /** The page. */
 export async function runsPage(route) {
@@ -48,7 +45,10 @@ class RunsPage {
     this.element = h('div', { class: 'page fixed' },
       h('div', { class: 'toolbar' }, this.filter, this.count, this.compare, this.columnsMenu()), this.scroller);
     this.paint = () => this.drawRows();
-    this.update = () => this.arrange();
+    this.update = () => {
+      this.needJobs();
+      this.arrange();
+    };
     const soon = throttle(250, () => frame(this.update));
     this.observer = new ResizeObserver(() => {
       // Who comes back from a run finds it again.
@@ -90,19 +90,13 @@ class RunsPage {
   async needJobs() {
     const own = new Set([...COLUMNS.map(({ key }) => key), 'step', 'steps', 'created_at_ms', 'started_at_ms', 'ended_at_ms']);
     const asked = [...fields(this.terms), ...this.keys].some((field) => !own.has(field));
-    if (!asked || this.reading) return;
+    const wanted = asked ? [...this.rows.keys()].filter((run) => !live.params(run)) : [];
+    if (wanted.length === 0 || this.reading) return;
     this.reading = true;
-    const wanted = [...this.rows.keys()].reverse().filter((run) => !live.params(run)).slice(0, MOST_JOBS);
-    const soon = throttle(250, this.update);
-    const work = async () => {
-      while (wanted.length > 0 && !this.ended) {
-        const run = wanted.shift();
-        const { job } = await get(`runs/${run}`).catch(() => ({ job: '{}' }));
-        live.keepParams(run, flatten(JSON.parse(job)));
-        soon();
-      }
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    // One that has just come is read alone. What cannot be read now is asked for the next time.
+    const alone = async ([run]) => ({ [run]: (await get(`runs/${run}`)).job });
+    const jobs = await (wanted.length > 1 ? get('jobs') : alone(wanted)).catch(() => ({}));
+    for (const [run, job] of Object.entries(jobs)) live.keepParams(run, flatten(JSON.parse(job)));
     this.reading = false;
     this.arrange();
   }

@@ -9,6 +9,7 @@ import json
 import os
 import struct
 import sys
+import urllib.request
 
 
 def tensorboard(where, run):
@@ -58,6 +59,20 @@ def wandb(where, run):
     return out
 
 
+def prometheus(where, run):
+    """What a scrape has of this run, and by label of whatever is of no run; all at step 0."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    out = {}
+    for family in text_string_to_metric_families(urllib.request.urlopen(where, timeout=30).read().decode()):
+        assert family.type == "gauge" and family.documentation, family
+        for sample in family.samples:
+            if sample.labels.get("run", run) == run:
+                of = [] if "run" in sample.labels else list(sample.labels.values())
+                out["/".join([sample.name, *of])] = [[0, sample.value]]
+    return out
+
+
 def records(file):
     """Those of LevelDB's log format, after a head of seven bytes."""
     assert file[:4] == b":W&B"
@@ -76,5 +91,5 @@ def records(file):
 
 if __name__ == "__main__":
     tool, where, run = sys.argv[1:]
-    readers = {"tensorboard": tensorboard, "mlflow": mlflow, "parquet": parquet, "wandb": wandb}
+    readers = {"tensorboard": tensorboard, "mlflow": mlflow, "parquet": parquet, "prometheus": prometheus, "wandb": wandb}
     print(json.dumps(readers[tool](where, run)))

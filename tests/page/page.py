@@ -152,6 +152,13 @@ def main():
         page.keyboard.type("status:failed")
         page.wait_for_selector(f"tr[data-run='{HEALTHY}']", state="detached")
         check("the filter keeps the failed run", page.locator(f"tr[data-run='{FAILED}']").count() == 1)
+        # By a parameter of the job, for which all jobs are read at once.
+        page.goto(f"{BASE}/#/runs")
+        page.wait_for_selector(f"tr[data-run='{HEALTHY}']")
+        page.keyboard.press("/")
+        page.keyboard.type("optimizer.lr>1")
+        page.wait_for_selector(f"tr[data-run='{HEALTHY}']", state="detached")
+        page.wait_for_selector(f"tr[data-run='{FAILED}']")
 
         page.goto(f"{BASE}/#/run/{HEALTHY}/charts")
         page.wait_for_selector(".chart[data-name=loss] canvas.plot")

@@ -14,6 +14,9 @@ use crate::process::{Process, binary};
 /// How long anything may take that a test waits for.
 const DEADLINE: Duration = Duration::from_mins(2);
 
+/// The file to which the coordinator's command for alarms writes.
+const RUNG: &str = "alarms.jsonl";
+
 /// A run's record: for each step the bits of loss, gradient norm and learning rate.
 pub type Record = BTreeMap<u64, [String; 3]>;
 
@@ -48,6 +51,15 @@ impl Cluster {
             cluster.add_worker();
         }
         cluster
+    }
+
+    /// The alarms of `run` that the coordinator's command was told so far.
+    pub fn rung(&self, run: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.dir.join(RUNG)).unwrap_or_default();
+        // A line that is being written has no end yet.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let told = lines.map(|line| serde_json::from_str::<Value>(line).expect("each alarm is a line of JSON"));
+        told.filter(|told| told["run"] == run).map(|told| told["alarm"].clone()).collect()
     }
 
     /// Starts one more worker.
@@ -284,7 +296,9 @@ fn serve(dir: &Path, listen: &str) -> Process {
     let data = dir.join("coord");
     // Ten ports above one that is free, another test may be.
     let arguments = ["serve", "--listen", listen, "--web-listen", "127.0.0.1:0", "--data-dir", path(&data)];
-    Process::start("coord", &arguments, &dir.join("coord.log"))
+    let rung = format!("cat >> '{}'", dir.join(RUNG).display());
+    let variables = [("LOCKSTEP_COORD_ALARMS__COMMAND", rung.as_str())];
+    Process::start_with("coord", &arguments, &variables, &dir.join("coord.log"))
 }
 
 fn path(path: &Path) -> &str {

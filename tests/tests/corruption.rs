@@ -1,7 +1,7 @@
 //! Silent corruption: a process whose copy of the state changed by itself is found, named and left out, and the run ends
 //! with the bits that it would have had.
 
-use lockstep_tests::{Cluster, Job, digits};
+use lockstep_tests::{Cluster, Job, digits, wait_for};
 use serde_json::{Value, json};
 
 const SETS: [&str; 4] = ["--set", "name=struck", "--set", "report.fingerprints_every=10"];
@@ -60,6 +60,10 @@ fn of_two_processes_the_wrong_one_is_found_by_making_the_steps_again() {
     assert_eq!(alarms.as_array().unwrap().len(), 1, "{alarms:#}");
     let alarm = json!([alarms[0]["kind"], alarms[0]["since_step"], alarms[0]["until_step"], alarms[0]["place"]]);
     assert_eq!(alarm, json!(["replica_mismatch", 34, 40, "`model/layers.0.bias`, process 1"]));
+    // Who is to hear of it heard of it when it was found, and when it was known who was wrong.
+    let rung = wait_for("the hook", || Some(cluster.rung(&run)).filter(|rung| rung.len() >= 2));
+    assert_eq!(rung.iter().map(|alarm| &alarm["until_step"]).collect::<Vec<_>>(), [&Value::Null, &40.into()]);
+    assert_eq!(rung[1], alarms[0]);
 
     let nodes = cluster.coord(&["nodes"]);
     let words = format!("fenced: wrong at step 40 of {run}");

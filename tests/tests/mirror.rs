@@ -114,3 +114,29 @@ fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
         }
     }
 }
+
+#[test]
+fn a_scrape_is_read_by_prometheus_own_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 2);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=1000000", "--set", "world.processes=1"]);
+    cluster.reached(&run, 5);
+    let scraped = read("prometheus", &format!("http://{}/metrics", cluster.page()), &run);
+    let value = |name: &str| scraped.get(name).unwrap_or_else(|| panic!("no {name}: {:?}", scraped.keys()))[0].1;
+    for (name, expected) in [
+        ("lockstep_runs/running", 1.0),
+        ("lockstep_runs/failed", 0.0),
+        ("lockstep_nodes/alive", 2.0),
+        ("lockstep_devices/busy", 1.0),
+        ("lockstep_devices/free", 1.0),
+        ("lockstep_run_steps", 1e6),
+        ("lockstep_run_processes", 1.0),
+        ("lockstep_run_alarms", 0.0),
+    ] {
+        assert_eq!(value(name), expected, "{name}");
+    }
+    assert!(value("lockstep_run_step") >= 5.0 && value("lockstep_run_loss") > 0.0);
+    assert!(value("lockstep_run_samples_per_second") > 0.0);
+    cluster.run(&["cancel", &run]);
+}

@@ -1,18 +1,17 @@
 //! What costs more to look at than a step can spare: distributions, norms of weights and updates, each rank's gradient. Looked
-//! at every `report.histograms_every` steps, and when a step has given something that is not finite, to say where it began.
+//! at every `report.histograms_every` steps.
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::series::Histogram;
 use lockstep_models::Model;
 use lockstep_rpc::{ModelReport, ParameterReport};
 use lockstep_tch_ext::Error;
-use lockstep_tch_ext::histogram::{histogram_of, watch_forward};
-use tch::{Device, Tensor};
+use lockstep_tch_ext::histogram::{Given, Look, histogram_of, watch_forward};
+use tch::Tensor;
 
-use crate::exchange::{Exchange, ExchangeError};
 use crate::reduction::norm;
 use crate::report::Reporter;
-use crate::train::{Place, TrainError};
+use crate::train::Place;
 
 /// Elements that are counted of what a layer gives: enough for a distribution.
 const SAMPLED: u32 = 1 << 16;
@@ -35,9 +34,9 @@ impl Inspection {
 
     /// Runs `forward` and reports what each layer gives.
     pub(crate) fn forward<T>(&self, reporter: &mut Reporter, forward: impl FnOnce() -> T) -> Result<T, Error> {
-        let (given, layers) = watch_forward(Some(SAMPLED), forward)?;
-        for (name, histogram) in named(layers) {
-            reporter.histogram(name, self.step, &histogram);
+        let (given, layers) = watch_forward(Look::Layers(SAMPLED), forward)?;
+        for (name, layer) in named(layers) {
+            reporter.histogram(name, self.step, &layer.histogram);
         }
         Ok(given)
     }
@@ -99,62 +98,11 @@ pub(crate) fn model_report(job: &JobSpec, model: &dyn Model) -> ModelReport {
     ModelReport { kind: job.model.word().to_owned(), parameters: trained.chain(kept).collect() }
 }
 
-/// `activation/<place in the forward pass>.<operator>`.
-fn named(layers: Vec<(String, Histogram)>) -> impl Iterator<Item = (String, Histogram)> {
-    layers.into_iter().enumerate().map(|(place, (operator, histogram))| {
-        (format!("activation/{place:03}.{}", operator.trim_end_matches('_')), histogram)
+/// `activation/<place among the layers of the forward pass>.<operator>`. What is no layer has the place of the next one.
+pub(crate) fn named(seen: Vec<Given>) -> impl Iterator<Item = (String, Given)> {
+    seen.into_iter().scan(0, |layers, given| {
+        let name = format!("activation/{layers:03}.{}", given.operator.trim_end_matches('_'));
+        *layers += usize::from(given.layer);
+        Some((name, given))
     })
-}
-
-/// Where a rank's forward or backward pass first gives something that is not finite.
-pub(crate) fn first_not_finite(
-    reporter: &mut Reporter,
-    step: u64,
-    names: &[&str],
-    pass: impl FnOnce() -> Result<Vec<Tensor>, TrainError>,
-) -> Result<Option<String>, TrainError> {
-    let (gradients, layers) = watch_forward(None, pass)?;
-    let mut found = None;
-    for (name, histogram) in named(layers) {
-        if found.is_none() && histogram.nans + histogram.infs > 0 {
-            let bad = histogram.nans + histogram.infs;
-            found = Some(format!("`{name}` ({bad} of {} elements)", histogram.count));
-        }
-        reporter.histogram(name, step, &histogram);
-    }
-    if found.is_some() {
-        return Ok(found);
-    }
-    // The backward pass goes from the last to the first: where it begins to fail is the last in order.
-    for (name, gradient) in names.iter().zip(&gradients?).rev() {
-        let histogram = histogram_of(gradient)?;
-        if histogram.nans + histogram.infs > 0 {
-            return Ok(Some(format!("the gradient of `{name}`")));
-        }
-    }
-    Ok(None)
-}
-
-/// Bytes of a place in words that processes tell each other.
-const PLACE_BYTES: usize = 400;
-
-/// What the first process, by number, says that knows something; the same in all.
-pub(crate) fn shared_place(
-    own: Option<&str>,
-    device: Device,
-    exchange: &mut dyn Exchange,
-) -> Result<Option<String>, ExchangeError> {
-    let mut numbers = vec![0.0; PLACE_BYTES];
-    for (place, byte) in numbers.iter_mut().zip(own.into_iter().flat_map(str::bytes)) {
-        *place = f64::from(byte);
-    }
-    let mine = Tensor::f_from_slice(&numbers)?.f_to(device)?;
-    for tensor in &exchange.gather(mine)? {
-        let numbers = Vec::<f64>::try_from(tensor)?;
-        let bytes: Vec<u8> = numbers.into_iter().map(|number| number as u8).take_while(|byte| *byte != 0).collect();
-        if !bytes.is_empty() {
-            return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
-        }
-    }
-    Ok(None)
 }

@@ -21,6 +21,7 @@ pub mod link;
 pub mod local;
 mod media;
 pub mod numerics;
+mod origin;
 pub mod outbox;
 pub mod program;
 pub mod rank;

@@ -25,8 +25,9 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::fingerprint::Fingerprinter;
 use crate::importance;
-use crate::inspect::{self, Inspection};
+use crate::inspect::{Inspection, model_report};
 use crate::media::Keeper;
+use crate::origin::Origin;
 use crate::outbox::Outbox;
 use crate::program::{Setup, Source};
 use crate::reduction::{Layout, Reducer, norm};
@@ -234,7 +235,7 @@ impl Run {
         reporter.samples_are(data.train.shape());
         reporter.keep_media(media);
         if process == 0 {
-            reporter.model(inspect::model_report(job, state.model.as_ref()));
+            reporter.model(model_report(job, state.model.as_ref()));
         }
         trainer.fault = trainer.fault.filter(|fault| fault.process.is_none_or(|of| of == process));
         Ok(Self {
@@ -381,30 +382,41 @@ impl Run {
         }
         self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
         // What goes wrong with looking must not take the place of what went wrong.
-        let mut place = self.first_not_finite(step).unwrap_or_default();
+        let mut origin = self.origin(step).unwrap_or_default();
         if let Some(exchange) = borrow(&mut self.exchange) {
             // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
-            place = inspect::shared_place(place.as_deref(), self.trainer.device, exchange).unwrap_or(place);
+            origin = Origin::shared(origin.as_ref(), self.trainer.device, exchange).unwrap_or(origin);
         }
+        let place = origin.map(|origin| {
+            origin.report(&mut self.reporter, step + 1);
+            origin.to_string()
+        });
         Err(TrainError::NotFinite { step: step + 1, what, value, place })
     }
 
     /// Where a hosted rank's pass first gives something that is not finite.
-    fn first_not_finite(&mut self, step: u64) -> Result<Option<String>, TrainError> {
+    fn origin(&mut self, step: u64) -> Result<Option<Origin>, TrainError> {
         let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
-        let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        let weights: Vec<(&str, &Tensor)> =
+            state.model.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor)).collect();
+        let names: Vec<&str> = weights.iter().map(|(name, _)| *name).collect();
         for rank in self.hosted.clone() {
             ranks.seed_generators(step, rank)?;
             let positions = samples.positions(step, rank..rank + 1);
             let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
+            if let Some(found) = Origin::before(rank, &batch, &weights)? {
+                return Ok(Some(found));
+            }
             let context = Context { step, rank, training: true, root: job.seed };
-            let pass = || {
-                let loss = state.model.loss(&batch, &context);
-                let loss = loss.map_err(|source| TrainError::Model { step, source })?;
-                Ok(Tensor::f_run_backward(&[loss], &self.parameters, false, false)?)
-            };
-            if let Some(found) = inspect::first_not_finite(&mut self.reporter, step + 1, &names, pass)? {
-                return Ok(Some(format!("{found} of rank {rank}")));
+            let forward = || state.model.loss(&batch, &context);
+            let (loss, found) = Origin::forward(&mut self.reporter, step + 1, rank, forward)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            let loss = loss.map_err(|source| TrainError::Model { step, source })?;
+            let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+            if let Some(found) = Origin::backward(rank, &names, &gradients)? {
+                return Ok(Some(found));
             }
         }
         Ok(None)

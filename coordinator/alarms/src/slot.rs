@@ -44,6 +44,8 @@ pub(crate) enum Role {
     WeightHistogram,
     /// Of no rule.
     Other,
+    /// Elements of a rank's first tensor that was not finite.
+    Origin,
 }
 
 /// Parts of a step.
@@ -94,6 +96,7 @@ impl Role {
                 "activation" => Self::Activation,
                 "grad" => Self::GradHistogram,
                 "weight" => Self::WeightHistogram,
+                "not_finite" => Self::Origin,
                 _ => Self::Other,
             },
         }

@@ -57,7 +57,7 @@ pub struct RunRow {
     /// Written on it by people.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Alarms that stand; whoever keeps the run's numbers knows.
+    /// Alarms that stand: differences between replicas; whoever keeps the run's numbers adds theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<u64>,
 }
@@ -232,7 +232,7 @@ impl RunRow {
             replay_of: run.submission.replay.as_ref().map(|replay| replay.of.clone()),
             final_state_digest,
             tags: state.tags.iter().cloned().collect(),
-            alarms: None,
+            alarms: Some(run.open_corruptions().count() as u64),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit,
     }
     let rows: Vec<Vec<String>> =
         documents::decode_rows(&text).map_err(|error| unreadable(&error))?.iter().map(run_row).collect();
-    print(&["RUN", "NAME", "STATUS", "STEP", "LOSS", "SAMPLES/S", "PROCESSES", "AGE", "REASON"], &rows, out);
+    print(&["RUN", "NAME", "STATUS", "STEP", "LOSS", "SAMPLES/S", "PROCESSES", "AGE", "ALARMS", "REASON"], &rows, out);
     Ok(Exit::Done)
 }
 
@@ -316,8 +316,14 @@ fn run_row(row: &RunRow) -> Vec<String> {
         row.samples_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
         row.processes.to_string(),
         ago(row.created_at_ms),
+        alarm_count(row),
         row.reason.clone().unwrap_or_default().lines().next().unwrap_or_default().to_owned(),
     ]
+}
+
+/// How many alarms stand, if any.
+pub(super) fn alarm_count(row: &RunRow) -> String {
+    row.alarms.filter(|count| *count > 0).map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 
 /// A number for people.

@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::output::{Output, table};
 use super::plot::{curves, sparkline};
-use super::readers::{number, unreadable};
+use super::readers::{alarm_count, number, unreadable};
 use crate::documents;
 
 /// Between two looks.
@@ -86,10 +86,14 @@ fn screen(nodes: &[NodeView], runs: &[RunRow], losses: &[Vec<Option<f64>>]) -> V
             sparkline(loss),
             run.samples_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
             run.processes.to_string(),
+            alarm_count(run),
             run.reason.clone().unwrap_or_default(),
         ]
     };
     let rows: Vec<Vec<String>> = runs.iter().zip(losses).map(row).collect();
-    lines.extend(table(&["RUN", "NAME", "STATUS", "STEP", "LOSS", "", "SAMPLES/S", "PROCESSES", "REASON"], &rows));
+    lines.extend(table(
+        &["RUN", "NAME", "STATUS", "STEP", "LOSS", "", "SAMPLES/S", "PROCESSES", "ALARMS", "REASON"],
+        &rows,
+    ));
     lines
 }

@@ -1,5 +1,7 @@
 //! The API of the page: paths and parameters to questions, answers as they are.
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, RawQuery, State};
@@ -9,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, RequestId};
+use lockstep_core::state::Run;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
 use lockstep_rpc::{CurvesQuery, Empty, LogChunk, TrackedQuery};
@@ -18,6 +21,7 @@ use tonic::{Code, Status};
 
 use super::{Site, events};
 use crate::api::logs;
+use crate::documents;
 use crate::node::CallError;
 
 /// Bytes of a log, unless more or less are asked for.
@@ -32,6 +36,7 @@ const MOST_BLOB: u64 = 64 << 20;
 pub(super) fn routes() -> Router<Site> {
     Router::new()
         .route("/runs", get(|State(site): State<Site>| ask(site, What::Runs(Empty {}))))
+        .route("/jobs", get(jobs))
         .route("/nodes", get(|State(site): State<Site>| ask(site, What::Nodes(Empty {}))))
         .route("/coordinator", get(|State(site): State<Site>| ask(site, What::Coordinator(Empty {}))))
         .route("/runs/{run}", get(|State(site): State<Site>, Path(run)| ask(site, What::Run(run))))
@@ -54,6 +59,17 @@ async fn ask(site: Site, what: What) -> Response {
     match site.answers.answer(what).await {
         Ok(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
         Err(status) => refused(&status),
+    }
+}
+
+/// The job of every run, in canonical form, by run: what a table of many runs shows of them, in one answer.
+async fn jobs(State(site): State<Site>) -> Response {
+    let of_run = |run: &Run| (run.submission.id.to_string(), run.submission.job.clone());
+    let read =
+        site.answers.handle().read(move |state| state.runs().into_iter().map(of_run).collect::<BTreeMap<_, _>>());
+    match read.await {
+        Ok(jobs) => ([(CONTENT_TYPE, "application/json")], documents::encode(&jobs)).into_response(),
+        Err(error) => refused(&Status::from(error)),
     }
 }
 

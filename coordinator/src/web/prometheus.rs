@@ -14,7 +14,10 @@ use super::Site;
 pub(super) async fn metrics(State(site): State<Site>) -> Response {
     let read = site.answers.handle().read(|state| (ClusterState::run_rows(state), state.node_views()));
     match read.await {
-        Ok((runs, nodes)) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text(&runs, &nodes)).into_response(),
+        Ok((mut runs, nodes)) => {
+            site.answers.add_alarms(runs.iter_mut());
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text(&runs, &nodes)).into_response()
+        }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }
@@ -83,6 +86,7 @@ fn text(runs: &[RunRow], nodes: &[NodeView]) -> String {
     each("run_loss", "Loss of the last reported step.", &|run| number(run.loss.as_ref()));
     each("run_grad_norm", "Gradient norm of the last reported step.", &|run| number(run.grad_norm.as_ref()));
     each("run_samples_per_second", "Samples a second.", &|run| run.samples_per_second);
+    each("run_alarms", "Alarms that stand.", &|run| Some(run.alarms? as f64));
     out
 }
 

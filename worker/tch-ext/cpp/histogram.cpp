@@ -7,7 +7,8 @@
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <mutex>
+#include <string>
+#include <string_view>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -33,8 +34,9 @@ struct lte_histogram {
   uint64_t bins[2048];
 };
 
-// Called once per histogram, which is borrowed for the call.
-using lte_push_histogram = void (*)(void* sink, const char* name, size_t length, const lte_histogram* histogram);
+// Called once per histogram, which is borrowed for the call. `layer`: whether the operator of that name is one.
+using lte_push_histogram =
+    void (*)(void* sink, const char* name, size_t length, bool layer, const lte_histogram* histogram);
 }
 
 namespace {
@@ -184,31 +186,53 @@ const std::unordered_set<std::string_view> watched = {
     "aten::adaptive_avg_pool2d", "aten::scaled_dot_product_attention", "aten::lstm", "aten::gru", "aten::addmm",
 };
 
+constexpr std::string_view prefix = "aten::";
+
+// What these give was never written.
+bool allocates(std::string_view name) {
+  name.remove_prefix(prefix.size());
+  return name.starts_with("empty") || name.starts_with("new_empty") || name.starts_with("resize");
+}
+
 struct Seen {
   std::string name;
-  lte_histogram histogram;
+  bool layer = false;
+  lte_histogram histogram{};
 };
 
 // Of one thread, which runs the model forward.
 struct Watch {
   at::CallbackHandle handle{};
-  int64_t depth = 0;
+  // Layers, and operators of any kind, that run now.
+  int64_t layers = 0;
+  int64_t calls = 0;
   int64_t most = 0;
+  // Whether the first operator of any kind that gives a NaN is still looked for.
+  bool tracing = false;
   std::vector<std::unique_ptr<Seen>> seen;
 };
 
 thread_local std::unique_ptr<Watch> watch;
 
 struct Call : at::ObserverContext {
+  bool layer = false;
+  // Not within another one.
   bool outermost = false;
 };
 
 std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& function) {
-  if (watch == nullptr || watched.count(std::string_view(function.name())) == 0) {
+  if (watch == nullptr) {
+    return nullptr;
+  }
+  const std::string_view name = function.name();
+  const bool layer = watched.contains(name);
+  if (!layer && !(watch->tracing && name.starts_with(prefix) && !allocates(name))) {
     return nullptr;
   }
   auto call = std::make_unique<Call>();
-  call->outermost = watch->depth++ == 0;
+  call->layer = layer;
+  const int64_t calls = watch->calls++;
+  call->outermost = (layer ? watch->layers++ : calls) == 0;
   return call;
 }
 
@@ -217,9 +241,10 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
   if (call == nullptr || watch == nullptr) {
     return;
   }
-  --watch->depth;
+  --watch->calls;
+  watch->layers -= call->layer ? 1 : 0;
   const auto& outputs = function.outputs();
-  if (!call->outermost || outputs.empty() || !outputs[0].isTensor()) {
+  if (!call->outermost || outputs.empty() || !outputs[0].isTensor() || !(call->layer || watch->tracing)) {
     return;
   }
   const at::Tensor& tensor = outputs[0].toTensor();
@@ -229,9 +254,14 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
   // What is counted with must not be watched, and leaves no trace in the graph.
   at::DisableRecordFunctionGuard quiet;
   c10::NoGradGuard no_grad;
+  if (!call->layer && !at::isnan(tensor).any().item<bool>()) {
+    return;
+  }
   auto seen = std::make_unique<Seen>();
-  seen->name = std::string_view(function.name()).substr(std::string_view("aten::").size());
+  seen->name = std::string_view(function.name()).substr(prefix.size());
+  seen->layer = call->layer;
   count_tensor(tensor, seen->histogram, watch->most);
+  watch->tracing = watch->tracing && seen->histogram.nans == 0;
   watch->seen.push_back(std::move(seen));
 }
 
@@ -247,12 +277,14 @@ char* lte_histogram_of(const at::Tensor* tensor, lte_histogram* out) {
   });
 }
 
-// From now on, what layers give on this thread is counted: of each tensor at most `most` elements, or all, if that is 0.
+// From now on, what layers give on this thread is counted: of each tensor at most `most` elements. If that is 0, all, and
+// the first operator of any kind that gives a NaN stands among the layers.
 char* lte_forward_watch(int64_t most) {
   return guard([&] {
     TORCH_CHECK(watch == nullptr, "this thread is watched already");
     watch = std::make_unique<Watch>();
     watch->most = most;
+    watch->tracing = most == 0;
     watch->handle = at::addThreadLocalCallback(
         at::RecordFunctionCallback(enter, leave).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
   });
@@ -267,7 +299,7 @@ char* lte_forward_seen(lte_push_histogram sink_fn, void* sink) {
     const auto done = std::move(watch);
     at::removeCallback(done->handle);
     for (const auto& seen : done->seen) {
-      sink_fn(sink, seen->name.data(), seen->name.size(), &seen->histogram);
+      sink_fn(sink, seen->name.data(), seen->name.size(), seen->layer, &seen->histogram);
     }
   });
 }

@@ -20,19 +20,35 @@ pub fn histogram_of(tensor: &Tensor) -> Result<Histogram, Error> {
     Ok(convert(&raw))
 }
 
-/// Runs `forward` and counts what each layer gives in it: the name of the operator (`relu`, `linear`, ..) and the
-/// distribution, in the order of the forward pass. A layer inside of another one is not counted. Of a tensor with more than
-/// `most` elements evenly spaced ones are counted, at most so many.
+/// How closely a forward pass is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// What layers give: of a tensor with more elements than this, evenly spaced ones, at most so many.
+    Layers(u32),
+    /// All elements of what layers give; and among the layers stands the first operator of any kind that gave a NaN.
+    Trace,
+}
+
+/// What an operator gave.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// `relu`, `linear`, ..
+    pub operator: String,
+    /// Whether it is a layer.
+    pub layer: bool,
+    /// Of its output, the first if there are several. Step and time are 0.
+    pub histogram: Histogram,
+}
+
+/// Runs `forward` and counts what each layer gives in it, in the order of the forward pass. A layer inside of another one is
+/// not counted.
 ///
 /// It looks at operators as libtorch's dispatcher meets them on this thread, so it sees models of every kind; no bit of what
 /// they compute changes.
 ///
 /// # Errors
 /// `Torch`; also if called within itself.
-pub fn watch_forward<T>(
-    most: Option<u32>,
-    forward: impl FnOnce() -> T,
-) -> Result<(T, Vec<(String, Histogram)>), Error> {
+pub fn watch_forward<T>(look: Look, forward: impl FnOnce() -> T) -> Result<(T, Vec<Given>), Error> {
     /// Ends the watch also if `forward` panics.
     struct Watching;
     impl Drop for Watching {
@@ -41,24 +57,27 @@ pub fn watch_forward<T>(
             let _ = seen();
         }
     }
-    // SAFETY: takes a number, of which 0 stands for all elements.
-    ffi::check(unsafe { ffi::lte_forward_watch(most.map_or(0, i64::from)) })?;
+    let most = match look {
+        Look::Layers(most) => i64::from(most.max(1)),
+        Look::Trace => 0,
+    };
+    // SAFETY: takes a number.
+    ffi::check(unsafe { ffi::lte_forward_watch(most) })?;
     let watching = Watching;
     let given = forward();
     std::mem::forget(watching);
     Ok((given, seen()?))
 }
 
-fn seen() -> Result<Vec<(String, Histogram)>, Error> {
-    extern "C" fn push(sink: *mut c_void, name: *const c_char, length: usize, raw: *const CHistogram) {
+fn seen() -> Result<Vec<Given>, Error> {
+    extern "C" fn push(sink: *mut c_void, name: *const c_char, length: usize, layer: bool, raw: *const CHistogram) {
         // SAFETY: `sink` is the list below; name and histogram live during the call.
-        let (sink, name, raw) = unsafe {
-            let sink = &mut *sink.cast::<Vec<(String, Histogram)>>();
-            (sink, std::slice::from_raw_parts(name.cast::<u8>(), length), &*raw)
-        };
-        sink.push((String::from_utf8_lossy(name).into_owned(), convert(raw)));
+        let (sink, name, raw) =
+            unsafe { (&mut *sink.cast::<Vec<Given>>(), std::slice::from_raw_parts(name.cast::<u8>(), length), &*raw) };
+        let operator = String::from_utf8_lossy(name).into_owned();
+        sink.push(Given { operator, layer, histogram: convert(raw) });
     }
-    let mut found: Vec<(String, Histogram)> = Vec::new();
+    let mut found: Vec<Given> = Vec::new();
     // SAFETY: the list lives during the call, and nobody else has it.
     ffi::check(unsafe { ffi::lte_forward_seen(push, (&raw mut found).cast()) })?;
     Ok(found)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::series::{Histogram, bin_of};
-use lockstep_tch_ext::histogram::{histogram_of, watch_forward};
+use lockstep_tch_ext::histogram::{Look, histogram_of, watch_forward};
 use tch::{Device, Kind, Tensor};
 
 fn reference(values: &[f32]) -> Histogram {
@@ -76,21 +76,22 @@ fn layers_are_seen_in_order_and_once_each_and_nothing_changes() {
     let weight = Tensor::randn([3, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let forward = || input.linear(&weight, None::<&Tensor>).relu().gelu("none").sum(Kind::Float);
     let plain = forward();
-    let (watched, layers) = watch_forward(None, forward).unwrap();
+    let (watched, layers) = watch_forward(Look::Trace, forward).unwrap();
     assert_eq!(plain.double_value(&[]).to_bits(), watched.double_value(&[]).to_bits());
-    let names: Vec<&str> = layers.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = layers.iter().map(|given| given.operator.as_str()).collect();
     assert_eq!(names, ["linear", "relu", "gelu"]);
-    assert!(layers.iter().all(|(_, histogram)| histogram.count == 24));
-    assert!(layers[1].1.zeros > 0 && layers[1].1.min == 0.0, "a ReLU gives zeros");
+    assert!(layers.iter().all(|given| given.layer && given.histogram.count == 24));
+    let relu = &layers[1].histogram;
+    assert!(relu.zeros > 0 && relu.min == 0.0, "a ReLU gives zeros");
     watched.backward();
     assert!(weight.grad().defined(), "its graph is whole");
 
     // Nobody watches afterwards, nor after a panic.
-    let panicked = std::panic::catch_unwind(|| watch_forward(None, || panic!("as a model does")));
+    let panicked = std::panic::catch_unwind(|| watch_forward(Look::Trace, || panic!("as a model does")));
     assert!(panicked.is_err());
-    let (_, layers) = watch_forward(None, || input.relu()).unwrap();
+    let (_, layers) = watch_forward(Look::Trace, || input.relu()).unwrap();
     assert_eq!(layers.len(), 1);
-    let nested = watch_forward(None, || watch_forward(None, || ()).is_err()).unwrap();
+    let nested = watch_forward(Look::Trace, || watch_forward(Look::Trace, || ()).is_err()).unwrap();
     assert!(nested.0, "one at a time");
 }
 
@@ -98,14 +99,36 @@ fn layers_are_seen_in_order_and_once_each_and_nothing_changes() {
 fn of_a_large_tensor_evenly_spaced_elements_are_counted_wherever_they_lie() {
     let input = Tensor::arange(100_000, (Kind::Float, Device::Cpu)) - 50_000.0;
     for shaped in [input.view([10, 10_000]), input.view([100, 1000]).transpose(0, 1)] {
-        let (_, layers) = watch_forward(Some(1000), || shaped.relu()).unwrap();
-        let histogram = &layers[0].1;
+        let (_, layers) = watch_forward(Look::Layers(1000), || shaped.relu()).unwrap();
+        let histogram = &layers[0].histogram;
         assert_eq!(histogram.count, 991, "every 101st");
         let share = histogram.zeros as f64 / histogram.count as f64;
         assert!((share - 0.5).abs() < 0.01 && (histogram.max - 50_000.0).abs() < 200.0, "{histogram:?}");
     }
     // Not all of its memory: a view with holes is counted whole.
     let holes = input.view([1000, 100]).narrow(1, 0, 50);
-    let (_, layers) = watch_forward(Some(1000), || holes.tanh()).unwrap();
-    assert!(layers[0].1.count <= 1000, "what is given has no holes");
+    let (_, layers) = watch_forward(Look::Layers(1000), || holes.tanh()).unwrap();
+    assert!(layers[0].histogram.count <= 1000, "what is given has no holes");
+}
+
+#[test]
+fn the_first_operator_of_any_kind_that_gives_a_nan_is_traced() {
+    let input = Tensor::from_slice(&[-1.0_f32, 0.5, 2.0]).view([1, 3]);
+    let weight = Tensor::ones([3, 3], (Kind::Float, Device::Cpu));
+    let forward = || {
+        // Nothing that gives no NaN is told of, were it infinite: masks are.
+        let mask = Tensor::full([1, 3], f64::NEG_INFINITY, (Kind::Float, Device::Cpu)).exp();
+        let hidden = input.linear(&weight, None::<&Tensor>).relu();
+        ((input.sqrt() + hidden + mask) * 2.0).linear(&weight, None::<&Tensor>).relu().log()
+    };
+    let operators = |look| {
+        let (_, given) = watch_forward(look, forward).unwrap();
+        given.into_iter().map(|given| (given.operator, given.layer, given.histogram.nans)).collect::<Vec<_>>()
+    };
+    let layer = |operator: &str, nans| (operator.to_owned(), true, nans);
+    let layers = [layer("linear", 0), layer("relu", 0), layer("linear", 3), layer("relu", 3)];
+    assert_eq!(operators(Look::Layers(1000)), layers);
+    let mut traced = layers.to_vec();
+    traced.insert(2, ("sqrt".to_owned(), false, 1));
+    assert_eq!(operators(Look::Trace), traced);
 }

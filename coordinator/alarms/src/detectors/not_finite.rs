@@ -1,6 +1,7 @@
 //! Not finite: a NaN or an infinity in loss, norms or tensors. One is enough, since every sum it enters becomes one.
 //!
-//! Where it came from is to be seen only at the first step: a step later the weights are NaN and with them everything. There
+//! Where it came from is to be seen only at the first step: a step later the weights are NaN and with them everything. A run
+//! that ends with it has made that step again and says itself where it began: `not_finite/<tensor>`, by rank. Without it,
 //! an activation tells most, the first in the forward pass, for all after it are only fed by it. Without one it is the
 //! gradients: they are computed from the last layer to the first, so of those that are not finite the *last* in forward
 //! order was hit first. When the loss itself was not finite all gradients follow, and no layer is named.
@@ -73,6 +74,7 @@ impl Bad {
         let bad: Vec<&Slot> = self.slots.iter().map(|&index| &seen.slots[index as usize]).collect();
         let of =
             |roles: &[Role]| -> Vec<&Slot> { bad.iter().copied().filter(|slot| roles.contains(&slot.role)).collect() };
+        let origin = of(&[Role::Origin]).first().copied();
         let loss = of(&[Role::Loss]);
         let grads = of(&[Role::LayerGrad, Role::GradHistogram]);
         let all_grads =
@@ -81,22 +83,24 @@ impl Bad {
         let activation = of(&[Role::Activation]).into_iter().min_by_key(|slot| seen.forward(slot));
         let gradient = grads.iter().copied().max_by_key(|slot| seen.forward(slot));
         let weight = of(&[Role::WeightHistogram, Role::LayerWeight]).into_iter().min_by_key(|slot| seen.forward(slot));
-        let (tensor, kind) = match (activation, gradient, weight) {
-            (Some(slot), _, _) => (Some(slot), "output of module"),
-            (None, Some(slot), _) if loss.is_empty() || !all_grads => (Some(slot), "gradient of"),
-            (None, None, Some(slot)) => (Some(slot), "weight"),
-            _ => (None, ""),
+        let tensor = match (activation, gradient, weight) {
+            _ if origin.is_some() => origin,
+            (Some(slot), _, _) => Some(slot),
+            (None, Some(slot), _) if loss.is_empty() || !all_grads => Some(slot),
+            (None, None, Some(slot)) => Some(slot),
+            _ => None,
         };
         let mut parts: Vec<&Slot> = bad.iter().copied().filter(|slot| slot.key.part.is_some()).collect();
         parts.dedup_by_key(|slot| slot.key.part);
-        let part = if let [only] = parts[..] { Some(only) } else { None };
-        let whose =
-            |slot: &Slot| format!("{} {}", if slot.role == Role::RankNorm { "rank" } else { "process" }, slot.part());
-        let place: Vec<String> =
-            tensor.map(|slot| format!("layer `{}`", slot.tensor())).into_iter().chain(part.map(whose)).collect();
+        let part = origin.or(if let [only] = parts[..] { Some(only) } else { None });
+        let whose = |slot: &Slot| {
+            let of_rank = matches!(slot.role, Role::RankNorm | Role::Origin);
+            format!("{} {}", if of_rank { "rank" } else { "process" }, slot.part())
+        };
+        let place: Vec<String> = tensor.map(|slot| spot(slot).1).into_iter().chain(part.map(whose)).collect();
         let mut what = vec![format!("At step {since} values were no longer finite: {}.", names(&bad))];
         if let Some(slot) = tensor {
-            what.push(format!("The first to be hit is the {kind} `{}`.", slot.tensor()));
+            what.push(format!("The first to be hit is {}.", spot(slot).0));
         }
         if let Some(slot) = part {
             what.push(format!("Of what is measured by rank and process, only that of {} was.", whose(slot)));
@@ -115,6 +119,21 @@ impl Bad {
             level: 0.0,
         }
     }
+}
+
+/// A tensor in words, and where it is.
+fn spot(slot: &Slot) -> (String, String) {
+    // What says where it began is named after what would have shown it.
+    let name = if slot.role == Role::Origin { slot.tensor() } else { &slot.key.name };
+    let Some((family, tensor)) = name.split_once('/') else {
+        return (format!("the batch's {name}"), format!("the batch's {name}"));
+    };
+    let kind = match family {
+        "activation" => "the output of module",
+        "weight" | "weight_norm" => "the weight",
+        _ => "the gradient of",
+    };
+    (format!("{kind} `{tensor}`"), format!("layer `{tensor}`"))
 }
 
 /// A few of the series by name.

@@ -2,7 +2,7 @@
 
 use crate::generate::{Chance, Curve, Fed, LAYERS, Shape, feed_layers, feed_phases, weight};
 use lockstep_alarms::{Alarm, Kind, Severity, Watch};
-use lockstep_common::series::{Histogram, SeriesKey};
+use lockstep_common::series::{Histogram, Point, SeriesKey};
 
 /// Feeds the steps after `from` up to `to`; one above `breaks` has a loss and gradients that explode.
 fn feed(fed: &mut Fed, curve: &Curve, from: u64, to: u64, breaks: u64) {
@@ -45,6 +45,31 @@ fn a_saved_watch_goes_on_as_if_it_had_not_been_saved() {
     assert_eq!(postcard::to_allocvec(&fed.0).unwrap(), postcard::to_allocvec(&binary.0).unwrap());
     assert_eq!(fed.alarms(), binary.alarms());
     assert_eq!(fed.alarms(), textual.alarms());
+}
+
+#[test]
+fn where_a_number_that_is_none_began_is_as_the_run_says() {
+    for (tensor, place, words) in [
+        ("activation/001.mul", "layer `001.mul`, rank 1", "The first to be hit is the output of module `001.mul`."),
+        ("grad/l1.bias", "layer `l1.bias`, rank 1", "The first to be hit is the gradient of `l1.bias`."),
+        ("weight/l1.bias", "layer `l1.bias`, rank 1", "The first to be hit is the weight `l1.bias`."),
+        ("inputs", "the batch's inputs, rank 1", "The first to be hit is the batch's inputs."),
+    ] {
+        let mut fed = Fed::new();
+        feed(&mut fed, &curve(), 0, 100, 650);
+        let nan = Histogram { step: 101, count: 9, nans: 9, ..Histogram::default() };
+        fed.0.histogram(&SeriesKey::whole("activation/000.linear"), &nan);
+        fed.point("loss", 101, f64::NAN);
+        // Each process says it; it counts once.
+        for _ in 0..2 {
+            let key = SeriesKey { name: format!("not_finite/{tensor}"), part: Some(1) };
+            fed.0.point(&key, &Point { step: 101, at_ms: 1, value: 3.0 });
+        }
+        let [alarm] = &fed.alarms()[..] else { panic!("{:?}", fed.alarms()) };
+        assert_eq!((alarm.kind, alarm.since_step, alarm.place.as_deref()), (Kind::NotFinite, 101, Some(place)));
+        assert!(alarm.what.contains(words), "{}", alarm.what);
+        assert!(alarm.what.ends_with("only that of rank 1 was."), "{}", alarm.what);
+    }
 }
 
 #[test]
