@@ -38,7 +38,7 @@ gpu: build ## runs the tests that need a CUDA device; one is enough
 exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
 	@$(ENV) python3 tests/exactness/matrix.py
 
-bench: data build ## measures beside PyTorch DDP, what exactness and tracking cost, hashing and tracking beside others'
+bench: data build ## measures beside PyTorch DDP, what exactness and tracking cost, hashing, tracking and page beside aims and others'
 	@scripts/setup.sh --bench
 	@scripts/setup.sh --test
 	@$(ENV) cargo build --release --locked --workspace --example ingest
@@ -46,6 +46,7 @@ bench: data build ## measures beside PyTorch DDP, what exactness and tracking co
 	@$(ENV) python3 tests/bench/hashing.py
 	@$(ENV) python3 tests/bench/tracking.py
 	@$(ENV) python3 tests/bench/ingest.py
+	@$(ENV) $$LOCKSTEP_CACHE/test-tools/bin/python3 tests/bench/page.py
 
 fmt: ## formats the Rust code
 	@$(ENV) cargo fmt --all

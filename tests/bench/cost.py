@@ -12,7 +12,8 @@ import dataclasses
 import os
 import statistics
 
-from measure import Steps, alternate, lockstep, medians, pytorch, say, spread, table
+from measure import Steps, lockstep, pytorch
+from report import alternate, medians, say, spread, table
 
 # For two processes; four take half of them. The third model is gpt: like resnet it computes more than it communicates,
 # and its gradients are ten times as large.

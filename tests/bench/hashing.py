@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 
-from measure import BIN, OUT, ClusterError, alternate, medians, say, spread, table
+from measure import ClusterError
+from report import BIN, OUT, alternate, medians, say, spread, table
 
 CACHE = pathlib.Path(os.environ.get("LOCKSTEP_CACHE", pathlib.Path.home() / ".cache/lockstep"))
 B3SUM = CACHE / "bench-tools" / "bin" / "b3sum"

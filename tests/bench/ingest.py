@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 
-from measure import BIN, OUT, alternate, medians, say, spread, table
+from report import BIN, OUT, alternate, medians, say, spread, table
 
 WRITERS = pathlib.Path(__file__).with_name("writers.py")
 #: Enough for the long series to have a million.
@@ -25,8 +25,8 @@ OTHERS = {"tensorboard": 50_000, "mlflow": 20_000}
 
 
 def ours(details):
-    """`coordinator/examples/ingest.rs`; what else it found is added to `details`."""
-    output = subprocess.run([BIN / "examples" / "ingest", BIN / "coord", "--points", str(POINTS)], stdout=subprocess.PIPE, check=True, text=True)
+    """`coordinator/examples/ingest`; what else it found is added to `details`."""
+    output = subprocess.run([BIN / "examples" / "ingest", "rate", BIN / "coord", "--points", str(POINTS)], stdout=subprocess.PIPE, check=True, text=True)
     found = json.loads(output.stdout)
     details.append(found)
     return found["points_per_second"]

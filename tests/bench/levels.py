@@ -16,7 +16,8 @@ import subprocess
 import sys
 
 import ddp
-from measure import JOBS, OUT, ROOT, Steps, prepare, say, spread
+from measure import JOBS, Steps, prepare
+from report import OUT, ROOT, say, spread
 
 RATE = ROOT / "target" / "release" / "examples" / "rate"
 # Two seconds or so of one thread.

@@ -14,7 +14,8 @@ import subprocess
 import sys
 
 import launch
-from measure import OUT, ClusterError, Machine, Steps, alternate, beside_cells, lockstep, prepare, pytorch, say, table
+from measure import ClusterError, Machine, Steps, beside_cells, lockstep, prepare, pytorch
+from report import OUT, alternate, say, table
 
 STEPS = {"medium": Steps(190, 10), "gpt": Steps(40, 5), "resnet": Steps(60, 5)}
 BURST = "128kb"

@@ -1,11 +1,10 @@
-"""What every benchmark here does: train on one side or the other, take turns, show medians and spreads.
+"""What benchmarks of training do: train on one side or the other.
 
 Knows the jobs in `tests/bench/jobs` and their twins in `ddp.py`; not which of them are compared, nor how often.
 """
 
 import dataclasses
 import pathlib
-import statistics
 import subprocess
 import sys
 
@@ -13,12 +12,11 @@ import numpy as np
 
 import ddp
 import launch
+from report import OUT, ROOT, medians, spread
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 JOBS = pathlib.Path(__file__).with_name("jobs")
-OUT = ROOT / "target" / "bench"
 sys.path.insert(0, str(ROOT / "scripts"))
-from local_cluster import BIN, Cluster, ClusterError, Machine  # noqa: E402, F401
+from local_cluster import Cluster, ClusterError, Machine  # noqa: E402, F401
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +38,6 @@ class Trained:
     rate: float
     phases: dict[str, float]
     micros: dict[int, int]
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def prepare():
@@ -97,33 +91,8 @@ def trained(metrics, steps, processes):
     return Trained(len(micros) / (sum(micros.values()) / 1e6), phases, micros)
 
 
-def spread(over, under):
-    """The ratio of two measures round by round: its median, and its least and greatest value."""
-    ratios = sorted(a / b for a, b in zip(over, under))
-    return f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-
-
-def alternate(rounds, measures):
-    """What the measures found, by name: they take turns, and every other round in reverse order."""
-    found = {name: [] for name in measures}
-    for turn in range(rounds):
-        for name in sorted(measures, reverse=turn % 2 == 1):
-            found[name].append(measures[name]())
-    return found
-
-
-def medians(found):
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 def beside_cells(found):
     """Rates of both sides, their ratio, and the share of its own rate alone that each side keeps."""
     median = medians(found)
     rates = [f"{median['ddp']:.1f}", f"{median['ours']:.1f}", spread(found["ours"], found["ddp"])]
     return [*rates, spread(found["ddp"], found["ddp alone"]), spread(found["ours"], found["ours alone"])]
-
-
-def table(head, rows, texts=1):
-    """A Markdown table, whose first columns are texts and the others numbers."""
-    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))

@@ -16,7 +16,8 @@ import time
 
 import cost
 import launch
-from measure import BIN, JOBS, OUT, ClusterError, Steps, alternate, beside_cells, lockstep, medians, prepare, pytorch, say, spread, table
+from measure import JOBS, ClusterError, Steps, beside_cells, lockstep, prepare, pytorch
+from report import BIN, OUT, alternate, medians, say, spread, table
 
 # Some seconds each.
 STEPS = {"small": Steps(3000, 100), "medium": Steps(400, 20), "resnet": Steps(60, 5), "gpt": Steps(40, 5)}

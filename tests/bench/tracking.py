@@ -15,7 +15,8 @@ import json
 import statistics
 import sys
 
-from measure import OUT, ClusterError, Steps, alternate, lockstep, prepare, say, spread, table
+from measure import ClusterError, Steps, lockstep, prepare
+from report import OUT, alternate, say, spread, table
 
 STEPS = {"small": Steps(7900, 100), "medium": Steps(780, 20), "gpt": Steps(196, 4)}
 LAYERS, OFTEN, DEFAULT = 10, 50, 200

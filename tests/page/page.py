@@ -6,19 +6,13 @@ should be ends it with words; at the end it prints how long things took, as JSON
 """
 
 import json
-import shutil
 import sys
 import time
 from urllib.parse import urlparse
 
-from playwright.sync_api import sync_playwright
+from chromium import DRAWN, LATENCY, browser, check, until, view
 
 BASE, HEALTHY, FAILED, LIVE = sys.argv[1:]
-PATIENCE_MS = 20_000
-
-# Whether the loss of a run is drawn: what the page showed before stays until the next view is there.
-DRAWN = """[...document.querySelectorAll('.chart[data-name=loss]')]
-  .some(chart => chart.panel?.runs[0].id === '%s' && chart.panel.chart.drawn?.lines[0]?.steps.length > 0)"""
 
 # What the charts of the page hold, each scrolled to: `{name: {part: [steps, values]}}`.
 CHARTED = """async () => {
@@ -32,42 +26,6 @@ CHARTED = """async () => {
   }
   return held;
 }"""
-
-# Times from the event that says that there are points to the frame in which they are drawn.
-LATENCY = """run => new Promise((done, fail) => {
-  const seen = new Map(), took = [];
-  const source = new EventSource(`/api/events?run=${run}`);
-  let told = 0;
-  source.addEventListener('points', event => { told += 1; seen.set(JSON.parse(event.data).step, performance.now()); });
-  const chart = [...document.querySelectorAll('.chart[data-name=loss]')].find(chart => chart.panel.runs[0].id === run);
-  const end = performance.now() + 15000;
-  const look = () => {
-    const steps = chart.panel.chart.drawn?.lines[0]?.steps ?? [];
-    const last = steps[steps.length - 1];
-    for (const [step, at] of [...seen]) {
-      if (step <= last) { took.push(performance.now() - at); seen.delete(step); }
-    }
-    if (took.length >= 10) { source.close(); done(took.sort((a, b) => a - b)); }
-    else if (performance.now() > end) { source.close(); fail(new Error(
-      `only ${took.length} new points were drawn; told were ${told}, not drawn ${[...seen.keys()]}, last drawn ${last}`)); }
-    else requestAnimationFrame(look);
-  };
-  requestAnimationFrame(look);
-})"""
-
-
-def check(what, holds):
-    if not holds:
-        sys.exit(f"page: {what}")
-
-
-def until(page, holds):
-    """Waits for an expression. Playwright's own way of waiting is what the page's policy forbids: `eval`."""
-    end = time.monotonic() + PATIENCE_MS / 1000
-    while not page.evaluate(holds):
-        check(f"waited in vain for {holds}", time.monotonic() < end)
-        time.sleep(0.05)
-
 
 def inked(page, selector):
     """Whether anything is drawn on a canvas."""
@@ -120,9 +78,8 @@ def follows_what_others_write(page):
 def is_live_in(context, tabs):
     """All of so many tabs show steps of the live run as they come; a browser opens six connections, and a stream keeps one."""
     step = f"document.querySelector('tr[data-run=\"{LIVE}\"] .of-progress')?.textContent"
-    pages = [context.new_page() for _ in range(tabs)]
+    pages = [view(context) for _ in range(tabs)]
     for page in pages:
-        page.set_default_timeout(PATIENCE_MS)
         page.goto(f"{BASE}/#/runs")
     for page in pages:
         until(page, f"document.getElementById('live').textContent === 'live' && {step} !== undefined")
@@ -133,10 +90,8 @@ def is_live_in(context, tabs):
 
 
 def main():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 1360, "height": 860}).new_page()
-        page.set_default_timeout(PATIENCE_MS)
+    with browser() as chromium:
+        page = view(chromium.new_context(viewport={"width": 1360, "height": 860}))
         wrong, elsewhere = [], []
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -191,8 +146,8 @@ def main():
         page.wait_for_selector("table")
         page.goto(f"{BASE}/#/cluster")
         page.wait_for_selector("text=node-0")
-        is_live_in(browser.new_context(), tabs=8)
-        alone = browser.new_context()
+        is_live_in(chromium.new_context(), tabs=8)
+        alone = chromium.new_context()
         alone.add_init_script("delete globalThis.SharedWorker")
         is_live_in(alone, tabs=1)
         check(f"the browser reports: {wrong}", not wrong)
@@ -200,7 +155,6 @@ def main():
         middle = latencies[len(latencies) // 2]
         check(f"a new point is on the screen after {middle:.0f} ms", middle < 500)
         print(json.dumps({"first_view_s": round(first_view, 3), "point_ms": [round(ms) for ms in latencies]}))
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -82,14 +82,10 @@ impl Bad {
                 == of(&[Role::LayerGrad]).len();
         let activation = of(&[Role::Activation]).into_iter().min_by_key(|slot| seen.forward(slot));
         let gradient = grads.iter().copied().max_by_key(|slot| seen.forward(slot));
+        let gradient = gradient.filter(|_| loss.is_empty() || !all_grads);
         let weight = of(&[Role::WeightHistogram, Role::LayerWeight]).into_iter().min_by_key(|slot| seen.forward(slot));
-        let tensor = match (activation, gradient, weight) {
-            _ if origin.is_some() => origin,
-            (Some(slot), _, _) => Some(slot),
-            (None, Some(slot), _) if loss.is_empty() || !all_grads => Some(slot),
-            (None, None, Some(slot)) => Some(slot),
-            _ => None,
-        };
+        let weight = weight.filter(|_| grads.is_empty());
+        let tensor = origin.or(activation).or(gradient).or(weight);
         let mut parts: Vec<&Slot> = bad.iter().copied().filter(|slot| slot.key.part.is_some()).collect();
         parts.dedup_by_key(|slot| slot.key.part);
         let part = origin.or(if let [only] = parts[..] { Some(only) } else { None });

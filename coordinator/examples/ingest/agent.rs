@@ -1,0 +1,107 @@
+//! An agent without processes, which says what theirs would.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lockstep_rpc::agent_message::Body as Say;
+use lockstep_rpc::agents_client::AgentsClient;
+use lockstep_rpc::coordinator_message::Body as Told;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{
+    AgentMessage, Assignment, CoordinatorMessage, Device, Heartbeat, Hello, ProcessMessage, Ready, Report,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::{Failure, PATIENCE};
+
+/// More often than a coordinator wants to hear from a node.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Agent {
+    say: mpsc::Sender<AgentMessage>,
+    told: Streaming<CoordinatorMessage>,
+    /// The last sequence number that was acknowledged, by run and process.
+    acknowledged: BTreeMap<(String, u32), u64>,
+}
+
+impl Agent {
+    pub(crate) async fn attach(address: &str, slots: u32) -> Result<Self, Failure> {
+        let mut client = AgentsClient::connect(format!("http://{address}")).await?;
+        let (say, messages) = mpsc::channel(64);
+        let device = Device { name: "cpu".into(), model: "none".into(), memory_bytes: 1 << 30 };
+        let hello = Hello {
+            node: "bench".into(),
+            incarnation: "1".into(),
+            host: "bench".into(),
+            devices: vec![device; slots as usize],
+            version: "0".into(),
+        };
+        say.send(AgentMessage { body: Some(Say::Hello(hello)) }).await?;
+        let told = client.attach(ReceiverStream::new(messages)).await?.into_inner();
+        Ok(Self { say, told, acknowledged: BTreeMap::new() })
+    }
+
+    /// The processes that it should run, once there are so many.
+    pub(crate) async fn assigned(&mut self, processes: usize) -> Result<Vec<Assignment>, Failure> {
+        let mut heart = tokio::time::interval(HEARTBEAT);
+        loop {
+            tokio::select! {
+                told = self.listen() => {
+                    if let Some(Told::Desired(desired)) = told?
+                        && desired.assignments.len() >= processes
+                    {
+                        return Ok(desired.assignments);
+                    }
+                }
+                _ = heart.tick() => self.beat().await?,
+            }
+        }
+    }
+
+    /// It lives.
+    async fn beat(&self) -> Result<(), Failure> {
+        Ok(self.say.send(AgentMessage { body: Some(Say::Heartbeat(Heartbeat {})) }).await?)
+    }
+
+    /// A process has loaded what it needs: its first report.
+    pub(crate) async fn ready(&self, of: &Assignment) -> Result<(), Failure> {
+        let numerics = [("threads".to_owned(), "1".to_owned())].into();
+        let address = format!("127.0.0.1:{}", 9000 + of.process);
+        self.say(of, 1, Said::Ready(Ready { address, numerics, environment: [].into() })).await
+    }
+
+    pub(crate) async fn say(&self, of: &Assignment, sequence: u64, body: Said) -> Result<(), Failure> {
+        let message = Some(ProcessMessage { body: Some(body) });
+        let Assignment { run, generation, process, .. } = of;
+        let (generation, process) = (*generation, *process);
+        let report = Report { run: run.clone(), generation, process, sequence, message };
+        Ok(self.say.send(AgentMessage { body: Some(Say::Report(report)) }).await?)
+    }
+
+    pub(crate) async fn acknowledged_to(&mut self, all: &[Assignment], sequence: u64) -> Result<(), Failure> {
+        while all.iter().any(|of| self.acknowledged.get(&(of.run.clone(), of.process)).copied().unwrap_or(0) < sequence)
+        {
+            self.listen().await?;
+        }
+        Ok(())
+    }
+
+    /// A moment, in which the node still lives.
+    pub(crate) async fn wait(&self) -> Result<(), Failure> {
+        self.beat().await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+
+    async fn listen(&mut self) -> Result<Option<Told>, Failure> {
+        let message = tokio::time::timeout(PATIENCE, self.told.message()).await??;
+        let body = message.ok_or("the coordinator has ended the stream")?.body;
+        if let Some(Told::Acknowledged(ack)) = &body {
+            self.acknowledged.insert((ack.run.clone(), ack.process), ack.sequence);
+        }
+        Ok(body)
+    }
+}
