@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{
-    Batch, Context, DataError, DataSets, EvalSums, Model, ModelError, Parameter, Parts, Precision, SampleShape,
-    without_trace,
+    Batch, Context, DataError, DataSets, Dataset, EvalSums, Model, ModelError, Parameter, Parts, Precision,
+    SampleShape, without_trace,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -24,10 +24,9 @@ impl<P> Own<P> {
 
 impl<P: Program> Source for Own<P> {
     fn data(&self, setup: &Setup) -> Result<DataSets, DataError> {
-        guarded(|| P::data(setup)).map_err(|failure| match failure.downcast::<DataError>() {
-            Ok(error) => *error,
-            Err(failure) => DataError::Program(failure),
-        })
+        let DataSets { train, validation } = guarded(|| P::data(setup)).map_err(unreadable)?;
+        let read = |data| Box::new(Read(data)) as Box<dyn Dataset>;
+        Ok(DataSets { train: read(train), validation: validation.map(read) })
     }
 
     fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
@@ -45,6 +44,27 @@ impl<P: Program> Source for Own<P> {
             precision: Precision::new(job.numerics.autocast, device),
             title,
         }))
+    }
+}
+
+/// Samples of the user's own reading, whose panics are errors, too: made again they would come again.
+struct Read(Box<dyn Dataset>);
+
+impl Dataset for Read {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn shape(&self) -> &SampleShape {
+        self.0.shape()
+    }
+
+    fn features(&self) -> &[String] {
+        self.0.features()
+    }
+
+    fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
+        guarded(|| Ok(self.0.batch(positions, device)?)).map_err(unreadable)
     }
 }
 
@@ -120,6 +140,13 @@ fn parts(variables: &nn::VarStore) -> Result<Parts, ModelError> {
 
 fn said(words: String) -> ModelError {
     ModelError::Program(words.into())
+}
+
+fn unreadable(failure: Failure) -> DataError {
+    match failure.downcast::<DataError>() {
+        Ok(error) => *error,
+        Err(failure) => DataError::Program(failure),
+    }
 }
 
 /// Runs the user's code. A panic, which is how tch's plain operators fail, is a failure as any other.
@@ -236,6 +263,36 @@ mod tests {
         assert!(told("shape").contains("its loss is Float of shape [2, 4], not one float"), "{}", told("shape"));
         let metrics = words(&odd("metrics").evaluate(&batch(), &Context::default()).unwrap_err());
         assert!(metrics.contains("it gives 0 metrics and names 1"), "{metrics}");
+    }
+
+    /// Breaks at its third sample.
+    struct Breaking(SampleShape);
+
+    impl Dataset for Breaking {
+        fn len(&self) -> u64 {
+            8
+        }
+
+        fn shape(&self) -> &SampleShape {
+            &self.0
+        }
+
+        fn batch(&self, positions: &[u64], _: Device) -> Result<Batch, DataError> {
+            assert!(positions.iter().all(|position| *position < 2), "no third sample");
+            Err(DataError::Position { position: positions[0], samples: 8 })
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_data_set_is_an_error_and_its_own_errors_stay_what_they_are() {
+        let column = Tensor::arange(8, (Kind::Float, Device::Cpu)).view([8, 1]);
+        let read = Read(Box::new(Breaking(InMemory::new(&column, &column).unwrap().shape().clone())));
+        assert!(matches!(read.batch(&[1], Device::Cpu), Err(DataError::Position { position: 1, .. })));
+        let broken = read.batch(&[2], Device::Cpu).unwrap_err();
+        assert_eq!(
+            lockstep_common::chain(&broken),
+            "the program could not read its data: it panicked: no third sample"
+        );
     }
 
     static SEEN: std::sync::Mutex<Vec<Context>> = std::sync::Mutex::new(Vec::new());
