@@ -1,5 +1,5 @@
 //! What is told of an alarm beside the page: a command is run, a web address is posted to. At least once each: after a crash
-//! perhaps again.
+//! perhaps again. Of replicas that differ twice: when it is found, and when it is known who was wrong.
 //!
 //! Nothing waits for it. What cannot be told is logged, and the alarm stands on the page all the same.
 

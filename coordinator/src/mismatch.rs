@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lockstep_common::RunId;
 use lockstep_common::series::SeriesKey;
 use lockstep_core::ClusterState;
-use lockstep_core::state::{Corruption, Grounds, Run, Status};
+use lockstep_core::state::{Corruption, Grounds};
 use lockstep_tracking::{Alarm, Kind, Severity};
 
 use crate::hooks::Bell;
@@ -71,30 +71,38 @@ pub(crate) fn alarm(found: &Corruption) -> Alarm {
 /// A finding, and whether it is known who was wrong.
 type Known = (RunId, u64, u64, bool);
 
-/// Rings `bell` for each finding, and again when it is known who was wrong, until the state changes no more. Of what was
-/// found before, only what concerns runs that have not ended is told.
+/// Rings `bell` for each finding, and again when it is known who was wrong, until the state changes no more. What was settled
+/// before is not told again.
 pub(crate) async fn ring(handle: Handle, bell: Bell) -> Result<(), CallError> {
     let mut changes = handle.changes();
-    let ended = handle.read(|state| findings(state, Status::is_final)).await?;
-    let mut told: BTreeSet<Known> = ended.into_iter().map(|(known, _)| known).collect();
+    let settled =
+        |state: &ClusterState| findings(state).into_iter().map(|(known, _)| known).filter(is_settled).collect();
+    let mut told: BTreeSet<Known> = handle.read(settled).await?;
     loop {
-        for (known, alarm) in handle.read(|state| findings(state, |_| true)).await? {
-            if !told.contains(&known) {
-                bell.ring(&known.0, &alarm);
-                told.insert(known);
-            }
+        let before = told.clone();
+        let new = handle.read(move |state| {
+            let new = findings(state).into_iter().filter(|(known, _)| !before.contains(known));
+            new.map(|(known, found)| (known, alarm(found))).collect::<Vec<_>>()
+        });
+        for (known, alarm) in new.await? {
+            bell.ring(&known.0, &alarm);
+            told.insert(known);
         }
         changes.next().await?;
     }
 }
 
-/// What was found in runs of such a status.
-fn findings(state: &ClusterState, of: impl Fn(&Status) -> bool) -> Vec<(Known, Alarm)> {
-    let runs = state.runs().into_iter().filter(|run| of(&run.state.status));
-    let of_run = |run: &Run| {
-        let known =
-            |found: &Corruption| (run.submission.id.clone(), found.generation, found.step, found.verdict.is_some());
-        run.state.corruptions.iter().map(|found| (known(found), alarm(found))).collect::<Vec<_>>()
-    };
-    runs.flat_map(of_run).collect()
+fn findings(state: &ClusterState) -> Vec<(Known, &Corruption)> {
+    let mut all = Vec::new();
+    for run in state.runs() {
+        for found in &run.state.corruptions {
+            let known = (run.submission.id.clone(), found.generation, found.step, found.verdict.is_some());
+            all.push((known, found));
+        }
+    }
+    all
+}
+
+fn is_settled((_, _, _, judged): &Known) -> bool {
+    *judged
 }

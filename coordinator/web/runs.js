@@ -93,11 +93,19 @@ class RunsPage {
     const wanted = asked ? [...this.rows.keys()].filter((run) => !live.params(run)) : [];
     if (wanted.length === 0 || this.reading) return;
     this.reading = true;
-    // One that has just come is read alone. What cannot be read now is asked for the next time.
-    const alone = async ([run]) => ({ [run]: (await get(`runs/${run}`)).job });
-    const jobs = await (wanted.length > 1 ? get('jobs') : alone(wanted)).catch(() => ({}));
-    for (const [run, job] of Object.entries(jobs)) live.keepParams(run, flatten(JSON.parse(job)));
-    this.reading = false;
+    try {
+      // One that has just come is read alone.
+      const alone = async ([run]) => ({ [run]: (await get(`runs/${run}`)).job });
+      const jobs = await (wanted.length > 1 ? get('jobs') : alone(wanted));
+      for (const [run, job] of Object.entries(jobs)) live.keepParams(run, flatten(JSON.parse(job)));
+    } catch {
+      // What cannot be read now is asked for at the next change.
+    } finally {
+      this.reading = false;
+    }
+    if (this.ended) return;
+    // For runs that came meanwhile.
+    if (wanted.every((run) => live.params(run))) this.needJobs();
     this.arrange();
   }
 

@@ -54,6 +54,11 @@ impl Buffers {
         copy(&mut self.live, &self.before)
     }
 
+    /// As they were when the step began: for whoever makes it again.
+    pub(crate) fn restore(&mut self) -> Result<(), TchError> {
+        copy(&mut self.live, &self.before)
+    }
+
     /// After the last rank's forward: everybody takes rank 0's.
     pub(crate) fn end_step(&mut self, exchange: Option<&mut dyn Exchange>) -> Result<(), ExchangeError> {
         if let Some(exchange) = exchange {

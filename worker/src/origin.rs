@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lockstep_common::series::Histogram;
-use lockstep_models::Batch;
+use lockstep_models::{Batch, Model};
 use lockstep_tch_ext::Error;
 use lockstep_tch_ext::histogram::{Given, Look, histogram_of, watch_forward};
 use tch::{Device, Tensor};
@@ -12,40 +12,46 @@ use crate::exchange::{Exchange, ExchangeError};
 use crate::inspect::named;
 use crate::report::Reporter;
 
-/// The first tensor of a rank's pass that is not finite.
+/// The first tensor that is not finite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    rank: u32,
+    /// Whose pass it is of; `None` for what all hold alike.
+    rank: Option<u32>,
     /// Elements that are not finite, and all.
     bad: u64,
     count: u64,
-    /// `inputs`, or `weight/..`, `activation/..`, `grad/..` as distributions are named.
+    /// `inputs`, `loss`, or `weight/..`, `buffer/..`, `activation/..`, `grad/..` as distributions are named.
     tensor: String,
 }
 
 /// Bytes in which processes tell each other of one.
 const BYTES: usize = 1024;
+/// There, in the place of a rank.
+const ALL: &str = "-";
 
 impl Origin {
-    /// If `histogram` is of something not finite.
-    fn if_bad(rank: u32, tensor: impl Into<String>, histogram: &Histogram) -> Option<Self> {
+    fn if_bad(rank: Option<u32>, tensor: impl Into<String>, histogram: &Histogram) -> Option<Self> {
         let bad = histogram.nans + histogram.infs;
         (bad > 0).then(|| Self { rank, bad, count: histogram.count, tensor: tensor.into() })
     }
 
-    /// Among what `rank`'s pass begins with.
-    pub(crate) fn before(rank: u32, batch: &Batch, weights: &[(&str, &Tensor)]) -> Result<Option<Self>, Error> {
-        if batch.inputs.is_floating_point()
-            && let Some(found) = Self::if_bad(rank, "inputs", &histogram_of(&batch.inputs)?)
-        {
-            return Ok(Some(found));
+    fn of(rank: Option<u32>, name: impl Into<String>, tensor: &Tensor) -> Result<Option<Self>, Error> {
+        if !tensor.defined() || !tensor.is_floating_point() {
+            return Ok(None);
         }
-        for (name, tensor) in weights {
-            if let Some(found) = Self::if_bad(rank, format!("weight/{name}"), &histogram_of(tensor)?) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        Ok(Self::if_bad(rank, name, &histogram_of(tensor)?))
+    }
+
+    /// Among the parameters and buffers, which are the same in all processes.
+    pub(crate) fn held(model: &dyn Model) -> Result<Option<Self>, Error> {
+        let weights = model.parameters().iter().map(|own| (format!("weight/{}", own.name), &own.tensor));
+        let buffers = model.buffers().iter().map(|(name, tensor)| (format!("buffer/{name}"), tensor));
+        first(weights.chain(buffers).map(|(name, tensor)| Self::of(None, name, tensor)))
+    }
+
+    /// Among what `rank` reads.
+    pub(crate) fn inputs(rank: u32, batch: &Batch) -> Result<Option<Self>, Error> {
+        Self::of(Some(rank), "inputs", &batch.inputs)
     }
 
     /// In the forward pass of `rank`; what its layers gave is reported then, up to the one that failed.
@@ -62,21 +68,19 @@ impl Origin {
         for (name, given) in layers.iter().filter(|(_, given)| given.layer) {
             reporter.histogram(name.clone(), step, &given.histogram);
         }
-        Ok((given, layers.last().and_then(|(name, given)| Self::if_bad(rank, name, &given.histogram))))
+        Ok((given, layers.last().and_then(|(name, given)| Self::if_bad(Some(rank), name, &given.histogram))))
+    }
+
+    /// In what a forward pass of `rank` ended with: a sum may overflow where nothing before it did.
+    pub(crate) fn loss(rank: u32, loss: &Tensor) -> Result<Option<Self>, Error> {
+        Self::of(Some(rank), "loss", loss)
     }
 
     /// Among the gradients that a backward pass of `rank` gave, with the parameters' names in the order of the forward pass.
     pub(crate) fn backward(rank: u32, names: &[&str], gradients: &[Tensor]) -> Result<Option<Self>, Error> {
         // It goes from the last to the first: where it begins to fail is the last in order.
-        for (name, gradient) in names.iter().zip(gradients).rev() {
-            if !gradient.defined() {
-                continue;
-            }
-            if let Some(found) = Self::if_bad(rank, format!("grad/{name}"), &histogram_of(gradient)?) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        let each = names.iter().zip(gradients).rev();
+        first(each.map(|(name, gradient)| Self::of(Some(rank), format!("grad/{name}"), gradient)))
     }
 
     /// What the first process, by number, says that knows one; the same in all.
@@ -97,6 +101,7 @@ impl Origin {
 
     fn encode(&self) -> Vec<u8> {
         let Self { rank, bad, count, tensor } = self;
+        let rank = rank.map_or_else(|| ALL.to_owned(), |rank| rank.to_string());
         format!("{rank} {bad} {count} {tensor}").into_bytes()
     }
 
@@ -105,17 +110,17 @@ impl Origin {
         let words = String::from_utf8_lossy(&bytes[..end]);
         let mut words = words.splitn(4, ' ');
         Some(Self {
-            rank: words.next()?.parse().ok()?,
+            rank: Some(words.next()?).filter(|rank| *rank != ALL).map(str::parse).transpose().ok()?,
             bad: words.next()?.parse().ok()?,
             count: words.next()?.parse().ok()?,
             tensor: words.next()?.to_owned(),
         })
     }
 
-    /// As a series: so many elements of `not_finite/<tensor>` in this rank. Every process says it, as the run ends with the
+    /// As a series: so many elements of `not_finite/<tensor>`, in a rank. Every process says it, as the run ends with the
     /// first that is heard.
     pub(crate) fn report(&self, reporter: &mut Reporter, step: u64) {
-        reporter.number(&format!("not_finite/{}", self.tensor), Some(self.rank), step, self.bad as f64);
+        reporter.number(&format!("not_finite/{}", self.tensor), self.rank, step, self.bad as f64);
     }
 }
 
@@ -123,28 +128,64 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rank, bad, count, tensor } = self;
         match tensor.split_once('/') {
+            None if tensor == "loss" => f.write_str("the loss itself")?,
             None => write!(f, "the batch's {tensor}")?,
             Some(("grad", name)) => write!(f, "the gradient of `{name}`")?,
-            Some(("weight", name)) => write!(f, "the weight `{name}`")?,
+            Some((kind @ ("weight" | "buffer"), name)) => write!(f, "the {kind} `{name}`")?,
             Some(_) => write!(f, "`{tensor}`")?,
         }
-        write!(f, " ({bad} of {count} elements) of rank {rank}")
+        write!(f, " ({bad} of {count} elements)")?;
+        rank.map_or(Ok(()), |rank| write!(f, " of rank {rank}"))
     }
+}
+
+/// The first that is one.
+fn first(mut found: impl Iterator<Item = Result<Option<Origin>, Error>>) -> Result<Option<Origin>, Error> {
+    found.find_map(Result::transpose).transpose()
 }
 
 #[cfg(test)]
 mod tests {
+    use lockstep_models::{Context, EvalSums, ModelError, Parameter};
+
     use super::*;
+
+    /// A model that only has what it has.
+    struct Holding(Vec<Parameter>, Vec<(String, Tensor)>);
+
+    impl Model for Holding {
+        fn parameters(&self) -> &[Parameter] {
+            &self.0
+        }
+
+        fn buffers(&self) -> &[(String, Tensor)] {
+            &self.1
+        }
+
+        fn loss(&self, _: &Batch, _: &Context) -> Result<Tensor, ModelError> {
+            Ok(Tensor::new())
+        }
+
+        fn evaluate(&self, _: &Batch, _: &Context) -> Result<EvalSums, ModelError> {
+            Ok(EvalSums { loss_sum: 0.0, right: None, count: 0, metrics: vec![] })
+        }
+
+        fn describe(&self) -> String {
+            String::new()
+        }
+    }
 
     #[test]
     fn it_is_told_whole_and_in_words() {
-        for (tensor, words) in [
-            ("inputs", "the batch's inputs (2 of 24 elements) of rank 3"),
-            ("weight/a.b", "the weight `a.b` (2 of 24 elements) of rank 3"),
-            ("activation/002.mul", "`activation/002.mul` (2 of 24 elements) of rank 3"),
-            ("grad/a b", "the gradient of `a b` (2 of 24 elements) of rank 3"),
+        for (rank, tensor, words) in [
+            (Some(3), "inputs", "the batch's inputs (2 of 24 elements) of rank 3"),
+            (Some(3), "loss", "the loss itself (2 of 24 elements) of rank 3"),
+            (None, "weight/a.b", "the weight `a.b` (2 of 24 elements)"),
+            (None, "buffer/a.b", "the buffer `a.b` (2 of 24 elements)"),
+            (Some(0), "activation/002.mul", "`activation/002.mul` (2 of 24 elements) of rank 0"),
+            (Some(3), "grad/a b", "the gradient of `a b` (2 of 24 elements) of rank 3"),
         ] {
-            let origin = Origin { rank: 3, bad: 2, count: 24, tensor: tensor.to_owned() };
+            let origin = Origin { rank, bad: 2, count: 24, tensor: tensor.to_owned() };
             let mut bytes = origin.encode();
             bytes.resize(BYTES, 0);
             assert_eq!(Origin::decode(&bytes).as_ref(), Some(&origin));
@@ -155,19 +196,35 @@ mod tests {
 
     #[test]
     fn a_pass_is_searched_from_its_beginning_to_its_end() {
-        let bad = |values: &[f32]| Tensor::from_slice(values);
-        let found = |origin: Option<Origin>| origin.map(|origin| (origin.tensor, origin.bad, origin.count));
-        let batch = |values| Batch::new(bad(values), Tensor::from_slice(&[1_i64]));
-        let (good, worse) = (bad(&[1.0]), bad(&[f32::INFINITY, f32::NAN, 0.0]));
-        let before = |inputs, weights: &[(&str, &Tensor)]| found(Origin::before(0, &batch(inputs), weights).unwrap());
-        assert_eq!(before(&[1.0], &[("a", &good), ("b", &good)]), None);
-        assert_eq!(before(&[1.0], &[("a", &good), ("b", &worse)]), Some(("weight/b".to_owned(), 2, 3)));
-        assert_eq!(before(&[f32::NAN], &[("b", &worse)]), Some(("inputs".to_owned(), 1, 1)));
+        let tensor = |values: &[f32]| Tensor::from_slice(values);
+        let found =
+            |origin: Option<Origin>| origin.map(|origin| (origin.tensor, origin.rank, origin.bad, origin.count));
+        let (good, worse) = (tensor(&[1.0]), tensor(&[f32::INFINITY, f32::NAN, 0.0]));
+        let held = |parameters: [&Tensor; 2], buffer: &Tensor| {
+            let parameters = ["a", "b"].iter().zip(parameters);
+            let parameters = parameters.map(|(name, own)| Parameter::new((*name).to_owned(), own.shallow_clone()));
+            let buffers =
+                vec![("count".to_owned(), Tensor::from_slice(&[1_i64])), ("c".to_owned(), buffer.shallow_clone())];
+            found(Origin::held(&Holding(parameters.collect(), buffers)).unwrap())
+        };
+        assert_eq!(held([&good, &good], &good), None);
+        assert_eq!(held([&good, &worse], &worse), Some(("weight/b".to_owned(), None, 2, 3)));
+        assert_eq!(held([&good, &good], &worse), Some(("buffer/c".to_owned(), None, 2, 3)));
+        let inputs = |inputs: &Tensor| {
+            let batch = Batch::new(inputs.shallow_clone(), Tensor::from_slice(&[1_i64]));
+            found(Origin::inputs(1, &batch).unwrap())
+        };
+        assert_eq!((inputs(&good), inputs(&Tensor::from_slice(&[1_i64]))), (None, None));
+        assert_eq!(inputs(&worse), Some(("inputs".to_owned(), Some(1), 2, 3)));
+        assert_eq!(
+            found(Origin::loss(1, &tensor(&[f32::INFINITY])).unwrap()),
+            Some(("loss".to_owned(), Some(1), 1, 1))
+        );
         let backward = |gradients: &[&Tensor]| {
             let gradients: Vec<Tensor> = gradients.iter().map(|gradient| gradient.shallow_clone()).collect();
-            found(Origin::backward(0, &["a", "b", "c"], &gradients).unwrap())
+            found(Origin::backward(1, &["a", "b", "c"], &gradients).unwrap())
         };
         assert_eq!(backward(&[&good, &good, &good]), None);
-        assert_eq!(backward(&[&worse, &worse, &Tensor::new()]), Some(("grad/b".to_owned(), 2, 3)));
+        assert_eq!(backward(&[&worse, &worse, &Tensor::new()]), Some(("grad/b".to_owned(), Some(1), 2, 3)));
     }
 }

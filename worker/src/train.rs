@@ -397,14 +397,18 @@ impl Run {
     /// Where a hosted rank's pass first gives something that is not finite.
     fn origin(&mut self, step: u64) -> Result<Option<Origin>, TrainError> {
         let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
-        let weights: Vec<(&str, &Tensor)> =
-            state.model.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor)).collect();
-        let names: Vec<&str> = weights.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        let mut restore = || self.buffers.as_mut().map_or(Ok(()), Buffers::restore);
+        restore()?;
+        if let Some(found) = Origin::held(state.model.as_ref())? {
+            return Ok(Some(found));
+        }
         for rank in self.hosted.clone() {
             ranks.seed_generators(step, rank)?;
+            restore()?;
             let positions = samples.positions(step, rank..rank + 1);
             let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
-            if let Some(found) = Origin::before(rank, &batch, &weights)? {
+            if let Some(found) = Origin::inputs(rank, &batch)? {
                 return Ok(Some(found));
             }
             let context = Context { step, rank, training: true, root: job.seed };
@@ -414,6 +418,9 @@ impl Run {
                 return Ok(found);
             }
             let loss = loss.map_err(|source| TrainError::Model { step, source })?;
+            if let Some(found) = Origin::loss(rank, &loss)? {
+                return Ok(Some(found));
+            }
             let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
             if let Some(found) = Origin::backward(rank, &names, &gradients)? {
                 return Ok(Some(found));

@@ -44,7 +44,7 @@ pub(crate) enum Role {
     WeightHistogram,
     /// Of no rule.
     Other,
-    /// Elements of a rank's first tensor that was not finite.
+    /// Elements of the first tensor that was not finite.
     Origin,
 }
 
@@ -96,7 +96,7 @@ impl Role {
                 "activation" => Self::Activation,
                 "grad" => Self::GradHistogram,
                 "weight" => Self::WeightHistogram,
-                "not_finite" => Self::Origin,
+                "not_finite" if tells_origin(name) => Self::Origin,
                 _ => Self::Other,
             },
         }
@@ -128,6 +128,13 @@ impl Role {
             _ => value.clamp(-HUGE, HUGE) as f32,
         }
     }
+}
+
+/// Whether it is as a run says where what is not finite began; users' own names may begin alike.
+fn tells_origin(name: &str) -> bool {
+    let tensor = name.strip_prefix("not_finite/").unwrap_or_default();
+    let family = tensor.split_once('/').map(|(family, _)| family);
+    matches!(tensor, "inputs" | "loss") || matches!(family, Some("weight" | "buffer" | "activation" | "grad"))
 }
 
 /// A series and its history, in the forms that its role needs; the others stay empty.

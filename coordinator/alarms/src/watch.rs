@@ -114,7 +114,11 @@ impl Watch {
             Role::LearningRate | Role::RankNorm | Role::LayerWeight | Role::LayerUpdate | Role::Utilisation => {
                 slot.trail.push(step, value);
             }
-            Role::Origin => self.not_finite.note(index, step, &self.seen, &mut self.board),
+            Role::Origin => {
+                if value > 0.0 {
+                    self.not_finite.note(index, step, &self.seen, &mut self.board);
+                }
+            }
             Role::Activation | Role::GradHistogram | Role::WeightHistogram | Role::Other => {}
         }
     }

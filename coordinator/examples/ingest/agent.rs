@@ -1,7 +1,7 @@
 //! An agent without processes, which says what theirs would.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
@@ -46,8 +46,9 @@ impl Agent {
 
     /// The processes that it should run, once there are so many.
     pub(crate) async fn assigned(&mut self, processes: usize) -> Result<Vec<Assignment>, Failure> {
+        let end = Instant::now() + PATIENCE;
         let mut heart = tokio::time::interval(HEARTBEAT);
-        loop {
+        while Instant::now() < end {
             tokio::select! {
                 told = self.listen() => {
                     if let Some(Told::Desired(desired)) = told?
@@ -59,6 +60,7 @@ impl Agent {
                 _ = heart.tick() => self.beat().await?,
             }
         }
+        Err(format!("there were no {processes} processes to run").into())
     }
 
     /// It lives.

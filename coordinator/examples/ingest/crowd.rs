@@ -54,8 +54,8 @@ pub(crate) async fn stand(arguments: &Arguments) -> Result<(), Failure> {
         };
         steps.iter().enumerate().map(one).collect::<Result<Vec<String>, Failure>>()
     });
-    let (assigned, submitted) = tokio::join!(agent.assigned(arguments.runs as usize), submitting);
-    let (mut assigned, runs) = (assigned?, submitted??);
+    let submitted = async { submitting.await? };
+    let (mut assigned, runs) = tokio::try_join!(agent.assigned(arguments.runs as usize), submitted)?;
     assigned.sort_by_key(|assignment| runs.iter().position(|run| *run == assignment.run));
 
     let (mut points, mut last) = (0, 0);

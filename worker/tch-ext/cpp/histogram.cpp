@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <ATen/Functions.h>
+#include <ATen/core/function_schema.h>
 #include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 
@@ -194,6 +195,16 @@ bool allocates(std::string_view name) {
   return name.starts_with("empty") || name.starts_with("new_empty") || name.starts_with("resize");
 }
 
+// Whether it gives no numbers of its own, only another look at memory, which may not be written yet.
+bool views(const at::RecordFunction& function) {
+  const auto schema = function.operator_schema();
+  if (!schema.has_value() || schema->returns().empty()) {
+    return false;
+  }
+  const auto* alias = schema->returns()[0].alias_info();
+  return alias != nullptr && !alias->isWrite();
+}
+
 struct Seen {
   std::string name;
   bool layer = false;
@@ -254,7 +265,7 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
   // What is counted with must not be watched, and leaves no trace in the graph.
   at::DisableRecordFunctionGuard quiet;
   c10::NoGradGuard no_grad;
-  if (!call->layer && !at::isnan(tensor).any().item<bool>()) {
+  if (!call->layer && (!at::isnan(tensor).any().item<bool>() || views(function))) {
     return;
   }
   auto seen = std::make_unique<Seen>();

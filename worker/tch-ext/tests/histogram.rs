@@ -115,7 +115,10 @@ fn of_a_large_tensor_evenly_spaced_elements_are_counted_wherever_they_lie() {
 fn the_first_operator_of_any_kind_that_gives_a_nan_is_traced() {
     let input = Tensor::from_slice(&[-1.0_f32, 0.5, 2.0]).view([1, 3]);
     let weight = Tensor::ones([3, 3], (Kind::Float, Device::Cpu));
+    let unwritten = Tensor::full([1, 3], f64::NAN, (Kind::Float, Device::Cpu));
     let forward = || {
+        // A view gives nothing of its own.
+        let _views = (unwritten.view([3, 1]), unwritten.transpose(0, 1));
         // Nothing that gives no NaN is told of, were it infinite: masks are.
         let mask = Tensor::full([1, 3], f64::NEG_INFINITY, (Kind::Float, Device::Cpu)).exp();
         let hidden = input.linear(&weight, None::<&Tensor>).relu();

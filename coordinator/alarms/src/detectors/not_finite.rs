@@ -1,7 +1,7 @@
 //! Not finite: a NaN or an infinity in loss, norms or tensors. One is enough, since every sum it enters becomes one.
 //!
 //! Where it came from is to be seen only at the first step: a step later the weights are NaN and with them everything. A run
-//! that ends with it has made that step again and says itself where it began: `not_finite/<tensor>`, by rank. Without it,
+//! that ends with it has made that step again and says itself where it began: `not_finite/<tensor>`, in a rank. Without it,
 //! an activation tells most, the first in the forward pass, for all after it are only fed by it. Without one it is the
 //! gradients: they are computed from the last layer to the first, so of those that are not finite the *last* in forward
 //! order was hit first. When the loss itself was not finite all gradients follow, and no layer is named.
@@ -39,7 +39,12 @@ impl Bad {
     /// The series of slot `index` was not finite at `step`.
     pub(crate) fn note(&mut self, index: usize, step: u32, seen: &Seen, board: &mut Board) {
         self.last = self.last.max(step);
+        let index = index as u32;
+        let is_origin = |index: &u32| seen.slots[*index as usize].role == Role::Origin;
+        // A run says where it began of the step that ended it, which another number may have come before.
+        let says_where = is_origin(&index) && !self.slots.iter().any(is_origin);
         match self.first {
+            Some(first) if step > first && says_where => {}
             Some(first) if step > first => return,
             Some(first) if step == first && self.slots.len() < MOST => {}
             Some(first) if step == first => return,
@@ -51,8 +56,8 @@ impl Bad {
                 (self.first, self.slots) = (Some(step), Vec::new());
             }
         }
-        self.slots.push(index as u32);
-        board.raise(self.finding(step, seen));
+        self.slots.push(index);
+        board.raise(self.finding(self.first.unwrap_or(step), seen));
     }
 
     /// The loss was finite since `step`.
@@ -88,7 +93,9 @@ impl Bad {
         let tensor = origin.or(activation).or(gradient).or(weight);
         let mut parts: Vec<&Slot> = bad.iter().copied().filter(|slot| slot.key.part.is_some()).collect();
         parts.dedup_by_key(|slot| slot.key.part);
-        let part = origin.or(if let [only] = parts[..] { Some(only) } else { None });
+        // Of where it began one rank is known; others may have had the same.
+        let only = if let ([only], None) = (&parts[..], origin) { Some(*only) } else { None };
+        let part = only.or(origin.filter(|slot| slot.key.part.is_some()));
         let whose = |slot: &Slot| {
             let of_rank = matches!(slot.role, Role::RankNorm | Role::Origin);
             format!("{} {}", if of_rank { "rank" } else { "process" }, slot.part())
@@ -96,9 +103,10 @@ impl Bad {
         let place: Vec<String> = tensor.map(|slot| spot(slot).1).into_iter().chain(part.map(whose)).collect();
         let mut what = vec![format!("At step {since} values were no longer finite: {}.", names(&bad))];
         if let Some(slot) = tensor {
-            what.push(format!("The first to be hit is {}.", spot(slot).0));
+            let of_rank = if origin.is_some() { part.map(|slot| format!(", in {}", whose(slot))) } else { None };
+            what.push(format!("The first to be hit is {}{}.", spot(slot).0, of_rank.unwrap_or_default()));
         }
-        if let Some(slot) = part {
+        if let Some(slot) = only {
             what.push(format!("Of what is measured by rank and process, only that of {} was.", whose(slot)));
         }
         Finding {
@@ -122,11 +130,13 @@ fn spot(slot: &Slot) -> (String, String) {
     // What says where it began is named after what would have shown it.
     let name = if slot.role == Role::Origin { slot.tensor() } else { &slot.key.name };
     let Some((family, tensor)) = name.split_once('/') else {
-        return (format!("the batch's {name}"), format!("the batch's {name}"));
+        let words = if name == "loss" { "the loss itself".to_owned() } else { format!("the batch's {name}") };
+        return (words.clone(), words);
     };
     let kind = match family {
         "activation" => "the output of module",
         "weight" | "weight_norm" => "the weight",
+        "buffer" => "the buffer",
         _ => "the gradient of",
     };
     (format!("{kind} `{tensor}`"), format!("layer `{tensor}`"))

@@ -49,26 +49,42 @@ fn a_saved_watch_goes_on_as_if_it_had_not_been_saved() {
 
 #[test]
 fn where_a_number_that_is_none_began_is_as_the_run_says() {
-    for (tensor, place, words) in [
-        ("activation/001.mul", "layer `001.mul`, rank 1", "The first to be hit is the output of module `001.mul`."),
-        ("grad/l1.bias", "layer `l1.bias`, rank 1", "The first to be hit is the gradient of `l1.bias`."),
-        ("weight/l1.bias", "layer `l1.bias`, rank 1", "The first to be hit is the weight `l1.bias`."),
-        ("inputs", "the batch's inputs, rank 1", "The first to be hit is the batch's inputs."),
+    for (tensor, part, place, words) in [
+        ("activation/001.mul", Some(1), "layer `001.mul`, rank 1", "the output of module `001.mul`, in rank 1."),
+        ("grad/l1.bias", Some(1), "layer `l1.bias`, rank 1", "the gradient of `l1.bias`, in rank 1."),
+        ("weight/l1.bias", None, "layer `l1.bias`", "the weight `l1.bias`."),
+        ("buffer/norm.mean", None, "layer `norm.mean`", "the buffer `norm.mean`."),
+        ("inputs", Some(1), "the batch's inputs, rank 1", "the batch's inputs, in rank 1."),
+        ("loss", Some(0), "the loss itself, rank 0", "the loss itself, in rank 0."),
     ] {
+        // What was evaluated, two steps before, or nothing: the place is that of the step that was made again.
+        for earlier in [true, false] {
+            let mut fed = Fed::new();
+            feed(&mut fed, &curve(), 0, 100, 650);
+            if earlier {
+                fed.point("eval/loss", 99, f64::INFINITY);
+            }
+            let nan = Histogram { step: 101, count: 9, nans: 9, ..Histogram::default() };
+            fed.0.histogram(&SeriesKey::whole("activation/000.linear"), &nan);
+            fed.point("loss", 101, f64::NAN);
+            fed.part("rank/grad_norm", 0, 101, f64::NAN);
+            // Each process says it; it counts once.
+            for _ in 0..2 {
+                let key = SeriesKey { name: format!("not_finite/{tensor}"), part };
+                fed.0.point(&key, &Point { step: 101, at_ms: 1, value: 3.0 });
+            }
+            let [alarm] = &fed.alarms()[..] else { panic!("{:?}", fed.alarms()) };
+            let since = if earlier { 99 } else { 101 };
+            assert_eq!((alarm.kind, alarm.since_step, alarm.place.as_deref()), (Kind::NotFinite, since, Some(place)));
+            assert!(alarm.what.ends_with(&format!("The first to be hit is {words}")), "{}", alarm.what);
+        }
+    }
+    // A number of a user's own, and none that was not finite.
+    for name in ["not_finite/count", "not_finite/inputs"] {
         let mut fed = Fed::new();
         feed(&mut fed, &curve(), 0, 100, 650);
-        let nan = Histogram { step: 101, count: 9, nans: 9, ..Histogram::default() };
-        fed.0.histogram(&SeriesKey::whole("activation/000.linear"), &nan);
-        fed.point("loss", 101, f64::NAN);
-        // Each process says it; it counts once.
-        for _ in 0..2 {
-            let key = SeriesKey { name: format!("not_finite/{tensor}"), part: Some(1) };
-            fed.0.point(&key, &Point { step: 101, at_ms: 1, value: 3.0 });
-        }
-        let [alarm] = &fed.alarms()[..] else { panic!("{:?}", fed.alarms()) };
-        assert_eq!((alarm.kind, alarm.since_step, alarm.place.as_deref()), (Kind::NotFinite, 101, Some(place)));
-        assert!(alarm.what.contains(words), "{}", alarm.what);
-        assert!(alarm.what.ends_with("only that of rank 1 was."), "{}", alarm.what);
+        fed.point(name, 100, 0.0);
+        assert_eq!(fed.alarms(), []);
     }
 }
 
