@@ -68,15 +68,17 @@ pub(crate) fn alarm(found: &Corruption) -> Alarm {
     }
 }
 
-/// A finding, and whether it is known who was wrong.
+/// A finding by run, generation and step, and whether it is known who was wrong.
 type Known = (RunId, u64, u64, bool);
 
 /// Rings `bell` for each finding, and again when it is known who was wrong, until the state changes no more. What was settled
 /// before is not told again.
 pub(crate) async fn ring(handle: Handle, bell: Bell) -> Result<(), CallError> {
     let mut changes = handle.changes();
-    let settled =
-        |state: &ClusterState| findings(state).into_iter().map(|(known, _)| known).filter(is_settled).collect();
+    let settled = |state: &ClusterState| {
+        let judged = findings(state).into_iter().filter(|(_, found)| found.verdict.is_some());
+        judged.map(|(known, _)| known).collect()
+    };
     let mut told: BTreeSet<Known> = handle.read(settled).await?;
     loop {
         let before = told.clone();
@@ -101,8 +103,4 @@ fn findings(state: &ClusterState) -> Vec<(Known, &Corruption)> {
         }
     }
     all
-}
-
-fn is_settled((_, _, _, judged): &Known) -> bool {
-    *judged
 }

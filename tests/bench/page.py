@@ -57,7 +57,7 @@ def look(chromium, told):
     page.fill("input.filter", f"optimizer.lr>{1e-4 * (len(runs) - 20)}")
     until(page, f"document.querySelector('tr[data-run=\"{long}\"]') === null && document.querySelectorAll('tr[data-run]').length > 0")
     found["filtered by a parameter of the job"] = time.monotonic() - begin
-    found["charts of the long run"] = seconds(page, f"{base}/#/run/{long}/charts?open=main,grad_norm", DRAWN % long)
+    found["the loss of the long run, among its charts"] = seconds(page, f"{base}/#/run/{long}/charts?open=main,grad_norm", DRAWN % long)
     frames = page.evaluate(FRAMES)
     found["a frame under the pointer"] = statistics.median(frames) / 1000
     found["the slowest of 20 frames"] = frames[len(frames) * 95 // 100] / 1000

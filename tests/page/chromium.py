@@ -19,10 +19,10 @@ LATENCY = """run => new Promise((done, fail) => {
   const source = new EventSource(`/api/events?run=${run}`);
   let told = 0;
   source.addEventListener('points', event => { told += 1; seen.set(JSON.parse(event.data).step, performance.now()); });
-  const chart = [...document.querySelectorAll('.chart[data-name=loss]')].find(chart => chart.panel.runs[0].id === run);
+  const { panel } = [...document.querySelectorAll('.chart[data-name=loss]')].find(chart => chart.panel.runs[0].id === run);
   const end = performance.now() + 15000;
   const look = () => {
-    const steps = chart.panel.chart.drawn?.lines[0]?.steps ?? [];
+    const steps = panel.chart.drawn?.lines[0]?.steps ?? [];
     const last = steps[steps.length - 1];
     for (const [step, at] of [...seen]) {
       if (step <= last) { took.push(performance.now() - at); seen.delete(step); }

@@ -111,6 +111,13 @@ fn a_number_that_is_none_in_one_rank_is_named_with_operator_and_rank() {
     let shown = cluster.run(&["show", &run]);
     assert!(shown.contains("alarm since step 401: ") && shown.contains("  try: "), "{shown}");
     assert_eq!(cluster.document("/api/runs")[0]["alarms"], 1);
+    for words in [&["ps"][..], &["top", "--once"]] {
+        let text = cluster.run(words);
+        let of = |begin: &str| text.lines().find(|line| line.starts_with(begin)).unwrap();
+        let place = of("RUN ").split("ALARMS").next().unwrap().chars().count();
+        let count: String = of(&run).chars().skip(place).take_while(|one| !one.is_whitespace()).collect();
+        assert_eq!(count, "1", "{text}");
+    }
 }
 
 #[test]

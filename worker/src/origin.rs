@@ -6,6 +6,7 @@ use lockstep_common::series::Histogram;
 use lockstep_models::{Batch, Model};
 use lockstep_tch_ext::Error;
 use lockstep_tch_ext::histogram::{Given, Look, histogram_of, watch_forward};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::exchange::{Exchange, ExchangeError};
@@ -13,7 +14,7 @@ use crate::inspect::named;
 use crate::report::Reporter;
 
 /// The first tensor that is not finite.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
     /// Whose pass it is of; `None` for what all hold alike.
     rank: Option<u32>,
@@ -24,10 +25,8 @@ pub(crate) struct Origin {
     tensor: String,
 }
 
-/// Bytes in which processes tell each other of one.
+/// Bytes in which processes tell each other of one, as JSON with blanks behind it.
 const BYTES: usize = 1024;
-/// There, in the place of a rank.
-const ALL: &str = "-";
 
 impl Origin {
     fn if_bad(rank: Option<u32>, tensor: impl Into<String>, histogram: &Histogram) -> Option<Self> {
@@ -63,12 +62,14 @@ impl Origin {
     ) -> Result<(T, Option<Self>), Error> {
         let (given, seen) = watch_forward(Look::Trace, forward)?;
         let seen: Vec<(String, Given)> = named(seen).collect();
-        let at = seen.iter().position(|(_, given)| given.histogram.nans + given.histogram.infs > 0);
-        let layers = at.map_or(&seen[..0], |at| &seen[..=at]);
-        for (name, given) in layers.iter().filter(|(_, given)| given.layer) {
+        let bad = |(at, (name, given)): (usize, &(String, Given))| {
+            Some((at, Self::if_bad(Some(rank), name, &given.histogram)?))
+        };
+        let Some((at, found)) = seen.iter().enumerate().find_map(bad) else { return Ok((given, None)) };
+        for (name, given) in seen[..=at].iter().filter(|(_, given)| given.layer) {
             reporter.histogram(name.clone(), step, &given.histogram);
         }
-        Ok((given, layers.last().and_then(|(name, given)| Self::if_bad(Some(rank), name, &given.histogram))))
+        Ok((given, Some(found)))
     }
 
     /// In what a forward pass of `rank` ended with: a sum may overflow where nothing before it did.
@@ -89,32 +90,13 @@ impl Origin {
         device: Device,
         exchange: &mut dyn Exchange,
     ) -> Result<Option<Self>, ExchangeError> {
-        let mut bytes = own.map(Self::encode).unwrap_or_default();
-        bytes.resize(BYTES, 0);
-        for tensor in &exchange.gather(Tensor::f_from_slice(&bytes)?.f_to(device)?)? {
-            if let Some(found) = Self::decode(&Vec::<u8>::try_from(tensor)?) {
+        let mine = Tensor::f_from_slice(&encode(own))?.f_to(device)?;
+        for tensor in &exchange.gather(mine)? {
+            if let Some(found) = decode(&Vec::<u8>::try_from(tensor)?) {
                 return Ok(Some(found));
             }
         }
         Ok(None)
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let Self { rank, bad, count, tensor } = self;
-        let rank = rank.map_or_else(|| ALL.to_owned(), |rank| rank.to_string());
-        format!("{rank} {bad} {count} {tensor}").into_bytes()
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        let words = String::from_utf8_lossy(&bytes[..end]);
-        let mut words = words.splitn(4, ' ');
-        Some(Self {
-            rank: Some(words.next()?).filter(|rank| *rank != ALL).map(str::parse).transpose().ok()?,
-            bad: words.next()?.parse().ok()?,
-            count: words.next()?.parse().ok()?,
-            tensor: words.next()?.to_owned(),
-        })
     }
 
     /// As a series: so many elements of `not_finite/<tensor>`, in a rank. Every process says it, as the run ends with the
@@ -137,6 +119,17 @@ impl fmt::Display for Origin {
         write!(f, " ({bad} of {count} elements)")?;
         rank.map_or(Ok(()), |rank| write!(f, " of rank {rank}"))
     }
+}
+
+fn encode(own: Option<&Origin>) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(&own).unwrap_or_default();
+    bytes.resize(BYTES, b' ');
+    bytes
+}
+
+/// `None` also for one whose name was too long to be told.
+fn decode(bytes: &[u8]) -> Option<Origin> {
+    serde_json::from_slice(bytes).unwrap_or_default()
 }
 
 /// The first that is one.
@@ -186,12 +179,12 @@ mod tests {
             (Some(3), "grad/a b", "the gradient of `a b` (2 of 24 elements) of rank 3"),
         ] {
             let origin = Origin { rank, bad: 2, count: 24, tensor: tensor.to_owned() };
-            let mut bytes = origin.encode();
-            bytes.resize(BYTES, 0);
-            assert_eq!(Origin::decode(&bytes).as_ref(), Some(&origin));
+            assert_eq!(decode(&encode(Some(&origin))).as_ref(), Some(&origin));
             assert_eq!(origin.to_string(), words);
         }
-        assert_eq!(Origin::decode(&[0; BYTES]), None, "who knows nothing says nothing");
+        assert_eq!(decode(&encode(None)), None, "who knows nothing says nothing");
+        let long = Origin { rank: None, bad: 1, count: 1, tensor: "weight/".repeat(BYTES) };
+        assert_eq!((encode(Some(&long)).len(), decode(&encode(Some(&long)))), (BYTES, None));
     }
 
     #[test]

@@ -385,7 +385,7 @@ impl Run {
         let mut origin = self.origin(step).unwrap_or_default();
         if let Some(exchange) = borrow(&mut self.exchange) {
             // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
-            origin = Origin::shared(origin.as_ref(), self.trainer.device, exchange).unwrap_or(origin);
+            origin = Origin::shared(origin.as_ref(), self.trainer.device, exchange).ok().flatten().or(origin);
         }
         let place = origin.map(|origin| {
             origin.report(&mut self.reporter, step + 1);
