@@ -31,8 +31,13 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types have string keys and finite floats")
 }
 
+/// Decodes `bytes`, whatever their spacing and order.
+pub fn read<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(bytes).map_err(|source| DecodeError::Malformed { what, source })
+}
+
 /// Decodes `bytes`, and refuses any but the canonical encoding.
 pub fn decode<T: Serialize + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
-    let value: T = serde_json::from_slice(bytes).map_err(|source| DecodeError::Malformed { what, source })?;
+    let value: T = read(what, bytes)?;
     if encode(&value) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical { what }) }
 }

@@ -6,6 +6,7 @@
 pub mod canonical;
 pub mod digest;
 mod error;
+pub mod formats;
 pub mod id;
 pub mod job;
 pub mod listing;

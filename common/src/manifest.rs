@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, DecodeError};
 use crate::digest::{Digest, Domain};
+use crate::formats::{self, Unreadable};
 use crate::id::RunId;
 
-/// The version of the format that this program writes and reads.
-pub const FORMAT: u32 = 4;
+/// The format that this program writes; it reads [`formats::MANIFEST`]'s range.
+pub const FORMAT: u32 = formats::MANIFEST.written as u32;
 
 /// Where the code that trained came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,12 +172,9 @@ pub enum ManifestError {
     /// Not a manifest in canonical form.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Made by another version.
-    #[error("checkpoint format {found} is not supported: this program reads format {FORMAT}")]
-    Format {
-        /// The manifest's format.
-        found: u32,
-    },
+    /// Made by a version whose format is not read.
+    #[error(transparent)]
+    Format(#[from] Unreadable),
     /// Its parts contradict each other.
     #[error("the manifest contradicts itself: {0}")]
     Inconsistent(String),
@@ -188,8 +186,16 @@ impl Manifest {
         canonical::encode(self)
     }
 
-    /// Reads and checks what [`Manifest::encode`] wrote.
+    /// Reads and checks what [`Manifest::encode`] wrote, in this format or an earlier one. Its bytes stay the ones that they are: encoded
+    /// again they are equal.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        // First of all: the keys of a later format are unknown here.
+        let head: Head = canonical::read("checkpoint manifest", bytes)?;
+        formats::MANIFEST.check(u64::from(head.format))?;
         let manifest: Self = canonical::decode("checkpoint manifest", bytes)?;
         manifest.check()?;
         Ok(manifest)
@@ -203,9 +209,7 @@ impl Manifest {
     /// Whether the parts agree with each other.
     pub fn check(&self) -> Result<(), ManifestError> {
         let inconsistent = |what: &str| Err(ManifestError::Inconsistent(what.to_owned()));
-        if self.format != FORMAT {
-            return Err(ManifestError::Format { found: self.format });
-        }
+        formats::MANIFEST.check(u64::from(self.format))?;
         if Domain::Job.digest(self.job_text.as_bytes()) != self.job {
             return inconsistent("`job` is not the digest of `job_text`");
         }

@@ -48,6 +48,22 @@ pub const VARIABLES: &[&str] = &[
     "TORCH_MKLDNN_MATMUL_MIN_SIZE",
 ];
 
+/// Version of Lockstep's own arithmetic: raised with every change that gives a sound job other bits. It is in the numerics
+/// fingerprint, so builds that differ in it do not train together and do not resume each other's checkpoints without a person's word.
+pub const ARITHMETIC: u32 = 1;
+
+/// The fingerprint's key of [`ARITHMETIC`].
+pub const ARITHMETIC_KEY: &str = "lockstep.arithmetic";
+
+/// The value of a fingerprint's key for builds that did not measure it yet: the value that held for all of them. None for
+/// keys that every build has measured.
+pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
+    match key {
+        ARITHMETIC_KEY => Some("1"),
+        _ => None,
+    }
+}
+
 /// The variable by which an agent tells a program of the user's own what is known of it: JSON, text by text, for the run's
 /// environment.
 pub const PROGRAM: &str = "LOCKSTEP_PROGRAM";

@@ -148,11 +148,22 @@ fn manifest() {
     assert_eq!(Manifest::decode(&bytes).unwrap(), example_manifest());
 }
 
+/// Manifests that 0.1.0 wrote are read, and keep their bytes and ids.
+#[test]
+fn a_manifest_of_format_4() {
+    let (bytes, id) = (include_bytes!("../golden/manifest-4.json"), include_str!("../golden/manifest-4.id"));
+    let manifest = Manifest::decode(bytes).unwrap();
+    assert_eq!((manifest.format, manifest.encode().as_slice()), (4, bytes.as_slice()));
+    assert_eq!(Manifest::id(bytes).to_hex(), id);
+    assert_eq!(Manifest { format: FORMAT, ..manifest }, example_manifest());
+}
+
 #[test]
 fn an_edited_manifest_is_refused() {
     let text = String::from_utf8(example_manifest().encode()).unwrap();
     for (from, to) in [
-        ("\"format\":4", "\"format\":3"),
+        ("\"format\":5", "\"format\":3"),
+        ("\"format\":5", "\"format\":6"),
         ("\"steps\\\":10", "\\\"steps\\\":11"),
         ("[1,1]", "[1,2]"),
         ("\"rank\":0", "\"rank\":1"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use lockstep_common::job::{JobSpec, Level, Reduction};
-use lockstep_common::numerics::{PROGRAM, VARIABLES};
+use lockstep_common::numerics::{ARITHMETIC, ARITHMETIC_KEY, PROGRAM, VARIABLES};
 use lockstep_common::{Digest, Domain};
 use lockstep_tch_ext::determinism::{self, Switches};
 use tch::Device;
@@ -57,6 +57,7 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
         return map;
     }
     map.extend(determinism::describe().into_iter().filter_map(|(key, value)| Some((own_key(key, device)?, value))));
+    map.insert(ARITHMETIC_KEY.to_owned(), ARITHMETIC.to_string());
     map.insert("optimizer".to_owned(), format!("{:?}, fused", job.optimizer.kind).to_lowercase());
     map.insert("device".to_owned(), if device.is_cuda() { "cuda" } else { "cpu" }.to_owned());
     for name in VARIABLES {

@@ -58,8 +58,13 @@ pub struct Options {
 
 /// Lives a rank process's life, training with `source`.
 pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
-    let hello =
-        ProcessHello { run: options.run.as_str().to_owned(), generation: options.generation, process: options.process };
+    let hello = ProcessHello {
+        run: options.run.as_str().to_owned(),
+        generation: options.generation,
+        process: options.process,
+        protocol: lockstep_rpc::PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
     let link = match Link::connect(&options.socket, hello) {
         Ok(link) => link,
         Err(error) => {

@@ -13,6 +13,23 @@ mod generated {
 
 pub use generated::*;
 
+/// What builds must share to work together: raised when a message changes its meaning, or one waits for another that earlier builds
+/// do not send. Builds before it existed count as 1.
+pub const PROTOCOL: u32 = 2;
+
+/// Why a peer of another protocol is refused; `None` if both speak the same. 0 is what builds say that know no protocol.
+pub fn misfit(peer: &str, version: &str, protocol: u32) -> Option<String> {
+    let protocol = protocol.max(1);
+    let version = if version.is_empty() { "an unnamed version" } else { version };
+    (protocol != PROTOCOL).then(|| {
+        format!(
+            "{peer} is of another build: {version}, protocol {protocol}; this one is {}, protocol {PROTOCOL}. Install the same \
+             version of Lockstep on all machines, and build programs against it",
+            env!("CARGO_PKG_VERSION")
+        )
+    })
+}
+
 mod block;
 mod convert;
 pub use convert::BadDigest;

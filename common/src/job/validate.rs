@@ -10,13 +10,19 @@ use crate::digest::{Digest, Domain};
 use crate::schedule::Schedule;
 
 /// A job that was checked. Later code takes only this.
+///
+/// It keeps the text that it was read from: the job's digest is that text's, whatever keys and defaults a later version of
+/// the program adds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct JobSpec(Job);
+pub struct JobSpec {
+    job: Job,
+    text: String,
+}
 
-/// Bytes that are no sound job in canonical form.
+/// Bytes that are no sound job.
 #[derive(Debug, thiserror::Error)]
 pub enum CanonicalError {
-    /// Not the canonical encoding of a job.
+    /// Not the JSON of a job.
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// A job, but not a sound one.
@@ -28,45 +34,48 @@ impl Deref for JobSpec {
     type Target = Job;
 
     fn deref(&self) -> &Job {
-        &self.0
+        &self.job
     }
 }
 
 impl JobSpec {
-    /// Checks `job`.
+    /// Checks `job`, and writes its text.
     pub fn new(job: Job) -> Result<Self, JobError> {
         check(&job)?;
-        Ok(Self(job))
+        let text = String::from_utf8(canonical::encode(&job)).expect("JSON is UTF-8");
+        Ok(Self { job, text })
     }
 
-    /// The bytes that are hashed and stored.
+    /// The bytes that are hashed and stored: canonical JSON when a job is submitted, and from then on as they were written.
     pub fn canonical(&self) -> Vec<u8> {
-        canonical::encode(&self.0)
+        self.text.clone().into_bytes()
     }
 
-    /// Reads what [`JobSpec::canonical`] wrote.
+    /// Reads what [`JobSpec::canonical`] wrote, in this version or an earlier one: a key that the text lacks has its default.
     pub fn from_canonical(bytes: &[u8]) -> Result<Self, CanonicalError> {
-        Self::new(canonical::decode("job", bytes)?).map_err(CanonicalError::Unsound)
+        let job: Job = canonical::read("job", bytes)?;
+        check(&job).map_err(CanonicalError::Unsound)?;
+        Ok(Self { job, text: String::from_utf8(bytes.to_vec()).expect("JSON is UTF-8, and it was read") })
     }
 
-    /// The job's digest.
+    /// The digest of the job's text.
     pub fn digest(&self) -> Digest {
-        Domain::Job.digest(&self.canonical())
+        Domain::Job.digest(self.text.as_bytes())
     }
 
     /// Processes to use if there are devices for them.
     pub fn processes(&self) -> u32 {
-        self.0.world.processes.unwrap_or(self.0.ranks)
+        self.job.world.processes.unwrap_or(self.job.ranks)
     }
 
     /// Processes that suffice.
     pub fn min_processes(&self) -> u32 {
-        self.0.world.min_processes.unwrap_or(1)
+        self.job.world.min_processes.unwrap_or(1)
     }
 
     /// The loss over logits: as named, or as the data asks for.
     pub fn loss(&self) -> LossKind {
-        self.0.batch.loss.unwrap_or(match &self.0.data {
+        self.job.batch.loss.unwrap_or(match &self.job.data {
             Data::Csv { task: Task::Regression, .. } => LossKind::Mse,
             _ => LossKind::CrossEntropy,
         })
@@ -74,39 +83,39 @@ impl JobSpec {
 
     /// Whether a checkpoint is due when `step` steps are completed (I10: a function of the step alone).
     pub fn checkpoint_due(&self, step: u64) -> bool {
-        self.due(self.0.checkpoint.every_steps, step)
+        self.due(self.job.checkpoint.every_steps, step)
     }
 
     /// Every so many steps, never if 0, and with the last.
     fn due(&self, every: u64, step: u64) -> bool {
-        step == self.0.steps || (every > 0 && step > 0 && step.is_multiple_of(every))
+        step == self.job.steps || (every > 0 && step > 0 && step.is_multiple_of(every))
     }
 
     /// Whether an evaluation is due when `step` steps are completed.
     pub fn eval_due(&self, step: u64) -> bool {
-        self.0.eval.as_ref().is_some_and(|eval| self.due(eval.every_steps, step))
+        self.job.eval.as_ref().is_some_and(|eval| self.due(eval.every_steps, step))
     }
 
     /// Whether the features' importance is measured when `step` steps are completed.
     pub fn importance_due(&self, step: u64) -> bool {
-        let measured = self.0.eval.as_ref().and_then(|eval| eval.feature_importance.as_ref());
+        let measured = self.job.eval.as_ref().and_then(|eval| eval.feature_importance.as_ref());
         measured.is_some_and(|asked| self.due(asked.every_steps, step))
     }
 
     /// Whether the step that completes `step` is looked at closely.
     pub fn histograms_due(&self, step: u64) -> bool {
-        let every = self.0.report.histograms_every;
+        let every = self.job.report.histograms_every;
         every > 0 && step.is_multiple_of(every)
     }
 
     /// Every file that the job reads, as written in it: its data, and its TorchScript model. Of kind `files` also directories.
     pub fn data_paths(&self) -> Vec<&str> {
-        self.0.data.paths().into_iter().chain(self.module_path()).collect()
+        self.job.data.paths().into_iter().chain(self.module_path()).collect()
     }
 
     /// The TorchScript module, as written in the job, if that is the model.
     pub fn module_path(&self) -> Option<&str> {
-        match &self.0.model {
+        match &self.job.model {
             Model::Torchscript { path, .. } => Some(path),
             _ => None,
         }
@@ -316,6 +325,7 @@ fn check_model(job: &Job) -> Result<(), JobError> {
 #[cfg(test)]
 mod tests {
     use super::super::parse_toml;
+    use super::{Domain, JobSpec};
 
     const JOB: &str = r#"
         name = "t"
@@ -326,6 +336,20 @@ mod tests {
         data = { kind = "csv", path = "x.csv", target = "y" }
         optimizer = { kind = "sgd", lr = 0.1 }
     "#;
+
+    #[test]
+    fn a_text_keeps_its_bytes_and_its_digest_whatever_is_added_later() {
+        let job = parse_toml(JOB, &[]).unwrap();
+        // As an earlier version wrote it, which had no `report` and no `code`, and as a person may have spaced it.
+        let text = String::from_utf8(job.canonical()).unwrap();
+        let (head, _) = text.split_once(",\"report\"").unwrap();
+        let earlier = format!("{head} }}");
+        let read = JobSpec::from_canonical(earlier.as_bytes()).unwrap();
+        assert_eq!(*read, *job, "absent keys have their defaults");
+        assert_eq!(read.canonical(), earlier.as_bytes());
+        assert_eq!(read.digest(), Domain::Job.digest(earlier.as_bytes()));
+        assert_ne!(read.digest(), job.digest());
+    }
 
     #[test]
     fn values_that_make_no_sense_are_refused_with_the_key() {

@@ -172,6 +172,7 @@ pub enum Said {
         /// Progress at its end, if it holds steps (only from process 0).
         progress: Option<Progress>,
         /// The encoded `ReportBlock`.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// A share of a checkpoint is written. The last one commits the checkpoint.

@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod desired;
+pub mod formats;
 pub mod placement;
 pub mod replica;
 pub mod state;

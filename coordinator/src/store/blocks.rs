@@ -15,15 +15,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lockstep_common::RunId;
+use lockstep_common::{RunId, formats};
 use lockstep_core::command::Effect;
-use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::CACHE_BYTES;
 use super::error::StoreError;
 
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// Bytes of blocks read at a time: bounds memory, and fits a message.
 const PAGE_BYTES: usize = 4 << 20;
@@ -75,14 +76,19 @@ impl BlockDatabase {
             .set_cache_size(CACHE_BYTES)
             .create(&path)
             .map_err(|error| StoreError::open(&path, error))?;
-        let stamp = || -> Result<(), redb::Error> {
+        let stamp = || -> Result<u64, redb::Error> {
             let transaction = database.begin_write()?;
             transaction.open_table(BLOCKS)?;
             transaction.open_table(REWINDS)?;
+            let mut meta = transaction.open_table(META)?;
+            let found = meta.get("format")?.map(|value| value.value());
+            meta.insert("format", found.unwrap_or(formats::REPORTS.written))?;
+            drop(meta);
             transaction.commit()?;
-            Ok(())
+            Ok(found.unwrap_or(formats::REPORTS.written))
         };
-        stamp().map_err(|error| StoreError::write(&path, error))?;
+        let found = stamp().map_err(|error| StoreError::write(&path, error))?;
+        formats::REPORTS.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
         Ok(Self { path, database: Arc::new(database), lazy: false })
     }
 

@@ -11,19 +11,14 @@ pub enum StoreError {
     /// The directory is in use, or cannot be made.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// Written by another version.
-    #[error(
-        "data directory `{}` has format {found}, and this program reads format {supported}: use the program that wrote it, or \
-         another directory",
-        dir.display()
-    )]
+    /// Written by a version whose format is not read.
+    #[error("cannot use data directory `{}`; use the version that wrote it, or another directory", dir.display())]
     Format {
         /// The directory.
         dir: PathBuf,
-        /// Its format.
-        found: u64,
-        /// What this program reads.
-        supported: u64,
+        /// Both formats.
+        #[source]
+        source: lockstep_common::formats::Unreadable,
     },
     /// A database cannot be opened.
     #[error("cannot open `{}`", path.display())]

@@ -2,22 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
+use lockstep_common::formats;
 use lockstep_core::ClusterState;
 use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::CACHE_BYTES;
 use super::error::StoreError;
+use super::upgrade::keep_copy;
 
 /// The format that this program writes.
-const FORMAT: u64 = 6;
+const FORMAT: u64 = formats::STATE.written;
 
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Index → term, command.
 const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
-const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
+pub(super) const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
 
-const FORMAT_KEY: &str = "format";
+pub(super) const FORMAT_KEY: &str = "format";
 const APPLIED: &str = "applied_index";
 const TERM: &str = "hard_state.term";
 const VOTE: &str = "hard_state.vote";
@@ -31,28 +33,37 @@ type RowList = Vec<(String, Vec<u8>)>;
 /// The open state database.
 #[derive(Debug)]
 pub(super) struct StateDatabase {
-    path: PathBuf,
-    database: Database,
+    pub(super) path: PathBuf,
+    pub(super) database: Database,
 }
 
 impl StateDatabase {
-    /// Opens or makes it.
+    /// Opens or makes it. One of an earlier format is rewritten, and a copy of it kept.
     ///
     /// # Errors
-    /// `Format` for that of another version.
+    /// `Format` for a format that this program does not read.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("state.redb");
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path)
-            .map_err(|error| StoreError::open(&path, error))?;
-        let this = Self { path, database };
-        match this.format().map_err(|error| StoreError::read(&this.path, error))? {
-            None => this.stamp().map_err(|error| StoreError::write(&this.path, error))?,
+        let this = Self::at(&path)?;
+        match this.format().map_err(|error| StoreError::read(&path, error))? {
+            None => this.stamp().map_err(|error| StoreError::write(&path, error))?,
             Some(FORMAT) => {}
-            Some(found) => return Err(StoreError::Format { dir: dir.to_owned(), found, supported: FORMAT }),
+            Some(found) => {
+                formats::STATE.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
+                drop(this); // Closed, its file is whole.
+                keep_copy(&path, found).map_err(|error| StoreError::write(&path, redb::StorageError::Io(error)))?;
+                let this = Self::at(&path)?;
+                this.upgrade(found)?;
+                return Ok(this);
+            }
         }
         Ok(this)
+    }
+
+    fn at(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        let database = database.map_err(|error| StoreError::open(path, error))?;
+        Ok(Self { path: path.to_owned(), database })
     }
 
     fn format(&self) -> Result<Option<u64>, redb::Error> {
@@ -259,11 +270,11 @@ mod tests {
             let error = database.recover().unwrap_err().to_string();
             assert!(error.contains("is damaged: the row `node/a` cannot be read"), "{error}");
             let transaction = database.database.begin_write().unwrap();
-            transaction.open_table(META).unwrap().insert(FORMAT_KEY, FORMAT - 1).unwrap();
+            transaction.open_table(META).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
             transaction.commit().unwrap();
         }
         let error = StateDatabase::open(dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Format { found, supported: FORMAT, .. } if found + 1 == FORMAT), "{error}");
+        assert!(matches!(error, StoreError::Format { source, .. } if source.found == FORMAT + 1), "{error}");
         std::fs::write(dir.path().join("state.redb"), b"this is no database, only text").unwrap();
         assert!(matches!(StateDatabase::open(dir.path()), Err(StoreError::Open { .. })));
     }

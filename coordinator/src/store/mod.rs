@@ -7,6 +7,7 @@ mod log;
 mod news;
 #[cfg(test)]
 mod testing;
+mod upgrade;
 mod writer;
 
 pub use blocks::{BlockReader, Entry, Page, StoredBlock};

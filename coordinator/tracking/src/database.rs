@@ -36,7 +36,7 @@ pub(crate) const WATCHES: TableDefinition<&str, &[u8]> = TableDefinition::new("w
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// The format that this program writes. Another one is made again from the reports.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = lockstep_common::formats::TRACKING.written;
 
 /// Memory for pages of the database.
 const CACHE_BYTES: usize = 64 << 20;

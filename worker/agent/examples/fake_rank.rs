@@ -2,7 +2,7 @@
 //!
 //! `fake_rank MODE --socket S --run R --generation G --process P`, where MODE is what it does after its assignment:
 //! `train:N` says N blocks and finishes; `endless` says blocks until it is stopped; `fail` gives up; `vanish` closes its
-//! connection and lives on; `die` does not even connect.
+//! connection and lives on; `die` does not even connect; `earlier` is of a build that knew no protocol.
 
 use std::env;
 use std::io::{self, Error, Write};
@@ -36,7 +36,9 @@ fn main() -> io::Result<ExitCode> {
 
     let mut socket = UnixStream::connect(value("--socket")?)?;
     let (run, generation, process) = (value("--run")?, number("--generation")?, number("--process")?);
-    say(&mut socket, Body::Hello(ProcessHello { run, generation: generation.into(), process }))?;
+    let protocol = if mode == "earlier" { 0 } else { lockstep_rpc::PROTOCOL };
+    let version = "0.1.0".to_owned();
+    say(&mut socket, Body::Hello(ProcessHello { run, generation: generation.into(), process, protocol, version }))?;
     let Some(Command::Assign(assignment)) = hear(&mut socket)? else { return Err(Error::other("no assignment")) };
     if mode == "fail" {
         say(&mut socket, Body::Failed(Failed { reason: "there is nothing to learn".into() }))?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lockstep_rpc::frame::{self, MAX_FRAME_BYTES};
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, ProcessMessage};
+use lockstep_rpc::{AgentCommand, Failed, ProcessMessage};
 use prost::Message;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -106,13 +106,19 @@ async fn converse(stream: UnixStream, connection: ConnectionId, events: mpsc::Se
     let (read, write) = stream.into_split();
     let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME_BYTES).new_codec();
     let mut frames = FramedRead::new(read, codec);
-    let key = match timeout(HELLO_DEADLINE, hello(&mut frames)).await {
-        Ok(Ok(key)) => key,
+    let (key, misfit) = match timeout(HELLO_DEADLINE, hello(&mut frames)).await {
+        Ok(Ok(hello)) => hello,
         Ok(Err(detail)) => return warn!("a connection on the agent's socket was refused: {detail}"),
         Err(_) => return warn!("a connection on the agent's socket said nothing for {HELLO_DEADLINE:?}"),
     };
     let (commands, commands_in) = mpsc::channel(COMMAND_CAPACITY);
     if events.send(Event::Joined { key: key.clone(), connection, commands }).await.is_err() {
+        return;
+    }
+    if let Some(reason) = misfit {
+        warn!("{key}: {reason}");
+        fail(&key, connection, reason, &events).await;
+        events.send(Event::HungUp { key, connection }).await.ok();
         return;
     }
     // The owner ends a connection by dropping its sender of commands.
@@ -126,13 +132,25 @@ async fn converse(stream: UnixStream, connection: ConnectionId, events: mpsc::Se
 
 type Frames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 
-async fn hello(frames: &mut Frames) -> Result<ProcessKey, String> {
+/// Which process it is, and why it is of no use if its build does not fit this one.
+async fn hello(frames: &mut Frames) -> Result<(ProcessKey, Option<String>), String> {
     match next(frames).await? {
         Some(ProcessMessage { body: Some(Body::Hello(hello)) }) => {
-            ProcessKey::new(&hello.run, hello.generation, hello.process).map_err(|error| error.to_string())
+            let key =
+                ProcessKey::new(&hello.run, hello.generation, hello.process).map_err(|error| error.to_string())?;
+            Ok((key, lockstep_rpc::misfit("the rank process", &hello.version, hello.protocol)))
         }
         Some(_) => Err("its first message is no hello".into()),
         None => Err("it was closed at once".into()),
+    }
+}
+
+/// Says for the process that it gives up: its run would fail again.
+async fn fail(key: &ProcessKey, connection: ConnectionId, reason: String, events: &mpsc::Sender<Event>) {
+    let message = ProcessMessage { body: Some(Body::Failed(Failed { reason })) };
+    let (accepted, answer) = oneshot::channel();
+    if events.send(Event::Said { key: key.clone(), connection, message, accepted }).await.is_ok() {
+        answer.await.ok();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Messages between replicas: our own mirror of raft's, so that its old protobuf library parses nothing from a network.
 //!
-//! A version byte and postcard. What raft would answer with a panic is refused here or in `Replica::step`, with words.
+//! Messages are a version byte and postcard; commands in them have a version of their own. What raft would answer with a panic is refused here or in `Replica::step`, with words.
 
 use raft::eraftpb::{ConfState, Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use serde::{Deserialize, Serialize};
@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::config::COMMAND_BYTES;
 use super::output::{LogEntry, LogPosition};
 use crate::command::Command;
+use crate::formats::{self, EncodingError};
 
-/// Version of messages and of commands in the log.
+/// Version of messages.
 const VERSION: u8 = 1;
+
+/// Version of commands that this program puts into the log; it also reads version 1.
+const COMMAND_VERSION: u8 = 2;
 
 /// No index or term gets this far: beyond, arithmetic on it could overflow.
 const LIMIT: u64 = 1 << 62;
@@ -20,7 +24,7 @@ const LIMIT: u64 = 1 << 62;
 pub enum StepError {
     /// Not a message of this version.
     #[error("not a message of a replica of this version")]
-    Malformed(#[source] Option<postcard::Error>),
+    Malformed(#[source] Option<EncodingError>),
     /// From or to somebody else.
     #[error("a message from replica {from} to replica {to} does not belong here")]
     Stranger {
@@ -213,16 +217,21 @@ pub(super) fn decode_rows(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, StepEr
 
 /// A command as the data of a log entry.
 pub(super) fn encode_command(command: &Command) -> Vec<u8> {
-    versioned(command)
+    let mut data = vec![COMMAND_VERSION];
+    data.append(&mut formats::encode(command));
+    data
 }
 
 /// Reads what [`encode_command`] wrote; none for the empty first entry of a leader.
 pub(super) fn decode_command(data: &[u8]) -> Result<Option<Command>, StepError> {
-    match data {
-        [] => Ok(None),
-        _ if data.len() > COMMAND_BYTES => Err(StepError::Malformed(None)),
-        _ => unversioned(data).map(Some),
-    }
+    let command = match data {
+        [] => return Ok(None),
+        _ if data.len() > COMMAND_BYTES => return Err(StepError::Malformed(None)),
+        [1, data @ ..] => formats::command_of_version_1(data),
+        [COMMAND_VERSION, data @ ..] => formats::decode(data),
+        _ => return Err(StepError::Malformed(None)),
+    };
+    command.map(Some).map_err(|error| StepError::Malformed(Some(error)))
 }
 
 fn versioned<T: Serialize>(value: &T) -> Vec<u8> {
@@ -234,6 +243,6 @@ fn unversioned<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StepEr
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         Ok(_) => Err(StepError::Malformed(None)),
-        Err(error) => Err(StepError::Malformed(Some(error))),
+        Err(error) => Err(StepError::Malformed(Some(error.into()))),
     }
 }

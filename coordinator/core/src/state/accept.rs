@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::manifest::{CodeVersion, DataFile, Override};
+use lockstep_common::numerics::of_earlier_builds;
 
 /// Whether one of `accepted` names `key`: whole, or as what stands before a dot in it.
 pub(super) fn accepts(accepted: &[String], key: &str) -> bool {
@@ -16,9 +17,14 @@ pub(super) fn numerics(was: &BTreeMap<String, String>, now: &BTreeMap<String, St
     let mut keys: Vec<&String> = was.keys().chain(now.keys()).collect();
     keys.sort();
     keys.dedup();
-    let text = |map: &BTreeMap<String, String>, key| map.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
-    let differ = keys.into_iter().filter(|key| was.get(*key) != now.get(*key));
+    let text = |map, key| value(map, key).unwrap_or("nothing").to_owned();
+    let differ = keys.into_iter().filter(|key| value(was, key) != value(now, key));
     differ.map(|key| Override { key: format!("numerics.{key}"), was: text(was, key), now: text(now, key) }).collect()
+}
+
+/// The value of a key of a numerics fingerprint. A build that did not measure the key yet counts with the value that it had.
+pub(super) fn value<'a>(numerics: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
+    numerics.get(key).map(String::as_str).or_else(|| of_earlier_builds(key))
 }
 
 /// Puts `files` in the place of those of the same path; what changed by it. The path that there is not, if there is one.
@@ -64,6 +70,21 @@ pub(super) fn remember(known: &mut Vec<Override>, new: Vec<Override>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_an_earlier_build_did_not_measure_counts_with_its_value() {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let earlier = map(&[("threads", "1")]);
+        assert_eq!(numerics(&earlier, &map(&[("threads", "1"), ("lockstep.arithmetic", "1")])), []);
+        let later = numerics(&earlier, &map(&[("threads", "1"), ("lockstep.arithmetic", "2")]));
+        let expected = Override { key: "numerics.lockstep.arithmetic".into(), was: "1".into(), now: "2".into() };
+        assert_eq!(later, [expected]);
+        assert_eq!(
+            numerics(&earlier, &map(&[("threads", "1"), ("other", "1")])).len(),
+            1,
+            "no such key was ever implied"
+        );
+    }
 
     #[test]
     fn a_name_accepts_itself_and_what_is_below_it() {

@@ -1,6 +1,6 @@
 //! The state as rows: what a store keeps, and what a raft snapshot carries.
 //!
-//! A row is a key in plain text and a value in postcard (a manifest's own bytes for a manifest). What changes often is
+//! A row is a key in plain text and a value in the encoding of [`crate::formats`] (a manifest's own bytes for a manifest). What changes often is
 //! in rows of its own, so that a report rewrites one small row.
 
 use std::collections::BTreeSet;
@@ -9,12 +9,13 @@ use std::fmt;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cluster::ClusterState;
 use super::node::Node;
 use super::requests::Answered;
+use crate::formats::{self, EncodingError, encode};
+
 use super::run::{Checkpoint, Run, RunState, Submission};
 use lockstep_common::manifest::Share;
 
@@ -53,7 +54,7 @@ pub enum StateError {
         key: String,
         /// Why.
         #[source]
-        source: postcard::Error,
+        source: EncodingError,
     },
     /// A row that contradicts its key, or needs another row that is not there.
     #[error("the row `{key}` does not belong here: {detail}")]
@@ -209,12 +210,6 @@ impl ClusterState {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("our own types have known lengths, and memory does not run out")
-}
-
 fn decode<T: DeserializeOwned>(key: &RowKey, bytes: &[u8]) -> Result<T, StateError> {
-    let refused = |source| StateError::Value { key: key.to_string(), source };
-    let (value, rest) = postcard::take_from_bytes(bytes).map_err(refused)?;
-    if rest.is_empty() { Ok(value) } else { Err(refused(postcard::Error::DeserializeBadEncoding)) }
+    formats::decode(bytes).map_err(|source| StateError::Value { key: key.to_string(), source })
 }

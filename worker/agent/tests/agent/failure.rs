@@ -124,6 +124,22 @@ fn a_process_that_never_connects_or_fails_at_once_is_heard() {
 }
 
 #[test]
+fn a_process_of_a_build_that_does_not_fit_ends_its_run_with_both_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new();
+    let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("earlier")));
+    let key = key(1, 0);
+    coordinator.desire(vec![assignment(&key)]);
+    exited(&coordinator, &key);
+    let bodies = coordinator.memory().bodies(&key);
+    let Body::Failed(failed) = &bodies[0] else { panic!("{bodies:?}") };
+    let expected =
+        format!("the rank process is of another build: 0.1.0, protocol 1; this one is {}", env!("CARGO_PKG_VERSION"));
+    assert!(failed.reason.starts_with(&expected), "{}", failed.reason);
+    agent.stop().unwrap();
+}
+
+#[test]
 fn a_process_that_hangs_up_and_lives_on_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::new();
@@ -249,7 +265,7 @@ fn strangers_on_the_socket_harm_nobody() {
     coordinator.desire(vec![with_peers(&key)]);
     coordinator.wait("steps", |memory| (memory.step(&key) > 3).then_some(()));
     let hello = |run: &str| {
-        let hello = lockstep_rpc::ProcessHello { run: run.into(), generation: 1, process: 0 };
+        let hello = lockstep_rpc::ProcessHello { run: run.into(), generation: 1, ..Default::default() };
         lockstep_rpc::frame::encode(&lockstep_rpc::ProcessMessage { body: Some(Body::Hello(hello)) })
     };
     // No frame, a frame far too long, no message, a process that is unknown, one that is connected already.

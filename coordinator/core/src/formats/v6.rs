@@ -1,0 +1,507 @@
+//! Format 6 of the state: postcard, where a type is the sequence of its fields.
+//!
+//! The types below are frozen: they are what program version 0.1.0 wrote, without the words. To read one means to decode it
+//! here and to encode it again with field names, so that no hand-written conversion exists. `golden/state-6.txt` holds bytes of
+//! that program.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::encoding::{self, EncodingError};
+use crate::command;
+
+/// A row of format 6 in today's encoding. `key` is the row's key in text form; a manifest keeps its own bytes.
+///
+/// # Errors
+/// `Postcard` or `Trailing` for bytes that format 6 did not write.
+pub fn upgrade_row(key: &str, bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
+    match key.split('/').next().unwrap_or_default() {
+        "submission" => again::<Submission>(bytes),
+        "run" => again::<RunState>(bytes),
+        "checkpoint" => again::<Checkpoint>(bytes),
+        "share" => again::<Share>(bytes),
+        "node" => again::<Node>(bytes),
+        "request" => again::<Answered>(bytes),
+        // A manifest; and of another kind none was written, which the reader of keys says.
+        _ => Ok(bytes.to_vec()),
+    }
+}
+
+/// A command of the log that 0.1.0 wrote, without its version byte.
+pub(crate) fn command(bytes: &[u8]) -> Result<command::Command, EncodingError> {
+    encoding::decode(&again::<Command>(bytes)?)
+}
+
+/// Decodes `bytes` as format 6 and encodes the value anew.
+fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
+    let (value, rest) = postcard::take_from_bytes::<T>(bytes)?;
+    if rest.is_empty() { Ok(encoding::encode(&value)) } else { Err(EncodingError::Trailing(rest.len())) }
+}
+
+#[derive(Serialize, Deserialize)]
+enum Command {
+    Submit {
+        request: RequestId,
+        at_ms: u64,
+        job: String,
+        base_dir: String,
+        code: Option<CodeVersion>,
+        data: Vec<DataFile>,
+        secret: [u8; 32],
+    },
+    Resume {
+        request: RequestId,
+        at_ms: u64,
+        checkpoint: Digest,
+        accepted: Vec<String>,
+        base_dir: Option<String>,
+        data: Vec<DataFile>,
+        code: Option<CodeVersion>,
+        secret: [u8; 32],
+    },
+    Cancel {
+        request: RequestId,
+        at_ms: u64,
+        run: RunId,
+    },
+    Annotate {
+        request: RequestId,
+        run: RunId,
+        tags: Option<Vec<String>>,
+        note: Option<String>,
+    },
+    NodeJoined {
+        at_ms: u64,
+        node: NodeId,
+        incarnation: String,
+        host: String,
+        devices: Vec<Device>,
+    },
+    NodeLost {
+        at_ms: u64,
+        node: NodeId,
+        incarnation: String,
+    },
+    Report {
+        at_ms: u64,
+        run: RunId,
+        generation: u64,
+        process: u32,
+        sequence: u64,
+        body: Said,
+    },
+    Replay {
+        request: RequestId,
+        at_ms: u64,
+        replay: Replay,
+        checkpoint: Option<Digest>,
+        secret: [u8; 32],
+    },
+    Fence {
+        request: RequestId,
+        at_ms: u64,
+        node: NodeId,
+        device: Option<String>,
+        fenced: bool,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Replay {
+    of: RunId,
+    until: u64,
+    fingerprints_every: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Device {
+    name: String,
+    model: String,
+    memory_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Said {
+    Ready {
+        address: String,
+        numerics: BTreeMap<String, String>,
+        environment: BTreeMap<String, String>,
+    },
+    Block {
+        progress: Option<Progress>,
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    Share(Share),
+    ShareFailed {
+        step: u64,
+        reason: String,
+    },
+    Finished {
+        step: u64,
+        state: Digest,
+    },
+    Failed {
+        reason: String,
+    },
+    Exited {
+        code: i32,
+        output: String,
+    },
+    Corrupt {
+        step: u64,
+        agreed: u64,
+        fingerprints: Vec<u64>,
+        tensors: Vec<String>,
+        trail: Vec<u64>,
+    },
+    Agreed {
+        step: u64,
+        fingerprint: u64,
+        trail: Vec<u64>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    step: u64,
+    loss: u64,
+    grad_norm: u64,
+    samples_per_second: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Outcome {
+    Run(RunId),
+    Done,
+    Refused(Refusal),
+}
+
+#[derive(Serialize, Deserialize)]
+enum Refusal {
+    Job(String),
+    NoRun(String),
+    NoCheckpoint(String),
+    Ended { run: RunId, status: String },
+    OutOfOrder { process: u32, expected: u64, got: u64 },
+    NoProcess { run: RunId, generation: u64, process: u32, current: u64 },
+    Replay { run: RunId, reason: String },
+    Annotation(String),
+    NoData(String),
+    NoDevice(String),
+    NothingLeft { checkpoint: String, step: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Submission {
+    id: RunId,
+    number: u64,
+    job: String,
+    base_dir: String,
+    code: Option<CodeVersion>,
+    data: Vec<DataFile>,
+    secret: [u8; 32],
+    parent: Option<Digest>,
+    accepted: Vec<String>,
+    replay: Option<Replay>,
+    created_at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RunState {
+    status: Status,
+    generation: u64,
+    kind: Option<Kind>,
+    placement: BTreeMap<u32, Placed>,
+    progress: Option<Progress>,
+    heard_at_ms: u64,
+    started_at_ms: Option<u64>,
+    ended_at_ms: Option<u64>,
+    restore: Option<Restore>,
+    numerics: Option<Measured>,
+    environment: BTreeMap<String, String>,
+    overrides: Vec<Override>,
+    exits: u32,
+    restarts: u32,
+    last_exit: Option<Exit>,
+    failed_checkpoints: Vec<FailedCheckpoint>,
+    corruptions: Vec<Corruption>,
+    tags: BTreeSet<String>,
+    note: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Restore {
+    checkpoint: Digest,
+    step: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Status {
+    Queued { reason: String },
+    Starting,
+    Running,
+    Finished { state: Digest },
+    Failed { reason: String },
+    Cancelled,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Placed {
+    node: NodeId,
+    device: u32,
+    device_name: String,
+    phase: Phase,
+    address: Option<String>,
+    sequence: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Phase {
+    Assigned,
+    Ready,
+    Finished { state: Digest, exited: bool },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    process: u32,
+    values: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Exit {
+    generation: u64,
+    process: u32,
+    node: NodeId,
+    code: i32,
+    output: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    id: Digest,
+    step: u64,
+    epoch: u64,
+    generation: u64,
+    committed_at_ms: u64,
+    state: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FailedCheckpoint {
+    generation: u64,
+    step: u64,
+    reason: String,
+    at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Node {
+    id: NodeId,
+    incarnation: String,
+    host: String,
+    devices: Vec<Device>,
+    alive: bool,
+    changed_at_ms: u64,
+    fences: BTreeMap<String, Fence>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Fence {
+    at_ms: u64,
+    wrong: Option<(RunId, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answered {
+    index: u64,
+    outcome: Outcome,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Corruption {
+    at_ms: u64,
+    generation: u64,
+    step: u64,
+    agreed: u64,
+    tensors: Vec<String>,
+    claims: Vec<Claim>,
+    trail: Vec<u64>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claim {
+    node: NodeId,
+    device: u32,
+    device_name: String,
+    fingerprint: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Verdict {
+    wrong: Vec<u32>,
+    grounds: Grounds,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Grounds {
+    Majority,
+    Replay,
+    Unstable,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Cuda,
+    Cpu,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CodeVersion {
+    commit: String,
+    branch: Option<String>,
+    remote: Option<String>,
+    dirty: bool,
+    tags: Vec<String>,
+    directory: String,
+    tree: Option<Piece>,
+    source: Option<Piece>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Override {
+    key: String,
+    was: String,
+    now: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DataFile {
+    path: String,
+    bytes: u64,
+    digest: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Piece {
+    digest: Digest,
+    bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TensorEntry {
+    name: String,
+    dtype: String,
+    shape: Vec<i64>,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RankState {
+    rank: u32,
+    seeds: BTreeMap<String, u64>,
+    epoch: u64,
+    consumed: u64,
+    next_position: u64,
+    generators: BTreeMap<String, Piece>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordPosition {
+    steps: u64,
+    digest: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Share {
+    step: u64,
+    epoch: u64,
+    tensors: Vec<TensorEntry>,
+    ranks: Vec<RankState>,
+    record: Option<RecordPosition>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::ClusterState;
+
+    /// Rows and commands that program 0.1.0 wrote: a history with every kind of command and every kind of row.
+    const GOLDEN: &str = include_str!("../../golden/state-6.txt");
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        hex.as_bytes().chunks(2).map(digits).collect()
+    }
+
+    fn rows() -> Vec<(String, Vec<u8>)> {
+        let lines = GOLDEN.lines().filter_map(|line| line.strip_prefix("row ")?.split_once(' '));
+        lines.map(|(key, hex)| (key.to_owned(), bytes(hex))).collect()
+    }
+
+    fn upgraded() -> Vec<(String, Vec<u8>)> {
+        rows().into_iter().map(|(key, value)| (key.clone(), upgrade_row(&key, &value).unwrap())).collect()
+    }
+
+    #[test]
+    fn rows_of_format_6_are_read_with_all_that_they_say() {
+        let state = ClusterState::from_rows(upgraded()).unwrap();
+        let statuses: Vec<String> = state.runs().iter().map(|run| run.state.status.word().to_owned()).collect();
+        assert_eq!(statuses, ["running", "cancelled", "starting", "queued", "failed", "finished", "queued"]);
+        let [first, resumed, replay, lost, ..] = state.runs()[..] else { unreachable!() };
+        assert_eq!(first.state.corruptions.len(), 2);
+        assert_eq!(first.state.corruptions[1].claims[1].fingerprint, u64::MAX);
+        assert_eq!(first.state.note, "a note, with ä");
+        assert_eq!(first.state.failed_checkpoints[0].reason, "process 0 on `a`: no space left");
+        assert_eq!((first.shares.len(), first.checkpoints.len()), (1, 1));
+        assert_eq!(resumed.submission.base_dir, "/elsewhere");
+        assert_eq!(resumed.state.overrides.len(), 2);
+        assert_eq!(replay.submission.replay.as_ref().unwrap().until, 7);
+        assert_eq!(lost.state.last_exit.as_ref().unwrap().code, 137);
+        assert!(state.nodes().any(|node| node.fences.values().any(|fence| fence.wrong.is_none())));
+        // Written anew, it is the same state.
+        assert_eq!(ClusterState::from_rows(state.rows()).unwrap().rows(), state.rows());
+        assert_eq!(state.rows().len(), upgraded().len());
+    }
+
+    #[test]
+    fn commands_of_version_1_are_read() {
+        let commands: Vec<_> = GOLDEN.lines().filter_map(|line| line.strip_prefix("command 01")).collect();
+        let mut kinds = BTreeMap::new();
+        for hex in &commands {
+            let read = command(&bytes(hex)).unwrap();
+            let name = format!("{read:?}").split([' ', '{']).next().unwrap().to_owned();
+            *kinds.entry(name).or_insert(0) += 1;
+        }
+        let counted: Vec<(&str, i32)> = kinds.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        let expected = [
+            ("Annotate", 1),
+            ("Cancel", 1),
+            ("Fence", 2),
+            ("NodeJoined", 9),
+            ("NodeLost", 2),
+            ("Replay", 1),
+            ("Report", 25),
+            ("Resume", 1),
+            ("Submit", 5),
+        ];
+        assert_eq!(counted, expected);
+    }
+
+    #[test]
+    fn damaged_bytes_of_format_6_are_refused() {
+        for (key, value) in rows().iter().filter(|(key, _)| !key.starts_with("manifest/")) {
+            assert!(upgrade_row(key, &value[..value.len() - 1]).is_err(), "{key}");
+            assert!(upgrade_row(key, &[value.as_slice(), &[0]].concat()).is_err(), "{key}");
+        }
+    }
+}

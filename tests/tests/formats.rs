@@ -1,0 +1,78 @@
+//! A coordinator's directory that version 0.1.0 wrote: today's coordinator starts on it, resumes from its checkpoint and verifies
+//! its run. `tests/data/README.md` says what it holds.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::path::Path;
+use std::process::Command;
+
+use lockstep_tests::{Cluster, repository};
+
+/// Final state of the finished run, as 0.1.0 computed it.
+const FINAL: &str = "9573bb0832b8ca42aa384c70f57cd850e65b55f766676426ca1446680507106c";
+/// The finished run.
+const FINISHED: &str = "h215bywd55";
+/// A run that was cancelled, tagged and annotated.
+const CANCELLED: &str = "brh9y0rdge";
+/// A run that waits for three devices.
+const QUEUED: &str = "q0ggrsx8vk";
+
+fn unpack(into: &Path) {
+    let archive = repository().join("tests/data/format-6.tar.gz");
+    let status = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_directory_of_format_6_starts_resumes_and_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(dir.path());
+    let before = std::fs::read(dir.path().join("coord/state.redb")).unwrap();
+    let mut cluster = Cluster::start(dir.path(), 2);
+    let copy = dir.path().join("coord/state.format-6.redb");
+    assert_eq!(std::fs::read(&copy).unwrap(), before, "the earlier state is kept beside");
+
+    let status = |cluster: &Cluster, run| cluster.show(run)["status"].as_str().unwrap().to_owned();
+    assert_eq!(status(&cluster, FINISHED), "finished");
+    assert_eq!(status(&cluster, CANCELLED), "cancelled");
+    assert_eq!(status(&cluster, QUEUED), "queued");
+    assert_eq!(cluster.show(CANCELLED)["tags"], serde_json::json!(["kept"]));
+    assert_eq!(cluster.show(CANCELLED)["note"], "a note");
+    assert_eq!(cluster.record(FINISHED).len(), 30);
+    let checkpoints = cluster.checkpoints(FINISHED);
+    assert_eq!(checkpoints.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [10, 20, 30]);
+
+    // A second start finds today's format, and leaves the copy alone.
+    cluster.kill_coordinator();
+    std::fs::write(&copy, b"kept").unwrap();
+    cluster.restart_coordinator();
+    assert_eq!(std::fs::read(&copy).unwrap(), b"kept");
+
+    cluster.run(&["cancel", QUEUED]);
+    let resumed = cluster.resume(&checkpoints[1].1);
+    assert_eq!(cluster.finished(&resumed), FINAL);
+    let verified = cluster.run(&["verify", FINISHED]);
+    assert!(verified.contains("30"), "{verified}");
+    // Its checkpoints are of today's format; the earlier ones keep their ids.
+    let manifest = |id: &str| cluster.ask(&["manifest", id])["format"].as_u64().unwrap();
+    assert_eq!(manifest(&checkpoints[1].1), 4);
+    assert_eq!(manifest(&cluster.checkpoints(&resumed).last().unwrap().1), 5);
+}
+
+#[test]
+fn half_a_state_file_is_refused_by_name_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(dir.path());
+    let state = dir.path().join("coord/state.redb");
+    let whole = std::fs::read(&state).unwrap();
+    std::fs::write(&state, &whole[..whole.len() / 2]).unwrap();
+    let output = Command::new(lockstep_tests::binary("coord"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path().join("coord"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("state.redb"), "{said}");
+    assert_eq!(std::fs::read(&state).unwrap().len(), whole.len() / 2);
+}
