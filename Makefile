@@ -37,6 +37,7 @@ gpu: build ## runs the tests that need a CUDA device; one is enough
 
 exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
 	@$(ENV) python3 tests/exactness/matrix.py
+	@$(ENV) python3 tests/exactness/portable.py
 
 bench: data build ## measures beside PyTorch DDP, what exactness and tracking cost, hashing, tracking and page beside aims and others'
 	@scripts/setup.sh --bench

@@ -75,8 +75,9 @@ impl Cluster {
     /// Starts one more worker, with more environment variables, which its processes inherit.
     pub fn add_worker_with(&mut self, variables: &[(&str, &str)]) {
         self.workers.push(self.worker(self.workers.len(), variables));
-        let nodes = self.workers.len();
-        wait_for("the nodes to join", || (self.ask(&["nodes"]).as_array()?.len() == nodes).then_some(()));
+        let name = format!("node-{}", self.workers.len() - 1);
+        let joined = |node: &Value| node["id"] == name && node["alive"] == true;
+        wait_for("the node to join", || self.ask(&["nodes"]).as_array()?.iter().any(joined).then_some(()));
     }
 
     /// kill -9 of a worker's agent, and the same node again with other environment variables.

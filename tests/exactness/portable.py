@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""`portable` against golden bits: five example jobs, shortened, on two processes at level `portable`.
+
+`portable/JOB.txt` holds the bits of every step and the digest of the final state. They came out equal on AMD EPYC (family 25,
+model 17) and on Intel Xeon (family 6, model 85). A machine that differs is told the first step that differs; `worker-rank
+--operators` then names the operator. Ends with 1 if anything differs. With `--update` the files are written anew: only for a
+change that is meant to give other bits, together with `lockstep_common::numerics::ARITHMETIC`.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from local_cluster import Cluster, ClusterError  # noqa: E402
+
+GOLDEN = pathlib.Path(__file__).resolve().parent / "portable"
+OUT = ROOT / "target" / "exactness"
+JOBS = {"digits-mlp": 200, "diamonds-mlp": 60, "fashion-mlp": 60, "fashion-resnet": 6, "gpt-kjv": 30}
+RUN_SECONDS = 300  # for one run to end
+KEYS = ("samples", "loss_bits", "grad_norm_bits", "fingerprint")
+PARTS = ("samples", "loss", "gradient norm", "fingerprint of all tensors")
+
+
+def say(text):
+    print(f"portable: {text}", file=sys.stderr, flush=True)
+
+
+def ended(cluster, run):
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
+        view = cluster.ask("show", run)
+        if view["status"] in ("finished", "failed", "cancelled"):
+            return view
+        time.sleep(0.05)
+    raise ClusterError(f"run {run} did not end within {RUN_SECONDS} s")
+
+
+def train(cluster, job, steps):
+    """The lines of a golden file, as this machine computes them."""
+    sets = [f"steps={steps}", "numerics.level=portable", "report.fingerprints_every=1", "code.allow_dirty=true"]
+    arguments = [word for text in sets for word in ("--set", text)]
+    path = ROOT / "configs" / "jobs" / f"{job}.toml"
+    done = subprocess.run(cluster.command("submit", path, *arguments, "--json"), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"`coord submit {path}` ended with {done.returncode}:\n{done.stderr}")
+    run = cluster.newest_run()["run"]
+    view = ended(cluster, run)
+    if view["status"] != "finished":
+        raise ClusterError(f"run {run} {view['status']}: {view['reason']}")
+    rows = [" ".join([str(step["step"]), *(step[key] for key in KEYS)]) for step in cluster.steps(run)]
+    return [f"# step, {', '.join(PARTS)}: bits", *rows, f"state {view['final_state_digest']}"]
+
+
+def difference(found, expected):
+    """The first step that differs, and the parts of it that do; None if all lines are equal."""
+    for line, golden in zip(found, expected, strict=False):
+        if line != golden:
+            parts = [part for part, a, b in zip(PARTS, line.split()[1:], golden.split()[1:], strict=False) if a != b]
+            return f"step {line.split()[0]}: {', '.join(parts)}" if not line.startswith("state") else "the final state"
+    return None if len(found) == len(expected) else f"{len(found)} lines, {len(expected)} expected"
+
+
+def cpu():
+    info = pathlib.Path("/proc/cpuinfo").read_text()
+    fields = dict([part.strip() for part in line.split(":", 1)] for line in info.splitlines() if ":" in line)
+    return f"{fields.get('model name', 'unknown')}, family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--update", action="store_true", help="write the golden files anew")
+    update = arguments.parse_args().update
+    differ = 0
+    print(f"| portable, {cpu()} | steps | against the golden bits |\n| --- | --- | --- |")
+    with Cluster(OUT / "portable", ["node-0", "node-1"]) as cluster:
+        for job, steps in JOBS.items():
+            lines = train(cluster, job, steps)
+            file = GOLDEN / f"{job}.txt"
+            if update:
+                file.write_text("\n".join(lines) + "\n")
+            where = difference(lines, file.read_text().splitlines())
+            differ += where is not None
+            print(f"| {job} | {steps} | {'equal' if where is None else 'DIFFERS at ' + where} |", flush=True)
+    say(f"{len(JOBS) - differ} of {len(JOBS)} jobs gave the golden bits at every step")
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ClusterError, subprocess.CalledProcessError) as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
