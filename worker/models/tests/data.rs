@@ -232,6 +232,72 @@ fn bad_csv_tables_are_refused_with_line_and_column() {
     );
 }
 
+#[test]
+fn a_column_that_is_constant_up_to_rounding_is_not_divided_by_rounding() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = r#"{ kind = "csv", path = "t.csv", target = "label", validation = 0.2 }"#;
+    let mut text = String::from("price,x,label\n");
+    for row in 0..50 {
+        writeln!(text, "{},{row},{}", if row == 7 { 0.2 } else { 0.1 }, row % 2).unwrap();
+    }
+    fs::write(dir.path().join("t.csv"), text).unwrap();
+    // Row 7 is one of the validation rows of this seed, so that all training prices are 0.1.
+    let sets = support::open_seeded(MLP3, job, dir.path(), 2).unwrap();
+    let train = everything(sets.train.as_ref());
+    assert!(train.iter().all(|(inputs, _)| inputs[0] == 0.0), "{:?}", train[0]);
+    let mut prices: Vec<f64> = everything(sets.validation.unwrap().as_ref()).iter().map(|(row, _)| row[0]).collect();
+    prices.sort_by(f64::total_cmp);
+    assert_eq!((prices[8], prices[9]), (0.0, f64::from(0.1_f32)), "the odd price is as far away as it is");
+}
+
+#[test]
+fn numbers_that_cannot_be_standardised_are_refused_by_line_column_and_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |text: &str, target: &str| {
+        fs::write(dir.path().join("t.csv"), text).unwrap();
+        let job = format!(r#"{{ kind = "csv", path = "t.csv", target = "{target}", task = "regression" }}"#);
+        refused(REGRESSION, &job, dir.path())
+    };
+    assert_eq!(
+        with("x,y\n1,2\n\n-1e308,3\n-1e308,4\n2,1\n", "y"),
+        "data file `t.csv`, line 4, column `x`: -1e308 cannot be standardised: the sum of the column's training values \
+         is not a finite 64-bit number; scale the column, or leave it out"
+    );
+    assert!(
+        with("x,y\n1,2\n1e200,3\n", "y").contains("line 3, column `x`: 1e200 cannot be standardised: the variance")
+    );
+    assert!(
+        with("x,y\n1,2\n1e200,3\n", "x").contains("line 3, column `x`: 1e200 cannot be standardised: the variance")
+    );
+    assert!(
+        with("x,y\n0,2\n1e-200,3\n", "y").contains("line 3, column `x`: 1e-200 cannot be standardised: the squares")
+    );
+    // Finite moments, but a row that is not trained on lies 1e150 deviations away.
+    let mut text = String::from("x,y\n");
+    for row in 0..50 {
+        writeln!(text, "{},{row}", if row == 7 { 1e150 } else { 0.1 }).unwrap();
+    }
+    fs::write(dir.path().join("t.csv"), text).unwrap();
+    let job = r#"{ kind = "csv", path = "t.csv", target = "y", task = "regression", validation = 0.2 }"#;
+    let said = support::open_seeded(REGRESSION, job, dir.path(), 2).map(|_| ()).unwrap_err();
+    assert!(said.contains("line 9, column `x`: 1e150 cannot be standardised: what is left is not a finite"), "{said}");
+}
+
+#[test]
+fn a_name_that_stands_twice_in_the_header_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = r#"{ kind = "csv", path = "t.csv", target = "y" }"#;
+    for (header, name) in [("x,y,y", "y"), ("x,x,y", "x"), ("y,z, y ", "y"), ("\"a b\",y,a b", "a b")] {
+        fs::write(dir.path().join("t.csv"), format!("{header}\n1,2,2\n")).unwrap();
+        assert_eq!(
+            refused(MLP3, job, dir.path()),
+            format!("data file `t.csv` has two columns `{name}`: rename one, or remove it")
+        );
+    }
+    fs::write(dir.path().join("t.csv"), "y,Y,x\n1,2,2\n").unwrap();
+    assert!(open(MLP3, job, dir.path()).is_ok());
+}
+
 fn npy(descr: &str, order: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
     let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
     header += &" ".repeat((64 - (11 + header.len()) % 64) % 64);

@@ -1,9 +1,11 @@
 //! A table of numbers with a header row.
 //!
 //! Inputs, and targets of a regression, are standardised: the mean over the training rows is subtracted, and what is
-//! left divided by their standard deviation (of the population; by 1 where that is 0). So the squared error of a
-//! regression is the share of the variance that the model does not explain.
+//! left divided by their standard deviation (of the population; by 1 in a constant column). So the squared error of a
+//! regression is the share of the variance that the model does not explain. A column that cannot be standardised into
+//! 32-bit numbers is refused.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use lockstep_common::job::Task;
@@ -14,7 +16,8 @@ use super::array::Pair;
 use super::column::Column;
 use super::dataset::DataSets;
 use super::mapped::{self, Bytes};
-use super::split::{self, Rows};
+use super::moments::Moments;
+use super::split;
 
 /// What a table is read as.
 pub(crate) struct Table<'a> {
@@ -36,12 +39,16 @@ pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
     let mut parsed = parse(table)?;
     let rows = parsed.targets.len() as u64;
     let split = split::by_seed(path, rows, table.validation, table.seed)?;
-    let width = parsed.inputs.len() / parsed.targets.len();
-    standardise(&mut parsed.inputs, width, &split.0);
+    let width = parsed.features.len();
+    let training = (0..split.0.len()).map(|position| split.0.row(position) as usize).collect();
+    let place = Place { path, lines: &parsed.lines, training };
+    for (column, name) in parsed.features.iter().enumerate() {
+        standardise(&mut parsed.inputs, (column, width), name, &place)?;
+    }
     let (kind, shape, targets) = match table.task {
         Task::Classification => (Kind::Int64, vec![], to_bytes(&parsed.targets, |value| (value as i64).to_le_bytes())),
         Task::Regression => {
-            standardise(&mut parsed.targets, 1, &split.0);
+            standardise(&mut parsed.targets, (0, 1), table.target, &place)?;
             (Kind::Float, vec![1], to_bytes(&parsed.targets, |value| (value as f32).to_le_bytes()))
         }
     };
@@ -60,6 +67,8 @@ struct Parsed {
     targets: Vec<f64>,
     /// Names of the inputs' columns.
     features: Vec<String>,
+    /// The line of each row, from 1.
+    lines: Vec<u64>,
 }
 
 fn parse(table: &Table) -> Result<Parsed, DataError> {
@@ -69,6 +78,10 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
     let broken = |error: csv::Error| DataError::format(path, "a CSV table", error.to_string());
     let header: Vec<String> =
         reader.byte_headers().map_err(broken)?.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    let mut names = BTreeSet::new();
+    if let Some(name) = header.iter().find(|&name| !names.insert(name)) {
+        return Err(DataError::Twice { path: path.to_owned(), name: name.clone() });
+    }
     let Some(target) = header.iter().position(|name| name == table.target) else {
         let known = header.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let name = table.target.to_owned();
@@ -77,10 +90,10 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
     if header.len() < 2 {
         return Err(DataError::format(path, "a table with inputs", "the target is its only column"));
     }
-    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    let (mut inputs, mut targets, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     let mut record = csv::ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(broken)? {
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |position| line_at(&bytes, position));
         if record.len() != header.len() {
             let (expected, found) = (header.len(), record.len());
             return Err(DataError::Row { path: path.to_owned(), line, expected, found });
@@ -103,12 +116,20 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
                 targets.push(value);
             }
         }
+        lines.push(line);
     }
     if targets.is_empty() {
         return Err(DataError::Empty { path: path.to_owned() });
     }
     let features = header.iter().enumerate().filter(|(column, _)| *column != target);
-    Ok(Parsed { inputs, targets, features: features.map(|(_, name)| name.clone()).collect() })
+    Ok(Parsed { inputs, targets, features: features.map(|(_, name)| name.clone()).collect(), lines })
+}
+
+/// The line of the record at `position`, from 1: the reader counts from the empty lines before it.
+fn line_at(bytes: &[u8], position: &csv::Position) -> u64 {
+    let from = &bytes[position.byte() as usize..];
+    let empty = from.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|&&byte| byte == b'\n');
+    position.line() + empty.count() as u64
 }
 
 /// Whole numbers that a model could have so many outputs for; all of them are exact as `f64` and as `i64`.
@@ -116,18 +137,41 @@ fn is_class(value: f64) -> bool {
     value.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(&value)
 }
 
-/// Standardises each of `width` columns by its mean and deviation over the rows of `training`, summed in that order.
-fn standardise(values: &mut [f64], width: usize, training: &Rows) {
-    let rows: Vec<usize> = (0..training.len()).map(|position| training.row(position) as usize).collect();
-    for column in 0..width {
-        let at = |row: usize| row * width + column;
-        let mean = rows.iter().map(|&row| values[at(row)]).sum::<f64>() / rows.len() as f64;
-        let variance = rows.iter().map(|&row| (values[at(row)] - mean).powi(2)).sum::<f64>() / rows.len() as f64;
-        let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-        for value in values.iter_mut().skip(column).step_by(width) {
-            *value = (*value - mean) / deviation;
+/// Where values come from, and which rows are trained on.
+struct Place<'a> {
+    path: &'a Path,
+    lines: &'a [u64],
+    training: Vec<usize>,
+}
+
+/// Standardises one of `width` columns by its moments over the training rows, in that order.
+fn standardise(
+    values: &mut [f64],
+    (column, width): (usize, usize),
+    name: &str,
+    place: &Place,
+) -> Result<(), DataError> {
+    let refuse = |row: usize, value: f64, why| DataError::Standardise {
+        path: place.path.to_owned(),
+        line: place.lines[row],
+        column: name.to_owned(),
+        value,
+        why,
+    };
+    let of = |row: usize| values[row * width + column];
+    let moments = Moments::of(place.training.iter().map(|&row| of(row))).map_err(|why| {
+        let largest = place.training.iter().copied().rev().max_by(|&a, &b| of(a).abs().total_cmp(&of(b).abs()));
+        let row = largest.expect("a split leaves rows to train on");
+        refuse(row, of(row), why)
+    })?;
+    for (row, value) in values.iter_mut().skip(column).step_by(width).enumerate() {
+        let standard = moments.standardise(*value);
+        if !(standard as f32).is_finite() {
+            return Err(refuse(row, *value, "what is left is not a finite 32-bit number"));
         }
+        *value = standard;
     }
+    Ok(())
 }
 
 fn to_bytes<const N: usize>(values: &[f64], convert: impl Fn(f64) -> [u8; N]) -> Vec<u8> {

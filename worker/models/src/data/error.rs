@@ -120,6 +120,28 @@ pub enum DataError {
         /// Cells of the row.
         found: usize,
     },
+    /// A number of a table that has no standardised form.
+    #[error("data file `{}`, line {line}, column `{column}`: {value:e} cannot be standardised: {why}; scale the column, or leave it out", path.display())]
+    Standardise {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The column's name.
+        column: String,
+        /// The number that stands there.
+        value: f64,
+        /// What its mean, deviation or quotient would be.
+        why: &'static str,
+    },
+    /// Two columns of one name.
+    #[error("data file `{}` has two columns `{name}`: rename one, or remove it", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The name that stands twice in the header.
+        name: String,
+    },
     /// A name that the file does not have.
     #[error("data file `{}` has no {what} `{name}`; it has {known}", path.display())]
     Name {

@@ -9,6 +9,7 @@ mod idx;
 mod in_memory;
 mod labels;
 mod mapped;
+mod moments;
 mod npy;
 mod open;
 mod safetensors;

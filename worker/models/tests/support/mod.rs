@@ -27,7 +27,12 @@ pub(crate) fn job(model: &str, data: &str, overrides: &[&str]) -> JobSpec {
 
 /// The data sets of a job with files in `dir`, or the whole chain of errors.
 pub(crate) fn open(model: &str, data: &str, dir: &Path) -> Result<DataSets, String> {
-    open_data(&job(model, data, &[]), &dir.into()).map_err(|error| chain(&error))
+    open_seeded(model, data, dir, 7)
+}
+
+/// As [`open`], with another root seed.
+pub(crate) fn open_seeded(model: &str, data: &str, dir: &Path, seed: u64) -> Result<DataSets, String> {
+    open_data(&job(model, data, &[&format!("seed={seed}")]), &dir.into()).map_err(|error| chain(&error))
 }
 
 /// An error and its causes in one line.
