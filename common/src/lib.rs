@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod numerics;
 pub mod paths;
 pub mod permutation;
+pub mod preprocessing;
 pub mod record;
 pub mod reduction;
 pub mod sampler;

@@ -11,6 +11,7 @@ use crate::canonical::{self, DecodeError};
 use crate::digest::{Digest, Domain};
 use crate::formats::{self, Unreadable};
 use crate::id::RunId;
+use crate::preprocessing::Preprocessing;
 
 /// The format that this program writes; it reads [`formats::MANIFEST`]'s range.
 pub const FORMAT: u32 = formats::MANIFEST.written as u32;
@@ -125,10 +126,13 @@ pub struct Share {
     pub ranks: Vec<RankState>,
     /// From process 0.
     pub record: Option<RecordPosition>,
+    /// From process 0; none of a program's own data.
+    #[serde(default)]
+    pub preprocessing: Option<Preprocessing>,
 }
 
 /// A checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`].
     pub format: u32,
@@ -150,6 +154,9 @@ pub struct Manifest {
     pub code: Option<CodeVersion>,
     /// The data.
     pub data: Vec<DataFile>,
+    /// How its samples become inputs. None of a program's own data, and in manifests that older builds made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
     /// What the processes ran on, as measured by process 0.
     pub environment: BTreeMap<String, String>,
     /// What is known to change bits; equal in all processes.

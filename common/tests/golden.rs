@@ -123,6 +123,7 @@ fn example_manifest() -> Manifest {
             source: None,
         }),
         data: vec![DataFile { path: "x.csv".into(), bytes: 3, digest: Domain::Blob.digest(b"abc") }],
+        preprocessing: None,
         environment: BTreeMap::from([("os".into(), "linux".into())]),
         numerics: BTreeMap::from([("threads".into(), "1".into())]),
         overrides: vec![Override { key: "data.x.csv".into(), was: "a".into(), now: "b".into() }],

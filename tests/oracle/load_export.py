@@ -3,6 +3,7 @@
     load_export.py mlp EXPORT IMAGES LABELS        loss and accuracy of the network on IDX files
     load_export.py script EXPORT ORIGINAL          whether the exported module and the original one with the exported
                                                    weights give the same scores, bit for bit
+    load_export.py raw EXPORT IMAGES               whether the module that takes raw inputs gives the scores of the other one
     load_export.py make FILE                       writes a module to begin from
 """
 
@@ -85,6 +86,12 @@ def script(export, original):
     }
 
 
+def raw(export, images):
+    images = idx(images)[:, None]
+    scores = torch.jit.load(pathlib.Path(export) / "model.pt")(images.float() / 127.5 - 1)
+    return torch.equal(torch.jit.load(pathlib.Path(export) / "model-raw.pt")(images), scores)
+
+
 def main():
     torch.set_num_threads(1)
     kind, *rest = sys.argv[1:]
@@ -92,7 +99,7 @@ def main():
         torch.manual_seed(0)
         torch.jit.script(Net()).save(rest[0])
     else:
-        print(json.dumps({"mlp": mlp, "script": script}[kind](*rest)))
+        print(json.dumps({"mlp": mlp, "raw": raw, "script": script}[kind](*rest)))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ fn an_exported_network_computes_in_python_what_the_run_computed() {
     let (_, checkpoint) = cluster.checkpoints(&run).last().unwrap().clone();
     let to = dir.path().join("export");
     let report = cluster.ask(&["export", &checkpoint, "--to", to.to_str().unwrap()]);
-    assert_eq!(report["files"], serde_json::json!(["README.md", "manifest.json", "model.safetensors"]));
+    assert_eq!(report["files"], serde_json::json!(["README.md", "manifest.json", "model.safetensors", "predict.py"]));
 
     let files = ["more", "more-labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     let found: Value = serde_json::from_str(&python(&["mlp", to.to_str().unwrap(), &files[0], &files[1]])).unwrap();

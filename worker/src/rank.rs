@@ -147,13 +147,17 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let paths = paths.map_err(|error| Stop::failed(&error))?;
     let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
     let files = files.into_iter().map(|file| file.path).collect();
-    let setup = Setup::new(order.job.clone(), paths, files, order.device);
+    // Other data than the checkpoint's is assigned only if a person accepted it.
+    let accepted = order.restore.as_ref().is_some_and(|manifest| manifest.data != order.data);
+    let setup = Setup::new(order.job.clone(), paths, files, order.device).accepting_data(accepted);
     let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
+    let mut environment = environment.join().unwrap_or_default();
+    environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("the checkpoint's; {note}"))));
     let listener = Listener::bind(options.bind).map_err(|error| Stop::failed(&error))?;
     link.outbox().push(Body::Ready(Ready {
         address: listener.local_addr().to_string(),
         numerics: numerics::fingerprint(&order.job, trainer.layout(), order.device).into_iter().collect(),
-        environment: environment.join().unwrap_or_default().into_iter().collect(),
+        environment: environment.into_iter().collect(),
     }));
 
     let start = link.started();

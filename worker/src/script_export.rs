@@ -1,10 +1,12 @@
-//! A TorchScript module with the weights that a run gave it, as a file that Python loads again.
+//! A TorchScript module with the weights that a run gave it, as a file that Python loads again; on request with the
+//! preprocessing inside.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lockstep_common::preprocessing::{Inputs, Preprocessing, Standardised, Targets};
 use lockstep_tch_ext::script::ScriptModule;
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Why there is no such file.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +23,23 @@ pub enum ScriptExportError {
         #[source]
         source: TchError,
     },
+    /// The preprocessing.
+    #[error("cannot put the preprocessing into the module")]
+    Preprocessing(#[source] TchError),
     /// A tensor that the module has not, or has otherwise.
     #[error("tensor `{0}` of the weights does not fit the module")]
     Unlike(String),
 }
 
 /// Loads the module at `module`, sets its parameters and buffers to those of the safetensors file `weights`, and writes it
-/// to `to`, in evaluation mode. A tensor that goes by two names may stand under one of them only.
-pub fn export_script(module: &Path, weights: &Path, to: &Path) -> Result<(), ScriptExportError> {
+/// to `to`, in evaluation mode. A tensor that goes by two names may stand under one of them only. With `preprocessing`, what is
+/// written takes raw inputs, and answers in the units of the targets.
+pub fn export_script(
+    module: &Path,
+    weights: &Path,
+    to: &Path,
+    preprocessing: Option<&Preprocessing>,
+) -> Result<(), ScriptExportError> {
     let unreadable = |source| ScriptExportError::Weights { path: weights.display().to_string(), source };
     let loaded = ScriptModule::load(module, Device::Cpu)?;
     let mut tensors: BTreeMap<String, Tensor> = loaded.named_parameters().into_iter().collect();
@@ -39,5 +50,38 @@ pub fn export_script(module: &Path, weights: &Path, to: &Path) -> Result<(), Scr
         tch::no_grad(|| own.f_copy_(&value)).map_err(unreadable)?;
     }
     loaded.train(false)?;
-    Ok(loaded.save(to)?)
+    let Some(preprocessing) = preprocessing else { return Ok(loaded.save(to)?) };
+    let (source, buffers) = around(preprocessing).map_err(ScriptExportError::Preprocessing)?;
+    Ok(loaded.save_wrapped(&source, &buffers, to)?)
+}
+
+/// The source of a `forward` around `self.model` that takes raw inputs, and its buffers. In it 6 is the element type of 32-bit
+/// floats, as TorchScript writes it.
+fn around(preprocessing: &Preprocessing) -> Result<(String, Vec<(&'static str, Tensor)>), TchError> {
+    let tensor = |columns: &[Standardised], of: fn(&Standardised) -> f64| {
+        let values: Vec<f64> = columns.iter().map(of).collect();
+        Tensor::f_from_slice(&values)?.f_to_kind(Kind::Double)
+    };
+    let mut buffers = Vec::new();
+    let mut moments = |names: [&'static str; 2], columns: &[Standardised]| -> Result<(), TchError> {
+        buffers.push((names[0], tensor(columns, |column| column.mean)?));
+        buffers.push((names[1], tensor(columns, |column| column.deviation)?));
+        Ok(())
+    };
+    let inputs = match &preprocessing.inputs {
+        Inputs::Columns(columns) => {
+            moments(["mean", "deviation"], columns)?;
+            "((inputs - self.mean) / self.deviation).to(6)".to_owned()
+        }
+        Inputs::Pixels { divisor, subtracted, .. } => format!("inputs.to(6).div({divisor:?}).sub({subtracted:?})"),
+        Inputs::Values { .. } | Inputs::Tokens { .. } => "inputs".to_owned(),
+    };
+    let answer = match &preprocessing.targets {
+        Targets::Standardised(column) => {
+            moments(["target_mean", "target_deviation"], std::slice::from_ref(column))?;
+            format!("self.model({inputs}) * self.target_deviation + self.target_mean")
+        }
+        Targets::Classes { .. } | Targets::Values { .. } | Targets::NextToken => format!("self.model({inputs})"),
+    };
+    Ok((format!("def forward(self, inputs):\n    return {answer}\n"), buffers))
 }

@@ -14,7 +14,7 @@ use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
-use lockstep_models::{Context, DataSets};
+use lockstep_models::{Context, DataSets, Model};
 use lockstep_tch_ext::fold::layer_norms;
 use tch::{Device, Tensor};
 use tracing::{debug, info};
@@ -29,6 +29,7 @@ use crate::inspect::{Inspection, model_report};
 use crate::media::Keeper;
 use crate::origin::Origin;
 use crate::outbox::Outbox;
+use crate::preprocessing::{self, Agreed};
 use crate::program::{Setup, Source};
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, Speaker, StepNumbers};
@@ -78,6 +79,7 @@ pub struct Trainer {
     device: Device,
     state: State,
     record: Option<RecordPosition>,
+    agreed: Agreed,
     until: u64,
     fingerprints_every: u64,
     replay: bool,
@@ -95,8 +97,11 @@ impl Trainer {
         setup: Setup,
         restore: Option<(&Manifest, &BlobStore)>,
     ) -> Result<Self, SetupError> {
+        let setup = setup.known_from(restore.and_then(|(manifest, _)| manifest.preprocessing.clone()));
         let (job, device) = (setup.job(), setup.device());
         let data = source.data(&setup)?;
+        let manifest = restore.map(|(manifest, _)| manifest);
+        let agreed = preprocessing::agree(data.train.as_ref(), manifest, setup.accepts_data())?;
         if job.eval.is_some() && data.validation.is_none() {
             return Err(SetupError::NoValidation);
         }
@@ -128,6 +133,7 @@ impl Trainer {
             device,
             state,
             record,
+            agreed,
             until,
             fingerprints_every,
             replay: false,
@@ -152,6 +158,16 @@ impl Trainer {
     #[must_use]
     pub fn with_fault(self, fault: Option<Fault>) -> Self {
         Self { fault, ..self }
+    }
+
+    /// The model, as far as it is trained.
+    pub fn model(&self) -> &dyn Model {
+        self.state.model.as_ref()
+    }
+
+    /// How the data's own preprocessing differs from the checkpoint's, which is used instead: by a person's word.
+    pub fn note(&self) -> Option<&str> {
+        self.agreed.note.as_deref()
     }
 
     /// How the gradients lie in the tensor that is reduced.
@@ -445,12 +461,14 @@ impl Run {
         let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
         // What a checkpoint covers has been said when it is committed.
         self.reporter.hand_over();
-        let Trainer { samples, ranks, state, .. } = &self.trainer;
+        let Trainer { samples, ranks, state, agreed, .. } = &self.trainer;
+        let first = self.place.process == 0;
         checkpoints.stage(Staging {
             step: state.step,
             epoch: samples.sampler().epoch(state.step),
             ranks: ranks.at(state.step, self.hosted.clone())?,
-            record: (self.place.process == 0).then(|| self.reporter.record().clone()),
+            record: first.then(|| self.reporter.record().clone()),
+            preprocessing: if first { agreed.preprocessing.clone() } else { None },
         });
         if self.buffers.is_some() {
             // The next forward changes them.

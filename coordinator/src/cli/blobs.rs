@@ -130,11 +130,22 @@ impl Client {
     }
 }
 
-/// Several at a time; their answers, in the order in which they came.
+/// Several at a time; their answers, in the order in which they came. When one fails, the others are cancelled, and have ended
+/// when the failure is told: the caller may remove the directory that they wrote to.
 pub(super) async fn at_once<T: Send + 'static>(
+    tasks: impl Iterator<Item = impl Future<Output = Result<T, Failure>> + Send + 'static>,
+) -> Result<Vec<T>, Failure> {
+    let mut under_way = JoinSet::new();
+    let answers = join(&mut under_way, tasks).await;
+    under_way.shutdown().await;
+    answers
+}
+
+async fn join<T: Send + 'static>(
+    under_way: &mut JoinSet<Result<T, Failure>>,
     mut tasks: impl Iterator<Item = impl Future<Output = Result<T, Failure>> + Send + 'static>,
 ) -> Result<Vec<T>, Failure> {
-    let (mut under_way, mut answers) = (JoinSet::new(), Vec::new());
+    let mut answers = Vec::new();
     loop {
         while under_way.len() < AT_ONCE
             && let Some(task) = tasks.next()
@@ -210,4 +221,36 @@ fn read(source: Source, to: mpsc::Sender<BlobChunk>, progress: Progress) -> Join
         };
         read().map_err(|error| Status::invalid_argument(format!("cannot read `{}`: {error}", path.display())))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Arc;
+
+    use tokio::sync::oneshot::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Fails as soon as the other transfer writes, or writes until it is cancelled.
+    async fn transfer(wait: Option<Receiver<()>>, begun: Option<Sender<()>>, _writing: Arc<()>) -> Result<(), Failure> {
+        match wait {
+            Some(wait) => wait.await.unwrap(),
+            None => {
+                begun.unwrap().send(()).unwrap();
+                pending::<()>().await;
+            }
+        }
+        Err(Failure::new(Exit::Local, "no"))
+    }
+
+    /// On one thread: what was only told to end would still be there.
+    #[tokio::test]
+    async fn when_one_transfer_fails_the_others_have_ended() {
+        let (begun, wait) = channel();
+        let writing = Arc::new(());
+        let both = [transfer(Some(wait), None, writing.clone()), transfer(None, Some(begun), writing.clone())];
+        assert!(at_once(both.into_iter()).await.is_err());
+        assert_eq!(Arc::strong_count(&writing), 1, "it could still write to a directory that is being removed");
+    }
 }

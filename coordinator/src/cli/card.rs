@@ -1,15 +1,39 @@
 //! The model card of an exported checkpoint, in Markdown.
 
-use lockstep_common::job::JobSpec;
+use lockstep_common::job::{Data, JobSpec};
 use lockstep_common::manifest::Manifest;
+use lockstep_common::preprocessing::{Inputs, Preprocessing, Targets};
 
 use super::metrics::Metrics;
 
 /// Longer values are left to the manifest.
 const LONGEST: usize = 100;
 
-/// What the checkpoint is, how to load it, and all that it comes from. `module` is the TorchScript file, if there is one.
-pub(super) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, module: Option<&str>) -> String {
+/// More columns are left to the manifest.
+const MOST_COLUMNS: usize = 200;
+
+/// What stands beside the card.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// The TorchScript module.
+    pub(super) module: Option<&'static str>,
+    /// The one that takes raw inputs.
+    pub(super) raw_module: Option<&'static str>,
+    /// Whether a script predicts.
+    pub(super) predicts: Predicts,
+}
+
+/// Whether a script predicts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Predicts {
+    /// `predict.py` does.
+    Script,
+    /// There is none, because of this.
+    Not(&'static str),
+}
+
+/// What the checkpoint is, how to load it, and all that it comes from.
+pub(super) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files: &Files) -> String {
     let mut text = String::new();
     let mut line = |words: String| {
         text.push_str(&words);
@@ -22,10 +46,20 @@ pub(super) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, module
         "```python\nfrom safetensors.torch import load_file\n\nstate_dict = load_file(\"model.safetensors\")"
             .to_owned(),
     );
-    if let Some(module) = module {
+    if let Some(module) = files.module {
         line(format!("\nimport torch\n\nmodel = torch.jit.load(\"{module}\")"));
     }
     line("```\n".to_owned());
+    line("## Predict\n".to_owned());
+    predict(files, job, &mut line);
+    line("\n## Preprocessing\n".to_owned());
+    match &manifest.preprocessing {
+        Some(preprocessing) => describe(preprocessing, &mut line),
+        None => line(
+            "This checkpoint does not say: a program of its own reads the data, or an older build made it.".to_owned(),
+        ),
+    }
+    line(String::new());
 
     line("## Metrics\n\n| | step | value |\n| --- | ---: | ---: |".to_owned());
     for (name, step, value) in metrics.at(manifest.step) {
@@ -94,6 +128,75 @@ pub(super) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, module
         line(format!("- {key}: {}", if short { value } else { "in `manifest.json`" }));
     }
     text
+}
+
+/// How to get predictions.
+fn predict(files: &Files, job: &JobSpec, line: &mut impl FnMut(String)) {
+    match files.predicts {
+        Predicts::Script => {
+            let call = match job.data {
+                Data::Tokens { .. } => {
+                    "predict.py tokens.bin                  # loss and perplexity\n\
+                                        python3 predict.py tokens.bin --continue 200"
+                }
+                Data::Idx { .. } => "predict.py images [labels]",
+                Data::Npy { .. } => "predict.py inputs.npy [targets.npy]",
+                Data::Safetensors { .. } => "predict.py file.safetensors",
+                Data::Csv { .. } | Data::Files { .. } => "predict.py table.csv",
+            };
+            line(format!("```sh\npython3 {call}\n```\n"));
+            line("`predict.py` needs torch, numpy and safetensors. It takes raw files as the run read them, applies the preprocessing \
+                  below, and prints predictions in the units of the training data. With the batch size, threads and processor of the \
+                  run its scores are those of the run, bit for bit.".to_owned());
+        }
+        Predicts::Not(why) => line(format!("There is no `predict.py`: {why}.")),
+    }
+    if let Some(module) = files.raw_module {
+        line(format!(
+            "\n`{module}` is the module with the preprocessing inside: it takes raw inputs (of a table: 64-bit floats, the columns in \
+             the order below) and answers in the units of the training data."
+        ));
+    }
+}
+
+/// What is done to raw samples, for who does it without `predict.py`.
+fn describe(preprocessing: &Preprocessing, line: &mut impl FnMut(String)) {
+    match &preprocessing.inputs {
+        Inputs::Columns(columns) => {
+            line("Each column is standardised in 64 bits, `(value - mean) / deviation`, then rounded to 32 bits. The moments are \
+                  those of the training rows; the deviation of a constant column is 1.\n".to_owned());
+            line("| input | column | mean | deviation |\n| ---: | --- | ---: | ---: |".to_owned());
+            for (at, column) in columns.iter().enumerate().take(MOST_COLUMNS) {
+                let constant = if column.constant { " (constant)" } else { "" };
+                line(format!("| {at} | `{}` | {} | {}{constant} |", column.column, column.mean, column.deviation));
+            }
+            if columns.len() > MOST_COLUMNS {
+                line(format!("\n{} more columns are in `manifest.json`.", columns.len() - MOST_COLUMNS));
+            }
+        }
+        Inputs::Pixels { shape, divisor, subtracted } => line(format!(
+            "Inputs are 8-bit pixels of shape {shape:?}, as 32-bit floats divided by {divisor}; then {subtracted} is subtracted: 0 \
+             to 255 become -1 to 1."
+        )),
+        Inputs::Values { shape } => {
+            line(format!("Inputs are 32-bit floats of shape {shape:?}, as the file holds them."))
+        }
+        Inputs::Tokens { context, vocabulary, .. } => {
+            line(format!("Inputs are windows of {context} token numbers below {vocabulary}, as the file holds them."))
+        }
+    }
+    line(match &preprocessing.targets {
+        Targets::Classes { column, count } => {
+            let of = column.as_ref().map_or_else(String::new, |column| format!(" of column `{column}`"));
+            format!("\nOutput `i` is the score of class `i`{of}; the data has {count} classes, numbered from 0.")
+        }
+        Targets::Standardised(column) => format!(
+            "\nThe output is column `{}`, standardised: its value is `output * {} + {}`, in 64 bits.",
+            column.column, column.deviation, column.mean
+        ),
+        Targets::Values { count } => format!("\nThe outputs are {count} values a sample, as the file holds them."),
+        Targets::NextToken => "\nOutput `i` is the score of token `i` as the next one.".to_owned(),
+    });
 }
 
 /// The job as a person writes it; as it is stored, if that cannot be.

@@ -94,15 +94,16 @@ async fn materialise(programs: &Path, join: &str, order: &Order, place: &Place) 
     };
     let fresh = tempfile::Builder::new().prefix(".fresh-").tempdir_in(programs);
     let fresh = fresh.map_err(|error| cannot("write in", programs, &error))?;
-    let (repository, remote, tree) =
-        (programs.join("repositories.git"), order.remote.clone(), fresh.path().join("tree"));
+    let (repository, remote) = (programs.join("repositories.git"), order.remote.clone());
     let sources = Sources { packed, repositories: Vec::new() };
-    let writing = tree.clone();
-    blocking(move || {
-        let restored = git::restore_or_fetch(&snapshot, &writing, &sources, remote.as_deref(), &repository);
-        restored.map_err(|error| chain(&error))
+    // The thread that writes owns the directory: if this build is cancelled, it is removed when nothing writes to it any more.
+    let fresh = blocking(move || {
+        let tree = fresh.path().join("tree");
+        let restored = git::restore_or_fetch(&snapshot, &tree, &sources, remote.as_deref(), &repository);
+        restored.map(|_| fresh).map_err(|error| chain(&error))
     })
     .await?;
+    let tree = fresh.path().join("tree");
     let moved = || -> io::Result<()> {
         if place.dir.exists() {
             fs::remove_dir_all(&place.dir)?;

@@ -6,7 +6,9 @@
 mod data;
 mod model;
 
-pub use data::{Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, open_data};
+pub use data::{
+    Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, open_data, open_data_as,
+};
 pub use model::{
     Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, Said, build_model, classified, take_said,
     without_trace,

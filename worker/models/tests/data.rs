@@ -10,6 +10,7 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use lockstep_common::preprocessing::{self, Inputs, Preprocessing, Standardised};
 use lockstep_models::{DataSets, Dataset, InputKind, SampleShape, Targets};
 use support::open;
 use tch::{Device, Kind, Tensor};
@@ -439,4 +440,54 @@ fn the_real_digits_are_read() {
     assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
     let nine = r#"{ kind = "mlp", hidden = [4], outputs = 9 }"#;
     assert!(open(nine, job, &dir).map(|_| ()).unwrap_err().contains("label 9 at position 9 is not from 0 to below"));
+}
+
+#[test]
+fn a_checkpoints_moments_take_the_place_of_a_tables_own() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("t.csv"), "a,b,y\n1,5,10\n3,5,30\n").unwrap();
+    let spec = r#"{ kind = "csv", path = "t.csv", target = "y", task = "regression" }"#;
+    let own = open(REGRESSION, spec, dir.path()).unwrap().train;
+    let column =
+        |name: &str, mean, deviation, constant| Standardised { column: name.into(), mean, deviation, constant };
+    let preprocessing = Preprocessing {
+        inputs: Inputs::Columns(vec![column("a", 2.0, 1.0, false), column("b", 5.0, 1.0, true)]),
+        targets: preprocessing::Targets::Standardised(column("y", 20.0, 10.0, false)),
+    };
+    assert_eq!((own.preprocessing(), own.measured()), (Some(&preprocessing), Some(&preprocessing)));
+    assert_eq!(everything(own.as_ref()), [(vec![-1.0, 0.0], vec![-1.0]), (vec![1.0, 0.0], vec![1.0])]);
+
+    let read = |known: &Preprocessing| {
+        let job = support::job(REGRESSION, spec, &[]);
+        lockstep_models::open_data_as(&job, &dir.path().into(), Some(known)).unwrap().train
+    };
+    let known = Preprocessing {
+        inputs: Inputs::Columns(vec![column("a", 1.0, 4.0, false), column("b", 3.0, 0.5, false)]),
+        targets: preprocessing::Targets::Standardised(column("y", 0.0, 20.0, false)),
+    };
+    let data = read(&known);
+    assert_eq!((data.preprocessing(), data.measured()), (Some(&known), Some(&preprocessing)));
+    assert_eq!(everything(data.as_ref()), [(vec![0.0, 4.0], vec![0.5]), (vec![0.5, 4.0], vec![1.5])]);
+    // Those of other columns are of no use; whoever resumes sees that the two differ.
+    let other = Preprocessing { inputs: Inputs::Columns(vec![column("b", 1.0, 4.0, false)]), ..known };
+    let data = read(&other);
+    assert!(!other.fits(data.measured().unwrap()) && data.preprocessing() != Some(&other));
+}
+
+#[test]
+fn what_is_done_to_pixels_arrays_and_tokens_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("i"), idx(&[2, 1, 3], &[0, 255, 51, 1, 2, 3])).unwrap();
+    fs::write(dir.path().join("l"), idx(&[2], &[2, 0])).unwrap();
+    let data = open(MLP3, r#"{ kind = "idx", images = "i", labels = "l" }"#, dir.path()).unwrap().train;
+    let said = data.preprocessing().unwrap();
+    assert_eq!(said.targets, preprocessing::Targets::Classes { column: None, count: 3 });
+    let Inputs::Pixels { shape, divisor, subtracted } = &said.inputs else { panic!("{said:?}") };
+    assert_eq!(shape, &[1, 1, 3]);
+    let read = read(data.as_ref(), &[0]).0;
+    assert_eq!(read, [0.0_f32, 255.0, 51.0].map(|pixel| f64::from(pixel / *divisor as f32 - *subtracted as f32)));
+
+    fs::write(dir.path().join("t"), b"abcdefgh").unwrap();
+    let data = open(&gpt(3, 256), r#"{ kind = "tokens", path = "t" }"#, dir.path()).unwrap().train;
+    assert_eq!(data.preprocessing().unwrap().summary(), "windows of 3 u8 tokens below 256; targets: the next token");
 }

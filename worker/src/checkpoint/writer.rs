@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use lockstep_common::manifest::{RecordPosition, TensorEntry};
+use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::world::shares;
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::process_message::Body;
@@ -29,6 +30,8 @@ pub struct Staging {
     pub ranks: Vec<RankDraft>,
     /// From process 0.
     pub record: Option<RecordPosition>,
+    /// From process 0, unless a program reads the data itself.
+    pub preprocessing: Option<Preprocessing>,
 }
 
 /// Hands checkpoints to the thread that writes them, one at a time.
@@ -117,7 +120,7 @@ fn work(mut items: Vec<Item>, store: &BlobStore, outbox: &Outbox, orders: &Recei
         outbox.push(match written {
             Ok(share) => {
                 debug!(step, tensors = share.tensors.len(), "checkpoint share written");
-                let json = serde_json::to_vec(&share).expect("a share has string keys and no floats");
+                let json = serde_json::to_vec(&share).expect("a share has string keys, and its floats are finite");
                 Body::Share(CheckpointShare { step, json })
             }
             Err(reason) => {
@@ -132,7 +135,7 @@ fn copy(items: &mut [Item]) -> Result<(), TchError> {
     items.iter_mut().try_for_each(|item| item.staged.f_copy_(&item.source).map(drop))
 }
 
-fn write(items: &[Item], staging: Staging, store: &BlobStore) -> Result<Share, BlobError> {
+fn write(items: &[Item], mut staging: Staging, store: &BlobStore) -> Result<Share, BlobError> {
     let mut tensors = Vec::with_capacity(items.len());
     for item in items {
         let bytes = cpu_bytes(&item.staged).expect("staged tensors are contiguous, on the cpu");
@@ -144,7 +147,7 @@ fn write(items: &[Item], staging: Staging, store: &BlobStore) -> Result<Share, B
         });
     }
     let mut ranks = Vec::with_capacity(staging.ranks.len());
-    for draft in staging.ranks {
+    for draft in std::mem::take(&mut staging.ranks) {
         let mut generators = BTreeMap::new();
         for (device, bytes) in draft.generators {
             generators.insert(device, store.put(&bytes)?);
@@ -152,5 +155,6 @@ fn write(items: &[Item], staging: Staging, store: &BlobStore) -> Result<Share, B
         ranks.push(lockstep_common::manifest::RankState { generators, ..draft.state });
     }
     store.sync()?;
-    Ok(Share { step: staging.step, epoch: staging.epoch, tensors, ranks, record: staging.record })
+    let Staging { step, epoch, record, preprocessing, .. } = staging;
+    Ok(Share { step, epoch, tensors, ranks, record, preprocessing })
 }

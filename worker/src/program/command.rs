@@ -8,7 +8,9 @@ use std::process::{self, ExitCode};
 use std::{env, thread};
 
 use clap::{Parser, Subcommand};
-use lockstep_common::job::parse_toml;
+use lockstep_common::job::{JobSpec, parse_toml};
+use lockstep_common::manifest::Manifest;
+use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::{RunId, chain, numerics};
 use lockstep_rpc::ReportBlock;
 use lockstep_rpc::process_message::Body;
@@ -16,7 +18,7 @@ use lockstep_rpc::process_message::Body;
 use super::{Failure, Source};
 use crate::outbox::Outbox;
 use crate::script_export::export_script;
-use crate::{local, rank};
+use crate::{local, rank, scores};
 
 /// Set where the environment of a job has been entered.
 const PREPARED: &str = "LOCKSTEP_PREPARED";
@@ -44,7 +46,24 @@ enum Command {
     Rank(RankArguments),
     /// Writes a TorchScript module with other weights; `coord export` starts it
     #[command(hide = true)]
-    ExportScript { module: PathBuf, weights: PathBuf, to: PathBuf },
+    ExportScript {
+        module: PathBuf,
+        weights: PathBuf,
+        to: PathBuf,
+        /// JSON; what is written then takes raw inputs
+        preprocessing: Option<String>,
+    },
+    /// Prints the bits of a checkpoint's scores for every sample of its data file; tests compare predictions with them
+    #[command(hide = true)]
+    Scores {
+        /// The checkpoint's manifest
+        manifest: PathBuf,
+        /// The directory of the store
+        store: PathBuf,
+        /// Samples computed at once [default: a rank's micro-batch]
+        #[arg(long)]
+        batch: Option<u64>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,7 +93,10 @@ pub(super) fn run(source: &dyn Source) -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Rank(arguments) => return train_share(source, arguments),
         Command::Train { job, set } => train(source, &job, &set),
-        Command::ExportScript { module, weights, to } => export_script(&module, &weights, &to).map_err(Into::into),
+        Command::ExportScript { module, weights, to, preprocessing } => {
+            export(&module, &weights, &to, preprocessing.as_deref())
+        }
+        Command::Scores { manifest, store, batch } => print_scores(source, &manifest, &store, batch),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,12 +131,7 @@ fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failur
     if job.data.revision().is_some() {
         return Err(named(&Unsupported).into());
     }
-    if env::var_os(PREPARED).is_none() {
-        // libtorch has read its variables as this program was loaded.
-        let mut again = process::Command::new(env::current_exe()?);
-        again.args(env::args_os().skip(1)).envs(numerics::environment(&job)).env(PREPARED, "1");
-        return Err(again.exec().into());
-    }
+    prepare(&job)?;
     let base_dir = std::path::absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned();
     let outbox = Outbox::default();
     let said = outbox.clone();
@@ -132,6 +149,31 @@ fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failur
     let finished = finished?;
     writeln!(io::stdout(), "final state {} after {} steps", finished.state, finished.step)?;
     Ok(())
+}
+
+/// Starts this program again in the environment of `job`, unless it is in it: libtorch has read its variables as this program
+/// was loaded.
+fn prepare(job: &JobSpec) -> Result<(), Failure> {
+    if env::var_os(PREPARED).is_some() {
+        return Ok(());
+    }
+    let mut again = process::Command::new(env::current_exe()?);
+    again.args(env::args_os().skip(1)).envs(numerics::environment(job)).env(PREPARED, "1");
+    Err(again.exec().into())
+}
+
+fn export(module: &Path, weights: &Path, to: &Path, preprocessing: Option<&str>) -> Result<(), Failure> {
+    let preprocessing: Option<Preprocessing> = preprocessing.map(serde_json::from_str).transpose()?;
+    Ok(export_script(module, weights, to, preprocessing.as_ref())?)
+}
+
+fn print_scores(source: &dyn Source, manifest: &Path, store: &Path, batch: Option<u64>) -> Result<(), Failure> {
+    let manifest = Manifest::decode(&std::fs::read(manifest)?)?;
+    let job = JobSpec::from_canonical(manifest.job_text.as_bytes())?;
+    prepare(&job)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    scores::write(source, &manifest, &job, store, batch, &mut out)?;
+    Ok(out.flush()?)
 }
 
 /// A key that only `coord submit` understands.

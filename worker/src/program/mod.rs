@@ -38,7 +38,7 @@ mod setup;
 
 use std::process::ExitCode;
 
-use lockstep_models::{Model, ModelError, build_model, open_data};
+use lockstep_models::{Model, ModelError, build_model, open_data_as};
 use tch::Tensor;
 use tch::nn;
 
@@ -62,7 +62,7 @@ pub trait Program: Sized + 'static {
     /// # Errors
     /// As it likes: the run fails, and says it.
     fn data(setup: &Setup) -> Result<DataSets, Failure> {
-        Ok(open_data(setup.job(), setup.paths())?)
+        Ok(open_data_as(setup.job(), setup.paths(), setup.known())?)
     }
 
     /// Builds the model for samples of `shape`, with all that is trained or kept as variables below `root`, on its device.
@@ -120,7 +120,7 @@ impl BuiltIn {
 
 impl Source for BuiltIn {
     fn data(&self, setup: &Setup) -> Result<DataSets, DataError> {
-        open_data(setup.job(), setup.paths())
+        open_data_as(setup.job(), setup.paths(), setup.known())
     }
 
     fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{
     Batch, Context, DataError, DataSets, Dataset, EvalSums, Model, ModelError, Parameter, Parts, Precision,
@@ -61,6 +62,14 @@ impl Dataset for Read {
 
     fn features(&self) -> &[String] {
         self.0.features()
+    }
+
+    fn preprocessing(&self) -> Option<&Preprocessing> {
+        self.0.preprocessing()
+    }
+
+    fn measured(&self) -> Option<&Preprocessing> {
+        self.0.measured()
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_common::JobPaths;
 use lockstep_common::job::{JobSpec, Parameter};
+use lockstep_common::preprocessing::Preprocessing;
 use serde::de::DeserializeOwned;
 use tch::Device;
 
@@ -15,6 +16,8 @@ pub struct Setup {
     paths: JobPaths,
     files: Vec<String>,
     device: Device,
+    known: Option<Preprocessing>,
+    accepts_data: bool,
 }
 
 /// A parameter that is not what the program expects.
@@ -36,7 +39,18 @@ pub enum ParameterError {
 impl Setup {
     /// For `job`, whose data are `files` (as the job writes their paths), which lie where `paths` says.
     pub fn new(job: JobSpec, paths: JobPaths, files: Vec<String>, device: Device) -> Self {
-        Self { job, paths, files, device }
+        Self { job, paths, files, device, known: None, accepts_data: false }
+    }
+
+    /// Whether a person accepted that the data is other than that of the checkpoint.
+    #[must_use]
+    pub fn accepting_data(self, accepts_data: bool) -> Self {
+        Self { accepts_data, ..self }
+    }
+
+    /// With what the checkpoint says of the preprocessing.
+    pub(crate) fn known_from(self, known: Option<Preprocessing>) -> Self {
+        Self { known, ..self }
     }
 
     /// The whole job.
@@ -81,6 +95,14 @@ impl Setup {
             Some((rest.to_str()?.to_owned(), self.paths.at(file)))
         };
         self.files.iter().filter_map(|file| below(file)).collect()
+    }
+
+    pub(crate) fn known(&self) -> Option<&Preprocessing> {
+        self.known.as_ref()
+    }
+
+    pub(crate) fn accepts_data(&self) -> bool {
+        self.accepts_data
     }
 
     pub(crate) fn paths(&self) -> &JobPaths {

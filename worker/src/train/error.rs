@@ -32,6 +32,9 @@ pub enum SetupError {
     /// The checkpoint cannot be resumed from.
     #[error("cannot resume")]
     Load(#[from] LoadError),
+    /// The data's samples would become other inputs than the checkpoint's.
+    #[error("cannot resume")]
+    Preprocessing(#[from] crate::preprocessing::Unlike),
     /// The optimizer cannot be made.
     #[error("cannot make the optimizer")]
     Optimizer(#[from] lockstep_tch_ext::Error),

@@ -14,4 +14,5 @@
 #include "hooks.cpp"
 #include "optim.cpp"
 #include "script.cpp"
+#include "script_wrap.cpp"
 #include "streams.cpp"

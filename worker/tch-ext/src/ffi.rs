@@ -192,6 +192,14 @@ unsafe extern "C" {
     pub(crate) fn lte_script_train(script: *mut CScript, on: u8) -> *mut c_char;
     pub(crate) fn lte_script_to(script: *mut CScript, device: i32) -> *mut c_char;
     pub(crate) fn lte_script_save(script: *const CScript, path: *const c_char) -> *mut c_char;
+    pub(crate) fn lte_script_save_wrapped(
+        script: *const CScript,
+        source: *const c_char,
+        names: *const *const c_char,
+        buffers: *const *const CTensor,
+        count: usize,
+        path: *const c_char,
+    ) -> *mut c_char;
 
     pub(crate) fn lte_text_new(start: *const c_char, length: usize) -> *mut c_char;
     pub(crate) fn lte_hook_add(

@@ -3,6 +3,8 @@
 //! Parameters and buffers are handed out as tensors that share the module's storage: what an optimizer does to them in
 //! place, the next forward pass sees.
 
+mod wrap;
+
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};

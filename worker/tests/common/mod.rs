@@ -421,7 +421,7 @@ fn commit(
     numerics: &BTreeMap<String, String>,
     environment: &BTreeMap<String, String>,
 ) -> Manifest {
-    let mut record: Option<RecordPosition> = None;
+    let (mut record, mut preprocessing): (Option<RecordPosition>, _) = (None, None);
     let (mut tensors, mut ranks, mut epoch) = (Vec::new(), Vec::new(), 0);
     for share in shares {
         assert_eq!(share.step, step);
@@ -430,6 +430,7 @@ fn commit(
         ranks.extend(share.ranks);
         assert!(record.is_none() || share.record.is_none(), "one process has the record");
         record = record.or(share.record);
+        preprocessing = preprocessing.or(share.preprocessing);
     }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     ranks.sort_by_key(|rank| rank.rank);
@@ -444,6 +445,7 @@ fn commit(
         base_dir: lab.dir.path().to_str().unwrap().to_owned(),
         code: None,
         data: lab.data.clone(),
+        preprocessing,
         environment: environment.clone(),
         numerics: numerics.clone(),
         overrides: Vec::new(),

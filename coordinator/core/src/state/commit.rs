@@ -94,6 +94,7 @@ fn assemble(run: &Run, step: u64) -> Result<Manifest, String> {
         base_dir: run.submission.base_dir.clone(),
         code: run.submission.code.clone(),
         data: run.submission.data.clone(),
+        preprocessing: first.preprocessing.clone(),
         environment: run.state.environment.clone(),
         numerics: run.state.numerics.as_ref().map(|measured| measured.values.clone()).unwrap_or_default(),
         overrides: run.state.overrides.clone(),

@@ -153,5 +153,6 @@ fn share(generation: u64, process: u32, step: u64) -> Share {
         tensors: vec![tensor],
         ranks: world::hosted(process, 2, RANKS).map(rank).collect(),
         record: (process == 0).then(|| RecordPosition { steps: step, digest: chain_start() }),
+        preprocessing: None,
     }
 }

@@ -85,6 +85,7 @@ pub(crate) fn share(process: u32, processes: u32, step: u64) -> Share {
         tensors: vec![tensor],
         ranks: world::hosted(process, processes, 4).map(rank).collect(),
         record: (process == 0).then(|| RecordPosition { steps: step, digest: chain_start() }),
+        preprocessing: None,
     }
 }
 

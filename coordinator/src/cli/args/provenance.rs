@@ -126,11 +126,14 @@ pub(in crate::cli) struct DataAddArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Written are `model.safetensors`, with the names of a `state_dict`; `model.pt`, if the model came as TorchScript: the same \
-module with the trained weights; `README.md`, a model card; and `manifest.json`. Every byte is verified by its digest.
+The directory holds `model.safetensors`, with the names of a `state_dict`; `predict.py`, which reads raw files of the job's kind \
+and prints predictions in their units (it needs torch, numpy and safetensors; there is none for a Rust program); `model.pt`, if \
+the model came as TorchScript: the same module with the trained weights; `README.md`, a model card; and `manifest.json`, with \
+the preprocessing. Every byte is verified by its digest.
 
 Example:
   coord export 3f9a --to model
+  python3 model/predict.py new.csv
   python3 -c 'from safetensors.torch import load_file; print(load_file(\"model/model.safetensors\").keys())'")]
 pub(in crate::cli) struct ExportArguments {
     /// Checkpoint id, or a prefix that no other one has.
@@ -138,6 +141,9 @@ pub(in crate::cli) struct ExportArguments {
     /// Where to; must be empty or not exist.
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) to: PathBuf,
+    /// TorchScript: also write `model-raw.pt`, the module with the preprocessing inside; loads the module to make it.
+    #[arg(long)]
+    pub(in crate::cli) raw_inputs: bool,
     #[command(flatten)]
     pub(in crate::cli) reader: Reader,
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lockstep_common::preprocessing::{self, Preprocessing};
 use tch::{Device, Kind, Tensor};
 
 use super::column::Column;
@@ -19,6 +20,9 @@ pub(crate) struct Pair {
     targets: Arc<Column>,
     shape: SampleShape,
     features: Arc<[String]>,
+    preprocessing: Arc<Preprocessing>,
+    /// What the file itself says, if a checkpoint's is used instead.
+    measured: Option<Arc<Preprocessing>>,
 }
 
 impl Pair {
@@ -59,12 +63,19 @@ impl Pair {
             _ => Targets::Classes { count: labels::check(targets_path, &targets, outputs)? },
         };
         let shape = SampleShape { input: inputs.row_shape().to_vec(), kind, targets: targets_shape };
-        Ok(Self { inputs: Arc::new(inputs), targets: Arc::new(targets), shape, features: Arc::default() })
+        let preprocessing = Arc::new(preprocessing(&shape));
+        let (inputs, targets) = (Arc::new(inputs), Arc::new(targets));
+        Ok(Self { inputs, targets, shape, features: Arc::default(), preprocessing, measured: None })
     }
 
     /// With names for the inputs' elements.
     pub(crate) fn named(self, features: Vec<String>) -> Self {
         Self { features: features.into(), ..self }
+    }
+
+    /// Whose values were `used` before they came here, where the file itself says `measured`.
+    pub(crate) fn prepared(self, used: Preprocessing, measured: Preprocessing) -> Self {
+        Self { preprocessing: Arc::new(used), measured: Some(Arc::new(measured)), ..self }
     }
 
     pub(crate) fn samples(&self) -> u64 {
@@ -104,6 +115,14 @@ impl Dataset for Array {
         &self.pair.features
     }
 
+    fn preprocessing(&self) -> Option<&Preprocessing> {
+        Some(&self.pair.preprocessing)
+    }
+
+    fn measured(&self) -> Option<&Preprocessing> {
+        Some(self.pair.measured.as_ref().unwrap_or(&self.pair.preprocessing))
+    }
+
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
         self.rows.check(positions)?;
         let rows = || positions.iter().map(|&position| self.rows.row(position));
@@ -120,7 +139,25 @@ impl Dataset for Array {
     }
 }
 
+/// What a pixel is divided by, and what is subtracted then.
+const PIXELS: (f64, f64) = (127.5, 1.0);
+
 /// Pixels 0 to 255 as -1 to 1: scaled to `[0, 1]`, then normalised by mean 0.5 and deviation 0.5, in one go.
 fn pixels(bytes: &Tensor) -> Result<Tensor, DataError> {
-    Ok(bytes.f_to_kind(Kind::Float)?.f_div_scalar_(127.5)?.f_sub_scalar_(1.0)?)
+    Ok(bytes.f_to_kind(Kind::Float)?.f_div_scalar_(PIXELS.0)?.f_sub_scalar_(PIXELS.1)?)
+}
+
+/// What is done to samples of `shape` here.
+fn preprocessing(shape: &SampleShape) -> Preprocessing {
+    let input = shape.input.clone();
+    let inputs = match shape.kind {
+        InputKind::Image => preprocessing::Inputs::Pixels { shape: input, divisor: PIXELS.0, subtracted: PIXELS.1 },
+        InputKind::Float | InputKind::Tokens => preprocessing::Inputs::Values { shape: input },
+    };
+    let targets = match shape.targets {
+        Targets::Classes { count } => preprocessing::Targets::Classes { column: None, count },
+        Targets::Values { count } => preprocessing::Targets::Values { count },
+        Targets::Tokens => preprocessing::Targets::NextToken,
+    };
+    Preprocessing { inputs, targets }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use lockstep_common::job::Task;
+use lockstep_common::preprocessing::{Inputs, Preprocessing, Standardised, Targets};
 use tch::Kind;
 
 use super::DataError;
@@ -31,6 +32,8 @@ pub(crate) struct Table<'a> {
     pub(crate) seed: u64,
     /// The model's classes, if it says how many it has.
     pub(crate) outputs: Option<u32>,
+    /// A checkpoint's moments, which take the place of the table's own.
+    pub(crate) known: Option<&'a Preprocessing>,
 }
 
 /// Reads the whole table.
@@ -42,14 +45,23 @@ pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
     let width = parsed.features.len();
     let training = (0..split.0.len()).map(|position| split.0.row(position) as usize).collect();
     let place = Place { path, lines: &parsed.lines, training };
+    let known = table.known_columns(&parsed.features);
+    let mut columns = Vec::with_capacity(width);
     for (column, name) in parsed.features.iter().enumerate() {
-        standardise(&mut parsed.inputs, (column, width), name, &place)?;
+        let known = known.and_then(|known| known.get(column));
+        columns.push(standardise(&mut parsed.inputs, (column, width), name, &place, known)?);
     }
-    let (kind, shape, targets) = match table.task {
-        Task::Classification => (Kind::Int64, vec![], to_bytes(&parsed.targets, |value| (value as i64).to_le_bytes())),
+    let (kind, shape, targets, target) = match table.task {
+        Task::Classification => {
+            let count = parsed.targets.iter().fold(0, |count, value| count.max(*value as i64 + 1));
+            let bytes = to_bytes(&parsed.targets, |value| (value as i64).to_le_bytes());
+            let target = Targets::Classes { column: Some(table.target.to_owned()), count };
+            (Kind::Int64, vec![], bytes, Both { used: target.clone(), measured: target })
+        }
         Task::Regression => {
-            standardise(&mut parsed.targets, (0, 1), table.target, &place)?;
-            (Kind::Float, vec![1], to_bytes(&parsed.targets, |value| (value as f32).to_le_bytes()))
+            let target = standardise(&mut parsed.targets, (0, 1), table.target, &place, table.known_target())?;
+            let bytes = to_bytes(&parsed.targets, |value| (value as f32).to_le_bytes());
+            (Kind::Float, vec![1], bytes, target.map(Targets::Standardised))
         }
     };
     let inputs = to_bytes(&parsed.inputs, |value| (value as f32).to_le_bytes());
@@ -58,7 +70,41 @@ pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
     };
     let inputs = column(inputs, Kind::Float, vec![width as i64]);
     let targets = column(targets, kind, shape);
-    Ok(Pair::new((path, inputs), (path, targets), table.outputs)?.named(parsed.features).split(split))
+    let (used, measured) = columns.into_iter().map(|column| (column.used, column.measured)).unzip();
+    let used = Preprocessing { inputs: Inputs::Columns(used), targets: target.used };
+    let measured = Preprocessing { inputs: Inputs::Columns(measured), targets: target.measured };
+    let pair = Pair::new((path, inputs), (path, targets), table.outputs)?;
+    Ok(pair.named(parsed.features).prepared(used, measured).split(split))
+}
+
+/// By which moments a column was standardised, and which ones it has itself.
+struct Both<T> {
+    used: T,
+    measured: T,
+}
+
+impl<T> Both<T> {
+    fn map<U>(self, change: impl Fn(T) -> U) -> Both<U> {
+        Both { used: change(self.used), measured: change(self.measured) }
+    }
+}
+
+impl Table<'_> {
+    /// The checkpoint's inputs, if they are the columns called `features`.
+    fn known_columns(&self, features: &[String]) -> Option<&[Standardised]> {
+        match &self.known?.inputs {
+            Inputs::Columns(columns) if columns.iter().map(|column| &column.column).eq(features) => Some(columns),
+            _ => None,
+        }
+    }
+
+    /// The checkpoint's target, if it is this table's.
+    fn known_target(&self) -> Option<&Standardised> {
+        match &self.known?.targets {
+            Targets::Standardised(column) if column.column == self.target => Some(column),
+            _ => None,
+        }
+    }
 }
 
 struct Parsed {
@@ -144,13 +190,14 @@ struct Place<'a> {
     training: Vec<usize>,
 }
 
-/// Standardises one of `width` columns by its moments over the training rows, in that order.
+/// Standardises one of `width` columns by `known` moments, or by its own over the training rows, in that order.
 fn standardise(
     values: &mut [f64],
     (column, width): (usize, usize),
     name: &str,
     place: &Place,
-) -> Result<(), DataError> {
+    known: Option<&Standardised>,
+) -> Result<Both<Standardised>, DataError> {
     let refuse = |row: usize, value: f64, why| DataError::Standardise {
         path: place.path.to_owned(),
         line: place.lines[row],
@@ -164,6 +211,10 @@ fn standardise(
         let row = largest.expect("a split leaves rows to train on");
         refuse(row, of(row), why)
     })?;
+    let Moments { mean, deviation, constant } = moments;
+    let measured = Standardised { column: name.to_owned(), mean, deviation, constant };
+    let used = known.unwrap_or(&measured).clone();
+    let moments = Moments { mean: used.mean, deviation: used.deviation, constant: used.constant };
     for (row, value) in values.iter_mut().skip(column).step_by(width).enumerate() {
         let standard = moments.standardise(*value);
         if !(standard as f32).is_finite() {
@@ -171,7 +222,7 @@ fn standardise(
         }
         *value = standard;
     }
-    Ok(())
+    Ok(Both { used, measured })
 }
 
 fn to_bytes<const N: usize>(values: &[f64], convert: impl Fn(f64) -> [u8; N]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! The interface of a data set, and the batch that it gives.
 
+use lockstep_common::preprocessing::Preprocessing;
 use tch::{Device, Tensor};
 
 use super::DataError;
@@ -77,6 +78,16 @@ pub trait Dataset: Send {
     /// Names of the inputs' elements, where the file names them; else empty.
     fn features(&self) -> &[String] {
         &[]
+    }
+
+    /// What is done to the samples of the file; `None` where a program reads them itself.
+    fn preprocessing(&self) -> Option<&Preprocessing> {
+        None
+    }
+
+    /// What the file itself says: differs from [`Dataset::preprocessing`] where a checkpoint's is used instead.
+    fn measured(&self) -> Option<&Preprocessing> {
+        self.preprocessing()
     }
 
     /// The samples at `positions`, in that order, on `device`.

@@ -19,4 +19,4 @@ mod tokens;
 pub use dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
 pub use error::DataError;
 pub use in_memory::InMemory;
-pub use open::open_data;
+pub use open::{open_data, open_data_as};

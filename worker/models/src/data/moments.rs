@@ -10,6 +10,8 @@ pub(crate) struct Moments {
     pub(crate) mean: f64,
     /// Their standard deviation (of the population); 1 for a constant column.
     pub(crate) deviation: f64,
+    /// Whether the training values are one value, up to rounding.
+    pub(crate) constant: bool,
 }
 
 impl Moments {
@@ -20,7 +22,7 @@ impl Moments {
     pub(crate) fn of(values: impl Iterator<Item = f64> + Clone) -> Result<Self, &'static str> {
         let count = values.clone().count() as f64;
         if let Some(mean) = constant(values.clone(), count) {
-            return Ok(Self { mean, deviation: 1.0 });
+            return Ok(Self { mean, deviation: 1.0, constant: true });
         }
         let mean = values.clone().sum::<f64>() / count;
         let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / count;
@@ -28,7 +30,7 @@ impl Moments {
             (false, ..) => Err("the sum of the column's training values is not a finite 64-bit number"),
             (_, false, _) => Err("the variance of the column's training values is not a finite 64-bit number"),
             (.., false) => Err("the squares of the column's training values are too small for 64-bit numbers"),
-            _ => Ok(Self { mean, deviation: variance.sqrt() }),
+            _ => Ok(Self { mean, deviation: variance.sqrt(), constant: false }),
         }
     }
 
@@ -62,10 +64,15 @@ mod tests {
     fn a_column_is_constant_within_four_units_in_the_last_place() {
         let ulp = 0.1_f64.next_up() - 0.1;
         for values in [vec![0.1; 50], vec![0.1; 1_000_000], vec![5.0], vec![0.0, -0.0], vec![-7.5; 3]] {
-            assert_eq!(of(&values), Ok(Moments { mean: values[0], deviation: 1.0 }), "{} values", values.len());
+            assert_eq!(
+                of(&values),
+                Ok(Moments { mean: values[0], deviation: 1.0, constant: true }),
+                "{} values",
+                values.len()
+            );
         }
         let near = of(&[0.1, 0.1 + 8.0 * ulp]).unwrap();
-        assert_eq!(near, Moments { mean: 0.1 + 4.0 * ulp, deviation: 1.0 });
+        assert_eq!(near, Moments { mean: 0.1 + 4.0 * ulp, deviation: 1.0, constant: true });
         let apart = of(&[0.1, 0.1 + 10.0 * ulp]).unwrap();
         assert!(apart.deviation > 0.0 && apart.deviation < 1e-15, "{apart:?}");
         assert_ne!(of(&[1.0, 1.0 + 1e-12]).unwrap().deviation, 1.0);
@@ -77,7 +84,7 @@ mod tests {
         let values = [3.25, -1.0, 1e9, 0.1, 7.0];
         let mean = values.iter().sum::<f64>() / 5.0;
         let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 5.0).sqrt();
-        assert_eq!(of(&values), Ok(Moments { mean, deviation }));
+        assert_eq!(of(&values), Ok(Moments { mean, deviation, constant: false }));
         assert_eq!((mean.to_bits(), deviation.to_bits()), (0x41a7_d784_03bd_70a4, 0x41b7_d783_ff10_a3d7));
     }
 

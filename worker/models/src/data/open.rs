@@ -2,6 +2,7 @@
 
 use lockstep_common::JobPaths;
 use lockstep_common::job::{Data, JobSpec, Model};
+use lockstep_common::preprocessing::Preprocessing;
 
 use super::csv::{self, Table};
 use super::idx::{self, Files};
@@ -12,6 +13,12 @@ use super::{DataError, DataSets, npy};
 /// Opens the data of `job`, whose files lie at `paths`, and checks it: what a batch may hold is known to be
 /// good afterwards.
 pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError> {
+    open_data_as(job, paths, None)
+}
+
+/// As [`open_data`], with what a checkpoint says of the preprocessing: a table's columns are standardised by `known` moments, not
+/// by those of the data. A table of other columns is standardised by its own; [`Preprocessing::differences`] then says so.
+pub fn open_data_as(job: &JobSpec, paths: &JobPaths, known: Option<&Preprocessing>) -> Result<DataSets, DataError> {
     let at = |path: &str| paths.at(path);
     let outputs = match job.model {
         Model::Mlp { outputs, .. } | Model::Resnet { outputs, .. } => Some(outputs),
@@ -35,7 +42,7 @@ pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError>
         }
         Data::Csv { path, target, task, validation, .. } => {
             let (path, seed) = (&at(path), job.seed);
-            csv::open(&Table { path, target, task: *task, validation: *validation, seed, outputs })
+            csv::open(&Table { path, target, task: *task, validation: *validation, seed, outputs, known })
         }
         Data::Npy { inputs, targets, validation, .. } => {
             npy::open(&at(inputs), &at(targets), *validation, job.seed, outputs)

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lockstep_common::job::TokenType;
+use lockstep_common::preprocessing::{self, Preprocessing};
 use tch::{Device, Kind};
 
 use super::column::Column;
@@ -49,7 +50,12 @@ pub(crate) fn open(windows: &Windows) -> Result<DataSets, DataError> {
     let column = Arc::new(column);
     let (train, rest) = split::by_order(path, count, validation)?;
     let shape = SampleShape { input: vec![i64::from(context)], kind: InputKind::Tokens, targets: Targets::Tokens };
-    let select = |rows| -> Box<dyn Dataset> { Box::new(Tokens { column: column.clone(), rows, shape: shape.clone() }) };
+    let inputs = preprocessing::Inputs::Tokens { dtype, context, vocabulary };
+    let preprocessing = Preprocessing { inputs, targets: preprocessing::Targets::NextToken };
+    let select = |rows| -> Box<dyn Dataset> {
+        let (column, shape, preprocessing) = (column.clone(), shape.clone(), preprocessing.clone());
+        Box::new(Tokens { column, rows, shape, preprocessing })
+    };
     Ok(DataSets { train: select(train), validation: rest.map(select) })
 }
 
@@ -81,6 +87,7 @@ struct Tokens {
     column: Arc<Column>,
     rows: Rows,
     shape: SampleShape,
+    preprocessing: Preprocessing,
 }
 
 impl Dataset for Tokens {
@@ -90,6 +97,10 @@ impl Dataset for Tokens {
 
     fn shape(&self) -> &SampleShape {
         &self.shape
+    }
+
+    fn preprocessing(&self) -> Option<&Preprocessing> {
+        Some(&self.preprocessing)
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {

@@ -75,6 +75,12 @@ pub trait Model {
     /// The loss over `batch` in evaluation mode. Leaves no trace: draws nothing, changes no buffer, keeps no graph.
     fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, ModelError>;
 
+    /// The scores of `batch` in evaluation mode, a row for each target; `None` for a model that gives none. Leaves no trace, as
+    /// [`Model::evaluate`].
+    fn predict(&self, _batch: &Batch) -> Result<Option<Tensor>, ModelError> {
+        Ok(None)
+    }
+
     /// Names of what an evaluation gives beside loss and accuracy: means over the samples.
     fn metrics(&self) -> &[&'static str] {
         &[]

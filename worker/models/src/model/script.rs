@@ -146,6 +146,18 @@ impl Model for Script {
         })
     }
 
+    fn predict(&self, batch: &Batch) -> Result<Option<Tensor>, ModelError> {
+        if self.output == Output::Loss {
+            return Ok(None);
+        }
+        without_trace(&self.parts.buffers, self.device, || {
+            self.module.train(false)?;
+            let scores = self.objective.precision.run(|| self.scores(batch));
+            self.module.train(true)?;
+            scores.map(Some)
+        })
+    }
+
     fn describe(&self) -> String {
         self.parts.describe(&self.title)
     }

@@ -50,6 +50,11 @@ impl<N: Network> Model for Supervised<N> {
         tch::no_grad(|| self.objective.precision.run(evaluate))
     }
 
+    fn predict(&self, batch: &Batch) -> Result<Option<Tensor>, ModelError> {
+        let scores = || self.network.forward(&batch.inputs, false).map(Some);
+        tch::no_grad(|| self.objective.precision.run(scores))
+    }
+
     fn describe(&self) -> String {
         self.parts.describe(&self.title)
     }

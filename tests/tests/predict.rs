@@ -1,0 +1,339 @@
+//! `predict.py` of an export computes from raw files what the run's own code computes: every score, bit for bit, with the same
+//! batches, threads and level. What it prints is in the units of the training data.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use lockstep_tests::{Cluster, Job, binary, cache, digits, repository};
+use serde_json::Value;
+
+/// A finished run, and its last checkpoint exported.
+struct Exported<'a> {
+    cluster: &'a Cluster,
+    run: String,
+    checkpoint: String,
+    to: PathBuf,
+}
+
+impl<'a> Exported<'a> {
+    fn of(cluster: &'a Cluster, job: &Job, dir: &Path, more: &[&str]) -> Self {
+        let run = cluster.submit(job.argument(), &[]);
+        cluster.finished(&run);
+        let (_, checkpoint) = cluster.checkpoints(&run).last().unwrap().clone();
+        let to = dir.join("export");
+        let export = [&["export", &checkpoint, "--to", to.to_str().unwrap()], more].concat();
+        cluster.run(&export);
+        Self { cluster, run, checkpoint, to }
+    }
+
+    fn try_predict(&self, arguments: &[&str]) -> Output {
+        let launcher = repository().join("tests/oracle/predict.py");
+        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+        python.arg(launcher).arg(&self.to).args(arguments).output().unwrap()
+    }
+
+    /// What it prints, and what it says of loss and accuracy.
+    fn predict(&self, arguments: &[&str]) -> (String, String) {
+        let Output { status, stdout, stderr } = self.try_predict(arguments);
+        let (out, said) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert!(status.success(), "{arguments:?}: {said}");
+        (out, said)
+    }
+
+    /// The bits of the scores of every row of the run's file, as the worker's code computes them.
+    fn scores(&self, batch: &str) -> String {
+        let manifest = self.to.with_file_name("manifest");
+        fs::write(&manifest, self.cluster.run(&["manifest", &self.checkpoint]).trim_end()).unwrap();
+        let mut worker = Command::new(binary("worker-rank"));
+        let output = worker.arg("scores").args([&manifest, &self.cluster.store()]).args(["--batch", batch]).output();
+        let Output { status, stdout, stderr } = output.unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap()
+    }
+
+    /// That both compute the same bits, with the run's batch and with another one.
+    fn compare(&self, files: &[&str], rows: usize) {
+        for batch in ["24", "7"] {
+            let own = self.scores(batch);
+            let (python, _) = self.predict(&[files, &["--scores", "--batch", batch]].concat());
+            assert!(own.lines().count() >= rows && own.lines().last().unwrap().contains(','), "{own}");
+            let differ = own.lines().zip(python.lines()).find(|(own, python)| own != python);
+            assert_eq!(differ, None, "with a batch of {batch}");
+            assert_eq!(own, python);
+        }
+    }
+
+    fn manifest(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.to.join("manifest.json")).unwrap()).unwrap()
+    }
+
+    fn card(&self) -> String {
+        fs::read_to_string(self.to.join("README.md")).unwrap()
+    }
+
+    /// The last evaluation.
+    fn eval(&self) -> Value {
+        self.cluster.ask(&["show", &self.run, "--metrics"])["evals"].as_array().unwrap().last().unwrap().clone()
+    }
+}
+
+/// The value behind `name` in what the script says.
+fn said(words: &str, name: &str) -> f64 {
+    let value = words.split(", ").find_map(|part| part.trim().strip_prefix(name));
+    value.unwrap_or_else(|| panic!("{words}")).trim().parse().unwrap()
+}
+
+#[test]
+fn a_table_of_classes_is_scored_as_the_run_scores_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &digits(dir.path()), dir.path(), &[]);
+    let table = dir.path().join("digits.csv");
+    exported.compare(&[table.to_str().unwrap()], 1_798);
+    let (out, words) = exported.predict(&[table.to_str().unwrap()]);
+    assert!(said(&words, "accuracy") > 0.9 && said(&words, "samples") == 1797.0, "{words}");
+    assert!(out.starts_with("row,label,probability\n0,"), "{}", &out[..80]);
+
+    // Columns are found by their names, whatever their order, and the target may be absent.
+    let text = fs::read_to_string(&table).unwrap();
+    let mut other = String::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split(',').collect();
+        let reversed: Vec<&str> = cells[..64].iter().rev().copied().collect();
+        writeln!(other, "{}", reversed.join(",")).unwrap();
+    }
+    let path = dir.path().join("other.csv");
+    fs::write(&path, &other).unwrap();
+    assert_eq!(exported.predict(&[path.to_str().unwrap()]), (out, String::new()));
+    let less: String = other.lines().map(|line| format!("{}\n", line.rsplit_once(',').unwrap().0)).collect();
+    fs::write(&path, less).unwrap();
+    let refused = String::from_utf8(exported.try_predict(&[path.to_str().unwrap()]).stderr).unwrap();
+    assert!(refused.contains("has no column `p00`; the model takes p00, p01,"), "{refused}");
+
+    let columns = exported.manifest()["preprocessing"]["inputs"]["columns"].as_array().unwrap().clone();
+    assert_eq!(columns.len(), 64);
+    // The first pixel is black in every image.
+    assert_eq!((&columns[0]["constant"], &columns[0]["deviation"]), (&true.into(), &1.0.into()));
+    assert!(exported.card().contains("| input | column | mean | deviation |"));
+}
+
+#[test]
+fn a_regression_is_answered_in_the_units_of_its_target() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = "size,age,price\n".to_owned();
+    for row in 0..200_u32 {
+        let (size, age) = (50 + row * 37 % 91, row * 53 % 40);
+        writeln!(table, "{size},{age},{}", 1000 * size + 250_000 - 2_000 * age).unwrap();
+    }
+    fs::write(dir.path().join("t.csv"), table).unwrap();
+    let job = Job::write(
+        dir.path(),
+        r#"
+            name = "prices"
+            seed = 2
+            steps = 300
+            batch = { size = 24 }
+            model = { kind = "mlp", hidden = [16], outputs = 1, activation = "tanh" }
+            data = { kind = "csv", path = "t.csv", target = "price", task = "regression", validation = 0.1 }
+            optimizer = { kind = "adam", lr = 0.02 }
+            eval = { every_steps = 300 }
+        "#,
+    );
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let table = dir.path().join("t.csv");
+    exported.compare(&[table.to_str().unwrap()], 201);
+    let (out, words) = exported.predict(&[table.to_str().unwrap()]);
+    assert!(said(&words, "loss") < 0.01, "{words}");
+    let rows: Vec<&str> = out.lines().collect();
+    assert_eq!((rows[0], rows.len()), ("row,price", 201));
+    let price: f64 = rows[1].strip_prefix("0,").unwrap().parse().unwrap();
+    assert!((price - 300_000.0).abs() < 10_000.0, "a price, not a standardised one: {price}");
+    // To the last bit: the score, undone by the moments of the manifest.
+    let target = exported.manifest()["preprocessing"]["targets"]["standardised"].clone();
+    let scores = exported.scores("24");
+    let bits = scores.lines().nth(1).unwrap().strip_prefix("0,").unwrap();
+    let score = f64::from(f32::from_bits(u32::from_str_radix(bits, 16).unwrap()));
+    assert_eq!(price, score * target["deviation"].as_f64().unwrap() + target["mean"].as_f64().unwrap());
+    assert!(exported.card().contains("The output is column `price`, standardised"), "{}", exported.card());
+}
+
+fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
+    let mut file = vec![0, 0, 8, sizes.len() as u8];
+    file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
+    file.extend(bytes);
+    file
+}
+
+/// The digits as images of 8 × 8 and their labels; a module for them.
+fn images(dir: &Path, model: &str) -> Job {
+    let text = fs::read_to_string(repository().join("tests/data/digits.csv")).unwrap();
+    let rows: Vec<Vec<u8>> = text
+        .lines()
+        .skip(1)
+        .take(300)
+        .map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect())
+        .collect();
+    let pixels: Vec<u8> = rows.iter().flat_map(|row| row[..64].iter().map(|value| value * 15)).collect();
+    let numbers: Vec<u8> = rows.iter().map(|row| row[64]).collect();
+    fs::write(dir.join("images"), idx(&[300, 8, 8], &pixels)).unwrap();
+    fs::write(dir.join("labels"), idx(&[300], &numbers)).unwrap();
+    Job::write(
+        dir,
+        &format!(
+            "name = \"images\"\nseed = 4\nsteps = 30\nranks = 2\nbatch = {{ size = 48 }}\n\
+             data = {{ kind = \"idx\", images = \"images\", labels = \"labels\" }}\n\
+             optimizer = {{ kind = \"sgd\", lr = 0.05, momentum = 0.9 }}\nmodel = {model}\n"
+        ),
+    )
+}
+
+#[test]
+fn raw_images_are_scored_as_the_run_scores_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = images(dir.path(), r#"{ kind = "resnet", blocks = 1, width = 8, outputs = 10 }"#);
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    exported.compare(&[&files[0], &files[1]], 301);
+    let (out, words) = exported.predict(&[&files[0], &files[1]]);
+    assert!(said(&words, "accuracy") > 0.5, "{words}");
+    // Gzipped, and without labels.
+    assert!(Command::new("gzip").args(["-k", &files[0]]).status().unwrap().success());
+    assert_eq!(exported.predict(&[&format!("{}.gz", files[0])]), (out, String::new()));
+    assert!(exported.card().contains("8-bit pixels of shape [1, 8, 8]"));
+}
+
+#[test]
+fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = images(dir.path(), r#"{ kind = "torchscript", path = "net.pt" }"#);
+    let oracle = |arguments: &[&str]| {
+        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+        let script = repository().join("tests/oracle/load_export.py");
+        let output = python.arg(script).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    oracle(&["make", dir.path().join("net.pt").to_str().unwrap()]);
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &job, dir.path(), &["--raw-inputs"]);
+    let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    exported.compare(&[&files[0], &files[1]], 301);
+    assert_eq!(oracle(&["raw", exported.to.to_str().unwrap(), &files[0]]).trim(), "true");
+
+    // Never unasked, and not for what is no module.
+    let plain = dir.path().join("plain");
+    let report = cluster.ask(&["export", &exported.checkpoint, "--to", plain.to_str().unwrap()]);
+    assert_eq!(
+        report["files"],
+        serde_json::json!(["README.md", "manifest.json", "model.safetensors", "model.pt", "predict.py"])
+    );
+}
+
+#[test]
+fn a_language_model_is_scored_and_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let text: String = (0..900).map(|word| ["lock", "step ", "and ", "key "][word * word % 7 % 4]).collect();
+    fs::write(dir.path().join("text"), &text).unwrap();
+    let job = Job::write(
+        dir.path(),
+        r#"
+            name = "text"
+            seed = 5
+            steps = 60
+            ranks = 2
+            batch = { size = 48 }
+            model = { kind = "gpt", layers = 2, heads = 2, width = 16, context = 15, dropout = 0.1 }
+            data = { kind = "tokens", path = "text", validation = 0.2 }
+            optimizer = { kind = "adamw", lr = 0.01 }
+            eval = { every_steps = 60 }
+        "#,
+    );
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let file = dir.path().join("text");
+    exported.compare(&[file.to_str().unwrap()], text.len() / 16);
+
+    // The validation windows are the last ones of the file: loss and perplexity are those of the run's evaluation.
+    let windows = text.len() / 16;
+    let kept = (windows as f64 * 0.2).round() as usize;
+    let tail = dir.path().join("tail");
+    fs::write(&tail, &text.as_bytes()[(windows - kept) * 16..windows * 16]).unwrap();
+    let (out, _) = exported.predict(&[tail.to_str().unwrap()]);
+    let eval = exported.eval();
+    assert_eq!(said(&out, "loss"), eval["loss"].as_f64().unwrap());
+    assert_eq!(said(&out, "perplexity"), eval["perplexity"].as_f64().unwrap());
+    assert_eq!(said(&out, "accuracy"), eval["accuracy"].as_f64().unwrap());
+
+    let go_on = |seed: &str| exported.try_predict(&[file.to_str().unwrap(), "--continue", "40", "--seed", seed]).stdout;
+    assert_eq!((go_on("1").len(), go_on("1")), (40, go_on("1")));
+    assert_ne!(go_on("1"), go_on("2"));
+    assert!(exported.card().contains("--continue 200"));
+}
+
+#[test]
+fn an_export_has_the_same_bytes_each_time_and_the_modes_that_umask_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported =
+        Exported::of(&cluster, &images(dir.path(), r#"{ kind = "mlp", hidden = [9], outputs = 10 }"#), dir.path(), &[]);
+    let again = dir.path().join("again");
+    for _ in 0..3 {
+        cluster.run(&["export", &exported.checkpoint, "--to", again.to_str().unwrap()]);
+        for entry in fs::read_dir(&exported.to).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert_eq!(fs::read(exported.to.join(&name)).unwrap(), fs::read(again.join(&name)).unwrap(), "{name:?}");
+        }
+        fs::remove_dir_all(&again).unwrap();
+    }
+    let plain = dir.path().join("plain");
+    fs::write(&plain, "").unwrap();
+    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
+    for name in ["model.safetensors", "manifest.json", "README.md", "predict.py"] {
+        assert_eq!(mode(&exported.to.join(name)), mode(&plain), "{name}");
+    }
+}
+
+#[test]
+fn a_resume_goes_on_with_the_moments_of_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &[]);
+    cluster.finished(&run);
+    let (_, first) = cluster.checkpoints(&run)[0].clone();
+    let preprocessing = |checkpoint: &str| {
+        let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", checkpoint])).unwrap();
+        (manifest["preprocessing"].clone(), manifest["environment"]["preprocessing"].clone())
+    };
+    let (before, note) = preprocessing(&first);
+    assert_eq!(note, Value::Null);
+
+    // Every value of the second column is one more: by moments of its own it would be the same input as before.
+    let path = dir.path().join("digits.csv");
+    let text = fs::read_to_string(&path).unwrap();
+    let (header, rows) = text.split_once('\n').unwrap();
+    let mut other = format!("{header}\n");
+    for row in rows.lines() {
+        let cells: Vec<&str> = row.split(',').collect();
+        let second = cells[1].parse::<f64>().unwrap() + 1.0;
+        writeln!(other, "{},{second},{}", cells[0], cells[2..].join(",")).unwrap();
+    }
+    fs::write(&path, other).unwrap();
+    let refused = cluster.coord(&["resume", &first]);
+    assert!(!refused.status.success());
+    let resumed = cluster.ask(&["resume", &first, "--accept", "data.digits.csv"]);
+    let resumed = resumed["run"].as_str().unwrap().to_owned();
+    cluster.finished(&resumed);
+    let (_, last) = cluster.checkpoints(&resumed).last().unwrap().clone();
+    let (after, note) = preprocessing(&last);
+    assert_eq!(after, before);
+    let column = &before["inputs"]["columns"][1];
+    let words = format!("column `{}`: mean {}", column["column"].as_str().unwrap(), column["mean"]);
+    assert!(note.as_str().unwrap().contains(&words), "{words}: {note}");
+}

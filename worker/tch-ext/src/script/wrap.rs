@@ -1,0 +1,41 @@
+//! A module inside another one, which does something to its inputs and outputs.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use tch::Tensor;
+
+use super::{ScriptModule, file_result};
+use crate::{Error, ffi};
+
+impl ScriptModule {
+    /// Writes a module in evaluation mode whose `forward` is `source`, in TorchScript: there `self.model` is this module, and
+    /// `buffers` go by their names.
+    ///
+    /// # Errors
+    /// `Script`, also for a source that does not compile.
+    pub fn save_wrapped(&self, source: &str, buffers: &[(&str, Tensor)], path: &Path) -> Result<(), Error> {
+        let text = |text: &str| {
+            let refuse = |_| Error::Script { path: path.to_owned(), reason: "a text has a NUL".to_owned() };
+            CString::new(text).map_err(refuse)
+        };
+        let source = text(source)?;
+        let texts = buffers.iter().map(|(name, _)| text(name)).collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<_> = texts.iter().map(|name| name.as_ptr()).collect();
+        let tensors: Vec<Tensor> = buffers.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+        let c_path = ffi::c_path(path)?;
+        // SAFETY: `raw` is ours; all texts are NUL-terminated, both lists have as many entries as is said, and all live during
+        // the call.
+        let answer = unsafe {
+            ffi::lte_script_save_wrapped(
+                self.raw,
+                source.as_ptr(),
+                names.as_ptr(),
+                ffi::raw_list(&tensors),
+                tensors.len(),
+                c_path.as_ptr(),
+            )
+        };
+        file_result(answer, path)
+    }
+}
