@@ -66,13 +66,22 @@ model = {{ kind = "gpt", layers = 2, heads = 4, width = 64, context = 32, dropou
 data = {{ kind = "tokens", path = "{ROOT}/target/data/kjv.bin", validation = 0.05 }}
 """,
     ),
+    # State that Python code keeps by assignment, in modules of `modules.py`.
+    "assigned": (
+        300,
+        48,
+        f"""
+model = {{ kind = "torchscript", path = "{OUT}/assigned.pt" }}
+data = {{ kind = "csv", path = "{ROOT}/tests/data/digits.csv", target = "label", validation = 0.1 }}
+""",
+    ),
 }
 OPTIMIZERS = {
     "sgd": '{ kind = "sgd", lr = 0.05, momentum = 0.9, clip_norm = 1.0 }',
     "adam": '{ kind = "adam", lr = 1e-3, clip_norm = 1.0 }',
     "adamw": '{ kind = "adamw", lr = 1e-3, weight_decay = 0.1, clip_norm = 1.0 }',
 }
-QUICK = [("mlp", "sgd"), ("gpt", "adamw")]
+QUICK = [("mlp", "sgd"), ("gpt", "adamw"), ("assigned", "adamw")]
 COLUMNS = ["again", *(f"{count} proc." for count in range(2, RANKS + 1)), "resumed", "killed"]
 
 
@@ -158,9 +167,10 @@ def row(cluster, model, optimizer):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--quick", action="store_true", help="two rows of nine")
+    arguments.add_argument("--quick", action="store_true", help="three rows of twelve")
     chosen = QUICK if arguments.parse_args().quick else [(model, rule) for model in MODELS for rule in OPTIMIZERS]
     OUT.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, pathlib.Path(__file__).with_name("modules.py"), OUT], check=True)
     lines = [f"| {RANKS} ranks | {' | '.join(COLUMNS)} |", "| --- |" + " --- |" * len(COLUMNS)]
     steps, runs, differ = 0, 0, 0
     with Cluster(OUT / "cluster", [f"node-{index}" for index in range(RANKS)]) as cluster:

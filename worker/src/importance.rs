@@ -141,7 +141,7 @@ impl Samples {
         Ok(Self { batches, inputs })
     }
 
-    /// The batches with other `inputs`, and what a model is told of each.
+    /// The batches with other `inputs`, and what a model is told of each: copies, whatever the model does to them.
     fn with<'a>(
         &'a self,
         plan: &'a Plan,
@@ -150,11 +150,11 @@ impl Samples {
         let mut from = 0;
         self.batches.iter().zip(0..).map(move |(batch, number)| {
             let length = batch.inputs.size()[0];
-            let inputs = inputs.f_narrow(0, from, length)?;
+            let inputs = inputs.f_narrow(0, from, length)?.f_detach_copy()?;
             from += length;
-            let more = batch.more.iter().map(Tensor::shallow_clone).collect();
+            let more = batch.more.iter().map(Tensor::f_detach_copy).collect::<Result<_, _>>()?;
             let context = Context { step: plan.step, rank: number, training: false, root: plan.root };
-            Ok((Batch { inputs, targets: batch.targets.shallow_clone(), more }, context))
+            Ok((Batch { inputs, targets: batch.targets.f_detach_copy()?, more }, context))
         })
     }
 
@@ -194,14 +194,14 @@ impl Samples {
             for given in self.with(plan, &self.inputs) {
                 let (mut batch, context) = given?;
                 let samples = batch.inputs.size()[0];
-                let inputs = batch.inputs.f_detach_copy()?.f_set_requires_grad(true)?;
-                batch.inputs = inputs.shallow_clone();
+                let inputs = batch.inputs.f_detach()?.f_set_requires_grad(batch.inputs.is_floating_point())?;
                 let gradient = tch::with_grad(|| {
-                    let loss = model.loss(&batch, &context)?;
-                    Ok::<_, ModelError>(Tensor::f_run_backward(&[loss], &[&inputs], false, false)?)
+                    // Not the leaf itself, which no operator may change in place.
+                    batch.inputs = inputs.f_alias_copy()?;
+                    gradient_of(&model.loss(&batch, &context)?, &inputs)
                 })?;
                 // A batch's loss is the mean over its samples.
-                let each = gradient[0].f_mul_scalar(samples as f64)?.f_mul(&inputs.f_detach()?)?.f_abs()?;
+                let each = gradient.f_mul_scalar(samples as f64)?.f_mul(&inputs.f_detach()?)?.f_abs()?;
                 let own = each.f_sum_dim_intlist([0i64].as_slice(), true, Kind::Double)?;
                 sum = Some(match sum {
                     None => own,
@@ -211,6 +211,19 @@ impl Samples {
             Ok(sum.expect("there are at least two samples"))
         })
     }
+}
+
+/// The gradient of `loss` by `inputs`: zeros where it does not depend on them, as on those that are only looked up.
+fn gradient_of(loss: &Tensor, inputs: &Tensor) -> Result<Tensor, ModelError> {
+    let found = if loss.requires_grad() && inputs.requires_grad() {
+        Tensor::f_run_backward(&[loss], &[inputs], false, false)?.pop()
+    } else {
+        None
+    };
+    Ok(match found.filter(Tensor::defined) {
+        Some(gradient) => gradient,
+        None => inputs.f_detach()?.f_zeros_like()?,
+    })
 }
 
 #[cfg(test)]

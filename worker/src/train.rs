@@ -14,7 +14,7 @@ use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
-use lockstep_models::{Context, DataSets, Model};
+use lockstep_models::{Context, DataSets, Model, Watched};
 use lockstep_tch_ext::fold::layer_norms;
 use tch::{Device, Tensor};
 use tracing::{debug, info};
@@ -111,7 +111,7 @@ impl Trainer {
         }
         let batch = &job.batch;
         let sampler = Sampler::new(data.train.len(), batch.size, job.ranks, job.seed, batch.shuffle, batch.last)?;
-        let model = source.model(data.train.shape(), &setup)?;
+        let model = Box::new(Watched::new(source.model(data.train.shape(), &setup)?));
         debug!("{}", model.describe());
         let layout =
             Layout::new(model.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor)));
@@ -215,6 +215,8 @@ struct Run {
     /// Of the step under way.
     fingerprints: Due,
     inspection: Option<Inspection>,
+    /// Steps completed when this process began.
+    began: u64,
     /// The last fingerprint step at which all processes agreed.
     agreed: u64,
     checkpoints: Option<Writer>,
@@ -267,6 +269,7 @@ impl Run {
             trail,
             fingerprints: Due::default(),
             inspection: None,
+            began: agreed,
             agreed,
             checkpoints,
             reporter,
@@ -276,6 +279,7 @@ impl Run {
     fn step(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.state.step;
         self.fingerprints = self.trainer.fingerprints_due(step + 1);
+        self.trainer.state.model.look_closely(self.fingerprints.compared || step == self.began);
         // A replay is compared by its record; who looks at distributions has those of the run.
         let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
         self.inspection = due.then(|| Inspection::of(step + 1, self.place));
@@ -361,7 +365,7 @@ impl Run {
         self.reporter.spent(Phase::Record);
         self.reducer.fold(index)?;
         if let Some(buffers) = &mut self.buffers {
-            buffers.end_forward(rank)?;
+            buffers.end_forward(rank).map_err(|source| TrainError::Model { step, source })?;
         }
         self.reporter.spent(Phase::Reduction);
         Ok(())

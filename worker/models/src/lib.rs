@@ -10,6 +10,6 @@ pub use data::{
     Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, open_data, open_data_as,
 };
 pub use model::{
-    Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, Said, build_model, classified, take_said,
-    without_trace,
+    Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, Said, Watched, build_model, classified,
+    disjoint, same_form, take_said, without_trace,
 };

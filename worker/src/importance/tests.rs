@@ -10,19 +10,44 @@ struct Linear {
     parameters: Vec<Parameter>,
     buffers: Vec<(String, Tensor)>,
     contexts: RefCell<Vec<Context>>,
+    habit: Habit,
+}
+
+/// What a model does to its inputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Habit {
+    Reads,
+    /// Doubles them in place.
+    Doubles,
+    /// Only asks which are above zero: no gradient reaches them.
+    Compares,
+    /// Gives a loss that depends on nothing.
+    Ignores,
 }
 
 impl Linear {
     fn new(weight: &[f32]) -> Self {
         let seen = Tensor::zeros([1], (Kind::Float, Device::Cpu));
         let (parameters, contexts) = (Vec::new(), RefCell::default());
-        Self { weight: Tensor::from_slice(weight), parameters, buffers: vec![("seen".into(), seen)], contexts }
+        Self {
+            weight: Tensor::from_slice(weight),
+            parameters,
+            buffers: vec![("seen".into(), seen)],
+            contexts,
+            habit: Habit::Reads,
+        }
     }
 
     fn errors(&self, batch: &Batch) -> Tensor {
         // As batch norm would: whoever runs it must put this back.
         let _same = self.buffers[0].1.shallow_clone().g_add_scalar_(1.0);
-        (batch.inputs.matmul(&self.weight) - &batch.targets).square()
+        let inputs = match self.habit {
+            Habit::Reads => batch.inputs.shallow_clone(),
+            Habit::Doubles => batch.inputs.shallow_clone().g_mul_scalar_(2.0),
+            Habit::Compares => batch.inputs.gt(0.0).to_kind(Kind::Float),
+            Habit::Ignores => batch.inputs.zeros_like().detach(),
+        };
+        (inputs.matmul(&self.weight) - &batch.targets).square()
     }
 }
 
@@ -131,4 +156,25 @@ fn an_image_is_cut_into_cells_and_tokens_into_nothing() {
     assert_eq!(features(&shape(&[8, 8], InputKind::Image), &[]).len(), 64);
     assert!(!is_measurable(&shape(&[4], InputKind::Tokens)));
     assert!(!is_measurable(&shape(&[2000], InputKind::Float)) && is_measurable(&shape(&[1024], InputKind::Float)));
+}
+
+#[test]
+fn a_model_that_changes_its_inputs_is_measured_as_one_that_does_not() {
+    let doubles = Linear { habit: Habit::Doubles, ..Linear::new(&[1.5, 0.0, 0.25]) };
+    let twice = Linear::new(&[3.0, 0.0, 0.5]);
+    for chunk in [64, 24] {
+        for (one, other) in measured(&doubles, chunk).iter().zip(&measured(&twice, chunk)) {
+            assert_eq!((&one.name, one.permutation.to_bits()), (&other.name, other.permutation.to_bits()));
+            assert_eq!(one.gradient.to_bits(), other.gradient.to_bits(), "{}", one.name);
+        }
+    }
+}
+
+#[test]
+fn inputs_that_no_gradient_reaches_have_none() {
+    let compares = Linear { habit: Habit::Compares, ..Linear::new(&[3.0, 0.0, 0.5]) };
+    let found = measured(&compares, 24);
+    assert!(found.iter().all(|one| one.gradient == 0.0) && found[0].permutation > 1.0, "{found:?}");
+    let ignores = Linear { habit: Habit::Ignores, ..Linear::new(&[3.0, 0.0, 0.5]) };
+    assert!(measured(&ignores, 24).iter().all(|one| (one.gradient, one.permutation) == (0.0, 0.0)));
 }

@@ -8,8 +8,9 @@ use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{
     Batch, Context, DataError, DataSets, Dataset, EvalSums, Model, ModelError, Parameter, Parts, Precision,
-    SampleShape, without_trace,
+    SampleShape, disjoint, without_trace,
 };
+use lockstep_tch_ext::memory::is_same;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{Failure, Program, Setup, Source};
@@ -141,9 +142,14 @@ fn parts(variables: &nn::VarStore) -> Result<Parts, ModelError> {
     }
     trained.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     for (_, name, tensor) in trained {
+        // One tensor under two names is one parameter, as in PyTorch.
+        if parts.parameters.iter().any(|known| is_same(&known.tensor, &tensor)) {
+            continue;
+        }
         parts.module(&name, format!("tensor {:?}", tensor.size()));
         parts.parameters.push(Parameter::new(name, tensor));
     }
+    disjoint(&parts.parameters)?;
     Ok(parts)
 }
 
@@ -216,6 +222,10 @@ mod tests {
     }
 
     fn odd(fault: &str) -> Box<dyn Model> {
+        built::<Odd>(fault).unwrap()
+    }
+
+    fn built<P: Program>(fault: &str) -> Result<Box<dyn Model>, ModelError> {
         let text = format!(
             "name = \"t\"\nsteps = 1\nbatch = {{ size = 2 }}\noptimizer = {{ kind = \"sgd\", lr = 0.1 }}\n\
              data = {{ kind = \"files\", paths = [\"x\"] }}\n[program]\nbin = \"t\"\nparameters = {{ fault = \"{fault}\" }}"
@@ -227,7 +237,7 @@ mod tests {
             kind: lockstep_models::InputKind::Float,
             targets: lockstep_models::Targets::Values { count: 1 },
         };
-        Own::<Odd>::new().model(&shape, &setup).unwrap()
+        Own::<P>::new().model(&shape, &setup)
     }
 
     fn batch() -> Batch {
@@ -272,6 +282,37 @@ mod tests {
         assert!(told("shape").contains("its loss is Float of shape [2, 4], not one float"), "{}", told("shape"));
         let metrics = words(&odd("metrics").evaluate(&batch(), &Context::default()).unwrap_err());
         assert!(metrics.contains("it gives 0 metrics and names 1"), "{metrics}");
+    }
+
+    /// Two variables in one memory.
+    struct Shared;
+
+    impl Program for Shared {
+        fn build(root: &nn::Path<'_>, _: &SampleShape, setup: &Setup) -> Result<Self, Failure> {
+            let first = root.zeros("first", &[3, 3]);
+            let second = match setup.parameter::<String>("fault")?.as_str() {
+                "transposed" => first.detach().tr(),
+                "slice" => first.detach().narrow(0, 1, 1),
+                _ => first,
+            };
+            let _same = root.add("second", second, true);
+            Ok(Self)
+        }
+
+        fn loss(&self, batch: &Batch, _: &Context) -> Result<Tensor, Failure> {
+            Ok(batch.inputs.mean(Kind::Float))
+        }
+    }
+
+    #[test]
+    fn variables_in_one_memory_are_one_parameter_or_refused() {
+        let model = built::<Shared>("same").unwrap();
+        let names: Vec<&str> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        assert_eq!(names, ["first"]);
+        for fault in ["transposed", "slice"] {
+            let refused = built::<Shared>(fault).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.starts_with("the parameters `first` and `second` share memory"), "{refused}");
+        }
     }
 
     /// Breaks at its third sample.

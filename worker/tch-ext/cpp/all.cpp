@@ -14,5 +14,7 @@
 #include "hooks.cpp"
 #include "optim.cpp"
 #include "script.cpp"
+#include "script_attributes.cpp"
+#include "script_writes.cpp"
 #include "script_wrap.cpp"
 #include "streams.cpp"

@@ -133,6 +133,16 @@ char* lte_cpu_bytes(const at::Tensor* tensor, uint8_t** data, size_t* length, in
   });
 }
 
+// Whether all that a tensor is lies in one strided memory, as elements of which each is a number of its own.
+uint8_t lte_is_plain(const at::Tensor* tensor) {
+  return tensor->defined() && tensor->layout() == at::kStrided && tensor->has_storage() && !tensor->is_quantized() &&
+      !tensor->is_neg() && !tensor->is_conj();
+}
+
+uint8_t lte_is_same(const at::Tensor* one, const at::Tensor* other) {
+  return one->is_same(*other);
+}
+
 // Bytes that somebody else holds, as a tensor; `drop(holder)` when its last use has gone. On failure nothing is dropped.
 char* lte_tensor_over(uint8_t* data, size_t length, void* holder, void (*drop)(void*), at::Tensor** out) {
   return guard([&] {

@@ -1,11 +1,13 @@
 // TorchScript modules with what tch loses: true names, buffers, an error instead of a panic.
+#include "script.h"
 #include "shim.h"
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include <torch/csrc/jit/api/module.h>
+#include <ATen/ops/clone.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 using lockstep::guard;
@@ -33,18 +35,73 @@ void collect(const c10::IValue& value, lte_push_tensor sink_fn, void* sink) {
   }
 }
 
+std::string form_of(const c10::IValue& value) {
+  if (!value.isTensor() || !value.toTensor().defined()) {
+    return value.tagKind();
+  }
+  const auto& tensor = value.toTensor();
+  return c10::str(tensor.scalar_type(), " of shape ", tensor.sizes(), " on ", tensor.device());
+}
+
+// Lends `forward` a copy of each buffer that it assigns, and puts the registered tensor back afterwards: whoever holds that
+// tensor sees what the module made of it, while the backward pass keeps the values that it saved.
+class Lent {
+ public:
+  explicit Lent(const std::vector<lockstep::Slot>& slots) : slots_(slots) {
+    c10::NoGradGuard no_grad;
+    own_.reserve(slots.size());
+    for (const auto& slot : slots) {
+      own_.push_back(slot.value().toTensor());
+      slot.object->setSlot(slot.index, own_.back().detach().clone());
+    }
+  }
+
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+
+  ~Lent() {
+    for (size_t i = 0; i < own_.size(); ++i) {
+      slots_[i].object->setSlot(slots_[i].index, own_[i]);
+    }
+  }
+
+  // Takes over what is there now. Nothing is taken, and the reason answered, if a buffer has another form.
+  std::string take() {
+    for (size_t i = 0; i < own_.size(); ++i) {
+      const auto now = form_of(slots_[i].value()), before = form_of(own_[i]);
+      if (now != before || slots_[i].value().toTensor().layout() != own_[i].layout()) {
+        return c10::str("`forward` made the buffer `", slots_[i].name, "` ", now, ", and it is ", before,
+            ": a buffer keeps its type and shape");
+      }
+    }
+    c10::NoGradGuard no_grad;
+    for (size_t i = 0; i < own_.size(); ++i) {
+      own_[i].copy_(slots_[i].value().toTensor().detach());
+    }
+    return {};
+  }
+
+ private:
+  const std::vector<lockstep::Slot>& slots_;
+  std::vector<at::Tensor> own_;
+};
+
+// Tasks that the module starts run where they are started: one thread, one order of draws and gradients.
+c10::IValue run_in_order(torch::jit::Module& module, std::vector<c10::IValue> arguments) {
+  const auto launch = [](std::function<void()> task) { task(); };
+  const auto future = module.get_method("forward").run_async(std::move(arguments), {}, launch);
+  future->waitAndThrow();
+  return future->value();
+}
+
 } // namespace
 
 extern "C" {
 
-struct lte_script {
-  torch::jit::Module module;
-};
-
 char* lte_script_load(const char* path, int32_t device, lte_script** out) {
   return guard([&] {
     auto module = torch::jit::load(std::string(path), lockstep::device_of(device));
-    *out = new lte_script{std::move(module)};
+    *out = new lte_script{std::move(module), {}, false};
   });
 }
 
@@ -68,19 +125,29 @@ char* lte_script_buffers(const lte_script* script, lte_push_tensor sink_fn, void
   });
 }
 
+// `*refused` is null, or an owned text that says what `forward` made of a buffer.
 char* lte_script_forward(
     lte_script* script,
     const at::Tensor* const* inputs,
     size_t count,
     lte_push_tensor sink_fn,
-    void* sink) {
+    void* sink,
+    char** refused) {
+  *refused = nullptr;
   return guard([&] {
     std::vector<c10::IValue> arguments;
     arguments.reserve(count);
     for (size_t i = 0; i < count; ++i) {
       arguments.emplace_back(*inputs[i]);
     }
-    collect(script->module.forward(std::move(arguments)), sink_fn, sink);
+    Lent lent(script->assigned);
+    const auto answer = script->forks ? run_in_order(script->module, std::move(arguments))
+                                      : script->module.forward(std::move(arguments));
+    if (const auto reason = lent.take(); !reason.empty()) {
+      *refused = lockstep::owned_text(reason);
+      return;
+    }
+    collect(answer, sink_fn, sink);
   });
 }
 

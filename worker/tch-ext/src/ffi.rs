@@ -122,6 +122,8 @@ unsafe extern "C" {
         kind: *mut i32,
     ) -> *mut c_char;
 
+    pub(crate) fn lte_is_plain(tensor: *const CTensor) -> u8;
+    pub(crate) fn lte_is_same(one: *const CTensor, other: *const CTensor) -> u8;
     pub(crate) fn lte_bit_sums(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
 
     pub(crate) fn lte_histogram_of(tensor: *const CTensor, out: *mut CHistogram) -> *mut c_char;
@@ -188,7 +190,10 @@ unsafe extern "C" {
         count: usize,
         push: PushTensor,
         sink: *mut c_void,
+        refused: *mut *mut c_char,
     ) -> *mut c_char;
+    pub(crate) fn lte_script_examine(script: *mut CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
+    pub(crate) fn lte_script_attributes(script: *const CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
     pub(crate) fn lte_script_train(script: *mut CScript, on: u8) -> *mut c_char;
     pub(crate) fn lte_script_to(script: *mut CScript, device: i32) -> *mut c_char;
     pub(crate) fn lte_script_save(script: *const CScript, path: *const c_char) -> *mut c_char;
@@ -394,6 +399,27 @@ pub(crate) fn collect_tensors(
         sink.push((unsafe { text(name, length) }, tensor));
     }
     let mut sink: Vec<(String, Tensor)> = Vec::new();
+    check(call(push, std::ptr::from_mut(&mut sink).cast()))?;
+    Ok(sink)
+}
+
+/// Runs `call` with a sink for named texts and returns what arrived in it, in order.
+pub(crate) fn collect_texts(
+    call: impl FnOnce(PushText, *mut c_void) -> *mut c_char,
+) -> Result<Vec<(String, String)>, Error> {
+    extern "C" fn push(
+        sink: *mut c_void,
+        name: *const c_char,
+        name_length: usize,
+        value: *const c_char,
+        value_length: usize,
+    ) {
+        // SAFETY: `sink` is the vector below, which nobody else touches during the call.
+        let sink = unsafe { &mut *sink.cast::<Vec<(String, String)>>() };
+        // SAFETY: the shim passes texts of that many bytes, which live during the call.
+        sink.push(unsafe { (text(name, name_length), text(value, value_length)) });
+    }
+    let mut sink: Vec<(String, String)> = Vec::new();
     check(call(push, std::ptr::from_mut(&mut sink).cast()))?;
     Ok(sink)
 }

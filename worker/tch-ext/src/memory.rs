@@ -51,6 +51,18 @@ pub fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
     Ok(unsafe { std::slice::from_raw_parts_mut(start, length) })
 }
 
+/// Whether a tensor is plain elements in one memory: not sparse, quantized, or a view that negates or conjugates.
+pub fn is_plain(tensor: &Tensor) -> bool {
+    // SAFETY: the tensor lives during the call.
+    unsafe { ffi::lte_is_plain(ffi::raw(tensor)) != 0 }
+}
+
+/// Whether both are one tensor object, not only two in the same memory.
+pub fn is_same(one: &Tensor, other: &Tensor) -> bool {
+    // SAFETY: both tensors live during the call.
+    unsafe { ffi::lte_is_same(ffi::raw(one), ffi::raw(other)) != 0 }
+}
+
 /// Copies the 1-D tensor `from` to `into`, of equal length and dtype, whatever their strides. As `copy_`, which for few
 /// elements on the CPU takes much longer than they need.
 ///

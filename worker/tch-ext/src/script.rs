@@ -12,6 +12,23 @@ use tch::{Device, Tensor};
 use crate::Error;
 use crate::ffi::{self, CScript};
 
+/// Something that a module's code may do and no run repeats, found before anything runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It assigns an attribute that is neither a buffer nor a parameter.
+    Assigns(String),
+    /// It assigns a parameter.
+    AssignsParameter(String),
+    /// It changes such an attribute in place, by this operator.
+    Changes(String, String),
+    /// It changes a tensor in place, by this operator, that is part of its code.
+    ChangesConstant(String),
+    /// It assigns a buffer in whose memory another tensor lies.
+    Shares(String, String),
+    /// It calls an operator that draws from nothing that a run names.
+    Random(String),
+}
+
 /// A TorchScript module.
 #[derive(Debug)]
 pub struct ScriptModule {
@@ -54,16 +71,56 @@ impl ScriptModule {
             .expect("listing tensors takes nothing but memory")
     }
 
+    /// Goes through the code of `forward` and of all that it calls. From then on [`forward`](Self::forward) copies each
+    /// buffer that the code assigns back into the tensor that [`named_buffers`](Self::named_buffers) gives, and runs tasks
+    /// that the code starts where it starts them.
+    ///
+    /// # Errors
+    /// `Torch` for a module without `forward`.
+    pub fn examine(&self) -> Result<Vec<Finding>, Error> {
+        // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
+        let found = ffi::collect_texts(|push, sink| unsafe { ffi::lte_script_examine(self.raw, push, sink) })?;
+        let finding = |(name, what): (String, String)| {
+            let (what, detail) = what.split_once(' ').map_or((what.as_str(), ""), |(what, detail)| (what, detail));
+            let detail = detail.to_owned();
+            match what {
+                "assigns" => Finding::Assigns(name),
+                "parameter" => Finding::AssignsParameter(name),
+                "changes" => Finding::Changes(name, detail),
+                "constant" => Finding::ChangesConstant(detail),
+                "shares" => Finding::Shares(name, detail),
+                _ => Finding::Random(detail),
+            }
+        };
+        Ok(found.into_iter().map(finding).collect())
+    }
+
+    /// Every attribute by dotted name, with a text that changes when the attribute does; of a parameter or buffer only when
+    /// another tensor takes its place.
+    ///
+    /// # Errors
+    /// `Torch`.
+    pub fn attributes(&self) -> Result<Vec<(String, String)>, Error> {
+        // SAFETY: as above.
+        ffi::collect_texts(|push, sink| unsafe { ffi::lte_script_attributes(self.raw, push, sink) })
+    }
+
     /// Runs the module; a tuple or list of tensors comes back flat, in order.
     ///
     /// # Errors
-    /// `Torch` for what the module throws, and for an answer that holds anything but tensors.
+    /// `Torch` for what the module throws, and for an answer that holds anything but tensors; `Script` for a buffer that it
+    /// assigned with another type or shape.
     pub fn forward(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        // SAFETY: `raw` is ours; the list has as many entries as is said and lives during the call.
+        let mut refused = std::ptr::null_mut();
+        // SAFETY: `raw` is ours; the list has as many entries as is said and lives during the call; `refused` is a place for
+        // one text.
         let answer = ffi::collect_tensors(|push, sink| unsafe {
-            ffi::lte_script_forward(self.raw, ffi::raw_list(inputs), inputs.len(), push, sink)
-        })?;
-        Ok(answer.into_iter().map(|(_, tensor)| tensor).collect())
+            ffi::lte_script_forward(self.raw, ffi::raw_list(inputs), inputs.len(), push, sink, &raw mut refused)
+        });
+        if let Some(reason) = ffi::take_text(refused) {
+            return Err(Error::Script { path: self.path.clone(), reason });
+        }
+        Ok(answer?.into_iter().map(|(_, tensor)| tensor).collect())
     }
 
     /// As [`forward`](Self::forward), for a module that answers one tensor.

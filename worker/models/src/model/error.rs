@@ -43,6 +43,40 @@ pub enum ModelError {
         /// What was returned.
         found: String,
     },
+    /// A forward pass changed a parameter.
+    #[error(
+        "the forward pass changed the parameter `{0}`, which only the optimizer may: keep values that the model changes itself \
+         in a buffer"
+    )]
+    Changed(String),
+    /// A forward pass gave a buffer another type or shape.
+    #[error(
+        "the forward pass made the buffer `{name}` {found}, and it was {expected}: a buffer keeps its type and shape"
+    )]
+    Buffer {
+        /// The buffer.
+        name: String,
+        /// Type and shape before the pass.
+        expected: String,
+        /// Type and shape after it.
+        found: String,
+    },
+    /// A tensor whose bits cannot be kept and restored.
+    #[error("the {what} `{name}` {reason}")]
+    Memory {
+        /// `parameter` or `buffer`.
+        what: &'static str,
+        /// The tensor.
+        name: String,
+        /// What it is, and what to do.
+        reason: &'static str,
+    },
+    /// Two parameters that share elements and are not one tensor.
+    #[error(
+        "the parameters `{0}` and `{1}` share memory and are not one tensor (a transposed view or a slice): give each its own \
+         memory (`.clone()`), or use one parameter in both places"
+    )]
+    Overlap(String, String),
     /// A job without a model was given to a program that brings none.
     #[error("the job brings a program of its own, and `worker-rank` is not it")]
     NoModel,

@@ -86,6 +86,14 @@ pub trait Model {
         &[]
     }
 
+    /// That nothing which checkpoints do not hold has changed since the model was built, as far as the model can tell.
+    fn check(&self) -> Result<(), ModelError> {
+        Ok(())
+    }
+
+    /// Whether the next passes are looked at more closely than others, where somebody watches.
+    fn look_closely(&self, _closely: bool) {}
+
     /// The tree of modules, one line each with its shape and number of parameters.
     fn describe(&self) -> String;
 }

@@ -1,12 +1,14 @@
 //! A TorchScript module made in Python, with its true names, its buffers, and an evaluation that leaves no trace.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use lockstep_common::job::{LossKind, Output};
-use lockstep_tch_ext::script::ScriptModule;
+use lockstep_tch_ext::Error;
+use lockstep_tch_ext::memory::{is_plain, is_same};
+use lockstep_tch_ext::script::{Finding, ScriptModule};
 use tch::{Device, Kind, Reduction, Tensor};
 
+use super::memory::{Place, disjoint, restorable};
 use super::parts::Parts;
 use super::supervised::Objective;
 use super::trace::without_trace;
@@ -19,7 +21,7 @@ const FLOATS: [Kind; 3] = [Kind::Float, Kind::Double, Kind::BFloat16];
 /// Loads the module at `path`, in training mode, onto `device`.
 ///
 /// A parameter that stands in the module under several names (tied weights) is one parameter, under its first name, as in
-/// PyTorch.
+/// PyTorch. A module with state that checkpoints would not hold is refused by the attribute's name.
 pub(crate) fn load(
     path: &Path,
     output: Output,
@@ -31,33 +33,47 @@ pub(crate) fn load(
     let module = ScriptModule::load(path, device)?;
     module.train(true)?;
     let refuse = |detail: String| ModelError::Script { path: path.to_owned(), detail };
+    if let Some(finding) = module.examine()?.into_iter().next() {
+        return Err(refuse(words(&finding)));
+    }
     let mut parts = Parts::new();
-    let mut seen = HashSet::new();
+    let mut seen: Vec<(Tensor, Place)> = Vec::new();
     for (name, tensor) in module.named_parameters() {
-        if tensor.numel() > 0 && !seen.insert(tensor.data_ptr()) {
-            continue;
-        }
         if !tensor.requires_grad() {
             // Frozen in Python: kept and saved, but not trained.
-            parts.buffers.push((name, tensor));
+            let place = restorable("parameter", &name, &tensor)?;
+            let known = tensor.numel() > 0 && seen.iter().any(|(_, known)| *known == place);
+            if !known {
+                seen.push((tensor.shallow_clone(), place));
+                parts.buffers.push((name, tensor));
+            }
             continue;
         }
-        if !FLOATS.contains(&tensor.kind()) {
-            let detail = format!(
-                "parameter `{name}` has elements of {:?}, not 32-bit floats, 64-bit floats or bfloat16",
-                tensor.kind()
-            );
+        if !is_plain(&tensor) || !tensor.f_kind().is_ok_and(|kind| FLOATS.contains(&kind)) {
+            let found = tensor.f_kind().map_or_else(|error| error.to_string(), |kind| format!("{kind:?}"));
+            let detail =
+                format!("parameter `{name}` has elements of {found}, not 32-bit floats, 64-bit floats or bfloat16");
             return Err(refuse(detail));
         }
+        // One tensor under two names has one gradient; two tensors in one memory have two.
+        if seen.iter().any(|(known, _)| is_same(known, &tensor)) {
+            continue;
+        }
+        seen.push((tensor.shallow_clone(), Place::of(&tensor)?));
         parts.module(&name, format!("tensor {:?}", tensor.size()));
         parts.parameters.push(Parameter::new(name, tensor));
     }
     if parts.parameters.is_empty() {
         return Err(refuse("it has no parameters to train".to_owned()));
     }
-    parts.buffers.extend(module.named_buffers());
+    disjoint(&parts.parameters)?;
+    for (name, tensor) in module.named_buffers() {
+        restorable("buffer", &name, &tensor)?;
+        parts.buffers.push((name, tensor));
+    }
+    let attributes = module.attributes()?;
     let title = format!("TorchScript module `{}`", path.file_name().unwrap_or_default().display());
-    Ok(Box::new(Script { module, output, objective, parts, title, device }))
+    Ok(Box::new(Script { module, output, objective, parts, attributes, title, device }))
 }
 
 struct Script {
@@ -65,14 +81,48 @@ struct Script {
     output: Output,
     objective: Objective,
     parts: Parts,
+    /// As they were when the module was loaded.
+    attributes: Vec<(String, String)>,
     title: String,
     device: Device,
 }
 
+/// Why a module is refused, and what to do.
+fn words(finding: &Finding) -> String {
+    const HELD: &str = "which checkpoints do not hold: register it as a buffer (`register_buffer`)";
+    match finding {
+        Finding::Assigns(name) => format!("`forward` assigns the attribute `{name}`, {HELD}"),
+        Finding::Changes(name, operator) => format!("`forward` changes the attribute `{name}` by `{operator}`, {HELD}"),
+        Finding::ChangesConstant(operator) => {
+            format!("`forward` changes a tensor that is part of its code by `{operator}`, {HELD}")
+        }
+        Finding::AssignsParameter(name) => {
+            format!("`forward` assigns the parameter `{name}`, which only the optimizer may change")
+        }
+        Finding::Shares(name, other) => format!(
+            "`forward` assigns the buffer `{name}`, in whose memory `{other}` lies: give each its own memory (`.clone()`), or \
+             change the buffer in place (`copy_`)"
+        ),
+        Finding::Random(operator) => {
+            format!(
+                "`forward` calls `{operator}`, which draws from nothing that a run names: draw from torch's generator"
+            )
+        }
+    }
+}
+
 impl Script {
+    /// The one tensor that `forward` answers.
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, ModelError> {
+        self.module.forward_one(inputs).map_err(|error| match error {
+            Error::Script { path, reason } => ModelError::Script { path, detail: reason },
+            other => other.into(),
+        })
+    }
+
     /// `forward(inputs)`, checked to be scores `[N, K]` for `N` targets.
     fn scores(&self, batch: &Batch) -> Result<Tensor, ModelError> {
-        let scores = self.module.forward_one(&[batch.inputs.shallow_clone()])?;
+        let scores = self.forward(&[batch.inputs.shallow_clone()])?;
         let samples = batch.inputs.size().first().copied().unwrap_or(0);
         let size = scores.size();
         let fits = FLOATS.contains(&scores.kind())
@@ -93,7 +143,7 @@ impl Script {
 
     /// `forward(inputs, targets)`, checked to be a scalar.
     fn mean_loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
-        let loss = self.module.forward_one(&[batch.inputs.shallow_clone(), batch.targets.shallow_clone()])?;
+        let loss = self.forward(&[batch.inputs.shallow_clone(), batch.targets.shallow_clone()])?;
         if loss.numel() == 1 && FLOATS.contains(&loss.kind()) {
             return if loss.dim() == 0 { Ok(loss) } else { Ok(loss.f_reshape([] as [i64; 0])?) };
         }
@@ -156,6 +206,17 @@ impl Model for Script {
             self.module.train(true)?;
             scores.map(Some)
         })
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        let now = self.module.attributes()?;
+        let changed = self.attributes.iter().zip(&now).find(|(before, after)| before != after);
+        let Some(((name, before), (_, after))) = changed else { return Ok(()) };
+        let detail = format!(
+            "`forward` changed the attribute `{name}` from `{before}` to `{after}`, and checkpoints do not hold it: register it \
+             as a buffer (`register_buffer`)"
+        );
+        Err(ModelError::Script { path: self.module.path().to_owned(), detail })
     }
 
     fn describe(&self) -> String {

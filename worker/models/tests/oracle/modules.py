@@ -2,6 +2,8 @@
 
 `answer.npz` holds, for `net.pt` on one batch in training mode after `manual_seed(1)`: the inputs, the loss, each
 gradient and each buffer afterwards. `tied.npz` holds losses and gradients of `tied-<dtype>.pt`, as 64-bit floats.
+`assigned.npz` holds, for three passes of `assigned.pt`, run as Python, loss, gradients and buffers. The modules of `hidden.py`
+are written beside them.
 """
 
 import pathlib
@@ -11,6 +13,8 @@ import numpy
 import torch
 from torch import nn
 from torch.nn import functional
+
+import hidden
 
 
 class Net(nn.Module):
@@ -63,6 +67,25 @@ class Tied(nn.Module):
         return self.head(torch.relu(self.second(torch.relu(self.first(x)))))
 
 
+class Assigned(nn.Module):
+    """Keeps statistics as Python does, by assignment; one is assigned twice, and its old value has a gradient to carry."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(16, 3)
+        self.register_buffer("ema", torch.ones(3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("fixed", torch.full((3,), 0.5))
+
+    def forward(self, x):
+        y = self.inner(x.flatten(1)) * self.ema
+        if self.training:
+            self.calls = self.calls + 1
+            self.ema = 0.9 * self.ema + 0.1 * y.detach().mean(0)
+        self.calls = self.calls + 1
+        return y * self.ema + self.fixed + 0.01 * self.calls
+
+
 class Wide(nn.Module):
     def __init__(self):
         super().__init__()
@@ -93,6 +116,20 @@ def main():
     for name, module in {"loss": Loss(), "untidy": Untidy(), "wide": Wide(), "pair": Pair(), "empty": Empty()}.items():
         torch.jit.script(module).save(folder / f"{name}.pt")
     torch.jit.script(nn.Linear(16, 3).half()).save(folder / "half.pt")
+
+    assigned = Assigned()
+    torch.jit.script(assigned).save(folder / "assigned.pt")
+    inputs, targets = torch.randn(8, 1, 4, 4), torch.arange(8) % 3
+    answer = {"inputs": inputs, "targets": targets}
+    for step in range(3):
+        assigned.zero_grad()
+        loss = functional.cross_entropy(assigned(inputs), targets)
+        loss.backward()
+        answer[f"{step}/loss"] = loss
+        answer |= {f"{step}/grad/{name}": parameter.grad.clone() for name, parameter in assigned.named_parameters()}
+        answer |= {f"{step}/buffer/{name}": buffer.clone() for name, buffer in assigned.named_buffers()}
+    numpy.savez(folder / "assigned.npz", **{name: tensor.detach().numpy() for name, tensor in answer.items()})
+    hidden.write(folder)
 
     net = torch.jit.script(Net())
     net.save(folder / "net.pt")

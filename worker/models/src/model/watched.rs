@@ -1,0 +1,98 @@
+//! A model whose parameters only the optimizer changes: every forward pass is watched.
+
+use std::cell::Cell;
+
+use lockstep_tch_ext::bits::bit_sums;
+use tch::Tensor;
+
+use super::{Context, EvalSums, Model, ModelError, Parameter};
+use crate::Batch;
+
+/// Another model, and an error as soon as one of its forward passes changes a parameter.
+///
+/// Always compared: each parameter's version counter and address, which takes nanoseconds. When looked at closely also its
+/// bits, since a write past the counter (`parameter.data`) is seen in nothing else, and what [`Model::check`] compares.
+pub struct Watched {
+    model: Box<dyn Model>,
+    tensors: Vec<Tensor>,
+    training: Cell<bool>,
+    evaluation: Cell<bool>,
+}
+
+/// What a forward pass must leave as it is.
+struct Before {
+    marks: Vec<(i64, usize)>,
+    sums: Option<Vec<u64>>,
+}
+
+impl Watched {
+    /// Watches `model`. Its first training pass and its first evaluation are looked at closely.
+    pub fn new(model: Box<dyn Model>) -> Self {
+        let tensors = model.parameters().iter().map(|parameter| parameter.tensor.detach()).collect();
+        Self { model, tensors, training: Cell::new(true), evaluation: Cell::new(true) }
+    }
+
+    fn marks(&self) -> Result<Vec<(i64, usize)>, ModelError> {
+        let mark = |parameter: &Parameter| {
+            // The parameter's own: another memory may have been put in its place.
+            Ok((parameter.tensor.f_internal_version()?, parameter.tensor.data_ptr() as usize))
+        };
+        self.model.parameters().iter().map(mark).collect()
+    }
+
+    fn around<T>(&self, closely: bool, forward: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
+        let before = Before { marks: self.marks()?, sums: if closely { Some(bit_sums(&self.tensors)?) } else { None } };
+        let given = forward()?;
+        let parameters = self.model.parameters();
+        let differs = |place: Option<usize>| match place.and_then(|place| parameters.get(place)) {
+            Some(parameter) => Err(ModelError::Changed(parameter.name.clone())),
+            None => Ok(()),
+        };
+        differs(before.marks.iter().zip(self.marks()?).position(|(before, after)| *before != after))?;
+        if let Some(before) = before.sums {
+            differs(before.iter().zip(bit_sums(&self.tensors)?).position(|(before, after)| *before != after))?;
+            self.model.check()?;
+        }
+        Ok(given)
+    }
+}
+
+impl Model for Watched {
+    fn parameters(&self) -> &[Parameter] {
+        self.model.parameters()
+    }
+
+    fn buffers(&self) -> &[(String, Tensor)] {
+        self.model.buffers()
+    }
+
+    fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, ModelError> {
+        self.around(self.training.get(), || self.model.loss(batch, context))
+    }
+
+    fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, ModelError> {
+        // Of an evaluation the first batch is enough: the others run the same code.
+        self.around(self.evaluation.take(), || self.model.evaluate(batch, context))
+    }
+
+    fn predict(&self, batch: &Batch) -> Result<Option<Tensor>, ModelError> {
+        self.around(false, || self.model.predict(batch))
+    }
+
+    fn metrics(&self) -> &[&'static str] {
+        self.model.metrics()
+    }
+
+    fn describe(&self) -> String {
+        self.model.describe()
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        self.model.check()
+    }
+
+    fn look_closely(&self, closely: bool) {
+        self.training.set(closely);
+        self.evaluation.set(closely || self.evaluation.get());
+    }
+}

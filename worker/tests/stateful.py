@@ -1,0 +1,79 @@
+"""Writes the TorchScript modules of `tests/stateful.rs` into a folder: six numbers to three scores."""
+
+import pathlib
+import sys
+
+import torch
+from torch import nn
+
+
+class Assigned(nn.Module):
+    """Statistics by assignment, in place, and in a buffer that is not contiguous; tasks that draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.register_buffer("ema", torch.ones(3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("on", torch.zeros(3, dtype=torch.bool))
+        self.register_buffer("table", torch.arange(6.0).view(2, 3).t())
+
+    def forward(self, x):
+        task = torch.jit.fork(torch.dropout, x, 0.2, self.training)
+        noise = 0.1 * torch.randn([3])
+        y = self.inner(torch.jit.wait(task)) * self.ema
+        if self.training:
+            self.ema = 0.9 * self.ema + 0.1 * y.detach().mean(0)
+            self.table.mul_(0.9).add_(y.detach().mean(0).unsqueeze(1))
+            self.on = ~self.on
+        self.calls = self.calls + 1
+        return y + self.ema + self.table[:, 1] + torch.where(self.on, noise, -noise)
+
+
+class Shrinks(nn.Module):
+    """Changes its parameter in some steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        if int(self.calls) == 4:
+            with torch.no_grad():
+                self.inner.weight.mul_(0.9)
+        return self.inner(x)
+
+
+class Tests(nn.Module):
+    """Changes its inputs; no gradient reaches some of them, and none any of them in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x.mul_(2.0)
+        if not self.training:
+            x = (x > 0).float()
+        return self.inner(x)
+
+
+class Widens(nn.Module):
+    """Changes a buffer's shape: a copy of the old one into the new one would fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.register_buffer("ema", torch.zeros(3))
+
+    def forward(self, x):
+        self.ema.unsqueeze_(0)
+        return self.inner(x)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    for module in (Assigned(), Shrinks(), Tests(), Widens()):
+        torch.jit.script(module).save(pathlib.Path(sys.argv[1]) / f"{type(module).__name__.lower()}.pt")

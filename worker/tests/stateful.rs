@@ -1,0 +1,98 @@
+//! TorchScript modules with state of their own, and with habits that training must notice: the same bits on any number of
+//! processes and after a resume, or an end with the name.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Lab, table};
+
+const JOB: &str = r#"
+    name = "stateful"
+    seed = 3
+    steps = 6
+    ranks = 3
+    batch = { size = 9 }
+    optimizer = { kind = "sgd", lr = 0.1, momentum = 0.9 }
+    model = { kind = "torchscript", path = "net.pt" }
+    data = { kind = "csv", path = "table.csv", target = "class", validation = 0.2 }
+    checkpoint = { every_steps = 2 }
+    report = { fingerprints_every = 1 }
+"#;
+
+fn lab(module: &str, sets: &[&str]) -> Lab {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stateful.py");
+    let output = Command::new("python3").arg(program).arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let module = std::fs::read(dir.path().join(format!("{module}.pt"))).unwrap();
+    Lab::new(JOB, sets, &[("net.pt", module), ("table.csv", table().into_bytes())])
+}
+
+#[test]
+fn assigned_buffers_are_the_same_on_any_number_of_processes_resumed_and_evaluated() {
+    let lab = lab("assigned", &[]);
+    let one = lab.run(1, None);
+    assert_eq!(one.codes, [0], "{}", one.stderr);
+    for processes in [1, 2, 3] {
+        let other = lab.run(processes, None);
+        assert_eq!(other.record(), one.record(), "{processes} processes");
+        assert_eq!(other.state(), one.state(), "{processes} processes");
+        for (a, b) in one.manifests.iter().zip(&other.manifests) {
+            assert_eq!((&a.tensors, &a.record), (&b.tensors, &b.record), "step {}, {processes} processes", a.step);
+        }
+    }
+    let piece = |step: u64, name: &str| {
+        let manifest = one.manifest_at(step);
+        let tensor = manifest.tensors.iter().find(|tensor| tensor.name == name).unwrap();
+        tensor.pieces[0].digest
+    };
+    for name in ["buffer/ema", "buffer/calls", "buffer/table"] {
+        assert_ne!(piece(2, name), piece(4, name), "{name} moves");
+    }
+    for step in [2, 4] {
+        let resumed = lab.run(2, Some(one.manifest_at(step)));
+        assert_eq!(resumed.record(), one.record()[step as usize..], "resumed at step {step}");
+        assert_eq!(resumed.state(), one.state(), "resumed at step {step}");
+    }
+    let evaluated = lab.with(JOB, &["eval.every_steps=1"]).run(2, None);
+    assert_eq!((evaluated.evals.len(), evaluated.state()), (6, one.state()));
+}
+
+#[test]
+fn a_parameter_that_the_forward_pass_changes_ends_the_run_at_that_step_by_its_name() {
+    // Without fingerprints, whose steps are looked at more closely.
+    let outcome = lab("shrinks", &["report.fingerprints_every=0", "checkpoint.every_steps=1"]).run(2, None);
+    assert_eq!(outcome.codes, [1, 1], "{}", outcome.stderr);
+    assert!(outcome.corrupt.is_empty(), "{:?}", outcome.corrupt);
+    assert_eq!(outcome.failures.len(), 2);
+    for reason in &outcome.failures {
+        assert!(
+            reason.starts_with("the model failed at step 3: the forward pass changed the parameter `inner.weight`"),
+            "{reason}"
+        );
+    }
+    assert_eq!(outcome.manifests.last().unwrap().step, 3, "the checkpoints before it are whole");
+}
+
+#[test]
+fn a_buffer_that_changes_its_shape_ends_the_run_by_its_name() {
+    let outcome = lab("widens", &[]).run(1, None);
+    assert_eq!(outcome.codes, [1], "{}", outcome.stderr);
+    let words = "the forward pass made the buffer `ema` Float of shape [1, 3], and it was Float of shape [3]";
+    assert!(outcome.failures[0].contains(words), "{:?}", outcome.failures);
+}
+
+#[test]
+fn features_are_measured_of_a_module_that_changes_its_inputs_and_lets_no_gradient_through() {
+    let plain = lab("tests", &["eval.every_steps=2"]).run(2, None);
+    let lab = lab("tests", &["eval={every_steps=2, feature_importance={every_steps=2, samples=10}}"]);
+    for processes in [1, 2] {
+        let measured = lab.run(processes, None);
+        assert_eq!(measured.codes, vec![0; processes as usize], "{}", measured.stderr);
+        assert_eq!(measured.state(), plain.state());
+    }
+}
