@@ -55,9 +55,9 @@ impl<'a> Exported<'a> {
         String::from_utf8(stdout).unwrap()
     }
 
-    /// That both compute the same bits, with the run's batch and with another one.
-    fn compare(&self, files: &[&str], rows: usize) {
-        for batch in ["24", "7"] {
+    /// That both compute the same bits, in batches of these sizes. Those of 7 begin where memory is not aligned by itself.
+    fn compare(&self, files: &[&str], rows: usize, batches: &[&str]) {
+        for &batch in batches {
             let own = self.scores(batch);
             let (python, _) = self.predict(&[files, &["--scores", "--batch", batch]].concat());
             assert!(own.lines().count() >= rows && own.lines().last().unwrap().contains(','), "{own}");
@@ -93,7 +93,7 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &digits(dir.path()), dir.path(), &[]);
     let table = dir.path().join("digits.csv");
-    exported.compare(&[table.to_str().unwrap()], 1_798);
+    exported.compare(&[table.to_str().unwrap()], 1_798, &["24"]);
     let (out, words) = exported.predict(&[table.to_str().unwrap()]);
     assert!(said(&words, "accuracy") > 0.9 && said(&words, "samples") == 1797.0, "{words}");
     assert!(out.starts_with("row,label,probability\n0,"), "{}", &out[..80]);
@@ -146,7 +146,7 @@ fn a_regression_is_answered_in_the_units_of_its_target() {
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &[]);
     let table = dir.path().join("t.csv");
-    exported.compare(&[table.to_str().unwrap()], 201);
+    exported.compare(&[table.to_str().unwrap()], 201, &["24", "7"]);
     let (out, words) = exported.predict(&[table.to_str().unwrap()]);
     assert!(said(&words, "loss") < 0.01, "{words}");
     let rows: Vec<&str> = out.lines().collect();
@@ -199,7 +199,7 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &[]);
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
-    exported.compare(&[&files[0], &files[1]], 301);
+    exported.compare(&[&files[0], &files[1]], 301, &["7"]);
     let (out, words) = exported.predict(&[&files[0], &files[1]]);
     assert!(said(&words, "accuracy") > 0.5, "{words}");
     // Gzipped, and without labels.
@@ -223,7 +223,7 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &["--raw-inputs"]);
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
-    exported.compare(&[&files[0], &files[1]], 301);
+    exported.compare(&[&files[0], &files[1]], 301, &["7"]);
     assert_eq!(oracle(&["raw", exported.to.to_str().unwrap(), &files[0]]).trim(), "true");
 
     // Never unasked, and not for what is no module.
@@ -257,7 +257,7 @@ fn a_language_model_is_scored_and_continued() {
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &[]);
     let file = dir.path().join("text");
-    exported.compare(&[file.to_str().unwrap()], text.len() / 16);
+    exported.compare(&[file.to_str().unwrap()], text.len() / 16, &["7"]);
 
     // The validation windows are the last ones of the file: loss and perplexity are those of the run's evaluation.
     let windows = text.len() / 16;
@@ -271,8 +271,9 @@ fn a_language_model_is_scored_and_continued() {
     assert_eq!(said(&out, "accuracy"), eval["accuracy"].as_f64().unwrap());
 
     let go_on = |seed: &str| exported.try_predict(&[file.to_str().unwrap(), "--continue", "40", "--seed", seed]).stdout;
-    assert_eq!((go_on("1").len(), go_on("1")), (40, go_on("1")));
-    assert_ne!(go_on("1"), go_on("2"));
+    let tokens = go_on("1");
+    assert_eq!((tokens.len(), &go_on("1")), (40, &tokens));
+    assert_ne!(go_on("2"), tokens);
     assert!(exported.card().contains("--continue 200"));
 }
 
@@ -329,11 +330,15 @@ fn a_resume_goes_on_with_the_moments_of_its_checkpoint() {
     assert!(!refused.status.success());
     let resumed = cluster.ask(&["resume", &first, "--accept", "data.digits.csv"]);
     let resumed = resumed["run"].as_str().unwrap().to_owned();
-    cluster.finished(&resumed);
+    let state = cluster.finished(&resumed);
     let (_, last) = cluster.checkpoints(&resumed).last().unwrap().clone();
     let (after, note) = preprocessing(&last);
     assert_eq!(after, before);
     let column = &before["inputs"]["columns"][1];
     let words = format!("column `{}`: mean {}", column["column"].as_str().unwrap(), column["mean"]);
     assert!(note.as_str().unwrap().contains(&words), "{words}: {note}");
+    // And so does a resume of that run, whose data is what it was.
+    let (_, middle) = cluster.checkpoints(&resumed)[0].clone();
+    assert_eq!(cluster.finished(&cluster.resume(&middle)), state);
+    assert_eq!(preprocessing(&middle).0, before);
 }

@@ -28,8 +28,11 @@ pub(crate) struct Agreed {
 /// The preprocessing of `data`, which is the checkpoint's if that says one.
 ///
 /// # Errors
-/// The two differ, and the data is not `accepted`; or, accepted or not, they are of other columns or shapes.
+/// The two differ, and the data is not `accepted`, now or before; or, accepted or not, they are of other columns or shapes.
 pub(crate) fn agree(data: &dyn Dataset, restore: Option<&Manifest>, accepted: bool) -> Result<Agreed, Unlike> {
+    // A checkpoint of a run that goes on with accepted data has the moments of the data before.
+    let before = |manifest: &Manifest| manifest.overrides.iter().any(|one| one.key.starts_with("data."));
+    let accepted = accepted || restore.is_some_and(before);
     settle(data, restore.and_then(|manifest| manifest.preprocessing.as_ref()), accepted)
 }
 

@@ -79,9 +79,11 @@ fn around(preprocessing: &Preprocessing) -> Result<(String, Vec<(&'static str, T
     let answer = match &preprocessing.targets {
         Targets::Standardised(column) => {
             moments(["target_mean", "target_deviation"], std::slice::from_ref(column))?;
-            format!("self.model({inputs}) * self.target_deviation + self.target_mean")
+            format!("self.model.forward({inputs}) * self.target_deviation + self.target_mean")
         }
-        Targets::Classes { .. } | Targets::Values { .. } | Targets::NextToken => format!("self.model({inputs})"),
+        Targets::Classes { .. } | Targets::Values { .. } | Targets::NextToken => {
+            format!("self.model.forward({inputs})")
+        }
     };
     Ok((format!("def forward(self, inputs):\n    return {answer}\n"), buffers))
 }

@@ -184,7 +184,7 @@ fn file_result(answer: *mut std::ffi::c_char, path: &Path) -> Result<(), Error> 
     match ffi::take_text(answer) {
         None => Ok(()),
         Some(message) => {
-            let reason = message.lines().next().unwrap_or_default().to_owned();
+            let reason = message.lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned();
             Err(Error::Script { path: path.to_owned(), reason })
         }
     }

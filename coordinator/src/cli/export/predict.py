@@ -428,6 +428,9 @@ def main():
             (predict if ASKED.tokens is None else go_on)(network())
     except FileNotFoundError as error:
         refuse(f"`{error.filename}` does not exist")
+    except BrokenPipeError:
+        # Nobody reads on, as with `| head`. Python would fail once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
