@@ -37,6 +37,7 @@ mod target;
 mod time;
 mod top;
 mod tracked;
+mod unused;
 mod verify;
 
 pub use args::Arguments;

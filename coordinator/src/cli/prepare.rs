@@ -14,6 +14,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::measure::{Measured, measure};
 use super::output::Output;
+use super::unused::{unused, warning};
 
 /// Changed files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;
@@ -50,6 +51,9 @@ pub(super) fn prepare(
     }
     let job = parse_toml(&text, &overrides)
         .map_err(|error| Failure::caused(Exit::Usage, &error).context(&format!("job file `{file}`")))?;
+    for key in unused(&job) {
+        Output::note(&warning(key));
+    }
     let absolute = fs::canonicalize(path)
         .map_err(|error| Failure::new(Exit::Usage, format!("cannot resolve job file `{file}`: {error}")))?;
     let base_dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
