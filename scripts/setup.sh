@@ -27,6 +27,7 @@ missing_packages() {
     have make || echo make
     have git || echo git
     have cargo || have curl || echo curl ca-certificates # for rustup, below
+    [ "$1" != --test ] || have strace || echo strace # what is synced is read off the traced system calls
     [ "$1" != --test ] || have chromium || echo chromium fonts-dejavu-core # the page is tested in it
     if ! torch_is_stamped; then
         have python3 || echo python3

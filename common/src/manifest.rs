@@ -74,6 +74,10 @@ pub struct Piece {
     pub bytes: u64,
 }
 
+/// The tensor that counts, by parameter, the steps that it took part in. Only a state whose counts differ from its steps has it, so
+/// it may come and go between a run's checkpoints.
+pub const STEPS: &str = "optimizer/steps";
+
 /// One tensor: parameter, buffer or optimizer state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorEntry {
@@ -226,10 +230,58 @@ impl Manifest {
         if !self.tensors.is_sorted_by(|a, b| a.name < b.name) {
             return inconsistent("`tensors` are not sorted, or one stands twice");
         }
+        if self.tensors.is_empty() {
+            return inconsistent("it has no tensors");
+        }
+        for entry in &self.tensors {
+            entry.check().map_err(|why| ManifestError::Inconsistent(format!("tensor `{}` {why}", entry.name)))?;
+        }
         if !self.ranks.iter().map(|state| state.rank).eq(0..self.ranks.len() as u32) || self.ranks.is_empty() {
             return inconsistent("`ranks` are not complete and in order");
         }
         Ok(())
+    }
+}
+
+/// Bytes of one element of a type by libtorch's name; none for a type that this program does not know.
+fn element_bytes(dtype: &str) -> Option<u64> {
+    Some(match dtype {
+        "uint8" | "int8" | "bool" | "qint8" | "quint8" | "float8e5m2" | "float8e4m3fn" | "float8e5m2fnuz"
+        | "float8e4m3fnuz" => 1,
+        "int16" | "half" | "bfloat16" => 2,
+        "int" | "float" | "complexhalf" | "qint32" => 4,
+        "int64" | "double" | "complexfloat" => 8,
+        "complexdouble" => 16,
+        _ => return None,
+    })
+}
+
+impl TensorEntry {
+    /// Bytes of all pieces; none if they are more than a file can have.
+    pub fn bytes(&self) -> Option<u64> {
+        let sum = self.pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.bytes))?;
+        (sum <= i64::MAX as u64).then_some(sum)
+    }
+
+    /// Elements of its shape; none if a size is negative or they are too many.
+    pub fn elements(&self) -> Option<u64> {
+        let sizes = self.shape.iter().map(|&size| u64::try_from(size).ok());
+        let count = sizes.into_iter().try_fold(1_u64, |count, size| count.checked_mul(size?))?;
+        (count <= i64::MAX as u64).then_some(count)
+    }
+
+    /// Whether pieces, shape and type agree.
+    fn check(&self) -> Result<(), String> {
+        let bytes = self.bytes().ok_or("has more bytes than a file can have")?;
+        let elements = self.elements().ok_or_else(|| format!("has the shape {:?}, which no tensor has", self.shape))?;
+        let Some(expected) = element_bytes(&self.dtype).and_then(|each| each.checked_mul(elements)) else {
+            return Err(format!("has the type `{}`, which this program does not know", self.dtype));
+        };
+        if bytes == expected {
+            Ok(())
+        } else {
+            Err(format!("is {} {:?} and has {bytes} bytes, not {expected}", self.dtype, self.shape))
+        }
     }
 }
 

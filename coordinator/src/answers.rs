@@ -13,7 +13,7 @@ use serde_json::Value;
 use tonic::Status;
 
 use crate::node::{CallError, Handle};
-use crate::{documents, mismatch, tracked};
+use crate::{documents, mismatch, saves, tracked};
 
 /// Whoever answers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,12 +34,13 @@ impl Answers {
         &self.handle
     }
 
-    /// Replicas of `run` that differed, as alarms.
+    /// Replicas of `run` that differed and checkpoints that failed, as alarms.
     async fn mismatches(&self, run: &RunId) -> Result<Vec<Value>, Status> {
         let run = run.to_string();
         let found = self.handle.read(move |state| state.find_run(&run).map(RunView::of)).await?;
-        let corruptions = found.map_err(CallError::from)?.corruptions;
-        Ok(corruptions.iter().map(|found| serde_json::json!(mismatch::alarm(found))).collect())
+        let view = found.map_err(CallError::from)?;
+        let mismatches = view.corruptions.iter().map(mismatch::alarm);
+        Ok(mismatches.chain(saves::alarms(&view)).map(|alarm| serde_json::json!(alarm)).collect())
     }
 
     /// How many alarms stand in its numbers, to what each row knows already.

@@ -114,6 +114,7 @@ mod tests {
             final_state_digest: None,
             tags: vec!["mine".into()],
             alarms: Some(2),
+            checkpoint_failed: None,
         };
         RunView {
             row,

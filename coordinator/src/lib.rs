@@ -11,6 +11,7 @@ pub mod hooks;
 mod mismatch;
 pub mod node;
 pub mod reports;
+mod saves;
 pub mod serve;
 pub mod settings;
 pub mod store;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_host::shared;
 use lockstep_rpc::agents_server::AgentsServer;
 use lockstep_rpc::control_server::ControlServer;
 use tokio::net::TcpListener;
@@ -17,12 +18,12 @@ use tracing::warn;
 
 use crate::answers::Answers;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES};
-use crate::node::{Handle, Node, NodeError};
+use crate::node::{Committer, Handle, Node, NodeError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use crate::tracker::Tracker;
 use crate::web::Page;
-use crate::{documents, mismatch};
+use crate::{documents, mismatch, saves};
 
 /// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -105,6 +106,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     }
     std::fs::create_dir_all(&settings.store)
         .map_err(|source| ServeError::StoreDirectory { path: settings.store.clone(), source })?;
+    shared::sweep(&settings.store);
     let (store, recovered) = Store::open(&settings.data_dir)?;
     ignore_in_git(&settings.data_dir);
 
@@ -122,9 +124,12 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     }
 
     if bell.is_heard() {
-        // It ends with the loop.
-        tokio::spawn(mismatch::ring(handle.clone(), bell));
+        // They end with the loop.
+        tokio::spawn(mismatch::ring(handle.clone(), bell.clone()));
+        tokio::spawn(saves::ring(handle.clone(), bell));
     }
+    // It ends with the loop, too.
+    tokio::spawn(Committer::open(handle.clone(), &settings.store, settings.store_patience)?.run());
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let answers = Answers::new(handle.clone(), tracker.tracking(), &about(settings, address));

@@ -38,6 +38,7 @@ struct RawAlarms {
 #[serde(deny_unknown_fields)]
 struct RawStore {
     path: PathBuf,
+    patience_ms: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -57,6 +58,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The blob store; absolute.
     pub store: PathBuf,
+    /// How long a blob that a process has written is looked for.
+    pub store_patience: Duration,
     /// Silence after which a node is given up.
     pub lease: Duration,
     /// Between two ticks of the raft clock.
@@ -136,6 +139,8 @@ impl Settings {
             web_listen: None,
             data_dir: dir.join("coordinator"),
             store: dir.join("store"),
+            // One machine: what is written is seen at once.
+            store_patience: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             tick: Duration::from_millis(50),
             hooks: Hooks::default(),
@@ -184,6 +189,7 @@ impl RawSettings {
             web_listen,
             data_dir,
             store,
+            store_patience: millis("store.patience_ms", self.store.patience_ms, 0, 3_600_000)?,
             lease: millis("lease_ms", self.lease_ms, 100, 3_600_000)?,
             tick: millis("tick_ms", self.tick_ms, 1, 10_000)?,
             hooks: self.alarms.check()?,

@@ -104,7 +104,7 @@ function troubles(run) {
     return [{ text: grouped(found.step), class: 'number' }, { text: grouped(found.agreed), class: 'number' }, clock(found.at_ms), found.tensors.join(', '), said];
   });
   return [
-    failed.length > 0 && h('section', null, h('h3', null, 'checkpoints that could not be made'), table(['step', 'generation', 'when', 'why'], failed, { class: 'plain' })),
+    failed.length > 0 && h('section', null, h('h3', null, 'checkpoints that failed'), table(['step', 'generation', 'when', 'why'], failed, { class: 'plain' })),
     corrupt.length > 0 && h('section', null, h('h3', null, 'replicas that differed'),
       table(['found at step', 'agreed at', 'when', 'first tensors', 'who was wrong'], corrupt, { class: 'plain' })),
   ];

@@ -70,7 +70,9 @@ function glance(run, job) {
     ...(run.restarts > 0 ? [['restarts', `${run.restarts}, now generation ${run.generation}`]] : []),
     ['last heard', h('span', { title: clock(run.heard_at_ms) }, ago(run.heard_at_ms, now))],
   ];
+  const failed = run.checkpoint_failed;
   return [run.reason && h('p', { class: 'reason' }, ticked(run.reason)),
+    failed && h('p', { class: 'reason' }, ticked(`checkpoint at step ${grouped(failed.step)} failed${failed.attempts > 1 ? `, ${failed.attempts} times` : ''}: ${failed.reason}`)),
     facts.map(([key, value]) => h('div', null, h('span', { class: 'dim' }, key), h('div', null, value)))];
 }
 

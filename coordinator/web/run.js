@@ -43,10 +43,13 @@ class RunPage {
     this.stops = [
       live.on('run', (row) => {
         if (row.run !== this.run.run) return;
-        const { generation, status: was } = this.run;
+        const { generation, status: was, checkpoint_failed: failed } = this.run;
+        // What has passed is not in the row any more.
+        this.run.checkpoint_failed = null;
         Object.assign(this.run, row);
         this.drawHead();
-        if (generation !== row.generation || was !== row.status) this.readAnew();
+        const failure = (of) => `${of?.step} ${of?.attempts}`;
+        if (generation !== row.generation || was !== row.status || failure(failed) !== failure(row.checkpoint_failed)) this.readAnew();
       }),
       live.on('resync', () => this.readAnew()),
       live.on('note', ({ run }) => run === this.run.run && this.readAnew()),

@@ -296,7 +296,7 @@ function arrange(element, children) {
 
 /** A run's status as a word with a sign. */
 export function status(row) {
-  return h('span', { class: `status ${row.status}`, title: row.reason }, row.status);
+  return h('span', { class: `status ${row.status}`, title: row.reason ?? row.checkpoint_failed?.reason }, row.status);
 }
 
 /** How far a run is. */

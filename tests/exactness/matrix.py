@@ -109,7 +109,7 @@ def ended(cluster, run):
     deadline = time.monotonic() + RUN_SECONDS
     while time.monotonic() < deadline:
         view = cluster.ask("show", run)
-        if view["status"] in ("failed", "cancelled"):
+        if view["status"] in ("failed", "cancelled", "unsaved"):
             raise ClusterError(f"run {run} {view['status']}: {view['reason']}")
         if view["status"] == "finished":
             return view
@@ -128,7 +128,7 @@ def kill_one(cluster, run, step):
     """kill -9 of one of the run's processes after `step`; false if the run was faster."""
     deadline = time.monotonic() + RUN_SECONDS
     while (view := cluster.ask("show", run))["step"] < step:
-        if view["status"] in ("finished", "failed", "cancelled"):
+        if view["status"] in ("finished", "failed", "cancelled", "unsaved"):
             return False
         if time.monotonic() > deadline:
             raise ClusterError(f"run {run} did not reach step {step} within {RUN_SECONDS} s")

@@ -80,6 +80,24 @@ impl Cluster {
         wait_for("the node to join", || self.ask(&["nodes"]).as_array()?.iter().any(joined).then_some(()));
     }
 
+    /// Adds a worker that `program`, with these first arguments, starts, and that may never join.
+    pub fn add_worker_under(&mut self, program: &[&str]) {
+        let index = self.workers.len();
+        let name = format!("node-{index}");
+        let data = self.dir.join(&name);
+        let worker = binary("worker");
+        let arguments =
+            [program, &[path(&worker), "--join", &self.address, "--name", &name, "--data-dir", path(&data)]];
+        let arguments = [arguments.concat(), vec!["--devices", "cpu", "--slots", "1"]].concat();
+        let log = self.dir.join(format!("{name}.log"));
+        self.workers.push(Process::start_command(Command::new(arguments[0]).args(&arguments[1..]), &log));
+    }
+
+    /// The worker `index`.
+    pub fn worker_process(&mut self, index: usize) -> &mut Process {
+        &mut self.workers[index]
+    }
+
     /// kill -9 of a worker's agent, and the same node again with other environment variables.
     pub fn restart_worker_with(&mut self, index: usize, variables: &[(&str, &str)]) {
         self.workers[index].kill();
@@ -212,7 +230,7 @@ impl Cluster {
         wait_within(deadline, "the run to end", || {
             let view = self.show(run);
             let status = view["status"].as_str()?;
-            ["finished", "failed", "cancelled"].contains(&status).then_some(view)
+            ["finished", "failed", "cancelled", "unsaved"].contains(&status).then_some(view)
         })
     }
 

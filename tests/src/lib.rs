@@ -2,10 +2,12 @@
 
 mod cluster;
 mod job;
+mod namespace;
 mod process;
 mod tree;
 
 pub use cluster::{Cluster, Record, wait_for, wait_within};
 pub use job::{Job, cache, digits, repository};
+pub use namespace::{in_mount_namespace, mount_small};
 pub use process::{Process, binary};
 pub use tree::{dirty_tree, git};

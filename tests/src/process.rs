@@ -27,10 +27,13 @@ impl Process {
 
     /// The same, with more environment variables.
     pub fn start_with(program: &str, arguments: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
+        Self::start_command(Command::new(binary(program)).args(arguments).envs(variables.iter().copied()), log)
+    }
+
+    /// Starts `command`.
+    pub fn start_command(command: &mut Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("the log is in the test's directory");
-        let child = Command::new(binary(program))
-            .args(arguments)
-            .envs(variables.iter().copied())
+        let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file can be shared"))
             .stderr(file)
@@ -42,6 +45,11 @@ impl Process {
     /// What it wrote so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).expect("the log is there")
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("it was started here")?.code()
     }
 
     /// Its process id.

@@ -151,9 +151,15 @@ fn a_flipped_a_truncated_and_a_lost_blob_are_refused_by_digest_before_training()
             Some(bytes) => fs::write(&blob, bytes).unwrap(),
             None => fs::remove_file(&blob).unwrap(),
         }
-        let view = cluster.ended(&cluster.resume(&checkpoint));
-        let reason = view["reason"].as_str().unwrap();
-        assert!(view["status"] == "failed" && reason.contains(word) && reason.contains(digest), "{word}: {reason}");
+        let out = dir.path().join("out");
+        for command in [&["resume", &checkpoint][..], &["export", &checkpoint, out.to_str().unwrap()]] {
+            let output = cluster.coord(command);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(8), "{command:?}, {word}: {said}");
+            assert!(said.contains(digest) && !out.exists(), "{command:?}, {word}: {said}");
+        }
+        let said = cluster.coord(&["resume", &checkpoint]).stderr;
+        assert!(String::from_utf8_lossy(&said).contains(word), "{word}");
     }
     fs::write(&blob, whole).unwrap();
     cluster.finished(&cluster.resume(&checkpoint));

@@ -1,37 +1,105 @@
-//! A disk that is full while a checkpoint is written: a real file system of one megabyte, in a mount namespace of its own.
+//! A store that is full: real file systems of a few megabytes, in mount namespaces of their own.
 
-use std::process::Command;
+use std::path::Path;
 
-use lockstep_tests::{binary, digits};
+use lockstep_tests::{Cluster, Job, digits, in_mount_namespace, mount_small, wait_for};
 use serde_json::Value;
 
+/// Weights and momentum take 1.2 MB, and the store has less left.
+const LARGE: [&str; 4] = ["--set", "model.hidden=[2048]", "--set", "steps=40"];
+
+/// A cluster of two workers whose store has 3 MB, of which `filler` takes most.
+fn with_full_store(dir: &Path, limit_s: &str) -> (Cluster, Job) {
+    let store = dir.join("coord/store");
+    mount_small(&store, "3m");
+    std::fs::write(store.join("filler"), vec![1; 2_400_000]).unwrap();
+    let mut cluster = Cluster::start(dir, 0);
+    for _ in 0..2 {
+        cluster.add_worker_with(&[("LOCKSTEP_WORKER_SAVE_LIMIT_S", limit_s)]);
+    }
+    (cluster, digits(dir))
+}
+
+/// The run's view when its last checkpoint has failed at least twice.
+fn failing(cluster: &Cluster, run: &str) -> Value {
+    wait_for("the last checkpoint to fail twice", || {
+        let view = cluster.show(run);
+        assert_eq!(view["status"].as_str().map(|status| status == "failed"), Some(false), "{view:#}");
+        let failed = &view["checkpoint_failed"];
+        (failed["step"] == 40 && failed["attempts"].as_u64() >= Some(2)).then_some(view)
+    })
+}
+
 #[test]
-fn a_full_disk_fails_the_checkpoint_and_not_the_run() {
+fn a_full_store_fails_checkpoints_and_the_last_one_is_saved_when_there_is_room() {
+    if !in_mount_namespace("a_full_store_fails_checkpoints_and_the_last_one_is_saved_when_there_is_room") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
-    let job = digits(dir.path());
-    let data = dir.path().join("data");
-    let store = data.join("store");
-    std::fs::create_dir_all(&store).unwrap();
-    // `$0` is the store, the rest is the command.
-    let script = "mount -t tmpfs -o size=1m tmpfs \"$0\" && exec \"$@\"";
-    let output = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", script])
-        .arg(&store)
-        .arg(binary("coord"))
-        .args(["submit", job.argument(), "--local", "1", "--json", "--set", "world.processes=1"])
-        // Weights and momentum take 1.2 MB.
-        .args(["--set", "model.hidden=[2048]", "--set", "steps=40", "--data-dir"])
-        .arg(&data)
-        .output()
-        .expect("unshare(1) belongs to every Linux system");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let view: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&view["status"], &view["step"]), (&"finished".into(), &40.into()), "the run goes on: {view:#}");
+    let (cluster, job) = with_full_store(dir.path(), "600");
+    let run = cluster.submit(job.argument(), &[&LARGE[..], &["--set", "world.processes=2"]].concat());
+    let view = failing(&cluster, &run);
+    assert_eq!(
+        (&view["status"], &view["step"], &view["alarms"]),
+        (&"running".into(), &40.into(), &1.into()),
+        "{view:#}"
+    );
     assert_eq!(view["checkpoints"].as_array().unwrap().len(), 0, "{view:#}");
     let failed = view["failed_checkpoints"].as_array().unwrap();
     let steps: Vec<_> = failed.iter().map(|failed| failed["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [17, 34, 40], "{view:#}");
     let reason = failed[0]["reason"].as_str().unwrap();
     assert!(reason.contains("cannot write") && reason.contains("No space left on device"), "{reason}");
+    let rung = cluster.rung(&run);
+    assert_eq!(rung.len(), 1, "{rung:#?}");
+    assert_eq!((&rung[0]["kind"], &rung[0]["since_step"]), (&"checkpoint_failed".into(), &17.into()));
+    let listed = cluster.run(&["ps"]);
+    assert!(listed.contains("checkpoint at step 40 failed") && listed.contains("No space left on device"), "{listed}");
+
+    std::fs::remove_file(cluster.store().join("filler")).unwrap();
+    let state = cluster.finished(&run);
+    let view = cluster.show(&run);
+    assert_eq!((&view["alarms"], &view["checkpoint_failed"]), (&0.into(), &Value::Null), "{view:#}");
+    let made = view["checkpoints"].as_array().unwrap();
+    assert_eq!((made.len(), &made[0]["step"], &made[0]["state_digest"]), (1, &40.into(), &state.into()), "{view:#}");
+    let output = cluster.coord(&["export", made[0]["id"].as_str().unwrap(), dir.path().join("out").to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_run_whose_last_checkpoint_is_tried_again_can_be_cancelled() {
+    if !in_mount_namespace("a_run_whose_last_checkpoint_is_tried_again_can_be_cancelled") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, job) = with_full_store(dir.path(), "600");
+    let run = cluster.submit(job.argument(), &[&LARGE[..], &["--set", "world.processes=2"]].concat());
+    failing(&cluster, &run);
+    assert!(!cluster.rank_pids(&run).is_empty());
+    cluster.run(&["cancel", &run]);
+    assert_eq!(cluster.ended(&run)["status"], "cancelled");
+    wait_for("its processes to end", || cluster.rank_pids(&run).is_empty().then_some(()));
+}
+
+#[test]
+fn a_run_that_cannot_save_its_last_checkpoint_is_unsaved_and_not_finished() {
+    if !in_mount_namespace("a_run_that_cannot_save_its_last_checkpoint_is_unsaved_and_not_finished") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, job) = with_full_store(dir.path(), "2");
+    let arguments = [&["submit", job.argument(), "--follow"], &LARGE[..], &["--set", "world.processes=1"]].concat();
+    let output = cluster.coord(&arguments);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(9), "{said}");
+    assert!(said.contains("checkpoint at step 17 failed: ") && said.contains(" unsaved: process 0 on "), "{said}");
+    let view = cluster.ask(&["ps"])[0].clone();
+    assert_eq!((&view["status"], &view["alarms"]), (&"unsaved".into(), &1.into()), "{view:#}");
+    let run = view["run"].as_str().unwrap();
+    let titles = wait_for("both alarms", || {
+        let titles: Vec<String> = cluster.rung(run).iter().map(|alarm| alarm["title"].to_string()).collect();
+        (titles.len() == 2).then_some(titles)
+    });
+    assert!(titles[1].contains("its last checkpoint is lost"), "{titles:?}");
+    wait_for("its processes to end", || cluster.rank_pids(run).is_empty().then_some(()));
 }

@@ -28,6 +28,7 @@ pub mod program;
 pub mod rank;
 pub mod reduction;
 mod report;
+pub mod saving;
 pub mod scores;
 pub mod script_export;
 pub mod state;

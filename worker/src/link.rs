@@ -6,14 +6,16 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Assignment, ProcessHello, ProcessMessage, frame};
+use lockstep_rpc::{AgentCommand, Assignment, ProcessHello, ProcessMessage, Save, frame};
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::error;
 
 use crate::outbox::Outbox;
+use crate::saving::Verdicts;
 
 /// A rank process's end of the socket.
 #[derive(Debug)]
@@ -79,6 +81,24 @@ impl Link {
             let command = self.commands.recv().expect("the reading thread lives as long as the process");
             if let Some(found) = wanted(command) {
                 return found;
+            }
+        }
+    }
+}
+
+impl Verdicts for Link {
+    fn next(&self, patience: Option<Duration>) -> Option<Save> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        loop {
+            let command = match deadline {
+                Some(deadline) => {
+                    self.commands.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?
+                }
+                // The reader ends the process before it lets go of its end.
+                None => self.commands.recv().ok()?,
+            };
+            if let Command::Save(save) = command {
+                return Some(save);
             }
         }
     }

@@ -18,6 +18,12 @@ use tokio_util::sync::CancellationToken;
 /// The program of rank processes.
 const RANK_PROGRAM: &str = "worker-rank";
 
+/// What rank processes take if they are told nothing.
+const SAVE_LIMIT_S: u64 = 3600;
+
+/// Exit code of a worker that the coordinator did not take.
+const REFUSED: u8 = 3;
+
 /// Threads of the agent's runtime: one may wait for the disk while the other answers.
 const RUNTIME_THREADS: usize = 2;
 
@@ -32,7 +38,8 @@ const RUNTIME_THREADS: usize = 2;
     args_conflicts_with_subcommands = true,
     after_help = "Options are also keys of a configuration file (--config; --name is `node`) and variables, as LOCKSTEP_WORKER_DATA_DIR; \
                   `configs/worker.toml` documents all keys.\n\n\
-                  Exit codes: 0 ended as asked, 1 cannot run here, 2 wrong arguments."
+                  Exit codes: 0 ended as asked, 1 cannot run here, 2 wrong arguments, 3 refused by the coordinator (it and this node do not \
+                  share the store, or their versions differ)."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -108,7 +115,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error);
-            ExitCode::FAILURE
+            match error {
+                WorkerError::Agent(AgentError::Refused(_)) => ExitCode::from(REFUSED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -120,6 +130,10 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
     options.rank_command.args.extend(["--bind".into(), config.bind.to_string().into()]);
     if !config.shared_memory {
         options.rank_command.args.push("--no-shared-memory".into());
+    }
+    if config.save_limit_s != SAVE_LIMIT_S {
+        // Programs that were built with an older library take no such argument.
+        options.rank_command.args.extend(["--save-limit-s".into(), config.save_limit_s.to_string().into()]);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)

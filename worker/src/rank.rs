@@ -27,6 +27,7 @@ use crate::fingerprint::Divergence;
 use crate::link::Link;
 use crate::numerics;
 use crate::program::{Setup, Source};
+use crate::saving::Saving;
 use crate::train::{TrainError, Trainer};
 
 /// Exit code of a process that gives up because others are gone.
@@ -54,6 +55,8 @@ pub struct Options {
     pub bind: IpAddr,
     /// Whether it may share memory with processes on the same machine.
     pub shared_memory: bool,
+    /// How long the last checkpoint is tried again.
+    pub save_limit: Duration,
 }
 
 /// Lives a rank process's life, training with `source`.
@@ -140,7 +143,7 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     // Hashes this program: meanwhile the model is built.
     let environment = std::thread::spawn(move || numerics::environment(device));
     numerics::apply(&order.job).map_err(|error| Stop::failed(&error))?;
-    let store = BlobStore::open(&order.store).map_err(|error| Stop::failed(&error))?;
+    let store = BlobStore::existing(&order.store).map_err(|error| Stop::failed(&error))?;
     let other_revision = order.job.data.revision().is_some();
     let files = data::listed(&order.data, &store).map_err(|error| Stop::failed(&error))?;
     let paths = data::locate(&order.base_dir, &files, &store, other_revision);
@@ -169,7 +172,8 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
         Some(replay) => (trainer.replay(replay.until, replay.fingerprints_every), None),
         None => (trainer, Some(store)),
     };
-    let finished = trainer.run(exchange, store, link.outbox())?;
+    let saving = Saving::new(link, options.save_limit);
+    let finished = trainer.run_saving(exchange, store, link.outbox(), Some(&saving))?;
     info!(step = finished.step, state = %finished.state.short(), "finished");
     let state = finished.state.as_bytes().to_vec();
     link.outbox().push(Body::Finished(Finished { step: finished.step, state }));

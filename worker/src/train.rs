@@ -33,6 +33,7 @@ use crate::preprocessing::{self, Agreed};
 use crate::program::{Setup, Source};
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, Speaker, StepNumbers};
+use crate::saving::Saving;
 use crate::state::State;
 use crate::trail::Trail;
 
@@ -183,6 +184,17 @@ impl Trainer {
         store: Option<BlobStore>,
         outbox: &Outbox,
     ) -> Result<Finished, TrainError> {
+        self.run_saving(exchange, store, outbox, None)
+    }
+
+    /// The same; the last checkpoint is saved as `saving` says, or else tried once.
+    pub fn run_saving(
+        self,
+        exchange: Option<Box<dyn Exchange>>,
+        store: Option<BlobStore>,
+        outbox: &Outbox,
+        saving: Option<&Saving<'_>>,
+    ) -> Result<Finished, TrainError> {
         let place = exchange.as_ref().map_or(Place::ALONE, |exchange| Place {
             process: exchange.process() as u32,
             processes: exchange.processes() as u32,
@@ -195,7 +207,7 @@ impl Trainer {
                 return Err(error);
             }
         }
-        run.finish()
+        run.finish(saving)
     }
 }
 
@@ -483,9 +495,12 @@ impl Run {
     }
 
     /// Waits for the last checkpoint.
-    fn finish(mut self) -> Result<Finished, TrainError> {
+    fn finish(mut self, saving: Option<&Saving<'_>>) -> Result<Finished, TrainError> {
         self.reporter.finish(self.trainer.state.step);
         let state = checkpoint::state_digest(&self.trainer.state)?;
+        if let (Some(saving), Some(checkpoints)) = (saving, &mut self.checkpoints) {
+            saving.finish(checkpoints, self.trainer.state.step);
+        }
         drop(self.checkpoints);
         Ok(Finished { step: self.trainer.state.step, state, record: self.reporter.record().clone() })
     }

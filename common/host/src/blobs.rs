@@ -7,11 +7,15 @@
 //!
 //! A name is given only to complete, synced contents, so a blob that is there is whole, unless the disk changed it: every
 //! read is verified. Two writers of the same blob do no harm.
+//!
+//! A name may be there and not be durable: its writer crashed before it synced the directory. So whoever finds a blob where
+//! it wants to put one syncs that directory, too.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::Piece;
@@ -26,6 +30,12 @@ pub const PIECE_BYTES: usize = 8 << 20;
 /// A blob that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
+    /// The store itself is not there.
+    #[error("this machine does not see the store `{}`: mount the coordinator's store there", dir.display())]
+    NoStore {
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// No such blob.
     #[error("blob `{digest}` is missing from the store `{}`", dir.display())]
     Missing {
@@ -73,16 +83,36 @@ pub enum BlobError {
 #[derive(Debug)]
 pub struct BlobStore {
     dir: PathBuf,
-    /// Directories with new entries that [`BlobStore::sync`] has yet to make durable.
-    unsynced: Mutex<Vec<PathBuf>>,
+    unsynced: Mutex<Unsynced>,
+}
+
+/// Directories with entries that [`BlobStore::sync`] has yet to make durable.
+#[derive(Debug, Default)]
+struct Unsynced {
+    /// By directory, the number of its last entry: one that came during a sync is not covered by it.
+    dirs: BTreeMap<PathBuf, u64>,
+    entries: u64,
 }
 
 impl BlobStore {
-    /// Opens the store at `dir`, and makes it if it is not there.
+    /// Opens the store at `dir`, and makes it if it is not there: for who owns it. See [`BlobStore::existing`].
     pub fn open(dir: &Path) -> Result<Self, BlobError> {
         let tmp = dir.join("tmp");
         fs::create_dir_all(&tmp).map_err(|source| BlobError::Io { action: "make", path: tmp, source })?;
         Ok(Self { dir: dir.to_owned(), unsynced: Mutex::default() })
+    }
+
+    /// Opens the store at `dir`, which somebody else has made. A directory that is made here would take blobs that nobody
+    /// else sees.
+    ///
+    /// # Errors
+    /// `NoStore` if there is none.
+    pub fn existing(dir: &Path) -> Result<Self, BlobError> {
+        if dir.join("tmp").is_dir() {
+            Ok(Self { dir: dir.to_owned(), unsynced: Mutex::default() })
+        } else {
+            Err(BlobError::NoStore { dir: dir.to_owned() })
+        }
     }
 
     /// Where it lies.
@@ -92,9 +122,20 @@ impl BlobStore {
 
     /// Stores `bytes`. The contents are durable on return, the name after [`BlobStore::sync`].
     pub fn put(&self, bytes: &[u8]) -> Result<Piece, BlobError> {
+        self.put_trusting(bytes, true)
+    }
+
+    /// As [`BlobStore::put`], but always into a new file: after a failed sync a file, or a directory's entries, may be reported
+    /// as written and be lost.
+    pub fn put_anew(&self, bytes: &[u8]) -> Result<Piece, BlobError> {
+        self.put_trusting(bytes, false)
+    }
+
+    fn put_trusting(&self, bytes: &[u8], found: bool) -> Result<Piece, BlobError> {
         let digest = lockstep_common::Domain::Blob.digest(bytes);
         let piece = Piece { digest, bytes: bytes.len() as u64 };
-        if self.has(&piece) {
+        if found && self.has(&piece) {
+            self.note(&piece);
             return Ok(piece);
         }
         let tmp = self.dir.join("tmp");
@@ -104,7 +145,7 @@ impl BlobStore {
             Ok(file)
         };
         let path = self.path(&digest);
-        self.keep(write().map_err(|source| BlobError::Io { action: "write", path, source })?, &piece)?;
+        self.name(write().map_err(|source| BlobError::Io { action: "write", path, source })?, &piece)?;
         Ok(piece)
     }
 
@@ -135,10 +176,16 @@ impl BlobStore {
 
     /// Gives a complete file its name, if it is not there yet.
     fn keep(&self, file: tempfile::NamedTempFile, piece: &Piece) -> Result<(), BlobError> {
-        let path = self.path(&piece.digest);
         if self.has(piece) {
+            self.note(piece);
             return Ok(());
         }
+        self.name(file, piece)
+    }
+
+    /// Gives a complete file its name, in the place of one that is there.
+    fn name(&self, file: tempfile::NamedTempFile, piece: &Piece) -> Result<(), BlobError> {
+        let path = self.path(&piece.digest);
         let io = |action| move |source, path: &Path| BlobError::Io { action, path: path.to_owned(), source };
         let parent = path.parent().expect("a blob's path has a directory");
         fs::create_dir_all(parent).map_err(|source| io("make")(source, parent))?;
@@ -148,11 +195,22 @@ impl BlobStore {
             Ok(())
         };
         persist().map_err(|source| io("write")(source, &path))?;
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !unsynced.iter().any(|dir| dir == parent) {
-            unsynced.push(parent.to_owned());
-        }
+        self.note(piece);
         Ok(())
+    }
+
+    /// The directory of a blob is to be synced.
+    fn note(&self, piece: &Piece) {
+        if let Some(dir) = self.path(&piece.digest).parent() {
+            let mut unsynced = self.unsynced();
+            unsynced.entries += 1;
+            let entry = unsynced.entries;
+            unsynced.dirs.insert(dir.to_owned(), entry);
+        }
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Stores `bytes` as pieces of [`PIECE_BYTES`], in order. No bytes, no pieces.
@@ -160,16 +218,39 @@ impl BlobStore {
         bytes.chunks(PIECE_BYTES).map(|chunk| self.put(chunk)).collect()
     }
 
-    /// Makes the names of everything put so far durable.
+    /// The same, into new files: [`BlobStore::put_anew`].
+    pub fn put_pieces_anew(&self, bytes: &[u8]) -> Result<Vec<Piece>, BlobError> {
+        bytes.chunks(PIECE_BYTES).map(|chunk| self.put_anew(chunk)).collect()
+    }
+
+    /// Makes the names of everything put or found so far durable, also of what another thread put. After a failure all of them
+    /// are still to be synced.
     pub fn sync(&self) -> Result<(), BlobError> {
-        let dirs = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let dirs = self.unsynced().dirs.clone();
         if dirs.is_empty() {
             return Ok(());
         }
-        for dir in dirs.iter().chain([&self.dir]) {
+        for dir in dirs.keys().chain([&self.dir]) {
             durable::sync_dir(dir).map_err(|source| BlobError::Io { action: "sync", path: dir.clone(), source })?;
         }
+        self.unsynced().dirs.retain(|dir, entry| dirs.get(dir).is_none_or(|synced| synced < entry));
         Ok(())
+    }
+
+    /// Whether a blob is there, as [`BlobStore::has`]; its name is durable then.
+    pub fn has_durably(&self, piece: &Piece) -> Result<bool, BlobError> {
+        let there = self.has(piece);
+        if there {
+            self.note(piece);
+            self.sync()?;
+        }
+        Ok(there)
+    }
+
+    /// Opens a blob and compares its size. The system may answer for a file's existence from memory; an open asks a file system
+    /// over the network.
+    pub fn check(&self, piece: &Piece) -> Result<(), BlobError> {
+        self.opened(piece).map(drop)
     }
 
     /// Reads and verifies a blob.
@@ -225,18 +306,26 @@ impl BlobStore {
         self.dir.join(&name[..2]).join(name)
     }
 
-    fn read(&self, piece: &Piece, into: &mut [u8]) -> Result<(), BlobError> {
+    /// The file of a blob, as long as it should be.
+    fn opened(&self, piece: &Piece) -> Result<File, BlobError> {
         let path = self.path(&piece.digest);
         let io = |source| BlobError::Io { action: "read", path: path.clone(), source };
-        let mut file = File::open(&path).map_err(|source| match source.kind() {
+        let file = File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BlobError::Missing { digest: piece.digest, dir: self.dir.clone() },
             _ => io(source),
         })?;
         let found = file.metadata().map_err(io)?.len();
-        if found != piece.bytes {
-            return Err(BlobError::Truncated { digest: piece.digest, path, expected: piece.bytes, found });
+        if found == piece.bytes {
+            Ok(file)
+        } else {
+            Err(BlobError::Truncated { digest: piece.digest, path, expected: piece.bytes, found })
         }
-        file.read_exact(into).map_err(io)?;
+    }
+
+    fn read(&self, piece: &Piece, into: &mut [u8]) -> Result<(), BlobError> {
+        let mut file = self.opened(piece)?;
+        let path = self.path(&piece.digest);
+        file.read_exact(into).map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
         let found = lockstep_common::Domain::Blob.digest(into);
         if found == piece.digest { Ok(()) } else { Err(BlobError::Corrupt { digest: piece.digest, path, found }) }
     }
@@ -306,71 +395,4 @@ impl Part<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, BlobStore) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = BlobStore::open(dir.path()).unwrap();
-        (dir, store)
-    }
-
-    #[test]
-    fn what_is_put_is_got_whatever_its_size() {
-        let (_dir, store) = store();
-        for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
-            let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
-            let pieces = store.put_pieces(&bytes).unwrap();
-            assert_eq!(pieces.len(), size.div_ceil(PIECE_BYTES));
-            let mut back = vec![0; size];
-            store.get_into(&pieces, &mut back).unwrap();
-            assert!(back == bytes);
-        }
-        store.sync().unwrap();
-    }
-
-    #[test]
-    fn a_flipped_bit_a_lost_tail_and_a_lost_blob_are_found() {
-        let (_dir, store) = store();
-        let piece = store.put(b"weights").unwrap();
-        let path = store.path(&piece.digest);
-        fs::write(&path, b"weighty").unwrap();
-        assert!(matches!(store.get(&piece), Err(BlobError::Corrupt { .. })));
-        fs::write(&path, b"weigh").unwrap();
-        assert!(matches!(store.get(&piece), Err(BlobError::Truncated { expected: 7, found: 5, .. })));
-        fs::remove_file(&path).unwrap();
-        assert!(matches!(store.get(&piece), Err(BlobError::Missing { .. })));
-    }
-
-    #[test]
-    fn a_blob_that_comes_in_parts_goes_on_where_it_stopped_and_is_checked() {
-        let (_dir, store) = store();
-        let piece = Piece { digest: lockstep_common::Domain::Blob.digest(b"weights"), bytes: 7 };
-        store.part(&piece).unwrap().write(b"wei").unwrap();
-        let mut part = store.part(&piece).unwrap();
-        assert_eq!(part.bytes(), 3);
-        part.write(b"ghts").unwrap();
-        part.finish().unwrap();
-        assert_eq!(store.get(&piece).unwrap(), b"weights");
-        assert_eq!(fs::read(store.verify(&piece).unwrap()).unwrap(), b"weights");
-        fs::remove_file(store.path(&piece.digest)).unwrap();
-
-        store.part(&piece).unwrap().write(b"wei").unwrap();
-        let mut part = store.part(&piece).unwrap();
-        part.write(b"ghty").unwrap();
-        assert!(matches!(part.finish(), Err(BlobError::Corrupt { .. })));
-        assert!(matches!(store.verify(&piece), Err(BlobError::Missing { .. })));
-        assert_eq!(store.part(&piece).unwrap().bytes(), 0, "it begins anew");
-        store.writer().unwrap().write(b"left alone").unwrap();
-        assert_eq!(fs::read_dir(store.dir.join("tmp")).unwrap().count(), 1, "only the part");
-    }
-
-    #[test]
-    fn a_truncated_blob_is_healed_by_the_next_put() {
-        let (_dir, store) = store();
-        let piece = store.put(b"weights").unwrap();
-        fs::write(store.path(&piece.digest), b"we").unwrap();
-        store.put(b"weights").unwrap();
-        assert_eq!(store.get(&piece).unwrap(), b"weights");
-    }
-}
+mod tests;

@@ -82,10 +82,12 @@ pub enum DataHashError {
         found_bytes: u64,
     },
     /// Neither where the job names it nor in the store.
-    #[error("data file `{}` does not exist, and the coordinator's store has no copy (digest `{digest}`): put it back; `coord data add` would have kept one", path.display())]
+    #[error("data file `{}` does not exist, and this machine sees no copy in the store `{}` (digest `{digest}`): put the file back, or keep a copy with `coord data add`", path.display(), store.display())]
     Nowhere {
         /// The file.
         path: PathBuf,
+        /// The store.
+        store: PathBuf,
         /// Digest at submit.
         digest: Digest,
     },
@@ -200,7 +202,7 @@ pub fn locate(
             }
             Err(DataHashError::Missing { .. }) => Some(match store.verify(&piece) {
                 Ok(copy) => Ok((file.path.clone(), copy)),
-                Err(BlobError::Missing { digest, .. }) => Err(DataHashError::Nowhere { path, digest }),
+                Err(BlobError::Missing { digest, dir }) => Err(DataHashError::Nowhere { path, store: dir, digest }),
                 Err(source) => Err(DataHashError::Store { path, source }),
             }),
             Err(error) => Some(Err(error)),

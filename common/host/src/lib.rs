@@ -9,4 +9,5 @@ mod data_list;
 pub mod durable;
 pub mod git;
 pub mod logging;
+pub mod shared;
 pub mod stat_cache;

@@ -57,6 +57,8 @@ pub enum Kind {
     Throttling,
     /// Processes that should hold the same state do not. No number tells: the coordinator adds it.
     ReplicaMismatch,
+    /// Checkpoints cannot be written. No number tells: the coordinator adds it.
+    CheckpointFailed,
 }
 
 /// How bad it is.

@@ -130,6 +130,32 @@ pub enum Command {
         /// Out of use, or back.
         fenced: bool,
     },
+    /// The leader opened every blob of a checkpoint whose shares are all there: the checkpoint exists from now on.
+    Commit {
+        /// Leader's clock.
+        at_ms: u64,
+        /// The run.
+        run: RunId,
+        /// The generation that wrote it.
+        generation: u64,
+        /// Steps completed.
+        step: u64,
+        /// The manifest whose blobs were opened; shares that give another one are not committed.
+        checkpoint: Digest,
+    },
+    /// The leader could not open what a checkpoint names, or its shares contradict each other.
+    CommitFailed {
+        /// Leader's clock.
+        at_ms: u64,
+        /// The run.
+        run: RunId,
+        /// The generation that wrote it.
+        generation: u64,
+        /// Steps completed.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A part of a run, to be made again and compared with what was recorded. Such a run makes no checkpoints.
@@ -175,9 +201,9 @@ pub enum Said {
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
-    /// A share of a checkpoint is written. The last one commits the checkpoint.
+    /// A share of a checkpoint is written. With the last one the leader opens its blobs ([`Command::Commit`]).
     Share(Share),
-    /// A share could not be written: that checkpoint will not be, the run goes on.
+    /// A share could not be written: that checkpoint will not be, the run goes on. The run's last one is tried again.
     ShareFailed {
         /// Of the checkpoint at this step.
         step: u64,

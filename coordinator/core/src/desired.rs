@@ -37,6 +37,19 @@ pub struct Assigned {
     pub replay: Option<Replay>,
     /// Steps after which what all tensors come to decides which of several earlier processes was right.
     pub judge_at: Vec<u64>,
+    /// What became of the run's last checkpoint.
+    pub save: Save,
+}
+
+/// What became of a run's last checkpoint, for the processes that have made the last step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Save {
+    /// It is committed.
+    pub committed: bool,
+    /// Times that what the processes wrote was rejected: they write it again.
+    pub attempt: u32,
+    /// Another process has given it up.
+    pub given_up: bool,
 }
 
 /// All processes that `node` should run, by run and number; what is not named should not run.
@@ -77,5 +90,6 @@ fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &Placed) ->
         peers: addresses.collect::<Option<Vec<String>>>().unwrap_or_default(),
         replay: run.submission.replay.clone(),
         judge_at: run.open_corruptions().map(|corruption| corruption.step).collect(),
+        save: Save { committed: run.is_saved(), attempt: run.state.save_attempt, given_up: run.save_is_given_up() },
     }
 }

@@ -13,5 +13,5 @@ pub mod state;
 pub mod view;
 
 pub use command::{Command, Effect, Outcome, Refusal, Said};
-pub use desired::{Assigned, desired};
+pub use desired::{Assigned, Save, desired};
 pub use state::{Applied, ClusterState};

@@ -20,9 +20,9 @@ pub struct RunRow {
     pub id: RunId,
     /// The job's name.
     pub name: String,
-    /// `queued`, `starting`, `running`, `finished`, `failed` or `cancelled`.
+    /// `queued`, `starting`, `running`, `finished`, `failed`, `cancelled` or `unsaved`.
     pub status: String,
-    /// Why it is queued or failed.
+    /// Why it is queued, failed or not saved.
     pub reason: Option<String>,
     /// Steps completed.
     pub step: u64,
@@ -60,6 +60,9 @@ pub struct RunRow {
     /// Alarms that stand: differences between replicas; whoever keeps the run's numbers adds theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<u64>,
+    /// The newest checkpoint that failed, if none was committed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_failed: Option<FailedCheckpoint>,
 }
 
 /// A run in full.
@@ -208,7 +211,7 @@ impl RunRow {
         let state = &run.state;
         let progress = state.progress.as_ref();
         let final_state_digest = match state.status {
-            Status::Finished { state } => Some(state),
+            Status::Finished { state } | Status::Unsaved { state, .. } => Some(state),
             _ => None,
         };
         Self {
@@ -232,7 +235,8 @@ impl RunRow {
             replay_of: run.submission.replay.as_ref().map(|replay| replay.of.clone()),
             final_state_digest,
             tags: state.tags.iter().cloned().collect(),
-            alarms: Some(run.open_corruptions().count() as u64),
+            alarms: Some(run.open_corruptions().count() as u64 + u64::from(run.standing_failure().is_some())),
+            checkpoint_failed: run.standing_failure().cloned(),
         }
     }
 }

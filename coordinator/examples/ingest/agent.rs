@@ -1,14 +1,20 @@
 //! An agent without processes, which says what theirs would.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lockstep_common::manifest::{RankState, RecordPosition, Share, TensorEntry};
+use lockstep_common::record::chain_start;
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::shared;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
-    AgentMessage, Assignment, CoordinatorMessage, Device, Heartbeat, Hello, ProcessMessage, Ready, Report,
+    AgentMessage, Assignment, CheckpointShare, CoordinatorMessage, Device, Heartbeat, Hello, PROTOCOL, ProcessMessage,
+    Ready, Report, StoreSeen,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +31,8 @@ pub(crate) struct Agent {
     told: Streaming<CoordinatorMessage>,
     /// The last sequence number that was acknowledged, by run and process.
     acknowledged: BTreeMap<(String, u32), u64>,
+    /// Goes with the stream: the coordinator has read it by then.
+    _answer: shared::Answer,
 }
 
 impl Agent {
@@ -38,10 +46,17 @@ impl Agent {
             host: "bench".into(),
             devices: vec![device; slots as usize],
             version: "0".into(),
+            protocol: PROTOCOL,
         };
         say.send(AgentMessage { body: Some(Say::Hello(hello)) }).await?;
-        let told = client.attach(ReceiverStream::new(messages)).await?.into_inner();
-        Ok(Self { say, told, acknowledged: BTreeMap::new() })
+        let mut told = client.attach(ReceiverStream::new(messages)).await?.into_inner();
+        let Some(Told::Welcome(welcome)) = told.message().await?.and_then(|message| message.body) else {
+            return Err("the coordinator's first word is no welcome".into());
+        };
+        let (found, answer) = shared::answer(Path::new(&welcome.store), &welcome.check, "seen")?;
+        let seen = StoreSeen { found, wrote: "seen".into(), path: welcome.store, ..StoreSeen::default() };
+        say.send(AgentMessage { body: Some(Say::Store(seen)) }).await?;
+        Ok(Self { say, told, acknowledged: BTreeMap::new(), _answer: answer })
     }
 
     /// The processes that it should run, once there are so many.
@@ -81,6 +96,25 @@ impl Agent {
         let (generation, process) = (*generation, *process);
         let report = Report { run: run.clone(), generation, process, sequence, message };
         Ok(self.say.send(AgentMessage { body: Some(Say::Report(report)) }).await?)
+    }
+
+    /// The checkpoint at `step` of a process that is alone, with one number in it.
+    pub(crate) async fn share(&self, of: &Assignment, sequence: u64, step: u64) -> Result<(), Failure> {
+        let store = BlobStore::existing(Path::new(&of.store))?;
+        let piece = store.put(&[0; 4])?;
+        let tensor = TensorEntry { name: "model/w".into(), dtype: "float".into(), shape: vec![1], pieces: vec![piece] };
+        let rank = RankState {
+            rank: 0,
+            seeds: BTreeMap::new(),
+            epoch: 0,
+            consumed: step,
+            next_position: step,
+            generators: BTreeMap::new(),
+        };
+        let record = Some(RecordPosition { steps: step, digest: chain_start() });
+        let share = Share { step, epoch: 0, tensors: vec![tensor], ranks: vec![rank], record, preprocessing: None };
+        let json = serde_json::to_vec(&share)?;
+        self.say(of, sequence, Said::Share(CheckpointShare { step, json })).await
     }
 
     pub(crate) async fn acknowledged_to(&mut self, all: &[Assignment], sequence: u64) -> Result<(), Failure> {

@@ -1,24 +1,29 @@
-//! The service of the agents: one stream a node.
+//! The service of the agents: one stream a node. A node is taken once it has shown that it sees the store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_host::shared::{self, Offer};
 use lockstep_rpc::agent_message::Body;
-use lockstep_rpc::agents_server;
-use lockstep_rpc::{AgentMessage, CoordinatorMessage};
+use lockstep_rpc::{AgentMessage, CoordinatorMessage, PROTOCOL, StoreSeen, Welcome, misfit};
+use lockstep_rpc::{agents_server, coordinator_message};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::STREAM_QUEUE;
 use super::conversation::Conversation;
 use super::convert::{Joining, invalid};
-use crate::node::Handle;
+use crate::node::{CallError, Handle, Session};
 
-/// How long a stream may be silent before its first message.
+/// How long a stream may be silent before its first message, and then before it says whether it sees the store.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where what is said to a node goes.
+type Outgoing = mpsc::Sender<Result<CoordinatorMessage, Status>>;
 
 /// What every conversation is told at its start, or passes on.
 #[derive(Clone, Debug)]
@@ -60,6 +65,9 @@ impl agents_server::Agents for Agents {
             return Err(invalid("body", "the first message must be `hello`"));
         };
         let version = hello.version.clone();
+        if let Some(reason) = misfit(&format!("node `{}`", hello.node), &version, hello.protocol) {
+            return Err(Status::failed_precondition(reason));
+        }
         let joining = Joining::try_from(hello)?;
         info!(
             node = %joining.node,
@@ -67,14 +75,116 @@ impl agents_server::Agents for Agents {
             devices = joining.devices.len(),
             version,
             peer = peer.map(|address| address.to_string()),
-            "node attached"
+            "node says hello"
         );
-        let Joining { node, incarnation, host, devices } = joining;
-        let session = self.handle.attach(node, incarnation, host, devices).await?;
         let (outgoing, stream) = mpsc::channel(STREAM_QUEUE);
-        let conversation = Conversation::new(session, incoming, outgoing, self.terms.clone());
-        let stop = self.stop.clone();
-        tokio::spawn(async move { conversation.run(&stop).await });
+        let service = self.clone();
+        tokio::spawn(async move { service.serve(joining, incoming, outgoing).await });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+impl Agents {
+    /// Takes a node in, if it sees the store, and talks to it.
+    async fn serve(self, joining: Joining, mut incoming: Streaming<AgentMessage>, outgoing: Outgoing) {
+        let node = joining.node.clone();
+        let taken = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(CallError::Stopping.into()),
+            taken = self.take(joining, &mut incoming, &outgoing) => taken,
+        };
+        match taken {
+            Ok(session) => {
+                info!(%node, "node attached");
+                Conversation::new(session, incoming, outgoing, self.terms.clone()).run(&self.stop).await;
+            }
+            Err(status) => {
+                warn!(%node, reason = status.message(), "a node was not taken");
+                // It may be gone by now.
+                let _ = outgoing.send(Err(status)).await;
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        joining: Joining,
+        incoming: &mut Streaming<AgentMessage>,
+        outgoing: &Outgoing,
+    ) -> Result<Session, Status> {
+        let (check, text) = (random()?, random()?);
+        let (store, name, wrote) = (self.terms.store.clone(), check.clone(), text.clone());
+        let offer = spawn_blocking(move || Offer::write(&store, &name, &wrote)).await.map_err(panicked)?;
+        let offer = offer.map_err(|error| {
+            let store = self.terms.store.display();
+            Status::unavailable(format!("the coordinator cannot write into its own store `{store}`: {error}"))
+        })?;
+        let welcome = Welcome {
+            cluster: self.terms.cluster.clone(),
+            lease_ms: self.terms.lease.as_millis() as u64,
+            store: self.terms.store.display().to_string(),
+            check,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+        };
+        let welcome = CoordinatorMessage { body: Some(coordinator_message::Body::Welcome(welcome)) };
+        outgoing.send(Ok(welcome)).await.map_err(|_| Status::cancelled("the node has gone"))?;
+        let seen = tokio::time::timeout(HELLO_TIMEOUT, seen(incoming)).await;
+        let seen = seen.map_err(|_| Status::deadline_exceeded("the node did not say whether it sees the store"))??;
+        let path = seen.path.clone();
+        let checked = spawn_blocking(move || {
+            let checked = check_both(&offer, &text, &seen);
+            drop(offer);
+            checked
+        });
+        checked.await.map_err(panicked)?.map_err(|why| unshared(&joining, &self.terms.store, &path, &why))?;
+        let Joining { node, incarnation, host, devices } = joining;
+        Ok(self.handle.attach(node, incarnation, host, devices).await?)
+    }
+}
+
+/// What the node says of the store; heartbeats may come before.
+async fn seen(incoming: &mut Streaming<AgentMessage>) -> Result<StoreSeen, Status> {
+    loop {
+        match incoming.message().await?.and_then(|message| message.body) {
+            Some(Body::Store(seen)) => return Ok(seen),
+            Some(Body::Heartbeat(_)) => {}
+            Some(_) => return Err(invalid("body", "the message after `welcome` must be `store`")),
+            None => return Err(Status::cancelled("the node has gone")),
+        }
+    }
+}
+
+/// That each side read what the other wrote.
+fn check_both(offer: &Offer, text: &str, seen: &StoreSeen) -> Result<(), String> {
+    if !seen.failed.is_empty() {
+        return Err(format!("the node {}", seen.failed));
+    }
+    if !shared::is_same(&seen.found, text) {
+        return Err("the node read something else than the coordinator wrote".to_owned());
+    }
+    offer.check(&seen.wrote).map_err(|why| format!("the coordinator {why}"))
+}
+
+/// The refusal of a node that does not share the store, with both paths.
+fn unshared(joining: &Joining, store: &Path, path: &str, why: &str) -> Status {
+    let Joining { node, host, .. } = joining;
+    let own = store.canonicalize().unwrap_or_else(|_| store.to_owned());
+    Status::failed_precondition(format!(
+        "node `{node}` does not share the store: it is `{}` on the coordinator's machine, and the node looked at `{path}` on \
+         `{host}`: {why}; mount one directory there on both machines, or name a shared one as `[store] path` of the \
+         coordinator",
+        own.display()
+    ))
+}
+
+fn random() -> Result<String, Status> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| CallError::Entropy)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
+fn panicked(_: tokio::task::JoinError) -> Status {
+    Status::internal("the check of the store panicked")
 }

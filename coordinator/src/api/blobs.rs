@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lockstep_common::chain;
-use lockstep_common::manifest::Piece;
+use lockstep_common::manifest::{Manifest, Piece, TensorEntry};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::BlobChunk;
 use tokio::sync::mpsc;
@@ -18,6 +18,10 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// A blob up to this size is verified before it is sent; of a larger one the client alone sees whether it is whole.
 const VERIFIED_BYTES: u64 = 256 << 20;
+
+/// A checkpoint up to this size is read before a run begins from it, which takes seconds; of a larger one the processes alone
+/// see whether it is whole.
+const CHECKED_BYTES: u64 = 4 << 30;
 
 /// Chunks that wait for the disk.
 const WAITING: usize = 4;
@@ -32,8 +36,37 @@ impl Blobs {
     }
 
     /// Whether it is there, as long as it should be.
-    pub(super) fn has(&self, piece: &Piece) -> bool {
+    pub(super) fn sees(&self, piece: &Piece) -> bool {
         self.0.has(piece)
+    }
+
+    /// Whether it is there, as long as it should be; it will be there after a power cut, too.
+    pub(super) async fn has(&self, piece: Piece) -> Result<bool, Status> {
+        let store = Arc::clone(&self.0);
+        let found = tokio::task::spawn_blocking(move || store.has_durably(&piece)).await;
+        found.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))
+    }
+
+    /// That everything that `manifest` names is there, as long as it should be; of a checkpoint that is not huge, that it is what
+    /// it was.
+    ///
+    /// # Errors
+    /// `DataLoss`, with the blob that is missing or damaged.
+    pub(super) async fn check(&self, manifest: Vec<u8>) -> Result<(), Status> {
+        let manifest = Manifest::decode(&manifest).map_err(|error| Status::data_loss(chain(&error)))?;
+        let store = Arc::clone(&self.0);
+        let checked = tokio::task::spawn_blocking(move || {
+            let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
+            let mut pieces = tensors.chain(manifest.ranks.iter().flat_map(|rank| rank.generators.values()));
+            let bytes = manifest.tensors.iter().filter_map(TensorEntry::bytes).fold(0, u64::saturating_add);
+            if bytes > CHECKED_BYTES {
+                pieces.try_for_each(|piece| store.check(piece))
+            } else {
+                pieces.try_for_each(|piece| store.verify(piece).map(drop))
+            }
+        });
+        let checked = checked.await.map_err(|_| Status::internal("the store panicked"))?;
+        checked.map_err(|error| Status::data_loss(format!("the checkpoint cannot be read: {}", chain(&error))))
     }
 
     /// Stores what comes, and says what it is once that is durable. Nothing is kept of a stream that breaks off.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lockstep_common::manifest::{CodeVersion, Piece};
+use lockstep_core::ClusterState;
 use lockstep_core::command::Replay;
 use lockstep_core::view::RunView;
 use lockstep_host::blobs::BlobError;
@@ -48,6 +49,17 @@ impl Control {
         Ok(Self { handle: answers.handle().clone(), reader, blobs: Blobs::open(store)?, answers, stop })
     }
 
+    /// That the store has all that the checkpoint that `prefix` names is made of: refused here, and not by processes that were
+    /// placed for it.
+    async fn check(&self, prefix: &str) -> Result<(), Status> {
+        let prefix = prefix.to_owned();
+        let look = move |state: &ClusterState| {
+            state.find_checkpoint(&prefix).map(|id| state.manifest(&id).map(<[u8]>::to_vec).unwrap_or_default())
+        };
+        let manifest = self.handle.read(look).await?.map_err(CallError::from)?;
+        self.blobs.check(manifest).await
+    }
+
     /// A stream that `produce` fills until it is done, the client is gone, or the coordinator ends.
     fn stream<T, F, P>(&self, produce: P) -> Response<ReceiverStream<Result<T, Status>>>
     where
@@ -87,8 +99,9 @@ impl control_server::Control for Control {
         }
         let code: Option<CodeVersion> =
             code.map(TryInto::try_into).transpose().map_err(|_| invalid("code", "a digest does not have 32 bytes"))?;
-        for piece in code.iter().flat_map(|code| code.tree.iter().chain(&code.source)) {
-            if !self.blobs.has(piece) {
+        let trees: Vec<Piece> = code.iter().flat_map(|code| code.tree.iter().chain(&code.source)).cloned().collect();
+        for piece in trees {
+            if !self.blobs.has(piece.clone()).await? {
                 return Err(invalid("code", format!("blob `{}` was not stored before", piece.digest)));
             }
         }
@@ -114,6 +127,7 @@ impl control_server::Control for Control {
         let base_dir = Some(base_dir).filter(|dir| !dir.is_empty());
         let code = code.map(TryInto::try_into).transpose();
         let code = code.map_err(|_| invalid("code", "a digest in it does not have 32 bytes"))?;
+        self.check(&checkpoint).await?;
         let run = self.handle.resume(request_id(&id)?, &checkpoint, accept, base_dir, data(files)?, code).await?;
         info!(%run, checkpoint, "resumed");
         Ok(Response::new(RunReply { run: run.into() }))
@@ -124,6 +138,9 @@ impl control_server::Control for Control {
         let wire = wire.ok_or_else(|| invalid("replay", "it is missing"))?;
         let replay = Replay { of: run_id(&wire.of)?, until: wire.until, fingerprints_every: wire.fingerprints_every };
         let checkpoint = (!checkpoint.is_empty()).then_some(checkpoint);
+        if let Some(checkpoint) = &checkpoint {
+            self.check(checkpoint).await?;
+        }
         let run = self.handle.replay(request_id(&id)?, replay, checkpoint).await?;
         info!(%run, of = wire.of, "replays");
         Ok(Response::new(RunReply { run: run.into() }))
@@ -182,7 +199,7 @@ impl control_server::Control for Control {
     }
 
     async fn has_blob(&self, request: Request<BlobRef>) -> Result<Response<HasBlobReply>, Status> {
-        Ok(Response::new(HasBlobReply { there: self.blobs.has(&piece(request.into_inner())?) }))
+        Ok(Response::new(HasBlobReply { there: self.blobs.has(piece(request.into_inner())?).await? }))
     }
 
     async fn put_blob(&self, request: Request<Streaming<BlobChunk>>) -> Result<Response<BlobRef>, Status> {
@@ -193,7 +210,7 @@ impl control_server::Control for Control {
     async fn get_blob(&self, request: Request<GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
         let GetBlobRequest { blob, offset } = request.into_inner();
         let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
-        if !blobs.has(&piece) {
+        if !blobs.sees(&piece) {
             return Err(Status::not_found(format!("blob `{}` is not in the store", piece.digest)));
         }
         Ok(self.stream(move |to| blobs.send(piece, offset, to)))

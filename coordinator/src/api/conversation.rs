@@ -11,9 +11,7 @@ use lockstep_core::replica::ProposeError;
 use lockstep_core::{Assigned, Outcome, Refusal};
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::coordinator_message;
-use lockstep_rpc::{
-    Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Report as WireReport, Welcome,
-};
+use lockstep_rpc::{Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Report as WireReport, Save};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -74,10 +72,6 @@ impl Conversation {
     }
 
     async fn talk(&mut self, stop: &CancellationToken) -> End {
-        let welcome = Welcome { cluster: self.terms.cluster.clone(), lease_ms: self.terms.lease.as_millis() as u64 };
-        if let Err(end) = self.tell(coordinator_message::Body::Welcome(welcome)).await {
-            return end;
-        }
         loop {
             // First what ends it, then what the node waits for, then what it says: reading makes new work.
             let result = tokio::select! {
@@ -159,7 +153,9 @@ impl Conversation {
         match body {
             Some(Body::Report(report)) => self.on_report(report).await,
             Some(Body::Log(reply)) => self.session.log_read(reply).await.map_err(stopped),
-            Some(Body::Hello(_)) => Err(End::Told(invalid("body", "`hello` comes once, at the start"))),
+            Some(Body::Hello(_) | Body::Store(_)) => {
+                Err(End::Told(invalid("body", "`hello` and `store` come once, at the start")))
+            }
             Some(Body::Heartbeat(_)) | None => Ok(()),
         }
     }
@@ -210,6 +206,11 @@ fn assignment(assigned: &Assigned, store: &str) -> Assignment {
         secret: assigned.secret.to_vec(),
         peers: assigned.peers.clone(),
         judge_at: assigned.judge_at.clone(),
+        save: Some(Save {
+            committed: assigned.save.committed,
+            attempt: assigned.save.attempt,
+            given_up: assigned.save.given_up,
+        }),
         replay: assigned.replay.as_ref().map(|replay| lockstep_rpc::Replay {
             of: replay.of.to_string(),
             until: replay.until,

@@ -83,12 +83,20 @@ impl Client {
         }
     }
 
+    /// The failure of a request for a blob: one that the store has no more is stored bytes that are missing.
+    fn missing(&self, status: Status) -> Failure {
+        match status.code() {
+            tonic::Code::NotFound => Failure::new(Exit::Damaged, status.message()),
+            _ => self.failure(status),
+        }
+    }
+
     /// A blob of the coordinator's store, verified.
     pub(super) async fn blob(&mut self, piece: &Piece) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::with_capacity(piece.bytes.min(1 << 28) as usize);
         let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
         let reply = self.control().get_blob(request).await;
-        let mut chunks = reply.map_err(|status| self.failure(status))?.into_inner();
+        let mut chunks = reply.map_err(|status| self.missing(status))?.into_inner();
         loop {
             match chunks.message().await {
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.data),
@@ -99,7 +107,7 @@ impl Client {
         if Domain::Blob.digest(&bytes) == piece.digest {
             return Ok(bytes);
         }
-        Err(Failure::new(Exit::Unreachable, format!("blob `{}` came with other bytes", piece.digest)))
+        Err(Failure::new(Exit::Damaged, format!("blob `{}` came with other bytes", piece.digest)))
     }
 
     /// `data` with the files of a directory in its place, whose list the coordinator has.
@@ -185,10 +193,13 @@ async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progr
         };
         match get().await {
             Ok(written) => {
-                return written.and_then(|()| block_in_place(|| part.finish())).map_err(|error| local(&error));
+                return written.and_then(|()| block_in_place(|| part.finish())).map_err(|error| match error {
+                    BlobError::Corrupt { .. } => Failure::caused(Exit::Damaged, &error),
+                    _ => local(&error),
+                });
             }
             Err(status) if lost(&status) && patience.more(client.address()).await => {}
-            Err(status) => return Err(client.failure(status)),
+            Err(status) => return Err(client.missing(status)),
         }
     }
 }

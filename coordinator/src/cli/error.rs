@@ -62,6 +62,7 @@ impl From<Status> for Failure {
         let exit = match status.code() {
             Code::InvalidArgument => Exit::Usage,
             Code::NotFound => Exit::NotFound,
+            Code::DataLoss => Exit::Damaged,
             Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Exit::Refused,
             _ => Exit::Unreachable,
         };
@@ -83,6 +84,7 @@ mod tests {
         assert_eq!(failure.render(), "error: there is no run `x`\nhint: `coord ps` lists them");
         assert_eq!(Failure::from(Status::invalid_argument("bad")).exit(), Exit::Usage);
         assert_eq!(Failure::from(Status::failed_precondition("ended")).exit(), Exit::Refused);
+        assert_eq!(Failure::from(Status::data_loss("torn")).exit(), Exit::Damaged);
         assert_eq!(Failure::from(Status::unavailable("gone")).exit(), Exit::Unreachable);
     }
 }

@@ -21,6 +21,10 @@ pub enum Exit {
     Local,
     /// `verify` and `diff`: the bits differ.
     Differs,
+    /// Bytes of the store are missing, cut off, or others than they were.
+    Damaged,
+    /// The followed run was trained to the end, and its last checkpoint could not be saved.
+    Unsaved,
     /// Ctrl-C.
     Interrupted,
 }
@@ -37,6 +41,8 @@ Exit codes:
     5  the coordinator cannot be reached
     6  this machine: port or data directory in use, disk, missing program
     7  verify, diff: the bits differ
+    8  stored bytes are missing or damaged
+    9  the followed run was trained to the end, and its last checkpoint was not saved
   130  interrupted by Ctrl-C";
 
     /// The number.
@@ -50,6 +56,8 @@ Exit codes:
             Self::Unreachable => 5,
             Self::Local => 6,
             Self::Differs => 7,
+            Self::Damaged => 8,
+            Self::Unsaved => 9,
             Self::Interrupted => 130,
         }
     }
@@ -76,6 +84,8 @@ mod tests {
             Exit::Unreachable,
             Exit::Local,
             Exit::Differs,
+            Exit::Damaged,
+            Exit::Unsaved,
             Exit::Interrupted,
         ] {
             let code = format!("{:>5}  ", exit.code());

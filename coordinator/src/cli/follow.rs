@@ -14,7 +14,7 @@ use super::exit::Exit;
 use super::output::Output;
 use super::readers::{number, unreadable};
 use super::time::clock;
-use crate::{documents, mismatch};
+use crate::{documents, mismatch, saves};
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
@@ -78,9 +78,7 @@ pub(super) fn summary(view: &RunView) -> Vec<String> {
         lines.push(format!("  last checkpoint  {} (step {})", checkpoint.id, checkpoint.step));
     }
     lines.extend(view.corruptions.iter().map(|found| format!("  {}", mismatch::words(found))));
-    for failed in &view.failed_checkpoints {
-        lines.push(format!("  checkpoint at step {} was not made: {}", failed.step, failed.reason));
-    }
+    lines.extend(view.failed_checkpoints.iter().map(|failed| format!("  {}", saves::words(failed))));
     if row.status == "failed"
         && let Some(exit) = &view.last_exit
     {
@@ -92,11 +90,15 @@ pub(super) fn summary(view: &RunView) -> Vec<String> {
 
 /// The exit code that the run's end asks for.
 pub(super) fn exit(row: &RunRow) -> Exit {
-    if row.status == "finished" { Exit::Done } else { Exit::RunFailed }
+    match row.status.as_str() {
+        "finished" => Exit::Done,
+        "unsaved" => Exit::Unsaved,
+        _ => Exit::RunFailed,
+    }
 }
 
 fn is_final(row: &RunRow) -> bool {
-    matches!(row.status.as_str(), "finished" | "failed" | "cancelled")
+    matches!(row.status.as_str(), "finished" | "failed" | "cancelled" | "unsaved")
 }
 
 /// What the person sees meanwhile.
@@ -106,6 +108,8 @@ struct Display {
     batch: Option<u64>,
     /// Whether it brings a program of its own, which may have to be built.
     builds: bool,
+    /// When the last failure of a checkpoint that was told happened.
+    failed_at_ms: Option<u64>,
 }
 
 impl Display {
@@ -117,7 +121,7 @@ impl Display {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Self { bar, said: None, batch: None, builds: false }
+        Self { bar, said: None, batch: None, builds: false, failed_at_ms: None }
     }
 
     fn show(&mut self, view: &RunView) {
@@ -127,6 +131,7 @@ impl Display {
             self.builds = job.as_ref().is_some_and(|job| job.program.is_some());
             self.batch = job.map(|job| job.batch.size);
         }
+        self.show_failures(view);
         let state = format!("{} {}", row.status, row.generation);
         let news = self.said.as_ref().is_none_or(|(said, _)| *said != state);
         if let Some(bar) = &self.bar {
@@ -144,6 +149,18 @@ impl Display {
         self.said = Some((state, Instant::now()));
     }
 
+    /// Tells of checkpoints that failed since the last call; at first of the one that stands.
+    fn show_failures(&mut self, view: &RunView) {
+        let standing = view.row.checkpoint_failed.as_ref().map_or(u64::MAX, |failed| failed.at_ms);
+        let told = *self.failed_at_ms.get_or_insert(standing.saturating_sub(1));
+        for failed in view.failed_checkpoints.iter().filter(|failed| failed.at_ms > told) {
+            let say = || Output::note(&saves::words(failed));
+            self.bar.as_ref().map_or_else(say, |bar| bar.suspend(say));
+        }
+        let last = view.failed_checkpoints.iter().map(|failed| failed.at_ms).max();
+        self.failed_at_ms = Some(last.unwrap_or(0));
+    }
+
     fn line(&self, view: &RunView) -> String {
         let row = &view.row;
         let mut parts = vec![format!("step {}/{}", row.step, row.steps)];
@@ -153,6 +170,9 @@ impl Display {
         }
         if row.status == "starting" && self.builds {
             parts.push(format!("a program that is new to a node is built first: `coord logs {} --follow`", row.id));
+        }
+        if row.status == "running" && row.step == row.steps && row.replay_of.is_none() {
+            parts.push("saves the last checkpoint".to_owned());
         }
         if row.loss.is_some() {
             parts.push(format!("loss {}", number(row.loss.as_ref())));

@@ -168,6 +168,7 @@ mod tests {
             final_state_digest: None,
             tags: Vec::new(),
             alarms: None,
+            checkpoint_failed: None,
         }
     }
 

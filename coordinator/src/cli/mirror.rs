@@ -111,7 +111,7 @@ fn run_of(view: &RunView) -> Run {
         name: row.name.clone(),
         status: match row.status.as_str() {
             "finished" => Status::Finished,
-            "failed" => Status::Failed,
+            "failed" | "unsaved" => Status::Failed,
             "cancelled" => Status::Cancelled,
             _ => Status::Running,
         },

@@ -19,7 +19,7 @@ use super::plot::ask;
 use super::select::Selection;
 use super::time::{ago, span};
 use crate::documents::{self, DocumentError};
-use crate::mismatch;
+use crate::{mismatch, saves};
 
 pub(super) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit, Failure> {
     let PsArguments { commit, data, conditions, reader } = arguments;
@@ -276,7 +276,7 @@ fn print_run(view: &RunView, out: &mut Output) {
         out.line(&mismatch::words(corruption));
     }
     for failed in &view.failed_checkpoints {
-        out.line(&format!("checkpoint at step {} was not made: {}", failed.step, failed.reason));
+        out.line(&saves::words(failed));
     }
 }
 
@@ -317,8 +317,14 @@ fn run_row(row: &RunRow) -> Vec<String> {
         row.processes.to_string(),
         ago(row.created_at_ms),
         alarm_count(row),
-        row.reason.clone().unwrap_or_default().lines().next().unwrap_or_default().to_owned(),
+        reason(row),
     ]
+}
+
+/// Why it waits or has failed, or that its checkpoints fail: a line.
+pub(super) fn reason(row: &RunRow) -> String {
+    let reason = row.reason.clone().or_else(|| row.checkpoint_failed.as_ref().map(saves::words));
+    reason.unwrap_or_default().lines().next().unwrap_or_default().to_owned()
 }
 
 /// How many alarms stand, if any.

@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::output::{Output, table};
 use super::plot::{curves, sparkline};
-use super::readers::{alarm_count, number, unreadable};
+use super::readers::{alarm_count, number, reason, unreadable};
 use crate::documents;
 
 /// Between two looks.
@@ -87,7 +87,7 @@ fn screen(nodes: &[NodeView], runs: &[RunRow], losses: &[Vec<Option<f64>>]) -> V
             run.samples_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
             run.processes.to_string(),
             alarm_count(run),
-            run.reason.clone().unwrap_or_default(),
+            reason(run),
         ]
     };
     let rows: Vec<Vec<String>> = runs.iter().zip(losses).map(row).collect();

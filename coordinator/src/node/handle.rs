@@ -257,7 +257,7 @@ impl Handle {
         }
     }
 
-    async fn propose(&self, command: Command) -> Result<Pending, CallError> {
+    pub(super) async fn propose(&self, command: Command) -> Result<Pending, CallError> {
         let (reply, outcome) = oneshot::channel();
         self.send(Request::Propose(Box::new(command), reply)).await?;
         Ok(Pending::new(outcome))

@@ -6,6 +6,7 @@
 //!                                                      +--> desired state of each attached node, change counter
 //! ```
 
+mod committer;
 mod event_loop;
 mod handle;
 mod leases;
@@ -13,6 +14,7 @@ mod request;
 mod session;
 mod sessions;
 
+pub use committer::Committer;
 pub use event_loop::{Node, NodeError};
 pub use handle::{Changes, Handle, Said as Report, now_ms};
 pub use request::CallError;

@@ -49,7 +49,7 @@ fn labels(pairs: &[(&str, &str)]) -> String {
 
 fn text(runs: &[RunRow], nodes: &[NodeView]) -> String {
     let mut out = String::new();
-    let statuses = ["queued", "starting", "running", "finished", "failed", "cancelled"];
+    let statuses = ["queued", "starting", "running", "finished", "failed", "cancelled", "unsaved"];
     let of_status = statuses.iter().map(|status| {
         let count = runs.iter().filter(|run| run.status == *status).count();
         (labels(&[("status", status)]), count as f64)

@@ -1,17 +1,20 @@
 //! An agent without processes: says by hand what an agent and its rank processes would say.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain};
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::shared::{Answer, answer};
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
     AgentMessage, Assignment, CheckpointShare, CoordinatorMessage, Desired, Device, Heartbeat, Hello, LogRequest,
-    ProcessMessage, Ready, Report, ReportBlock, StepReport, Welcome,
+    PROTOCOL, ProcessMessage, Ready, Report, ReportBlock, StepReport, StoreSeen, Welcome,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -31,6 +34,7 @@ pub(crate) struct Agent {
     pub(crate) num_desired: usize,
     pub(crate) acknowledged: BTreeMap<Process, u64>,
     pub(crate) log_requests: Vec<LogRequest>,
+    _answer: Option<Answer>,
 }
 
 pub(crate) fn hello(node: &str, incarnation: &str, slots: usize) -> Hello {
@@ -41,12 +45,27 @@ pub(crate) fn hello(node: &str, incarnation: &str, slots: usize) -> Hello {
         host: "test".into(),
         devices: vec![slot; slots],
         version: "0".into(),
+        protocol: PROTOCOL,
     }
 }
 
 impl Agent {
     /// Opens a stream whose first message is `first`.
     pub(crate) async fn open(address: &str, first: Say) -> Result<Self, Status> {
+        let seeing = |welcome: &Welcome| {
+            let store = Path::new(&welcome.store);
+            let (found, answer) = answer(store, &welcome.check, "seen").expect("it shares the store");
+            (StoreSeen { found, wrote: "seen".into(), path: "/a/store".into(), ..StoreSeen::default() }, Some(answer))
+        };
+        Self::open_seeing(address, first, seeing).await
+    }
+
+    /// The same; `see` says what the node sees of the store.
+    pub(crate) async fn open_seeing(
+        address: &str,
+        first: Say,
+        see: impl FnOnce(&Welcome) -> (StoreSeen, Option<Answer>),
+    ) -> Result<Self, Status> {
         let mut client = AgentsClient::connect(format!("http://{address}")).await.expect("a coordinator listens");
         let (say, messages) = mpsc::channel(64);
         say.send(AgentMessage { body: Some(first) }).await.expect("open");
@@ -56,8 +75,10 @@ impl Agent {
         let Some(Told::Welcome(welcome)) = welcome.and_then(|message| message.body) else {
             panic!("the first message is not a welcome")
         };
+        let (seen, answer) = see(&welcome);
+        say.send(AgentMessage { body: Some(Say::Store(seen)) }).await.expect("open");
         let (acknowledged, log_requests) = (BTreeMap::new(), Vec::new());
-        Ok(Self { say, told, welcome, desired: None, num_desired: 0, acknowledged, log_requests })
+        Ok(Self { say, told, welcome, desired: None, num_desired: 0, acknowledged, log_requests, _answer: answer })
     }
 
     pub(crate) async fn attach(address: &str, node: &str, incarnation: &str, slots: usize) -> Self {
@@ -106,6 +127,11 @@ impl Agent {
         self.desired.clone().expect("just seen").assignments
     }
 
+    /// The share of `process`, whose blobs are written.
+    pub(crate) fn share(&self, step: u64, process: u32) -> Said {
+        share(&BlobStore::existing(Path::new(&self.welcome.store)).expect("a store"), step, process)
+    }
+
     /// Reports without waiting for the acknowledgement.
     pub(crate) async fn report(&self, process: &Process, sequence: u64, body: Said) {
         let (run, generation, process) = process.clone();
@@ -149,9 +175,9 @@ pub(crate) fn loss(step: u64, salt: u64) -> f64 {
     (salt * 1_000 + step) as f64
 }
 
-/// The share of `process`, which hosts the rank of the same number.
-pub(crate) fn share(step: u64, process: u32) -> Said {
-    let piece = Piece { digest: Domain::Blob.digest(&[step as u8, process as u8]), bytes: 4 };
+/// The share of `process`, which hosts the rank of the same number; its blobs are in `store`.
+fn share(store: &BlobStore, step: u64, process: u32) -> Said {
+    let piece = store.put(&[step as u8, process as u8, 0, 0]).expect("the store takes it");
     let tensor = TensorEntry {
         name: format!("model/w{process}"),
         dtype: "float".into(),

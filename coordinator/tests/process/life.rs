@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use crate::agent::{Agent, Process, block, final_state, hello, loss, ready, share};
-use crate::support::{Coordinator, coord, write_job};
+use crate::agent::{Agent, Process, block, final_state, hello, loss, ready};
+use crate::support::{Coordinator, coord, wait_for, write_job};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_rpc::control_client::ControlClient;
@@ -62,11 +62,14 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
 
     // Two steps, and a checkpoint once both shares are there. Reports are pipelined.
     agent.report(&p0, 2, block(1..=2, 1)).await;
-    agent.report(&p0, 3, share(2, 0)).await;
+    agent.report(&p0, 3, agent.share(2, 0)).await;
     agent.until_acknowledged(&p0, 3).await;
     assert_eq!(coordinator.ask(&["checkpoints", &run]), Value::Array(vec![]));
-    agent.tell(&p1, 2, share(2, 1)).await;
-    let checkpoints = coordinator.ask(&["checkpoints", &run]);
+    agent.tell(&p1, 2, agent.share(2, 1)).await;
+    let checkpoints = wait_for("the commit", || {
+        let listed = coordinator.ask(&["checkpoints", &run]);
+        listed.as_array().is_some_and(|listed| !listed.is_empty()).then_some(listed)
+    });
     let checkpoint = checkpoints[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(checkpoints[0]["step"], 2);
 
@@ -104,14 +107,18 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     // The agent does not know what was acknowledged, and says the last again; and the rest.
     agent.report(&p0, 2, block(3..=3, 2)).await;
     agent.report(&p0, 3, block(4..=4, 2)).await;
-    agent.report(&p0, 4, share(4, 0)).await;
-    agent.report(&p1, 2, share(4, 1)).await;
+    agent.report(&p0, 4, agent.share(4, 0)).await;
+    agent.report(&p1, 2, agent.share(4, 1)).await;
     let finished = || Said::Finished(Finished { step: 4, state: final_state().as_bytes().to_vec() });
     agent.report(&p0, 5, finished()).await;
     agent.report(&p1, 3, finished()).await;
     agent.until_acknowledged(&p0, 5).await;
     agent.until_acknowledged(&p1, 3).await;
-    let shown = coordinator.ask(&["show", &run]);
+    // All have finished; the run has once its last checkpoint is committed.
+    let shown = wait_for("the end", || {
+        let shown = coordinator.ask(&["show", &run]);
+        (shown["status"] != "running").then_some(shown)
+    });
     assert_eq!((&shown["status"], &shown["restarts"]), (&"finished".into(), &1.into()));
     assert_eq!(shown["final_state_digest"], final_state().to_hex());
     assert_eq!(losses(&coordinator, &run).iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 2, 3, 4]);

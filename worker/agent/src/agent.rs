@@ -47,9 +47,10 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
     end.cancel();
     session.await.expect("the session does not panic");
     socket.await.expect("the socket does not panic");
+    let refused = supervisor.refused().map(str::to_owned);
     supervisor.close().await;
     info!("the agent has ended");
-    Ok(())
+    refused.map_or(Ok(()), |why| Err(AgentError::Refused(why)))
 }
 
 fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, AgentError> {
@@ -64,6 +65,7 @@ fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, Age
         host: devices::host_name(),
         devices,
         version: env!("CARGO_PKG_VERSION").into(),
+        protocol: lockstep_rpc::PROTOCOL,
     })
 }
 

@@ -118,7 +118,8 @@ async fn materialise(programs: &Path, join: &str, order: &Order, place: &Place) 
 async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String> {
     if store.is_dir() {
         let (store, piece) = (store.to_owned(), piece.clone());
-        let read = blocking(move || BlobStore::open(&store).and_then(|store| store.get(&piece)).map_err(|e| chain(&e)));
+        let read =
+            blocking(move || BlobStore::existing(&store).and_then(|store| store.get(&piece)).map_err(|e| chain(&e)));
         if let Ok(bytes) = read.await {
             return Ok(bytes);
         }

@@ -38,6 +38,9 @@ pub enum AgentError {
     /// CUDA devices were asked for, and there are none.
     #[error("`devices = \"cuda\"`, but NVML finds no device")]
     NoCuda,
+    /// The coordinator did not take this node.
+    #[error("{0}")]
+    Refused(String),
     /// The system has no randomness.
     #[error("cannot draw a random incarnation: {0}")]
     Randomness(getrandom::Error),

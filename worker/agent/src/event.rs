@@ -42,6 +42,8 @@ pub(crate) enum Event {
     Told(CoordinatorMessage),
     /// The stream is gone.
     Detached,
+    /// The coordinator will not take this node, whatever it tries; why.
+    Refused(String),
     /// A process connected and said who it is.
     Joined { key: ProcessKey, connection: ConnectionId, commands: mpsc::Sender<AgentCommand> },
     /// A process said something. Its connection is not read on before `accepted` is answered; dropped, the connection

@@ -30,6 +30,7 @@ mod programs;
 mod session;
 mod socket;
 mod spool;
+mod store;
 mod supervisor;
 
 pub use agent::run;

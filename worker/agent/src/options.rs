@@ -74,6 +74,7 @@ pub struct Config {
     pub share: DeviceShare,
     pub slots: usize,
     pub stop_grace_ms: u64,
+    pub save_limit_s: u64,
     pub log_bytes: u64,
     pub spool_bytes: u64,
     pub log_runs: usize,

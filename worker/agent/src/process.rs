@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use lockstep_common::Digest;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Assignment, Empty, Exited, Failed, ProcessMessage, Report};
+use lockstep_rpc::{AgentCommand, Assignment, Empty, Exited, Failed, ProcessMessage, Report, Save};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -60,6 +60,8 @@ struct Connection {
     commands: mpsc::Sender<AgentCommand>,
     started: bool,
     drained: bool,
+    /// What it knows of the run's last checkpoint.
+    save: Save,
 }
 
 struct Held {
@@ -172,7 +174,7 @@ impl Process {
         let assign = Assignment { peers: Vec::new(), ..assignment.clone() };
         // The channel is new: there is room.
         commands.try_send(AgentCommand { body: Some(Command::Assign(assign)) }).ok();
-        self.connection = Some(Connection { id, commands, started: false, drained: false });
+        self.connection = Some(Connection { id, commands, started: false, drained: false, save: Save::default() });
         self.has_joined = true;
         self.advance();
     }
@@ -304,6 +306,10 @@ impl Process {
             {
                 connection.started = connection.tell(Command::Start(assignment.clone()));
             }
+            let save = self.assignment.as_ref().and_then(|assignment| assignment.save).unwrap_or_default();
+            if connection.started && save != connection.save && connection.tell(Command::Save(save)) {
+                connection.save = save;
+            }
             if may_go && !connection.drained {
                 connection.drained = connection.tell(Command::Drained(Empty {}));
                 if let Life::Alive(child) = &self.life {
@@ -370,7 +376,8 @@ mod tests {
         let spool = Spool::create(dir.path().join("s"), key.clone()).unwrap();
         let mut process = Process::new(key, None, Life::Gone, spool);
         let (commands, told) = mpsc::channel(4);
-        process.connection = Some(Connection { id: 1, commands, started: false, drained: false });
+        process.connection =
+            Some(Connection { id: 1, commands, started: false, drained: false, save: Save::default() });
         (dir, process, told)
     }
 
@@ -420,6 +427,28 @@ mod tests {
         assert!(!process.is_over(), "and still to be sent");
         process.acknowledge(1);
         assert!(process.is_over());
+    }
+
+    #[test]
+    fn a_started_process_is_told_what_became_of_the_last_checkpoint_whenever_that_changes() {
+        let (_dir, mut process, mut told) = process();
+        let with = |peers: &[&str], save| Assignment {
+            peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
+            save,
+            ..Assignment::default()
+        };
+        let rejected = Save { attempt: 1, ..Save::default() };
+        process.want(with(&[], Some(rejected)));
+        assert!(told.try_recv().is_err(), "it is not started");
+        process.want(with(&["a"], Some(Save::default())));
+        assert!(matches!(told.try_recv().unwrap().body, Some(Command::Start(_))));
+        for save in [rejected, Save { committed: true, ..rejected }] {
+            for _ in 0..2 {
+                process.want(with(&["a"], Some(save)));
+            }
+            assert_eq!(told.try_recv().unwrap().body, Some(Command::Save(save)));
+            assert!(told.try_recv().is_err(), "it is told once");
+        }
     }
 
     #[test]

@@ -6,17 +6,18 @@ use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::frame::MAX_FRAME_BYTES;
-use lockstep_rpc::{AgentMessage, Heartbeat, Hello, Welcome};
+use lockstep_rpc::{AgentMessage, CoordinatorMessage, Heartbeat, Hello, Welcome, misfit};
 use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::event::Event;
+use crate::store;
 
 /// Reports handed to the stream and not yet sent. They stay in the spool too, so this only has to keep the stream busy.
 const OUTBOX_CAPACITY: usize = 32;
@@ -28,6 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// For the connection, and again for the coordinator's first word.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// For the coordinator's word on whether it and this node share the store.
+const VERDICT_DEADLINE: Duration = Duration::from_secs(30);
 /// A connection that breaks without a word is found out by pings.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,6 +46,8 @@ enum Ended {
     Silent { address: String },
     #[error("the coordinator at {address} did not welcome this node: {detail}")]
     NotWelcome { address: String, detail: String },
+    #[error("the coordinator at {address} refused this node: {detail}")]
+    Refused { address: String, detail: String },
     #[error("lost the coordinator at {address}: {detail}")]
     Lost { address: String, detail: String },
 }
@@ -83,9 +88,16 @@ impl Session {
 
     async fn attach_for_ever(&self) {
         let mut pause = FIRST_PAUSE;
+        let mut was_welcomed = false;
         loop {
             let mut welcomed = false;
             let ended = Box::pin(self.attach(&mut welcomed)).await;
+            was_welcomed |= welcomed;
+            if !was_welcomed && matches!(ended, Ended::Refused { .. }) {
+                // Nothing here will change that. A node that was in use waits: its processes go on meanwhile.
+                self.events.send(Event::Refused(ended.to_string())).await.ok();
+                return;
+            }
             if welcomed {
                 pause = FIRST_PAUSE;
                 if self.events.send(Event::Detached).await.is_err() {
@@ -108,7 +120,7 @@ impl Session {
         let mut client = AgentsClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let (outbox, reports) = mpsc::channel(OUTBOX_CAPACITY);
+        let (outbox, reports) = mpsc::channel::<AgentMessage>(OUTBOX_CAPACITY);
         let (beats, heartbeats) = mpsc::channel(HEARTBEAT_CAPACITY);
         let hello = AgentMessage { body: Some(Body::Hello(self.hello.clone())) };
         let said = ReceiverStream::new(heartbeats).merge(ReceiverStream::new(reports));
@@ -120,20 +132,59 @@ impl Session {
         });
         let (told, welcome) = match attached.await {
             Err(_) => return Ended::Silent { address: address() },
-            Ok(Err(status)) => {
-                return Ended::NotWelcome { address: address(), detail: status.message().to_owned() };
-            }
+            Ok(Err(status)) => return self.not_welcome(&status),
             Ok(Ok((told, first))) => match first.and_then(|first| first.body) {
                 Some(Told::Welcome(welcome)) => (told, welcome),
                 _ => return Ended::NotWelcome { address: address(), detail: "its first word is no welcome".into() },
             },
+        };
+        let (told, first) = match self.share(&welcome, &outbox, told).await {
+            Ok(taken) => taken,
+            Err(ended) => return ended,
         };
         info!("joined cluster `{}` at {} as node `{}`", welcome.cluster, self.address, self.hello.node);
         *welcomed = true;
         if self.events.send(Event::Attached { outbox }).await.is_err() {
             return Ended::Lost { address: address(), detail: "the agent ends".into() };
         }
+        if self.events.send(Event::Told(first)).await.is_err() {
+            return Ended::Lost { address: address(), detail: "the agent ends".into() };
+        }
         Ended::Lost { address: address(), detail: self.listen(told, &welcome, beats).await }
+    }
+
+    fn not_welcome(&self, status: &Status) -> Ended {
+        let (address, detail) = (self.address.clone(), status.message().to_owned());
+        match status.code() {
+            Code::FailedPrecondition => Ended::Refused { address, detail },
+            _ => Ended::NotWelcome { address, detail },
+        }
+    }
+
+    /// Shows that this node sees the coordinator's store; the first message to a node that was taken.
+    async fn share(
+        &self,
+        welcome: &Welcome,
+        outbox: &mpsc::Sender<AgentMessage>,
+        mut told: Streaming<CoordinatorMessage>,
+    ) -> Result<(Streaming<CoordinatorMessage>, CoordinatorMessage), Ended> {
+        let address = || self.address.clone();
+        if let Some(detail) = misfit("the coordinator", &welcome.version, welcome.protocol) {
+            return Err(Ended::Refused { address: address(), detail });
+        }
+        let (seen, answer) = store::look(welcome.store.clone(), welcome.check.clone()).await;
+        if outbox.send(AgentMessage { body: Some(Body::Store(seen)) }).await.is_err() {
+            return Err(Ended::Lost { address: address(), detail: "it closed the stream".into() });
+        }
+        let verdict = timeout(VERDICT_DEADLINE, told.message()).await;
+        // The coordinator has read it.
+        drop(answer);
+        match verdict {
+            Err(_) => Err(Ended::Silent { address: address() }),
+            Ok(Err(status)) => Err(self.not_welcome(&status)),
+            Ok(Ok(None)) => Err(Ended::Lost { address: address(), detail: "it closed the stream".into() }),
+            Ok(Ok(Some(first))) => Ok((told, first)),
+        }
     }
 
     /// Passes on what the coordinator says, and beats; returns why that ended.

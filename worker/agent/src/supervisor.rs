@@ -54,6 +54,7 @@ pub(crate) struct Supervisor {
     /// Whose report was sent last: the others come first.
     served: Option<ProcessKey>,
     leaving: bool,
+    refused: Option<String>,
 }
 
 impl Supervisor {
@@ -86,6 +87,7 @@ impl Supervisor {
             answers: VecDeque::new(),
             served: None,
             leaving: false,
+            refused: None,
         })
     }
 
@@ -99,6 +101,10 @@ impl Supervisor {
             Event::Detached => {
                 self.outbox = None;
                 self.answers.clear();
+            }
+            Event::Refused(why) => {
+                self.refused = Some(why);
+                self.leave();
             }
             Event::Told(message) => match message.body {
                 Some(Told::Desired(desired)) => self.desire(desired),
@@ -176,6 +182,11 @@ impl Supervisor {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving
+    }
+
+    /// Why the coordinator did not take this node.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     /// Whether every process has ended.

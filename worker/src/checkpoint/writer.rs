@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use lockstep_common::chain;
 use lockstep_common::manifest::{RecordPosition, TensorEntry};
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::world::shares;
@@ -37,10 +38,24 @@ pub struct Staging {
 /// Hands checkpoints to the thread that writes them, one at a time.
 #[derive(Debug)]
 pub struct Writer {
-    orders: Option<SyncSender<Staging>>,
+    orders: Option<SyncSender<Order>>,
     staged: Receiver<()>,
     waiting: bool,
+    /// Whether each order was carried out.
+    written: Receiver<bool>,
+    /// Orders whose word is not taken yet.
+    open: usize,
+    last_step: Option<u64>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is to do.
+#[derive(Debug)]
+enum Order {
+    /// Copy the state and write it.
+    Write(Staging),
+    /// Write what was copied last again, into new files.
+    Again,
 }
 
 /// A tensor of the share, and where it is copied: memory that is kept from one checkpoint to the next.
@@ -70,19 +85,47 @@ impl Writer {
         // One order at a time: the next one waits in `stage` until this one's copies are written.
         let (orders, taken) = sync_channel(0);
         let (copied, staged) = channel();
+        let (done, written) = channel();
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || work(items, &store, &outbox, &taken, &copied))
+            .spawn(move || work(items, &store, &outbox, &taken, &copied, &done))
             .expect("the system can start a thread");
-        Ok(Self { orders: Some(orders), staged, waiting: false, thread: Some(thread) })
+        let (orders, thread) = (Some(orders), Some(thread));
+        Ok(Self { orders, staged, waiting: false, written, open: 0, last_step: None, thread })
     }
 
     /// Begins a checkpoint of the state as it is. Waits only if the one before it is still being written.
     pub fn stage(&mut self, staging: Staging) {
         self.wait_staged();
+        self.last_step = Some(staging.step);
         let orders = self.orders.as_ref().expect("present until dropped");
-        orders.send(staging).expect("the checkpoint thread ends only with its orders");
+        orders.send(Order::Write(staging)).expect("the checkpoint thread ends only with its orders");
+        self.open += 1;
         self.waiting = true;
+    }
+
+    /// The step of the last checkpoint that was begun.
+    pub fn last_step(&self) -> Option<u64> {
+        self.last_step
+    }
+
+    /// Waits until the last checkpoint is written; whether its share is durable, which was said then.
+    ///
+    /// None: nobody writes any more.
+    pub fn wait_written(&mut self) -> Option<bool> {
+        let mut last = None;
+        while self.open > 0 {
+            last = Some(self.written.recv().ok()?);
+            self.open -= 1;
+        }
+        last
+    }
+
+    /// Writes the last checkpoint again, into new files, and waits for it; as [`Writer::wait_written`].
+    pub fn again(&mut self) -> Option<bool> {
+        self.orders.as_ref()?.send(Order::Again).ok()?;
+        self.open += 1;
+        self.wait_written()
     }
 
     /// Returns when the state has been copied: it may change again.
@@ -105,18 +148,36 @@ impl Drop for Writer {
     }
 }
 
-fn work(mut items: Vec<Item>, store: &BlobStore, outbox: &Outbox, orders: &Receiver<Staging>, staged: &Sender<()>) {
-    while let Ok(staging) = orders.recv() {
-        let step = staging.step;
-        let copied = copy(&mut items);
-        // Nobody to tell is a training thread that has stopped; what was copied is written all the same.
-        staged.send(()).ok();
-        let written = copied.map_err(|error| error.to_string()).and_then(|()| {
-            write(&items, staging, store).map_err(|error| match std::error::Error::source(&error) {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            })
-        });
+fn work(
+    mut items: Vec<Item>,
+    store: &BlobStore,
+    outbox: &Outbox,
+    orders: &Receiver<Order>,
+    staged: &Sender<()>,
+    done: &Sender<bool>,
+) {
+    let mut last: Option<Staging> = None;
+    let mut copied = Ok(());
+    while let Ok(order) = orders.recv() {
+        let anew = matches!(order, Order::Again);
+        match order {
+            Order::Write(staging) => {
+                copied = copy(&mut items);
+                last = Some(staging);
+                // Nobody to tell is a training thread that has stopped; what was copied is written all the same.
+                staged.send(()).ok();
+            }
+            // The state is still what it was: nothing is trained any more.
+            Order::Again if copied.is_err() => copied = copy(&mut items),
+            Order::Again => {}
+        }
+        let step = last.as_ref().map_or(0, |staging| staging.step);
+        let written = match (&copied, &last) {
+            (Err(error), _) => Err(chain(error)),
+            (Ok(()), Some(staging)) => write(&items, staging, store, anew).map_err(|error| chain(&error)),
+            (Ok(()), None) => Err("nothing was copied yet".to_owned()),
+        };
+        let is_written = written.is_ok();
         outbox.push(match written {
             Ok(share) => {
                 debug!(step, tensors = share.tensors.len(), "checkpoint share written");
@@ -124,10 +185,11 @@ fn work(mut items: Vec<Item>, store: &BlobStore, outbox: &Outbox, orders: &Recei
                 Body::Share(CheckpointShare { step, json })
             }
             Err(reason) => {
-                warn!(step, "checkpoint failed, the run goes on: {reason}");
+                warn!(step, "cannot write a checkpoint: {reason}");
                 Body::CheckpointFailed(CheckpointFailed { step, reason })
             }
         });
+        done.send(is_written).ok();
     }
 }
 
@@ -135,7 +197,8 @@ fn copy(items: &mut [Item]) -> Result<(), TchError> {
     items.iter_mut().try_for_each(|item| item.staged.f_copy_(&item.source).map(drop))
 }
 
-fn write(items: &[Item], mut staging: Staging, store: &BlobStore) -> Result<Share, BlobError> {
+/// Writes and syncs the share; `anew`: into new files, whatever is there.
+fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Result<Share, BlobError> {
     let mut tensors = Vec::with_capacity(items.len());
     for item in items {
         let bytes = cpu_bytes(&item.staged).expect("staged tensors are contiguous, on the cpu");
@@ -143,18 +206,20 @@ fn write(items: &[Item], mut staging: Staging, store: &BlobStore) -> Result<Shar
             name: item.name.clone(),
             dtype: dtype(&item.staged),
             shape: item.staged.size(),
-            pieces: store.put_pieces(bytes)?,
+            pieces: if anew { store.put_pieces_anew(bytes)? } else { store.put_pieces(bytes)? },
         });
     }
     let mut ranks = Vec::with_capacity(staging.ranks.len());
-    for draft in std::mem::take(&mut staging.ranks) {
+    for draft in &staging.ranks {
         let mut generators = BTreeMap::new();
-        for (device, bytes) in draft.generators {
-            generators.insert(device, store.put(&bytes)?);
+        for (device, bytes) in &draft.generators {
+            let piece = if anew { store.put_anew(bytes)? } else { store.put(bytes)? };
+            generators.insert(device.clone(), piece);
         }
-        ranks.push(lockstep_common::manifest::RankState { generators, ..draft.state });
+        ranks.push(lockstep_common::manifest::RankState { generators, ..draft.state.clone() });
     }
     store.sync()?;
-    let Staging { step, epoch, record, preprocessing, .. } = staging;
+    let Staging { step, epoch, .. } = *staging;
+    let (record, preprocessing) = (staging.record.clone(), staging.preprocessing.clone());
     Ok(Share { step, epoch, tensors, ranks, record, preprocessing })
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
+use std::time::Duration;
 use std::{env, thread};
 
 use clap::{Parser, Subcommand};
@@ -86,6 +87,9 @@ struct RankArguments {
     /// Gradients go over the network also between processes of one machine
     #[arg(long)]
     no_shared_memory: bool,
+    /// Seconds for which the last checkpoint is tried again
+    #[arg(long, default_value_t = 3600)]
+    save_limit_s: u64,
 }
 
 /// Does what the command line says with `source`.
@@ -119,6 +123,7 @@ fn train_share(source: &dyn Source, arguments: RankArguments) -> ExitCode {
         process: arguments.process,
         bind: arguments.bind,
         shared_memory: !arguments.no_shared_memory,
+        save_limit: Duration::from_secs(arguments.save_limit_s),
     };
     rank::run(source, &options)
 }

@@ -21,7 +21,8 @@ use lockstep_host::data::{Listed, hash_files};
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
-    AgentCommand, Assignment, Corrupt, Empty, EvalReport, LayerReport, ProcessMessage, StepReport, SystemReport, frame,
+    AgentCommand, Assignment, Corrupt, Empty, EvalReport, LayerReport, ProcessMessage, Save, StepReport, SystemReport,
+    frame,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -193,6 +194,7 @@ impl Lab {
             replay: None,
             judge_at: Vec::new(),
             code: None,
+            save: None,
         }
     }
 }
@@ -336,8 +338,23 @@ impl Processes {
         self.streams[process].shutdown(std::net::Shutdown::Both).unwrap();
     }
 
+    /// Tells all processes what became of the last checkpoint, as the coordinator does: committed with the last share of it, given
+    /// up with the first failure.
+    fn judge_last(&mut self, last: u64) {
+        let shares = self.said.iter().filter(|(_, body)| matches!(body, Body::Share(share) if share.step == last));
+        let committed = shares.count() == self.children.len();
+        let failed = |body: &Body| matches!(body, Body::CheckpointFailed(failed) if failed.step == last);
+        let given_up = self.said.iter().any(|(_, body)| failed(body));
+        if committed || given_up {
+            let save = AgentCommand { body: Some(CommandBody::Save(Save { committed, given_up, attempt: 0 })) };
+            // A process that has ended does not hear it.
+            self.streams.iter_mut().for_each(|stream| drop(frame::write(stream, &save)));
+        }
+    }
+
     /// Hears everything until all have hung up, acknowledges at once, and commits what checkpoints are complete.
     fn finish(mut self, lab: &Lab) -> Outcome {
+        self.judge_last(lab.job.steps);
         while self.hung_up < self.children.len() {
             match self.heard.recv_timeout(DEADLINE).expect("the run goes on or ends") {
                 Heard::Said(process, body) => {
@@ -345,7 +362,11 @@ impl Processes {
                         let drained = AgentCommand { body: Some(CommandBody::Drained(Empty {})) };
                         frame::write(&mut self.streams[process as usize], &drained).unwrap();
                     }
+                    let judged = matches!(body, Body::Share(_) | Body::CheckpointFailed(_));
                     self.said.push((process, body));
+                    if judged {
+                        self.judge_last(lab.job.steps);
+                    }
                 }
                 Heard::HungUp(_) => self.hung_up += 1,
             }

@@ -69,7 +69,11 @@ impl ClusterState {
             Command::Cancel { request, .. } | Command::Fence { request, .. } | Command::Annotate { request, .. } => {
                 (Some(request), false)
             }
-            Command::NodeJoined { .. } | Command::NodeLost { .. } | Command::Report { .. } => (None, false),
+            Command::NodeJoined { .. }
+            | Command::NodeLost { .. }
+            | Command::Report { .. }
+            | Command::Commit { .. }
+            | Command::CommitFailed { .. } => (None, false),
         };
         if let Some(answered) = request.and_then(|request| self.requests.get(request))
             && matches!(answered.outcome, Outcome::Run(_)) == makes_run
@@ -157,6 +161,14 @@ impl ClusterState {
             }
             Command::Report { at_ms, run, generation, process, sequence, body } => {
                 self.report(*at_ms, run, *generation, *process, *sequence, body, effects)
+            }
+            Command::Commit { at_ms, run, generation, step, checkpoint } => {
+                self.commit_opened(*at_ms, run, (*generation, *step), checkpoint);
+                Ok(Outcome::Done)
+            }
+            Command::CommitFailed { at_ms, run, generation, step, reason } => {
+                self.commit_failed(*at_ms, run, (*generation, *step), reason);
+                Ok(Outcome::Done)
             }
         }
     }

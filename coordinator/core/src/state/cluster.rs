@@ -72,6 +72,15 @@ impl ClusterState {
         }
     }
 
+    /// Drops one share.
+    pub(super) fn drop_share(&mut self, id: &RunId, step: u64, process: u32) {
+        if let Some(run) = self.runs.get_mut(id)
+            && run.shares.remove(&(step, process)).is_some()
+        {
+            self.changed.insert(RowKey::Share(id.clone(), step, process));
+        }
+    }
+
     /// Drops the shares of a run's checkpoints that `which` names by step.
     pub(super) fn drop_shares(&mut self, id: &RunId, which: impl Fn(u64) -> bool) {
         if let Some(run) = self.runs.get_mut(id) {

@@ -1,47 +1,112 @@
-//! The commit rule: a checkpoint exists when every process of one generation has written its share of it (I5).
+//! The commit rule: a checkpoint exists when every process of one generation has written its share of it, and the leader
+//! has opened every blob that it names (I5).
+//!
+//! ```text
+//!  shares ─ the last one ─> written ─ the leader opens its blobs, off the loop ─> Commit: committed
+//!                                                                            └──> CommitFailed: rejected
+//! ```
+//!
+//! `apply` opens nothing (I1). What is written is read off the state, so the next leader goes on where this one stopped.
 
-use lockstep_common::RunId;
-use lockstep_common::manifest::{self, Manifest};
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_common::manifest::{self, Manifest, TensorEntry};
+use lockstep_common::{Digest, RunId};
 
 use super::cluster::ClusterState;
 use super::rows::RowKey;
 use super::run::{Checkpoint, Run};
 use lockstep_common::manifest::Share;
 
+impl Run {
+    /// Whether every process of the current generation has written its share of the checkpoint at `step`.
+    pub fn is_written(&self, step: u64) -> bool {
+        let processes = self.state.placement.len();
+        processes > 0 && self.shares.range((step, 0)..=(step, u32::MAX)).count() == processes
+    }
+}
+
 impl ClusterState {
-    /// Takes a share; with the last one the checkpoint is committed.
-    pub(super) fn share(&mut self, at_ms: u64, id: &RunId, process: u32, share: &Share) {
+    /// Checkpoints whose shares are all there and that are not committed: run, generation and step, in the order of steps.
+    pub fn written(&self) -> Vec<(RunId, u64, u64)> {
+        let mut written = Vec::new();
+        for run in self.runs.values().filter(|run| !run.shares.is_empty() && !run.state.status.is_final()) {
+            let steps: BTreeSet<u64> = run.shares.keys().map(|(step, _)| *step).collect();
+            let whole = steps.into_iter().filter(|step| run.is_written(*step));
+            written.extend(whole.map(|step| (run.id().clone(), run.state.generation, step)));
+        }
+        written
+    }
+
+    /// The manifest of a checkpoint that [`ClusterState::written`] named; none if it is not there any more.
+    ///
+    /// # Errors
+    /// How its shares contradict each other, or the run's earlier checkpoint.
+    pub fn assembled(&self, id: &RunId, generation: u64, step: u64) -> Option<Result<Manifest, String>> {
+        let run = self.runs.get(id).filter(|run| !run.state.status.is_final())?;
+        (run.state.generation == generation && run.is_written(step)).then(|| assemble(self, run, step))
+    }
+
+    /// Takes a share; with the last one the checkpoint is written, and waits for [`crate::Command::Commit`].
+    pub(super) fn share(&mut self, id: &RunId, process: u32, share: &Share) {
         let Some(run) = self.runs.get(id) else { return };
         let generation = run.state.generation;
         let failed = &run.state.failed_checkpoints;
-        let given_up = failed.iter().any(|failed| (failed.generation, failed.step) == (generation, share.step));
+        let mut given_up = failed.iter().any(|failed| (failed.generation, failed.step) == (generation, share.step));
+        // The last one is written again until it is there.
+        given_up &= share.step != run.last_step();
         let reached = run.last_checkpoint().map_or(0, |last| last.step);
         if given_up || share.step <= reached || share.step > run.last_step() || run.submission.replay.is_some() {
             return;
         }
-        let step = share.step;
         self.add_share(id, process, share.clone());
-        let Some(run) = self.runs.get(id) else { return };
-        if run.shares.range((step, 0)..=(step, u32::MAX)).count() < run.state.placement.len() {
-            return;
-        }
-        match assemble(run, step) {
-            Ok(manifest) => self.commit(at_ms, id, &manifest),
-            Err(reason) => {
-                if let Some(run) = self.run_mut(id) {
-                    run.checkpoint_failed(at_ms, step, &reason);
-                }
-                self.drop_shares(id, |of| of == step);
-            }
+    }
+
+    /// Gives the checkpoint at `step` up; the run goes on. Of the last one only this process's share is missing now: it
+    /// tries again.
+    pub(super) fn share_failed(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
+        let Some(run) = self.run_mut(id) else { return };
+        let (reason, is_last) = (format!("{}: {reason}", run.name_of(process)), step == run.last_step());
+        run.checkpoint_failed(at_ms, step, &reason);
+        if is_last {
+            self.drop_share(id, step, process);
+        } else {
+            self.drop_shares(id, |of| of == step);
         }
     }
 
-    /// Gives the checkpoint at `step` up; the run goes on.
-    pub(super) fn share_failed(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
+    /// Commits a checkpoint whose blobs the leader has opened, if its shares are still those that it read.
+    pub(super) fn commit_opened(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        (generation, step): (u64, u64),
+        checkpoint: &Digest,
+    ) {
+        match self.assembled(id, generation, step) {
+            Some(Ok(manifest)) if Manifest::id(&manifest.encode()) == *checkpoint => {
+                self.commit(at_ms, id, &manifest);
+                self.conclude(at_ms, id);
+            }
+            // Other shares have come: whoever leads opens those.
+            Some(Ok(_)) | None => {}
+            Some(Err(reason)) => self.commit_failed(at_ms, id, (generation, step), &reason),
+        }
+    }
+
+    /// Rejects the shares of a checkpoint. Of the last one the processes write theirs again.
+    pub(super) fn commit_failed(&mut self, at_ms: u64, id: &RunId, (generation, step): (u64, u64), reason: &str) {
+        let Some(run) = self.runs.get(id) else { return };
+        if run.state.status.is_final() || run.state.generation != generation || !run.is_written(step) {
+            return;
+        }
         let Some(run) = self.run_mut(id) else { return };
-        let reason = format!("{}: {reason}", run.name_of(process));
-        run.checkpoint_failed(at_ms, step, &reason);
+        run.checkpoint_failed(at_ms, step, reason);
+        if step == run.last_step() {
+            run.state.save_attempt += 1;
+        }
         self.drop_shares(id, |of| of == step);
+        self.conclude(at_ms, id);
     }
 
     fn commit(&mut self, at_ms: u64, id: &RunId, manifest: &Manifest) {
@@ -66,7 +131,7 @@ impl ClusterState {
 }
 
 /// The manifest of the checkpoint at `step`, whose shares are all there.
-fn assemble(run: &Run, step: u64) -> Result<Manifest, String> {
+fn assemble(state: &ClusterState, run: &Run, step: u64) -> Result<Manifest, String> {
     let shares = || run.shares.range((step, 0)..=(step, u32::MAX)).map(|((_, process), share)| (*process, share));
     let (_, first) = shares().next().ok_or("there are no shares")?;
     let record = first.record.clone().ok_or("process 0 gave no position of the record")?;
@@ -104,5 +169,35 @@ fn assemble(run: &Run, step: u64) -> Result<Manifest, String> {
         record,
     };
     manifest.check().map_err(|error| error.to_string())?;
+    let earlier = run.last_checkpoint().and_then(|earlier| state.manifest(&earlier.checkpoint));
+    if let Some(Ok(earlier)) = earlier.map(Manifest::decode) {
+        same_tensors(&earlier, &manifest)?;
+    }
     Ok(manifest)
+}
+
+/// That `now` has the tensors of an earlier checkpoint of the same model: a share that leaves some out, or says that they are
+/// others, is no share of it.
+fn same_tensors(earlier: &Manifest, now: &Manifest) -> Result<(), String> {
+    let id = Manifest::id(&earlier.encode()).short();
+    let always = |entry: &&TensorEntry| entry.name != manifest::STEPS;
+    let before: BTreeMap<&str, &TensorEntry> =
+        earlier.tensors.iter().filter(always).map(|entry| (entry.name.as_str(), entry)).collect();
+    for entry in now.tensors.iter().filter(always) {
+        let name = &entry.name;
+        let Some(was) = before.get(name.as_str()) else {
+            return Err(format!("tensor `{name}` is not in checkpoint `{id}`, which came before"));
+        };
+        if (&was.dtype, &was.shape) != (&entry.dtype, &entry.shape) {
+            return Err(format!(
+                "tensor `{name}` is {} {:?}, and {} {:?} in checkpoint `{id}`, which came before",
+                entry.dtype, entry.shape, was.dtype, was.shape
+            ));
+        }
+    }
+    let names: BTreeSet<&str> = now.tensors.iter().map(|entry| entry.name.as_str()).collect();
+    match before.keys().find(|name| !names.contains(*name)) {
+        Some(name) => Err(format!("tensor `{name}` of checkpoint `{id}`, which came before, is in no share")),
+        None => Ok(()),
+    }
 }

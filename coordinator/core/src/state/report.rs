@@ -8,7 +8,7 @@ use lockstep_common::{Digest, RunId};
 use super::accept;
 use super::cluster::ClusterState;
 use super::corruption::Found;
-use super::run::{EXIT_LIMIT, Exit, Measured, Phase, Run, Status, bounded};
+use super::run::{EXIT_LIMIT, Exit, Measured, Phase, Placed, Run, Status, bounded};
 use crate::command::{Effect, Outcome, Refusal, Said};
 
 impl ClusterState {
@@ -28,7 +28,7 @@ impl ClusterState {
         let current = run.state.generation;
         // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,
         // but for the exits of a finished run's processes.
-        let finished = matches!(run.state.status, Status::Finished { .. });
+        let finished = matches!(run.state.status, Status::Finished { .. } | Status::Unsaved { .. });
         let exit_of_finished = finished && matches!(body, Said::Exited { .. });
         if generation < current || (run.state.status.is_final() && !exit_of_finished) {
             return Ok(Outcome::Done);
@@ -65,7 +65,7 @@ impl ClusterState {
                 }
                 effects.push(Effect::AppendBlock { run: id.clone(), process, bytes: bytes.clone() });
             }
-            Said::Share(share) => self.share(at_ms, id, process, share),
+            Said::Share(share) => self.share(id, process, share),
             Said::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
             Said::Finished { step, state } => self.finished(at_ms, id, process, *step, state),
             Said::Failed { reason } => self.fail(at_ms, id, Some(process), reason),
@@ -180,8 +180,31 @@ impl ClusterState {
             let reason = format!("replicas differ at the end: {a} has state `{state}`, {b} has `{digest}`");
             return self.fail(at_ms, id, None, &reason);
         }
-        if states.len() == run.state.placement.len() {
-            self.end_run(at_ms, id, Status::Finished { state: *digest });
+        self.conclude(at_ms, id);
+    }
+
+    /// Ends a run whose processes have all finished, once it is known what became of its last checkpoint (I12). A replay
+    /// makes none.
+    pub(super) fn conclude(&mut self, at_ms: u64, id: &RunId) {
+        let Some(run) = self.runs.get(id) else { return };
+        let state = |placed: &Placed| match placed.phase {
+            Phase::Finished { state, .. } => Some(state),
+            Phase::Assigned | Phase::Ready => None,
+        };
+        let states: Option<Vec<Digest>> = run.state.placement.values().map(state).collect();
+        let Some(&state) = states.as_ref().and_then(|states| states.first()) else { return };
+        if run.submission.replay.is_some() || run.is_saved() {
+            self.end_run(at_ms, id, Status::Finished { state });
+        } else if !run.is_written(run.last_step()) {
+            let last = run.last_step();
+            let failed = run.state.failed_checkpoints.iter().rfind(|failed| failed.step == last);
+            let reason = failed.map_or("its processes wrote no last checkpoint", |failed| &failed.reason).to_owned();
+            if failed.is_none()
+                && let Some(run) = self.run_mut(id)
+            {
+                run.checkpoint_failed(at_ms, last, &reason);
+            }
+            self.end_run(at_ms, id, Status::Unsaved { state, reason });
         }
     }
 

@@ -105,6 +105,10 @@ pub struct RunState {
     pub tags: BTreeSet<String>,
     /// Empty if there is none.
     pub note: String,
+    /// Times that the shares of the last checkpoint were rejected in this generation: processes that see it grow write
+    /// theirs again.
+    #[serde(default)]
+    pub save_attempt: u32,
 }
 
 /// A checkpoint to begin from.
@@ -140,6 +144,13 @@ pub enum Status {
     },
     /// Ended by a client.
     Cancelled,
+    /// Made its last step, and could not save its last checkpoint: the final state is lost.
+    Unsaved {
+        /// Digest of the final state.
+        state: Digest,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A process of the current generation.
@@ -223,10 +234,17 @@ pub struct FailedCheckpoint {
     pub generation: u64,
     /// Steps completed.
     pub step: u64,
-    /// Why.
+    /// Why, the last time.
     pub reason: String,
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the epoch, the last time.
     pub at_ms: u64,
+    /// Times that it failed.
+    #[serde(default = "once")]
+    pub attempts: u32,
+}
+
+fn once() -> u32 {
+    1
 }
 
 impl Run {
@@ -252,6 +270,7 @@ impl Run {
             corruptions: Vec::new(),
             tags: BTreeSet::new(),
             note: String::new(),
+            save_attempt: 0,
         };
         Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new() }
     }
@@ -310,23 +329,49 @@ impl Run {
         state.progress = None;
         state.numerics = None;
         state.environment.clear();
+        state.save_attempt = 0;
         state.status = Status::Queued { reason: String::new() };
     }
 
     /// Remembers that the checkpoint at `step` will not be.
     pub(super) fn checkpoint_failed(&mut self, at_ms: u64, step: u64, reason: &str) {
+        let (generation, reason) = (self.state.generation, bounded(reason));
         let failed = &mut self.state.failed_checkpoints;
+        if let Some(again) = failed.iter_mut().find(|failed| (failed.generation, failed.step) == (generation, step)) {
+            *again = FailedCheckpoint { generation, step, reason, at_ms, attempts: again.attempts.saturating_add(1) };
+            return;
+        }
         if failed.len() == FAILED_CHECKPOINTS {
             failed.remove(0);
         }
-        failed.push(FailedCheckpoint { generation: self.state.generation, step, reason: bounded(reason), at_ms });
+        failed.push(FailedCheckpoint { generation, step, reason, at_ms, attempts: 1 });
+    }
+
+    /// The newest checkpoint that failed, if none was committed after it.
+    pub fn standing_failure(&self) -> Option<&FailedCheckpoint> {
+        let reached = self.last_checkpoint().map_or(0, |last| last.step);
+        self.state.failed_checkpoints.last().filter(|failed| failed.step > reached)
+    }
+
+    /// Whether the checkpoint at the last step is committed.
+    pub fn is_saved(&self) -> bool {
+        self.checkpoints.contains_key(&self.last_step())
+    }
+
+    /// Whether a process has finished without its share of the last checkpoint: the others need not try any more.
+    pub fn save_is_given_up(&self) -> bool {
+        let last = self.last_step();
+        let without = |(process, placed): (&u32, &Placed)| {
+            matches!(placed.phase, Phase::Finished { .. }) && !self.shares.contains_key(&(last, *process))
+        };
+        self.submission.replay.is_none() && !self.is_saved() && self.state.placement.iter().any(without)
     }
 }
 
 impl Status {
     /// Whether nothing will change it any more.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Finished { .. } | Self::Failed { .. } | Self::Cancelled)
+        matches!(self, Self::Finished { .. } | Self::Failed { .. } | Self::Cancelled | Self::Unsaved { .. })
     }
 
     /// Its one-word name.
@@ -338,13 +383,14 @@ impl Status {
             Self::Finished { .. } => "finished",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
+            Self::Unsaved { .. } => "unsaved",
         }
     }
 
-    /// Why it is queued or failed.
+    /// Why it is queued, failed or not saved.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Queued { reason } | Self::Failed { reason } => Some(reason),
+            Self::Queued { reason } | Self::Failed { reason } | Self::Unsaved { reason, .. } => Some(reason),
             Self::Starting | Self::Running | Self::Finished { .. } | Self::Cancelled => None,
         }
     }

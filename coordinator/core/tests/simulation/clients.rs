@@ -1,12 +1,12 @@
 //! Clients: each asks for one thing at a time, and asks again, elsewhere, until it has an answer.
 //!
-//! What a process says carries its generation in it (as the length of its tensors, and as its throughput), so that
+//! What a process says carries its generation in it (as the samples that its ranks consumed, and as its throughput), so that
 //! `invariants::fencing` can see from where a checkpoint or progress came.
 
 use std::collections::BTreeMap;
 
 use lockstep_common::manifest::Share;
-use lockstep_common::manifest::{Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Domain, NodeId, RequestId, RunId, job, world};
 use lockstep_core::command::{Device, Progress};
@@ -77,6 +77,7 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
             let node = random.pick(&nodes)?;
             Some(Command::NodeLost { at_ms, node: node.id.clone(), incarnation: node.incarnation.clone() })
         }
+        11..17 => opened(state, at_ms, random),
         _ => report(state, spools, at_ms, random),
     }
 }
@@ -86,6 +87,19 @@ fn joined(at_ms: u64, random: &mut Random) -> Command {
     let device = Device { name: "cpu".to_owned(), model: "test".to_owned(), memory_bytes: 1 };
     let incarnation = random.below(2).to_string();
     Command::NodeJoined { at_ms, node, incarnation, host: "h".to_owned(), devices: vec![device; 4] }
+}
+
+/// What a leader says of a checkpoint that it found written, whenever that was: that it opened its blobs, or could not.
+fn opened(state: &ClusterState, at_ms: u64, random: &mut Random) -> Option<Command> {
+    let written = state.written();
+    let (run, generation, step) = random.pick(&written)?.clone();
+    match state.assembled(&run, generation, step)? {
+        Ok(manifest) if !random.chance(100) => {
+            Some(Command::Commit { at_ms, run, generation, step, checkpoint: Manifest::id(&manifest.encode()) })
+        }
+        Ok(_) => Some(Command::CommitFailed { at_ms, run, generation, step, reason: "a blob is missing".to_owned() }),
+        Err(reason) => Some(Command::CommitFailed { at_ms, run, generation, step, reason }),
+    }
 }
 
 /// The next report of some process: of a current generation, or of one that was left and does not know it yet.
@@ -137,13 +151,13 @@ fn share(generation: u64, process: u32, step: u64) -> Share {
         name: format!("model/w{process}"),
         dtype: "float".to_owned(),
         shape: vec![1],
-        pieces: vec![Piece { digest: Domain::Blob.digest(&content), bytes: generation }],
+        pieces: vec![Piece { digest: Domain::Blob.digest(&content), bytes: 4 }],
     };
     let rank = |rank| RankState {
         rank,
         seeds: BTreeMap::new(),
         epoch: 0,
-        consumed: 0,
+        consumed: generation,
         next_position: 0,
         generators: BTreeMap::new(),
     };

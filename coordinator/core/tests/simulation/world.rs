@@ -12,6 +12,7 @@ use super::invariants::acknowledged::Acknowledged;
 use super::invariants::at_most_once::AtMostOnce;
 use super::invariants::election_safety::ElectionSafety;
 use super::invariants::log_matching::LogMatching;
+use super::invariants::opened::Opened;
 use super::invariants::state_equality::StateEquality;
 use super::invariants::{fencing, liveness};
 use super::network::Network;
@@ -95,6 +96,7 @@ pub(crate) struct World {
     states: StateEquality,
     acknowledged: Acknowledged,
     at_most_once: AtMostOnce,
+    opened: Opened,
     checkpoints: BTreeSet<Digest>,
 }
 
@@ -119,6 +121,7 @@ impl World {
             states: StateEquality::default(),
             acknowledged: Acknowledged::default(),
             at_most_once: AtMostOnce::default(),
+            opened: Opened::default(),
             checkpoints: BTreeSet::new(),
         };
         for id in VOTERS {
@@ -296,6 +299,7 @@ impl World {
                 self.states.observe(id, applied, up.replica.state());
             }
             fencing::check(up.replica.state(), &mut self.checkpoints);
+            self.opened.check(up.replica.state());
         }
         assert!(applied >= up.applied, "replica {id} went back");
         up.applied = applied;
@@ -322,6 +326,7 @@ impl World {
             let wants = clients::next_command(up.replica.state(), &self.spools, at_ms, &mut self.random);
             let Some(wants) = wants else { return };
             self.at_most_once.asks(&wants);
+            self.opened.asks(&wants);
             self.clients[client].wants = Some(wants);
         } else {
             self.seen.repeated += 1;

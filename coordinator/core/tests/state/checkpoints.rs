@@ -1,19 +1,26 @@
 //! When a checkpoint exists, and when it does not.
 
-use lockstep_common::manifest::Manifest;
+use lockstep_common::manifest::{Manifest, Share};
 use lockstep_core::Said;
 use lockstep_core::state::NotFound;
 
 use super::cluster::{Cluster, share};
 
+type Spoil = fn(&mut Share);
+
 #[test]
-fn the_last_share_commits_a_manifest_of_everything() {
+fn a_manifest_of_everything_is_committed_once_it_is_written_and_opened() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
     cluster.say(&run, 1, Said::Share(share(1, 2, 5)));
     assert!(cluster.run(&run).checkpoints.is_empty());
+    assert!(cluster.state.written().is_empty(), "a share is missing");
     cluster.say(&run, 0, Said::Share(share(0, 2, 5)));
+    assert_eq!(cluster.state.written(), [(run.clone(), 1, 5)]);
+    assert!(cluster.run(&run).checkpoints.is_empty(), "nobody has opened its blobs");
+    cluster.open();
+    assert!(cluster.state.written().is_empty());
     let made = cluster.run(&run).checkpoints[&5];
     assert!(cluster.run(&run).shares.is_empty());
 
@@ -45,14 +52,35 @@ fn a_failed_share_gives_that_checkpoint_up_and_no_other() {
 }
 
 #[test]
-fn shares_that_do_not_fit_together_are_no_checkpoint() {
-    type Spoil = fn(&mut lockstep_common::manifest::Share);
-    let cases: [(Spoil, &str); 5] = [
+fn shares_that_do_not_fit_together_or_lie_are_no_checkpoint() {
+    let cases: [(Spoil, &str); 12] = [
         (|share| share.epoch = 1, "process 0 is in epoch 0, process 1 in epoch 1"),
         (|share| share.tensors[0].name = "model/w0".into(), "tensor `model/w0` is in two shares"),
         (|share| share.ranks.truncate(1), "the shares hold 3 ranks, the job has 4"),
         (|share| share.ranks[0].rank = 3, "`ranks` are not complete and in order"),
-        (|share| share.tensors[0].shape = vec![], ""),
+        (|share| share.tensors[0].shape = vec![], "tensor `model/w1` is float [] and has 8 bytes, not 4"),
+        (|share| share.tensors[0].shape = vec![-2], "tensor `model/w1` has the shape [-2], which no tensor has"),
+        (
+            |share| share.tensors[0].shape = vec![1 << 40, 1 << 40],
+            "tensor `model/w1` has the shape [1099511627776, 1099511627776], which no tensor has",
+        ),
+        (|share| share.tensors[0].dtype = "flaot".into(), "has the type `flaot`, which this program does not know"),
+        (
+            |share| share.tensors[0].pieces = vec![share.tensors[0].pieces[0].clone(); 2],
+            "tensor `model/w1` is float [2] and has 16 bytes, not 8",
+        ),
+        (
+            |share| share.tensors[0].pieces.iter_mut().for_each(|piece| piece.bytes = u64::MAX),
+            "tensor `model/w1` has more bytes than a file can have",
+        ),
+        (|_| (), ""),
+        (
+            |share| {
+                share.tensors[0].dtype = "int64".into();
+                share.tensors[0].shape = vec![1];
+            },
+            "",
+        ),
     ];
     for (spoil, reason) in cases {
         let mut cluster = Cluster::with_two_nodes();
@@ -62,11 +90,60 @@ fn shares_that_do_not_fit_together_are_no_checkpoint() {
         let mut spoilt = share(1, 2, 5);
         spoil(&mut spoilt);
         cluster.say(&run, 1, Said::Share(spoilt));
+        cluster.open();
         let failed = &cluster.run(&run).state.failed_checkpoints;
         assert_eq!(failed.is_empty(), reason.is_empty(), "{failed:?}");
         assert_eq!(cluster.run(&run).checkpoints.len(), usize::from(reason.is_empty()));
         assert!(failed.iter().all(|failed| failed.reason.ends_with(reason)), "{failed:?}");
         assert_eq!(cluster.status(&run), "running");
+    }
+}
+
+#[test]
+fn shares_without_tensors_are_no_checkpoint() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    for process in 0..2 {
+        let empty = Share { tensors: Vec::new(), ..share(process, 2, 5) };
+        cluster.say(&run, process, Said::Share(empty));
+    }
+    cluster.open();
+    assert_eq!(
+        cluster.run(&run).state.failed_checkpoints[0].reason,
+        "the manifest contradicts itself: it has no tensors"
+    );
+}
+
+#[test]
+fn shares_are_compared_with_the_checkpoint_before() {
+    let cases: [(Spoil, &str); 4] = [
+        (|share| share.tensors.clear(), "tensor `model/w1` of checkpoint `ID`, which came before, is in no share"),
+        (
+            |share| share.tensors[0].name = "model/w2".into(),
+            "tensor `model/w2` is not in checkpoint `ID`, which came before",
+        ),
+        (
+            |share| share.tensors[0].shape = vec![1, 2],
+            "tensor `model/w1` is float [1, 2], and float [2] in checkpoint `ID`, which came before",
+        ),
+        (
+            |share| share.tensors[0].dtype = "int".into(),
+            "tensor `model/w1` is int [2], and float [2] in checkpoint `ID`, which came before",
+        ),
+    ];
+    for (spoil, reason) in cases {
+        let mut cluster = Cluster::with_two_nodes();
+        let run = cluster.submit(&[]);
+        cluster.all_ready(&run);
+        let before = cluster.checkpoint(&run, 5);
+        let mut spoilt = share(1, 2, 7);
+        spoil(&mut spoilt);
+        cluster.say(&run, 0, Said::Share(share(0, 2, 7)));
+        cluster.say(&run, 1, Said::Share(spoilt));
+        cluster.open();
+        assert_eq!(cluster.run(&run).state.failed_checkpoints[0].reason, reason.replace("ID", &before.short()));
+        assert_eq!(cluster.run(&run).checkpoints.len(), 1);
     }
 }
 

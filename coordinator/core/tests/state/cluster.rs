@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::manifest::Share;
-use lockstep_common::manifest::{CodeVersion, DataFile, Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
 use lockstep_core::command::{Device, Progress};
@@ -212,13 +212,43 @@ impl Cluster {
         assert_eq!(self.run(run).state.status, Status::Running);
     }
 
-    /// All processes write their shares.
+    /// All processes write their shares, and the leader finds every blob.
     pub(crate) fn checkpoint(&mut self, run: &RunId, step: u64) -> Digest {
         let processes = self.run(run).state.placement.len() as u32;
         for process in 0..processes {
             self.say(run, process, Said::Share(share(process, processes, step)));
         }
+        self.open();
         self.run(run).checkpoints[&step].id
+    }
+
+    /// What the leader proposes once it has opened the blobs of everything that is written, and found them all.
+    pub(crate) fn opened(&self) -> Vec<Command> {
+        let commit = |(run, generation, step): (RunId, u64, u64)| {
+            let at_ms = self.now();
+            match self.state.assembled(&run, generation, step).unwrap() {
+                Ok(manifest) => {
+                    Command::Commit { at_ms, run, generation, step, checkpoint: Manifest::id(&manifest.encode()) }
+                }
+                Err(reason) => Command::CommitFailed { at_ms, run, generation, step, reason },
+            }
+        };
+        self.state.written().into_iter().map(commit).collect()
+    }
+
+    /// The leader opens everything that is written, and finds all blobs.
+    pub(crate) fn open(&mut self) {
+        for command in self.opened() {
+            assert_eq!(self.apply(&command), Outcome::Done);
+        }
+    }
+
+    /// The leader does not find what the checkpoint at `step` names.
+    pub(crate) fn open_in_vain(&mut self, run: &RunId, step: u64) {
+        let (at_ms, generation, reason) =
+            (self.now(), self.run(run).state.generation, "blob `x` is missing".to_owned());
+        let failed = Command::CommitFailed { at_ms, run: run.clone(), generation, step, reason };
+        assert_eq!(self.apply(&failed), Outcome::Done);
     }
 
     pub(crate) fn exit(&mut self, run: &RunId, process: u32, output: &str) {

@@ -154,6 +154,7 @@ fn a_process_that_had_finished_may_be_lost() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
+    cluster.checkpoint(&run, 10);
     cluster.say(&run, 1, Said::Finished { step: 10, state: state_digest(1) });
     cluster.lose("b", "1");
     assert_eq!(cluster.status(&run), "running");

@@ -11,3 +11,4 @@ mod random;
 mod replay;
 mod resume;
 mod rows;
+mod saves;

@@ -34,6 +34,11 @@ enum Action {
         node: u8,
         fenced: bool,
     },
+    /// The leader opened what is written. `late`: it hears of it after the next action only.
+    Open {
+        found: bool,
+        late: bool,
+    },
     /// `late`: 0 is the current generation; `skip`: 1 is the next sequence number.
     Report {
         pick: usize,
@@ -54,6 +59,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(node, incarnation, slots)| Action::Join { node, incarnation, slots }),
         2 => (0..3_u8, 0..2_u8).prop_map(|(node, incarnation)| Action::Lose { node, incarnation }),
         2 => (0..3_u8, proptest::bool::ANY).prop_map(|(node, fenced)| Action::Fence { node, fenced }),
+        4 => (proptest::bool::ANY, proptest::bool::ANY).prop_map(|(found, late)| Action::Open { found, late }),
         30 => (0..3_usize, prop_oneof![9 => Just(0_u64), 1 => 1..3_u64], 0..4_u32,
                prop_oneof![9 => Just(1_u64), 1 => 0..3_u64], 0..13_u8, 1..=10_u64)
             .prop_map(|(pick, late, process, skip, what, step)| Action::Report { pick, late, process, skip, what, step }),
@@ -85,7 +91,8 @@ fn pick<T: Clone>(from: &[T], at: usize) -> Option<T> {
     (!from.is_empty()).then(|| from[at % from.len()].clone())
 }
 
-fn act(cluster: &mut Cluster, action: &Action) {
+fn act(cluster: &mut Cluster, late_commits: &mut Vec<Command>, action: &Action) {
+    let due = std::mem::take(late_commits);
     let runs: Vec<RunId> = cluster.state.runs().iter().map(|run| run.id().clone()).collect();
     match *action {
         Action::Submit { processes, min } => {
@@ -108,6 +115,13 @@ fn act(cluster: &mut Cluster, action: &Action) {
             let node = format!("n{node}").parse().unwrap();
             cluster.apply(&Command::Fence { request, at_ms, node, device: None, fenced });
         }
+        Action::Open { found: true, late: true } => *late_commits = cluster.opened(),
+        Action::Open { found: true, late: false } => cluster.open(),
+        Action::Open { found: false, .. } => {
+            for (run, _, step) in cluster.state.written() {
+                cluster.open_in_vain(&run, step);
+            }
+        }
         Action::Lose { node, incarnation } => cluster.lose(&format!("n{node}"), &incarnation.to_string()),
         Action::Report { pick: at, late, process, skip, what, step } => {
             let Some(id) = pick(&runs, at) else { return };
@@ -121,6 +135,9 @@ fn act(cluster: &mut Cluster, action: &Action) {
                 assert_eq!((cluster.store(), cluster.effects.len()), (rows, effects), "{action:?}: {outcome:?}");
             }
         }
+    }
+    for command in due {
+        assert_eq!(cluster.apply(&command), Outcome::Done);
     }
 }
 
@@ -145,11 +162,15 @@ fn check(cluster: &Cluster) {
                     assert!(alive || matches!(placed.phase, Phase::Finished { .. }), "placed on a lost node");
                 }
             }
-            Status::Finished { .. } | Status::Failed { .. } | Status::Cancelled => {
+            Status::Finished { .. } | Status::Failed { .. } | Status::Cancelled | Status::Unsaved { .. } => {
                 assert!(run.shares.is_empty());
+                // I12.
+                let is_finished = matches!(run.state.status, Status::Finished { .. });
+                assert!(!is_finished || run.is_saved(), "finished without its last checkpoint");
             }
         }
-        if matches!(run.state.status, Status::Starting | Status::Running | Status::Finished { .. }) {
+        let ends = matches!(run.state.status, Status::Finished { .. } | Status::Unsaved { .. });
+        if ends || matches!(run.state.status, Status::Starting | Status::Running) {
             let here = run.state.placement.iter().filter(|(_, placed)| !gone(placed.phase));
             expected.extend(here.map(|(&process, _)| (run.id().clone(), process)));
         }
@@ -168,9 +189,9 @@ proptest! {
 
     #[test]
     fn any_commands_leave_a_sound_state(actions in prop::collection::vec(action(), 1..120)) {
-        let mut cluster = Cluster::default();
+        let (mut cluster, mut late_commits) = (Cluster::default(), Vec::new());
         for action in &actions {
-            act(&mut cluster, action);
+            act(&mut cluster, &mut late_commits, action);
             check(&cluster);
         }
     }

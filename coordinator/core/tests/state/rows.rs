@@ -25,6 +25,7 @@ fn a_state_made_of_its_rows_goes_on_as_the_first_one_would() {
     let run = first.state.runs()[0].id().clone();
     for cluster in [&mut first, &mut again] {
         cluster.say(&run, 1, Said::Share(share(1, 2, 8)));
+        cluster.open();
         cluster.exit(&run, 1, "x");
         cluster.say(&run, 0, ready(0, "avx2"));
         assert_eq!(cluster.run(&run).checkpoints.len(), 2);

@@ -10,8 +10,10 @@ use lockstep_rpc::agents_server::{Agents, AgentsServer};
 use lockstep_rpc::coordinator_message::Body as Tell;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
-    Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Hello, LogReply, LogRequest, Report, Welcome,
+    Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Hello, LogReply, LogRequest, PROTOCOL, Report,
+    StoreSeen, Welcome,
 };
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +22,18 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// How long a test waits for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the files of the check at join are called, and what the coordinator's holds.
+const CHECK: &str = "c1";
+pub(crate) const WROTE: &str = "by the coordinator";
+
+/// A store in which the coordinator has written its part of the check.
+fn store() -> TempDir {
+    let store = tempfile::tempdir().unwrap();
+    std::fs::create_dir(store.path().join("tmp")).unwrap();
+    std::fs::write(store.path().join(format!("tmp/join-{CHECK}.owner")), WROTE).unwrap();
+    store
+}
 
 /// Run, generation and process.
 pub(crate) type Key = (String, u64, u32);
@@ -33,6 +47,11 @@ pub(crate) struct Memory {
     pub(crate) repeated: usize,
     pub(crate) hellos: Vec<Hello>,
     pub(crate) heartbeats: usize,
+    /// What agents said of the store.
+    pub(crate) seen: Vec<StoreSeen>,
+    /// Why agents are refused.
+    pub(crate) refuses: Option<String>,
+    pub(crate) protocol: u32,
     pub(crate) acknowledges: bool,
     pub(crate) logs: BTreeMap<u64, LogReply>,
     desired: Vec<Assignment>,
@@ -82,6 +101,7 @@ struct Service {
     memory: Arc<Mutex<Memory>>,
     changed: watch::Sender<()>,
     lease: Duration,
+    store: Arc<TempDir>,
 }
 
 /// See the module.
@@ -100,11 +120,12 @@ impl Coordinator {
 
     /// Has an address, on which nobody listens.
     pub(crate) fn not_yet_started() -> Self {
-        let memory = Memory { acknowledges: true, ..Default::default() };
+        let memory = Memory { acknowledges: true, protocol: PROTOCOL, ..Default::default() };
         let service = Service {
             memory: Arc::new(Mutex::new(memory)),
             changed: watch::channel(()).0,
             lease: Duration::from_millis(300),
+            store: Arc::new(store()),
         };
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self { service, address, runtime: None }
@@ -128,6 +149,11 @@ impl Coordinator {
     /// As kill -9 would: every connection breaks, nothing is said.
     pub(crate) fn kill(&mut self) {
         self.runtime.take().unwrap().shutdown_timeout(DEADLINE);
+    }
+
+    /// Where the agents' files of the check are.
+    pub(crate) fn store(&self) -> &std::path::Path {
+        self.service.store.path()
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -206,7 +232,18 @@ impl Service {
     ) -> Option<()> {
         let send = async |body| tell.send(Ok(CoordinatorMessage { body: Some(body) })).await.ok();
         let lease_ms = self.lease.as_millis() as u64;
-        send(Tell::Welcome(Welcome { cluster: "test".into(), lease_ms })).await?;
+        let store = self.store.path().display().to_string();
+        let (cluster, version) = ("test".to_owned(), "1.2.3".to_owned());
+        let protocol = self.memory.lock().unwrap().protocol;
+        let welcome = Welcome { cluster, lease_ms, store, check: CHECK.into(), version, protocol };
+        send(Tell::Welcome(welcome)).await?;
+        let refused = self.memory.lock().unwrap().refuses.clone();
+        if let Some(why) = refused {
+            tell.send(Err(Status::failed_precondition(why))).await.ok()?;
+            // The stream ends when the agent has it.
+            while said.message().await.ok()?.is_some() {}
+            return None;
+        }
         let mut changed = self.changed.subscribe();
         changed.mark_changed();
         loop {
@@ -237,6 +274,7 @@ impl Service {
         match message.body? {
             Said::Hello(_) => panic!("a second hello on one stream"),
             Said::Heartbeat(_) => memory.heartbeats += 1,
+            Said::Store(seen) => memory.seen.push(seen),
             Said::Log(reply) => {
                 memory.logs.insert(reply.id, reply);
             }

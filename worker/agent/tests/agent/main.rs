@@ -3,6 +3,7 @@
 
 mod coordinator;
 mod failure;
+mod joining;
 mod life;
 mod programs;
 mod support;

@@ -6,7 +6,7 @@ use lockstep_common::Digest;
 use lockstep_common::manifest::Manifest;
 use lockstep_core::ClusterState;
 
-/// Looks at every run. Throughput and tensor lengths carry the generation that said them (`super::super::clients`).
+/// Looks at every run. Throughput and consumed samples carry the generation that said them (`super::super::clients`).
 ///
 /// `seen`: checkpoints whose manifests were looked at.
 pub(crate) fn check(state: &ClusterState, seen: &mut BTreeSet<Digest>) {
@@ -24,7 +24,7 @@ pub(crate) fn check(state: &ClusterState, seen: &mut BTreeSet<Digest>) {
                 continue;
             }
             let manifest = Manifest::decode(state.manifest(&made.id).unwrap()).unwrap();
-            let of = manifest.tensors.iter().flat_map(|tensor| &tensor.pieces).map(|piece| piece.bytes);
+            let of = manifest.ranks.iter().map(|rank| rank.consumed);
             assert!(
                 of.clone().all(|of| of == made.generation),
                 "a checkpoint of generations {:?}",

@@ -6,4 +6,5 @@ pub(crate) mod election_safety;
 pub(crate) mod fencing;
 pub(crate) mod liveness;
 pub(crate) mod log_matching;
+pub(crate) mod opened;
 pub(crate) mod state_equality;

@@ -1,0 +1,140 @@
+//! Blobs: what is put is got, what is damaged is found, what is not durable is not called so.
+
+use super::*;
+
+fn store() -> (tempfile::TempDir, BlobStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).unwrap();
+    (dir, store)
+}
+
+#[test]
+fn what_is_put_is_got_whatever_its_size() {
+    let (_dir, store) = store();
+    for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
+        let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
+        let pieces = store.put_pieces(&bytes).unwrap();
+        assert_eq!(pieces.len(), size.div_ceil(PIECE_BYTES));
+        let mut back = vec![0; size];
+        store.get_into(&pieces, &mut back).unwrap();
+        assert!(back == bytes);
+    }
+    store.sync().unwrap();
+}
+
+#[test]
+fn a_flipped_bit_a_lost_tail_and_a_lost_blob_are_found() {
+    let (_dir, store) = store();
+    let piece = store.put(b"weights").unwrap();
+    let path = store.path(&piece.digest);
+    fs::write(&path, b"weighty").unwrap();
+    assert!(matches!(store.get(&piece), Err(BlobError::Corrupt { .. })));
+    fs::write(&path, b"weigh").unwrap();
+    assert!(matches!(store.get(&piece), Err(BlobError::Truncated { expected: 7, found: 5, .. })));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(store.get(&piece), Err(BlobError::Missing { .. })));
+}
+
+#[test]
+fn a_blob_that_comes_in_parts_goes_on_where_it_stopped_and_is_checked() {
+    let (_dir, store) = store();
+    let piece = Piece { digest: lockstep_common::Domain::Blob.digest(b"weights"), bytes: 7 };
+    store.part(&piece).unwrap().write(b"wei").unwrap();
+    let mut part = store.part(&piece).unwrap();
+    assert_eq!(part.bytes(), 3);
+    part.write(b"ghts").unwrap();
+    part.finish().unwrap();
+    assert_eq!(store.get(&piece).unwrap(), b"weights");
+    assert_eq!(fs::read(store.verify(&piece).unwrap()).unwrap(), b"weights");
+    fs::remove_file(store.path(&piece.digest)).unwrap();
+
+    store.part(&piece).unwrap().write(b"wei").unwrap();
+    let mut part = store.part(&piece).unwrap();
+    part.write(b"ghty").unwrap();
+    assert!(matches!(part.finish(), Err(BlobError::Corrupt { .. })));
+    assert!(matches!(store.verify(&piece), Err(BlobError::Missing { .. })));
+    assert_eq!(store.part(&piece).unwrap().bytes(), 0, "it begins anew");
+    store.writer().unwrap().write(b"left alone").unwrap();
+    assert_eq!(fs::read_dir(store.dir.join("tmp")).unwrap().count(), 1, "only the part");
+}
+
+/// Takes the directory of a blob away, so that it cannot be synced, while `act` runs.
+fn without_directory(store: &BlobStore, piece: &Piece, act: impl FnOnce()) {
+    let path = store.path(&piece.digest);
+    let (there, away) = (path.parent().unwrap(), store.dir.join("away"));
+    fs::rename(there, &away).unwrap();
+    act();
+    fs::rename(&away, there).unwrap();
+}
+
+#[test]
+fn a_failed_sync_is_not_forgotten() {
+    let (_dir, store) = store();
+    let piece = store.put(b"weights").unwrap();
+    without_directory(&store, &piece, || {
+        assert!(matches!(store.sync(), Err(BlobError::Io { action: "sync", .. })));
+        assert!(store.sync().is_err(), "the name is still not durable");
+    });
+    store.sync().unwrap();
+    without_directory(&store, &piece, || store.sync().unwrap());
+}
+
+#[test]
+fn the_name_of_a_blob_that_is_found_is_made_durable_too() {
+    let (dir, writer) = store();
+    let piece = writer.put(b"weights").unwrap();
+    // Its writer crashes before it syncs.
+    let store = BlobStore::open(dir.path()).unwrap();
+    store.put(b"weights").unwrap();
+    without_directory(&store, &piece, || assert!(store.sync().is_err()));
+    store.sync().unwrap();
+
+    let mut again = store.writer().unwrap();
+    again.write(b"weights").unwrap();
+    assert_eq!(again.finish().unwrap(), piece);
+    without_directory(&store, &piece, || assert!(store.sync().is_err()));
+
+    let other = BlobStore::open(dir.path()).unwrap();
+    assert!(other.has_durably(&piece).unwrap());
+    fs::remove_file(other.path(&piece.digest)).unwrap();
+    assert!(!other.has_durably(&piece).unwrap());
+}
+
+#[test]
+fn a_blob_that_is_put_anew_is_a_new_file() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (_dir, store) = store();
+    let piece = store.put(b"weights").unwrap();
+    let file = || fs::metadata(store.path(&piece.digest)).unwrap().ino();
+    let before = fs::File::open(store.path(&piece.digest)).unwrap();
+    let first = file();
+    store.put(b"weights").unwrap();
+    assert_eq!(file(), first);
+    store.put_anew(b"weights").unwrap();
+    assert_ne!(file(), first, "the first one is still open: {before:?}");
+    assert_eq!(store.get(&piece).unwrap(), b"weights");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_made_by_who_only_uses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let error = BlobStore::existing(&path).unwrap_err();
+    assert!(matches!(error, BlobError::NoStore { .. }) && !path.exists(), "{error}");
+    BlobStore::open(&path).unwrap();
+    let store = BlobStore::existing(&path).unwrap();
+    let piece = store.put(b"weights").unwrap();
+    store.check(&piece).unwrap();
+    assert!(matches!(store.check(&Piece { bytes: 8, ..piece.clone() }), Err(BlobError::Truncated { .. })));
+    fs::remove_file(store.path(&piece.digest)).unwrap();
+    assert!(matches!(store.check(&piece), Err(BlobError::Missing { .. })));
+}
+
+#[test]
+fn a_truncated_blob_is_healed_by_the_next_put() {
+    let (_dir, store) = store();
+    let piece = store.put(b"weights").unwrap();
+    fs::write(store.path(&piece.digest), b"we").unwrap();
+    store.put(b"weights").unwrap();
+    assert_eq!(store.get(&piece).unwrap(), b"weights");
+}

@@ -1,0 +1,192 @@
+//! Whether two machines see one store: nobody believes it.
+//!
+//! ```text
+//!  owner   writes tmp/join-NAME.owner ────────> guest reads it
+//!  owner   reads  tmp/join-NAME.guest <──────── guest writes it
+//! ```
+//!
+//! Both files hold a random text that only their writer knows, and are removed by both sides. In a full store a file stays
+//! empty: that it is there under its random name says enough, and a node must not lose its work because the disk is full.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a file of the other side is looked for. A new name is asked for over the network at once; this is for a server
+/// that is slow.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest text (bytes) that is read.
+const TEXT_BYTES: u64 = 256;
+
+const PREFIX: &str = "join-";
+
+/// The owner's side of one check. Its files are removed with it.
+#[derive(Debug)]
+pub struct Offer {
+    own: PathBuf,
+    guest: PathBuf,
+}
+
+/// The guest's side: its file is removed with it.
+#[derive(Debug)]
+pub struct Answer(PathBuf);
+
+impl Offer {
+    /// Writes `text` into the store at `store`, under a name that nobody else uses.
+    pub fn write(store: &Path, name: &str, text: &str) -> io::Result<Self> {
+        let (own, guest) = paths(store, name);
+        let offer = Self { own, guest };
+        write(&offer.own, text)?;
+        Ok(offer)
+    }
+
+    /// That the guest's file holds `text`.
+    ///
+    /// # Errors
+    /// What is seen in its place.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        match read(&self.guest) {
+            Ok(found) if is_same(&found, text) => Ok(()),
+            Ok(_) => Err(format!("`{}` holds something else", self.guest.display())),
+            Err(error) => Err(format!("cannot read `{}`: {error}", self.guest.display())),
+        }
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        remove(&self.own);
+        remove(&self.guest);
+    }
+}
+
+/// Reads the owner's file in the store at `store`, and writes one that holds `text`; what was read. Makes no directory.
+///
+/// # Errors
+/// What could not be read or written, for people.
+pub fn answer(store: &Path, name: &str, text: &str) -> Result<(String, Answer), String> {
+    let (owner, own) = paths(store, name);
+    let found = read(&owner).map_err(|error| format!("cannot read `{}`: {error}", owner.display()))?;
+    let answer = Answer(own);
+    write(&answer.0, text).map_err(|error| format!("cannot write `{}`: {error}", answer.0.display()))?;
+    Ok((found, answer))
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+/// Removes what checks that were cut off have left in the store at `store`.
+pub fn sweep(store: &Path) {
+    let Ok(entries) = fs::read_dir(store.join("tmp")) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Whether a file holds what its writer says that it wrote.
+pub fn is_same(found: &str, text: &str) -> bool {
+    found == text || found.is_empty()
+}
+
+/// Writes a file, which stays empty if the disk is full.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    match file.write_all(text.as_bytes()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
+        written => written,
+    }
+}
+
+fn paths(store: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let tmp = store.join("tmp");
+    // A name from a network must not lead elsewhere.
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    (tmp.join(format!("{PREFIX}{name}.owner")), tmp.join(format!("{PREFIX}{name}.guest")))
+}
+
+/// The text of the file at `path`, once it is there.
+fn read(path: &Path) -> io::Result<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = fs::metadata(path).and_then(|file| match file.len() {
+            0..=TEXT_BYTES => fs::read_to_string(path),
+            bytes => Err(io::Error::other(format!("it has {bytes} bytes"))),
+        });
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => sleep(PAUSE),
+            found => return found,
+        }
+    }
+}
+
+/// The other side may have removed it.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("tmp")).unwrap();
+        dir
+    }
+
+    fn count(store: &tempfile::TempDir) -> usize {
+        fs::read_dir(store.path().join("tmp")).unwrap().count()
+    }
+
+    #[test]
+    fn two_that_see_one_store_find_it_out_and_leave_nothing() {
+        let store = store();
+        let offer = Offer::write(store.path(), "a1", "from the owner").unwrap();
+        let (found, answer) = answer(store.path(), "a1", "from the guest").unwrap();
+        assert_eq!(found, "from the owner");
+        offer.check("from the guest").unwrap();
+        assert!(offer.check("other").unwrap_err().ends_with(".guest` holds something else"));
+        drop(answer);
+        drop(offer);
+        assert_eq!(count(&store), 0);
+    }
+
+    #[test]
+    fn two_stores_are_told_apart_in_both_directions() {
+        let (owners, guests) = (store(), store());
+        let offer = Offer::write(owners.path(), "a1", "x").unwrap();
+        let missing = answer(guests.path(), "a1", "y").unwrap_err();
+        assert!(missing.contains("cannot read") && missing.contains("join-a1.owner"), "{missing}");
+        assert_eq!(count(&guests), 0);
+        // One that could read, and writes elsewhere.
+        fs::write(guests.path().join("tmp/join-a1.owner"), "x").unwrap();
+        let (_, answer) = answer(guests.path(), "a1", "y").unwrap();
+        let missing = offer.check("y").unwrap_err();
+        assert!(missing.contains("cannot read") && missing.contains("join-a1.guest"), "{missing}");
+        drop((offer, answer));
+        assert_eq!((count(&owners), count(&guests)), (0, 1));
+        sweep(guests.path());
+        assert_eq!(count(&guests), 0);
+    }
+
+    #[test]
+    fn a_store_that_is_not_there_is_not_made_and_a_name_leads_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        answer(&dir.path().join("store"), "../../a1", "y").unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let store = store();
+        let offer = Offer::write(store.path(), "../../a1", "x").unwrap();
+        assert_eq!(offer.own, store.path().join("tmp/join-a1.owner"));
+    }
+}

@@ -1,0 +1,149 @@
+//! The end of a run: it is finished only when its last checkpoint is committed (I12).
+
+use lockstep_common::{Domain, RunId};
+use lockstep_core::state::Status;
+use lockstep_core::view::{RunRow, RunView};
+use lockstep_core::{Command, Outcome, Said, Save};
+
+use super::cluster::{Cluster, share, state_digest};
+
+fn finished() -> Said {
+    Said::Finished { step: 10, state: state_digest(1) }
+}
+
+fn failed(reason: &str) -> Said {
+    Said::ShareFailed { step: 10, reason: reason.into() }
+}
+
+fn running(sets: &[&str]) -> (Cluster, RunId) {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(sets);
+    cluster.all_ready(&run);
+    (cluster, run)
+}
+
+#[test]
+fn a_run_whose_processes_have_finished_waits_for_its_last_checkpoint() {
+    let (mut cluster, run) = running(&[]);
+    for process in 0..2 {
+        cluster.say(&run, process, Said::Share(share(process, 2, 10)));
+        cluster.say(&run, process, finished());
+    }
+    assert_eq!(cluster.status(&run), "running", "nobody has opened the blobs");
+    assert_eq!(cluster.desired("a")[0].save, Save::default());
+    cluster.open();
+    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: state_digest(1) });
+}
+
+#[test]
+fn processes_are_told_when_the_last_checkpoint_is_committed() {
+    let (mut cluster, run) = running(&[]);
+    cluster.checkpoint(&run, 5);
+    assert!(!cluster.desired("b")[0].save.committed, "that was not the last one");
+    cluster.checkpoint(&run, 10);
+    assert!(cluster.desired("b")[0].save.committed);
+    assert_eq!(cluster.status(&run), "running", "they have not said that they are done");
+}
+
+#[test]
+fn the_last_checkpoint_is_tried_again_and_may_still_commit() {
+    let (mut cluster, run) = running(&[]);
+    cluster.say(&run, 1, Said::Share(share(1, 2, 10)));
+    for _ in 0..3 {
+        cluster.say(&run, 0, failed("no space"));
+    }
+    let row = RunRow::of(cluster.run(&run));
+    let failure = row.checkpoint_failed.unwrap();
+    assert_eq!((failure.step, failure.attempts, failure.reason.as_str()), (10, 3, "process 0 on `a`: no space"));
+    assert_eq!((row.status.as_str(), row.alarms), ("running", Some(1)));
+    cluster.say(&run, 0, Said::Share(share(0, 2, 10)));
+    cluster.open();
+    let row = RunRow::of(cluster.run(&run));
+    assert_eq!((row.checkpoint_failed, row.alarms), (None, Some(0)), "over");
+    assert_eq!(RunView::of(cluster.run(&run)).failed_checkpoints.len(), 1, "and not forgotten");
+    for process in 0..2 {
+        cluster.say(&run, process, finished());
+    }
+    assert_eq!(cluster.status(&run), "finished");
+}
+
+#[test]
+fn a_last_checkpoint_that_the_leader_cannot_open_is_written_again() {
+    let (mut cluster, run) = running(&[]);
+    for process in 0..2 {
+        cluster.say(&run, process, Said::Share(share(process, 2, 10)));
+    }
+    cluster.open_in_vain(&run, 10);
+    assert!(cluster.run(&run).shares.is_empty());
+    assert_eq!(cluster.desired("a")[0].save, Save { attempt: 1, ..Save::default() });
+    assert_eq!(cluster.status(&run), "running");
+    cluster.checkpoint(&run, 10);
+    assert!(cluster.desired("a")[0].save.committed);
+}
+
+#[test]
+fn a_run_that_cannot_save_its_last_checkpoint_is_not_finished() {
+    let (mut cluster, run) = running(&[]);
+    cluster.say(&run, 1, Said::Share(share(1, 2, 10)));
+    cluster.say(&run, 0, failed("no space"));
+    assert!(!cluster.desired("b")[0].save.given_up);
+    cluster.say(&run, 0, finished());
+    assert!(cluster.desired("b")[0].save.given_up, "process 1 need not wait for it");
+    assert_eq!(cluster.status(&run), "running");
+    cluster.say(&run, 1, finished());
+    assert_eq!(cluster.status(&run), "unsaved: process 0 on `a`: no space");
+    let row = RunRow::of(cluster.run(&run));
+    assert_eq!((row.final_state_digest, row.alarms), (Some(state_digest(1)), Some(1)));
+    assert!(row.ended_at_ms.is_some() && cluster.run(&run).shares.is_empty());
+    assert_eq!(cluster.desired("a").len(), 1, "it ends by itself");
+    for process in 0..2 {
+        cluster.say(&run, process, Said::Exited { code: 0, output: String::new() });
+    }
+    assert!(cluster.desired("a").is_empty());
+}
+
+#[test]
+fn a_run_is_unsaved_when_its_last_checkpoint_is_rejected_after_its_processes_have_gone() {
+    let (mut cluster, run) = running(&[]);
+    for process in 0..2 {
+        cluster.say(&run, process, Said::Share(share(process, 2, 10)));
+        cluster.say(&run, process, finished());
+    }
+    cluster.open_in_vain(&run, 10);
+    assert_eq!(cluster.status(&run), "unsaved: blob `x` is missing");
+}
+
+#[test]
+fn cancel_works_while_the_last_checkpoint_is_tried_again() {
+    let (mut cluster, run) = running(&[]);
+    cluster.say(&run, 0, failed("no space"));
+    assert_eq!(cluster.cancel(&run), Outcome::Done);
+    assert!(cluster.desired("a").is_empty());
+    assert_eq!(cluster.status(&run), "cancelled");
+}
+
+#[test]
+fn what_was_opened_before_something_changed_commits_nothing() {
+    let (mut cluster, run) = running(&[]);
+    for process in 0..2 {
+        cluster.say(&run, process, Said::Share(share(process, 2, 5)));
+    }
+    let late = cluster.opened().remove(0);
+    let mut other = share(1, 2, 5);
+    other.tensors[0].pieces[0].digest = Domain::Blob.digest(b"other");
+    cluster.say(&run, 1, Said::Share(other));
+    let rows = cluster.store();
+    assert_eq!(cluster.apply(&late), Outcome::Done);
+    assert_eq!(cluster.store(), rows, "the shares are others than those that were opened");
+
+    let next = cluster.opened().remove(0);
+    cluster.exit(&run, 1, "killed");
+    cluster.all_ready(&run);
+    let rows = cluster.store();
+    assert_eq!(cluster.apply(&next), Outcome::Done);
+    let Command::Commit { at_ms, run, generation, step, .. } = next else { panic!("{next:?}") };
+    let failed = Command::CommitFailed { at_ms, run: run.clone(), generation, step, reason: "late".into() };
+    assert_eq!(cluster.apply(&failed), Outcome::Done);
+    assert_eq!(cluster.store(), rows, "the generation was left");
+    assert!(cluster.run(&run).checkpoints.is_empty() && cluster.run(&run).state.failed_checkpoints.is_empty());
+}

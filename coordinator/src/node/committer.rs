@@ -1,0 +1,133 @@
+//! Commits checkpoints: opens every blob that a written one names, off the event loop, and proposes what it found.
+//!
+//! What is written is read off the state, so a leader that dies in between loses nothing: the next one opens the blobs again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_common::manifest::{Manifest, Piece};
+use lockstep_common::{Digest, RunId, chain};
+use lockstep_core::{ClusterState, Command};
+use lockstep_host::blobs::{BlobError, BlobStore};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::handle::{Handle, now_ms};
+use super::request::CallError;
+
+/// Between two looks for a blob that is not seen.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Before a proposal that the log did not take is made again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A written checkpoint: run, generation and step.
+type Written = (RunId, u64, u64);
+
+/// Opens what is written, until the coordinator ends.
+#[derive(Clone, Debug)]
+pub struct Committer {
+    handle: Handle,
+    store: Arc<BlobStore>,
+    patience: Duration,
+}
+
+impl Committer {
+    /// For checkpoints whose blobs are in the store at `store`. A blob that is not seen there is looked for again for
+    /// `patience`: a file system over the network may show it late.
+    pub fn open(handle: Handle, store: &Path, patience: Duration) -> Result<Self, BlobError> {
+        Ok(Self { handle, store: Arc::new(BlobStore::open(store)?), patience })
+    }
+
+    /// Runs until the event loop ends.
+    pub async fn run(self) -> Result<(), CallError> {
+        let mut changes = self.handle.changes();
+        let (mut tasks, mut opening) = (JoinSet::new(), BTreeSet::new());
+        loop {
+            for written in self.handle.read(ClusterState::written).await? {
+                if opening.insert(written.clone()) {
+                    let committer = self.clone();
+                    tasks.spawn(async move {
+                        if let Err(error) = committer.commit(&written).await {
+                            warn!(run = %written.0, step = written.2, %error, "cannot commit a checkpoint yet");
+                            sleep(AGAIN).await;
+                        }
+                        written
+                    });
+                }
+            }
+            tokio::select! {
+                changed = changes.next() => changed?,
+                // If it is still written, other shares have come meanwhile, or the log did not take the proposal.
+                Some(Ok(done)) = tasks.join_next() => drop(opening.remove(&done)),
+            }
+        }
+    }
+
+    /// Opens the blobs of one checkpoint, and proposes what follows from it.
+    async fn commit(&self, written: &Written) -> Result<(), CallError> {
+        let (run, generation, step) = written.clone();
+        let of = written.clone();
+        let look = move |state: &ClusterState| {
+            let is_last = state.run(&of.0).is_some_and(|run| run.last_step() == of.2);
+            state.assembled(&of.0, of.1, of.2).map(|assembled| (assembled, is_last))
+        };
+        let Some((assembled, is_last)) = self.handle.read(look).await? else { return Ok(()) };
+        let opened = match assembled {
+            Ok(manifest) => self.find(&manifest, is_last).await.map(|()| Manifest::id(&manifest.encode())),
+            Err(reason) => Err(reason),
+        };
+        let at_ms = now_ms();
+        let command = match opened {
+            Ok(checkpoint) => {
+                info!(%run, step, checkpoint = %checkpoint.short(), "commits a checkpoint");
+                Command::Commit { at_ms, run, generation, step, checkpoint }
+            }
+            Err(reason) => {
+                warn!(%run, step, reason, "rejects a checkpoint");
+                Command::CommitFailed { at_ms, run, generation, step, reason }
+            }
+        };
+        self.handle.propose(command).await?.outcome().await.map(drop)
+    }
+
+    /// Opens every blob that `manifest` names; those of a run's last checkpoint are read, too.
+    async fn find(&self, manifest: &Manifest, is_last: bool) -> Result<(), String> {
+        let mut pieces: BTreeMap<Digest, Piece> = BTreeMap::new();
+        let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
+        for piece in tensors.chain(manifest.ranks.iter().flat_map(|rank| rank.generators.values())) {
+            if let Some(before) = pieces.insert(piece.digest, piece.clone())
+                && before.bytes != piece.bytes
+            {
+                let Piece { digest, bytes } = piece;
+                return Err(format!("blob `{digest}` has {bytes} bytes in one share and {} in another", before.bytes));
+            }
+        }
+        let pieces: Arc<Vec<Piece>> = Arc::new(pieces.into_values().collect());
+        let deadline = Instant::now() + self.patience;
+        let all = |check: fn(&BlobStore, &Piece) -> Result<(), BlobError>| {
+            let (store, pieces) = (Arc::clone(&self.store), Arc::clone(&pieces));
+            spawn_blocking(move || pieces.iter().try_for_each(|piece| check(&store, piece)))
+        };
+        let panicked = |_| "the store panicked".to_owned();
+        loop {
+            match all(BlobStore::check).await.map_err(panicked)? {
+                Ok(()) => break,
+                Err(BlobError::Missing { .. } | BlobError::Truncated { .. }) if Instant::now() < deadline => {
+                    sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    return Err(format!("the coordinator cannot open what was written: {}", chain(&error)));
+                }
+            }
+        }
+        if is_last {
+            let read = all(|store, piece| store.verify(piece).map(drop)).await.map_err(panicked)?;
+            read.map_err(|error| format!("the coordinator cannot read what was written: {}", chain(&error)))?;
+        }
+        Ok(())
+    }
+}

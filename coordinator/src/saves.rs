@@ -1,0 +1,87 @@
+//! Checkpoints that failed, in words and as alarms.
+
+use std::collections::BTreeSet;
+
+use lockstep_common::RunId;
+use lockstep_common::series::SeriesKey;
+use lockstep_core::ClusterState;
+use lockstep_core::state::{FailedCheckpoint, Run, Status};
+use lockstep_core::view::RunView;
+use lockstep_tracking::{Alarm, Kind, Severity};
+
+use crate::hooks::Bell;
+use crate::node::{CallError, Handle};
+
+/// A checkpoint that failed, in a line.
+pub(crate) fn words(failed: &FailedCheckpoint) -> String {
+    let times = if failed.attempts > 1 { format!(", {} times", failed.attempts) } else { String::new() };
+    format!("checkpoint at step {} failed{times}: {}", failed.step, failed.reason)
+}
+
+/// The failures of a run as alarms: one for those between two checkpoints. It is over when the next one is committed.
+pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
+    let mut alarms: Vec<Alarm> = Vec::new();
+    for failed in &view.failed_checkpoints {
+        let next = view.checkpoints.iter().map(|made| made.step).find(|step| *step >= failed.step);
+        match alarms.last_mut() {
+            Some(last) if last.until_step == next => last.what = words(failed),
+            _ => alarms.push(alarm(failed, next)),
+        }
+    }
+    if view.row.status == "unsaved"
+        && let Some(last) = alarms.last_mut()
+    {
+        "the run is trained to the end, and its last checkpoint is lost".clone_into(&mut last.title);
+    }
+    alarms
+}
+
+fn alarm(failed: &FailedCheckpoint, until_step: Option<u64>) -> Alarm {
+    let hints = [
+        "look at the store: is it full, is it mounted, may the worker write there",
+        "the last checkpoint of a run is tried again by itself while its processes wait: make room, and it is saved",
+        "a run that ends without it goes on from its last checkpoint with `coord resume`",
+    ];
+    Alarm {
+        kind: Kind::CheckpointFailed,
+        severity: Severity::Error,
+        since_step: failed.step,
+        since_ms: failed.at_ms,
+        until_step,
+        place: None,
+        series: SeriesKey::whole("loss"),
+        title: "checkpoints cannot be written".to_owned(),
+        what: words(failed),
+        try_: hints.map(str::to_owned).to_vec(),
+    }
+}
+
+/// A row of failures by run and the last committed step before it, and whether the run ended without its last checkpoint.
+type Known = (RunId, u64, bool);
+
+/// Rings `bell` when checkpoints of a run begin to fail, and again if it ends unsaved, until the state changes no more. What
+/// stood at the start is not told again.
+pub(crate) async fn ring(handle: Handle, bell: Bell) -> Result<(), CallError> {
+    let mut changes = handle.changes();
+    let known = |state: &ClusterState| standing(state).into_iter().map(|(known, _)| known).collect();
+    let mut told: BTreeSet<Known> = handle.read(known).await?;
+    loop {
+        for (known, alarm) in handle.read(standing).await? {
+            if told.insert(known.clone()) {
+                bell.ring(&known.0, &alarm);
+            }
+        }
+        changes.next().await?;
+    }
+}
+
+fn standing(state: &ClusterState) -> Vec<(Known, Alarm)> {
+    let of = |run: &Run| {
+        run.standing_failure()?;
+        let alarm = alarms(&RunView::of(run)).pop()?;
+        let is_lost = matches!(run.state.status, Status::Unsaved { .. });
+        let after = run.last_checkpoint().map_or(0, |last| last.step);
+        Some(((run.id().clone(), after, is_lost), alarm))
+    };
+    state.runs().into_iter().filter_map(of).collect()
+}

@@ -1,0 +1,87 @@
+//! Which nodes are taken: those of this version that see the store.
+
+use std::fs;
+use std::path::Path;
+
+use lockstep_host::shared::answer;
+use lockstep_rpc::agent_message::Body as Say;
+use lockstep_rpc::{Hello, StoreSeen, Welcome};
+use tonic::{Code, Status};
+
+use crate::agent::{Agent, hello};
+use crate::support::{Coordinator, wait_for};
+
+/// How a node that says this of the store is refused.
+async fn refused(coordinator: &Coordinator, see: impl FnOnce(&Welcome) -> StoreSeen) -> Status {
+    let first = Say::Hello(hello("node-a", "1", 1));
+    let seeing = |welcome: &Welcome| (see(welcome), None);
+    let mut agent = Agent::open_seeing(&coordinator.address, first, seeing).await.expect("a welcome");
+    agent.listen().await.expect_err("not taken")
+}
+
+/// Files of checks in the store of a coordinator on `state`.
+fn left(state: &Path) -> usize {
+    let names = fs::read_dir(state.join("store/tmp")).unwrap().flatten().map(|entry| entry.file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("join-")).count()
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_share_the_store_is_refused_by_name_with_both_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    fs::create_dir_all(state.join("store/tmp")).unwrap();
+    fs::write(state.join("store/tmp/join-left.owner"), "by a coordinator that was killed").unwrap();
+    let coordinator = Coordinator::start(&state);
+    assert_eq!(left(&state), 0);
+
+    let path = "/b/store".to_owned();
+    let failed = "cannot read `/b/store/tmp/join-x.owner`: No such file or directory (os error 2)".to_owned();
+    let (of_node, own) = (failed.clone(), state.join("store").canonicalize().unwrap());
+    let status =
+        refused(&coordinator, |_| StoreSeen { failed: of_node, path: path.clone(), ..StoreSeen::default() }).await;
+    let expected = format!(
+        "node `node-a` does not share the store: it is `{}` on the coordinator's machine, and the node looked at `/b/store` \
+         on `test`: the node {failed}; mount one directory there on both machines, or name a shared one as `[store] path` of \
+         the coordinator",
+        own.display()
+    );
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().starts_with(&expected), "{}", status.message());
+
+    // Another store under the same path, in which a file of that name lies by chance.
+    let other = StoreSeen { found: "other".into(), wrote: "seen".into(), path: path.clone(), ..StoreSeen::default() };
+    let status = refused(&coordinator, |_| other).await;
+    assert!(status.message().contains("the node read something else than the coordinator wrote"), "{status}");
+
+    // It can read, and what it writes is not seen.
+    let status = refused(&coordinator, |welcome| {
+        let (found, answer) = answer(Path::new(&welcome.store), &welcome.check, "seen").unwrap();
+        drop(answer);
+        StoreSeen { found, wrote: "seen".into(), path, ..StoreSeen::default() }
+    })
+    .await;
+    assert!(
+        status.message().contains("the coordinator cannot read") && status.message().contains(".guest"),
+        "{status}"
+    );
+
+    assert_eq!(coordinator.ask(&["nodes"]), serde_json::json!([]), "none was taken");
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    agent.until_desired("taken", <[_]>::is_empty).await;
+    drop(agent);
+    wait_for("nothing is left in the store", || (left(&state) == 0).then_some(()));
+}
+
+#[tokio::test]
+async fn an_agent_of_another_version_is_refused_with_both_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let older = Hello { protocol: 0, version: "0.0.9".into(), ..hello("node-a", "1", 1) };
+    let Err(status) = Agent::open(&coordinator.address, Say::Hello(older)).await else { panic!("taken") };
+    let expected = format!(
+        "node `node-a` is of another build: 0.0.9, protocol 1; this one is {}, protocol {}. ",
+        env!("CARGO_PKG_VERSION"),
+        lockstep_rpc::PROTOCOL
+    );
+    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, expected.as_str()));
+}

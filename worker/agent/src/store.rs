@@ -1,0 +1,26 @@
+//! This node's side of the check at join: whether it sees the coordinator's store.
+
+use std::path::{Path, PathBuf};
+
+use lockstep_host::shared::{Answer, answer};
+use lockstep_rpc::StoreSeen;
+use tokio::task::spawn_blocking;
+
+/// Reads what the coordinator wrote into its `store`, and writes an answer there, which is removed with the value.
+pub(crate) async fn look(store: String, check: String) -> (StoreSeen, Option<Answer>) {
+    let looked = spawn_blocking(move || look_now(&PathBuf::from(store), &check)).await;
+    looked.unwrap_or_else(|_| (StoreSeen { failed: "the check panicked".into(), ..StoreSeen::default() }, None))
+}
+
+fn look_now(store: &Path, check: &str) -> (StoreSeen, Option<Answer>) {
+    let path = store.canonicalize().unwrap_or_else(|_| store.to_owned()).display().to_string();
+    let mut bytes = [0; 16];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        return (StoreSeen { failed: error.to_string(), path, ..StoreSeen::default() }, None);
+    }
+    let wrote = format!("{:032x}", u128::from_be_bytes(bytes));
+    match answer(store, check, &wrote) {
+        Ok((found, answer)) => (StoreSeen { found, wrote, path, ..StoreSeen::default() }, Some(answer)),
+        Err(failed) => (StoreSeen { failed, path, ..StoreSeen::default() }, None),
+    }
+}
