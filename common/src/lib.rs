@@ -4,6 +4,7 @@
 //! function of its arguments, and what is written to disk or hashed is frozen by the golden files under `golden/`.
 
 pub mod canonical;
+pub mod contents;
 pub mod digest;
 mod error;
 pub mod formats;

@@ -21,6 +21,9 @@ pub struct Evidence {
     pub positions: u64,
     /// All tensors' fingerprints in one, by [`Fingerprints::digest`]; 0 where none were taken.
     pub fingerprint: u64,
+    /// The bytes of the samples, by [`crate::contents::Contents`]; 0 where they are not known, as in older records.
+    #[serde(default)]
+    pub contents: u64,
 }
 
 impl Evidence {
@@ -31,26 +34,33 @@ impl Evidence {
         for word in [self.step, self.loss, self.grad_norm, self.lr, self.positions, self.fingerprint] {
             hasher.update(&word.to_le_bytes());
         }
+        if self.contents != 0 {
+            hasher.update(&self.contents.to_le_bytes());
+        }
         Digest::of(&hasher)
     }
 
     /// The parts in which two steps differ, in the order in which they come to be: name, this one's, the other's.
     pub fn differences(&self, other: &Self) -> Vec<(&'static str, u64, u64)> {
+        // A word that one of them lacks is no difference.
+        let if_known = |a: u64, b: u64| if a == 0 || b == 0 { (0, 0) } else { (a, b) };
+        let (contents, others) = if_known(self.contents, other.contents);
+        let (fingerprint, of_other) = if_known(self.fingerprint, other.fingerprint);
         let both = [
             ("step", self.step, other.step),
             ("samples", self.positions, other.positions),
+            (SAMPLE_BYTES, contents, others),
             ("loss", self.loss, other.loss),
             ("gradient norm", self.grad_norm, other.grad_norm),
             ("learning rate", self.lr, other.lr),
+            ("fingerprint", fingerprint, of_other),
         ];
-        let fingerprint = (self.fingerprint != 0 && other.fingerprint != 0).then_some((
-            "fingerprint",
-            self.fingerprint,
-            other.fingerprint,
-        ));
-        both.into_iter().chain(fingerprint).filter(|(_, a, b)| a != b).collect()
+        both.into_iter().filter(|(_, a, b)| a != b).collect()
     }
 }
+
+/// What [`Evidence::differences`] calls the bytes of the samples.
+pub const SAMPLE_BYTES: &str = "sample bytes";
 
 /// The record's digest before the first step.
 pub fn chain_start() -> Digest {
@@ -115,7 +125,8 @@ fn first_word(digest: &Digest) -> u64 {
 mod tests {
     use super::*;
 
-    const STEP: Evidence = Evidence { step: 1, loss: 2, grad_norm: 3, lr: 4, positions: 5, fingerprint: 6 };
+    const STEP: Evidence =
+        Evidence { step: 1, loss: 2, grad_norm: 3, lr: 4, positions: 5, fingerprint: 6, contents: 7 };
 
     #[test]
     fn every_part_of_a_step_changes_the_chain_and_is_named() {
@@ -126,6 +137,7 @@ mod tests {
             ("learning rate", Evidence { lr: 9, ..STEP }),
             ("samples", Evidence { positions: 9, ..STEP }),
             ("fingerprint", Evidence { fingerprint: 9, ..STEP }),
+            (SAMPLE_BYTES, Evidence { contents: 9, ..STEP }),
         ];
         for (name, other) in others {
             assert_ne!(STEP.chain(&chain_start()), other.chain(&chain_start()), "{name}");
@@ -133,7 +145,12 @@ mod tests {
             assert!(matches!(differences[..], [(named, _, 9)] if named == name), "{name}: {differences:?}");
         }
         assert_ne!(STEP.chain(&chain_start()), STEP.chain(&STEP.chain(&chain_start())));
-        assert_eq!(STEP.differences(&Evidence { fingerprint: 0, ..STEP }), [], "one of them was not taken");
+        for lacks in [Evidence { fingerprint: 0, ..STEP }, Evidence { contents: 0, ..STEP }] {
+            assert_eq!(STEP.differences(&lacks), [], "one of them was not taken");
+            assert_eq!(lacks.differences(&STEP), []);
+        }
+        let data = STEP.differences(&Evidence { contents: 9, loss: 9, ..STEP });
+        assert_eq!(data, [(SAMPLE_BYTES, 7, 9), ("loss", 2, 9)], "the bytes come before what comes of them");
     }
 
     #[test]

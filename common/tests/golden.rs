@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use lockstep_common::contents::Contents;
 use lockstep_common::manifest::{
     self, CodeVersion, DataFile, FORMAT, Manifest, Override, Piece, RankState, RecordPosition, TensorEntry,
 };
@@ -23,7 +24,8 @@ use lockstep_common::sampler::{LastBatch, Sampler};
 use lockstep_common::seed::{Stream, derive};
 use lockstep_common::{Domain, job, reduction};
 
-const EVIDENCE: Evidence = Evidence { step: 1, loss: 2, grad_norm: 3, lr: 4, positions: 5, fingerprint: 6 };
+const EVIDENCE: Evidence =
+    Evidence { step: 1, loss: 2, grad_norm: 3, lr: 4, positions: 5, fingerprint: 6, contents: 0 };
 
 fn golden(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
@@ -32,6 +34,22 @@ fn golden(name: &str, actual: &str) {
     }
     let frozen = std::fs::read_to_string(&path).unwrap();
     assert_eq!(frozen, actual, "{} changed: this breaks every earlier run", path.display());
+}
+
+#[test]
+fn contents() {
+    let bytes: Vec<u8> = (0..100_u8).map(|byte| byte.wrapping_mul(37)).collect();
+    let mut text = String::from("# array row length: word(hex)\n");
+    for (array, row, length) in [(0, 0, 0), (0, 0, 1), (0, 1, 1), (1, 1, 1), (0, 3, 31), (0, 3, 32), (2, u64::MAX, 100)]
+    {
+        let mut contents = Contents::default();
+        contents.add(array, row, &bytes[..length]);
+        writeln!(text, "{array} {row} {length}: {:016x}", contents.word()).unwrap();
+    }
+    let chained = Evidence { contents: 7, ..EVIDENCE }.chain(&chain_start());
+    writeln!(text, "# a record of one step: without such a word, with one").unwrap();
+    writeln!(text, "{}\n{chained}", EVIDENCE.chain(&chain_start())).unwrap();
+    golden("contents.txt", &text);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::SystemTime;
 
 use lockstep_tests::{Cluster, digits, wait_for};
 use serde_json::Value;
@@ -101,6 +104,58 @@ fn data_that_changed_since_submit_is_refused_by_name_with_both_digests() {
     let reason = view["reason"].as_str().unwrap();
     assert_eq!(view["status"], "failed");
     assert!(reason.contains("digits.csv` has changed") && reason.matches("digest `").count() == 2, "{reason}");
+}
+
+/// A small model over `tokens.bin` in `dir`, which a process maps: checkpoints come every few milliseconds, and no end.
+fn tokens(dir: &Path) -> String {
+    fs::write(dir.join("tokens.bin"), [1_u8, 2, 3, 200].repeat(1 << 18)).unwrap();
+    let gpt = dir.join("gpt.toml");
+    let text = "name='gpt'\nsteps=100000000\nranks=2\nbatch={size=2}\noptimizer={kind='sgd', lr=0.1}\ncheckpoint={every_steps=50}\n\
+                model={kind='gpt', layers=1, heads=1, width=8, context=8, vocabulary=256}\n\
+                data={kind='tokens', path='tokens.bin'}\n";
+    fs::write(&gpt, text).unwrap();
+    gpt.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn data_that_is_overwritten_in_place_ends_the_run_before_a_checkpoint_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 2);
+    let job = tokens(dir.path());
+    let path = dir.path().join("tokens.bin");
+    let run = cluster.submit(&job, &["--set", "world.processes=2"]);
+    wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
+    // The same contents under other times are no change.
+    File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let count = cluster.checkpoints(&run).len();
+    wait_for("two more checkpoints", || (cluster.checkpoints(&run).len() > count + 1).then_some(()));
+    File::options().write(true).open(&path).unwrap().write_all_at(&[7; 1 << 20], 0).unwrap();
+    let view = cluster.ended(&run);
+    let reason = view["reason"].as_str().unwrap();
+    assert_eq!(view["status"], "failed");
+    assert!(reason.contains("tokens.bin` changed during training: expected 1048576 bytes"), "{reason}");
+    assert!(reason.matches("digest `").count() == 2 && reason.contains("put the file back"), "{reason}");
+
+    // What the refusal says works.
+    let (step, last) = cluster.checkpoints(&run).last().unwrap().clone();
+    fs::write(&path, [1_u8, 2, 3, 200].repeat(1 << 18)).unwrap();
+    let resumed = cluster.resume(&last);
+    wait_for("a step", || (cluster.show(&resumed)["step"].as_u64()? > step).then_some(()));
+    cluster.run(&["cancel", &resumed]);
+}
+
+#[test]
+fn a_file_that_is_truncated_while_it_is_mapped_is_named_after_one_restart_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let run = cluster.submit(&tokens(dir.path()), &["--set", "checkpoint.every_steps=1000"]);
+    wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
+    File::options().write(true).open(dir.path().join("tokens.bin")).unwrap().set_len(4096).unwrap();
+    let view = cluster.ended(&run);
+    let reason = view["reason"].as_str().unwrap();
+    assert!(view["status"] == "failed" && reason.contains("tokens.bin` "), "{reason}");
+    assert!(reason.contains("changed") && reason.contains("found 4096 bytes with digest `"), "{reason}");
+    assert!(view["generation"].as_u64().unwrap() <= 2, "{view:#}");
 }
 
 #[test]

@@ -101,3 +101,35 @@ fn changed_data_is_refused_or_taken_by_name_and_moved_data_is_found() {
     assert_eq!(overrides(&view), ["data.digits.csv"]);
     assert!(view["overrides"][0]["was"].as_str().unwrap().contains(&digest), "{view:#}");
 }
+
+#[test]
+fn accepted_data_of_another_length_is_resumed_at_positions_derived_anew_and_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 2);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=40", "--set", "world.processes=2"]);
+    cluster.finished(&run);
+    let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
+    let csv = dir.path().join("digits.csv");
+    let text = fs::read_to_string(&csv).unwrap();
+    // A quarter of the rows: an epoch has fewer steps, and one row less: it has as many.
+    for rows in [450, text.lines().count() - 1] {
+        let fewer: Vec<&str> = text.lines().take(rows).collect();
+        fs::write(&csv, fewer.join("\n") + "\n").unwrap();
+        let refused = cluster.coord(&["resume", &checkpoint]);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("`--accept data.digits.csv`"), "{said}");
+        let accepted = cluster.run(&["resume", &checkpoint, "--accept", "data.digits.csv"]).trim().to_owned();
+        cluster.finished(&accepted);
+        let view = cluster.show(&accepted);
+        assert_eq!(overrides(&view), ["data.digits.csv", "data.positions"], "{rows} rows");
+        let positions = &view["overrides"][1];
+        let word = |key: &str| positions[key].as_str().unwrap().to_owned();
+        assert!(word("was").starts_with("epoch 1, sample ") && word("now") != word("was"), "{positions}");
+        let (_, after) = cluster.checkpoints(&accepted).last().unwrap().clone();
+        let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &after])).unwrap();
+        assert_eq!(manifest["overrides"][1]["key"], "data.positions");
+        // From there on it is its own data again.
+        assert_eq!(cluster.coord(&["verify", &accepted]).status.code(), Some(0), "{rows} rows");
+    }
+}

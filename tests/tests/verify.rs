@@ -98,6 +98,41 @@ fn one_flipped_bit_is_named_by_step_and_tensor() {
 }
 
 #[test]
+fn runs_on_other_bytes_differ_in_their_data_before_their_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 2);
+    let job = digits(dir.path());
+    let sets = ["--set", "steps=20", "--set"];
+    let one = cluster.submit(job.argument(), &[&sets[..], &["world.processes=1"]].concat());
+    let two = cluster.submit(job.argument(), &[&sets[..], &["world.processes=2"]].concat());
+    assert_eq!(cluster.finished(&one), cluster.finished(&two));
+    let bytes = |run: &str| -> Vec<Value> {
+        let metrics: Value = serde_json::from_str(&cluster.run(&["show", run, "--metrics", "--json"])).unwrap();
+        metrics["steps"].as_array().unwrap().iter().map(|step| step["sample_bytes"].clone()).collect()
+    };
+    assert_eq!(bytes(&one), bytes(&two), "on any number of processes");
+    assert!(bytes(&one).len() == 20 && bytes(&one).iter().all(Value::is_string), "{:?}", bytes(&one));
+
+    // One label: no input, and no position of a sample.
+    let path = dir.path().join("digits.csv");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (head, row) = text.lines().next().zip(text.lines().nth(1)).unwrap();
+    let label = head.split(',').position(|name| name == "label").unwrap();
+    let mut cells: Vec<&str> = row.split(',').collect();
+    cells[label] = if cells[label] == "3" { "4" } else { "3" };
+    std::fs::write(&path, text.replacen(row, &cells.join(","), 1)).unwrap();
+    let other = cluster.submit(job.argument(), &[&sets[..], &["world.processes=1"]].concat());
+    cluster.finished(&other);
+    let (code, found) = compare(&cluster, &["diff", &one, &other]);
+    let parting = &found["record"]["parting"];
+    assert_eq!((code, &names(&parting["parts"])[0]), (Some(7), &"sample bytes".into()), "{found:#}");
+    let step = parting["step"].as_u64().unwrap() as usize;
+    assert_eq!(bytes(&one)[..step - 1], bytes(&other)[..step - 1]);
+    let words = String::from_utf8(cluster.coord(&["diff", &one, &other]).stdout).unwrap();
+    assert!(words.contains("sample bytes"), "{words}");
+}
+
+#[test]
 fn a_gradient_that_one_rank_computed_wrongly_is_named_by_its_rank() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path(), 0);

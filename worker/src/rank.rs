@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_common::manifest::{DataFile, Manifest, Override};
 use lockstep_common::{RunId, chain};
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
-use lockstep_host::data;
+use lockstep_host::data::{self, Located};
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{Assignment, Corrupt, Failed, Finished, ProcessHello, Ready, Replay};
+use lockstep_rpc::{Assignment, Corrupt, Derived, Failed, Finished, ProcessHello, Ready, Replay};
 use lockstep_tch_ext::c10d::Backend;
 use tch::Device;
 use tracing::{error, info, warn};
@@ -146,16 +146,20 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let store = BlobStore::existing(&order.store).map_err(|error| Stop::failed(&error))?;
     let other_revision = order.job.data.revision().is_some();
     let files = data::listed(&order.data, &store).map_err(|error| Stop::failed(&error))?;
-    let paths = data::locate(&order.base_dir, &files, &store, other_revision);
-    let paths = paths.map_err(|error| Stop::failed(&error))?;
+    let located = data::locate(&order.base_dir, &files, &store, other_revision);
+    let Located { paths, watch } = located.map_err(|error| Stop::failed(&error))?;
     let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
     let files = files.into_iter().map(|file| file.path).collect();
     // Other data than the checkpoint's is assigned only if a person accepted it.
-    let accepted = order.restore.as_ref().is_some_and(|manifest| manifest.data != order.data);
-    let setup = Setup::new(order.job.clone(), paths, files, order.device).accepting_data(accepted);
+    let other_data = order.restore.as_ref().is_some_and(|manifest| manifest.data != order.data);
+    let setup = Setup::new(order.job.clone(), paths, files, order.device).on_other_data(other_data);
     let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
     let mut environment = environment.join().unwrap_or_default();
     environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("the checkpoint's; {note}"))));
+    if let Some(Override { key, was, now }) = trainer.derived().cloned() {
+        let overrides = vec![lockstep_rpc::Override { key, was, now }];
+        link.outbox().push(Body::Derived(Derived { overrides }));
+    }
     let listener = Listener::bind(options.bind).map_err(|error| Stop::failed(&error))?;
     link.outbox().push(Body::Ready(Ready {
         address: listener.local_addr().to_string(),
@@ -166,7 +170,7 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let start = link.started();
     let exchange = join(options, order.device, listener, &start)?;
     let fault = Fault::from_environment(&order.job.name, options.generation).map_err(Stop::Failed)?;
-    let trainer = trainer.with_fault(fault).judge_at(order.judge_at.iter().copied());
+    let trainer = trainer.watching(watch).with_fault(fault).judge_at(order.judge_at.iter().copied());
     let (trainer, store) = match &order.replay {
         // What it makes is compared, and not kept.
         Some(replay) => (trainer.replay(replay.until, replay.fingerprints_every), None),

@@ -65,6 +65,8 @@ pub(crate) struct StepNumbers {
     pub(crate) lr: f64,
     /// Digest of the sample positions; process 0 only.
     pub(crate) positions: u64,
+    /// Word of the samples' bytes; process 0 only.
+    pub(crate) contents: u64,
 }
 
 /// On whose behalf a model's code speaks.
@@ -153,16 +155,26 @@ impl Reporter {
         let now = Instant::now();
         if self.process == 0 {
             let [loss, grad_norm, lr] = [numbers.loss, numbers.grad_norm, numbers.lr].map(f64::to_bits);
-            let StepNumbers { step, positions, .. } = *numbers;
+            let StepNumbers { step, positions, contents, .. } = *numbers;
             let fingerprint = fingerprints.as_ref().map_or(0, Fingerprints::digest);
-            let evidence = Evidence { step, loss, grad_norm, lr, positions, fingerprint };
+            let evidence = Evidence { step, loss, grad_norm, lr, positions, fingerprint, contents };
             if self.block.steps.is_empty() {
                 self.block.record_before = self.record.digest.as_bytes().to_vec();
             }
             self.record = RecordPosition { steps: self.record.steps + 1, digest: evidence.chain(&self.record.digest) };
             let micros = (now - self.clock.step).as_micros() as u64;
             let at_ms = now_ms();
-            self.block.steps.push(StepReport { step, loss, grad_norm, lr, micros, positions, fingerprint, at_ms });
+            self.block.steps.push(StepReport {
+                step,
+                loss,
+                grad_norm,
+                lr,
+                micros,
+                positions,
+                fingerprint,
+                at_ms,
+                contents,
+            });
             if let Some(Fingerprints { names, sums }) = fingerprints {
                 self.block.fingerprints.push(FingerprintReport { step, names, sums });
             }
@@ -352,7 +364,8 @@ mod tests {
 
     fn evidence(numbers: &StepNumbers) -> Evidence {
         let [loss, grad_norm, lr] = [numbers.loss, numbers.grad_norm, numbers.lr].map(f64::to_bits);
-        Evidence { step: numbers.step, loss, grad_norm, lr, positions: numbers.positions, fingerprint: 0 }
+        let StepNumbers { step, positions, contents, .. } = *numbers;
+        Evidence { step, loss, grad_norm, lr, positions, fingerprint: 0, contents }
     }
 
     #[test]
@@ -361,7 +374,8 @@ mod tests {
         let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
         let mut digest = chain_start();
         for step in 1..=2500 {
-            let numbers = StepNumbers { step, loss: 1.0 / step as f64, grad_norm: 2.0, lr: 0.1, positions: step * 7 };
+            let loss = 1.0 / step as f64;
+            let numbers = StepNumbers { step, loss, grad_norm: 2.0, lr: 0.1, positions: step * 7, contents: step % 2 };
             reporter.step(&numbers, None);
             digest = evidence(&numbers).chain(&digest);
         }
@@ -385,7 +399,7 @@ mod tests {
         let outbox = Outbox::default();
         let mut reporter = Reporter::new(outbox.clone(), 1, 8, Device::Cpu, None);
         reporter.spent(Phase::Data);
-        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0 }, None);
+        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0, contents: 0 }, None);
         reporter.finish(1);
         let blocks = blocks(&outbox);
         assert!(blocks.iter().all(|block| block.process == 1 && block.steps.is_empty()));
@@ -398,7 +412,7 @@ mod tests {
         let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
         let targets = lockstep_models::Targets::Tokens;
         reporter.samples_are(&SampleShape { input: vec![64], kind: InputKind::Tokens, targets });
-        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0 }, None);
+        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0, contents: 0 }, None);
         reporter.finish(1);
         let series: Vec<Series> = blocks(&outbox).into_iter().flat_map(|block| block.series).collect();
         let rate = |name: &str| series.iter().find(|series| series.name == name).unwrap().values[0];
@@ -409,7 +423,7 @@ mod tests {
     fn a_resumed_record_goes_on_where_it_stood() {
         let record = RecordPosition { steps: 7, digest: chain_start() };
         let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, Some(record.clone()));
-        let numbers = StepNumbers { step: 8, loss: 0.0, grad_norm: 0.0, lr: 0.0, positions: 0 };
+        let numbers = StepNumbers { step: 8, loss: 0.0, grad_norm: 0.0, lr: 0.0, positions: 0, contents: 0 };
         reporter.step(&numbers, None);
         assert_eq!(*reporter.record(), RecordPosition { steps: 8, digest: evidence(&numbers).chain(&record.digest) });
     }

@@ -51,6 +51,10 @@ impl<'a> Saving<'a> {
                     Some(_) | None => return,
                 }
             }
+            if writer.changed().is_some() {
+                // A data file is not what was trained on: the run ends without this checkpoint, and says which file.
+                return;
+            }
             let since = *failing_since.get_or_insert_with(Instant::now);
             let left = self.limit.saturating_sub(since.elapsed());
             if left.is_zero() {

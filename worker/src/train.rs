@@ -4,16 +4,20 @@
 mod error;
 mod evaluate;
 mod evidence;
+mod seen;
+mod unchanged;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::{Manifest, RecordPosition};
+use lockstep_common::manifest::{Manifest, Override, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
+use lockstep_host::data::Watch;
 use lockstep_models::{Context, DataSets, Model, Watched};
 use lockstep_tch_ext::fold::layer_norms;
 use tch::{Device, Tensor};
@@ -39,6 +43,7 @@ use crate::trail::Trail;
 
 pub use error::{SetupError, TrainError};
 use evidence::Due;
+use seen::Seen;
 
 /// Which of the processes this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +91,8 @@ pub struct Trainer {
     replay: bool,
     judge_at: BTreeSet<u64>,
     fault: Option<Fault>,
+    derived: Option<Override>,
+    watch: Arc<Watch>,
 }
 
 impl Trainer {
@@ -102,7 +109,7 @@ impl Trainer {
         let (job, device) = (setup.job(), setup.device());
         let data = source.data(&setup)?;
         let manifest = restore.map(|(manifest, _)| manifest);
-        let agreed = preprocessing::agree(data.train.as_ref(), manifest, setup.accepts_data())?;
+        let agreed = preprocessing::agree(data.train.as_ref(), manifest, setup.has_other_data())?;
         if job.eval.is_some() && data.validation.is_none() {
             return Err(SetupError::NoValidation);
         }
@@ -118,9 +125,9 @@ impl Trainer {
             Layout::new(model.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor)));
         let mut state = State::new(job, model)?;
         let ranks = Ranks::new(job.seed, sampler.clone(), device);
-        let mut record = None;
+        let (mut record, mut derived) = (None, None);
         if let Some((manifest, store)) = restore {
-            checkpoint::load(manifest, job, &ranks, store, &mut state)?;
+            derived = checkpoint::load(manifest, job, &ranks, store, &mut state, setup.has_other_data())?;
             record = Some(manifest.record.clone());
             info!(step = state.step, "resumed");
         }
@@ -140,6 +147,8 @@ impl Trainer {
             replay: false,
             judge_at: BTreeSet::new(),
             fault: None,
+            derived,
+            watch: Arc::default(),
         })
     }
 
@@ -153,6 +162,12 @@ impl Trainer {
     #[must_use]
     pub fn judge_at(self, steps: impl Iterator<Item = u64>) -> Self {
         Self { judge_at: steps.collect(), ..self }
+    }
+
+    /// Ends when one of these data files changes, before a checkpoint names it.
+    #[must_use]
+    pub fn watching(self, watch: Watch) -> Self {
+        Self { watch: Arc::new(watch), ..self }
     }
 
     /// With a fault on purpose.
@@ -169,6 +184,11 @@ impl Trainer {
     /// How the data's own preprocessing differs from the checkpoint's, which is used instead: by a person's word.
     pub fn note(&self) -> Option<&str> {
         self.agreed.note.as_deref()
+    }
+
+    /// The sample positions, where they are not the checkpoint's because its data was replaced.
+    pub fn derived(&self) -> Option<&Override> {
+        self.derived.as_ref()
     }
 
     /// How the gradients lie in the tensor that is reduced.
@@ -204,7 +224,7 @@ impl Trainer {
             if let Err(error) = run.step() {
                 // What led to it is worth knowing.
                 run.reporter.hand_over();
-                return Err(error);
+                return Err(run.blame(error));
             }
         }
         run.finish(saving)
@@ -216,8 +236,7 @@ struct Run {
     trainer: Trainer,
     place: Place,
     hosted: Range<u32>,
-    /// The sample positions that the hosted ranks have read in this step.
-    read: Vec<u64>,
+    seen: Seen,
     exchange: Option<Box<dyn Exchange>>,
     parameters: Vec<Tensor>,
     reducer: Reducer,
@@ -260,7 +279,8 @@ impl Run {
         let buffers = Buffers::new(state.model.buffers())?;
         let media = store.as_ref().and_then(|store| Keeper::start(store.dir(), outbox));
         let checkpoints =
-            store.map(|store| Writer::start(state, (process, processes), store, outbox.clone())).transpose()?;
+            store.map(|store| Writer::start(state, (process, processes), store, outbox.clone(), &trainer.watch));
+        let checkpoints = checkpoints.transpose()?;
         let mut reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
         reporter.samples_are(data.train.shape());
         reporter.keep_media(media);
@@ -272,7 +292,7 @@ impl Run {
             trainer,
             place,
             hosted,
-            read: Vec::new(),
+            seen: Seen::default(),
             exchange,
             parameters,
             reducer,
@@ -295,7 +315,7 @@ impl Run {
         // A replay is compared by its record; who looks at distributions has those of the run.
         let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
         self.inspection = due.then(|| Inspection::of(step + 1, self.place));
-        self.read.clear();
+        self.seen.clear();
         if let Some(buffers) = &mut self.buffers {
             buffers.begin_step()?;
         }
@@ -324,7 +344,7 @@ impl Run {
             inspection.updated(&mut self.reporter, state.model.as_ref())?;
         }
 
-        self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0 })?;
+        self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0, contents: 0 })?;
         if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
             self.evaluate()?;
         }
@@ -334,6 +354,7 @@ impl Run {
         if self.trainer.job.checkpoint_due(step + 1) {
             self.checkpoint()?;
         }
+        self.data_is_unchanged()?;
         self.reporter.spent(Phase::Other);
         Ok(())
     }
@@ -343,8 +364,8 @@ impl Run {
         let Trainer { job, data, samples, ranks, device, state, fault, .. } = &mut self.trainer;
         ranks.seed_generators(step, rank)?;
         let positions = samples.positions(step, rank..rank + 1);
-        self.read.extend_from_slice(&positions);
-        let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
+        let batch = self.seen.read(data.train.as_ref(), &positions, *device);
+        let batch = batch.map_err(|source| TrainError::Data { step, source })?;
         self.reporter.spent(Phase::Data);
         let context = Context { step, rank, training: true, root: job.seed };
         let forward = || state.model.loss(&batch, &context);
@@ -357,6 +378,9 @@ impl Run {
         self.reporter.said(step + 1, Speaker::Rank((job.ranks > 1).then_some(rank)))?;
         self.reporter.spent(Phase::Forward);
         self.reducer.leaf(index).loss.f_copy_(&loss.f_detach()?)?;
+        if let Some(exchange) = borrow(&mut self.exchange).filter(|_| index + 1 == self.hosted.len()) {
+            exchange.note(self.seen.word());
+        }
         let looked_at = self.fingerprints.compared || self.inspection.is_some() || fault.is_some();
         if index + 1 == self.hosted.len() && !looked_at {
             self.reducer.backward_beside(&loss, &self.parameters, &mut self.exchange)?;
@@ -502,6 +526,7 @@ impl Run {
             saving.finish(checkpoints, self.trainer.state.step);
         }
         drop(self.checkpoints);
+        self.trainer.watch.check()?;
         Ok(Finished { step: self.trainer.state.step, state, record: self.reporter.record().clone() })
     }
 }

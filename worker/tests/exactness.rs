@@ -39,6 +39,19 @@ fn the_same_job_gives_the_same_bits_again_and_another_seed_others() {
 }
 
 #[test]
+fn the_bytes_of_samples_are_recorded_whatever_the_ranks() {
+    let lab = lab(&[]);
+    let bytes = |outcome: &Outcome| outcome.steps.iter().map(|step| step.contents).collect::<Vec<_>>();
+    let four = bytes(&lab.run(2, None));
+    assert_eq!(four.len(), 12);
+    assert!((1..12).all(|step| four[step] != four[step - 1]), "each step reads other samples: {four:x?}");
+    let lab = lab.with(JOB, &["ranks=2"]);
+    assert_eq!(bytes(&lab.run(2, None)), four, "as many ranks as share the batch");
+    let other = Lab::new(JOB, &["ranks=2"], &[("table.csv", table().replace("-0.", "-0.1").into_bytes())]);
+    assert!(bytes(&other.run(1, None)).iter().zip(&four).all(|(a, b)| a != b), "other numbers");
+}
+
+#[test]
 fn four_ranks_give_the_same_bits_on_one_two_three_and_four_processes() {
     let lab = lab(&[]);
     let one = lab.run(1, None);

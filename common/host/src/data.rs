@@ -1,5 +1,6 @@
 //! Digests of data files, and the check that a local copy is the same data.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use rayon::prelude::*;
 use crate::blobs::{BlobError, BlobStore};
 pub use crate::data_list::{Listed, list, list_below};
 use crate::stat_cache::{Stamp, StatCache};
+pub use crate::watch::Watch;
+use crate::watch::Watched;
 
 /// A pointer of Git LFS is shorter, by its specification.
 const LFS_POINTER_BYTES: u64 = 1024;
@@ -81,6 +84,20 @@ pub enum DataHashError {
         /// Size now.
         found_bytes: u64,
     },
+    /// Other contents than when training on it began.
+    #[error("data file `{}` changed during training: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`; no checkpoint was written since: put the file back, then resume the last checkpoint", path.display())]
+    ChangedInTraining {
+        /// The file.
+        path: PathBuf,
+        /// Digest when the process verified it.
+        expected: Digest,
+        /// Size then.
+        expected_bytes: u64,
+        /// Digest now.
+        found: Digest,
+        /// Size now.
+        found_bytes: u64,
+    },
     /// Neither where the job names it nor in the store.
     #[error("data file `{}` does not exist, and this machine sees no copy in the store `{}` (digest `{digest}`): put the file back, or keep a copy with `coord data add`", path.display(), store.display())]
     Nowhere {
@@ -140,7 +157,7 @@ pub fn hash_files(
         let known = cache.zip(file.stamp).and_then(|(cache, stamp)| Some((stamp.bytes(), cache.get(&stamp)?)));
         let hashed = match known {
             Some((bytes, digest)) => DataFile { path: file.path.clone(), bytes, digest },
-            None => hash_file(&file.at, &file.path, cache)?,
+            None => hash_file(&file.at, &file.path, cache, file.in_directory)?.0,
         };
         done(hashed.bytes);
         Ok(hashed)
@@ -150,20 +167,34 @@ pub fn hash_files(
 
 /// Checks that every file is what it was when `files` were hashed.
 pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> {
-    for file in files {
-        let path = base_dir.join(&file.path);
-        let now = hash_file(&path, &file.path, None)?;
-        if now.digest != file.digest {
-            return Err(DataHashError::Changed {
-                path,
-                expected: file.digest,
-                expected_bytes: file.bytes,
-                found: now.digest,
-                found_bytes: now.bytes,
-            });
-        }
+    files.iter().try_for_each(|file| verify_one(base_dir, file).map(drop))
+}
+
+/// Checks one file. It can be watched from when it began to be read.
+fn verify_one(base_dir: &Path, file: &DataFile) -> Result<Watched, DataHashError> {
+    let path = base_dir.join(&file.path);
+    let begun = SystemTime::now();
+    let (now, stamp) = hash_file(&path, &file.path, None, file.bytes == 0)?;
+    if now.digest == file.digest {
+        return Ok(Watched::new(file, &path, stamp, begun));
     }
-    Ok(())
+    Err(DataHashError::Changed {
+        path,
+        expected: file.digest,
+        expected_bytes: file.bytes,
+        found: now.digest,
+        found_bytes: now.bytes,
+    })
+}
+
+/// Checks the copy of `file` in `store`.
+fn verify_copy(store: &BlobStore, file: &DataFile) -> Result<Watched, BlobError> {
+    let (piece, begun) = (file.piece(), SystemTime::now());
+    let copy = store.path(&piece.digest);
+    let stamp = fs::metadata(&copy).map(|metadata| Stamp::of(&metadata));
+    store.verify(&piece)?;
+    let stamp = stamp.map_err(|source| BlobError::Io { action: "read", path: copy.clone(), source })?;
+    Ok(Watched::new(file, &copy, stamp, begun))
 }
 
 /// `data` with the files of a directory in its place, whose list `store` has.
@@ -182,6 +213,15 @@ pub fn listed(data: &[DataFile], store: &BlobStore) -> Result<Vec<DataFile>, Dat
     Ok(files)
 }
 
+/// Verified files.
+#[derive(Debug)]
+pub struct Located {
+    /// Where each lies.
+    pub paths: JobPaths,
+    /// As they were when they were verified.
+    pub watch: Watch,
+}
+
 /// Finds every file, and checks that it is what it was when `files` were hashed: where the job in `base_dir` names it, or,
 /// if nothing is there, the copy in `store`. With `other_revision` what lies there may be another one's, and the copy is
 /// taken too.
@@ -190,29 +230,39 @@ pub fn locate(
     files: &[DataFile],
     store: &BlobStore,
     other_revision: bool,
-) -> Result<JobPaths, DataHashError> {
-    let moved = files.par_iter().filter_map(|file| {
+) -> Result<Located, DataHashError> {
+    let find = |file: &DataFile| {
         let path = base_dir.join(&file.path);
-        let piece = file.piece();
-        match verify(base_dir, std::slice::from_ref(file)) {
-            Ok(()) => None,
-            Err(DataHashError::Changed { .. }) if other_revision && store.has(&piece) => {
-                let copy = store.verify(&piece).map_err(|source| DataHashError::Store { path, source });
-                Some(copy.map(|copy| (file.path.clone(), copy)))
+        match verify_one(base_dir, file) {
+            Ok(watched) => Ok((None, watched)),
+            Err(DataHashError::Changed { .. }) if other_revision && store.has(&file.piece()) => {
+                let copy = verify_copy(store, file).map_err(|source| DataHashError::Store { path, source })?;
+                Ok((Some(file.path.clone()), copy))
             }
-            Err(DataHashError::Missing { .. }) => Some(match store.verify(&piece) {
-                Ok(copy) => Ok((file.path.clone(), copy)),
+            Err(DataHashError::Missing { .. }) => match verify_copy(store, file) {
+                Ok(copy) => Ok((Some(file.path.clone()), copy)),
                 Err(BlobError::Missing { digest, dir }) => Err(DataHashError::Nowhere { path, store: dir, digest }),
                 Err(source) => Err(DataHashError::Store { path, source }),
-            }),
-            Err(error) => Some(Err(error)),
+            },
+            Err(error) => Err(error),
         }
-    });
-    Ok(JobPaths::new(base_dir, moved.collect::<Result<_, _>>()?))
+    };
+    let found = files.par_iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    let (mut moved, mut watched) = (BTreeMap::new(), Vec::with_capacity(found.len()));
+    for (name, file) in found {
+        moved.extend(name.map(|name| (name, file.at().to_owned())));
+        watched.push(file);
+    }
+    Ok(Located { paths: JobPaths::new(base_dir, moved), watch: Watch::new(watched) })
 }
 
-/// Hashes the file at `path`, that is called `name`.
-fn hash_file(path: &Path, name: &str, cache: Option<&StatCache>) -> Result<DataFile, DataHashError> {
+/// Hashes the file at `path`, that is called `name`; what it was like before that.
+fn hash_file(
+    path: &Path,
+    name: &str,
+    cache: Option<&StatCache>,
+    may_be_empty: bool,
+) -> Result<(DataFile, Stamp), DataHashError> {
     let path = path.to_owned();
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataHashError::Missing { path: path.clone() },
@@ -224,12 +274,12 @@ fn hash_file(path: &Path, name: &str, cache: Option<&StatCache>) -> Result<DataF
         return Err(DataHashError::NotAFile { path });
     }
     let bytes = metadata.len();
-    if bytes == 0 {
+    if bytes == 0 && !may_be_empty {
         return Err(DataHashError::Empty { path });
     }
     let stamp = Stamp::of(&metadata);
     if let Some(digest) = cache.and_then(|cache| cache.get(&stamp)) {
-        return Ok(DataFile { path: name.to_owned(), bytes, digest });
+        return Ok((DataFile { path: name.to_owned(), bytes, digest }, stamp));
     }
     let mut hasher = lockstep_common::Domain::Blob.hasher();
     if bytes <= SMALL_BYTES {
@@ -248,7 +298,7 @@ fn hash_file(path: &Path, name: &str, cache: Option<&StatCache>) -> Result<DataF
     if let Some(cache) = cache {
         cache.put(stamp, begun, digest);
     }
-    Ok(DataFile { path: name.to_owned(), bytes, digest })
+    Ok((DataFile { path: name.to_owned(), bytes, digest }, stamp))
 }
 
 #[cfg(test)]
@@ -282,7 +332,7 @@ mod tests {
         let path = dir.path().join("a");
         fs::write(&path, b"abc").unwrap();
         let files = hash(dir.path(), "a", None).unwrap();
-        assert_eq!(locate(dir.path(), &files, &store, false).unwrap().at("a"), path);
+        assert_eq!(locate(dir.path(), &files, &store, false).unwrap().paths.at("a"), path);
         fs::remove_file(&path).unwrap();
         let error = locate(dir.path(), &files, &store, false).unwrap_err().to_string();
         assert!(error.contains("/a` does not exist") && error.contains(&files[0].digest.to_hex()), "{error}");
@@ -292,7 +342,7 @@ mod tests {
         writer.write(b"c").unwrap();
         let piece = writer.finish().unwrap();
         assert_eq!((piece.digest, piece.bytes), (files[0].digest, 3));
-        let copy = locate(dir.path(), &files, &store, false).unwrap().at("a");
+        let copy = locate(dir.path(), &files, &store, false).unwrap().paths.at("a");
         assert_eq!(fs::read(&copy).unwrap(), b"abc");
         fs::write(&copy, b"abd").unwrap();
         let error = locate(dir.path(), &files, &store, false).unwrap_err();
@@ -301,7 +351,7 @@ mod tests {
         assert!(matches!(locate(dir.path(), &files, &store, false), Err(DataHashError::Changed { .. })));
         fs::write(&copy, b"abc").unwrap();
         assert!(matches!(locate(dir.path(), &files, &store, false), Err(DataHashError::Changed { .. })));
-        assert_eq!(locate(dir.path(), &files, &store, true).unwrap().at("a"), copy);
+        assert_eq!(locate(dir.path(), &files, &store, true).unwrap().paths.at("a"), copy);
     }
 
     #[test]

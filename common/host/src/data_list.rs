@@ -18,6 +18,8 @@ pub struct Listed {
     pub at: PathBuf,
     /// What it was like when its directory was read.
     pub(crate) stamp: Option<Stamp>,
+    /// Whether it is one of a directory's files, which may be empty; a file that a job names may not.
+    pub(crate) in_directory: bool,
 }
 
 impl Listed {
@@ -28,7 +30,13 @@ impl Listed {
 
     /// The one that is called `path`, and lies at `at`.
     pub fn at(path: String, at: PathBuf) -> Self {
-        Self { path, at, stamp: None }
+        Self { path, at, stamp: None, in_directory: false }
+    }
+
+    /// The same as one of a directory's files.
+    #[must_use]
+    pub fn of_directory(self) -> Self {
+        Self { in_directory: true, ..self }
     }
 }
 
@@ -84,7 +92,7 @@ fn walk(path: &Path, prefix: &str) -> Result<Vec<Listed>, DataHashError> {
         if metadata.is_dir() {
             below.push((at, name + "/"));
         } else if metadata.is_file() {
-            found.push(Listed { path: name, at, stamp: Some(Stamp::of(&metadata)) });
+            found.push(Listed { path: name, at, stamp: Some(Stamp::of(&metadata)), in_directory: true });
         } else {
             return Err(DataHashError::NotAFile { path: at });
         }

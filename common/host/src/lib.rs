@@ -11,3 +11,4 @@ pub mod git;
 pub mod logging;
 pub mod shared;
 pub mod stat_cache;
+mod watch;

@@ -60,8 +60,13 @@ impl Stamp {
         self.words[0]
     }
 
+    /// Whether both are of one file: one inode of one device.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
     /// Whether it had settled when it was looked at, at `now`.
-    fn is_old(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_old(&self, now: SystemTime) -> bool {
         let [_, contents, _, status, _] = self.words;
         let settled = now.checked_sub(YOUNG).and_then(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok());
         settled.is_some_and(|settled| contents.max(status) < settled.as_secs())

@@ -202,6 +202,10 @@ pub enum Data {
         /// Share of windows, at the end of the file, kept for evaluation.
         #[serde(default)]
         validation: f64,
+        /// Takes the file as it is. By default a file that looks like another format (an npy array, a zip archive, text
+        /// read as 16-bit tokens) is refused.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        accept_as_is: bool,
         /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{CodeVersion, DataFile, Share};
+use lockstep_common::manifest::{CodeVersion, DataFile, Override, Share};
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +251,11 @@ pub enum Said {
         fingerprint: u64,
         /// As in `Corrupt`, of the steps since the last one at which the processes compared.
         trail: Vec<u64>,
+    },
+    /// What was derived anew because a person accepted other data than the checkpoint's.
+    Derived {
+        /// Each of them.
+        overrides: Vec<Override>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest;
-use lockstep_common::manifest::Share;
+use lockstep_common::manifest::{Override, Share};
 use lockstep_common::{Digest, NodeId, RequestId, RunId, chain};
 use lockstep_core::command::{Device, Progress, Said};
 use lockstep_rpc::process_message::Body;
@@ -130,6 +130,13 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
         Body::Agreed(agreed) => {
             Said::Agreed { step: agreed.step, fingerprint: agreed.fingerprint, trail: agreed.trail }
         }
+        Body::Derived(derived) => Said::Derived {
+            overrides: derived
+                .overrides
+                .into_iter()
+                .map(|one| Override { key: one.key, was: one.was, now: one.now })
+                .collect(),
+        },
     })
 }
 

@@ -55,8 +55,8 @@ impl Record {
             self.links.insert(first.step, block.record_before);
         }
         for step in block.steps {
-            let lockstep_rpc::StepReport { step, loss, grad_norm, lr, positions, fingerprint, .. } = step;
-            self.steps.insert(step, Evidence { step, loss, grad_norm, lr, positions, fingerprint });
+            let lockstep_rpc::StepReport { step, loss, grad_norm, lr, positions, fingerprint, contents, .. } = step;
+            self.steps.insert(step, Evidence { step, loss, grad_norm, lr, positions, fingerprint, contents });
         }
         for report in block.fingerprints {
             self.fingerprints.insert(report.step, Fingerprints { names: report.names, sums: report.sums });
@@ -294,7 +294,8 @@ mod tests {
     fn record(steps: u64, every: u64, change: impl Fn(&mut Evidence, &mut Fingerprints)) -> Record {
         let mut record = Record::default();
         for step in 1..=steps {
-            let mut evidence = Evidence { step, loss: step, grad_norm: 2, lr: 3, positions: 4, fingerprint: 0 };
+            let mut evidence =
+                Evidence { step, loss: step, grad_norm: 2, lr: 3, positions: 4, fingerprint: 0, contents: 5 };
             let names = ["rank/0", "rank/1", "model/a", "grad/a", "model/b"].map(str::to_owned).to_vec();
             let mut fingerprints = Fingerprints { names, sums: vec![7, 8, step, 2, 3] };
             change(&mut evidence, &mut fingerprints);

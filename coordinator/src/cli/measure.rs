@@ -79,6 +79,9 @@ fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> 
                 path.clone_into(&mut file.path);
             }
         }
+        if is_directory {
+            files = files.into_iter().map(Listed::of_directory).collect();
+        }
         named.push(Named { path: path.to_owned(), is_directory, files });
     }
     let module = job.module_path();

@@ -29,6 +29,8 @@ struct Step {
     lr_bits: String,
     /// Digest of the sample positions.
     samples: String,
+    /// Word of the samples' bytes, where they are known.
+    sample_bytes: Option<String>,
     /// Digest of all tensors' fingerprints, where they were taken.
     fingerprint: Option<String>,
     micros: u64,
@@ -168,6 +170,7 @@ impl From<&StepReport> for Step {
             lr: f64::from_bits(report.lr),
             lr_bits: hex(report.lr),
             samples: hex(report.positions),
+            sample_bytes: (report.contents != 0).then(|| hex(report.contents)),
             fingerprint: (report.fingerprint != 0).then(|| hex(report.fingerprint)),
             micros: report.micros,
         }
@@ -239,12 +242,14 @@ mod tests {
             fingerprint: 0,
             micros: 3,
             at_ms: 5,
+            contents: 0xcd,
         };
         metrics.push(ReportBlock { steps: vec![step], ..ReportBlock::default() });
         let json = serde_json::to_value(&metrics).unwrap();
         let step = &json["steps"][0];
         assert_eq!((&step["step"], &step["loss"], &step["micros"]), (&7.into(), &1.5.into(), &3.into()));
         assert_eq!(step["loss_bits"], "3ff8000000000000");
+        assert_eq!((&step["samples"], &step["sample_bytes"]), (&hex(0xab).into(), &hex(0xcd).into()));
         assert_eq!(step["grad_norm_bits"], format!("{:016x}", f64::NAN.to_bits()));
         assert!(step["grad_norm"].is_null());
         assert!(["evals", "layers", "systems"].iter().all(|key| json[key].as_array().is_some_and(Vec::is_empty)));

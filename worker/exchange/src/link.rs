@@ -41,6 +41,8 @@ pub(crate) struct Link {
     to_receive: usize,
     /// When this link was first found idle after its last byte.
     quiet_since: Option<Instant>,
+    /// What the peer noted in its last round.
+    noted: u64,
 }
 
 impl Link {
@@ -60,6 +62,7 @@ impl Link {
             received: 0,
             to_receive: 0,
             quiet_since: None,
+            noted: 0,
         }
     }
 
@@ -76,10 +79,15 @@ impl Link {
         self.lane.is_some()
     }
 
-    /// Begins a round in which so many payload bytes go out and come in.
-    pub(crate) fn begin(&mut self, sequence: u32, outgoing: usize, incoming: usize) {
+    /// The word that came with the peer's part of the last round.
+    pub(crate) fn noted(&self) -> u64 {
+        self.noted
+    }
+
+    /// Begins a round in which so many payload bytes go out, with `note`, and come in.
+    pub(crate) fn begin(&mut self, sequence: u32, note: u64, outgoing: usize, incoming: usize) {
         self.sequence = sequence;
-        self.header_out = Header::Round { sequence, length: outgoing as u64 }.encode();
+        self.header_out = Header::Round { sequence, length: outgoing as u64, note }.encode();
         self.sent = 0;
         self.to_send = HEADER_BYTES + outgoing;
         self.received = 0;
@@ -166,7 +174,7 @@ impl Link {
         self.quiet_since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
     }
 
-    /// Tells the peer whom to blame, if the connection is between two frames and takes 16 bytes; else the peer will see
+    /// Tells the peer whom to blame, if the connection is between two frames and takes a header; else the peer will see
     /// this connection break and blame this process.
     pub(crate) fn farewell(&self, process: usize, silence: Duration) {
         if self.lane.is_some() || self.sent == 0 || self.sent == self.to_send {
@@ -240,7 +248,7 @@ impl Link {
         Ok(())
     }
 
-    fn check_header(&self) -> Result<(), MeshError> {
+    fn check_header(&mut self) -> Result<(), MeshError> {
         let process = self.process;
         let expected = (self.to_receive - HEADER_BYTES) as u64;
         match Header::decode(&self.header_in) {
@@ -250,7 +258,10 @@ impl Link {
             Some(Header::Round { length, .. }) if length != expected => {
                 Err(MeshError::LengthMismatch { process, expected, received: length })
             }
-            Some(Header::Round { .. }) => Ok(()),
+            Some(Header::Round { note, .. }) => {
+                self.noted = note;
+                Ok(())
+            }
             Some(Header::Farewell { process, silence }) => Err(blame(process, silence)),
             Some(Header::Wake) | None => Err(MeshError::BadFrame { process }),
         }
@@ -297,12 +308,12 @@ mod tests {
         let (own, other) = UnixStream::pair().unwrap();
         own.set_nonblocking(true).unwrap();
         let mut link = Link::new(PEER, Arc::new(Socket::from(OwnedFd::from(own))));
-        link.begin(5, 3, 8);
+        link.begin(5, 7, 3, 8);
         (link, other)
     }
 
     fn round(sequence: u32, length: u64, payload: &[u8]) -> Vec<u8> {
-        [&Header::Round { sequence, length }.encode()[..], payload].concat()
+        [&Header::Round { sequence, length, note: 7 }.encode()[..], payload].concat()
     }
 
     /// What the link says when the other end has sent `bytes`.
@@ -322,7 +333,7 @@ mod tests {
             assert!(link.advance(b"abc", &mut incoming).unwrap());
         }
         assert!(link.is_done());
-        assert_eq!(&incoming, b"ABCDEFGH");
+        assert_eq!((&incoming, link.noted()), (b"ABCDEFGH", 7));
         assert!(!link.advance(b"abc", &mut incoming).unwrap());
         let mut sent = [0; 64];
         let length = other.read(&mut sent).unwrap();
@@ -355,7 +366,7 @@ mod tests {
                 MeshError::LengthMismatch { process: PEER, expected: 8, received } if received == length
             ));
         }
-        assert!(matches!(answer_to(b"GET / HTTP/1.1\r\n\r\n"), MeshError::BadFrame { process: PEER }));
+        assert!(matches!(answer_to(b"GET /status HTTP/1.1\r\n\r\n"), MeshError::BadFrame { process: PEER }));
     }
 
     #[test]
@@ -402,7 +413,7 @@ mod tests {
         peer.write(&[IoSlice::new(b"GH")]).unwrap();
         assert!(link.advance(b"abc", &mut incoming).unwrap(), "what came before the farewell counts");
         assert!(link.is_done() && &incoming == b"ABCDEFGH");
-        link.begin(6, 3, 8);
+        link.begin(6, 0, 3, 8);
         assert!(link.advance(b"abc", &mut incoming).unwrap(), "there is room to send");
         assert!(matches!(link.advance(b"abc", &mut incoming), Err(MeshError::PeerGone { process: 2 })));
     }

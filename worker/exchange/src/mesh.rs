@@ -79,6 +79,7 @@ pub struct Mesh {
     processes: usize,
     links: Vec<Link>,
     sequence: u32,
+    note: u64,
     silence_limit: Duration,
     spin: Duration,
     lifeline: Arc<Lifeline>,
@@ -107,6 +108,7 @@ impl Mesh {
             processes: config.addresses.len(),
             links,
             sequence: 0,
+            note: 0,
             silence_limit: config.connect_deadline,
             spin: spin_for(own, &config.addresses),
             lifeline,
@@ -195,6 +197,16 @@ impl Mesh {
         self.links.iter().filter(|link| link.has_lane()).count()
     }
 
+    /// A word that goes to every other process with each round from now on. It costs no message of its own.
+    pub fn note(&mut self, word: u64) {
+        self.note = word;
+    }
+
+    /// The words that came with the last round, one from each other process.
+    pub fn notes(&self) -> impl Iterator<Item = u64> {
+        self.links.iter().map(Link::noted)
+    }
+
     /// A handle that cuts this mesh from any thread.
     pub fn cut_handle(&self) -> CutHandle {
         CutHandle::new(Arc::clone(&self.lifeline))
@@ -223,7 +235,7 @@ impl Mesh {
     fn round(&mut self, outgoing: &[&[u8]], incoming: &mut [&mut [u8]]) -> Result<(), MeshError> {
         for link in &mut self.links {
             let process = link.process();
-            link.begin(self.sequence, outgoing[process].len(), incoming[process].len());
+            link.begin(self.sequence, self.note, outgoing[process].len(), incoming[process].len());
         }
         let mut idle_since = None;
         loop {

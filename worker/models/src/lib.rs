@@ -7,7 +7,8 @@ mod data;
 mod model;
 
 pub use data::{
-    Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, open_data, open_data_as,
+    Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, contents_of, open_data,
+    open_data_as,
 };
 pub use model::{
     Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, Said, Watched, build_model, classified,

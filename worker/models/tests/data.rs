@@ -90,6 +90,41 @@ fn bad_token_files_are_refused() {
     assert!(refused(&gpt(3, 256), job, dir.path()).contains("it is a directory or a device"));
 }
 
+#[test]
+fn files_that_only_look_like_tokens_are_refused_unless_the_job_takes_them_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = |more: &str| format!(r#"{{ kind = "tokens", path = "t.bin"{more} }}"#);
+    let with = |bytes: &[u8], more: &str| {
+        fs::write(dir.path().join("t.bin"), bytes).unwrap();
+        refused(&gpt(3, 65_536), &job(more), dir.path())
+    };
+    let numbers: Vec<u8> = (0..800_u32).map(|index| (index * 7919 % 251) as u8).collect();
+    let array = npy("<u2", "False", "(400,)", &numbers);
+    assert_eq!(
+        with(&array, ", dtype = \"u16\""),
+        "data file `t.bin` looks like an npy array, not like a flat file of 16-bit tokens; if it is one, set \
+         `data.accept_as_is = true`"
+    );
+    assert!(
+        with(&gzip(&numbers), "").contains("looks like a file packed by gzip, not like a flat file of 8-bit tokens")
+    );
+    let text = "In the beginning God created the heaven and the earth.\n".repeat(8);
+    let said = with(text.as_bytes(), ", dtype = \"u16\"");
+    assert!(said.contains("looks like text: tokens of one byte, `data.dtype = \"u8\"`"), "{said}");
+    let wide: Vec<u8> = (0..400_u32).flat_map(|index| (index * 7919 % 1000).to_le_bytes()[..2].to_vec()).collect();
+    assert!(with(&wide, "").contains("looks like 16-bit integers, `data.dtype = \"u16\"`"));
+
+    fs::write(dir.path().join("t.bin"), &array).unwrap();
+    let taken = open(&gpt(3, 65_536), &job(", dtype = \"u16\", accept_as_is = true"), dir.path()).unwrap();
+    assert_eq!(taken.train.len(), array.len() as u64 / 8);
+    // Values beyond the vocabulary are refused all the same.
+    let said = refused(&gpt(3, 9), &job(", accept_as_is = true"), dir.path());
+    assert!(said.contains("token 147 at position 0 is not below `model.vocabulary` = 9"), "{said}");
+    let spec = |more: &str| support::job(&gpt(3, 256), &job(more), &[]);
+    assert_eq!(spec("").digest(), spec(", accept_as_is = false").digest(), "where it is not used, no job changes");
+    assert_ne!(spec("").digest(), spec(", accept_as_is = true").digest());
+}
+
 fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];
     for size in sizes {

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 
 use lockstep_common::Domain;
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::{Manifest, RankState, TensorEntry};
+use lockstep_common::manifest::{Manifest, Override, RankState, TensorEntry};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_tch_ext::memory::cpu_bytes_mut;
 use tch::{Device, TchError, Tensor};
 
 use super::{RankDraft, Ranks, dtype};
 use crate::state::State;
+
+const EPOCH: &str = "the epoch";
+const POSITION: &str = "the next sample position";
 
 /// A checkpoint that cannot be resumed from.
 #[derive(Debug, thiserror::Error)]
@@ -83,14 +86,16 @@ pub enum LoadError {
     Shim(#[from] lockstep_tch_ext::Error),
 }
 
-/// Puts `state` where `manifest` says it was.
+/// Puts `state` where `manifest` says it was. With `other_data` sample positions need not be those of the checkpoint; what
+/// is derived instead.
 pub fn load(
     manifest: &Manifest,
     job: &JobSpec,
     ranks: &Ranks,
     store: &BlobStore,
     state: &mut State,
-) -> Result<(), LoadError> {
+    other_data: bool,
+) -> Result<Option<Override>, LoadError> {
     let (stored, own) = (manifest.job, job.digest());
     if stored != own {
         return Err(LoadError::Job { stored: stored.to_hex(), own: own.to_hex() });
@@ -98,8 +103,10 @@ pub fn load(
     if manifest.ranks.len() != job.ranks as usize {
         return Err(LoadError::RankCount { stored: manifest.ranks.len(), own: job.ranks });
     }
+    let mut derived = None;
     for (draft, stored) in ranks.at(manifest.step, 0..job.ranks)?.iter().zip(&manifest.ranks) {
-        check_rank(draft, stored, store)?;
+        let anew = check_rank(draft, stored, store, other_data)?;
+        derived = derived.or(anew);
     }
     let mut entries: BTreeMap<&str, &TensorEntry> =
         manifest.tensors.iter().map(|entry| (entry.name.as_str(), entry)).collect();
@@ -125,7 +132,7 @@ pub fn load(
         Ok(state.optimizer.load_state(&optimizer)?)
     })?;
     state.step = manifest.step;
-    Ok(())
+    Ok(derived)
 }
 
 /// The verified contents of `entry`, which must look like `own`.
@@ -145,15 +152,28 @@ fn read(entry: &TensorEntry, own: &Tensor, store: &BlobStore) -> Result<Tensor, 
     Ok(tensor)
 }
 
-/// Compares what is derived for a rank with what was stored.
-fn check_rank(draft: &RankDraft, stored: &RankState, store: &BlobStore) -> Result<(), LoadError> {
+/// Compares what is derived for a rank with what was stored. With `other_data` the rank's place in the data may differ: how
+/// it does.
+fn check_rank(
+    draft: &RankDraft,
+    stored: &RankState,
+    store: &BlobStore,
+    other_data: bool,
+) -> Result<Option<Override>, LoadError> {
     let derived = &draft.state;
+    let place = |rank: &RankState| (rank.epoch, rank.next_position);
+    let moved = (other_data && place(derived) != place(stored)).then(|| {
+        let words =
+            |rank: &RankState| format!("epoch {}, sample {} next (rank {})", rank.epoch, rank.next_position, rank.rank);
+        Override { key: "data.positions".to_owned(), was: words(stored), now: words(derived) }
+    });
     let mismatch = |what: String, stored: String, derived: String| {
         Err(LoadError::Rank { rank: draft.state.rank, what, stored, derived })
     };
     for (name, seed) in &stored.seeds {
         let own = derived.seeds.get(name);
-        if own != Some(seed) {
+        // The order of samples is the epoch's.
+        if own != Some(seed) && !(other_data && name == "order") {
             let own = own.map_or_else(|| "(none)".to_owned(), u64::to_string);
             return mismatch(format!("the seed `{name}`"), seed.to_string(), own);
         }
@@ -161,11 +181,11 @@ fn check_rank(draft: &RankDraft, stored: &RankState, store: &BlobStore) -> Resul
     for (what, stored, derived) in [
         ("the rank", u64::from(stored.rank), u64::from(derived.rank)),
         ("the number of seeds", stored.seeds.len() as u64, derived.seeds.len() as u64),
-        ("the epoch", stored.epoch, derived.epoch),
+        (EPOCH, stored.epoch, derived.epoch),
         ("the number of consumed samples", stored.consumed, derived.consumed),
-        ("the next sample position", stored.next_position, derived.next_position),
+        (POSITION, stored.next_position, derived.next_position),
     ] {
-        if stored != derived {
+        if stored != derived && !(moved.is_some() && matches!(what, EPOCH | POSITION)) {
             return mismatch(what.to_owned(), stored.to_string(), derived.to_string());
         }
     }
@@ -181,5 +201,5 @@ fn check_rank(draft: &RankDraft, stored: &RankState, store: &BlobStore) -> Resul
             return mismatch(format!("the state of generator `{device}`"), digest(&bytes), own);
         }
     }
-    Ok(())
+    Ok(moved)
 }

@@ -1,6 +1,7 @@
 //! The checkpoint thread: copies this process's share of the state, then hashes and writes it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
@@ -9,6 +10,7 @@ use lockstep_common::manifest::{RecordPosition, TensorEntry};
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::world::shares;
 use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_host::data::{DataHashError, Watch};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{CheckpointFailed, CheckpointShare};
 use lockstep_tch_ext::memory::cpu_bytes;
@@ -46,6 +48,7 @@ pub struct Writer {
     /// Orders whose word is not taken yet.
     open: usize,
     last_step: Option<u64>,
+    changed: Receiver<DataHashError>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,12 +70,13 @@ struct Item {
 
 impl Writer {
     /// Starts the thread. It writes those of `state`'s tensors that are `process`'s share among `processes` to `store`,
-    /// and says so through `outbox`.
+    /// and says so through `outbox`; but no share once it has found a file of `watch` changed.
     pub fn start(
         state: &State,
         (process, processes): (u32, u32),
         store: BlobStore,
         outbox: Outbox,
+        watch: &Arc<Watch>,
     ) -> Result<Self, TchError> {
         let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
         let sizes: Vec<u64> = state.tensors().iter().map(|named| bytes(&named.tensor)).collect();
@@ -86,12 +90,15 @@ impl Writer {
         let (orders, taken) = sync_channel(0);
         let (copied, staged) = channel();
         let (done, written) = channel();
+        let (alarm, changed) = channel();
+        let watch = Arc::clone(watch);
+        let said = Said { outbox, alarm, done };
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || work(items, &store, &outbox, &taken, &copied, &done))
+            .spawn(move || work(items, &store, &watch, &said, &taken, &copied))
             .expect("the system can start a thread");
         let (orders, thread) = (Some(orders), Some(thread));
-        Ok(Self { orders, staged, waiting: false, written, open: 0, last_step: None, thread })
+        Ok(Self { orders, staged, waiting: false, written, open: 0, last_step: None, changed, thread })
     }
 
     /// Begins a checkpoint of the state as it is. Waits only if the one before it is still being written.
@@ -134,6 +141,19 @@ impl Writer {
             self.staged.recv().expect("the checkpoint thread answers every order");
         }
     }
+
+    /// The data file that the thread has found changed, if it has. It says no share since.
+    pub fn changed(&self) -> Option<DataHashError> {
+        self.changed.try_recv().ok()
+    }
+}
+
+/// Where the thread says how a checkpoint went.
+struct Said {
+    outbox: Outbox,
+    alarm: Sender<DataHashError>,
+    /// Whether each order was carried out.
+    done: Sender<bool>,
 }
 
 impl Drop for Writer {
@@ -151,10 +171,10 @@ impl Drop for Writer {
 fn work(
     mut items: Vec<Item>,
     store: &BlobStore,
-    outbox: &Outbox,
+    watch: &Watch,
+    said: &Said,
     orders: &Receiver<Order>,
     staged: &Sender<()>,
-    done: &Sender<bool>,
 ) {
     let mut last: Option<Staging> = None;
     let mut copied = Ok(());
@@ -172,13 +192,20 @@ fn work(
             Order::Again => {}
         }
         let step = last.as_ref().map_or(0, |staging| staging.step);
-        let written = match (&copied, &last) {
-            (Err(error), _) => Err(chain(error)),
-            (Ok(()), Some(staging)) => write(&items, staging, store, anew).map_err(|error| chain(&error)),
-            (Ok(()), None) => Err("nothing was copied yet".to_owned()),
+        let written = match (&copied, &last, watch.check()) {
+            // The run ends, and the training thread says why: no share is said.
+            (_, _, Err(changed @ DataHashError::ChangedInTraining { .. })) => {
+                said.alarm.send(changed).ok();
+                said.done.send(false).ok();
+                continue;
+            }
+            (Err(error), ..) => Err(chain(error)),
+            (.., Err(unknown)) => Err(chain(&unknown)),
+            (Ok(()), Some(staging), Ok(())) => write(&items, staging, store, anew).map_err(|error| chain(&error)),
+            (Ok(()), None, Ok(())) => Err("nothing was copied yet".to_owned()),
         };
         let is_written = written.is_ok();
-        outbox.push(match written {
+        said.outbox.push(match written {
             Ok(share) => {
                 debug!(step, tensors = share.tensors.len(), "checkpoint share written");
                 let json = serde_json::to_vec(&share).expect("a share has string keys, and its floats are finite");
@@ -189,7 +216,7 @@ fn work(
                 Body::CheckpointFailed(CheckpointFailed { step, reason })
             }
         });
-        done.send(is_written).ok();
+        said.done.send(is_written).ok();
     }
 }
 

@@ -15,6 +15,8 @@ const ADDRESS_BYTES: usize = 64;
 #[derive(Debug)]
 pub struct GroupExchange {
     group: ProcessGroup,
+    /// What the processes met over; notes go over it, beside the device's work.
+    mesh: MeshExchange,
     /// Keeps the store's server alive in the process that has it.
     _store: Store,
     device: Device,
@@ -49,7 +51,7 @@ impl GroupExchange {
             Backend::Gloo { .. } => Device::Cpu,
             Backend::Nccl { device } => Device::Cuda(*device),
         };
-        Ok(Self { group, _store: store, device, deadline, packed: Vec::new() })
+        Ok(Self { group, mesh: exchange, _store: store, device, deadline, packed: Vec::new() })
     }
 
     /// Buffers of at least these lengths, in elements.
@@ -108,9 +110,23 @@ impl Exchange for GroupExchange {
         Ok(self.group.all_reduce(tensor, self.deadline)?)
     }
 
+    fn note(&mut self, word: u64) {
+        self.mesh.note(word);
+    }
+
+    fn notes(&mut self) -> Result<Vec<u64>, ExchangeError> {
+        let processes = self.mesh.processes();
+        let mut nothing: Vec<&mut [u8]> = (0..processes).map(|_| Default::default()).collect();
+        self.mesh.exchange_bytes(&vec![&[][..]; processes], &mut nothing)?;
+        self.mesh.notes()
+    }
+
     fn cut_handle(&self) -> CutHandle {
-        let handle = self.group.abort_handle();
-        CutHandle::new(move || handle.abort())
+        let (group, mesh) = (self.group.abort_handle(), self.mesh.cut_handle());
+        CutHandle::new(move || {
+            group.abort();
+            mesh.cut();
+        })
     }
 }
 

@@ -69,6 +69,14 @@ impl Exchange for MeshExchange {
         Ok(Some(tensors.collect::<Result<_, _>>()?))
     }
 
+    fn note(&mut self, word: u64) {
+        self.mesh.note(word);
+    }
+
+    fn notes(&mut self) -> Result<Vec<u64>, ExchangeError> {
+        Ok(self.mesh.notes().collect())
+    }
+
     fn cut_handle(&self) -> CutHandle {
         let handle = self.mesh.cut_handle();
         CutHandle::new(move || handle.cut())

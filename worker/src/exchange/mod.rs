@@ -76,6 +76,13 @@ pub trait Exchange: Send {
         Ok(None)
     }
 
+    /// A word for all other processes: it goes to them with the calls that follow.
+    fn note(&mut self, word: u64);
+
+    /// The word of each other process. Between its call of [`Exchange::note`] and this one every process has exchanged
+    /// something with all others; all of them call it together.
+    fn notes(&mut self) -> Result<Vec<u64>, ExchangeError>;
+
     /// Cuts the exchange from any thread.
     fn cut_handle(&self) -> CutHandle;
 }

@@ -42,6 +42,7 @@ use lockstep_models::{Model, ModelError, build_model, open_data_as};
 use tch::Tensor;
 use tch::nn;
 
+pub use lockstep_common::contents::Contents;
 pub use lockstep_models::{
     Batch, Context, DataError, DataSets, Dataset, EvalSums, InMemory, InputKind, SampleShape, Targets, classified,
 };

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use lockstep_common::contents::Contents;
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{
@@ -75,6 +76,10 @@ impl Dataset for Read {
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
         guarded(|| Ok(self.0.batch(positions, device)?)).map_err(unreadable)
+    }
+
+    fn read(&self, positions: &[u64], device: Device) -> Result<(Batch, Option<Contents>), DataError> {
+        guarded(|| Ok(self.0.read(positions, device)?)).map_err(unreadable)
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Setup {
     files: Vec<String>,
     device: Device,
     known: Option<Preprocessing>,
-    accepts_data: bool,
+    other_data: bool,
 }
 
 /// A parameter that is not what the program expects.
@@ -39,13 +39,14 @@ pub enum ParameterError {
 impl Setup {
     /// For `job`, whose data are `files` (as the job writes their paths), which lie where `paths` says.
     pub fn new(job: JobSpec, paths: JobPaths, files: Vec<String>, device: Device) -> Self {
-        Self { job, paths, files, device, known: None, accepts_data: false }
+        Self { job, paths, files, device, known: None, other_data: false }
     }
 
-    /// Whether a person accepted that the data is other than that of the checkpoint.
+    /// The data is not the checkpoint's, and was accepted: sample positions are derived anew from it, while the preprocessing stays the
+    /// checkpoint's.
     #[must_use]
-    pub fn accepting_data(self, accepts_data: bool) -> Self {
-        Self { accepts_data, ..self }
+    pub fn on_other_data(self, other_data: bool) -> Self {
+        Self { other_data, ..self }
     }
 
     /// With what the checkpoint says of the preprocessing.
@@ -101,8 +102,8 @@ impl Setup {
         self.known.as_ref()
     }
 
-    pub(crate) fn accepts_data(&self) -> bool {
-        self.accepts_data
+    pub(crate) fn has_other_data(&self) -> bool {
+        self.other_data
     }
 
     pub(crate) fn paths(&self) -> &JobPaths {

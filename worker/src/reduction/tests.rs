@@ -161,6 +161,14 @@ impl Exchange for Counted {
         self.0.all_reduce(tensor)
     }
 
+    fn note(&mut self, word: u64) {
+        self.0.note(word);
+    }
+
+    fn notes(&mut self) -> Result<Vec<u64>, ExchangeError> {
+        self.0.notes()
+    }
+
     fn cut_handle(&self) -> CutHandle {
         self.0.cut_handle()
     }

@@ -1,6 +1,7 @@
 //! Why training does not begin, or stops.
 
 use lockstep_common::sampler::SamplerError;
+use lockstep_host::data::DataHashError;
 use lockstep_models::{DataError, ModelError};
 use tch::TchError;
 
@@ -93,6 +94,9 @@ pub enum TrainError {
         #[source]
         source: DataError,
     },
+    /// A data file is not what it was when training began, or cannot be compared.
+    #[error(transparent)]
+    Changed(#[from] DataHashError),
     /// The model failed.
     #[error("the model failed at step {step}")]
     Model {

@@ -1,5 +1,6 @@
 //! The evidence of a step: what goes into the record, and whether the processes still agree. Hot.
 
+use lockstep_common::contents::Contents;
 use lockstep_common::record;
 use lockstep_rpc::Agreed;
 use lockstep_rpc::process_message::Body;
@@ -34,6 +35,7 @@ impl Run {
             fault.strike(&self.trainer.state).map_err(TrainError::Fault)?;
         }
         self.trail.end_step();
+        let contents = self.contents()?;
         let taken = if self.fingerprints.compared { Some(self.agree()?) } else { None };
         let Trainer { samples, state, .. } = &mut self.trainer;
         let step = state.step;
@@ -41,14 +43,22 @@ impl Run {
         if self.place.process == 0 {
             // It hosts the first ranks, and answers for all.
             let others = self.hosted.end..samples.sampler().ranks();
-            self.read.extend(samples.positions(step - 1, others));
-            positions = record::positions(&self.read);
+            self.seen.positions.extend(samples.positions(step - 1, others));
+            positions = record::positions(&self.seen.positions);
         }
         let recorded = taken.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
         let recorded = recorded.map(|taken| self.fingerprinter.whole(taken));
-        self.reporter.step(&StepNumbers { positions, ..numbers }, recorded);
+        self.reporter.step(&StepNumbers { positions, contents, ..numbers }, recorded);
         self.reporter.spent(Phase::Record);
         Ok(())
+    }
+
+    /// The word of the bytes of all ranks' samples; 0 if some are not known.
+    fn contents(&mut self) -> Result<u64, TrainError> {
+        let (step, own) = (self.trainer.state.step, self.seen.word());
+        let Some(exchange) = borrow(&mut self.exchange) else { return Ok(own) };
+        let others = exchange.notes().map_err(|source| TrainError::Exchange { step, source })?;
+        Ok(Contents::of_parts(others.into_iter().chain([own])))
     }
 
     /// The fingerprints of the state, which all processes have the same.

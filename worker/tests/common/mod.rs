@@ -73,9 +73,11 @@ impl Outcome {
         self.states[0]
     }
 
-    /// Step, loss, gradient norm and learning rate, as bits.
-    pub fn record(&self) -> Vec<[u64; 4]> {
-        self.steps.iter().map(|step| [step.step, step.loss, step.grad_norm, step.lr]).collect()
+    /// Step, loss, gradient norm, learning rate, positions and bytes of the samples, as bits.
+    pub fn record(&self) -> Vec<[u64; 6]> {
+        assert!(self.steps.iter().all(|step| step.contents != 0), "the samples' bytes are known");
+        let words = |step: &StepReport| [step.step, step.loss, step.grad_norm, step.lr, step.positions, step.contents];
+        self.steps.iter().map(words).collect()
     }
 
     pub fn manifest_at(&self, step: u64) -> &Manifest {

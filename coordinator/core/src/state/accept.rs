@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use lockstep_common::manifest::{CodeVersion, DataFile, Override};
 use lockstep_common::numerics::of_earlier_builds;
 
+use super::run::bounded;
+
 /// Whether one of `accepted` names `key`: whole, or as what stands before a dot in it.
 pub(super) fn accepts(accepted: &[String], key: &str) -> bool {
     accepted
@@ -41,6 +43,16 @@ pub(super) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Overr
     }
     Ok(changed)
 }
+
+/// What a process may say that it derived anew: a few words on a few keys of the data.
+pub(super) fn derived(said: &[Override]) -> Vec<Override> {
+    let of_data = said.iter().filter(|one| one.key.starts_with("data.")).take(DERIVED);
+    let short = |one: &Override| Override { key: bounded(&one.key), was: bounded(&one.was), now: bounded(&one.now) };
+    of_data.map(short).collect()
+}
+
+/// Overrides that one process derives at most.
+const DERIVED: usize = 8;
 
 /// The key of the code that a program is built from.
 pub(super) const CODE: &str = "code";
@@ -96,5 +108,12 @@ mod tests {
             assert!(!accepts(&accepted, key), "{key}");
         }
         assert!(!accepts(&[String::new()], "data"));
+    }
+
+    #[test]
+    fn only_few_overrides_of_data_are_taken_from_a_process() {
+        let one = |key: &str| Override { key: key.to_owned(), was: "a".to_owned(), now: "b".to_owned() };
+        assert_eq!(derived(&[one("numerics.cpu"), one("data.positions")]), [one("data.positions")]);
+        assert_eq!(derived(&vec![one("data.x"); 99]).len(), DERIVED);
     }
 }

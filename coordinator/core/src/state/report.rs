@@ -75,6 +75,11 @@ impl ClusterState {
                 self.corrupt(at_ms, id, process, found, effects);
             }
             Said::Agreed { step, fingerprint, trail } => self.agreed(at_ms, id, *step, *fingerprint, trail, effects),
+            Said::Derived { overrides } => {
+                if let Some(run) = self.run_mut(id) {
+                    accept::remember(&mut run.state.overrides, accept::derived(overrides));
+                }
+            }
         }
     }
 

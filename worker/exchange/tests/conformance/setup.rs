@@ -90,7 +90,7 @@ fn strangers_who_say_nothing_or_garbage_do_not_block_anybody() {
             assert!(matches!(answer, Ok(0) | Err(_)), "a stranger is answered by nothing but the end: {answer:?}");
             // The right first bytes and then no more.
             let mut mimic = TcpStream::connect(address).unwrap();
-            mimic.write_all(b"LSXHELO1\x02\0\0\0").unwrap();
+            mimic.write_all(b"LSXHELO2\x02\0\0\0").unwrap();
             strangers.push(mimic);
         }
         None

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lockstep_common::contents::Contents;
 use lockstep_common::preprocessing::{self, Preprocessing};
 use tch::{Device, Kind, Tensor};
 
@@ -102,6 +103,26 @@ struct Array {
     rows: Rows,
 }
 
+impl Array {
+    fn take(&self, positions: &[u64], device: Device, mut contents: Option<&mut Contents>) -> Result<Batch, DataError> {
+        self.rows.check(positions)?;
+        let mut gather = |column: &Column, array| {
+            let rows = positions.iter().map(|&position| self.rows.row(position));
+            column.gather(rows, device, contents.as_deref_mut().map(|contents| (contents, array)))
+        };
+        let inputs = gather(&self.pair.inputs, 0)?;
+        let targets = gather(&self.pair.targets, 1)?;
+        let inputs = if self.pair.shape.kind == InputKind::Image { pixels(&inputs)? } else { inputs };
+        let targets = match self.pair.shape.targets {
+            Targets::Values { count } if self.pair.targets.row_shape().is_empty() => targets.f_view([-1, count])?,
+            Targets::Values { .. } => targets,
+            _ if targets.kind() == Kind::Int64 => targets,
+            _ => targets.f_to_kind(Kind::Int64)?,
+        };
+        Ok(Batch::new(inputs, targets))
+    }
+}
+
 impl Dataset for Array {
     fn len(&self) -> u64 {
         self.rows.len()
@@ -124,18 +145,13 @@ impl Dataset for Array {
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
-        self.rows.check(positions)?;
-        let rows = || positions.iter().map(|&position| self.rows.row(position));
-        let inputs = self.pair.inputs.gather(rows(), device)?;
-        let targets = self.pair.targets.gather(rows(), device)?;
-        let inputs = if self.pair.shape.kind == InputKind::Image { pixels(&inputs)? } else { inputs };
-        let targets = match self.pair.shape.targets {
-            Targets::Values { count } if self.pair.targets.row_shape().is_empty() => targets.f_view([-1, count])?,
-            Targets::Values { .. } => targets,
-            _ if targets.kind() == Kind::Int64 => targets,
-            _ => targets.f_to_kind(Kind::Int64)?,
-        };
-        Ok(Batch::new(inputs, targets))
+        self.take(positions, device, None)
+    }
+
+    fn read(&self, positions: &[u64], device: Device) -> Result<(Batch, Option<Contents>), DataError> {
+        let mut contents = Contents::default();
+        let batch = self.take(positions, device, Some(&mut contents))?;
+        Ok((batch, Some(contents)))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Hot: one copy per sample, from the file's pages into the batch tensor; one allocation per batch.
 
+use lockstep_common::contents::Contents;
 use lockstep_tch_ext::memory::cpu_bytes_mut;
 use tch::{Device, Kind, Tensor};
 
@@ -49,11 +50,13 @@ impl Column {
         &self.bytes[self.start..self.start + self.rows as usize * self.row_bytes]
     }
 
-    /// The rows at `indices`, each below [`Column::rows`], as a tensor `[B, ..]` of the file's element type.
+    /// The rows at `indices`, each below [`Column::rows`], as a tensor `[B, ..]` of the file's element type. Their bytes
+    /// are taken in by `contents`, as those of this array of the batch.
     pub(crate) fn gather(
         &self,
         indices: impl ExactSizeIterator<Item = u64>,
         device: Device,
+        mut contents: Option<(&mut Contents, u64)>,
     ) -> Result<Tensor, DataError> {
         let mut shape = Vec::with_capacity(1 + self.row_shape.len());
         shape.push(indices.len() as i64);
@@ -62,6 +65,9 @@ impl Column {
         let data = self.data();
         for (target, index) in cpu_bytes_mut(&mut rows)?.chunks_exact_mut(self.row_bytes).zip(indices) {
             target.copy_from_slice(&data[index as usize * self.row_bytes..][..self.row_bytes]);
+            if let Some((contents, array)) = &mut contents {
+                contents.add(*array, index, target);
+            }
         }
         if device == Device::Cpu { Ok(rows) } else { Ok(rows.f_to(device)?) }
     }

@@ -1,5 +1,6 @@
 //! The interface of a data set, and the batch that it gives.
 
+use lockstep_common::contents::Contents;
 use lockstep_common::preprocessing::Preprocessing;
 use tch::{Device, Tensor};
 
@@ -95,6 +96,15 @@ pub trait Dataset: Send {
     /// # Errors
     /// `Position` for one that is not below [`Dataset::len`]; `Torch` and `Memory` if libtorch has no memory left.
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError>;
+
+    /// The same batch, and the bytes that it was made of, for the run's record. Without them the batch's own bytes are
+    /// recorded, as they are on `device`.
+    ///
+    /// # Errors
+    /// As [`Dataset::batch`].
+    fn read(&self, positions: &[u64], device: Device) -> Result<(Batch, Option<Contents>), DataError> {
+        Ok((self.batch(positions, device)?, None))
+    }
 }
 
 /// The two data sets of a job.

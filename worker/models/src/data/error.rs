@@ -94,6 +94,16 @@ pub enum DataError {
         /// The model's vocabulary.
         vocabulary: u32,
     },
+    /// A file of tokens that looks like another one.
+    #[error("data file `{}` looks like {looks}, not like a flat file of {dtype} tokens; if it is one, set `data.accept_as_is = true`", path.display())]
+    Lookalike {
+        /// The file.
+        path: PathBuf,
+        /// The tokens that the job names.
+        dtype: &'static str,
+        /// What the file looks like.
+        looks: &'static str,
+    },
     /// A cell of a table that is no number.
     #[error("data file `{}`, line {line}, column `{column}`: `{text}` is not {expected}", path.display())]
     Cell {

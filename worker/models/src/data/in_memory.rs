@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use lockstep_common::contents::Contents;
 use tch::{Device, Kind, Tensor};
 
 use super::DataError;
+use super::contents::contents_of;
 use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
 use super::split::{self, Rows};
 
@@ -57,6 +59,16 @@ impl InMemory {
     }
 }
 
+impl InMemory {
+    /// The samples at `positions`, on the CPU.
+    fn take(&self, positions: &[u64]) -> Result<Batch, DataError> {
+        self.rows.check(positions)?;
+        let rows: Vec<i64> = positions.iter().map(|&position| self.rows.row(position) as i64).collect();
+        let rows = Tensor::f_from_slice(&rows)?;
+        Ok(Batch::new(self.inputs.f_index_select(0, &rows)?, self.targets.f_index_select(0, &rows)?))
+    }
+}
+
 impl Dataset for InMemory {
     fn len(&self) -> u64 {
         self.rows.len()
@@ -67,11 +79,14 @@ impl Dataset for InMemory {
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
-        self.rows.check(positions)?;
-        let rows: Vec<i64> = positions.iter().map(|&position| self.rows.row(position) as i64).collect();
-        let rows = Tensor::f_from_slice(&rows)?;
-        let take = |tensor: &Tensor| tensor.f_index_select(0, &rows)?.f_to(device);
-        Ok(Batch::new(take(&self.inputs)?, take(&self.targets)?))
+        let batch = self.take(positions)?;
+        Ok(Batch::new(batch.inputs.f_to(device)?, batch.targets.f_to(device)?))
+    }
+
+    fn read(&self, positions: &[u64], device: Device) -> Result<(Batch, Option<Contents>), DataError> {
+        let batch = self.take(positions)?;
+        let contents = contents_of(&batch, positions);
+        Ok((Batch::new(batch.inputs.f_to(device)?, batch.targets.f_to(device)?), contents))
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod array;
 mod column;
+mod contents;
 mod csv;
 mod dataset;
 mod error;
 mod idx;
 mod in_memory;
 mod labels;
+mod lookalike;
 mod mapped;
 mod moments;
 mod npy;
@@ -16,6 +18,7 @@ mod safetensors;
 mod split;
 mod tokens;
 
+pub use contents::contents_of;
 pub use dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
 pub use error::DataError;
 pub use in_memory::InMemory;

@@ -25,13 +25,13 @@ pub fn open_data_as(job: &JobSpec, paths: &JobPaths, known: Option<&Preprocessin
         Model::Gpt { .. } | Model::Torchscript { .. } | Model::Program => None,
     };
     match &job.data {
-        Data::Tokens { path, dtype, validation, .. } => {
+        Data::Tokens { path, dtype, validation, accept_as_is, .. } => {
             // Other models are refused with this data when the job is parsed.
             let Model::Gpt { context, vocabulary, .. } = job.model else {
                 unreachable!("a sound job with tokens has a model of kind `gpt`");
             };
-            let (path, validation) = (&at(path), *validation);
-            tokens::open(&Windows { path, dtype: *dtype, context, vocabulary, validation })
+            let (path, validation, accept_as_is) = (&at(path), *validation, *accept_as_is);
+            tokens::open(&Windows { path, dtype: *dtype, context, vocabulary, validation, accept_as_is })
         }
         Data::Idx { images, labels, validation_images, validation_labels, .. } => {
             let train = Files { images: &at(images), labels: &at(labels) };

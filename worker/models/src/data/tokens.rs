@@ -8,12 +8,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lockstep_common::contents::Contents;
 use lockstep_common::job::TokenType;
 use lockstep_common::preprocessing::{self, Preprocessing};
 use tch::{Device, Kind};
 
 use super::column::Column;
 use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
+use super::lookalike::lookalike;
 use super::split::{self, Rows};
 use super::{DataError, mapped};
 
@@ -25,12 +27,17 @@ pub(crate) struct Windows<'a> {
     pub(crate) vocabulary: u32,
     /// Share of windows at the end of the file that is kept for validation.
     pub(crate) validation: f64,
+    /// Tokens, whatever they look like.
+    pub(crate) accept_as_is: bool,
 }
 
 /// Opens the file and checks every token in it.
 pub(crate) fn open(windows: &Windows) -> Result<DataSets, DataError> {
-    let &Windows { path, dtype, context, vocabulary, validation } = windows;
+    let &Windows { path, dtype, context, vocabulary, validation, accept_as_is } = windows;
     let bytes = mapped::map(path)?;
+    if let Some(looks) = lookalike(&bytes, dtype).filter(|_| !accept_as_is) {
+        return Err(DataError::Lookalike { path: path.to_owned(), dtype: name_of(dtype), looks });
+    }
     let (kind, size) = match dtype {
         TokenType::U8 => (Kind::Uint8, 1),
         TokenType::U16 => (Kind::Int16, 2),
@@ -57,6 +64,13 @@ pub(crate) fn open(windows: &Windows) -> Result<DataSets, DataError> {
         Box::new(Tokens { column, rows, shape, preprocessing })
     };
     Ok(DataSets { train: select(train), validation: rest.map(select) })
+}
+
+fn name_of(dtype: TokenType) -> &'static str {
+    match dtype {
+        TokenType::U8 => "8-bit",
+        TokenType::U16 => "16-bit",
+    }
 }
 
 /// Refuses the first token that is not below `vocabulary`.
@@ -90,6 +104,21 @@ struct Tokens {
     preprocessing: Preprocessing,
 }
 
+impl Tokens {
+    fn take(&self, positions: &[u64], device: Device, contents: Option<&mut Contents>) -> Result<Batch, DataError> {
+        self.rows.check(positions)?;
+        let rows = positions.iter().map(|&position| self.rows.row(position));
+        let windows = self.column.gather(rows, device, contents.map(|contents| (contents, 0)))?;
+        let mut windows = windows.f_to_kind(Kind::Int64)?;
+        if self.column.kind() == Kind::Int16 {
+            // libtorch's 16-bit integers are signed; the file's are not.
+            windows = windows.f_bitwise_and(0xffff_i64)?;
+        }
+        let context = self.shape.input[0];
+        Ok(Batch::new(windows.f_narrow(1, 0, context)?, windows.f_narrow(1, 1, context)?.f_contiguous()?))
+    }
+}
+
 impl Dataset for Tokens {
     fn len(&self) -> u64 {
         self.rows.len()
@@ -104,14 +133,12 @@ impl Dataset for Tokens {
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
-        self.rows.check(positions)?;
-        let windows = self.column.gather(positions.iter().map(|&position| self.rows.row(position)), device)?;
-        let mut windows = windows.f_to_kind(Kind::Int64)?;
-        if self.column.kind() == Kind::Int16 {
-            // libtorch's 16-bit integers are signed; the file's are not.
-            windows = windows.f_bitwise_and(0xffff_i64)?;
-        }
-        let context = self.shape.input[0];
-        Ok(Batch::new(windows.f_narrow(1, 0, context)?, windows.f_narrow(1, 1, context)?.f_contiguous()?))
+        self.take(positions, device, None)
+    }
+
+    fn read(&self, positions: &[u64], device: Device) -> Result<(Batch, Option<Contents>), DataError> {
+        let mut contents = Contents::default();
+        let batch = self.take(positions, device, Some(&mut contents))?;
+        Ok((batch, Some(contents)))
     }
 }

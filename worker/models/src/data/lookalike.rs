@@ -1,0 +1,139 @@
+//! What a file of tokens looks like, if it looks like something else. Any bytes are tokens, so that nothing but a look at
+//! them shows a file of another format, or of another element type.
+
+use lockstep_common::job::TokenType;
+use safetensors::tensor::Metadata;
+
+/// Formats by the bytes that they begin with. At least 4, so that tokens are not taken for one by chance.
+const MAGIC: [(&[u8], &str); 9] = [
+    (b"\x93NUMPY", "an npy array"),
+    (b"PK\x03\x04", "a zip archive (as npz and PyTorch files are)"),
+    (b"\x28\xb5\x2f\xfd", "a file packed by zstd"),
+    (b"\xfd7zXZ\x00", "a file packed by xz"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"ARROW1\x00\x00", "an Arrow file"),
+    (b"SQLite format 3\x00", "a SQLite database"),
+    (b"MMIDIDX\x00\x00", "an index of Megatron's, which lies beside its tokens"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+];
+
+/// Bytes that element types are told by.
+const LOOK: usize = 64 << 10;
+
+/// Fewer bytes than this may look like anything.
+const FEWEST: usize = 64;
+
+/// What `bytes` look like, if not like tokens of `dtype`.
+pub(super) fn lookalike(bytes: &[u8], dtype: TokenType) -> Option<&'static str> {
+    format(bytes).or_else(|| element(&bytes[..bytes.len().min(LOOK)], bytes.len(), dtype))
+}
+
+fn format(bytes: &[u8]) -> Option<&'static str> {
+    if let Some((_, name)) = MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return Some(name);
+    }
+    if bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1") {
+        return Some("a Parquet file");
+    }
+    // Method 8, no reserved flag, and one of the known systems.
+    if let [0x1f, 0x8b, 8, flags, _, _, _, _, 0 | 2 | 4, system, ..] = *bytes
+        && flags & 0xe0 == 0
+        && (system <= 13 || system == 255)
+    {
+        return Some("a file packed by gzip");
+    }
+    let (length, rest) = bytes.split_first_chunk()?;
+    let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let is_safetensors = header.starts_with(b"{") && serde_json::from_slice::<Metadata>(header).is_ok();
+    is_safetensors.then_some("a safetensors file")
+}
+
+/// Another element type, by the beginning of a file of `length` bytes.
+fn element(bytes: &[u8], length: usize, dtype: TokenType) -> Option<&'static str> {
+    if bytes.len() < FEWEST {
+        return None;
+    }
+    if dtype == TokenType::U16 && is_text(bytes) {
+        return Some("text: tokens of one byte, `data.dtype = \"u8\"`");
+    }
+    let integers = |width: usize| length.is_multiple_of(width) && high_bytes_are_zero(bytes, width);
+    if integers(8) {
+        return Some("64-bit integers");
+    }
+    if integers(4) {
+        return Some("32-bit integers");
+    }
+    let pairs = bytes.as_chunks::<2>().0;
+    let wide =
+        length.is_multiple_of(2) && pairs.iter().all(|[_, high]| *high < 16) && pairs.iter().any(|[low, _]| *low >= 64);
+    (dtype == TokenType::U8 && wide).then_some("16-bit integers, `data.dtype = \"u16\"`")
+}
+
+/// Whether these are characters in UTF-8; the last may be cut.
+fn is_text(bytes: &[u8]) -> bool {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    !text.is_empty() && text.chars().all(|char| !char.is_control() || matches!(char, '\n' | '\r' | '\t' | '\x0c'))
+}
+
+/// Whether these are numbers of `width` bytes below 2^16, and not all of them 0.
+fn high_bytes_are_zero(bytes: &[u8], width: usize) -> bool {
+    let mut numbers = bytes.chunks_exact(width);
+    numbers.all(|number| number[2..].iter().all(|&byte| byte == 0)) && bytes.iter().any(|&byte| byte != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn little<const N: usize>(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
+        numbers.flat_map(|number| number.to_le_bytes()[..N].to_vec()).collect()
+    }
+
+    #[test]
+    fn formats_are_known_by_how_they_begin() {
+        let gzip = [0x1f, 0x8b, 8, 0, 1, 2, 3, 4, 0, 3, 99];
+        let header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let tensors = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 4]].concat();
+        for (bytes, words) in [
+            (&b"\x93NUMPY\x01\x00"[..], "npy"),
+            (b"PK\x03\x04....", "zip"),
+            (b"PAR1....PAR1", "Parquet"),
+            (&gzip, "gzip"),
+            (&tensors, "safetensors"),
+        ] {
+            for dtype in [TokenType::U8, TokenType::U16] {
+                assert!(lookalike(bytes, dtype).is_some_and(|found| found.contains(words)), "{words}");
+            }
+        }
+        let reserved = [0x1f, 0x8b, 8, 0xe0, 1, 2, 3, 4, 0, 3, 99];
+        for tokens in [&b"PAR1 is how this text begins"[..], &reserved, b"\x1f\x8b", b"PK\x03", b"", &tensors[..40]] {
+            assert_eq!(lookalike(tokens, TokenType::U8), None, "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn element_types_are_known_by_their_bytes() {
+        let text = "In the beginning was the word; naïve readers took it for numbers.\n".repeat(9);
+        assert!(lookalike(text.as_bytes(), TokenType::U16).is_some_and(|found| found.contains("\"u8\"")));
+        assert_eq!(lookalike(text.as_bytes(), TokenType::U8), None);
+        let numbers = || (0..200).map(|index: u64| index * 7919 % 1000);
+        let wide = little::<2>(numbers());
+        assert!(lookalike(&wide, TokenType::U8).is_some_and(|found| found.contains("\"u16\"")));
+        assert_eq!(lookalike(&wide, TokenType::U16), None);
+        for dtype in [TokenType::U8, TokenType::U16] {
+            assert_eq!(lookalike(&little::<4>(numbers()), dtype), Some("32-bit integers"));
+            assert_eq!(lookalike(&little::<8>(numbers()), dtype), Some("64-bit integers"));
+            assert_eq!(lookalike(&[0; 400], dtype), None, "one token, again and again");
+            assert_eq!(lookalike(&little::<4>(numbers())[..40], dtype), None, "too few to tell");
+        }
+        let bytes: Vec<u8> = (0..400_u32).map(|index| (index * 7919 % 251) as u8).collect();
+        assert_eq!(lookalike(&bytes, TokenType::U8), None);
+        assert_eq!(lookalike(&bytes, TokenType::U16), None);
+    }
+}

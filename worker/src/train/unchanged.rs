@@ -1,0 +1,31 @@
+//! Whether the data files are still what this process verified: before each checkpoint counts, before the run is finished,
+//! and when a step fails.
+
+use lockstep_host::data::DataHashError;
+
+use super::{Run, TrainError};
+
+impl Run {
+    /// Stops when the checkpoint thread has found a changed file.
+    pub(super) fn data_is_unchanged(&mut self) -> Result<(), TrainError> {
+        self.checkpoints
+            .as_ref()
+            .and_then(|checkpoints| checkpoints.changed())
+            .map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// `error`, or the changed file that explains it.
+    pub(super) fn blame(&self, error: TrainError) -> TrainError {
+        let explained = matches!(
+            error,
+            TrainError::Data { .. } | TrainError::Model { .. } | TrainError::NotFinite { .. } | TrainError::Torch(_)
+        );
+        if !explained {
+            return error;
+        }
+        match self.trainer.watch.check() {
+            Err(changed @ DataHashError::ChangedInTraining { .. }) => changed.into(),
+            _ => error,
+        }
+    }
+}
