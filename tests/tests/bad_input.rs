@@ -207,7 +207,7 @@ fn a_flipped_a_truncated_and_a_lost_blob_are_refused_by_digest_before_training()
             None => fs::remove_file(&blob).unwrap(),
         }
         let out = dir.path().join("out");
-        for command in [&["resume", &checkpoint][..], &["export", &checkpoint, out.to_str().unwrap()]] {
+        for command in [&["resume", &checkpoint][..], &["export", &checkpoint, "--to", out.to_str().unwrap()]] {
             let output = cluster.coord(command);
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(8), "{command:?}, {word}: {said}");

@@ -1,4 +1,5 @@
 //! A store that is full: real file systems of a few megabytes, in mount namespaces of their own.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 use std::path::Path;
 
@@ -62,7 +63,8 @@ fn a_full_store_fails_checkpoints_and_the_last_one_is_saved_when_there_is_room()
     assert_eq!((&view["alarms"], &view["checkpoint_failed"]), (&0.into(), &Value::Null), "{view:#}");
     let made = view["checkpoints"].as_array().unwrap();
     assert_eq!((made.len(), &made[0]["step"], &made[0]["state_digest"]), (1, &40.into(), &state.into()), "{view:#}");
-    let output = cluster.coord(&["export", made[0]["id"].as_str().unwrap(), dir.path().join("out").to_str().unwrap()]);
+    let output =
+        cluster.coord(&["export", made[0]["id"].as_str().unwrap(), "--to", dir.path().join("out").to_str().unwrap()]);
     assert!(output.status.success(), "{output:?}");
 }
 
