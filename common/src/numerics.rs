@@ -19,6 +19,7 @@ pub const VARIABLES: &[&str] = &[
     "DNNL_MAX_CPU_ISA",
     "FBGEMM_ENABLE_INSTRUCTIONS",
     "GLIBC_TUNABLES",
+    "LD_PRELOAD",
     "MKL_CBWR",
     "MKL_DISABLE_FAST_MM",
     "MKL_DOMAIN_NUM_THREADS",
@@ -60,6 +61,8 @@ pub const ARITHMETIC_KEY: &str = "lockstep.arithmetic";
 pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
     match key {
         ARITHMETIC_KEY => Some("1"),
+        "env.LD_PRELOAD" => Some("(not set)"),
+        "float_mode" => Some("round to nearest, subnormals kept"),
         _ => None,
     }
 }

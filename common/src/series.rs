@@ -34,6 +34,36 @@ impl fmt::Display for SeriesKey {
     }
 }
 
+/// Names of the series that Lockstep itself keeps of a run.
+const OWN: [&str; 4] = ["grad_norm", "loss", "lr", "step_seconds"];
+
+/// What the names of its other series begin with.
+const OWN_PREFIXES: [&str; 10] = [
+    "device/",
+    "eval/",
+    "grad_norm/",
+    "importance/",
+    "not_finite/",
+    "phase/",
+    "process/",
+    "throughput/",
+    "update_ratio/",
+    "weight_norm/",
+];
+
+/// What the names of the distributions begin with that Lockstep itself keeps of a run.
+const OWN_HISTOGRAMS: [&str; 3] = ["activation/", "grad/", "weight/"];
+
+/// Whether Lockstep itself keeps a series of numbers under `name`: a program's own would be mixed into it.
+pub fn is_own_series(name: &str) -> bool {
+    OWN.contains(&name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether Lockstep itself keeps distributions under `name`.
+pub fn is_own_histogram(name: &str) -> bool {
+    OWN_HISTOGRAMS.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// One value of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {

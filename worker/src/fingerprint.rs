@@ -7,7 +7,7 @@ use lockstep_tch_ext::bits::bit_sums;
 use tch::{Device, Tensor};
 
 use crate::exchange::{Exchange, ExchangeError};
-use crate::state::State;
+use crate::state::{STEPS, State};
 
 /// The processes have different tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,13 +28,15 @@ pub struct Taken {
     pub digest: u64,
     /// By rank; 0 for those that other processes host, until they are compared.
     ranks: Vec<u64>,
+    /// By tensor; 0 for [`STEPS`] if the state has none.
     sums: Vec<u64>,
+    has_steps: bool,
 }
 
 /// Takes fingerprints of one state, and of the ranks' gradients that lead to it.
 #[derive(Debug)]
 pub struct Fingerprinter {
-    /// `rank/R` for each rank, then the tensors.
+    /// `rank/R` for each rank, then the tensors, then [`STEPS`], which a state may lack.
     names: Vec<String>,
     tensors: Vec<Tensor>,
     /// Of the hosted ranks in the step under way; 0 for others.
@@ -68,6 +70,7 @@ impl Fingerprinter {
             names.push(named.name.clone());
             tensors.push(named.tensor.shallow_clone());
         }
+        names.push(STEPS.to_owned());
         Self { names, tensors, ranks: vec![0; ranks as usize], device }
     }
 
@@ -77,13 +80,20 @@ impl Fingerprinter {
         Ok(())
     }
 
-    /// The fingerprints of the state as it is, and of the hosted ranks' gradients.
-    pub fn take(&mut self) -> Result<Taken, lockstep_tch_ext::Error> {
-        let sums = bit_sums(&self.tensors)?;
+    /// The fingerprints of the state as it is, which is of `state`, and of the hosted ranks' gradients.
+    pub fn take(&mut self, state: &State) -> Result<Taken, lockstep_tch_ext::Error> {
+        let mut sums = bit_sums(&self.tensors)?;
+        let steps = state.steps()?;
+        let has_steps = steps.is_some();
+        if let Some(steps) = steps {
+            sums.extend(bit_sums(&[steps.tensor])?);
+        }
         let digest = record::digest_of_sums(self.tensor_names(), &sums);
+        // All processes compare as many, whatever one of them holds.
+        sums.resize(self.tensors.len() + 1, 0);
         let ranks = self.ranks.clone();
         self.ranks.fill(0);
-        Ok(Taken { digest, ranks, sums })
+        Ok(Taken { digest, ranks, sums, has_steps })
     }
 
     /// Compares with all other processes, and learns the gradients of the ranks that they host. How they differ, if they
@@ -117,7 +127,9 @@ impl Fingerprinter {
     /// What is recorded: of the ranks' gradients, then of the state.
     pub fn whole(&self, mut taken: Taken) -> Fingerprints {
         taken.ranks.append(&mut taken.sums);
-        Fingerprints { names: self.names.clone(), sums: taken.ranks }
+        let count = self.names.len() - usize::from(!taken.has_steps);
+        taken.ranks.truncate(count);
+        Fingerprints { names: self.names[..count].to_vec(), sums: taken.ranks }
     }
 
     fn tensor_names(&self) -> &[String] {

@@ -69,6 +69,10 @@ struct Arguments {
     /// A configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Compute each operator at level `portable`, compare the bits with those of the machines that were tried, and end;
+    /// exit code 1 if one differs
+    #[arg(long)]
+    operators: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -108,7 +112,8 @@ enum WorkerError {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.hidden {
-        Some(Hidden::Rank { arguments }) => Err(become_rank(&arguments)),
+        Some(Hidden::Rank { arguments }) => Err(become_rank("rank", &arguments)),
+        None if arguments.operators => Err(become_rank("operators", &[])),
         None => run(&arguments),
     };
     match done {
@@ -176,13 +181,13 @@ fn flags(arguments: &Arguments) -> Vec<(&'static str, toml::Value)> {
     .collect()
 }
 
-/// Replaces this process by the rank program, and returns only if that fails.
-fn become_rank(arguments: &[OsString]) -> WorkerError {
+/// Replaces this process by the rank program with `command`, and returns only if that fails.
+fn become_rank(command: &str, arguments: &[OsString]) -> WorkerError {
     let program = match std::env::current_exe() {
         Ok(own) => own.with_file_name(RANK_PROGRAM),
         Err(source) => return WorkerError::Rank { program: RANK_PROGRAM.into(), source },
     };
-    let source = Command::new(&program).arg("rank").args(arguments).exec();
+    let source = Command::new(&program).arg(command).args(arguments).exec();
     WorkerError::Rank { program, source }
 }
 

@@ -8,18 +8,39 @@ use lockstep_common::job::{JobSpec, Level, Reduction};
 use lockstep_common::numerics::{ARITHMETIC, ARITHMETIC_KEY, PROGRAM, VARIABLES};
 use lockstep_common::{Digest, Domain};
 use lockstep_tch_ext::determinism::{self, Switches};
+use lockstep_tch_ext::float_mode;
 use tch::Device;
 
 use crate::fault;
+use crate::libraries;
 use crate::reduction::{Layout, bucket_bytes};
 
 /// The versions of all that this program depends on.
 const CARGO_LOCK: &[u8] = include_bytes!("../../Cargo.lock");
 
-/// Sets libtorch's switches for `job`. To be called before the first tensor is made.
+/// Sets libtorch's switches for `job`, and the processor's float mode. To be called by the thread that trains, before the
+/// first tensor is made.
+///
+/// # Errors
+/// `Architecture` where the level promises bits of a kind of processor that nobody has tried.
 pub fn apply(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
+    if job.numerics.level != Level::Off && !float_mode::KNOWN {
+        return Err(lockstep_tch_ext::Error::Architecture(std::env::consts::ARCH));
+    }
+    // Threads inherit it from the thread that starts them, and libtorch's own start later.
+    float_mode::set_default();
     determinism::pin_torchscript_executor();
-    determinism::apply(&switches(job))
+    determinism::apply(&switches(job))?;
+    float_mode::set_default();
+    Ok(())
+}
+
+/// That the threads that compute still have the float mode of [`apply`].
+///
+/// # Errors
+/// `FloatMode` with what one of them has. At level `off` there is none.
+pub fn check(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
+    if job.numerics.level == Level::Off { Ok(()) } else { float_mode::check() }
 }
 
 /// The switches of a level.
@@ -58,6 +79,7 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
     }
     map.extend(determinism::describe().into_iter().filter_map(|(key, value)| Some((own_key(key, device)?, value))));
     map.insert(ARITHMETIC_KEY.to_owned(), ARITHMETIC.to_string());
+    map.insert("float_mode".to_owned(), float_mode::describe());
     map.insert("optimizer".to_owned(), format!("{:?}, fused", job.optimizer.kind).to_lowercase());
     map.insert("device".to_owned(), if device.is_cuda() { "cuda" } else { "cpu" }.to_owned());
     for name in VARIABLES {
@@ -105,6 +127,8 @@ pub fn environment(device: Device) -> BTreeMap<String, String> {
     // A program of the user's own: its agent knows what it was built from.
     let facts = std::env::var(PROGRAM).ok().and_then(|text| serde_json::from_str(&text).ok());
     map.extend::<BTreeMap<String, String>>(facts.unwrap_or_default());
+    map.extend(std::env::var("LD_PRELOAD").ok().map(|paths| ("LD_PRELOAD".to_owned(), paths)));
+    map.extend(libraries::mapped());
     map.extend(std::env::var(fault::VARIABLE).ok().map(|fault| ("fault".to_owned(), fault)));
     map
 }
@@ -171,6 +195,8 @@ fn own_digest() -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_common::numerics::of_earlier_builds;
+
     use super::*;
 
     #[test]
@@ -204,6 +230,12 @@ mod tests {
         );
         assert_eq!((key("cuda.device.0", Device::Cpu), key("cuda.devices", Device::Cpu)), (None, None));
         assert_eq!(key("cuda.compiled", Device::Cpu).as_deref(), Some("cuda.compiled"));
+    }
+
+    #[test]
+    fn what_earlier_builds_did_not_measure_counts_as_this_one_finds_it_in_order() {
+        assert_eq!(of_earlier_builds("float_mode"), Some(float_mode::DEFAULT));
+        assert_eq!(of_earlier_builds("env.LD_PRELOAD"), Some("(not set)"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints, chain_start};
-use lockstep_common::series::{Histogram, Point, SeriesKey};
+use lockstep_common::series::{Histogram, Point, SeriesKey, is_own_histogram, is_own_series};
 use lockstep_models::{InputKind, Said, SampleShape, take_said};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
@@ -76,6 +76,19 @@ pub(crate) enum Speaker {
     Rank(Option<u32>),
     /// An evaluation's.
     Evaluation,
+}
+
+/// What a model's code said cannot be tracked.
+#[derive(Debug, thiserror::Error)]
+pub enum SaidError {
+    /// It would be mixed into a series of Lockstep's own.
+    #[error(
+        "the model's code tracks `{0}`, and Lockstep itself keeps a series of that name: take another name, as `own/{0}`"
+    )]
+    Name(String),
+    /// libtorch failed, behind our own shim.
+    #[error("libtorch failed")]
+    Shim(#[from] lockstep_tch_ext::Error),
 }
 
 /// Collects and hands over.
@@ -244,8 +257,16 @@ impl Reporter {
     }
 
     /// What the model's own code has said since the last call.
-    pub(crate) fn said(&mut self, step: u64, speaker: Speaker) -> Result<(), lockstep_tch_ext::Error> {
+    pub(crate) fn said(&mut self, step: u64, speaker: Speaker) -> Result<(), SaidError> {
         for (name, said) in take_said() {
+            let taken = match &said {
+                Said::Number(_) => is_own_series(&name),
+                Said::Distribution(_) => is_own_histogram(&name),
+                Said::Image(_) | Said::Text(_) | Said::Artifact(_) => false,
+            };
+            if taken {
+                return Err(SaidError::Name(name));
+            }
             match (said, speaker) {
                 // Of the same step there is one from each batch: means over all are what a model's metrics are for.
                 (Said::Number(_), Speaker::Evaluation) => {}
@@ -404,6 +425,27 @@ mod tests {
         let blocks = blocks(&outbox);
         assert!(blocks.iter().all(|block| block.process == 1 && block.steps.is_empty()));
         assert_eq!(blocks.iter().map(|block| block.systems.len()).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn a_program_takes_no_name_that_lockstep_tracks_under() {
+        let context = lockstep_models::Context { step: 0, rank: 0, training: true, root: 0 };
+        let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, None);
+        let mut said = |speaker| reporter.said(1, speaker).map_err(|error| error.to_string());
+        for name in ["loss", "lr", "grad_norm", "step_seconds", "eval/loss", "grad_norm/a", "throughput/samples"] {
+            for speaker in [Speaker::Rank(None), Speaker::Rank(Some(1)), Speaker::Evaluation] {
+                context.log(name, 1.0);
+                let error = said(speaker).unwrap_err();
+                assert!(error.contains(&format!("tracks `{name}`")), "{error}");
+            }
+        }
+        context.histogram("weight/a", &tch::Tensor::from_slice(&[1.0_f32]));
+        assert!(said(Speaker::Rank(None)).unwrap_err().contains("`weight/a`"));
+        context.histogram("loss", &tch::Tensor::from_slice(&[1.0_f32]));
+        for name in ["own/loss", "loss/a", "losses", "weight/a"] {
+            context.log(name, 1.0);
+        }
+        said(Speaker::Rank(None)).unwrap();
     }
 
     #[test]

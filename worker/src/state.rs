@@ -5,6 +5,9 @@ use lockstep_models::Model;
 use lockstep_tch_ext::optim::{self, Optimizer};
 use tch::Tensor;
 
+/// Name of [`State::steps`].
+pub const STEPS: &str = lockstep_common::manifest::STEPS;
+
 /// A tensor of the state under the name that it has in a manifest.
 #[derive(Debug)]
 pub struct Named {
@@ -50,9 +53,15 @@ impl State {
         Ok(Self { step: 0, model, optimizer, tensors })
     }
 
-    /// Every tensor, by name.
+    /// Every tensor, by name, but [`State::steps`].
     pub fn tensors(&self) -> &[Named] {
         &self.tensors
+    }
+
+    /// The steps that each parameter took part in, in the model's order. None while all took part in every step, so that
+    /// the state of a model whose parameters are all used has no such tensor.
+    pub fn steps(&self) -> Result<Option<Named>, lockstep_tch_ext::Error> {
+        Ok(self.optimizer.steps()?.map(|tensor| Named { name: STEPS.to_owned(), tensor }))
     }
 }
 

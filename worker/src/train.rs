@@ -337,7 +337,8 @@ impl Run {
         }
         let (job, state) = (&self.trainer.job, &mut self.trainer.state);
         let lr = job.schedule.lr(job.optimizer.lr, step, job.steps);
-        state.optimizer.step(self.reducer.parts()?, lr)?;
+        let used = self.reducer.used()?;
+        state.optimizer.step_used(self.reducer.parts()?, &used, lr)?;
         state.step = step + 1;
         self.reporter.spent(Phase::Optimizer);
         if let Some(inspection) = self.inspection.take() {
@@ -485,7 +486,8 @@ impl Run {
         Ok(None)
     }
 
-    /// Scales the gradients down to the job's norm, as `torch.nn.utils.clip_grad_norm_` does.
+    /// Scales the gradients down to the job's norm, by the factor of `torch.nn.utils.clip_grad_norm_`; but the norm is a sum
+    /// in 64 bits.
     fn clip(&mut self, grad_norm: f64) -> Result<(), TrainError> {
         if let Some(limit) = self.trainer.job.optimizer.clip_norm {
             let factor = limit / (grad_norm + 1e-6);
@@ -509,6 +511,7 @@ impl Run {
             ranks: ranks.at(state.step, self.hosted.clone())?,
             record: first.then(|| self.reporter.record().clone()),
             preprocessing: if first { agreed.preprocessing.clone() } else { None },
+            steps: if first { state.steps()? } else { None },
         });
         if self.buffers.is_some() {
             // The next forward changes them.

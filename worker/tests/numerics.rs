@@ -40,7 +40,7 @@ const VARIANTS: &[(&str, &str)] = &[
 type Map = BTreeMap<String, String>;
 
 fn lab(sets: &[&str]) -> Lab {
-    Lab::new(JOB, sets, &[("table.csv", table().into_bytes())])
+    Lab::new(JOB, sets, &[("table.csv", table().into_bytes())]).plain()
 }
 
 /// The keys with different values.
@@ -119,7 +119,7 @@ fn whatever_gives_other_bits_has_another_fingerprint() {
     let images = idx(&[16, 8, 8], |at| ((at * 2_654_435_761) >> 7) as u8);
     let files = [("images", images), ("labels", idx(&[16], |at| (at % 4) as u8))];
     let of = |variant: Option<(&str, &str)>| {
-        let mut lab = Lab::new(job, &[], &files);
+        let mut lab = Lab::new(job, &[], &files).plain();
         if let Some((name, value)) = variant {
             lab = lab.with_variable(0, name, value);
         }

@@ -13,7 +13,8 @@ use crate::schedule::Schedule;
 pub struct Job {
     /// What people call it.
     pub name: String,
-    /// Root of every random number of the run.
+    /// Root of every random number of the run. The first weights of a TorchScript module are not drawn from it: they are in
+    /// the module's file.
     #[serde(default)]
     pub seed: u64,
     /// Optimizer steps to train for.
@@ -338,7 +339,8 @@ pub struct Optimizer {
     /// Adam and AdamW: added to the denominator.
     #[serde(default = "default_eps")]
     pub eps: f64,
-    /// Scales gradients down to this global norm; none if absent.
+    /// Scales gradients down to this global norm; none if absent. By the factor of `torch.nn.utils.clip_grad_norm_`, whose
+    /// norm is a sum in 32 bits, parameter by parameter; here all squares are added in 64 bits, so the last bits may differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
 }

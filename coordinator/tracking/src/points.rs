@@ -156,6 +156,8 @@ fn histogram(report: HistogramReport) -> (SeriesKey, Histogram) {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_common::series::{is_own_histogram, is_own_series};
+
     use super::*;
 
     #[test]
@@ -211,5 +213,8 @@ mod tests {
         assert_eq!(mine, [(10, 100), (12, 99), (12, 104)]);
         assert_eq!(brought.histograms[0].1.bins, [(500, 1), (503, 2)]);
         assert!(!brought.points.contains_key(&SeriesKey::whole("throughput/samples")), "process 0 speaks for all");
+        let refused = |key: &SeriesKey| is_own_series(&key.name) || key.name == "mine";
+        assert!(brought.points.keys().all(refused), "a program could take a name of: {:?}", brought.points.keys());
+        assert!(is_own_histogram(&brought.histograms[0].0.name));
     }
 }

@@ -10,10 +10,12 @@ use super::dtype;
 use crate::state::State;
 
 /// The digest of `state`'s tensors.
-pub fn state_digest(state: &State) -> Result<Digest, TchError> {
-    let entries = state
+pub fn state_digest(state: &State) -> Result<Digest, lockstep_tch_ext::Error> {
+    let steps = state.steps()?;
+    let mut entries = state
         .tensors()
         .iter()
+        .chain(&steps)
         .map(|named| {
             let tensor = named.tensor.f_to(Device::Cpu)?.f_contiguous()?;
             let bytes = cpu_bytes(&tensor).expect("a contiguous tensor on the cpu has bytes");
@@ -27,5 +29,6 @@ pub fn state_digest(state: &State) -> Result<Digest, TchError> {
             })
         })
         .collect::<Result<Vec<_>, TchError>>()?;
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(manifest::state_digest(&entries))
 }

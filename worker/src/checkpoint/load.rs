@@ -8,10 +8,11 @@ use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, Override, RankState, TensorEntry};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_tch_ext::memory::cpu_bytes_mut;
-use tch::{Device, TchError, Tensor};
+use lockstep_tch_ext::optim;
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::{RankDraft, Ranks, dtype};
-use crate::state::State;
+use crate::state::{STEPS, State};
 
 const EPOCH: &str = "the epoch";
 const POSITION: &str = "the next sample position";
@@ -117,6 +118,12 @@ pub fn load(
         };
         loaded.push(read(entry, &named.tensor, store)?);
     }
+    // A checkpoint of parameters that took part in every step has none, as has one of a build that did not count them.
+    let steps = entries.remove(STEPS).map(|entry| {
+        let own = Tensor::f_zeros([state.model.parameters().len() as i64], (Kind::Int64, Device::Cpu))?;
+        read(entry, &own, store)
+    });
+    let steps = steps.transpose()?;
     if let Some(name) = entries.into_keys().next() {
         return Err(LoadError::Missing { whose: "model", name: name.to_owned() });
     }
@@ -129,6 +136,7 @@ pub fn load(
                 None => drop(named.tensor.shallow_clone().f_copy_(&tensor)?),
             }
         }
+        optimizer.extend(steps.map(|steps| (optim::STEPS.to_owned(), steps)));
         Ok(state.optimizer.load_state(&optimizer)?)
     })?;
     state.step = manifest.step;

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::{RankDraft, dtype};
 use crate::outbox::Outbox;
-use crate::state::State;
+use crate::state::{Named, State};
 use lockstep_common::manifest::Share;
 
 /// What a checkpoint holds beside tensors.
@@ -35,6 +35,8 @@ pub struct Staging {
     pub record: Option<RecordPosition>,
     /// From process 0, unless a program reads the data itself.
     pub preprocessing: Option<Preprocessing>,
+    /// From process 0, if there is one: [`State::steps`].
+    pub steps: Option<Named>,
 }
 
 /// Hands checkpoints to the thread that writes them, one at a time.
@@ -227,12 +229,13 @@ fn copy(items: &mut [Item]) -> Result<(), TchError> {
 /// Writes and syncs the share; `anew`: into new files, whatever is there.
 fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Result<Share, BlobError> {
     let mut tensors = Vec::with_capacity(items.len());
-    for item in items {
-        let bytes = cpu_bytes(&item.staged).expect("staged tensors are contiguous, on the cpu");
+    let staged = items.iter().map(|item| (&item.name, &item.staged));
+    for (name, tensor) in staged.chain(staging.steps.iter().map(|steps| (&steps.name, &steps.tensor))) {
+        let bytes = cpu_bytes(tensor).expect("staged tensors are contiguous, on the cpu");
         tensors.push(TensorEntry {
-            name: item.name.clone(),
-            dtype: dtype(&item.staged),
-            shape: item.staged.size(),
+            name: name.clone(),
+            dtype: dtype(tensor),
+            shape: tensor.size(),
             pieces: if anew { store.put_pieces_anew(bytes)? } else { store.put_pieces(bytes)? },
         });
     }

@@ -19,7 +19,7 @@ use lockstep_rpc::process_message::Body;
 use super::{Failure, Source};
 use crate::outbox::Outbox;
 use crate::script_export::export_script;
-use crate::{local, rank, scores};
+use crate::{local, operators, rank, scores};
 
 /// Set where the environment of a job has been entered.
 const PREPARED: &str = "LOCKSTEP_PREPARED";
@@ -45,6 +45,9 @@ enum Command {
     /// Trains one process's share of a run; the agent starts it
     #[command(hide = true)]
     Rank(RankArguments),
+    /// Computes each operator at level `portable` and compares the bits; `worker --operators` starts it
+    #[command(hide = true)]
+    Operators,
     /// Writes a TorchScript module with other weights; `coord export` starts it
     #[command(hide = true)]
     ExportScript {
@@ -101,6 +104,7 @@ pub(super) fn run(source: &dyn Source) -> ExitCode {
             export(&module, &weights, &to, preprocessing.as_deref())
         }
         Command::Scores { manifest, store, batch } => print_scores(source, &manifest, &store, batch),
+        Command::Operators => compare_operators(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -179,6 +183,22 @@ fn print_scores(source: &dyn Source, manifest: &Path, store: &Path, batch: Optio
     let mut out = io::BufWriter::new(io::stdout().lock());
     scores::write(source, &manifest, &job, store, batch, &mut out)?;
     Ok(out.flush()?)
+}
+
+/// In the environment of level `portable`, which libtorch reads as this program is loaded.
+fn compare_operators() -> Result<(), Failure> {
+    if env::var_os(PREPARED).is_none() {
+        let mut again = process::Command::new(env::current_exe()?);
+        again.args(env::args_os().skip(1)).env(PREPARED, "1");
+        for (name, value) in operators::environment() {
+            match value {
+                Some(value) => again.env(name, value),
+                None => again.env_remove(name),
+            };
+        }
+        return Err(again.exec().into());
+    }
+    Ok(operators::compare(&mut io::stdout().lock())?)
 }
 
 /// A key that only `coord submit` understands.

@@ -8,7 +8,8 @@ use tch::{Kind, Tensor};
 /// Rows begin at multiples of this many elements, and slices are cut there: a cache line of 32-bit floats.
 pub(super) const ALIGN: i64 = 16;
 
-/// The flat form of a model's gradients: parameter after parameter in the model's order, then the loss, then zeros.
+/// The flat form of a model's gradients: parameter after parameter in the model's order, then the loss. What is reduced
+/// also has a head, which tells of each parameter whether the rank's loss depended on it, and ends in zeros.
 ///
 /// Fixed before step 0 and part of the numerics fingerprint: it follows from the parameters alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,27 +54,40 @@ impl Layout {
         self.offsets[self.offsets.len() - 1]
     }
 
-    /// Length of a flat tensor: gradients, loss, and zeros up to a multiple of [`ALIGN`].
+    /// Elements of the head: one for each parameter, and zeros up to a multiple of [`ALIGN`].
+    ///
+    /// It lies before the first parameter's gradient, so that it is a part of the bucket that is complete last.
+    pub(super) fn head(&self) -> i64 {
+        (self.shapes.len() as i64 + ALIGN - 1) / ALIGN * ALIGN
+    }
+
+    /// Length of what is reduced: head, gradients, loss, and zeros up to a multiple of [`ALIGN`].
     pub fn stride(&self) -> i64 {
+        self.head() + self.body()
+    }
+
+    fn body(&self) -> i64 {
         (self.elements() + ALIGN) / ALIGN * ALIGN
     }
 
-    /// The flat tensor in pieces of `bytes` or more, the last parameters' first, as a backward pass computes them.
+    /// What is reduced in pieces of `bytes` or more, the last parameters' first, as a backward pass computes them. The
+    /// head belongs to the last piece.
     ///
     /// Cut by the parameters' order alone, at multiples of [`ALIGN`]: where a parameter begins, or a few elements behind
     /// that, which then go with the one before.
     pub(super) fn buckets(&self, bytes: i64) -> Vec<Range<i64>> {
         let least = bytes / self.kind.elt_size_in_bytes() as i64;
-        let (mut buckets, mut end) = (Vec::new(), self.stride());
+        let head = self.head();
+        let (mut buckets, mut end) = (Vec::new(), self.body());
         for offset in self.offsets[..self.shapes.len()].iter().rev() {
             let start = (offset + ALIGN - 1) / ALIGN * ALIGN;
             if end - start >= least.max(1) {
-                buckets.push(start..end);
+                buckets.push(if start == 0 { 0..head + end } else { head + start..head + end });
                 end = start;
             }
         }
         if end > 0 {
-            buckets.push(0..end);
+            buckets.push(0..head + end);
         }
         buckets
     }
@@ -104,7 +118,7 @@ mod tests {
         let (a, b) =
             (Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)), Tensor::zeros([5], (Kind::Float, Device::Cpu)));
         let layout = Layout::new([("a", &a), ("b", &b)].into_iter());
-        assert_eq!((layout.offsets(), layout.elements(), layout.stride()), (&[0, 6, 11][..], 11, 16));
+        assert_eq!((layout.offsets(), layout.elements(), layout.stride()), (&[0, 6, 11][..], 11, 16 + 16));
         let flat = Tensor::arange(16, (Kind::Float, Device::Cpu));
         let parts = layout.parts(&flat).unwrap();
         assert_eq!(parts[0].0.size(), [2, 3]);
@@ -124,7 +138,8 @@ mod tests {
                 let mut end = layout.stride();
                 for bucket in &buckets {
                     assert_eq!((bucket.end, bucket.start % ALIGN), (end, 0), "{sizes:?} {bytes}: {buckets:?}");
-                    let begun = layout.offsets().iter().any(|offset| (0..ALIGN).contains(&(bucket.start - offset)));
+                    let at = (bucket.start - layout.head()).max(0);
+                    let begun = layout.offsets().iter().any(|offset| (0..ALIGN).contains(&(at - offset)));
                     assert!(begun, "{sizes:?} {bytes}: {buckets:?}");
                     end = bucket.start;
                 }

@@ -11,6 +11,7 @@ mod overlap;
 mod reducer;
 #[cfg(test)]
 mod tests;
+mod used;
 
 pub use layout::Layout;
 pub use norm::norm;

@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use lockstep_tch_ext::Error;
+use lockstep_tch_ext::float_mode;
 use lockstep_tch_ext::hooks::{Hook, on_grad};
 use lockstep_tch_ext::streams::{Mark, leave_default};
 use tch::{Device, Tensor};
 
 use super::finish::Finish;
+use super::used::Used;
 use crate::exchange::{CutHandle, Exchange, ExchangeError};
 
 /// What the backward pass fills, and where each part of it belongs.
@@ -28,6 +30,8 @@ pub(super) struct Parts {
     pub(super) buckets: Vec<Range<i64>>,
     /// Of each bucket, the part of it that is kept apart: from where, to where.
     pub(super) samples: Vec<(Tensor, Tensor)>,
+    /// Where it is told which parameters got a gradient: in the last bucket.
+    pub(super) used: Used,
 }
 
 /// The thread, and the hooks that feed it.
@@ -61,6 +65,8 @@ struct Arriving {
     /// Whether gradients are wanted at all: hooks run in every backward pass.
     wanted: bool,
     arrived: Vec<bool>,
+    /// Of each parameter, whether it got a gradient.
+    used: Vec<u8>,
     /// Of each parameter, the buckets that it has a part in.
     buckets_of: Vec<Range<usize>>,
     /// How many parameters have a part in each bucket.
@@ -79,6 +85,7 @@ impl Overlap {
         let (finished, done) = channel();
         let thread = thread::Builder::new().name("reduction".to_owned());
         let thread = thread.spawn(move || {
+            float_mode::set_default();
             let mut unheard = Some(leave_default(device));
             while let Ok(work) = received.recv() {
                 // A bucket that nobody waits for is of a pass whose exchange has failed.
@@ -104,6 +111,7 @@ impl Overlap {
             work: Some(work),
             wanted: false,
             arrived: vec![false; count],
+            used: vec![0; count],
             buckets_of,
             missing: needed.clone(),
             needed,
@@ -206,6 +214,7 @@ impl Arriving {
 
     fn place(&mut self, index: usize, gradient: Option<&Tensor>) -> Result<(), Error> {
         let (place, _) = &mut self.parts.places[index];
+        self.used[index] = u8::from(gradient.is_some());
         match gradient {
             Some(gradient) => place.f_copy_(gradient)?,
             None => drop(place.f_zero_()?),
@@ -216,6 +225,10 @@ impl Arriving {
         }
         // Every process begins them in the same order, whatever the order of its gradients.
         while self.begun < self.missing.len() && self.missing[self.begun] == 0 {
+            if self.begun + 1 == self.missing.len() {
+                // It is the last to begin, and every parameter belongs to one of them: all have arrived.
+                self.parts.used.note(&self.used)?;
+            }
             let (from, into) = &mut self.parts.samples[self.begun];
             into.f_copy_(from)?;
             self.send(Work::Bucket(Mark::new(self.device)?));
@@ -232,10 +245,11 @@ impl Arriving {
     }
 }
 
-/// Which of `buckets`, which lie one before the other, `range` has a part in.
+/// Which of `buckets`, which lie one before the other, `range` has a part in. An empty parameter belongs to the last, which
+/// tells whether it was used.
 fn buckets_of(range: &Range<i64>, buckets: &[Range<i64>]) -> Range<usize> {
     if range.is_empty() {
-        return 0..0;
+        return buckets.len() - 1..buckets.len();
     }
     let first = buckets.partition_point(|bucket| bucket.start >= range.end);
     let end = buckets.partition_point(|bucket| bucket.end > range.start);

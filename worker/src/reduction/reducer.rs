@@ -6,11 +6,12 @@ use lockstep_common::job::Reduction;
 use lockstep_common::reduction::{Node, merges};
 use lockstep_common::world::hosted;
 use lockstep_tch_ext::fold::grads_into;
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::Layout;
 use super::finish::{Finish, World, cut};
 use super::overlap::{Overlap, Parts};
+use super::used::Used;
 use crate::exchange::{Exchange, ExchangeError};
 
 /// Up to this many bytes of one subtree, one round: more rounds cost more than it costs to add this much; with more, it
@@ -36,6 +37,8 @@ pub struct Leaf {
     pub loss: Tensor,
     /// Some of the gradients, evenly spaced, and the loss.
     pub sample: Tensor,
+    /// For each parameter 1 if the rank's loss depends on it, else 0.
+    used: Used,
 }
 
 /// Adds the ranks' leaves in tree order, over all processes, and gives the mean.
@@ -54,6 +57,10 @@ pub struct Reducer {
     sample: Tensor,
     gradients: Tensor,
     loss: Tensor,
+    /// The share of all ranks that used each parameter.
+    shares: Tensor,
+    /// Scratch: one byte for each parameter.
+    used: Vec<u8>,
     /// Each parameter's gradient in the parameter's dtype; where that is not the layout's, a copy to be filled.
     parts: Vec<Tensor>,
     casts: Vec<(usize, Tensor)>,
@@ -155,9 +162,10 @@ impl Reducer {
         let mut leaves = Vec::new();
         for index in 0..highest {
             let row = row(index)?;
-            let (gradients, loss) = (row.f_narrow(0, 0, elements)?, row.f_narrow(0, elements, 1)?);
-            let sample = row.f_slice(0, elements % spacing, elements + 1, spacing)?;
-            leaves.push(Leaf { gradients, loss, sample });
+            let body = row.f_narrow(0, layout.head(), stride - layout.head())?;
+            let (gradients, loss) = (body.f_narrow(0, 0, elements)?, body.f_narrow(0, elements, 1)?);
+            let sample = body.f_slice(0, elements % spacing, elements + 1, spacing)?;
+            leaves.push(Leaf { gradients, loss, sample, used: Used::new(layout, &row)? });
         }
         let mut folds = Vec::new();
         for (place, pairs) in plan {
@@ -167,7 +175,7 @@ impl Reducer {
         // The mean ends in the first row, whatever the way.
         let (gradients, loss) = (leaves[0].gradients.shallow_clone(), leaves[0].loss.shallow_clone());
         let (mut parts, mut casts) = (Vec::new(), Vec::new());
-        for (index, (part, kind)) in layout.parts(&row(0)?)?.into_iter().enumerate() {
+        for (index, (part, kind)) in layout.parts(&gradients)?.into_iter().enumerate() {
             if kind == layout.kind() {
                 parts.push(part);
             } else {
@@ -176,7 +184,9 @@ impl Reducer {
             }
         }
         let sample = leaves[0].sample.copy();
-        Ok(Self { leaves, folds, buckets, ranges, overlap: None, sample, gradients, loss, parts, casts })
+        let shares = leaves[0].used.place.shallow_clone();
+        let used = vec![0; parts.len()];
+        Ok(Self { leaves, folds, buckets, ranges, overlap: None, sample, gradients, loss, shares, used, parts, casts })
     }
 
     /// Lets [`Reducer::backward_beside`] reduce while the backward pass goes on, if there is more than one bucket, which is
@@ -187,16 +197,18 @@ impl Reducer {
         }
         let leaf = &self.leaves[self.folds[self.folds.len() - 1].0];
         let places = layout.parts(&leaf.gradients)?.into_iter().map(|(place, _)| place);
-        let ranges = layout.offsets().windows(2).map(|offsets| offsets[0]..offsets[1]);
+        let head = layout.head();
+        let ranges = layout.offsets().windows(2).map(|offsets| head + offsets[0]..head + offsets[1]);
         let spacing = layout.elements() / SAMPLE + 1;
-        // How many of a sample's elements lie before this one of the flat tensor.
-        let before = |at: i64| ((at - layout.elements() % spacing).max(0) + spacing - 1) / spacing;
+        // How many of a sample's elements lie before this one of what is reduced.
+        let before = |at: i64| ((at - head - layout.elements() % spacing).max(0) + spacing - 1) / spacing;
         let sample = |range: &Range<i64>| {
             let part = before(range.start)..before(range.end).min(self.sample.numel() as i64);
             Ok((cut(&leaf.sample, 0, &part)?, cut(&self.sample, 0, &part)?))
         };
         let samples = self.ranges.iter().map(sample).collect::<Result<_, TchError>>()?;
-        let parts = Parts { places: places.zip(ranges).collect(), buckets: self.ranges.clone(), samples };
+        let used = leaf.used.share();
+        let parts = Parts { places: places.zip(ranges).collect(), buckets: self.ranges.clone(), samples, used };
         self.overlap = Some(Overlap::new(parameters, parts, leaf.gradients.device())?);
         Ok(())
     }
@@ -213,7 +225,9 @@ impl Reducer {
         loss: &Tensor,
         parameters: &[Tensor],
     ) -> Result<(), lockstep_tch_ext::Error> {
-        grads_into(loss, parameters, &self.leaf(index).gradients, true)
+        let leaf = &mut self.leaves[self.folds[index].0];
+        grads_into(loss, parameters, &leaf.gradients, Some(self.used.as_mut_slice()))?;
+        Ok(leaf.used.note(&self.used)?)
     }
 
     /// The same for the last hosted rank, whose loss is in its leaf; what [`Reducer::finish`] waits for begins meanwhile.
@@ -272,6 +286,15 @@ impl Reducer {
     /// libtorch's, if the device failed: reading waits for it.
     pub fn loss(&self) -> Result<f64, TchError> {
         self.loss.f_double_value(&[0])
+    }
+
+    /// For each parameter 1 if any rank's loss depended on it, else 0: equal in all processes.
+    ///
+    /// # Errors
+    /// libtorch's, as of [`Reducer::loss`].
+    pub fn used(&self) -> Result<Vec<u8>, TchError> {
+        let shares = Vec::<f64>::try_from(&self.shares.f_to_kind(Kind::Double)?)?;
+        Ok(shares.into_iter().map(|share| u8::from(share > 0.0)).collect())
     }
 
     /// The mean gradient by parameter, each in its parameter's shape and dtype.

@@ -8,6 +8,7 @@ use tch::TchError;
 use crate::checkpoint::LoadError;
 use crate::exchange::ExchangeError;
 use crate::fingerprint::Divergence;
+use crate::report::SaidError;
 
 /// Why a run cannot begin here. It would fail again.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,20 @@ pub enum TrainError {
         /// In what.
         divergence: Divergence,
     },
+    /// A thread that computes does so in another mode than at the start.
+    #[error(
+        "step {step} was computed in another mode than the run promises: the run stops, its last checkpoint is kept"
+    )]
+    FloatMode {
+        /// Steps completed.
+        step: u64,
+        /// What the mode is.
+        #[source]
+        source: lockstep_tch_ext::Error,
+    },
+    /// What the model's code tracks cannot be kept.
+    #[error(transparent)]
+    Said(#[from] SaidError),
     /// The fault that the environment names cannot be.
     #[error("{0}")]
     Fault(String),

@@ -7,6 +7,7 @@ use lockstep_rpc::process_message::Body;
 
 use super::{Run, TrainError, Trainer, borrow};
 use crate::fingerprint::{Divergence, Taken};
+use crate::numerics;
 use crate::report::{Phase, StepNumbers};
 
 /// What a step's fingerprints are for.
@@ -36,6 +37,10 @@ impl Run {
         }
         self.trail.end_step();
         let contents = self.contents()?;
+        let step = self.trainer.state.step;
+        if self.fingerprints.compared || self.trainer.job.checkpoint_due(step) || step == self.trainer.until {
+            numerics::check(&self.trainer.job).map_err(|source| TrainError::FloatMode { step, source })?;
+        }
         let taken = if self.fingerprints.compared { Some(self.agree()?) } else { None };
         let Trainer { samples, state, .. } = &mut self.trainer;
         let step = state.step;
@@ -64,7 +69,7 @@ impl Run {
     /// The fingerprints of the state, which all processes have the same.
     fn agree(&mut self) -> Result<Taken, TrainError> {
         let step = self.trainer.state.step;
-        let mut taken = self.fingerprinter.take()?;
+        let mut taken = self.fingerprinter.take(&self.trainer.state)?;
         if let Some(exchange) = borrow(&mut self.exchange) {
             let failed = |source| TrainError::Exchange { step, source };
             self.reporter.spent(Phase::Record);

@@ -9,6 +9,7 @@
 #include "core.cpp"
 #include "cuda.cpp"
 #include "determinism.cpp"
+#include "float_mode.cpp"
 #include "fold.cpp"
 #include "histogram.cpp"
 #include "hooks.cpp"

@@ -112,13 +112,14 @@ char* lte_flatten_into(const at::Tensor* const* tensors, const int64_t* lengths,
   });
 }
 
-// The gradients of `loss` by `params`, flattened into `flat`. `.grad` is neither read nor written.
+// The gradients of `loss` by `params`, flattened into `flat`. `.grad` is neither read nor written. `used[i]` tells
+// whether there is a gradient of parameter `i`; if `used` is null, every parameter must have one.
 char* lte_grads_into(
     const at::Tensor* loss,
     const at::Tensor* const* params,
     size_t count,
     const at::Tensor* flat,
-    uint8_t allow_unused) {
+    uint8_t* used) {
   return guard([&] {
     std::vector<at::Tensor> inputs;
     std::vector<int64_t> lengths;
@@ -130,7 +131,10 @@ char* lte_grads_into(
     }
     check_flat(*flat, lengths.data(), count);
     const auto grads = torch::autograd::grad(
-        {*loss}, inputs, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, allow_unused != 0);
+        {*loss}, inputs, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/used != nullptr);
+    for (size_t i = 0; i < count && used != nullptr; ++i) {
+      used[i] = grads[i].defined() ? 1 : 0;
+    }
     c10::NoGradGuard no_grad;
     flatten([&](size_t i) -> const at::Tensor& { return grads[i]; }, lengths.data(), count, *flat);
   });

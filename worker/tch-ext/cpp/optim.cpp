@@ -1,9 +1,11 @@
 // Fused optimizers over lists of tensors: one fused call for all tensors that share weight decay and dtype.
 //
 // The lists of a group are built once. A step only puts this step's gradients into a list whose memory is kept, so
-// it costs little more than the fused kernel.
+// it costs little more than the fused kernel. A parameter that takes no part in a step is left alone, as torch.optim
+// leaves one whose `grad` is None: its moments and its count of steps too.
 #include "shim.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <utility>
@@ -38,22 +40,65 @@ struct lte_optim_config {
 };
 
 struct lte_optim {
+  // Lists of one fused call.
+  struct Lists {
+    std::vector<at::Tensor> params, grads, first, second, steps;
+  };
+
   // Parameters that share weight decay and dtype.
   struct Group {
     double weight_decay;
     std::vector<size_t> positions;
-    std::vector<at::Tensor> params, grads, first, second, steps;
+    Lists all;
   };
 
   lte_optim_config config;
   std::vector<Group> groups;
-  // Steps taken, as a scalar of 32-bit floats beside the parameters: what the fused Adam kernels read, and what
-  // tells SGD that its momentum is still empty.
+  // Steps taken, as a scalar of 32-bit floats beside the parameters: what the fused Adam kernels read for every
+  // parameter that took part in all of them.
   at::Tensor step;
-  // The same number on the host, so that SGD need not read it back from a device.
+  // The same number on the host.
   int64_t taken = 0;
+  // By parameter position: the steps that it took part in.
+  std::vector<int64_t> counts;
+  // By parameter position: its own count beside the parameters; undefined while it equals `step`.
+  std::vector<at::Tensor> own_steps;
   // By parameter position; states are undefined where the kind has none.
   std::vector<at::Tensor> params, first, second;
+
+  bool has_second() const {
+    return static_cast<Kind>(config.kind) != Kind::sgd;
+  }
+
+  // Gives every parameter the tensor of its own count of steps, where that is not the run's.
+  void spread_steps() {
+    for (auto& group : groups) {
+      for (size_t k = 0; k < group.positions.size() && has_second(); ++k) {
+        const auto& own = own_steps[group.positions[k]];
+        group.all.steps[k] = own.defined() ? own : step;
+      }
+    }
+  }
+
+  void call(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
+    switch (static_cast<Kind>(config.kind)) {
+      case Kind::sgd:
+        at::_fused_sgd_(
+            lists.params, lists.grads, lists.first, weight_decay, config.momentum, lr, config.dampening,
+            config.nesterov != 0, /*maximize=*/false, first_of_momentum);
+        break;
+      case Kind::adam:
+        at::_fused_adam_(
+            lists.params, lists.grads, lists.first, lists.second, {}, lists.steps, lr, config.beta1, config.beta2,
+            weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+        break;
+      case Kind::adamw:
+        at::_fused_adamw_(
+            lists.params, lists.grads, lists.first, lists.second, {}, lists.steps, lr, config.beta1, config.beta2,
+            weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+        break;
+    }
+  }
 };
 
 char* lte_optim_new(
@@ -74,6 +119,8 @@ char* lte_optim_new(
     optim->params.reserve(count);
     optim->first.resize(count);
     optim->second.resize(count);
+    optim->counts.resize(count);
+    optim->own_steps.resize(count);
 
     std::map<std::pair<double, at::ScalarType>, size_t> index;
     for (size_t i = 0; i < count; ++i) {
@@ -83,23 +130,23 @@ char* lte_optim_new(
       const auto key = std::make_pair(weight_decays[i], param.scalar_type());
       const auto [place, is_new] = index.try_emplace(key, optim->groups.size());
       if (is_new) {
-        optim->groups.push_back({weight_decays[i], {}, {}, {}, {}, {}, {}});
+        optim->groups.push_back({weight_decays[i], {}, {}});
       }
       auto& group = optim->groups[place->second];
       group.positions.push_back(i);
-      group.params.push_back(param);
+      group.all.params.push_back(param);
       if (has_first) {
         optim->first[i] = at::zeros_like(param, at::MemoryFormat::Preserve);
-        group.first.push_back(optim->first[i]);
+        group.all.first.push_back(optim->first[i]);
       }
       if (has_second) {
         optim->second[i] = at::zeros_like(param, at::MemoryFormat::Preserve);
-        group.second.push_back(optim->second[i]);
-        group.steps.push_back(optim->step);
+        group.all.second.push_back(optim->second[i]);
+        group.all.steps.push_back(optim->step);
       }
     }
     for (auto& group : optim->groups) {
-      group.grads.reserve(group.params.size());
+      group.all.grads.reserve(group.all.params.size());
     }
     *out = optim.release();
   });
@@ -109,12 +156,22 @@ void lte_optim_free(lte_optim* optim) {
   delete optim;
 }
 
-// The caller has checked that there are as many gradients as parameters. `*undefined` names the first gradient
-// that is undefined; nothing has changed then.
-char* lte_optim_step(lte_optim* optim, const at::Tensor* const* grads, size_t count, double lr, int64_t* undefined) {
+// The caller has checked that there are as many gradients as parameters, and as many bytes of `used` unless that is
+// null, which is: all. `*undefined` names the first gradient that is used and undefined; nothing has changed then.
+char* lte_optim_step(
+    lte_optim* optim,
+    const at::Tensor* const* grads,
+    const uint8_t* used,
+    size_t count,
+    double lr,
+    int64_t* undefined) {
   return guard([&] {
     *undefined = -1;
+    const auto is_used = [&](size_t i) { return used == nullptr || used[i] != 0; };
     for (size_t i = 0; i < count; ++i) {
+      if (!is_used(i)) {
+        continue;
+      }
       if (!grads[i]->defined()) {
         *undefined = static_cast<int64_t>(i);
         return;
@@ -124,43 +181,72 @@ char* lte_optim_step(lte_optim* optim, const at::Tensor* const* grads, size_t co
           ", its parameter ", optim->params[i].sizes());
     }
     c10::NoGradGuard no_grad;
-    const auto& config = optim->config;
-    const auto kind = static_cast<Kind>(config.kind);
-    if (kind != Kind::sgd) {
-      optim->step.add_(1);
+    const bool has_momentum = !optim->has_second() && optim->config.momentum != 0.0;
+    bool all_used = true, behind = false;
+    for (size_t i = 0; i < count; ++i) {
+      auto& own = optim->own_steps[i];
+      if (!is_used(i)) {
+        all_used = false;
+        if (!own.defined()) {
+          own = optim->step.clone();
+          behind = true;
+        }
+      } else if (own.defined()) {
+        own.add_(1);
+      }
     }
+    if (behind) {
+      optim->spread_steps();
+    }
+    optim->step.add_(1);
     for (auto& group : optim->groups) {
-      // Also after an exception the list must not keep gradients alive into the next step.
-      group.grads.clear();
+      // Whether momentum is still empty is one answer for a whole call.
+      const auto is_first = [&](size_t position) { return has_momentum && optim->counts[position] == 0; };
+      bool whole = all_used;
       for (const auto position : group.positions) {
+        whole = whole && is_first(position) == is_first(group.positions.front());
+      }
+      const auto laid_out = [&](size_t position) {
         const auto& grad = *grads[position];
         const auto& param = optim->params[position];
         // The fused CPU kernels walk raw memory, so a gradient must lie in memory as its parameter does.
-        const bool alike = grad.strides() == param.strides();
-        group.grads.push_back(alike ? grad : at::empty_like(param, grad.options()).copy_(grad));
+        return grad.strides() == param.strides() ? grad : at::empty_like(param, grad.options()).copy_(grad);
+      };
+      if (whole) {
+        // Also after an exception the list must not keep gradients alive into the next step.
+        group.all.grads.clear();
+        for (const auto position : group.positions) {
+          group.all.grads.push_back(laid_out(position));
+        }
+        optim->call(group.all, group.weight_decay, lr, is_first(group.positions.front()));
+        group.all.grads.clear();
+        continue;
       }
-      switch (kind) {
-        case Kind::sgd:
-          at::_fused_sgd_(
-              group.params, group.grads, group.first, group.weight_decay, config.momentum, lr, config.dampening,
-              config.nesterov != 0, /*maximize=*/false, /*is_first_step=*/config.momentum != 0.0 && optim->taken == 0);
-          break;
-        case Kind::adam:
-          at::_fused_adam_(
-              group.params, group.grads, group.first, group.second, {}, group.steps, lr, config.beta1, config.beta2,
-              group.weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
-          break;
-        case Kind::adamw:
-          at::_fused_adamw_(
-              group.params, group.grads, group.first, group.second, {}, group.steps, lr, config.beta1, config.beta2,
-              group.weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
-          break;
+      for (const bool first_of_momentum : {false, true}) {
+        lte_optim::Lists some;
+        for (size_t k = 0; k < group.positions.size(); ++k) {
+          const auto position = group.positions[k];
+          if (!is_used(position) || is_first(position) != first_of_momentum) {
+            continue;
+          }
+          some.params.push_back(group.all.params[k]);
+          some.grads.push_back(laid_out(position));
+          if (!group.all.first.empty()) {
+            some.first.push_back(group.all.first[k]);
+          }
+          if (optim->has_second()) {
+            some.second.push_back(group.all.second[k]);
+            some.steps.push_back(group.all.steps[k]);
+          }
+        }
+        if (!some.params.empty()) {
+          optim->call(some, group.weight_decay, lr, first_of_momentum);
+        }
       }
-      group.grads.clear();
     }
     optim->taken += 1;
-    if (kind == Kind::sgd) {
-      optim->step.add_(1);
+    for (size_t i = 0; i < count; ++i) {
+      optim->counts[i] += is_used(i) ? 1 : 0;
     }
   });
 }
@@ -181,9 +267,25 @@ char* lte_optim_state(const lte_optim* optim, lte_push_tensor sink_fn, void* sin
   });
 }
 
-// To be called after the state tensors were overwritten: takes the number of steps from `step`.
-char* lte_optim_reloaded(lte_optim* optim) {
-  return guard([&] { optim->taken = static_cast<int64_t>(optim->step.item<float>()); });
+// Steps taken; and by parameter position, the steps that it took part in: `out` has room for all parameters.
+void lte_optim_counts(const lte_optim* optim, int64_t* taken, int64_t* out) {
+  *taken = optim->taken;
+  std::copy(optim->counts.begin(), optim->counts.end(), out);
+}
+
+// To be called after the state tensors were overwritten: takes the number of steps from `step`, and that of each
+// parameter from `counts`, which may be null: all took part in every step.
+char* lte_optim_reloaded(lte_optim* optim, const int64_t* counts) {
+  return guard([&] {
+    c10::NoGradGuard no_grad;
+    optim->taken = static_cast<int64_t>(optim->step.item<float>());
+    for (size_t i = 0; i < optim->params.size(); ++i) {
+      optim->counts[i] = counts == nullptr ? optim->taken : counts[i];
+      const bool behind = optim->counts[i] != optim->taken;
+      optim->own_steps[i] = behind ? at::zeros_like(optim->step).fill_(optim->counts[i]) : at::Tensor();
+    }
+    optim->spread_steps();
+  });
 }
 
 } // extern "C"

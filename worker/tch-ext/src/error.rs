@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::float_mode::DEFAULT;
+
 /// Why a call did not do what it should; nothing has changed then unless the call says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,6 +44,18 @@ pub enum Error {
         /// How many were given.
         found: usize,
     },
+    /// The processor does not compute as IEEE 754 has it: other bits.
+    #[error(
+        "the processor's float mode is `{0}`, and `{DEFAULT}` is needed: a library that this process has loaded changed it, \
+         as one that was built with -ffast-math does"
+    )]
+    FloatMode(String),
+    /// A kind of processor whose float mode is not known here.
+    #[error(
+        "the bits that a processor of architecture `{0}` computes have not been tried: levels `exact` and `portable` are for \
+         x86_64 only; train with `numerics.level = \"off\"`"
+    )]
+    Architecture(&'static str),
     /// A parameter without a gradient.
     #[error("the gradient of `{0}` is undefined")]
     NoGradient(String),

@@ -124,6 +124,10 @@ unsafe extern "C" {
 
     pub(crate) fn lte_is_plain(tensor: *const CTensor) -> u8;
     pub(crate) fn lte_is_same(one: *const CTensor, other: *const CTensor) -> u8;
+
+    pub(crate) fn lte_float_mode_set();
+    pub(crate) fn lte_float_mode_get(expected: *mut u32) -> u32;
+
     pub(crate) fn lte_bit_sums(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
 
     pub(crate) fn lte_histogram_of(tensor: *const CTensor, out: *mut CHistogram) -> *mut c_char;
@@ -149,12 +153,14 @@ unsafe extern "C" {
     pub(crate) fn lte_optim_step(
         optim: *mut COptim,
         grads: *const *const CTensor,
+        used: *const u8,
         count: usize,
         lr: f64,
         undefined: *mut i64,
     ) -> *mut c_char;
     pub(crate) fn lte_optim_state(optim: *const COptim, push: PushTensor, sink: *mut c_void) -> *mut c_char;
-    pub(crate) fn lte_optim_reloaded(optim: *mut COptim) -> *mut c_char;
+    pub(crate) fn lte_optim_counts(optim: *const COptim, taken: *mut i64, out: *mut i64);
+    pub(crate) fn lte_optim_reloaded(optim: *mut COptim, counts: *const i64) -> *mut c_char;
 
     pub(crate) fn lte_flatten_into(
         tensors: *const *const CTensor,
@@ -167,7 +173,7 @@ unsafe extern "C" {
         params: *const *const CTensor,
         count: usize,
         flat: *const CTensor,
-        allow_unused: u8,
+        used: *mut u8,
     ) -> *mut c_char;
     pub(crate) fn lte_layer_norms(
         flat: *const CTensor,

@@ -12,6 +12,7 @@ pub mod c10d;
 pub mod determinism;
 mod error;
 mod ffi;
+pub mod float_mode;
 pub mod fold;
 pub mod generator;
 pub mod histogram;

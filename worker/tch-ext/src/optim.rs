@@ -10,6 +10,9 @@ use tch::{Kind as Dtype, Tensor};
 use crate::Error;
 use crate::ffi::{self, COptim, COptimConfig};
 
+/// Name of [`Optimizer::steps`] in a saved state.
+pub const STEPS: &str = "steps";
+
 /// Which optimizer, and what stays the same over a run. The learning rate comes with each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -76,18 +79,33 @@ impl Optimizer {
         Ok(Self { raw, kind, names })
     }
 
-    /// One step with learning rate `lr`; `grads` are in the order of the parameters.
+    /// One step of all parameters with learning rate `lr`; `grads` are in the order of the parameters.
     ///
     /// # Errors
     /// `Count` and `NoGradient` before anything changed; `Torch` for shapes that do not fit, likewise before.
     pub fn step(&mut self, grads: &[Tensor], lr: f64) -> Result<(), Error> {
-        if grads.len() != self.names.len() {
-            return Err(Error::Count { what: "gradients", expected: self.names.len(), found: grads.len() });
+        self.step_some(grads, None, lr)
+    }
+
+    /// One step of the parameters whose byte in `used` is not 0. The others keep their value, their moments and their
+    /// count of steps, as with `torch.optim` a parameter does whose `grad` is None.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn step_used(&mut self, grads: &[Tensor], used: &[u8], lr: f64) -> Result<(), Error> {
+        self.step_some(grads, Some(used), lr)
+    }
+
+    fn step_some(&mut self, grads: &[Tensor], used: Option<&[u8]>, lr: f64) -> Result<(), Error> {
+        let given = [("gradients", grads.len()), ("used parameters", used.map_or(grads.len(), <[u8]>::len))];
+        if let Some((what, found)) = given.into_iter().find(|(_, found)| *found != self.names.len()) {
+            return Err(Error::Count { what, expected: self.names.len(), found });
         }
         let mut undefined = -1;
-        // SAFETY: `raw` is ours and used by nobody else during the call; the list has as many entries as is said.
+        let used = used.map_or(std::ptr::null(), <[u8]>::as_ptr);
+        // SAFETY: `raw` is ours and used by nobody else during the call; the lists have as many entries as is said.
         ffi::check(unsafe {
-            ffi::lte_optim_step(self.raw, ffi::raw_list(grads), grads.len(), lr, &raw mut undefined)
+            ffi::lte_optim_step(self.raw, ffi::raw_list(grads), used, grads.len(), lr, &raw mut undefined)
         })?;
         match usize::try_from(undefined) {
             Ok(index) => Err(Error::NoGradient(self.names[index].clone())),
@@ -106,13 +124,28 @@ impl Optimizer {
         listed.into_iter().map(|(slot, tensor)| (self.public_name(&slot), tensor)).collect()
     }
 
-    /// Overwrites the state with what [`state`](Self::state) gave of an optimizer of the same kind and parameters.
-    /// The tensors are copied, from any device.
+    /// The number of steps that each parameter took part in, in the order of the parameters: 64-bit integers on the CPU.
+    /// None while all took part in every step. It is a part of the state, under the name [`STEPS`].
+    ///
+    /// # Errors
+    /// `Torch` if there is no memory.
+    pub fn steps(&self) -> Result<Option<Tensor>, Error> {
+        let (mut counts, mut taken) = (vec![0; self.names.len()], 0);
+        // SAFETY: `raw` is ours, and `counts` has room for one number for each parameter.
+        unsafe { ffi::lte_optim_counts(self.raw, &raw mut taken, counts.as_mut_ptr()) };
+        let behind = counts.iter().any(|count| *count != taken);
+        let tensor = behind.then(|| Tensor::f_from_slice(&counts)).transpose();
+        tensor.map_err(|error| Error::Torch(error.to_string()))
+    }
+
+    /// Overwrites the state with what [`state`](Self::state) gave of an optimizer of the same kind and parameters, and
+    /// with [`steps`](Self::steps), if there were any. The tensors are copied, from any device.
     ///
     /// # Errors
     /// `StateMissing`, `StateUnknown`, `Mismatch`, all before anything changed.
     pub fn load_state(&mut self, saved: &[(String, Tensor)]) -> Result<(), Error> {
         let mut given: HashMap<&str, &Tensor> = saved.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let counts = given.remove(STEPS).map(|steps| self.counts_of(steps)).transpose()?;
         let mut pairs = Vec::new();
         for (name, own) in self.state() {
             let Some(tensor) = given.remove(name.as_str()) else { return Err(Error::StateMissing(name)) };
@@ -130,8 +163,21 @@ impl Optimizer {
             }
             Ok(())
         })?;
-        // SAFETY: `raw` is ours and used by nobody else during the call.
-        ffi::check(unsafe { ffi::lte_optim_reloaded(self.raw) })
+        let counts = counts.as_ref().map_or(std::ptr::null(), Vec::as_ptr);
+        // SAFETY: `raw` is ours and used by nobody else during the call; `counts` is null or has one for each parameter.
+        ffi::check(unsafe { ffi::lte_optim_reloaded(self.raw, counts) })
+    }
+
+    fn counts_of(&self, steps: &Tensor) -> Result<Vec<i64>, Error> {
+        let mismatch = || Error::Mismatch {
+            name: STEPS.to_owned(),
+            expected: format!("Int64 [{}]", self.names.len()),
+            found: form(steps),
+        };
+        if steps.kind() != Dtype::Int64 || steps.size() != [self.names.len() as i64] {
+            return Err(mismatch());
+        }
+        Vec::<i64>::try_from(steps).map_err(|error| Error::Torch(error.to_string()))
     }
 
     /// The parameters' names, in the order in which gradients are expected.

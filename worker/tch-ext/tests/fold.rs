@@ -67,12 +67,12 @@ fn gradients_equal_backwards_and_leave_grad_alone() {
 
     let (params, loss) = model();
     let flat = Tensor::full([8 * 4 + 8 + 3 * 8 + 3], f64::NAN, FLOAT);
-    fold::grads_into(&loss, &params, &flat, false).unwrap();
+    fold::grads_into(&loss, &params, &flat, None).unwrap();
     assert_eq!(memory::cpu_bytes(&flat).unwrap(), expected);
     assert!(params.iter().all(|param| !param.grad().defined()));
     assert!(!flat.requires_grad());
     // The graph is gone, and saying so is an error, not a panic.
-    assert!(matches!(fold::grads_into(&loss, &params, &flat, false), Err(Error::Torch(_))));
+    assert!(matches!(fold::grads_into(&loss, &params, &flat, None), Err(Error::Torch(_))));
 }
 
 #[test]
@@ -82,10 +82,12 @@ fn a_parameter_that_is_not_used_gives_zeros_or_an_error() {
     let flat = Tensor::full([4], -1.0, FLOAT);
     let params = [unused, used];
     let loss = || (&params[1] * 3.0).sum(Kind::Float);
-    assert!(matches!(fold::grads_into(&loss(), &params, &flat, false), Err(Error::Torch(_))));
+    assert!(matches!(fold::grads_into(&loss(), &params, &flat, None), Err(Error::Torch(_))));
     assert_eq!(values(&flat), [-1.0; 4]);
-    fold::grads_into(&loss(), &params, &flat, true).unwrap();
+    let mut used = vec![7; params.len()];
+    fold::grads_into(&loss(), &params, &flat, Some(used.as_mut_slice())).unwrap();
     assert_eq!(values(&flat), [0.0, 0.0, 3.0, 3.0]);
+    assert_eq!(used, [0, 1]);
 }
 
 #[test]

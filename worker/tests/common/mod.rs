@@ -44,6 +44,8 @@ pub struct Lab {
     pub messages: bool,
     /// Every process's, as assignments name it.
     pub device: &'static str,
+    /// Whether processes inherit none of the variables that change bits.
+    pub plain: bool,
 }
 
 /// What came out of a run.
@@ -110,7 +112,7 @@ impl Lab {
         let job = parse(text, sets);
         let files: Vec<Listed> = job.data_paths().iter().map(|path| Listed::new(dir.path(), path)).collect();
         let data = hash_files(&files.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
-        Self { dir, job, data, variables: BTreeMap::new(), messages: false, device: "cpu" }
+        Self { dir, job, data, variables: BTreeMap::new(), messages: false, device: "cpu", plain: false }
     }
 
     pub fn store(&self) -> PathBuf {
@@ -126,6 +128,11 @@ impl Lab {
     pub fn with_variable(mut self, process: u32, name: &str, value: &str) -> Self {
         self.variables.entry(process).or_default().push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The same lab, whose processes inherit none of the variables that change bits, whatever the tests are run with.
+    pub fn plain(self) -> Self {
+        Self { plain: true, ..self }
     }
 
     /// The same lab, whose processes share no memory, as on machines of their own.
@@ -236,7 +243,11 @@ impl Processes {
         let listener = UnixListener::bind(&socket).unwrap();
         let children: Vec<Child> = (0..processes)
             .map(|process| {
-                Command::new(env!("CARGO_BIN_EXE_worker"))
+                let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
+                for name in numerics::VARIABLES.iter().filter(|_| lab.plain) {
+                    command.env_remove(name);
+                }
+                command
                     .args(["rank", "--socket"])
                     .arg(&socket)
                     .args(["--run", RUN, "--generation", "1", "--process", &process.to_string()])

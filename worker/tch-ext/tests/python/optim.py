@@ -9,7 +9,16 @@ rates = [0.1, 0.05, 0.2, 0.0, 0.013, 0.1, 0.1]
 numbers = open(folder + "/numbers", "rb").read()
 
 
-def run(call, result):
+def is_used(parameter, step):
+    return {1: step >= 2, 2: step % 2 == 0, 4: False}.get(parameter, True)
+
+
+# Torch makes a parameter's state when it is first used; ours is zero until then.
+def has_state(call, name):
+    return "momentum=" in call if name == "momentum_buffer" else call.startswith("Adam")
+
+
+def run(call, result, sometimes):
     data = torch.frombuffer(bytearray(numbers), dtype=torch.float32)
     at = 0
 
@@ -21,11 +30,12 @@ def run(call, result):
     params = [torch.nn.Parameter(take(s)) for s in shapes]
     groups = [{"params": [p], "weight_decay": d} for p, d in zip(params, decays)]
     optimizer = eval("torch.optim." + call.replace("GROUPS", "groups"))
-    for rate in rates:
+    for step, rate in enumerate(rates):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        for p in params:
-            p.grad = take(p.shape)
+        for index, p in enumerate(params):
+            grad = take(p.shape)
+            p.grad = None if sometimes and not is_used(index, step) else grad
         optimizer.step()
     with open(result, "wb") as f:
         for p in params:
@@ -33,9 +43,12 @@ def run(call, result):
         for p in params:
             for name in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
                 value = optimizer.state[p].get(name)
+                if value is None and not optimizer.state[p] and has_state(call, name):
+                    value = torch.zeros_like(p.detach())
                 if value is not None:
                     f.write(value.numpy().tobytes())
 
 
 for line, call in enumerate(open(folder + "/kinds").read().splitlines()):
-    run(call, f"{folder}/result-{line}")
+    run(call, f"{folder}/result-{line}", False)
+    run(call, f"{folder}/sometimes-{line}", True)

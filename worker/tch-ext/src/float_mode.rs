@@ -1,0 +1,64 @@
+//! The processor's float mode: how results are rounded, and whether subnormal numbers count as zero.
+//!
+//! Each thread has its own and inherits it from the thread that starts it. A library that was built with `-ffast-math`
+//! changes it in the thread that loads it.
+
+use crate::Error;
+use crate::ffi;
+
+/// [`describe`] of a process that computes as IEEE 754 has it.
+pub const DEFAULT: &str = "round to nearest, subnormals kept";
+
+/// Sets the default in this thread and in the threads that its operators compute in.
+pub fn set_default() {
+    // SAFETY: takes nothing, and writes a register of each thread.
+    unsafe { ffi::lte_float_mode_set() };
+}
+
+/// The mode of this thread and of the threads that its operators compute in: [`DEFAULT`], or what one of them has.
+pub fn describe() -> String {
+    let mut expected = 0;
+    // SAFETY: writes one number.
+    let found = unsafe { ffi::lte_float_mode_get(&raw mut expected) };
+    if found == expected { DEFAULT.to_owned() } else { words(found) }
+}
+
+/// That the mode is [`DEFAULT`] everywhere.
+///
+/// # Errors
+/// `FloatMode` with what it is.
+pub fn check() -> Result<(), Error> {
+    match describe() {
+        mode if mode == DEFAULT => Ok(()),
+        mode => Err(Error::FloatMode(mode)),
+    }
+}
+
+/// Whether the mode can be read and set on this kind of processor.
+pub const KNOWN: bool = cfg!(target_arch = "x86_64");
+
+/// What a MXCSR register says.
+fn words(mode: u32) -> String {
+    let rounding = ["round to nearest", "round down", "round up", "round to zero"][((mode >> 13) & 3) as usize];
+    let flags = [
+        (1 << 15, "results that are subnormal flushed to zero"),
+        (1 << 6, "operands that are subnormal taken as zero"),
+    ];
+    let flags = flags.into_iter().filter(|(bit, _)| mode & bit != 0).map(|(_, words)| words);
+    let words: Vec<&str> = std::iter::once(rounding).chain(flags).collect();
+    format!("{} (MXCSR {mode:#06x})", words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_told_in_words() {
+        assert_eq!(words(0x1f80), "round to nearest (MXCSR 0x1f80)");
+        let flushed = "round to nearest, results that are subnormal flushed to zero, operands that are subnormal taken as \
+                       zero (MXCSR 0x9fc0)";
+        assert_eq!(words(0x9fc0), flushed);
+        assert_eq!(words(0x7f80), "round to zero (MXCSR 0x7f80)");
+    }
+}

@@ -1,0 +1,114 @@
+//! The processor's float mode, against a library that is loaded beside and changes it, as one built with -ffast-math does.
+
+#![cfg(target_arch = "x86_64")]
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Lab, table};
+
+/// Gradients are clipped to subnormal numbers: whoever flushes those keeps another momentum.
+const JOB: &str = r#"
+    name = "small"
+    steps = 4
+    ranks = 2
+    batch = { size = 8 }
+    optimizer = { kind = "sgd", lr = 0.1, momentum = 0.9, clip_norm = 1e-38 }
+    model = { kind = "mlp", hidden = [8], outputs = 3 }
+    data = { kind = "csv", path = "table.csv", target = "class" }
+    report = { fingerprints_every = 2 }
+"#;
+
+/// With `EVERY_CALL` whoever asks for the time loses the mode, which the training thread does at every step; without it
+/// only the thread that loads the library, before `main`.
+const LIBRARY: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+static void flush(void) {
+  unsigned mode = 0x1f80 | 0x8040;
+  __asm__ volatile("ldmxcsr %0" : : "m"(mode));
+}
+#ifdef EVERY_CALL
+int clock_gettime(clockid_t clock, struct timespec* time) {
+  static int (*own)(clockid_t, struct timespec*);
+  if (!own) own = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
+  flush();
+  return own(clock, time);
+}
+#else
+__attribute__((constructor)) static void loaded(void) { flush(); }
+#endif
+"#;
+
+fn lab(sets: &[&str]) -> Lab {
+    Lab::new(JOB, sets, &[("table.csv", table().into_bytes())]).plain()
+}
+
+fn library(dir: &Path, flags: &[&str]) -> PathBuf {
+    let (source, library) = (dir.join("fast.c"), dir.join("libfast.so"));
+    std::fs::write(&source, LIBRARY).unwrap();
+    let output = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
+        .args([&library, &source])
+        .args(flags)
+        .arg("-ldl")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
+#[test]
+fn a_mode_that_was_changed_before_the_start_is_set_back_and_the_library_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path(), &[]);
+    let plain = lab(&[]);
+    let path = library.to_str().unwrap();
+    let preloaded = lab(&[]).with_variable(0, "LD_PRELOAD", path);
+    let maps = plain.fingerprints(1).remove(0);
+    assert_eq!(maps["float_mode"], "round to nearest, subnormals kept");
+    assert_eq!(maps["env.LD_PRELOAD"], "(not set)");
+    let maps = preloaded.fingerprints(1).remove(0);
+    assert_eq!(
+        (maps["float_mode"].as_str(), maps["env.LD_PRELOAD"].as_str()),
+        ("round to nearest, subnormals kept", path)
+    );
+
+    let (expected, found) = (plain.run(1, None), preloaded.run(1, None));
+    assert_eq!(found.codes, [0], "{}", found.stderr);
+    assert_eq!((found.record(), found.state()), (expected.record(), expected.state()));
+    let environment = &found.manifests.last().unwrap().environment;
+    assert_eq!(environment["LD_PRELOAD"], path);
+    assert_eq!(environment[&format!("library.{path}")].len(), 64, "{environment:?}");
+    let environment = &expected.manifests.last().unwrap().environment;
+    assert!(!environment.keys().any(|key| key.starts_with("library.") || key == "LD_PRELOAD"), "{environment:?}");
+}
+
+#[test]
+fn a_mode_that_changes_during_training_ends_the_run_with_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path(), &["-DEVERY_CALL"]);
+    let path = library.to_str().unwrap();
+    let outcome = lab(&[]).with_variable(0, "LD_PRELOAD", path).run(1, None);
+    assert_ne!(outcome.codes, [0]);
+    let reason = &outcome.failures[0];
+    let parts = ["step 2 was computed in another mode", "subnormal flushed to zero", "MXCSR 0x9fc0", "-ffast-math"];
+    assert!(parts.iter().all(|part| reason.contains(part)), "{reason}");
+    // A level that promises nothing goes on.
+    let outcome = lab(&["numerics.level=off"]).with_variable(0, "LD_PRELOAD", path).run(1, None);
+    assert_eq!(outcome.codes, [0], "{}", outcome.stderr);
+}
+
+/// What the mode decides is seen here at all: without setting it back, the first test would have nothing to find.
+#[test]
+fn a_changed_mode_gives_other_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path(), &["-DEVERY_CALL"]);
+    let off = lab(&["numerics.level=off"]);
+    let plain = off.run(1, None).state();
+    assert_ne!(off.with_variable(0, "LD_PRELOAD", library.to_str().unwrap()).run(1, None).state(), plain);
+}

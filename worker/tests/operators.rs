@@ -1,0 +1,23 @@
+//! The golden vectors by operator: `worker --operators` computes them on this machine.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::Command;
+
+/// Variables that would change the bits, were they inherited.
+const DISTURBING: [(&str, &str); 3] = [("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "AVX2"), ("OMP_NUM_THREADS", "2")];
+
+#[test]
+fn every_operator_computes_the_golden_bits_at_portable() {
+    let output = Command::new(env!("CARGO_BIN_EXE_worker")).arg("--operators").envs(DISTURBING).output().unwrap();
+    let (lines, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(lines.lines().count() > 35, "{lines}\n{said}");
+    for line in lines.lines() {
+        assert!(line.ends_with(" same"), "{line}\n{said}");
+    }
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let names: std::collections::BTreeSet<&str> = lines.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names.len(), lines.lines().count(), "each name stands once");
+    let golden = include_str!("../golden/operators-portable.txt");
+    let listed = golden.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(listed, names.len(), "every golden operator is computed");
+}
