@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use lockstep_common::numerics::VARIABLES;
 use serde_json::Value;
 
 use crate::process::{Process, binary};
@@ -29,6 +30,8 @@ pub struct Cluster {
     workers: Vec<Process>,
     /// Variables of every worker and every command.
     variables: Vec<(String, PathBuf)>,
+    /// Variables that no worker inherits.
+    left_out: &'static [&'static str],
 }
 
 impl Cluster {
@@ -46,7 +49,17 @@ impl Cluster {
             Some(line.1.trim().to_owned())
         });
         let variables = variables.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())).collect();
-        let mut cluster = Self { dir: dir.to_owned(), address, coordinator, workers: Vec::new(), variables };
+        let dir = dir.to_owned();
+        let mut cluster = Self { dir, address, coordinator, workers: Vec::new(), variables, left_out: &[] };
+        for _ in 0..nodes {
+            cluster.add_worker();
+        }
+        cluster
+    }
+
+    /// The same, where workers have none of the variables that change bits, whatever the tests are run with.
+    pub fn start_plain(dir: &Path, nodes: usize) -> Self {
+        let mut cluster = Self { left_out: VARIABLES, ..Self::start(dir, 0) };
         for _ in 0..nodes {
             cluster.add_worker();
         }
@@ -111,7 +124,7 @@ impl Cluster {
         arguments.extend(["--devices", "cpu", "--slots", "1"]);
         let mut all: Vec<(&str, &str)> = self.variables.iter().map(|(name, at)| (name.as_str(), path(at))).collect();
         all.extend(variables);
-        Process::start_with("worker", &arguments, &all, &self.dir.join(format!("{name}.log")))
+        Process::start_without(self.left_out, "worker", &arguments, &all, &self.dir.join(format!("{name}.log")))
     }
 
     /// kill -9 of the coordinator.

@@ -27,7 +27,22 @@ impl Process {
 
     /// The same, with more environment variables.
     pub fn start_with(program: &str, arguments: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
-        Self::start_command(Command::new(binary(program)).args(arguments).envs(variables.iter().copied()), log)
+        Self::start_without(&[], program, arguments, variables, log)
+    }
+
+    /// The same, without variables of these names that the tests themselves have.
+    pub fn start_without(
+        left_out: &[&str],
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        log: &Path,
+    ) -> Self {
+        let mut command = Command::new(binary(program));
+        for name in left_out {
+            command.env_remove(name);
+        }
+        Self::start_command(command.args(arguments).envs(variables.iter().copied()), log)
     }
 
     /// Starts `command`.

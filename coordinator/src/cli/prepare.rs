@@ -24,6 +24,8 @@ const NAMED_FILES: usize = 20;
 pub(super) struct Prepared {
     /// Its directory, absolute.
     pub(super) base_dir: PathBuf,
+    /// The job's TorchScript module, as written in it, if it has one.
+    pub(super) module: Option<String>,
     /// What is sent.
     pub(super) request: SubmitRequest,
     /// What it names, to be stored before.
@@ -81,7 +83,8 @@ pub(super) fn prepare(
         data: measured.data.iter().map(Into::into).collect(),
     };
     blobs.append(&mut measured.lists);
-    Ok(Prepared { base_dir, request, blobs, measured })
+    let module = job.module_path().map(str::to_owned);
+    Ok(Prepared { base_dir, module, request, blobs, measured })
 }
 
 /// A new request id.

@@ -34,6 +34,12 @@ pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Resu
         tokio::task::spawn_blocking(move || prepare(&job, &overrides, allow_dirty, code_limit << 20, rehash))
             .await
             .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
+    if let Some(module) = prepared.module.as_deref() {
+        Output::note(&format!(
+            "note: the first weights are those in `{module}`, which `seed` does not change; it decides the order of samples \
+             and what training draws"
+        ));
+    }
     let base_dir = prepared.base_dir.clone();
     begin(What::Submit { prepared: Box::new(prepared), keep_data }, &start, &base_dir, out).await
 }
