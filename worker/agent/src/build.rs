@@ -100,7 +100,7 @@ async fn materialise(programs: &Path, join: &str, order: &Order, place: &Place) 
     let fresh = blocking(move || {
         let tree = fresh.path().join("tree");
         let restored = git::restore_or_fetch(&snapshot, &tree, &sources, remote.as_deref(), &repository);
-        restored.map(|_| fresh).map_err(|error| chain(&error))
+        restored.map(|()| fresh).map_err(|error| chain(&error))
     })
     .await?;
     let tree = fresh.path().join("tree");
