@@ -8,4 +8,5 @@ mod crash;
 mod joining;
 mod life;
 mod links;
+mod saves;
 mod support;

@@ -1,0 +1,66 @@
+//! Checkpoints whose blobs the coordinator looks at before it commits them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use lockstep_common::Domain;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{Finished, Save};
+
+use crate::agent::{Agent, block, final_state, ready};
+use crate::support::{Coordinator, wait_for, write_job};
+
+#[tokio::test]
+async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_read_those_of_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    // It does not look long.
+    let coordinator = Coordinator::start_under(&["env", "LOCKSTEP_COORD_STORE__PATIENCE_MS=200"], &state, &[]);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = (run.clone(), 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p0, 2, block(1..=4, 1)).await;
+    let blob = |step: u8| -> PathBuf {
+        let name = Domain::Blob.digest(&[step, 0, 0, 0]).to_hex();
+        state.join("store").join(&name[..2]).join(name)
+    };
+    let failures = |steps: usize| {
+        wait_for("the failure", || {
+            let shown = coordinator.ask(&["show", &run]);
+            let failed = shown["failed_checkpoints"].as_array().unwrap();
+            (failed.len() == steps).then(|| failed[steps - 1]["reason"].as_str().unwrap().to_owned())
+        })
+    };
+
+    let share = agent.share(2, 0);
+    fs::remove_file(blob(2)).unwrap();
+    agent.tell(&p0, 3, share).await;
+    let reason = failures(1);
+    assert!(reason.contains("the coordinator cannot open what was written: blob `"), "{reason}");
+    assert!(reason.contains("is missing from the store"), "{reason}");
+    assert_eq!(coordinator.ask(&["show", &run])["status"], "running", "that was not the last one");
+
+    // Its length is right: only who reads it sees what it is.
+    let share = agent.share(4, 0);
+    fs::write(blob(4), b"evil").unwrap();
+    agent.tell(&p0, 4, share).await;
+    let reason = failures(2);
+    assert!(
+        reason.contains("the coordinator cannot read what was written") && reason.contains("is corrupt"),
+        "{reason}"
+    );
+    let rejected = Save { attempt: 1, ..Save::default() };
+    agent.until_desired("the rejection", |assigned| assigned[0].save == Some(rejected)).await;
+
+    fs::remove_file(blob(4)).unwrap();
+    let share = agent.share(4, 0);
+    agent.tell(&p0, 5, share).await;
+    agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
+    let finished = Said::Finished(Finished { step: 4, state: final_state().as_bytes().to_vec() });
+    agent.tell(&p0, 6, finished).await;
+    let shown = coordinator.ask(&["show", &run]);
+    assert_eq!((&shown["status"], &shown["alarms"]), (&"finished".into(), &0.into()), "{shown:#}");
+    assert_eq!(shown["checkpoints"].as_array().unwrap().len(), 1);
+}
