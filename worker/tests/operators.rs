@@ -1,5 +1,4 @@
 //! The golden vectors by operator: `worker --operators` computes them on this machine.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 
