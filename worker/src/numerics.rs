@@ -67,7 +67,8 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
     let reduction = match job.numerics.reduction {
         // In the tree each element is added by itself, whatever bucket it is in; a back end may do otherwise.
         Reduction::Tree => "tree".to_owned(),
-        Reduction::Native => format!("native, buckets of {} KiB", bucket_bytes(device) >> 10),
+        // Where a back end cuts a bucket decides the order of its additions, and the head moves that.
+        Reduction::Native => format!("native, buckets of {} KiB behind a head", bucket_bytes(device) >> 10),
     };
     let mut map = BTreeMap::from([
         ("level".to_owned(), format!("{level:?}").to_lowercase()),
