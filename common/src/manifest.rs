@@ -260,14 +260,14 @@ impl TensorEntry {
     /// Bytes of all pieces; none if they are more than a file can have.
     pub fn bytes(&self) -> Option<u64> {
         let sum = self.pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.bytes))?;
-        (sum <= i64::MAX as u64).then_some(sum)
+        i64::try_from(sum).is_ok().then_some(sum)
     }
 
     /// Elements of its shape; none if a size is negative or they are too many.
     pub fn elements(&self) -> Option<u64> {
         let sizes = self.shape.iter().map(|&size| u64::try_from(size).ok());
         let count = sizes.into_iter().try_fold(1_u64, |count, size| count.checked_mul(size?))?;
-        (count <= i64::MAX as u64).then_some(count)
+        i64::try_from(count).is_ok().then_some(count)
     }
 
     /// Whether pieces, shape and type agree.

@@ -3,7 +3,6 @@
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
-    clippy::large_enum_variant,
     missing_docs,
     reason = "generated; the .proto file is the documentation"
 )]

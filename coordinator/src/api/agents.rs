@@ -184,7 +184,6 @@ fn random() -> Result<String, Status> {
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn panicked(_: tokio::task::JoinError) -> Status {
     Status::internal("the check of the store panicked")
 }

@@ -125,7 +125,7 @@ fn a_store_that_is_not_there_is_not_made_by_who_only_uses_it() {
     let store = BlobStore::existing(&path).unwrap();
     let piece = store.put(b"weights").unwrap();
     store.check(&piece).unwrap();
-    assert!(matches!(store.check(&Piece { bytes: 8, ..piece.clone() }), Err(BlobError::Truncated { .. })));
+    assert!(matches!(store.check(&Piece { bytes: 8, ..piece }), Err(BlobError::Truncated { .. })));
     fs::remove_file(store.path(&piece.digest)).unwrap();
     assert!(matches!(store.check(&piece), Err(BlobError::Missing { .. })));
 }
