@@ -108,7 +108,8 @@ fn two_devices_that_both_stand_by_what_they_had_end_the_run_and_nothing_wrong_is
     // A person knows, takes it out, and goes on from the last checkpoint, which is of a step at which all agreed.
     assert!(cluster.coord(&["fence", "node-1"]).status.success());
     let (step, checkpoint) = cluster.checkpoints(&run).last().unwrap().clone();
-    assert_eq!(step, 34);
+    // The run may end while the coordinator still opens the blobs of step 34: then the last one is that of step 17.
+    assert!([17, 34].contains(&step), "{step}");
     let resumed = cluster.resume(&checkpoint);
     let sound = cluster.submit(job.argument(), &["--set", "world.processes=1"]);
     assert_eq!(cluster.finished(&resumed), cluster.finished(&sound));
