@@ -129,7 +129,7 @@ fn data_that_is_overwritten_in_place_ends_the_run_before_a_checkpoint_names_it()
     File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let count = cluster.checkpoints(&run).len();
     wait_for("two more checkpoints", || (cluster.checkpoints(&run).len() > count + 1).then_some(()));
-    File::options().write(true).open(&path).unwrap().write_all_at(&[7; 1 << 20], 0).unwrap();
+    File::options().write(true).open(&path).unwrap().write_all_at(&vec![7; 1 << 20], 0).unwrap();
     let view = cluster.ended(&run);
     let reason = view["reason"].as_str().unwrap();
     assert_eq!(view["status"], "failed");

@@ -109,8 +109,8 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     let path = dir.path().join("other.csv");
     fs::write(&path, &other).unwrap();
     assert_eq!(exported.predict(&[path.to_str().unwrap()]), (out, String::new()));
-    let less: String = other.lines().map(|line| format!("{}\n", line.rsplit_once(',').unwrap().0)).collect();
-    fs::write(&path, less).unwrap();
+    let less: Vec<&str> = other.lines().map(|line| line.rsplit_once(',').unwrap().0).collect();
+    fs::write(&path, less.join("\n")).unwrap();
     let refused = String::from_utf8(exported.try_predict(&[path.to_str().unwrap()]).stderr).unwrap();
     assert!(refused.contains("has no column `p00`; the model takes p00, p01,"), "{refused}");
 

@@ -81,38 +81,36 @@ impl Program for Troubled {
     fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure> {
         if context.training {
             sleep(if self.slow { STEP * 2 } else { STEP });
-            self.go_wrong(context.step)?;
+            self.go_wrong(context.step);
         }
+        let wrong = context.training && context.step >= ONSET;
         let mut hidden = self.layers[0].forward(&batch.inputs).relu();
         if self.trouble == Trouble::NanInOneRank && context.rank == 1 && context.step >= ONSET {
             hidden = hidden.f_mul_scalar(f64::NAN)?;
         }
-        let scores = self.layers[2].forward(&self.layers[1].forward(&hidden).relu());
-        Ok(scores.f_cross_entropy_loss(&batch.targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?)
+        let mut middle = self.layers[1].forward(&hidden);
+        if self.trouble == Trouble::DeadLayer && wrong {
+            middle = middle.f_sub_scalar(1e3)?;
+        }
+        let scores = self.layers[2].forward(&middle.relu());
+        let loss = scores.f_cross_entropy_loss(&batch.targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
+        if self.trouble == Trouble::ExplodingLayer && wrong {
+            // Nothing is added to the loss, and its gradient makes the layer's weights grow by a twentieth at each step.
+            let squares = self.layers[1].ws.f_square()?.f_sum(Kind::Float)?.f_mul_scalar(-0.0714)?;
+            return Ok(loss.f_add(&squares.f_sub(&squares.detach())?)?);
+        }
+        Ok(loss)
     }
 }
 
 impl Troubled {
-    fn go_wrong(&self, step: u64) -> Result<(), Failure> {
-        let middle = &self.layers[1];
-        match self.trouble {
-            Trouble::ExplodingLayer if step >= ONSET => {
-                let _grown = tch::no_grad(|| middle.ws.shallow_clone().f_mul_scalar_(1.05))?;
-            }
-            Trouble::DeadLayer if step == ONSET => {
-                if let Some(bias) = &middle.bs {
-                    let _low = tch::no_grad(|| bias.shallow_clone().f_fill_(-1e3))?;
-                }
-            }
-            Trouble::Leak => {
-                self.kept.borrow_mut().push(vec![1; 10_486]);
-                // Up to 20 MB, by a hash of the step: what a loader's queue may hold.
-                let bytes = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 20_000_000;
-                *self.passing.borrow_mut() = vec![1; bytes];
-            }
-            _ => {}
+    fn go_wrong(&self, step: u64) {
+        if self.trouble == Trouble::Leak {
+            self.kept.borrow_mut().push(vec![1; 10_486]);
+            // Up to 20 MB, by a hash of the step: what a loader's queue may hold.
+            let bytes = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 20_000_000;
+            *self.passing.borrow_mut() = vec![1; bytes];
         }
-        Ok(())
     }
 }
 

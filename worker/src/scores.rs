@@ -76,8 +76,11 @@ pub fn write(
         };
         if first == 0 && all.shape().kind != InputKind::Tokens {
             let outputs = rows.size().get(1).copied().unwrap_or(0);
-            let names: String = (0..outputs).map(|output| format!(",output_{output}")).collect();
-            writeln!(out, "row{names}")?;
+            write!(out, "row")?;
+            for output in 0..outputs {
+                write!(out, ",output_{output}")?;
+            }
+            writeln!(out)?;
         }
         print(&rows, first, out)?;
     }
@@ -118,8 +121,10 @@ fn print(rows: &Tensor, first: u64, out: &mut dyn Write) -> Result<(), ScoresErr
     for (row, bytes) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
         write!(out, "{}", first + row as u64)?;
         for element in bytes.chunks_exact(width) {
-            let digits: String = element.iter().rev().map(|byte| format!("{byte:02x}")).collect();
-            write!(out, ",{digits}")?;
+            write!(out, ",")?;
+            for byte in element.iter().rev() {
+                write!(out, "{byte:02x}")?;
+            }
         }
         writeln!(out)?;
     }

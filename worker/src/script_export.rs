@@ -55,9 +55,12 @@ pub fn export_script(
     Ok(loaded.save_wrapped(&source, &buffers, to)?)
 }
 
+/// Buffers of a module by name.
+type Buffers = Vec<(&'static str, Tensor)>;
+
 /// The source of a `forward` around `self.model` that takes raw inputs, and its buffers. In it 6 is the element type of 32-bit
 /// floats, as TorchScript writes it.
-fn around(preprocessing: &Preprocessing) -> Result<(String, Vec<(&'static str, Tensor)>), TchError> {
+fn around(preprocessing: &Preprocessing) -> Result<(String, Buffers), TchError> {
     let tensor = |columns: &[Standardised], of: fn(&Standardised) -> f64| {
         let values: Vec<f64> = columns.iter().map(of).collect();
         Tensor::f_from_slice(&values)?.f_to_kind(Kind::Double)

@@ -245,12 +245,11 @@ mod tests {
 
     /// Fails as soon as the other transfer writes, or writes until it is cancelled.
     async fn transfer(wait: Option<Receiver<()>>, begun: Option<Sender<()>>, _writing: Arc<()>) -> Result<(), Failure> {
-        match wait {
-            Some(wait) => wait.await.unwrap(),
-            None => {
-                begun.unwrap().send(()).unwrap();
-                pending::<()>().await;
-            }
+        if let Some(wait) = wait {
+            wait.await.unwrap();
+        } else {
+            begun.unwrap().send(()).unwrap();
+            pending::<()>().await;
         }
         Err(Failure::new(Exit::Local, "no"))
     }

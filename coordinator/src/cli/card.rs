@@ -179,10 +179,10 @@ fn describe(preprocessing: &Preprocessing, line: &mut impl FnMut(String)) {
              to 255 become -1 to 1."
         )),
         Inputs::Values { shape } => {
-            line(format!("Inputs are 32-bit floats of shape {shape:?}, as the file holds them."))
+            line(format!("Inputs are 32-bit floats of shape {shape:?}, as the file holds them."));
         }
         Inputs::Tokens { context, vocabulary, .. } => {
-            line(format!("Inputs are windows of {context} token numbers below {vocabulary}, as the file holds them."))
+            line(format!("Inputs are windows of {context} token numbers below {vocabulary}, as the file holds them."));
         }
     }
     line(match &preprocessing.targets {

@@ -58,7 +58,7 @@ pub struct Writer {
 #[derive(Debug)]
 enum Order {
     /// Copy the state and write it.
-    Write(Staging),
+    Write(Box<Staging>),
     /// Write what was copied last again, into new files.
     Again,
 }
@@ -108,7 +108,7 @@ impl Writer {
         self.wait_staged();
         self.last_step = Some(staging.step);
         let orders = self.orders.as_ref().expect("present until dropped");
-        orders.send(Order::Write(staging)).expect("the checkpoint thread ends only with its orders");
+        orders.send(Order::Write(Box::new(staging))).expect("the checkpoint thread ends only with its orders");
         self.open += 1;
         self.waiting = true;
     }
@@ -185,7 +185,7 @@ fn work(
         match order {
             Order::Write(staging) => {
                 copied = copy(&mut items);
-                last = Some(staging);
+                last = Some(*staging);
                 // Nobody to tell is a training thread that has stopped; what was copied is written all the same.
                 staged.send(()).ok();
             }

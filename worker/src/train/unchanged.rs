@@ -4,14 +4,12 @@
 use lockstep_host::data::DataHashError;
 
 use super::{Run, TrainError};
+use crate::checkpoint::Writer;
 
 impl Run {
     /// Stops when the checkpoint thread has found a changed file.
     pub(super) fn data_is_unchanged(&mut self) -> Result<(), TrainError> {
-        self.checkpoints
-            .as_ref()
-            .and_then(|checkpoints| checkpoints.changed())
-            .map_or(Ok(()), |error| Err(error.into()))
+        self.checkpoints.as_ref().and_then(Writer::changed).map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// `error`, or the changed file that explains it.

@@ -55,10 +55,10 @@ class Attributes {
   }
 
  private:
+  // Whatever the attribute's type: a convolution's bias is an optional tensor.
   static bool is_registered(const torch::jit::ObjectPtr& object, size_t slot) {
     const auto& type = object->type();
-    const bool named = type->is_parameter(slot) || type->is_buffer(slot);
-    return named && type->getAttribute(slot)->kind() == c10::TypeKind::TensorType && object->getSlot(slot).isTensor();
+    return (type->is_parameter(slot) || type->is_buffer(slot)) && object->getSlot(slot).isTensor();
   }
 
   // The parameters and buffers: a tensor in the memory of one changes with it, and is restored with it.
