@@ -26,7 +26,7 @@ use crate::fault::Fault;
 use crate::fingerprint::Divergence;
 use crate::link::Link;
 use crate::numerics;
-use crate::program::{Setup, Source};
+use crate::program::{OtherData, Setup, Source};
 use crate::saving::Saving;
 use crate::train::{TrainError, Trainer};
 
@@ -151,8 +151,8 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
     let files = files.into_iter().map(|file| file.path).collect();
     // Other data than the checkpoint's is assigned only if a person accepted it.
-    let other_data = order.restore.as_ref().is_some_and(|manifest| manifest.data != order.data);
-    let setup = Setup::new(order.job.clone(), paths, files, order.device).on_other_data(other_data);
+    let other_data = order.restore.as_ref().and_then(|manifest| OtherData::between(&manifest.data, &order.data));
+    let setup = Setup::new(order.job.clone(), paths, files, order.device).on(other_data);
     let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
     let mut environment = environment.join().unwrap_or_default();
     environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("the checkpoint's; {note}"))));

@@ -34,7 +34,7 @@ use crate::media::Keeper;
 use crate::origin::Origin;
 use crate::outbox::Outbox;
 use crate::preprocessing::{self, Agreed};
-use crate::program::{Setup, Source};
+use crate::program::{OtherData, Setup, Source};
 use crate::reduction::{Layout, Reducer, norm};
 use crate::report::{Phase, Reporter, Speaker, StepNumbers};
 use crate::saving::Saving;
@@ -109,7 +109,7 @@ impl Trainer {
         let (job, device) = (setup.job(), setup.device());
         let data = source.data(&setup)?;
         let manifest = restore.map(|(manifest, _)| manifest);
-        let agreed = preprocessing::agree(data.train.as_ref(), manifest, setup.has_other_data())?;
+        let agreed = preprocessing::agree(data.train.as_ref(), manifest, setup.other_data().is_some())?;
         if job.eval.is_some() && data.validation.is_none() {
             return Err(SetupError::NoValidation);
         }
@@ -127,7 +127,12 @@ impl Trainer {
         let ranks = Ranks::new(job.seed, sampler.clone(), device);
         let (mut record, mut derived) = (None, None);
         if let Some((manifest, store)) = restore {
-            derived = checkpoint::load(manifest, job, &ranks, store, &mut state, setup.has_other_data())?;
+            derived = checkpoint::load(manifest, job, &ranks, store, &mut state, setup.other_data().is_some())?;
+            // As many samples give the same positions, and need no word.
+            let same_length = setup.other_data() == Some(OtherData::AsLong);
+            derived = derived
+                .filter(|one| !(same_length && one.was == one.now))
+                .map(|one| Override { now: format!("{}, of {} samples", one.now, data.train.len()), ..one });
             record = Some(manifest.record.clone());
             info!(step = state.step, "resumed");
         }

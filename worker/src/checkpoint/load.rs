@@ -87,8 +87,8 @@ pub enum LoadError {
     Shim(#[from] lockstep_tch_ext::Error),
 }
 
-/// Puts `state` where `manifest` says it was. With `other_data` sample positions need not be those of the checkpoint; what
-/// is derived instead.
+/// Puts `state` where `manifest` says it was. With `other_data` sample positions need not be those of the checkpoint: where
+/// a rank was, and is.
 pub fn load(
     manifest: &Manifest,
     job: &JobSpec,
@@ -104,10 +104,12 @@ pub fn load(
     if manifest.ranks.len() != job.ranks as usize {
         return Err(LoadError::RankCount { stored: manifest.ranks.len(), own: job.ranks });
     }
-    let mut derived = None;
+    let mut derived: Option<Override> = None;
     for (draft, stored) in ranks.at(manifest.step, 0..job.ranks)?.iter().zip(&manifest.ranks) {
         let anew = check_rank(draft, stored, store, other_data)?;
-        derived = derived.or(anew);
+        let moved = |one: &Override| one.was != one.now;
+        // The first rank that is elsewhere, if one is.
+        derived = derived.filter(|one| moved(one) || !anew.as_ref().is_some_and(moved)).or(anew);
     }
     let mut entries: BTreeMap<&str, &TensorEntry> =
         manifest.tensors.iter().map(|entry| (entry.name.as_str(), entry)).collect();
@@ -160,8 +162,13 @@ fn read(entry: &TensorEntry, own: &Tensor, store: &BlobStore) -> Result<Tensor, 
     Ok(tensor)
 }
 
-/// Compares what is derived for a rank with what was stored. With `other_data` the rank's place in the data may differ: how
-/// it does.
+/// Where a rank reads next.
+fn place(rank: &RankState) -> String {
+    format!("epoch {}, sample {} next (rank {})", rank.epoch, rank.next_position, rank.rank)
+}
+
+/// Compares what is derived for a rank with what was stored. With `other_data` the rank's place in the data may differ: what
+/// it was and is.
 fn check_rank(
     draft: &RankDraft,
     stored: &RankState,
@@ -169,12 +176,8 @@ fn check_rank(
     other_data: bool,
 ) -> Result<Option<Override>, LoadError> {
     let derived = &draft.state;
-    let place = |rank: &RankState| (rank.epoch, rank.next_position);
-    let moved = (other_data && place(derived) != place(stored)).then(|| {
-        let words =
-            |rank: &RankState| format!("epoch {}, sample {} next (rank {})", rank.epoch, rank.next_position, rank.rank);
-        Override { key: "data.positions".to_owned(), was: words(stored), now: words(derived) }
-    });
+    let moved =
+        other_data.then(|| Override { key: "data.positions".to_owned(), was: place(stored), now: place(derived) });
     let mismatch = |what: String, stored: String, derived: String| {
         Err(LoadError::Rank { rank: draft.state.rank, what, stored, derived })
     };

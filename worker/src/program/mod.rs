@@ -46,7 +46,7 @@ pub use lockstep_common::contents::Contents;
 pub use lockstep_models::{
     Batch, Context, DataError, DataSets, Dataset, EvalSums, InMemory, InputKind, SampleShape, Targets, classified,
 };
-pub use setup::{ParameterError, Setup};
+pub use setup::{OtherData, ParameterError, Setup};
 
 /// Whatever a program fails with.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

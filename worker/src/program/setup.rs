@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_common::JobPaths;
 use lockstep_common::job::{JobSpec, Parameter};
+use lockstep_common::manifest::DataFile;
 use lockstep_common::preprocessing::Preprocessing;
 use serde::de::DeserializeOwned;
 use tch::Device;
@@ -17,7 +18,25 @@ pub struct Setup {
     files: Vec<String>,
     device: Device,
     known: Option<Preprocessing>,
-    other_data: bool,
+    other_data: Option<OtherData>,
+}
+
+/// Data that is not the checkpoint's, and was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherData {
+    /// Every file has as many bytes as before.
+    AsLong,
+    /// Some file has more or fewer bytes.
+    OtherLength,
+}
+
+impl OtherData {
+    /// What `now` is, of what was `then`; `None` if nothing differs.
+    pub fn between(then: &[DataFile], now: &[DataFile]) -> Option<Self> {
+        let lengths = |files: &[DataFile]| files.iter().map(|file| (file.path.clone(), file.bytes)).collect::<Vec<_>>();
+        let other = if lengths(then) == lengths(now) { Self::AsLong } else { Self::OtherLength };
+        (then != now).then_some(other)
+    }
 }
 
 /// A parameter that is not what the program expects.
@@ -39,13 +58,13 @@ pub enum ParameterError {
 impl Setup {
     /// For `job`, whose data are `files` (as the job writes their paths), which lie where `paths` says.
     pub fn new(job: JobSpec, paths: JobPaths, files: Vec<String>, device: Device) -> Self {
-        Self { job, paths, files, device, known: None, other_data: false }
+        Self { job, paths, files, device, known: None, other_data: None }
     }
 
     /// The data is not the checkpoint's, and was accepted: sample positions are derived anew from it, while the preprocessing stays the
     /// checkpoint's.
     #[must_use]
-    pub fn on_other_data(self, other_data: bool) -> Self {
+    pub fn on(self, other_data: Option<OtherData>) -> Self {
         Self { other_data, ..self }
     }
 
@@ -102,7 +121,7 @@ impl Setup {
         self.known.as_ref()
     }
 
-    pub(crate) fn has_other_data(&self) -> bool {
+    pub(crate) fn other_data(&self) -> Option<OtherData> {
         self.other_data
     }
 
