@@ -364,6 +364,34 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_file_of_a_directory_is_a_file_as_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        fs::write(dir.path().join("d/_SUCCESS"), b"").unwrap();
+        fs::write(dir.path().join("d/a"), b"abc").unwrap();
+        let listed = list_below(&dir.path().join("d")).unwrap();
+        let hashed = hash_files(&listed.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
+        let found: Vec<_> = hashed.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
+        assert_eq!(found, [("_SUCCESS", 0), ("a", 3)]);
+        // A list of the directory names it, it is found again, stored and watched.
+        let list = listing::encode(&hashed);
+        let files = listing::decode(&DataFile::directory("d", &list), &list).unwrap();
+        let store = BlobStore::open(&dir.path().join("store")).unwrap();
+        locate(dir.path(), &files, &store, false).unwrap().watch.check().unwrap();
+        assert_eq!(store.put(b"").unwrap(), files[0].piece());
+        fs::remove_file(dir.path().join("d/_SUCCESS")).unwrap();
+        let located = locate(dir.path(), &files, &store, false).unwrap();
+        assert_eq!(fs::read(located.paths.at("d/_SUCCESS")).unwrap(), b"");
+        // It is not empty any more.
+        fs::write(dir.path().join("d/_SUCCESS"), b"x").unwrap();
+        assert!(matches!(verify(dir.path(), &files), Err(DataHashError::Changed { expected_bytes: 0, .. })));
+        // A file that a job names itself holds something.
+        assert!(matches!(hash(dir.path(), "store/tmp", None), Err(DataHashError::NotAFile { .. })));
+        fs::write(dir.path().join("e"), b"").unwrap();
+        assert!(matches!(hash(dir.path(), "e", None), Err(DataHashError::Empty { .. })));
+    }
+
+    #[test]
     fn a_known_file_is_not_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let (path, kept) = (dir.path().join("a"), dir.path().join("cache"));
