@@ -5,8 +5,9 @@ use std::process::Output;
 use lockstep_tests::{Cluster, digits};
 use serde_json::Value;
 
-/// After step 137 the lowest bit but two of one weight of the second layer, in every process of a run named `struck`.
-const FAULT: &str = "struck:*:137:model/layers.1.weight:7:2";
+/// After step 137 a high bit of the fraction of one weight of the second layer, in every process of a run named `struck`: when a
+/// low one first shows in loss or gradient norm depends on the processor.
+const FAULT: &str = "struck:*:137:model/layers.1.weight:7:20";
 
 fn answer(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
@@ -77,7 +78,7 @@ fn one_flipped_bit_is_named_by_step_and_tensor() {
     let parting = &found["record"]["parting"];
     assert_eq!((&found["record"]["agreed"], &parting["step"]), (&100.into(), &138.into()), "{found:#}");
     let part = parting["parts"][0]["name"].as_str().unwrap();
-    assert!(["loss", "gradient norm"].contains(&part), "one low bit may leave the loss as it was: {part}");
+    assert!(["loss", "gradient norm"].contains(&part), "{part}");
     let exact = &found["bisected"]["parting"];
     assert_eq!(
         (&exact["tensors"]["step"], &names(&exact["tensors"]["differ"])),

@@ -106,6 +106,8 @@ impl Lab {
     /// A lab whose job is `text` with `sets`, over the files that are given by name and contents.
     pub fn new(text: &str, sets: &[&str], files: &[(&str, Vec<u8>)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        // A process makes no store for itself: it would be one that nobody shares.
+        std::fs::create_dir(dir.path().join("store")).unwrap();
         for (name, bytes) in files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
