@@ -107,7 +107,7 @@ impl Lab {
     pub fn new(text: &str, sets: &[&str], files: &[(&str, Vec<u8>)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // A process makes no store for itself: it would be one that nobody shares.
-        std::fs::create_dir(dir.path().join("store")).unwrap();
+        lockstep_host::blobs::BlobStore::open(&dir.path().join("store")).unwrap();
         for (name, bytes) in files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
