@@ -6,7 +6,7 @@
 //! | manifest | [`crate::manifest::Manifest`] | read as they are: a key that one lacks is absent | `common/golden/manifest-4.json` |
 //! | state | `coordinator/core/src/formats` | rewritten when a coordinator starts, with a copy beside it | `coordinator/core/golden/state-6.txt` |
 //! | reports | `coordinator/src/store/blocks.rs` | protobuf: fields are only added | in the fixture |
-//! | tracking | `coordinator/tracking` | made again from the reports | in the fixture |
+//! | tracking | `coordinator/tracking` | rebuilt from the reports | in the fixture |
 //!
 //! The fixture is `tests/data/format-6`: the data directory of a coordinator of version 0.1.0, which today's starts on, resumes
 //! from and verifies.
@@ -31,7 +31,7 @@ pub const STATE: Format = Format { name: "coordinator state", written: 7, oldest
 /// Blocks of reports. Databases without a number are of format 1.
 pub const REPORTS: Format = Format { name: "report database", written: 1, oldest: 1 };
 
-/// The database of numbers. Another format is made again from the reports.
+/// The database of numbers. One of another format is rebuilt from the reports.
 pub const TRACKING: Format = Format { name: "tracking database", written: 2, oldest: 2 };
 
 /// Bytes of a format that this program does not read.

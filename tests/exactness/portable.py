@@ -2,7 +2,7 @@
 """`portable` against golden bits: five example jobs, shortened, on two processes at level `portable`.
 
 `portable/JOB.txt` holds the bits of every step and the digest of the final state. They came out equal on AMD EPYC (family 25,
-model 17) and on Intel Xeon (family 6, model 85). A machine that differs is told the first step that differs; `worker-rank
+model 17) and on Intel Xeon (family 6, model 85). A machine that differs is told the first step that differs; `worker
 --operators` then names the operator. Ends with 1 if anything differs. With `--update` the files are written anew: only for a
 change that is meant to give other bits, together with `lockstep_common::numerics::ARITHMETIC`.
 """

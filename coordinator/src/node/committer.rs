@@ -21,7 +21,7 @@ use super::request::CallError;
 /// Between two looks for a blob that is not seen.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Before a proposal that the log did not take is made again.
+/// Pause before a proposal that the log did not take is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// A written checkpoint: run, generation and step.

@@ -6,7 +6,7 @@
 //!                                                                            └──> CommitFailed: rejected
 //! ```
 //!
-//! `apply` opens nothing (I1). What is written is read off the state, so the next leader goes on where this one stopped.
+//! `apply` opens nothing (I1). The state shows which checkpoints are written, so the next leader opens those that this one did not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
