@@ -33,7 +33,7 @@ test: ## runs every test
 
 gpu: build ## runs the tests that need a CUDA device; one is enough
 	@scripts/setup.sh --runner
-	@$(ENV) cargo nextest run --release --locked -p lockstep-worker --test cuda --run-ignored only --test-threads 4
+	@$(ENV) cargo nextest run --release --locked -p lockstep-worker --test rank -E 'test(/^cuda::/)' --run-ignored only --test-threads 4
 
 exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
 	@$(ENV) python3 tests/exactness/matrix.py

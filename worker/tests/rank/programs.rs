@@ -1,6 +1,4 @@
 //! The two programs: `worker` stays free of libtorch, and becomes a rank process only through `worker-rank`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 use std::process::Command;
 

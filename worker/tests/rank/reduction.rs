@@ -1,14 +1,10 @@
 //! Six ranks give the same bits on one to six processes, whatever the gradients are made of: element types, batch norm,
 //! dropout, clipping, ranks that one process hosts together (accumulation), unused and tied parameters, embeddings.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{Lab, Outcome, idx, table};
+use crate::lab::{Lab, Outcome, idx, table};
 
 /// Momentum, a schedule, and a norm that every step is clipped to.
 const SCRIPT: &str = r#"

@@ -1,14 +1,10 @@
 //! TorchScript modules with state of their own, and with habits that training must notice: the same bits on any number of
 //! processes and after a resume, or an end with the name.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{Lab, table};
+use crate::lab::{Lab, table};
 
 const JOB: &str = r#"
     name = "stateful"

@@ -1,6 +1,4 @@
 //! One conformance suite for both back ends of the exchange: the mesh, and c10d (Gloo, the twin of NCCL).
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,14 +1,9 @@
 //! The processor's float mode, against a library that is loaded beside and changes it, as one built with -ffast-math does.
 
-#![cfg(target_arch = "x86_64")]
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Lab, table};
+use crate::lab::{Lab, table};
 
 /// Gradients are clipped to subnormal numbers: whoever flushes those keeps another momentum.
 const JOB: &str = r#"

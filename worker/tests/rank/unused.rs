@@ -1,13 +1,9 @@
 //! Parameters that a step does not use: they stay as they are, on any number of processes and through a resume.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{Lab, table};
+use crate::lab::{Lab, table};
 use lockstep_common::manifest::{Manifest, TensorEntry};
 use lockstep_host::blobs::BlobStore;
 

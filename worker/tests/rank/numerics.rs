@@ -2,11 +2,9 @@
 //!
 //! What the coordinator does with two maps that differ is in `tests/tests/levels.rs`.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Lab, idx, table};
+use crate::lab::{Lab, idx, table};
 use lockstep_common::numerics::VARIABLES;
 
 const JOB: &str = r#"

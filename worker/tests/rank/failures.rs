@@ -1,8 +1,6 @@
 //! What goes wrong is said in words, and nothing that was good is lost.
 
-mod common;
-
-use common::{Lab, path_of_blob, table};
+use crate::lab::{Lab, path_of_blob, table};
 use lockstep_worker::rank::EXIT_PEERS;
 
 const JOB: &str = r#"

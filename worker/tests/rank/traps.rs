@@ -3,14 +3,10 @@
 //! Most of them train in this process: whatever disturbs training must then come from the code under test. What needs
 //! checkpoints that are committed runs real processes.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use common::{Lab, idx, table};
+use crate::lab::{Lab, idx, table};
 use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::record;

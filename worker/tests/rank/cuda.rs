@@ -2,9 +2,7 @@
 //!
 //! Ignored, for they need a CUDA device: `make gpu` runs them. One is enough: processes share it.
 
-mod common;
-
-use common::{Lab, Outcome, idx, table};
+use crate::lab::{Lab, Outcome, idx, table};
 use lockstep_worker::rank::EXIT_PEERS;
 
 /// Everything that could go astray: dropout, shuffling, momentum, a schedule, clipping, fingerprints at every third step.

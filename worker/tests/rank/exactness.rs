@@ -1,8 +1,6 @@
 //! The promise: the same bits again, on any number of processes, and resumed from any checkpoint.
 
-mod common;
-
-use common::{Lab, Outcome, idx, table};
+use crate::lab::{Lab, Outcome, idx, table};
 
 /// Everything that could go astray: dropout, shuffling, momentum, a schedule, clipping, five steps an epoch.
 const JOB: &str = r#"

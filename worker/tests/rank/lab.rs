@@ -1,0 +1,213 @@
+//! A directory with data and a store, the job that trains on it, and what came of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use lockstep_common::Digest;
+use lockstep_common::job::{JobSpec, parse_toml};
+use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_host::data::{Listed, hash_files};
+use lockstep_rpc::{Assignment, Corrupt, EvalReport, LayerReport, StepReport, SystemReport};
+
+use crate::processes::{Processes, RUN};
+
+/// So many processes share one CUDA device at most.
+const MOST_PROCESSES: u32 = 6;
+
+/// A directory with data, a store, and the job that trains on it.
+pub(crate) struct Lab {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) job: JobSpec,
+    pub(crate) data: Vec<DataFile>,
+    /// More environment variables of single processes; they win over what the job asks for.
+    pub(crate) variables: BTreeMap<u32, Vec<(String, String)>>,
+    /// Whether gradients go over the network although all processes are here.
+    pub(crate) messages: bool,
+    /// Every process's, as assignments name it.
+    pub(crate) device: &'static str,
+    /// Whether processes inherit none of the variables that change bits.
+    pub(crate) plain: bool,
+}
+
+/// What came out of a run.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) steps: Vec<StepReport>,
+    pub(crate) layers: Vec<LayerReport>,
+    pub(crate) evals: Vec<EvalReport>,
+    pub(crate) systems: Vec<(u32, SystemReport)>,
+    pub(crate) manifests: Vec<Manifest>,
+    pub(crate) checkpoint_failures: Vec<(u64, String)>,
+    /// Final states by process.
+    pub(crate) states: Vec<Digest>,
+    pub(crate) failures: Vec<String>,
+    /// What processes say that find each other different.
+    pub(crate) corrupt: Vec<Corrupt>,
+    /// Exit codes by process, or 128 + signal.
+    pub(crate) codes: Vec<i32>,
+    pub(crate) stderr: String,
+}
+
+impl Outcome {
+    /// The final state, which all processes agree on.
+    pub(crate) fn state(&self) -> Digest {
+        assert!(!self.states.is_empty(), "the run did not finish: {:?}\n{}", self.failures, self.stderr);
+        assert!(self.states.iter().all(|state| *state == self.states[0]), "{:?}", self.states);
+        self.states[0]
+    }
+
+    /// Step, loss, gradient norm, learning rate, positions and bytes of the samples, as bits.
+    pub(crate) fn record(&self) -> Vec<[u64; 6]> {
+        assert!(self.steps.iter().all(|step| step.contents != 0), "the samples' bytes are known");
+        let words = |step: &StepReport| [step.step, step.loss, step.grad_norm, step.lr, step.positions, step.contents];
+        self.steps.iter().map(words).collect()
+    }
+
+    pub(crate) fn manifest_at(&self, step: u64) -> &Manifest {
+        self.manifests.iter().find(|manifest| manifest.step == step).expect("a checkpoint at that step")
+    }
+}
+
+/// 50 rows of 6 numbers and a class of three, made by arithmetic.
+pub(crate) fn table() -> String {
+    let mut text = "a,b,c,d,e,f,class\n".to_owned();
+    for row in 0..50_u64 {
+        let cells: Vec<String> = (0..6)
+            .map(|column| {
+                let mixed = (row * 6 + column + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                format!("{:.4}", (mixed >> 40) as f64 / (1_u64 << 23) as f64 - 1.0 + 0.3 * (row % 3) as f64)
+            })
+            .collect();
+        writeln!(text, "{},{}", cells.join(","), row % 3).unwrap();
+    }
+    text
+}
+
+impl Lab {
+    /// A lab whose job is `text` with `sets`, over the files that are given by name and contents.
+    pub(crate) fn new(text: &str, sets: &[&str], files: &[(&str, Vec<u8>)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // A process makes no store for itself: it would be one that nobody shares.
+        lockstep_host::blobs::BlobStore::open(&dir.path().join("store")).unwrap();
+        for (name, bytes) in files {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let job = parse(text, sets);
+        let files: Vec<Listed> = job.data_paths().iter().map(|path| Listed::new(dir.path(), path)).collect();
+        let data = hash_files(&files.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
+        Self { dir, job, data, variables: BTreeMap::new(), messages: false, device: "cpu", plain: false }
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// Another job over the same files and store.
+    pub(crate) fn with(self, text: &str, sets: &[&str]) -> Self {
+        Self { job: parse(text, sets), ..self }
+    }
+
+    /// The same lab, where process `process` starts with one more environment variable.
+    pub(crate) fn with_variable(mut self, process: u32, name: &str, value: &str) -> Self {
+        self.variables.entry(process).or_default().push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same lab, whose processes inherit none of the variables that change bits, whatever the tests are run with.
+    pub(crate) fn plain(self) -> Self {
+        Self { plain: true, ..self }
+    }
+
+    /// The same lab, whose processes share no memory, as on machines of their own.
+    pub(crate) fn by_messages(self) -> Self {
+        Self { messages: true, ..self }
+    }
+
+    /// The same lab on the first CUDA device, which all processes share: NCCL takes each for a machine of its own, for it
+    /// refuses two processes of one machine on one device.
+    pub(crate) fn on_cuda(mut self) -> Self {
+        for process in 0..MOST_PROCESSES {
+            let own = self.variables.entry(process).or_default();
+            own.push(("NCCL_HOSTID".to_owned(), format!("machine-{process}")));
+            own.push(("NCCL_SOCKET_IFNAME".to_owned(), "lo".to_owned()));
+        }
+        Self { device: "cuda:0", ..self }
+    }
+
+    /// The numerics fingerprints that processes say they have, by process; no step is made.
+    pub(crate) fn fingerprints(&self, processes: u32) -> Vec<BTreeMap<String, String>> {
+        let mut started = Processes::start(self, processes, None);
+        assert!(started.all_ready(), "every process comes up");
+        for process in 0..processes {
+            started.kill(process as usize);
+        }
+        let fingerprints = std::mem::take(&mut started.fingerprints);
+        started.finish(self);
+        fingerprints.into_values().collect()
+    }
+
+    /// Runs the job to its end.
+    pub(crate) fn run(&self, processes: u32, restore: Option<&Manifest>) -> Outcome {
+        self.run_and(processes, restore, |_| {})
+    }
+
+    /// As `run`; `meanwhile` gets the processes when all are ready and before they start.
+    pub(crate) fn run_and(
+        &self,
+        processes: u32,
+        restore: Option<&Manifest>,
+        meanwhile: impl FnOnce(&mut Processes),
+    ) -> Outcome {
+        let mut started = Processes::start(self, processes, restore);
+        if started.all_ready() {
+            for (process, numerics) in &started.fingerprints {
+                assert_eq!(*numerics, started.numerics, "numerics of process {process}");
+            }
+            meanwhile(&mut started);
+            started.tell_peers();
+        }
+        started.finish(self)
+    }
+
+    fn assignment(&self, process: u32, processes: u32, restore: Option<&Manifest>) -> Assignment {
+        Assignment {
+            run: RUN.to_owned(),
+            generation: 1,
+            process,
+            processes,
+            device: self.device.to_owned(),
+            job: self.job.canonical(),
+            base_dir: self.dir.path().to_str().unwrap().to_owned(),
+            store: self.store().to_str().unwrap().to_owned(),
+            data: self.data.iter().map(Into::into).collect(),
+            restore: restore.map(Manifest::encode).unwrap_or_default(),
+            secret: vec![5; 32],
+            peers: Vec::new(),
+            replay: None,
+            judge_at: Vec::new(),
+            code: None,
+            save: None,
+        }
+    }
+}
+
+pub(crate) fn parse(text: &str, sets: &[&str]) -> JobSpec {
+    parse_toml(text, &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+/// A file of IDX format: `u8`, with these sizes.
+pub(crate) fn idx(sizes: &[u32], value: impl Fn(usize) -> u8) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, sizes.len() as u8];
+    for size in sizes {
+        bytes.extend(size.to_be_bytes());
+    }
+    let count = sizes.iter().product::<u32>() as usize;
+    bytes.extend((0..count).map(value));
+    bytes
+}
+
+pub(crate) fn path_of_blob(store: &Path, digest: &Digest) -> PathBuf {
+    let name = digest.to_hex();
+    store.join(&name[..2]).join(name)
+}
