@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lockstep_common::manifest::{RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{self, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain};
 use lockstep_host::blobs::BlobStore;
@@ -175,15 +175,25 @@ pub(crate) fn loss(step: u64, salt: u64) -> f64 {
     (salt * 1_000 + step) as f64
 }
 
-/// The share of `process`, which hosts the rank of the same number; its blobs are in `store`.
-fn share(store: &BlobStore, step: u64, process: u32) -> Said {
-    let piece = store.put(&[step as u8, process as u8, 0, 0]).expect("the store takes it");
-    let tensor = TensorEntry {
+fn content(step: u64, process: u32) -> [u8; 4] {
+    [step as u8, process as u8, 0, 0]
+}
+
+fn tensor(step: u64, process: u32) -> TensorEntry {
+    let content = content(step, process);
+    TensorEntry {
         name: format!("model/w{process}"),
         dtype: "float".into(),
         shape: vec![1],
-        pieces: vec![piece.clone()],
-    };
+        pieces: vec![Piece { digest: Domain::Blob.digest(&content), bytes: content.len() as u64 }],
+    }
+}
+
+/// The share of `process`, which hosts the rank of the same number; its blobs are in `store`.
+fn share(store: &BlobStore, step: u64, process: u32) -> Said {
+    let tensor = tensor(step, process);
+    let piece = store.put(&content(step, process)).expect("the store takes it");
+    assert_eq!(tensor.pieces, [piece.clone()]);
     let rank = RankState {
         rank: process,
         seeds: [("forward".to_owned(), 7)].into(),
@@ -199,7 +209,8 @@ fn share(store: &BlobStore, step: u64, process: u32) -> Said {
     Said::Share(CheckpointShare { step, json: json.to_string().into_bytes() })
 }
 
-/// A digest that stands for the final state.
-pub(crate) fn final_state() -> Digest {
-    Domain::State.digest(b"final")
+/// The state of `processes` processes in their shares of the checkpoint at `step`.
+pub(crate) fn final_state(step: u64, processes: u32) -> Digest {
+    let tensors: Vec<_> = (0..processes).map(|process| tensor(step, process)).collect();
+    manifest::state_digest(&tensors)
 }

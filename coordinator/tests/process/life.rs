@@ -109,7 +109,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     agent.report(&p0, 3, block(4..=4, 2)).await;
     agent.report(&p0, 4, agent.share(4, 0)).await;
     agent.report(&p1, 2, agent.share(4, 1)).await;
-    let finished = || Said::Finished(Finished { step: 4, state: final_state().as_bytes().to_vec() });
+    let finished = || Said::Finished(Finished { step: 4, state: final_state(4, 2).as_bytes().to_vec() });
     agent.report(&p0, 5, finished()).await;
     agent.report(&p1, 3, finished()).await;
     agent.until_acknowledged(&p0, 5).await;
@@ -120,7 +120,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
         (shown["status"] != "running").then_some(shown)
     });
     assert_eq!((&shown["status"], &shown["restarts"]), (&"finished".into(), &1.into()));
-    assert_eq!(shown["final_state_digest"], final_state().to_hex());
+    assert_eq!(shown["final_state_digest"], final_state(4, 2).to_hex());
     assert_eq!(losses(&coordinator, &run).iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 2, 3, 4]);
     agent.report(&p0, 6, exited(0)).await;
     agent.report(&p1, 4, exited(0)).await;

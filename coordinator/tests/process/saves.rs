@@ -58,7 +58,7 @@ async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_re
     let share = agent.share(4, 0);
     agent.tell(&p0, 5, share).await;
     agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
-    let finished = Said::Finished(Finished { step: 4, state: final_state().as_bytes().to_vec() });
+    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
     agent.tell(&p0, 6, finished).await;
     let shown = coordinator.ask(&["show", &run]);
     assert_eq!((&shown["status"], &shown["alarms"]), (&"finished".into(), &0.into()), "{shown:#}");

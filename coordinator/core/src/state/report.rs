@@ -188,8 +188,8 @@ impl ClusterState {
         self.conclude(at_ms, id);
     }
 
-    /// Ends a run whose processes have all finished, once it is known what became of its last checkpoint (I12). A replay
-    /// makes none.
+    /// Ends a run whose processes have all finished, once it is known what became of its last checkpoint, which must hold
+    /// the state that they ended with (I12). A replay makes none.
     pub(super) fn conclude(&mut self, at_ms: u64, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
         let state = |placed: &Placed| match placed.phase {
@@ -198,8 +198,15 @@ impl ClusterState {
         };
         let states: Option<Vec<Digest>> = run.state.placement.values().map(state).collect();
         let Some(&state) = states.as_ref().and_then(|states| states.first()) else { return };
-        if run.submission.replay.is_some() || run.is_saved() {
+        let saved = run.checkpoints.get(&run.last_step());
+        if run.submission.replay.is_some() || saved.is_some_and(|saved| saved.state == state) {
             self.end_run(at_ms, id, Status::Finished { state });
+        } else if let Some(saved) = saved {
+            let (checkpoint, held) = (saved.id.short(), saved.state);
+            let reason = format!(
+                "silent corruption: the last checkpoint `{checkpoint}` has state `{held}`, and the processes ended with `{state}`"
+            );
+            self.fail(at_ms, id, None, &reason);
         } else if !run.is_written(run.last_step()) {
             let last = run.last_step();
             let failed = run.state.failed_checkpoints.iter().rfind(|failed| failed.step == last);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::Share;
+use lockstep_common::manifest::{self, Share};
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
@@ -58,8 +58,15 @@ pub(crate) fn block(step: u64) -> Said {
     Said::Block { progress: Some(progress), bytes: vec![step as u8] }
 }
 
-pub(crate) fn state_digest(byte: u8) -> Digest {
-    Domain::State.digest(&[byte])
+/// The state that the shares of two processes at the last step hold.
+pub(crate) fn final_state() -> Digest {
+    let tensors: Vec<_> = (0..2).flat_map(|process| share(process, 2, 10).tensors).collect();
+    manifest::state_digest(&tensors)
+}
+
+/// A state that no checkpoint holds.
+pub(crate) fn other_state() -> Digest {
+    Domain::State.digest(b"other")
 }
 
 /// The share of `process` of the checkpoint at `step`, for a job of 4 ranks.

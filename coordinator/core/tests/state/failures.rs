@@ -4,7 +4,7 @@ use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
 use lockstep_core::{Effect, Outcome, Said};
 
-use super::cluster::{Cluster, block, ready, share, state_digest};
+use super::cluster::{Cluster, block, final_state, other_state, ready, share};
 
 #[test]
 fn a_process_that_dies_takes_the_run_to_a_new_generation_and_its_last_checkpoint() {
@@ -40,7 +40,7 @@ fn an_older_generation_neither_commits_nor_reports() {
     for body in [
         Said::Share(share(1, 2, 5)),
         block(6),
-        Said::Finished { step: 10, state: state_digest(1) },
+        Said::Finished { step: 10, state: final_state() },
         Said::Failed { reason: "late".into() },
         Said::Exited { code: 1, output: String::new() },
     ] {
@@ -116,8 +116,8 @@ fn replicas_that_end_in_different_states_are_found() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
-    cluster.say(&run, 0, Said::Finished { step: 10, state: state_digest(1) });
-    cluster.say(&run, 1, Said::Finished { step: 10, state: state_digest(2) });
+    cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
+    cluster.say(&run, 1, Said::Finished { step: 10, state: other_state() });
     let status = cluster.status(&run);
     assert!(status.starts_with("failed: replicas differ at the end: process 0 on `a` has state"), "{status}");
 }
@@ -155,9 +155,9 @@ fn a_process_that_had_finished_may_be_lost() {
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
     cluster.checkpoint(&run, 10);
-    cluster.say(&run, 1, Said::Finished { step: 10, state: state_digest(1) });
+    cluster.say(&run, 1, Said::Finished { step: 10, state: final_state() });
     cluster.lose("b", "1");
     assert_eq!(cluster.status(&run), "running");
-    cluster.say(&run, 0, Said::Finished { step: 10, state: state_digest(1) });
-    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: state_digest(1) });
+    cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
+    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: final_state() });
 }

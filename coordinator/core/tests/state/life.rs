@@ -4,7 +4,7 @@ use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
 use lockstep_core::{Effect, Outcome, Refusal, Said};
 
-use super::cluster::{Cluster, block, ready, share, state_digest};
+use super::cluster::{Cluster, block, final_state, ready, share};
 
 #[test]
 fn a_run_is_placed_started_checkpointed_and_finished() {
@@ -32,17 +32,17 @@ fn a_run_is_placed_started_checkpointed_and_finished() {
     let expected = [5, 10].map(|step| Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![step] });
     assert_eq!(cluster.effects, expected);
 
-    cluster.say(&run, 1, Said::Finished { step: 10, state: state_digest(1) });
+    cluster.say(&run, 1, Said::Finished { step: 10, state: final_state() });
     assert_eq!(cluster.status(&run), "running", "process 0 has not finished");
-    cluster.say(&run, 0, Said::Finished { step: 10, state: state_digest(1) });
-    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: state_digest(1) });
+    cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
+    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: final_state() });
     assert_eq!(cluster.desired("a").len(), 1, "it ends by itself");
     cluster.say(&run, 0, Said::Exited { code: 0, output: String::new() });
     assert_eq!(cluster.desired("a").len(), 0);
     assert_eq!(cluster.status(&run), "finished");
 
     let view = RunView::of(cluster.run(&run));
-    assert_eq!((view.row.step, view.row.final_state_digest), (10, Some(state_digest(1))));
+    assert_eq!((view.row.step, view.row.final_state_digest), (10, Some(final_state())));
     assert_eq!((view.checkpoints.len(), view.checkpoints[0].id), (2, checkpoint));
     let loss = view.row.loss.clone().unwrap();
     assert_eq!((loss.value, loss.bits.as_str()), (Some(1.5), "3ff8000000000000"));

@@ -7,7 +7,7 @@ use lockstep_core::state::{Phase, Status};
 use lockstep_core::{Command, Outcome, Said};
 use proptest::prelude::*;
 
-use super::cluster::{Cluster, block, ready, share, state_digest};
+use super::cluster::{Cluster, block, final_state, other_state, ready, share};
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -72,7 +72,7 @@ fn said(what: u8, process: u32, processes: u32, step: u64) -> Said {
         3 => block(step),
         4..=6 if process < processes && processes <= 4 => Said::Share(share(process, processes, step)),
         4..=7 => Said::ShareFailed { step, reason: "disk full".into() },
-        8 => Said::Finished { step: 10, state: state_digest(u8::from(step == 1)) },
+        8 => Said::Finished { step: 10, state: if step == 1 { other_state() } else { final_state() } },
         9 => Said::Exited { code: 1, output: "gone".into() },
         10 => Said::Corrupt {
             step,
@@ -165,8 +165,10 @@ fn check(cluster: &Cluster) {
             Status::Finished { .. } | Status::Failed { .. } | Status::Cancelled | Status::Unsaved { .. } => {
                 assert!(run.shares.is_empty());
                 // I12.
-                let is_finished = matches!(run.state.status, Status::Finished { .. });
-                assert!(!is_finished || run.is_saved(), "finished without its last checkpoint");
+                if let Status::Finished { state } = run.state.status {
+                    let saved = run.checkpoints.get(&run.last_step()).map(|saved| saved.state);
+                    assert_eq!(saved, Some(state), "finished without its last checkpoint");
+                }
             }
         }
         let ends = matches!(run.state.status, Status::Finished { .. } | Status::Unsaved { .. });

@@ -5,10 +5,10 @@ use lockstep_core::state::Status;
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_core::{Command, Outcome, Said, Save};
 
-use super::cluster::{Cluster, share, state_digest};
+use super::cluster::{Cluster, final_state, other_state, share};
 
 fn finished() -> Said {
-    Said::Finished { step: 10, state: state_digest(1) }
+    Said::Finished { step: 10, state: final_state() }
 }
 
 fn failed(reason: &str) -> Said {
@@ -32,7 +32,24 @@ fn a_run_whose_processes_have_finished_waits_for_its_last_checkpoint() {
     assert_eq!(cluster.status(&run), "running", "nobody has opened the blobs");
     assert_eq!(cluster.desired("a")[0].save, Save::default());
     cluster.open();
-    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: state_digest(1) });
+    assert_eq!(cluster.run(&run).state.status, Status::Finished { state: final_state() });
+}
+
+#[test]
+fn a_run_is_not_finished_whose_last_checkpoint_holds_another_state_than_its_processes_ended_with() {
+    let (mut cluster, run) = running(&[]);
+    let checkpoint = cluster.checkpoint(&run, 10);
+    for process in 0..2 {
+        cluster.say(&run, process, Said::Finished { step: 10, state: other_state() });
+    }
+    let status = cluster.status(&run);
+    let expected = format!(
+        "failed: silent corruption: the last checkpoint `{}` has state `{}`, and the processes ended with `{}`",
+        checkpoint.short(),
+        final_state(),
+        other_state()
+    );
+    assert_eq!(status, expected);
 }
 
 #[test]
@@ -93,7 +110,7 @@ fn a_run_that_cannot_save_its_last_checkpoint_is_not_finished() {
     cluster.say(&run, 1, finished());
     assert_eq!(cluster.status(&run), "unsaved: process 0 on `a`: no space");
     let row = RunRow::of(cluster.run(&run));
-    assert_eq!((row.final_state_digest, row.alarms), (Some(state_digest(1)), Some(1)));
+    assert_eq!((row.final_state_digest, row.alarms), (Some(final_state()), Some(1)));
     assert!(row.ended_at_ms.is_some() && cluster.run(&run).shares.is_empty());
     assert_eq!(cluster.desired("a").len(), 1, "it ends by itself");
     for process in 0..2 {
