@@ -79,7 +79,8 @@ pub trait Program: Sized + 'static {
     /// As it likes: the run fails, and says it.
     fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure>;
 
-    /// Names of what [`Program::evaluate`] gives beside loss and accuracy: means over the samples.
+    /// Names of what [`Program::evaluate`] gives beside loss and accuracy: means over the samples. `loss`, `accuracy` and
+    /// `perplexity` are taken.
     fn metrics() -> &'static [&'static str] {
         &[]
     }

@@ -33,6 +33,11 @@ impl<P: Program> Source for Own<P> {
     }
 
     fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
+        if let Some(name) = without_own_curve(P::metrics()) {
+            return Err(said(format!(
+                "its metric `{name}` needs a name of its own, other than `loss`, `accuracy` and `perplexity`"
+            )));
+        }
         let (job, device) = (setup.job(), setup.device());
         let variables = nn::VarStore::new(device);
         tch::manual_seed(derive(job.seed, Stream::Init, 0, 0) as i64);
@@ -48,6 +53,14 @@ impl<P: Program> Source for Own<P> {
             title,
         }))
     }
+}
+
+/// The first of these metrics that would be mixed into another curve: it has no name, that of an earlier one, or that of a
+/// number which Lockstep makes of every evaluation.
+fn without_own_curve(metrics: &[&'static str]) -> Option<&'static str> {
+    let taken =
+        |at: usize, name: &str| ["", "loss", "accuracy", "perplexity"].contains(&name) || metrics[..at].contains(&name);
+    metrics.iter().enumerate().find(|&(at, name)| taken(at, name)).map(|(_, &name)| name)
 }
 
 /// Samples of the user's own reading, whose panics are errors, too: made again they would come again.
@@ -287,6 +300,32 @@ mod tests {
         assert!(told("shape").contains("its loss is Float of shape [2, 4], not one float"), "{}", told("shape"));
         let metrics = words(&odd("metrics").evaluate(&batch(), &Context::default()).unwrap_err());
         assert!(metrics.contains("it gives 0 metrics and names 1"), "{metrics}");
+    }
+
+    /// A metric that would be mixed into the curve of the loss.
+    struct Mixed;
+
+    impl Program for Mixed {
+        fn build(_: &nn::Path<'_>, _: &SampleShape, _: &Setup) -> Result<Self, Failure> {
+            Ok(Self)
+        }
+
+        fn loss(&self, batch: &Batch, _: &Context) -> Result<Tensor, Failure> {
+            Ok(batch.inputs.mean(Kind::Float))
+        }
+
+        fn metrics() -> &'static [&'static str] {
+            &["psnr", "loss"]
+        }
+    }
+
+    #[test]
+    fn a_metric_has_a_name_of_its_own() {
+        let refused = words(&built::<Mixed>("").map(|_| ()).unwrap_err());
+        assert!(refused.contains("its metric `loss` needs a name of its own"), "{refused}");
+        assert_eq!(without_own_curve(&["psnr", "loss of the border"]), None);
+        assert_eq!(without_own_curve(&["psnr", "psnr"]), Some("psnr"));
+        assert_eq!(without_own_curve(&["psnr", ""]), Some(""));
     }
 
     /// Two variables in one memory.
