@@ -19,6 +19,7 @@ pub const VARIABLES: &[&str] = &[
     "DNNL_MAX_CPU_ISA",
     "FBGEMM_ENABLE_INSTRUCTIONS",
     "GLIBC_TUNABLES",
+    "LD_AUDIT",
     "LD_PRELOAD",
     "MKL_CBWR",
     "MKL_DISABLE_FAST_MM",
@@ -33,6 +34,7 @@ pub const VARIABLES: &[&str] = &[
     "NCCL_PROTO",
     "NVIDIA_TF32_OVERRIDE",
     "OMP_DYNAMIC",
+    "OMP_MAX_ACTIVE_LEVELS",
     "OMP_NUM_THREADS",
     "OMP_THREAD_LIMIT",
     "ONEDNN_CPU_ISA_HINTS",
@@ -61,7 +63,8 @@ pub const ARITHMETIC_KEY: &str = "lockstep.arithmetic";
 pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
     match key {
         ARITHMETIC_KEY => Some("1"),
-        "env.LD_PRELOAD" => Some("(not set)"),
+        "env.LD_AUDIT" | "env.LD_PRELOAD" => Some("(not set)"),
+        "env.OMP_MAX_ACTIVE_LEVELS" => Some("1"),
         "float_mode" => Some("round to nearest, subnormals kept"),
         _ => None,
     }
@@ -90,6 +93,8 @@ pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
         ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0"),
         // For whatever Python a program of the rank process may start.
         ("PYTHONHASHSEED", &hash_seed),
+        // OpenMP's own default. With 0 every loop runs in one thread, whatever the job says, and oneDNN waits for the others.
+        ("OMP_MAX_ACTIVE_LEVELS", "1"),
         // No limit: under one, oneDNN waits for ever for threads that never come.
         ("OMP_THREAD_LIMIT", "4294967295"),
         // Tensors of one step are the next step's: memory that went back to the system would cost a page fault for

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -95,6 +97,15 @@ fn an_exported_network_computes_in_python_what_the_run_computed() {
     let again = cluster.coord(&["export", &checkpoint, "--to", to.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(2), "{again:?}");
 
+    // An empty directory stays the one that it is: somebody may stand in it.
+    let (empty, inode) = (dir.path().join("empty"), |path: &Path| fs::metadata(path).unwrap().ino());
+    fs::create_dir(&empty).unwrap();
+    let before = inode(&empty);
+    cluster.run(&["export", &checkpoint, "--to", empty.to_str().unwrap()]);
+    let names =
+        |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>();
+    assert_eq!((inode(&empty), names(&empty)), (before, names(&to)));
+
     // A damaged piece: nothing is written.
     let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &checkpoint])).unwrap();
     let tensors = manifest["tensors"].as_array().unwrap();
@@ -104,12 +115,16 @@ fn an_exported_network_computes_in_python_what_the_run_computed() {
     let mut bytes = fs::read(&piece).unwrap();
     bytes[9] ^= 1;
     fs::write(&piece, bytes).unwrap();
-    let other = dir.path().join("other");
-    let refused = cluster.coord(&["export", &checkpoint, "--to", other.to_str().unwrap()]);
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && said.contains(digest), "{said}");
-    let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert!(!left.into_iter().any(|name| name == "other" || name.starts_with(".export-")));
+    let (other, there) = (dir.path().join("other"), dir.path().join("there"));
+    fs::create_dir(&there).unwrap();
+    for to in [&other, &there] {
+        let refused = cluster.coord(&["export", &checkpoint, "--to", to.to_str().unwrap()]);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(8) && said.contains(digest), "{said}");
+    }
+    let left = names(dir.path());
+    assert!(!left.iter().any(|name| name == "other" || name.to_string_lossy().starts_with(".export-")), "{left:?}");
+    assert!(names(&there).is_empty());
 }
 
 #[test]

@@ -119,6 +119,7 @@ fn what_the_job_sets_no_worker_changes() {
         ("MKL_NUM_THREADS", "2"),
         ("OMP_DYNAMIC", "TRUE"),
         ("MKL_DYNAMIC", "TRUE"),
+        ("OMP_MAX_ACTIVE_LEVELS", "0"),
         ("OMP_THREAD_LIMIT", "1"),
     ]);
     let both = cluster.submit(job.argument(), &TWO);

@@ -44,6 +44,14 @@ impl<'a> Exported<'a> {
         (out, said)
     }
 
+    /// The one line of words with which it refuses.
+    fn refusal(&self, arguments: &[&str]) -> String {
+        let Output { status, stderr, .. } = self.try_predict(arguments);
+        let said = String::from_utf8(stderr).unwrap();
+        assert!(!status.success() && said.lines().count() == 1 && said.starts_with("predict.py: "), "{said}");
+        said
+    }
+
     /// The bits of the scores of every row of the run's file, as the worker's code computes them.
     fn scores(&self, batch: &str) -> String {
         let manifest = self.to.with_file_name("manifest");
@@ -84,7 +92,7 @@ impl<'a> Exported<'a> {
 /// The value behind `name` in what the script says.
 fn said(words: &str, name: &str) -> f64 {
     let value = words.split(", ").find_map(|part| part.trim().strip_prefix(name));
-    value.unwrap_or_else(|| panic!("{words}")).trim().parse().unwrap()
+    value.and_then(|value| value.split_whitespace().next()).unwrap_or_else(|| panic!("{words}")).parse().unwrap()
 }
 
 #[test]
@@ -111,8 +119,19 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     assert_eq!(exported.predict(&[path.to_str().unwrap()]), (out, String::new()));
     let less: Vec<&str> = other.lines().map(|line| line.rsplit_once(',').unwrap().0).collect();
     fs::write(&path, less.join("\n")).unwrap();
-    let refused = String::from_utf8(exported.try_predict(&[path.to_str().unwrap()]).stderr).unwrap();
+    let refused = exported.refusal(&[path.to_str().unwrap()]);
     assert!(refused.contains("has no column `p00`; the model takes p00, p01,"), "{refused}");
+    // What training would refuse as a class has no loss.
+    for (label, words) in
+        [("-100", "sample 1796: `-100.0` is not a class from 0 to 9"), ("4.9", "`4.9` is not a class")]
+    {
+        let rest = text.trim_end().rsplit_once(',').unwrap().0;
+        fs::write(&path, format!("{rest},{label}\n")).unwrap();
+        let refused = exported.refusal(&[path.to_str().unwrap()]);
+        assert!(refused.contains(words), "{refused}");
+    }
+    fs::write(&path, text.lines().next().unwrap()).unwrap();
+    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("holds no rows"));
 
     let columns = exported.manifest()["preprocessing"]["inputs"]["columns"].as_array().unwrap().clone();
     assert_eq!(columns.len(), 64);
@@ -206,6 +225,11 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     assert!(Command::new("gzip").args(["-k", &files[0]]).status().unwrap().success());
     assert_eq!(exported.predict(&[&format!("{}.gz", files[0])]), (out, String::new()));
     assert!(exported.card().contains("8-bit pixels of shape [1, 8, 8]"));
+    let refused = exported.refusal(&[&files[0], &files[0]]);
+    assert!(refused.contains("has targets of uint8 [300, 8, 8]; the model takes 1 a sample"), "{refused}");
+    fs::remove_file(exported.to.join("manifest.json")).unwrap();
+    let refused = exported.refusal(&[&files[0]]);
+    assert!(refused.contains("`manifest.json` must lie beside this script"), "{refused}");
 }
 
 #[test]
@@ -269,6 +293,16 @@ fn a_language_model_is_scored_and_continued() {
     assert_eq!(said(&out, "loss"), eval["loss"].as_f64().unwrap());
     assert_eq!(said(&out, "perplexity"), eval["perplexity"].as_f64().unwrap());
     assert_eq!(said(&out, "accuracy"), eval["accuracy"].as_f64().unwrap());
+
+    // A file of another type has no perplexity, unless its user says that these are tokens.
+    let other = dir.path().join("other");
+    let wide: Vec<u8> = (0..900_u32).flat_map(|word| (word * 7919 % 1000).to_le_bytes()).collect();
+    for (bytes, looks) in [(b"\x93NUMPY".repeat(90), "an npy array"), (wide, "32-bit integers")] {
+        fs::write(&other, bytes).unwrap();
+        let refused = exported.refusal(&[other.to_str().unwrap()]);
+        assert!(refused.contains(&format!("looks like {looks}, not like u8 tokens")), "{refused}");
+        exported.predict(&[other.to_str().unwrap(), "--accept-as-is"]);
+    }
 
     let go_on = |seed: &str| exported.try_predict(&[file.to_str().unwrap(), "--continue", "40", "--seed", seed]).stdout;
     let tokens = go_on("1");

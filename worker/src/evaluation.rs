@@ -40,11 +40,7 @@ pub(crate) fn run(
     let mut own = Vec::new();
     for chunk in place.own(0..chunks) {
         let context = Context { step, rank: chunk as u32, training: false, root: plan.job.seed };
-        let seed = context.seed();
-        generator::seed(Device::Cpu, seed)?;
-        if plan.device != Device::Cpu {
-            generator::seed(plan.device, seed)?;
-        }
+        seed(&context, plan.device)?;
         let positions: Vec<u64> = (chunk * plan.chunk..plan.samples.min((chunk + 1) * plan.chunk)).collect();
         let batch = validation.batch(&positions, plan.device).map_err(|source| TrainError::Data { step, source })?;
         own.push(state.model.evaluate(&batch, &context).map_err(|source| TrainError::Model { step, source })?);
@@ -55,6 +51,16 @@ pub(crate) fn run(
             .map_err(|source| TrainError::Exchange { step, source })?,
     };
     Ok(report(step, plan, state.model.metrics(), &all))
+}
+
+/// Generators as this pass begins with them: what it draws is the same whoever computes it.
+pub(crate) fn seed(context: &Context, device: Device) -> Result<(), lockstep_tch_ext::Error> {
+    let seed = context.seed();
+    generator::seed(Device::Cpu, seed)?;
+    if device != Device::Cpu {
+        generator::seed(device, seed)?;
+    }
+    Ok(())
 }
 
 /// Every process's sums, in chunk order: `width` numbers a chunk.

@@ -12,6 +12,7 @@ use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{Batch, Context, Dataset, InputKind, Model, ModelError, SampleShape, without_trace};
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::evaluation::seed;
 use crate::exchange::Exchange;
 use crate::train::{Place, TrainError};
 
@@ -163,6 +164,7 @@ impl Samples {
         let (mut sum, mut count) = (0.0, 0);
         for given in self.with(plan, inputs) {
             let (batch, context) = given?;
+            seed(&context, plan.device)?;
             let sums = model.evaluate(&batch, &context)?;
             sum += sums.loss_sum;
             count += sums.count;
@@ -176,8 +178,8 @@ impl Samples {
         let mut rise = 0.0;
         for repeat in 0..plan.repeats {
             // An evaluation's own seeds count ranks up from 0.
-            let seed = derive(plan.root, Stream::Eval, plan.step, u32::MAX - repeat);
-            let dealt = Permutation::new(plan.samples, seed);
+            let dealing = derive(plan.root, Stream::Eval, plan.step, u32::MAX - repeat);
+            let dealt = Permutation::new(plan.samples, dealing);
             let order: Vec<i64> = (0..plan.samples).map(|place| dealt.at(place) as i64).collect();
             let order = Tensor::f_from_slice(&order)?.f_to(plan.device)?;
             let inputs = self.inputs.f_detach_copy()?;
@@ -193,6 +195,7 @@ impl Samples {
             let mut sum: Option<Tensor> = None;
             for given in self.with(plan, &self.inputs) {
                 let (mut batch, context) = given?;
+                seed(&context, plan.device)?;
                 let samples = batch.inputs.size()[0];
                 let inputs = batch.inputs.f_detach()?.f_set_requires_grad(batch.inputs.is_floating_point())?;
                 let gradient = tch::with_grad(|| {

@@ -18,6 +18,19 @@ pub(crate) fn mapped() -> BTreeMap<String, String> {
     foreign.into_iter().map(|path| (format!("library.{path}"), digest(Path::new(path)))).collect()
 }
 
+/// The digest of each library that `LD_PRELOAD` or `LD_AUDIT` names by a path, as `library.<path>`: a file of the same name may be
+/// another one.
+pub(crate) fn preloaded() -> BTreeMap<String, String> {
+    let values = ["LD_PRELOAD", "LD_AUDIT"].map(|name| std::env::var(name).unwrap_or_default());
+    let paths = values.iter().flat_map(|value| named(value));
+    paths.map(|path| (format!("library.{path}"), digest(Path::new(path)))).collect()
+}
+
+/// The paths of a list as the loader takes it.
+fn named(list: &str) -> impl Iterator<Item = &str> {
+    list.split([' ', ':']).filter(|name| name.contains('/'))
+}
+
 fn digest(path: &Path) -> String {
     let mut hasher = Domain::Blob.hasher();
     let read = fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
@@ -67,5 +80,7 @@ mod tests {
 ";
         assert_eq!(foreign(maps, "/opt/lockstep/worker-rank"), BTreeSet::from(["/home/some one/libfast.so"]));
         assert_eq!(foreign("", ""), BTreeSet::new());
+        let listed: Vec<&str> = named("/opt/a.so:./b.so libc.so.6").collect();
+        assert_eq!(listed, ["/opt/a.so", "./b.so"]);
     }
 }

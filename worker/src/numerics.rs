@@ -87,6 +87,7 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
         let value = std::env::var(name).unwrap_or_else(|_| "(not set)".to_owned());
         map.insert(format!("env.{name}"), value);
     }
+    map.extend(libraries::preloaded());
     if level == Level::Exact {
         // Libraries choose code paths by the processor; `portable` pins those paths instead.
         map.insert("cpu.model".to_owned(), cpu_model());

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -101,7 +102,8 @@ pub fn is_same(found: &str, text: &str) -> bool {
 
 /// Writes a file, which stays empty if the disk is full.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    // For nobody else, as a blob is: a node of another user must fail here, and not at its first checkpoint.
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     match file.write_all(text.as_bytes()) {
         Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
         written => written,
@@ -178,6 +180,18 @@ mod tests {
         assert_eq!((count(&owners), count(&guests)), (0, 1));
         sweep(guests.path());
         assert_eq!(count(&guests), 0);
+    }
+
+    #[test]
+    fn another_user_can_read_a_check_as_little_as_a_blob() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let store = store();
+        let offer = Offer::write(store.path(), "a1", "x").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let blobs = crate::blobs::BlobStore::open(store.path()).unwrap();
+        let blob = blobs.path(&blobs.put(b"x").unwrap().digest);
+        assert_eq!(mode(&offer.own), mode(&blob));
     }
 
     #[test]

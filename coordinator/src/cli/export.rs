@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::job::{JobSpec, Model, Output as ModelOutput};
-use lockstep_common::manifest::{Manifest, Piece};
+use lockstep_common::manifest::{DataFile, Manifest, Piece};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data;
+use lockstep_host::durable::sync_dir;
 use lockstep_rpc::query_request::What;
 use serde::Serialize;
 use tokio::process::Command;
@@ -30,6 +31,8 @@ const CARD: &str = "README.md";
 const MANIFEST: &str = "manifest.json";
 const PREDICT: &str = "predict.py";
 const RAW_MODULE: &str = "model-raw.pt";
+/// The module that the run began with, while the export is made.
+const ORIGINAL: &str = "original.pt";
 
 /// The script reads all that it needs to know of the model from the manifest beside it.
 const SCRIPT: &str = include_str!("export/predict.py");
@@ -52,12 +55,12 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     let predicts = predicts(&manifest, &job);
     let raw_inputs = if arguments.raw_inputs { Some(raw_inputs(&manifest, &job)?) } else { None };
 
-    // All is written beside it first: the directory is there with everything, or not at all.
+    // All is written beside it first, or in it if it is there: in the end it holds everything, or nothing.
     let to = std::path::absolute(&arguments.to).map_err(|error| disk(&arguments.to, &error))?;
     if fs::read_dir(&to).is_ok_and(|mut entries| entries.next().is_some()) || to.is_file() {
         return Err(Failure::new(Exit::Usage, format!("`{}` is there already, and not empty", to.display())));
     }
-    let parent = to.parent().unwrap_or(Path::new("/")).to_owned();
+    let parent = if to.is_dir() { &to } else { to.parent().unwrap_or(Path::new("/")) }.to_owned();
     fs::create_dir_all(&parent).map_err(|error| disk(&parent, &error))?;
     let work =
         tempfile::Builder::new().prefix(".export-").tempdir_in(&parent).map_err(|error| disk(&parent, &error))?;
@@ -95,10 +98,16 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     let has = |name| files.contains(&name).then_some(name);
     let named = Files { module: has(MODULE), raw_module: has(RAW_MODULE), predicts };
     write(CARD, card(&manifest, &job, &metrics, &named).as_bytes())?;
-    if to.is_dir() {
-        fs::remove_dir(&to).map_err(|error| disk(&to, &error))?;
+    let synced = files.iter().try_for_each(|file| fs::File::open(made.join(file)).and_then(|file| file.sync_all()));
+    synced.map_err(|error| disk(&made, &error))?;
+    if parent == to {
+        // It may be where somebody stands, or a mount: it stays the directory that it is.
+        let moved = files.iter().try_for_each(|file| fs::rename(made.join(file), to.join(file)));
+        moved.map_err(|error| disk(&to, &error))?;
+    } else {
+        fs::rename(&made, &to).map_err(|error| disk(&to, &error))?;
     }
-    fs::rename(&made, &to).map_err(|error| disk(&to, &error))?;
+    sync_dir(&to).and_then(|()| sync_dir(&parent)).map_err(|error| disk(&to, &error))?;
 
     let report = Report { checkpoint: Manifest::id(&manifest.encode()).to_string(), directory: to, files };
     if arguments.reader.json {
@@ -115,14 +124,18 @@ fn disk(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(Exit::Local, format!("cannot write `{}`: {error}", path.display()))
 }
 
-/// The TorchScript file that the run began with: where it lay, or out of the store.
+/// The TorchScript file that the run began with: a copy of what lay where the job names it, or out of the store. A copy, as the
+/// file itself may be replaced after it was looked at.
 async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path) -> Result<PathBuf, Failure> {
     let Some(file) = manifest.data.iter().find(|file| file.path == path) else {
         return Err(Failure::new(Exit::Local, format!("the checkpoint does not say what `{path}` was")));
     };
     let base_dir = Path::new(&manifest.base_dir);
-    if data::verify(base_dir, std::slice::from_ref(file)).is_ok() {
-        return Ok(base_dir.join(path));
+    let copy = blobs.with_file_name(ORIGINAL);
+    let copied = DataFile { path: ORIGINAL.to_owned(), ..file.clone() };
+    let is_as_it_was = |dir| data::verify(dir, std::slice::from_ref(&copied)).is_ok();
+    if fs::copy(base_dir.join(path), &copy).is_ok() && copy.parent().is_some_and(is_as_it_was) {
+        return Ok(copy);
     }
     let piece = Piece { digest: file.digest, bytes: file.bytes };
     client.fetch(std::slice::from_ref(&piece), blobs).await.map_err(|failure| {

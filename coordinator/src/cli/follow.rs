@@ -172,7 +172,13 @@ impl Display {
             parts.push(format!("a program that is new to a node is built first: `coord logs {} --follow`", row.id));
         }
         if row.status == "running" && row.step == row.steps && row.replay_of.is_none() {
-            parts.push("saves the last checkpoint".to_owned());
+            let fails = row.checkpoint_failed.is_some();
+            let words = if fails {
+                "tries the last checkpoint again until the store takes it"
+            } else {
+                "saves the last checkpoint"
+            };
+            parts.push(words.to_owned());
         }
         if row.loss.is_some() {
             parts.push(format!("loss {}", number(row.loss.as_ref())));

@@ -72,6 +72,8 @@ fn a_mode_that_was_changed_before_the_start_is_set_back_and_the_library_is_named
         (maps["float_mode"].as_str(), maps["env.LD_PRELOAD"].as_str()),
         ("round to nearest, subnormals kept", path)
     );
+    // Another file of that name is another library.
+    assert_eq!(maps[&format!("library.{path}")].len(), 64, "{maps:?}");
 
     let (expected, found) = (plain.run(1, None), preloaded.run(1, None));
     assert_eq!(found.codes, [0], "{}", found.stderr);

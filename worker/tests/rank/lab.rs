@@ -170,7 +170,7 @@ impl Lab {
         started.finish(self)
     }
 
-    fn assignment(&self, process: u32, processes: u32, restore: Option<&Manifest>) -> Assignment {
+    pub(crate) fn assignment(&self, process: u32, processes: u32, restore: Option<&Manifest>) -> Assignment {
         Assignment {
             run: RUN.to_owned(),
             generation: 1,

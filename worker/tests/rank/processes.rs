@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lockstep_common::manifest::{self, Manifest, RecordPosition, Share};
-use lockstep_common::{RunId, numerics};
+use lockstep_common::{Digest, RunId, numerics};
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{AgentCommand, Assignment, Empty, ProcessMessage, Save, frame};
@@ -37,7 +37,7 @@ pub(crate) struct Processes {
     heard: Receiver<Heard>,
     addresses: BTreeMap<u32, String>,
     /// The numerics fingerprint by process.
-    fingerprints: BTreeMap<u32, BTreeMap<String, String>>,
+    pub(crate) fingerprints: BTreeMap<u32, BTreeMap<String, String>>,
     /// The one that was said last.
     pub(crate) numerics: BTreeMap<String, String>,
     pub(crate) environment: BTreeMap<String, String>,
@@ -48,7 +48,7 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    fn start(lab: &Lab, processes: u32, restore: Option<&Manifest>) -> Self {
+    pub(crate) fn start(lab: &Lab, processes: u32, restore: Option<&Manifest>) -> Self {
         let socket_dir = tempfile::tempdir().unwrap();
         let socket = socket_dir.path().join("s");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -108,7 +108,7 @@ impl Processes {
     }
 
     /// Waits until all are ready, or all have given up.
-    fn all_ready(&mut self) -> bool {
+    pub(crate) fn all_ready(&mut self) -> bool {
         while self.addresses.len() + self.hung_up < self.children.len() {
             match self.heard.recv_timeout(DEADLINE).expect("a process is ready or ends") {
                 Heard::Said(process, Body::Ready(ready)) => {
@@ -124,7 +124,7 @@ impl Processes {
         self.hung_up == 0
     }
 
-    fn tell_peers(&mut self) {
+    pub(crate) fn tell_peers(&mut self) {
         let peers: Vec<String> = self.addresses.values().cloned().collect();
         for (stream, assignment) in self.streams.iter_mut().zip(&self.assignments) {
             let start = Assignment { peers: peers.clone(), ..assignment.clone() };
@@ -177,7 +177,7 @@ impl Processes {
     }
 
     /// Hears everything until all have hung up, acknowledges at once, and commits what checkpoints are complete.
-    fn finish(mut self, lab: &Lab) -> Outcome {
+    pub(crate) fn finish(mut self, lab: &Lab) -> Outcome {
         self.judge_last(lab.job.steps);
         while self.hung_up < self.children.len() {
             match self.heard.recv_timeout(DEADLINE).expect("the run goes on or ends") {

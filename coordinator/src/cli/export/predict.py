@@ -24,16 +24,21 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-MANIFEST = json.loads((HERE / "manifest.json").read_bytes())
+
+
+def refuse(words):
+    sys.exit(f"predict.py: {words}")
+
+
+try:
+    MANIFEST = json.loads((HERE / "manifest.json").read_bytes())
+except (OSError, ValueError) as error:
+    refuse(f"the export's `manifest.json` must lie beside this script, as it was exported: {error}")
 JOB = json.loads(MANIFEST["job_text"])
 INPUTS = MANIFEST["preprocessing"]["inputs"]
 TARGETS = MANIFEST["preprocessing"]["targets"]
 NUMERICS = JOB.get("numerics", {})
 MODEL = JOB["model"]
-
-
-def refuse(words):
-    sys.exit(f"predict.py: {words}")
 
 
 def arguments():
@@ -48,6 +53,7 @@ def arguments():
     parser.add_argument("--probabilities", action="store_true", help="classes: print the probability of every class")
     parser.add_argument("--continue", dest="tokens", type=int, metavar="N", help="language models: print N tokens more")
     parser.add_argument("--seed", type=int, default=0, help="of the continuation [default: 0]")
+    parser.add_argument("--accept-as-is", action="store_true", help="token files: whatever they look like, these are tokens")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the continuation; 0: always the likeliest token")
     parsed = parser.parse_args()
     if parsed.batch < 1 or parsed.threads < 1 or (parsed.tokens or 0) < 0 or parsed.temperature < 0:
@@ -65,11 +71,14 @@ for key, value in MANIFEST["numerics"].items():
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = str(ASKED.threads)
 
-import numpy  # noqa: E402
-import safetensors  # noqa: E402
-import torch  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from torch.nn import functional  # noqa: E402
+try:
+    import numpy  # noqa: E402
+    import safetensors  # noqa: E402
+    import torch  # noqa: E402
+    from safetensors.torch import load_file  # noqa: E402
+    from torch.nn import functional  # noqa: E402
+except ImportError as error:
+    refuse(f"{error}; it needs three packages: {sys.executable} -m pip install torch numpy safetensors")
 
 
 def switches():
@@ -122,7 +131,7 @@ def table(path):
     if not known:
         return inputs, None
     if "classes" in TARGETS:
-        return inputs, torch.from_numpy(values[:, -1].astype(numpy.int64))
+        return inputs, classes(path, values[:, -1])
     return inputs, standardised(path, values[:, -1:], [TARGETS["standardised"]])
 
 
@@ -161,11 +170,19 @@ def idx(path):
     return numpy.frombuffer(data, numpy.uint8, offset=start).reshape(sizes)
 
 
+def classes(path, values):
+    """Classes as training takes them."""
+    count = TARGETS["classes"]["count"]
+    for place in numpy.argwhere((values != numpy.floor(values)) | (values < 0) | (values >= count))[:1, 0]:
+        refuse(f"`{path}`, sample {place}: `{values[place]}` is not a class from 0 to {count - 1}")
+    return torch.from_numpy(values.astype(numpy.int64))
+
+
 def images_and_labels():
     images = idx(ASKED.file)
     # Gray images have one channel, which the format leaves out.
     images = images[:, None] if images.ndim == 3 else images
-    return array(ASKED.file, images), None if ASKED.targets is None else labels(idx(ASKED.targets))
+    return array(ASKED.file, images), None if ASKED.targets is None else labels(ASKED.targets, idx(ASKED.targets))
 
 
 def array(path, values):
@@ -180,32 +197,79 @@ def array(path, values):
     return inputs.float().div_(INPUTS["pixels"]["divisor"]).sub_(INPUTS["pixels"]["subtracted"])
 
 
-def labels(values):
+def labels(path, values):
     """Targets of an array."""
+    width = 1 if "classes" in TARGETS else TARGETS["values"]["count"]
+    if values.ndim == 0 or values.size != len(values) * width:
+        refuse(f"`{path}` has targets of {values.dtype} {list(values.shape)}; the model takes {width} a sample")
     if "classes" in TARGETS:
-        return torch.from_numpy(values.reshape(len(values)).astype(numpy.int64))
-    values = values.reshape(len(values), -1).astype(numpy.float32)
-    return torch.from_numpy(values)
+        return classes(path, values.reshape(len(values)))
+    return torch.from_numpy(values.reshape(len(values), width).astype(numpy.float32))
+
+
+def npy(path):
+    try:
+        return numpy.load(path, allow_pickle=False)
+    except ValueError:
+        refuse(f"`{path}` is not an npy array of numbers")
 
 
 def arrays():
-    read = lambda path: numpy.load(path, allow_pickle=False)  # noqa: E731
-    return array(ASKED.file, read(ASKED.file)), None if ASKED.targets is None else labels(read(ASKED.targets))
+    return array(ASKED.file, npy(ASKED.file)), None if ASKED.targets is None else labels(ASKED.targets, npy(ASKED.targets))
 
 
 def tensors():
-    with safetensors.safe_open(ASKED.file, framework="numpy") as file:
+    try:
+        opened = safetensors.safe_open(ASKED.file, framework="numpy")
+    except safetensors.SafetensorError as error:
+        refuse(f"`{ASKED.file}` is not a safetensors file: {error}")
+    with opened as file:
         names = JOB["data"]["inputs"], JOB["data"]["targets"]
         if names[0] not in file.keys():
             refuse(f"`{ASKED.file}` has no tensor `{names[0]}`")
         inputs = array(ASKED.file, file.get_tensor(names[0]))
-        return inputs, labels(file.get_tensor(names[1])) if names[1] in file.keys() else None
+        return inputs, labels(ASKED.file, file.get_tensor(names[1])) if names[1] in file.keys() else None
+
+
+# Formats by the bytes that they begin with.
+MAGIC = {
+    b"\x93NUMPY": "an npy array",
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "a file packed by zstd",
+    b"\xfd7zXZ\x00": "a file packed by xz",
+    b"\x1f\x8b\x08\x00": "a file packed by gzip",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"ARROW1\x00\x00": "an Arrow file",
+    b"SQLite format 3\x00": "a SQLite database",
+    b"MMIDIDX\x00\x00": "an index of Megatron's",
+    b"\x89PNG\r\n\x1a\n": "a PNG image",
+}
+
+
+def lookalike(data, width):
+    """What these bytes look like, if not like tokens of so many bytes: of what training refuses, what a user may mix up."""
+    for magic, name in MAGIC.items():
+        if data.startswith(magic):
+            return name
+    start = numpy.frombuffer(data[: 1 << 16], numpy.uint8)
+    if len(start) < 64 or not start.any():
+        return None
+    for wider in (8, 4):
+        if len(data) % wider == 0 and not start[: len(start) // wider * wider].reshape(-1, wider)[:, 2:].any():
+            return f"{8 * wider}-bit integers"
+    low, high = start[: len(start) // 2 * 2].reshape(-1, 2).T
+    if width == 1 and len(data) % 2 == 0 and (high < 16).all() and (low >= 64).any():
+        return "16-bit integers"
+    return "text" if width == 2 and (start >= 9).all() and (start < 127).all() else None
 
 
 def token_file(path):
-    kind = {"u8": "<u1", "u16": "<u2"}[INPUTS["tokens"]["dtype"]]
+    kind = numpy.dtype({"u8": "<u1", "u16": "<u2"}[INPUTS["tokens"]["dtype"]])
     data = sys.stdin.buffer.read() if str(path) == "-" else pathlib.Path(path).read_bytes()
-    if len(data) % numpy.dtype(kind).itemsize:
+    looks = None if ASKED.accept_as_is or JOB["data"].get("accept_as_is") else lookalike(data, kind.itemsize)
+    if looks is not None:
+        refuse(f"`{path}` looks like {looks}, not like {INPUTS['tokens']['dtype']} tokens; --accept-as-is takes it for tokens")
+    if len(data) % kind.itemsize:
         refuse(f"`{path}`: {len(data)} bytes are not a whole number of {INPUTS['tokens']['dtype']} tokens")
     tokens = numpy.frombuffer(data, kind).astype(numpy.int64)
     vocabulary = INPUTS["tokens"]["vocabulary"]
@@ -362,6 +426,8 @@ def lines(scores, first):
 
 def predict(answer):
     inputs, targets = READERS[JOB["data"]["kind"]]()
+    if len(inputs) == 0:
+        refuse(f"`{ASKED.file}` holds no samples")
     if targets is not None and len(targets) != len(inputs):
         refuse(f"there are {len(inputs)} inputs and {len(targets)} targets")
     out = csv.writer(sys.stdout, lineterminator="\n")
@@ -375,6 +441,8 @@ def predict(answer):
             total, count = total + float(answer(x, y)) * len(x), count + len(x)
             continue
         scores = answer(x)
+        if MODEL["kind"] == "torchscript" and loss_kind() == "mse" and scores.dtype == torch.bfloat16:
+            scores = scores.float()  # as the run does
         if TARGETS == "next_token":
             of_tokens = losses(scores, y)
             if ASKED.scores:
@@ -390,7 +458,7 @@ def predict(answer):
             count += y.numel() // values
     if count == 0:
         return
-    words = [f"loss {total / count}"]
+    words = [f"loss {total / count}" + (" (standardised)" if "standardised" in TARGETS else "")]
     if TARGETS == "next_token":
         words.append(f"perplexity {math.exp(total / count)}")
     if loss_kind() == "cross_entropy" and MODEL.get("output", "logits") != "loss":
@@ -408,10 +476,12 @@ def go_on(answer):
     if len(tokens) == 0:
         refuse(f"`{ASKED.file}` holds no token to continue")
     generator = torch.Generator().manual_seed(ASKED.seed)
-    kind = {"u8": "<u1", "u16": "<u2"}[INPUTS["tokens"]["dtype"]]
+    kind = numpy.dtype({"u8": "<u1", "u16": "<u2"}[INPUTS["tokens"]["dtype"]])
+    # Scores of tokens that no file of this type can hold are left out, if the vocabulary has such.
+    held = min(INPUTS["tokens"]["vocabulary"], 256**kind.itemsize)
     tokens = tokens[-context:]
     for _ in range(ASKED.tokens):
-        scores = answer(tokens[None, -context:])[-1].float()
+        scores = answer(tokens[None, -context:])[-1, :held].float()
         if ASKED.temperature == 0:
             token = scores.argmax(keepdim=True)
         else:

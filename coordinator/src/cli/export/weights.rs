@@ -46,6 +46,9 @@ pub(super) fn write(entries: &[TensorEntry], store: &BlobStore, manifest: &Manif
     file.sync_all().map_err(|error| unwritten(&error))
 }
 
+/// The key of a file's header that is no tensor.
+const METADATA: &str = "__metadata__";
+
 /// A tensor with its type in the file.
 struct Stored<'a> {
     entry: &'a TensorEntry,
@@ -56,6 +59,9 @@ struct Stored<'a> {
 impl<'a> Stored<'a> {
     fn new(entry: &'a TensorEntry) -> Result<Self, Failure> {
         let TensorEntry { name, dtype: word, shape, pieces } = entry;
+        if name == METADATA {
+            return Err(Failure::new(Exit::Local, format!("safetensors keeps the name `{METADATA}` for itself")));
+        }
         let dtype = dtype(word).ok_or_else(|| {
             Failure::new(Exit::Local, format!("safetensors has no elements of type `{word}` (`{name}`)"))
         })?;
@@ -94,7 +100,7 @@ fn header(tensors: &[Stored], manifest: &Manifest) -> Option<Vec<u8>> {
         ("lockstep.run", manifest.run.to_string()),
         ("lockstep.step", manifest.step.to_string()),
     ]);
-    let mut bytes = b"{\"__metadata__\":".to_vec();
+    let mut bytes = format!("{{\"{METADATA}\":").into_bytes();
     bytes.extend(text(&|to| serde_json::to_writer(to, &metadata)));
     let mut at = 0_u64;
     for Stored { entry, dtype, bytes: length } in tensors {
@@ -124,6 +130,11 @@ fn dtype(name: &str) -> Option<Dtype> {
         "int8" => Dtype::I8,
         "uint8" => Dtype::U8,
         "bool" => Dtype::BOOL,
+        "float8e4m3fn" => Dtype::F8_E4M3,
+        "float8e5m2" => Dtype::F8_E5M2,
+        "float8e4m3fnuz" => Dtype::F8_E4M3FNUZ,
+        "float8e5m2fnuz" => Dtype::F8_E5M2FNUZ,
+        "complexfloat" => Dtype::C64,
         _ => return None,
     })
 }
@@ -148,6 +159,24 @@ mod tests {
         {
             let refused = Stored::new(&entry(&shape, &bytes)).err().unwrap().render();
             assert!(refused.contains("tensor `w`"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_has_a_type_and_a_name_that_the_file_can_hold() {
+        let named = |name: &str, dtype: &str, bytes| TensorEntry {
+            name: name.to_owned(),
+            dtype: dtype.to_owned(),
+            ..entry(&[3], &[bytes])
+        };
+        for (dtype, bytes) in [("float8e4m3fn", 3), ("float8e5m2", 3), ("complexfloat", 24), ("bool", 3), ("int16", 6)]
+        {
+            assert!(Stored::new(&named("w", dtype, bytes)).is_ok(), "{dtype}");
+        }
+        for (name, dtype, words) in [("__metadata__", "float", "keeps the name"), ("w", "qint8", "no elements of type")]
+        {
+            let refused = Stored::new(&named(name, dtype, 12)).err().unwrap().render();
+            assert!(refused.contains(words), "{refused}");
         }
     }
 }
