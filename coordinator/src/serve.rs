@@ -17,9 +17,11 @@ use tonic::transport::server::TcpIncoming;
 use tracing::warn;
 
 use crate::answers::Answers;
-use crate::api::{Agents, Control, MAX_MESSAGE_BYTES};
+use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
+use crate::identity::{Identity, IdentityError};
 use crate::node::{Committer, Handle, Node, NodeError};
 use crate::settings::Settings;
+use crate::starts::Starts;
 use crate::store::{Store, StoreError};
 use crate::tracker::Tracker;
 use crate::web::Page;
@@ -52,10 +54,13 @@ pub enum ServeError {
     /// The blob store.
     #[error(transparent)]
     Blobs(#[from] lockstep_host::blobs::BlobError),
-    /// The blob store's directory.
-    #[error("cannot make the store directory `{}`", path.display())]
-    StoreDirectory {
-        /// The directory.
+    /// The blob store is another one than before, or its directory cannot be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The data directory.
+    #[error("cannot note this start in `{}`", path.display())]
+    Starts {
+        /// The data directory.
         path: PathBuf,
         /// Why.
         #[source]
@@ -104,10 +109,12 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     if !address.ip().is_loopback() {
         warn!(%address, "other machines can reach this port, and there is no TLS: whoever does can run jobs on every worker");
     }
-    std::fs::create_dir_all(&settings.store)
-        .map_err(|source| ServeError::StoreDirectory { path: settings.store.clone(), source })?;
-    shared::sweep(&settings.store);
     let (store, recovered) = Store::open(&settings.data_dir)?;
+    // Before anything is made in the store's directory.
+    let identity = Identity::take(&settings.store, &settings.data_dir, draw_id)?;
+    shared::sweep(&settings.store);
+    let starts = draw_id().and_then(|id| Starts::begin(&settings.data_dir, id));
+    let starts = starts.map_err(|source| ServeError::Starts { path: settings.data_dir.clone(), source })?;
     ignore_in_git(&settings.data_dir);
 
     let stop = CancellationToken::new();
@@ -129,14 +136,15 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
         tokio::spawn(saves::ring(handle.clone(), bell));
     }
     // It ends with the loop, too.
-    tokio::spawn(Committer::open(handle.clone(), &settings.store, settings.store_patience)?.run());
+    tokio::spawn(Committer::open(handle.clone(), &settings.store, identity, settings.store_patience)?.run());
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let answers = Answers::new(handle.clone(), tracker.tracking(), &about(settings, address));
     let page = web.map(|listener| Page::serve(listener, answers.clone(), &tracker, &settings.store, stop.clone()));
     let page = page.transpose()?;
     let control = Control::new(answers, reader, &settings.store, stop.clone())?;
-    let agents = Agents::new(handle.clone(), cluster, settings.lease, settings.store.clone(), stop.clone());
+    let terms = Terms { cluster, lease: settings.lease, store: settings.store.clone(), starts };
+    let agents = Agents::new(handle.clone(), terms, stop.clone());
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -221,6 +229,13 @@ fn about(settings: &Settings, address: SocketAddr) -> String {
         "store": settings.store,
         "lease_ms": settings.lease.as_millis() as u64,
     }))
+}
+
+/// A random id, for a store or a start.
+fn draw_id() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 /// State that lies in a work tree must not make it dirty. If this cannot be written, git shows the directory: no harm.

@@ -134,11 +134,14 @@ impl Settings {
     /// Of a coordinator that lives for one job, with everything in `dir`: any free port, and no layers, so that a
     /// configuration meant for a cluster does not leak into it.
     pub fn embedded(dir: &Path) -> Self {
+        let data_dir = dir.join("coordinator");
+        // Where `coord serve` on the same data directory looks; directories of 0.1.0 have it beside.
+        let store = Some(dir.join("store")).filter(|older| older.is_dir()).unwrap_or_else(|| data_dir.join("store"));
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             web_listen: None,
-            data_dir: dir.join("coordinator"),
-            store: dir.join("store"),
+            data_dir,
+            store,
             // One machine: what is written is seen at once.
             store_patience: Duration::from_secs(5),
             lease: Duration::from_secs(10),
@@ -232,6 +235,15 @@ mod tests {
         assert_eq!(settings.web_listen.map(|address| address.to_string()), Some("127.0.0.1:7080".to_owned()));
         assert_eq!(settings.store, settings.data_dir.join("store"));
         assert!(settings.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn a_job_of_its_own_has_its_store_where_serve_looks_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::embedded(dir.path());
+        assert_eq!(settings.store, settings.data_dir.join("store"));
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        assert_eq!(Settings::embedded(dir.path()).store, dir.path().join("store"));
     }
 
     #[test]

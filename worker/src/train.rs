@@ -19,6 +19,7 @@ use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::Watch;
 use lockstep_models::{Context, DataSets, Model, Watched};
+use lockstep_rpc::MAX_SHARE_BYTES;
 use lockstep_tch_ext::fold::layer_norms;
 use tch::{Device, Tensor};
 use tracing::{debug, info};
@@ -225,6 +226,9 @@ impl Trainer {
             processes: exchange.processes() as u32,
         });
         let mut run = Run::new(self, place, exchange, store, outbox)?;
+        if saving.is_some() {
+            run.check_describable()?;
+        }
         while run.trainer.state.step < run.trainer.until {
             if let Err(error) = run.step() {
                 // What led to it is worth knowing.
@@ -524,6 +528,19 @@ impl Run {
         }
         self.reporter.spent(Phase::Checkpoint);
         Ok(())
+    }
+
+    /// That the coordinator can take what is said of a checkpoint.
+    fn check_describable(&self) -> Result<(), TrainError> {
+        let Trainer { ranks, until, agreed, .. } = &self.trainer;
+        let (Some(checkpoints), Some(last)) = (&self.checkpoints, self.hosted.clone().last()) else { return Ok(()) };
+        let draft = ranks.at(*until, last..last + 1)?;
+        let preprocessing = agreed.preprocessing.as_ref().filter(|_| self.place.process == 0);
+        let bytes = checkpoints.described(&draft[0], self.hosted.len(), preprocessing);
+        if bytes <= MAX_SHARE_BYTES {
+            return Ok(());
+        }
+        Err(TrainError::Indescribable { process: self.place.process, ranks: self.hosted.len(), bytes })
     }
 
     /// Waits for the last checkpoint.

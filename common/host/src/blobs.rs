@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A name is given only to complete, synced contents, so a blob that is there is whole, unless the disk changed it: every
-//! read is verified. Two writers of the same blob do no harm.
+//! read is verified, and so is a blob that is found where one is to be put; a damaged one is written again. Two writers of the
+//! same blob do no harm.
 //!
 //! A name may be there and not be durable: its writer crashed before it synced the directory. So whoever finds a blob where
 //! it wants to put one syncs that directory, too.
@@ -22,6 +23,8 @@ use lockstep_common::manifest::Piece;
 use rayon::prelude::*;
 
 use crate::durable;
+
+pub(crate) mod contents;
 
 /// Large tensors are cut into pieces of this size: small enough to hash and write in parallel, large enough that their
 /// number does not matter.
@@ -134,7 +137,7 @@ impl BlobStore {
     fn put_trusting(&self, bytes: &[u8], found: bool) -> Result<Piece, BlobError> {
         let digest = lockstep_common::Domain::Blob.digest(bytes);
         let piece = Piece { digest, bytes: bytes.len() as u64 };
-        if found && self.has(&piece) {
+        if found && contents::are(&self.path(&digest), bytes) {
             self.note(&piece);
             return Ok(piece);
         }
@@ -174,9 +177,9 @@ impl BlobStore {
         Ok(Part { store: self, piece: piece.clone(), path, file, hasher })
     }
 
-    /// Gives a complete file its name, if it is not there yet.
+    /// Gives a complete file its name, if no whole one has it yet.
     fn keep(&self, file: tempfile::NamedTempFile, piece: &Piece) -> Result<(), BlobError> {
-        if self.has(piece) {
+        if self.verify(piece).is_ok() {
             self.note(piece);
             return Ok(());
         }
@@ -237,9 +240,10 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Whether a blob is there, as [`BlobStore::has`]; its name is durable then.
+    /// Whether a blob is there and whole, which is read; its name is durable then. One that cannot be read is not whole: it is
+    /// to be put again.
     pub fn has_durably(&self, piece: &Piece) -> Result<bool, BlobError> {
-        let there = self.has(piece);
+        let there = self.verify(piece).is_ok();
         if there {
             self.note(piece);
             self.sync()?;
@@ -281,19 +285,9 @@ impl BlobStore {
     /// Reads a blob, whatever its size, to see that it is whole; where it lies.
     pub fn verify(&self, piece: &Piece) -> Result<PathBuf, BlobError> {
         let path = self.path(&piece.digest);
-        let found = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::Missing { digest: piece.digest, dir: self.dir.clone() });
-            }
-            Err(source) => return Err(BlobError::Io { action: "read", path, source }),
-        };
-        if found != piece.bytes {
-            return Err(BlobError::Truncated { digest: piece.digest, path, expected: piece.bytes, found });
-        }
+        let mut file = self.opened(piece)?;
         let mut hasher = lockstep_common::Domain::Blob.hasher();
-        let hashed = hasher.update_mmap_rayon(&path).map(|hasher| Digest::of(hasher));
-        match hashed {
+        match contents::hash(&mut file, &mut hasher).map(|()| Digest::of(&hasher)) {
             Ok(found) if found == piece.digest => Ok(path),
             Ok(found) => Err(BlobError::Corrupt { digest: piece.digest, path, found }),
             Err(source) => Err(BlobError::Io { action: "read", path, source }),

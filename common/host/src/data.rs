@@ -11,7 +11,7 @@ use lockstep_common::manifest::DataFile;
 use lockstep_common::{Digest, JobPaths};
 use rayon::prelude::*;
 
-use crate::blobs::{BlobError, BlobStore};
+use crate::blobs::{BlobError, BlobStore, contents};
 pub use crate::data_list::{Listed, list, list_below};
 use crate::stat_cache::{Stamp, StatCache};
 pub use crate::watch::Watch;
@@ -289,7 +289,8 @@ fn hash_file(
         }
         hasher.update(&contents);
     } else {
-        hasher.update_mmap_rayon(&path).map_err(io)?;
+        let mut file = fs::File::open(&path).map_err(io)?;
+        contents::hash(&mut file, &mut hasher).map_err(io)?;
     }
     if fs::metadata(&path).map_or(true, |now| Stamp::of(&now) != stamp) || hasher.count() != bytes {
         return Err(DataHashError::Changing { path });

@@ -16,6 +16,10 @@ pub use generated::*;
 /// do not send. Builds before it existed count as 1.
 pub const PROTOCOL: u32 = 2;
 
+/// Longest description (bytes of JSON) of one process's share of a checkpoint that a coordinator takes. It becomes a command,
+/// which is shorter, and of which the log takes no more.
+pub const MAX_SHARE_BYTES: usize = 16 << 20;
+
 /// Why a peer of another protocol is refused; `None` if both speak the same. 0 is what builds say that know no protocol.
 pub fn misfit(peer: &str, version: &str, protocol: u32) -> Option<String> {
     let protocol = protocol.max(1);

@@ -257,6 +257,13 @@ pub enum Said {
         /// Each of them.
         overrides: Vec<Override>,
     },
+    /// A share that the process has written and the coordinator cannot take: its description is too large.
+    ShareRefused {
+        /// Of the checkpoint at this step.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Where training stands.

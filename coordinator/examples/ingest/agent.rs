@@ -47,6 +47,7 @@ impl Agent {
             devices: vec![device; slots as usize],
             version: "0".into(),
             protocol: PROTOCOL,
+            ..Hello::default()
         };
         say.send(AgentMessage { body: Some(Say::Hello(hello)) }).await?;
         let mut told = client.attach(ReceiverStream::new(messages)).await?.into_inner();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockstep_host::shared::{self, Offer};
 use lockstep_rpc::agent_message::Body;
-use lockstep_rpc::{AgentMessage, CoordinatorMessage, PROTOCOL, StoreSeen, Welcome, misfit};
+use lockstep_rpc::{AgentMessage, CoordinatorMessage, Hello, PROTOCOL, StoreSeen, Welcome, misfit};
 use lockstep_rpc::{agents_server, coordinator_message};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -18,6 +18,7 @@ use super::STREAM_QUEUE;
 use super::conversation::Conversation;
 use super::convert::{Joining, invalid};
 use crate::node::{CallError, Handle, Session};
+use crate::starts::Starts;
 
 /// How long a stream may be silent before its first message, and then before it says whether it sees the store.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,13 +28,15 @@ type Outgoing = mpsc::Sender<Result<CoordinatorMessage, Status>>;
 
 /// What every conversation is told at its start, or passes on.
 #[derive(Clone, Debug)]
-pub(super) struct Terms {
+pub struct Terms {
     /// The coordinator's name for people.
-    pub(super) cluster: String,
+    pub cluster: String,
     /// Silence after which a node is given up.
-    pub(super) lease: Duration,
+    pub lease: Duration,
     /// The blob store's directory.
-    pub(super) store: PathBuf,
+    pub store: PathBuf,
+    /// The starts of the coordinator's data directory.
+    pub starts: Starts,
 }
 
 /// The service.
@@ -46,8 +49,25 @@ pub struct Agents {
 
 impl Agents {
     /// The service, until `stop`.
-    pub fn new(handle: Handle, cluster: String, lease: Duration, store: PathBuf, stop: CancellationToken) -> Self {
-        Self { handle, terms: Terms { cluster, lease, store }, stop }
+    pub fn new(handle: Handle, terms: Terms, stop: CancellationToken) -> Self {
+        Self { handle, terms, stop }
+    }
+
+    /// Refuses a node whose reports were acknowledged and are not in the state. A state without runs has nothing to mix up.
+    async fn remembers(&self, hello: &Hello) -> Result<(), Status> {
+        let applied = self.handle.applied();
+        if self.terms.starts.know(&hello.start, hello.acknowledged, applied)
+            || self.handle.read(|state| state.runs().is_empty()).await?
+        {
+            return Ok(());
+        }
+        let Hello { node, acknowledged, .. } = hello;
+        Err(Status::failed_precondition(format!(
+            "this coordinator has forgotten reports of node `{node}`: it was started on an older copy of its data directory, or \
+             on another one (the node's reports were acknowledged up to log index {acknowledged}, this state is at {applied}); \
+             start it on the newest copy, or restart the worker on `{node}`: its runs then resume from the last checkpoints \
+             that this coordinator knows"
+        )))
     }
 }
 
@@ -67,6 +87,10 @@ impl agents_server::Agents for Agents {
         let version = hello.version.clone();
         if let Some(reason) = misfit(&format!("node `{}`", hello.node), &version, hello.protocol) {
             return Err(Status::failed_precondition(reason));
+        }
+        if let Err(status) = self.remembers(&hello).await {
+            warn!(node = hello.node, reason = status.message(), "a node was not taken");
+            return Err(status);
         }
         let joining = Joining::try_from(hello)?;
         info!(
@@ -126,6 +150,7 @@ impl Agents {
             check,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
+            start: self.terms.starts.current().to_owned(),
         };
         let welcome = CoordinatorMessage { body: Some(coordinator_message::Body::Welcome(welcome)) };
         outgoing.send(Ok(welcome)).await.map_err(|_| Status::cancelled("the node has gone"))?;

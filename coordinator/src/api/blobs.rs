@@ -35,12 +35,18 @@ impl Blobs {
         Ok(Self(Arc::new(BlobStore::open(dir)?)))
     }
 
-    /// Whether it is there, as long as it should be.
-    pub(super) fn sees(&self, piece: &Piece) -> bool {
-        self.0.has(piece)
+    /// That it is there, as long as it should be.
+    ///
+    /// # Errors
+    /// `NotFound`, or `DataLoss` with both lengths.
+    pub(super) fn sees(&self, piece: &Piece) -> Result<(), Status> {
+        self.0.check(piece).map_err(|error| match error {
+            BlobError::Missing { digest, .. } => Status::not_found(format!("blob `{digest}` is not in the store")),
+            _ => refusal(&error),
+        })
     }
 
-    /// Whether it is there, as long as it should be; it will be there after a power cut, too.
+    /// Whether it is there and whole; it will be there after a power cut, too.
     pub(super) async fn has(&self, piece: Piece) -> Result<bool, Status> {
         let store = Arc::clone(&self.0);
         let found = tokio::task::spawn_blocking(move || store.has_durably(&piece)).await;
@@ -141,6 +147,40 @@ impl Blobs {
 fn refusal(error: &BlobError) -> Status {
     match error {
         BlobError::Missing { .. } => Status::not_found(chain(error)),
+        // What is stored is not damaged: it cannot be added to.
+        BlobError::Io { action: "make" | "write" | "sync", .. } => Status::resource_exhausted(chain(error)),
         _ => Status::data_loss(chain(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_common::Domain;
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_takes_nothing_is_told_from_stored_bytes_that_are_damaged() {
+        let io = |action, kind: io::ErrorKind| {
+            refusal(&BlobError::Io { action, path: "/store/tmp".into(), source: kind.into() }).code()
+        };
+        assert_eq!(io("write", io::ErrorKind::StorageFull), Code::ResourceExhausted);
+        assert_eq!(io("make", io::ErrorKind::PermissionDenied), Code::ResourceExhausted);
+        assert_eq!(io("read", io::ErrorKind::Other), Code::DataLoss);
+    }
+
+    #[test]
+    fn a_truncated_blob_is_refused_with_both_lengths() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let piece = blobs.0.put(b"weights").unwrap();
+        blobs.sees(&piece).unwrap();
+        std::fs::write(blobs.0.path(&piece.digest), b"we").unwrap();
+        let refused = blobs.sees(&piece).unwrap_err();
+        assert_eq!(refused.code(), Code::DataLoss);
+        assert!(refused.message().contains("is truncated: 2 bytes of 7"), "{}", refused.message());
+        let other = Piece { digest: Domain::Blob.digest(b"other"), bytes: 5 };
+        assert_eq!(blobs.sees(&other).unwrap_err().code(), Code::NotFound);
     }
 }

@@ -210,9 +210,7 @@ impl control_server::Control for Control {
     async fn get_blob(&self, request: Request<GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
         let GetBlobRequest { blob, offset } = request.into_inner();
         let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
-        if !blobs.sees(&piece) {
-            return Err(Status::not_found(format!("blob `{}` is not in the store", piece.digest)));
-        }
+        blobs.sees(&piece)?;
         Ok(self.stream(move |to| blobs.send(piece, offset, to)))
     }
 }

@@ -137,7 +137,8 @@ impl Conversation {
             outcome = self.open.front_mut().and_then(|(_, _, pending)| pending.now());
         }
         for ((run, generation, process), sequence) in acknowledged {
-            let acknowledged = Acknowledged { run: run.into(), generation, process, sequence };
+            let applied = self.session.applied();
+            let acknowledged = Acknowledged { run: run.into(), generation, process, sequence, applied };
             self.tell(coordinator_message::Body::Acknowledged(acknowledged)).await?;
         }
         refused.map_or(Ok(()), |error| Err(End::Told(error.into())))

@@ -6,7 +6,7 @@ use lockstep_common::manifest::{Override, Share};
 use lockstep_common::{Digest, NodeId, RequestId, RunId, chain};
 use lockstep_core::command::{Device, Progress, Said};
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{CheckpointShare, Hello, ProcessMessage, ReportBlock};
+use lockstep_rpc::{CheckpointShare, Hello, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
 use prost::Message;
 use tonic::Status;
 
@@ -15,10 +15,6 @@ const MAX_DEVICES: usize = 1024;
 
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
-
-/// Longest description (bytes of JSON) of one process's share of a checkpoint. It becomes a command, which is shorter,
-/// and of which the log takes no more; a longer one fails that checkpoint in words, and the run goes on.
-const MAX_SHARE_BYTES: usize = 16 << 20;
 
 /// A refusal that names the field.
 pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
@@ -109,7 +105,8 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
             environment: ready.environment.into_iter().collect(),
         },
         Body::Block(block) => Said::Block { progress: progress(&block, batch), bytes: block.encode_to_vec() },
-        Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => Said::ShareFailed {
+        // A longer one fails that checkpoint in words, and the run goes on.
+        Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => Said::ShareRefused {
             step: share.step,
             reason: format!("its description takes {} bytes, more than {MAX_SHARE_BYTES}", share.json.len()),
         },
@@ -193,8 +190,8 @@ mod tests {
     #[test]
     fn a_share_that_the_log_would_not_take_fails_its_checkpoint() {
         let share = CheckpointShare { step: 7, json: vec![b' '; MAX_SHARE_BYTES + 1] };
-        let Said::ShareFailed { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
-            panic!("not failed at step 7")
+        let Said::ShareRefused { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
+            panic!("not refused at step 7")
         };
         assert_eq!(reason, "its description takes 16777217 bytes, more than 16777216");
     }

@@ -12,7 +12,7 @@ pub(crate) mod logs;
 mod reports;
 mod status;
 
-pub use agents::Agents;
+pub use agents::{Agents, Terms};
 pub use blobs::CHUNK_BYTES;
 pub use control::Control;
 

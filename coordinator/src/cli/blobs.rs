@@ -110,6 +110,38 @@ impl Client {
         Err(Failure::new(Exit::Damaged, format!("blob `{}` came with other bytes", piece.digest)))
     }
 
+    /// That the coordinator's store has every one of `pieces`, whole: the coordinator reads them.
+    ///
+    /// # Errors
+    /// `Damaged`, with the first blob that is not.
+    pub(super) async fn check_stored(&self, pieces: impl Iterator<Item = &Piece>) -> Result<(), Failure> {
+        let pieces: BTreeMap<Digest, &Piece> = pieces.map(|piece| (piece.digest, piece)).collect();
+        let check = |piece: &Piece| {
+            let (mut client, piece) = (self.clone(), piece.clone());
+            async move {
+                let there = client.control().has_blob(BlobRef::from(&piece)).await;
+                match there.map_err(|status| client.failure(status))?.into_inner().there {
+                    true => Ok(()),
+                    false => Err(client.damage(&piece).await),
+                }
+            }
+        };
+        at_once(pieces.into_values().map(check)).await.map(drop)
+    }
+
+    /// What is wrong with a blob that is not whole.
+    async fn damage(&mut self, piece: &Piece) -> Failure {
+        let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
+        let first = match self.control().get_blob(request).await {
+            Ok(reply) => reply.into_inner().message().await.map(drop),
+            Err(status) => Err(status),
+        };
+        match first {
+            Err(status) => self.missing(status),
+            Ok(()) => Failure::new(Exit::Damaged, format!("blob `{}` is damaged in the store", piece.digest)),
+        }
+    }
+
     /// `data` with the files of a directory in its place, whose list the coordinator has.
     pub(super) async fn listed(&mut self, data: &[DataFile]) -> Result<Vec<DataFile>, Failure> {
         let mut files = Vec::new();

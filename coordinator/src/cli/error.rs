@@ -63,6 +63,8 @@ impl From<Status> for Failure {
             Code::InvalidArgument => Exit::Usage,
             Code::NotFound => Exit::NotFound,
             Code::DataLoss => Exit::Damaged,
+            // The store's disk is full, or refuses.
+            Code::ResourceExhausted => Exit::Local,
             Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Exit::Refused,
             _ => Exit::Unreachable,
         };
@@ -85,6 +87,7 @@ mod tests {
         assert_eq!(Failure::from(Status::invalid_argument("bad")).exit(), Exit::Usage);
         assert_eq!(Failure::from(Status::failed_precondition("ended")).exit(), Exit::Refused);
         assert_eq!(Failure::from(Status::data_loss("torn")).exit(), Exit::Damaged);
+        assert_eq!(Failure::from(Status::resource_exhausted("full")).exit(), Exit::Local);
         assert_eq!(Failure::from(Status::unavailable("gone")).exit(), Exit::Unreachable);
     }
 }

@@ -7,6 +7,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::interrupt::interrupted;
 use super::output::{Output, table};
+use crate::identity::IdentityError;
 use crate::serve::{self, ServeError};
 use crate::settings::{self, RawSettings, SettingsError};
 use lockstep_host::config::Loaded;
@@ -75,6 +76,10 @@ pub(super) fn serve_failure(error: &ServeError) -> Failure {
         ServeError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => failure.hint(
             "another program has this port; `--listen 127.0.0.1:0` and `--web-listen 127.0.0.1:0` take free ones",
         ),
+        ServeError::Identity(IdentityError::Other { remembered, .. }) => failure.hint(format!(
+            "to use this store all the same, remove `{}`: checkpoints that are not in it cannot be read then",
+            remembered.display()
+        )),
         _ => failure,
     }
 }

@@ -119,7 +119,8 @@ fn position(manifest: &Manifest) -> RecordPosition {
     RecordPosition { steps: manifest.step, digest: manifest.record.digest }
 }
 
-async fn manifest(client: &Client, name: &str) -> Result<Manifest, Failure> {
+/// The manifest of a checkpoint.
+pub(super) async fn manifest(client: &Client, name: &str) -> Result<Manifest, Failure> {
     let text = client.query(What::Manifest(name.to_owned())).await?;
     Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))
 }

@@ -1,4 +1,5 @@
-//! `coord verify`: makes steps of a run again, and compares them with what was recorded, bit by bit.
+//! `coord verify`: makes steps of a run again, and compares them with what was recorded, bit by bit. Of a checkpoint the store's
+//! blobs are read, too.
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +14,7 @@ use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
 use super::replay::replay;
-use super::target::{Target, record_of_replay};
+use super::target::{Target, manifest, record_of_replay};
 
 #[derive(Debug, Serialize)]
 struct Verdict {
@@ -39,6 +40,9 @@ pub(super) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Resu
     let target = Target::find(&client, &arguments.target).await?;
     let steps = range(&target, arguments.steps)?;
     let (first, last) = (*steps.start(), *steps.end());
+    if let Some((checkpoint, _)) = &target.checkpoint {
+        check_blobs(&client, checkpoint).await?;
+    }
     let every = JobSpec::from_canonical(target.view.job.as_bytes()).map_or(0, |job| job.report.fingerprints_every);
     let recorded = target.record(&mut client).await?;
     let Some(replayed) = replay(&mut client, &target, first, last, every).await? else {
@@ -65,6 +69,14 @@ pub(super) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Resu
         }
     }
     Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
+}
+
+/// That the checkpoint can be read: bits that come out again are no use in a checkpoint whose blobs are damaged.
+async fn check_blobs(client: &Client, checkpoint: &Digest) -> Result<(), Failure> {
+    let manifest = manifest(client, &checkpoint.to_string()).await?;
+    let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
+    let checked = client.check_stored(tensors.chain(manifest.ranks.iter().flat_map(|rank| rank.generators.values())));
+    checked.await.map_err(|failure| failure.context(&format!("checkpoint {} cannot be read", checkpoint.short())))
 }
 
 /// The steps to verify: those that were asked for; else those that lead to the checkpoint, or all of the run.

@@ -1,6 +1,7 @@
 //! Commits checkpoints: opens every blob that a written one names, off the event loop, and proposes what it found.
 //!
-//! What is written is read off the state, so a leader that dies in between loses nothing: the next one opens the blobs again.
+//! A run's checkpoints are opened one after another, in the order of their steps; those of several runs at once. What is
+//! written is read off the state, so a leader that dies in between loses nothing: the next one opens the blobs again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 
 use super::handle::{Handle, now_ms};
 use super::request::CallError;
+use crate::identity::Identity;
 
 /// Between two looks for a blob that is not seen.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -32,14 +34,15 @@ type Written = (RunId, u64, u64);
 pub struct Committer {
     handle: Handle,
     store: Arc<BlobStore>,
+    identity: Identity,
     patience: Duration,
 }
 
 impl Committer {
-    /// For checkpoints whose blobs are in the store at `store`. A blob that is not seen there is looked for again for
-    /// `patience`: a file system over the network may show it late.
-    pub fn open(handle: Handle, store: &Path, patience: Duration) -> Result<Self, BlobError> {
-        Ok(Self { handle, store: Arc::new(BlobStore::open(store)?), patience })
+    /// For checkpoints whose blobs are in the store at `store`, which must stay the one of `identity`. A blob that is not seen
+    /// there is looked for again for `patience`: a file system over the network may show it late.
+    pub fn open(handle: Handle, store: &Path, identity: Identity, patience: Duration) -> Result<Self, BlobError> {
+        Ok(Self { handle, store: Arc::new(BlobStore::open(store)?), identity, patience })
     }
 
     /// Runs until the event loop ends.
@@ -114,6 +117,14 @@ impl Committer {
         };
         let panicked = |_| "the store panicked".to_owned();
         loop {
+            let identity = self.identity.clone();
+            if let Err(error) = spawn_blocking(move || identity.check()).await.map_err(panicked)? {
+                if Instant::now() < deadline {
+                    sleep(PAUSE).await;
+                    continue;
+                }
+                return Err(chain(&error));
+            }
             match all(BlobStore::check).await.map_err(panicked)? {
                 Ok(()) => break,
                 Err(BlobError::Missing { .. } | BlobError::Truncated { .. }) if Instant::now() < deadline => {

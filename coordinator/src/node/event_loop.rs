@@ -121,6 +121,11 @@ impl Node {
         let applied = self.replica.applied_index();
         while let Some(output) = self.replica.take_output() {
             let Output { replies, persist, .. } = output;
+            // Before the answers, whose commands it covers.
+            let index = self.replica.applied_index();
+            if index != *self.changes.borrow() {
+                self.changes.send_replace(index);
+            }
             // The applied state may be told as soon as it is applied: its entries are durable.
             for (ticket, result) in replies {
                 self.answer(ticket, result);

@@ -203,6 +203,11 @@ impl Handle {
         answer.await.map_err(|_| CallError::Stopping)
     }
 
+    /// Log index that is applied, at least that of every command that was answered.
+    pub fn applied(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
     /// Wakes at every change of the state from now on.
     pub fn changes(&self) -> Changes {
         let mut changes = self.changes.clone();

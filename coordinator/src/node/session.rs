@@ -54,6 +54,11 @@ impl Session {
         }
     }
 
+    /// Log index that is applied, at least that of every report that was answered.
+    pub fn applied(&self) -> u64 {
+        self.handle.applied()
+    }
+
     /// The node said something: its lease begins anew.
     pub async fn heard(&self) -> Result<(), CallError> {
         self.handle.heard(self.node.clone()).await

@@ -34,6 +34,8 @@ pub(crate) struct Agent {
     pub(crate) num_desired: usize,
     pub(crate) acknowledged: BTreeMap<Process, u64>,
     pub(crate) log_requests: Vec<LogRequest>,
+    /// The highest log index that an acknowledgement named.
+    pub(crate) applied: u64,
     _answer: Option<Answer>,
 }
 
@@ -46,6 +48,7 @@ pub(crate) fn hello(node: &str, incarnation: &str, slots: usize) -> Hello {
         devices: vec![slot; slots],
         version: "0".into(),
         protocol: PROTOCOL,
+        ..Hello::default()
     }
 }
 
@@ -78,7 +81,17 @@ impl Agent {
         let (seen, answer) = see(&welcome);
         say.send(AgentMessage { body: Some(Say::Store(seen)) }).await.expect("open");
         let (acknowledged, log_requests) = (BTreeMap::new(), Vec::new());
-        Ok(Self { say, told, welcome, desired: None, num_desired: 0, acknowledged, log_requests, _answer: answer })
+        Ok(Self {
+            say,
+            told,
+            welcome,
+            desired: None,
+            num_desired: 0,
+            acknowledged,
+            log_requests,
+            applied: 0,
+            _answer: answer,
+        })
     }
 
     pub(crate) async fn attach(address: &str, node: &str, incarnation: &str, slots: usize) -> Self {
@@ -102,6 +115,7 @@ impl Agent {
                 self.num_desired += 1;
             }
             Some(Told::Acknowledged(ack)) => {
+                self.applied = self.applied.max(ack.applied);
                 let before = self.acknowledged.insert((ack.run, ack.generation, ack.process), ack.sequence);
                 assert!(before.is_none_or(|before| before <= ack.sequence), "acknowledgements are cumulative");
             }

@@ -8,8 +8,8 @@ use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::{Hello, StoreSeen, Welcome};
 use tonic::{Code, Status};
 
-use crate::agent::{Agent, hello};
-use crate::support::{Coordinator, wait_for};
+use crate::agent::{Agent, hello, ready};
+use crate::support::{Coordinator, wait_for, write_job};
 
 /// How a node that says this of the store is refused.
 async fn refused(coordinator: &Coordinator, see: impl FnOnce(&Welcome) -> StoreSeen) -> Status {
@@ -84,4 +84,60 @@ async fn an_agent_of_another_version_is_refused_with_both_versions() {
     );
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().starts_with(&expected), "{}", status.message());
+}
+
+/// Everything in `from`, in `to`.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_on_an_older_copy_of_its_state_refuses_nodes_that_know_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, old) = (dir.path().join("state"), dir.path().join("old"));
+    let coordinator = Coordinator::start(&state);
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    coordinator.terminate();
+    copy(&state, &old);
+
+    let coordinator = Coordinator::start(&state);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    agent.tell(&(run, 1, 0), 1, ready(0)).await;
+    let (start, acknowledged) = (agent.welcome.start.clone(), agent.applied);
+    assert!(!start.is_empty() && acknowledged > 0);
+    drop(agent);
+    coordinator.terminate();
+    let knows = |acknowledged| Hello { start: start.clone(), acknowledged, ..hello("node-a", "1", 1) };
+
+    let coordinator = Coordinator::start(&state);
+    Agent::open(&coordinator.address, Say::Hello(knows(acknowledged))).await.expect("it has forgotten nothing");
+    let Err(status) = Agent::open(&coordinator.address, Say::Hello(knows(1 << 40))).await else { panic!("taken") };
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    coordinator.terminate();
+
+    fs::remove_dir_all(&state).unwrap();
+    copy(&old, &state);
+    let coordinator = Coordinator::start(&state);
+    let Err(status) = Agent::open(&coordinator.address, Say::Hello(knows(0))).await else { panic!("taken") };
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let words = "this coordinator has forgotten reports of node `node-a`: it was started on an older copy of its data directory";
+    assert!(status.message().starts_with(words), "{}", status.message());
+    Agent::attach(&coordinator.address, "node-a", "2", 1).await;
+}
+
+#[tokio::test]
+async fn a_coordinator_with_a_new_data_directory_takes_any_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let knows = Hello { start: "other".into(), acknowledged: 9, ..hello("node-a", "1", 1) };
+    Agent::open(&coordinator.address, Say::Hello(knows)).await.expect("there is nothing to mix up");
 }

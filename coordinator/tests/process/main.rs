@@ -9,4 +9,5 @@ mod joining;
 mod life;
 mod links;
 mod saves;
+mod store;
 mod support;

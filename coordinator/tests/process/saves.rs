@@ -64,3 +64,34 @@ async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_re
     assert_eq!((&shown["status"], &shown["alarms"]), (&"finished".into(), &0.into()), "{shown:#}");
     assert_eq!(shown["checkpoints"].as_array().unwrap().len(), 1);
 }
+
+/// The run's other checkpoints wait for it, and so does its end.
+#[tokio::test]
+async fn a_checkpoint_whose_blobs_are_seen_late_is_not_dropped_for_later_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let coordinator = Coordinator::start(&state);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = (run.clone(), 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p0, 2, block(1..=4, 1)).await;
+    let (early, last) = (agent.share(2, 0), agent.share(4, 0));
+    let name = Domain::Blob.digest(&[2, 0, 0, 0]).to_hex();
+    let blob = state.join("store").join(&name[..2]).join(name);
+    fs::rename(&blob, dir.path().join("away")).unwrap();
+    agent.tell(&p0, 3, early).await;
+    agent.tell(&p0, 4, last).await;
+    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
+    agent.tell(&p0, 5, finished).await;
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    assert_eq!(coordinator.ask(&["show", &run])["status"], "running");
+    fs::rename(dir.path().join("away"), &blob).unwrap();
+    let shown = wait_for("the end", || {
+        let shown = coordinator.ask(&["show", &run]);
+        (shown["status"] == "finished").then_some(shown)
+    });
+    let steps: Vec<_> = shown["checkpoints"].as_array().unwrap().iter().map(|made| made["step"].clone()).collect();
+    assert_eq!((steps, &shown["failed_checkpoints"]), (vec![2.into(), 4.into()], &serde_json::json!([])));
+}

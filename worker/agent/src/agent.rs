@@ -66,6 +66,8 @@ fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, Age
         devices,
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: lockstep_rpc::PROTOCOL,
+        // What it was told is the session's to know.
+        ..Hello::default()
     })
 }
 

@@ -1,5 +1,6 @@
 //! The one stream to the coordinator: opened, kept, and opened again for ever.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockstep_rpc::agent_message::Body;
@@ -57,7 +58,16 @@ pub(crate) struct Session {
     address: String,
     endpoint: Endpoint,
     hello: Hello,
+    known: Mutex<Known>,
     events: mpsc::Sender<Event>,
+}
+
+/// What the coordinator told this agent. One that knows less was started on an older copy of its data directory, and refuses
+/// the agent.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    start: String,
+    acknowledged: u64,
 }
 
 impl Session {
@@ -74,7 +84,7 @@ impl Session {
             .keep_alive_timeout(PING_DEADLINE)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        Some(Self { address: address.to_owned(), endpoint, hello, events })
+        Some(Self { address: address.to_owned(), endpoint, hello, known: Mutex::default(), events })
     }
 
     /// Attaches, and attaches again after every loss, until `shutdown`.
@@ -122,7 +132,9 @@ impl Session {
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let (outbox, reports) = mpsc::channel::<AgentMessage>(OUTBOX_CAPACITY);
         let (beats, heartbeats) = mpsc::channel(HEARTBEAT_CAPACITY);
-        let hello = AgentMessage { body: Some(Body::Hello(self.hello.clone())) };
+        let Known { start, acknowledged } = self.known().clone();
+        let hello = Hello { start, acknowledged, ..self.hello.clone() };
+        let hello = AgentMessage { body: Some(Body::Hello(hello)) };
         let said = ReceiverStream::new(heartbeats).merge(ReceiverStream::new(reports));
         let said = tokio_stream::once(hello).chain(said);
         let attached = timeout(CONNECT_DEADLINE, async {
@@ -144,6 +156,7 @@ impl Session {
         };
         info!("joined cluster `{}` at {} as node `{}`", welcome.cluster, self.address, self.hello.node);
         *welcomed = true;
+        self.known().start.clone_from(&welcome.start);
         if self.events.send(Event::Attached { outbox }).await.is_err() {
             return Ended::Lost { address: address(), detail: "the agent ends".into() };
         }
@@ -151,6 +164,10 @@ impl Session {
             return Ended::Lost { address: address(), detail: "the agent ends".into() };
         }
         Ended::Lost { address: address(), detail: self.listen(told, &welcome, beats).await }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn not_welcome(&self, status: &Status) -> Ended {
@@ -205,6 +222,10 @@ impl Session {
                 }
                 message = told.message() => match message {
                     Ok(Some(message)) => {
+                        if let Some(Told::Acknowledged(acknowledged)) = &message.body {
+                            let mut known = self.known();
+                            known.acknowledged = known.acknowledged.max(acknowledged.applied);
+                        }
                         if self.events.send(Event::Told(message)).await.is_err() {
                             return "the agent ends".into();
                         }

@@ -10,6 +10,7 @@
 mod digest;
 mod load;
 mod rank_state;
+mod size;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -17,7 +17,7 @@ use lockstep_tch_ext::memory::cpu_bytes;
 use tch::{Device, TchError, Tensor};
 use tracing::{debug, warn};
 
-use super::{RankDraft, dtype};
+use super::{RankDraft, dtype, size};
 use crate::outbox::Outbox;
 use crate::state::{Named, State};
 use lockstep_common::manifest::Share;
@@ -50,6 +50,8 @@ pub struct Writer {
     /// Orders whose word is not taken yet.
     open: usize,
     last_step: Option<u64>,
+    /// Bytes that describe the tensors of the share.
+    tensors_described: usize,
     changed: Receiver<DataHashError>,
     thread: Option<JoinHandle<()>>,
 }
@@ -83,9 +85,11 @@ impl Writer {
         let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
         let sizes: Vec<u64> = state.tensors().iter().map(|named| bytes(&named.tensor)).collect();
         let share = shares(&sizes, processes);
-        let mut items = Vec::new();
+        let (mut items, mut tensors_described) = (Vec::new(), 0);
         for (named, _) in state.tensors().iter().zip(share).filter(|(_, owner)| *owner == process) {
             let staged = Tensor::f_zeros(named.tensor.size(), (named.tensor.kind(), Device::Cpu))?;
+            let bytes = bytes(&named.tensor) as usize;
+            tensors_described += size::tensor(&named.name, dtype(&staged), staged.size(), bytes);
             items.push(Item { name: named.name.clone(), source: named.tensor.shallow_clone(), staged });
         }
         // One order at a time: the next one waits in `stage` until this one's copies are written.
@@ -100,7 +104,17 @@ impl Writer {
             .spawn(move || work(items, &store, &watch, &said, &taken, &copied))
             .expect("the system can start a thread");
         let (orders, thread) = (Some(orders), Some(thread));
-        Ok(Self { orders, staged, waiting: false, written, open: 0, last_step: None, changed, thread })
+        Ok(Self {
+            orders,
+            staged,
+            waiting: false,
+            written,
+            open: 0,
+            last_step: None,
+            tensors_described,
+            changed,
+            thread,
+        })
     }
 
     /// Begins a checkpoint of the state as it is. Waits only if the one before it is still being written.
@@ -111,6 +125,12 @@ impl Writer {
         orders.send(Order::Write(Box::new(staging))).expect("the checkpoint thread ends only with its orders");
         self.open += 1;
         self.waiting = true;
+    }
+
+    /// Bytes of a share's description in JSON: with so many ranks like `rank`, and with `preprocessing`.
+    pub fn described(&self, rank: &RankDraft, ranks: usize, preprocessing: Option<&Preprocessing>) -> usize {
+        let rest = size::REST_BYTES + preprocessing.map_or(0, size::described);
+        self.tensors_described + ranks * size::rank(rank) + rest
     }
 
     /// The step of the last checkpoint that was begun.

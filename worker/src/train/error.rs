@@ -94,6 +94,19 @@ pub enum TrainError {
         #[source]
         source: lockstep_tch_ext::Error,
     },
+    /// No checkpoint could be saved.
+    #[error(
+        "no checkpoint can be saved: what process {process} would say of its {ranks} ranks and its tensors takes {bytes} bytes, \
+         and the coordinator takes {most}; set fewer `ranks`, or more `world.processes`", most = lockstep_rpc::MAX_SHARE_BYTES
+    )]
+    Indescribable {
+        /// Which process.
+        process: u32,
+        /// The ranks that it hosts.
+        ranks: usize,
+        /// Bytes of the description.
+        bytes: usize,
+    },
     /// What the model's code tracks cannot be kept.
     #[error(transparent)]
     Said(#[from] SaidError),

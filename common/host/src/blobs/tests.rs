@@ -138,3 +138,52 @@ fn a_truncated_blob_is_healed_by_the_next_put() {
     store.put(b"weights").unwrap();
     assert_eq!(store.get(&piece).unwrap(), b"weights");
 }
+
+#[test]
+fn a_blob_that_was_damaged_is_healed_by_whoever_puts_it_again() {
+    let (dir, store) = store();
+    let piece = store.put(b"weights").unwrap();
+    let damage = |bytes: &[u8]| {
+        fs::write(store.path(&piece.digest), bytes).unwrap();
+        assert!(!store.has_durably(&piece).unwrap(), "its length is right, and it is not whole");
+    };
+    damage(b"weighty");
+    store.put(b"weights").unwrap();
+    assert_eq!(store.get(&piece).unwrap(), b"weights");
+
+    damage(b"Weights");
+    let mut writer = store.writer().unwrap();
+    writer.write(b"weights").unwrap();
+    writer.finish().unwrap();
+    assert_eq!(store.get(&piece).unwrap(), b"weights");
+
+    damage(b"weighTs");
+    let mut part = store.part(&piece).unwrap();
+    part.write(b"weights").unwrap();
+    part.finish().unwrap();
+    assert_eq!(store.get(&piece).unwrap(), b"weights");
+    assert!(store.has_durably(&piece).unwrap());
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+/// `/proc/self/mem` has pages that nobody can read, as a disk with a bad sector has: reading them is an error.
+#[test]
+fn contents_that_cannot_be_read_are_an_error() {
+    let mut memory = File::open("/proc/self/mem").unwrap();
+    assert!(contents::hash(&mut memory, &mut blake3::Hasher::new()).is_err());
+    assert!(!contents::are(std::path::Path::new("/proc/self/mem"), b"weights"));
+}
+
+#[test]
+fn contents_are_hashed_whatever_their_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    for size in [0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 9 << 20] {
+        let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let mut hasher = blake3::Hasher::new();
+        contents::hash(&mut File::open(&path).unwrap(), &mut hasher).unwrap();
+        assert_eq!((hasher.finalize(), hasher.count()), (blake3::hash(&bytes), size as u64));
+        assert!(contents::are(&path, &bytes));
+    }
+}

@@ -163,11 +163,11 @@ impl ClusterState {
                 self.report(*at_ms, run, *generation, *process, *sequence, body, effects)
             }
             Command::Commit { at_ms, run, generation, step, checkpoint } => {
-                self.commit_opened(*at_ms, run, (*generation, *step), checkpoint);
+                self.commit_opened(*at_ms, run, (*generation, *step), checkpoint, effects);
                 Ok(Outcome::Done)
             }
             Command::CommitFailed { at_ms, run, generation, step, reason } => {
-                self.commit_failed(*at_ms, run, (*generation, *step), reason);
+                self.commit_failed(*at_ms, run, (*generation, *step), reason, effects);
                 Ok(Outcome::Done)
             }
         }
@@ -252,21 +252,23 @@ impl ClusterState {
         Outcome::Run(id)
     }
 
-    /// Ends a run and gives its devices to others.
+    /// Ends a run and gives its devices to others. Its written checkpoints are still opened.
     pub(super) fn end_run(&mut self, at_ms: u64, id: &RunId, status: Status) {
+        self.owe_written(at_ms, id);
         if let Some(run) = self.run_mut(id) {
             run.end(at_ms, status);
         }
-        self.drop_shares(id, |_| true);
         self.place_queued();
     }
 
-    /// Gives the current generation up; the next one begins from the last committed checkpoint.
-    pub(super) fn leave_generation(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
-        self.drop_shares(id, |_| true);
-        if let Some(run) = self.run_mut(id) {
-            run.next_generation();
-            effects.push(Effect::Rewind { run: id.clone(), step: run.step() });
+    /// Gives the current generation up; the next one begins from the last committed checkpoint, once the written ones are
+    /// opened.
+    pub(super) fn leave_generation(&mut self, at_ms: u64, id: &RunId, effects: &mut Vec<Effect>) {
+        self.owe_written(at_ms, id);
+        let Some(run) = self.run_mut(id) else { return };
+        run.next_generation();
+        if run.owed.is_empty() {
+            self.rewind(id, effects);
         }
     }
 
@@ -280,7 +282,7 @@ impl ClusterState {
         effects: &mut Vec<Effect>,
     ) {
         if self.nodes.get(id).is_some_and(|node| node.incarnation != incarnation) {
-            self.processes_gone(id, effects);
+            self.processes_gone(at_ms, id, effects);
         }
         let fences = self.nodes.get(id).map(|node| node.fences.clone()).unwrap_or_default();
         let node = Node {
@@ -304,13 +306,13 @@ impl ClusterState {
         node.alive = false;
         node.changed_at_ms = at_ms;
         self.changed.insert(RowKey::Node(id.clone()));
-        self.processes_gone(id, effects);
+        self.processes_gone(at_ms, id, effects);
         self.place_queued();
     }
 
     /// No process runs on `node` any more. One that had finished has left all that it owed; a run that still needed
     /// another goes to its next generation.
-    fn processes_gone(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
+    fn processes_gone(&mut self, at_ms: u64, node: &NodeId, effects: &mut Vec<Effect>) {
         let touched: Vec<RunId> = self
             .runs
             .values()
@@ -327,7 +329,7 @@ impl ClusterState {
                 }
             }
             if needed && !run.state.status.is_final() {
-                self.leave_generation(&id, effects);
+                self.leave_generation(at_ms, &id, effects);
             }
         }
     }

@@ -6,6 +6,9 @@
 //!                                                                            └──> CommitFailed: rejected
 //! ```
 //!
+//! A run's checkpoints are opened and committed in the order of their steps, so that none is left behind; whichever is
+//! given up is named in the run's failed checkpoints. What a generation leaves behind written: [`super::owed`].
+//!
 //! `apply` opens nothing (I1). The state shows which checkpoints are written, so the next leader opens those that this one did not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +19,7 @@ use lockstep_common::{Digest, RunId};
 use super::cluster::ClusterState;
 use super::rows::RowKey;
 use super::run::{Checkpoint, Run};
+use crate::command::Effect;
 use lockstep_common::manifest::Share;
 
 impl Run {
@@ -24,18 +28,25 @@ impl Run {
         let processes = self.state.placement.len();
         processes > 0 && self.shares.range((step, 0)..=(step, u32::MAX)).count() == processes
     }
+
+    /// The steps of the current generation's written checkpoints, in order.
+    pub(super) fn written_steps(&self) -> Vec<u64> {
+        let steps: BTreeSet<u64> = self.shares.keys().map(|(step, _)| *step).collect();
+        steps.into_iter().filter(|step| self.is_written(*step)).collect()
+    }
+
+    /// The generation and step of the checkpoint that is to be opened next: the earliest that is written.
+    pub(super) fn next_to_open(&self) -> Option<(u64, u64)> {
+        let owed = self.owed.iter().next().map(|(&step, owed)| (owed.generation, step));
+        owed.or_else(|| Some((self.state.generation, *self.written_steps().first()?)))
+    }
 }
 
 impl ClusterState {
-    /// Checkpoints whose shares are all there and that are not committed: run, generation and step, in the order of steps.
+    /// Of each run the earliest checkpoint whose shares are all there and that is not committed: run, generation and step.
     pub fn written(&self) -> Vec<(RunId, u64, u64)> {
-        let mut written = Vec::new();
-        for run in self.runs.values().filter(|run| !run.shares.is_empty() && !run.state.status.is_final()) {
-            let steps: BTreeSet<u64> = run.shares.keys().map(|(step, _)| *step).collect();
-            let whole = steps.into_iter().filter(|step| run.is_written(*step));
-            written.extend(whole.map(|step| (run.id().clone(), run.state.generation, step)));
-        }
-        written
+        let next = |run: &Run| run.next_to_open().map(|(generation, step)| (run.id().clone(), generation, step));
+        self.runs.values().filter_map(next).collect()
     }
 
     /// The manifest of a checkpoint that [`ClusterState::written`] named; none if it is not there any more.
@@ -43,7 +54,10 @@ impl ClusterState {
     /// # Errors
     /// How its shares contradict each other, or the run's earlier checkpoint.
     pub fn assembled(&self, id: &RunId, generation: u64, step: u64) -> Option<Result<Manifest, String>> {
-        let run = self.runs.get(id).filter(|run| !run.state.status.is_final())?;
+        let run = self.runs.get(id)?;
+        if let Some(owed) = run.owed_manifest(generation, step) {
+            return Some(Ok(owed));
+        }
         (run.state.generation == generation && run.is_written(step)).then(|| assemble(self, run, step))
     }
 
@@ -75,28 +89,58 @@ impl ClusterState {
         }
     }
 
-    /// Commits a checkpoint whose blobs the leader has opened, if its shares are still those that it read.
+    /// A share that the coordinator cannot take, as it is described. The process holds it for written: of the last checkpoint
+    /// all write theirs again, until they give it up.
+    pub(super) fn share_refused(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
+        let Some(run) = self.run_mut(id) else { return };
+        run.checkpoint_failed(at_ms, step, &format!("{}: {reason}", run.name_of(process)));
+        if step == run.last_step() {
+            run.state.save_attempt += 1;
+        }
+        self.drop_shares(id, |of| of == step);
+    }
+
+    /// Commits a checkpoint whose blobs the leader has opened, if its shares are still those that it read, and none of an
+    /// earlier step is still to be opened.
     pub(super) fn commit_opened(
         &mut self,
         at_ms: u64,
         id: &RunId,
         (generation, step): (u64, u64),
         checkpoint: &Digest,
+        effects: &mut Vec<Effect>,
     ) {
+        let Some(run) = self.runs.get(id) else { return };
+        if run.next_to_open() != Some((generation, step)) {
+            return;
+        }
+        if run.owed.contains_key(&step) {
+            return self.commit_owed(at_ms, id, (generation, step), checkpoint, effects);
+        }
         match self.assembled(id, generation, step) {
             Some(Ok(manifest)) if Manifest::id(&manifest.encode()) == *checkpoint => {
-                self.commit(at_ms, id, &manifest);
+                self.commit(at_ms, id, generation, &manifest);
                 self.conclude(at_ms, id);
             }
             // Other shares have come: whoever leads opens those.
             Some(Ok(_)) | None => {}
-            Some(Err(reason)) => self.commit_failed(at_ms, id, (generation, step), &reason),
+            Some(Err(reason)) => self.commit_failed(at_ms, id, (generation, step), &reason, effects),
         }
     }
 
     /// Rejects the shares of a checkpoint. Of the last one the processes write theirs again.
-    pub(super) fn commit_failed(&mut self, at_ms: u64, id: &RunId, (generation, step): (u64, u64), reason: &str) {
+    pub(super) fn commit_failed(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        (generation, step): (u64, u64),
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(run) = self.runs.get(id) else { return };
+        if run.owed_manifest(generation, step).is_some() {
+            return self.owed_failed(at_ms, id, (generation, step), reason, effects);
+        }
         if run.state.status.is_final() || run.state.generation != generation || !run.is_written(step) {
             return;
         }
@@ -109,7 +153,7 @@ impl ClusterState {
         self.conclude(at_ms, id);
     }
 
-    fn commit(&mut self, at_ms: u64, id: &RunId, manifest: &Manifest) {
+    pub(super) fn commit(&mut self, at_ms: u64, id: &RunId, generation: u64, manifest: &Manifest) {
         let bytes = manifest.encode();
         let checkpoint = Manifest::id(&bytes);
         let Some(run) = self.run_mut(id) else { return };
@@ -118,20 +162,33 @@ impl ClusterState {
             id: checkpoint,
             step: manifest.step,
             epoch: manifest.epoch,
-            generation: run.state.generation,
+            generation,
             committed_at_ms: at_ms,
             state: manifest.state,
         };
         run.checkpoints.insert(manifest.step, committed);
         self.changed.extend([RowKey::Checkpoint(id.clone(), manifest.step), RowKey::Manifest(checkpoint)]);
         self.manifests.insert(checkpoint, bytes);
-        // Every process writes its shares in order of steps: what is incomplete now stays so.
-        self.drop_shares(id, |of| of <= manifest.step);
+        self.drop_shares(id, |of| of == manifest.step);
+        self.give_up_before(at_ms, id, manifest.step);
+    }
+
+    /// Gives up incomplete checkpoints before `step`, which is committed. Every process writes its shares in order of steps:
+    /// what is incomplete now stays so.
+    fn give_up_before(&mut self, at_ms: u64, id: &RunId, step: u64) {
+        let Some(run) = self.runs.get(id) else { return };
+        let left: BTreeSet<u64> = run.shares.range(..(step, 0)).map(|((step, _), _)| *step).collect();
+        for left in left {
+            if let Some(run) = self.run_mut(id) {
+                run.checkpoint_failed(at_ms, left, "not all processes wrote their share of it");
+            }
+            self.drop_shares(id, |of| of == left);
+        }
     }
 }
 
 /// The manifest of the checkpoint at `step`, whose shares are all there.
-fn assemble(state: &ClusterState, run: &Run, step: u64) -> Result<Manifest, String> {
+pub(super) fn assemble(state: &ClusterState, run: &Run, step: u64) -> Result<Manifest, String> {
     let shares = || run.shares.range((step, 0)..=(step, u32::MAX)).map(|((_, process), share)| (*process, share));
     let (_, first) = shares().next().ok_or("there are no shares")?;
     let record = first.record.clone().ok_or("process 0 gave no position of the record")?;

@@ -5,7 +5,7 @@
 //! as it should be. Therefore processes keep a *trail* of what each rank computed since they last agreed: made again, the
 //! first step that comes out otherwise tells whose ranks were the first to be wrong.
 //!
-//! Nothing of it is in a checkpoint: processes compare before each one, so the last one that was committed is from a step
+//! Nothing of it is in a checkpoint: processes compare before each one, so the last one that was written is from a step
 //! at which all agreed.
 
 use std::collections::BTreeMap;
@@ -158,7 +158,7 @@ impl ClusterState {
             let reason = undecided(run, stalemate);
             return self.fail(at_ms, id, None, &reason);
         }
-        self.leave_generation(id, effects);
+        self.leave_generation(at_ms, id, effects);
         self.fence_wrong(at_ms, id, found.step, &wrong, effects);
         self.place_queued();
     }
@@ -220,7 +220,7 @@ impl ClusterState {
         };
         let moved: Vec<RunId> = self.runs.values().filter(here).map(|run| run.id().clone()).collect();
         for run in moved {
-            self.leave_generation(&run, effects);
+            self.leave_generation(fence.at_ms, &run, effects);
         }
     }
 

@@ -10,6 +10,7 @@ mod commit;
 mod corruption;
 mod find;
 mod node;
+mod owed;
 mod queue;
 mod report;
 mod requests;
@@ -21,6 +22,7 @@ pub use cluster::ClusterState;
 pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use find::NotFound;
 pub use node::{Fence, Node};
+pub use owed::Owed;
 pub use rows::{RowKey, StateError};
 pub use run::{
     Checkpoint, Exit, FailedCheckpoint, Measured, Phase, Placed, Restore, Run, RunState, Status, Submission,

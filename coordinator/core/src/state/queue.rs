@@ -24,6 +24,14 @@ impl ClusterState {
             .collect();
         for id in queued {
             let Some(run) = self.runs.get(&id) else { continue };
+            if let Some(reason) = run.waits_for_owed() {
+                // It keeps its turn: it had devices a moment ago.
+                if let Some(kind) = run.state.kind {
+                    held_by.entry(kind).or_insert_with(|| id.clone());
+                }
+                self.set_queued(&id, reason);
+                continue;
+            }
             let demand = Demand { min: run.job.min_processes(), max: run.job.processes(), kind: run.state.kind };
             let reason = match placement::place(&pool, demand) {
                 Ok(places) => {
@@ -44,12 +52,16 @@ impl ClusterState {
                     shortage.to_string()
                 }
             };
-            let status = Status::Queued { reason };
-            if run.state.status != status
-                && let Some(run) = self.run_mut(&id)
-            {
-                run.state.status = status;
-            }
+            self.set_queued(&id, reason);
+        }
+    }
+
+    fn set_queued(&mut self, id: &RunId, reason: String) {
+        let status = Status::Queued { reason };
+        if self.runs.get(id).is_some_and(|run| run.state.status != status)
+            && let Some(run) = self.run_mut(id)
+        {
+            run.state.status = status;
         }
     }
 

@@ -67,6 +67,7 @@ impl ClusterState {
             }
             Said::Share(share) => self.share(id, process, share),
             Said::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
+            Said::ShareRefused { step, reason } => self.share_refused(at_ms, id, process, *step, reason),
             Said::Finished { step, state } => self.finished(at_ms, id, process, *step, state),
             Said::Failed { reason } => self.fail(at_ms, id, Some(process), reason),
             Said::Exited { code, output } => self.exited(at_ms, id, process, *code, output, effects),
@@ -183,6 +184,11 @@ impl ClusterState {
         if let Some((other, state)) = states.iter().find(|(_, state)| state != digest) {
             let (a, b) = (run.name_of(*other), run.name_of(process));
             let reason = format!("replicas differ at the end: {a} has state `{state}`, {b} has `{digest}`");
+            if run.is_written(step) {
+                // Shares of both are in it.
+                run.checkpoint_failed(at_ms, step, &reason);
+                self.drop_shares(id, |of| of == step);
+            }
             return self.fail(at_ms, id, None, &reason);
         }
         self.conclude(at_ms, id);
@@ -243,7 +249,7 @@ impl ClusterState {
             return self.end_run(at_ms, id, Status::Failed { reason });
         }
         run.state.last_exit = Some(Exit { generation, process, node, code, output });
-        self.leave_generation(id, effects);
+        self.leave_generation(at_ms, id, effects);
         self.place_queued();
     }
 }

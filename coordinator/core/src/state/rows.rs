@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::cluster::ClusterState;
 use super::node::Node;
+use super::owed::Owed;
 use super::requests::Answered;
 use crate::formats::{self, EncodingError, encode};
 
@@ -36,6 +37,8 @@ pub enum RowKey {
     Manifest(Digest),
     /// A remembered request.
     Request(RequestId),
+    /// A written checkpoint of a generation that has ended, by step.
+    Owed(RunId, u64),
 }
 
 /// Rows that are no state.
@@ -76,6 +79,7 @@ impl fmt::Display for RowKey {
             Self::Node(node) => write!(f, "node/{node}"),
             Self::Manifest(digest) => write!(f, "manifest/{digest}"),
             Self::Request(request) => write!(f, "request/{request}"),
+            Self::Owed(run, step) => write!(f, "owed/{run}/{step:020}"),
         }
     }
 }
@@ -94,6 +98,7 @@ impl RowKey {
             "node" => Self::Node(id.parse().ok()?),
             "manifest" => Self::Manifest(id.parse().ok()?),
             "request" => Self::Request(id.parse().ok()?),
+            "owed" => Self::Owed(id.parse().ok()?, part()?.parse().ok()?),
             _ => return None,
         };
         (key.to_string() == text).then_some(key)
@@ -107,6 +112,7 @@ impl ClusterState {
         for (id, run) in &self.runs {
             keys.extend([RowKey::Submission(id.clone()), RowKey::Run(id.clone())]);
             keys.extend(run.checkpoints.keys().map(|&step| RowKey::Checkpoint(id.clone(), step)));
+            keys.extend(run.owed.keys().map(|&step| RowKey::Owed(id.clone(), step)));
             keys.extend(run.shares.keys().map(|&(step, process)| RowKey::Share(id.clone(), step, process)));
         }
         keys.extend(self.nodes.keys().cloned().map(RowKey::Node));
@@ -130,6 +136,7 @@ impl ClusterState {
             RowKey::Node(node) => self.nodes.get(node).map(encode),
             RowKey::Manifest(digest) => self.manifests.get(digest).cloned(),
             RowKey::Request(request) => self.requests.get(request).map(encode),
+            RowKey::Owed(run, step) => self.runs.get(run)?.owed.get(step).map(encode),
         }
     }
 
@@ -204,6 +211,13 @@ impl ClusterState {
             RowKey::Request(id) => {
                 let answered: Answered = decode(key, &value)?;
                 self.requests.insert(id.clone(), answered);
+            }
+            RowKey::Owed(id, step) => {
+                let owed: Owed = decode(key, &value)?;
+                if Manifest::decode(&owed.manifest).ok().map(|manifest| manifest.step) != Some(*step) {
+                    return Err(contradiction("it holds no manifest of that step"));
+                }
+                self.runs.get_mut(id).ok_or_else(orphan)?.owed.insert(*step, owed);
             }
         }
         Ok(())

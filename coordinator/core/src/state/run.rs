@@ -9,6 +9,7 @@ use lockstep_common::{Digest, Domain, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::corruption::Corruption;
+use super::owed::Owed;
 use crate::command::{Progress, Replay};
 use crate::placement::Kind;
 use lockstep_common::manifest::Share;
@@ -35,6 +36,9 @@ pub struct Run {
     pub checkpoints: BTreeMap<u64, Checkpoint>,
     /// Shares of checkpoints that are not complete yet, by step and process; of the current generation.
     pub shares: BTreeMap<(u64, u32), Share>,
+    /// Written checkpoints of a generation that has ended, by step, until the leader has opened them. No process is placed
+    /// meanwhile.
+    pub owed: BTreeMap<u64, Owed>,
 }
 
 /// What a run began with.
@@ -272,7 +276,7 @@ impl Run {
             note: String::new(),
             save_attempt: 0,
         };
-        Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new() }
+        Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new(), owed: BTreeMap::new() }
     }
 
     /// Its id.
@@ -335,7 +339,12 @@ impl Run {
 
     /// Remembers that the checkpoint at `step` will not be.
     pub(super) fn checkpoint_failed(&mut self, at_ms: u64, step: u64, reason: &str) {
-        let (generation, reason) = (self.state.generation, bounded(reason));
+        self.failed_in(at_ms, self.state.generation, step, reason);
+    }
+
+    /// The same, of an earlier generation.
+    pub(super) fn failed_in(&mut self, at_ms: u64, generation: u64, step: u64, reason: &str) {
+        let reason = bounded(reason);
         let failed = &mut self.state.failed_checkpoints;
         if let Some(again) = failed.iter_mut().find(|failed| (failed.generation, failed.step) == (generation, step)) {
             *again = FailedCheckpoint { generation, step, reason, at_ms, attempts: again.attempts.saturating_add(1) };

@@ -226,6 +226,10 @@ impl Cluster {
             self.say(run, process, Said::Share(share(process, processes, step)));
         }
         self.open();
+        // Those of earlier steps come first.
+        while !self.state.written().is_empty() && !self.run(run).checkpoints.contains_key(&step) {
+            self.open();
+        }
         self.run(run).checkpoints[&step].id
     }
 
@@ -252,8 +256,9 @@ impl Cluster {
 
     /// The leader does not find what the checkpoint at `step` names.
     pub(crate) fn open_in_vain(&mut self, run: &RunId, step: u64) {
-        let (at_ms, generation, reason) =
-            (self.now(), self.run(run).state.generation, "blob `x` is missing".to_owned());
+        let written = self.state.written().into_iter().find(|(id, _, at)| (id, *at) == (run, step));
+        let generation = written.map_or(self.run(run).state.generation, |(_, generation, _)| generation);
+        let (at_ms, reason) = (self.now(), "blob `x` is missing".to_owned());
         let failed = Command::CommitFailed { at_ms, run: run.clone(), generation, step, reason };
         assert_eq!(self.apply(&failed), Outcome::Done);
     }

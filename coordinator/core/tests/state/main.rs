@@ -6,6 +6,7 @@ mod cluster;
 mod corruption;
 mod failures;
 mod life;
+mod owed;
 mod queue;
 mod random;
 mod replay;

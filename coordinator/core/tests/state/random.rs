@@ -71,6 +71,7 @@ fn said(what: u8, process: u32, processes: u32, step: u64) -> Said {
         0..=2 => ready(process, if what == 0 && step == 1 { "avx512" } else { "avx2" }),
         3 => block(step),
         4..=6 if process < processes && processes <= 4 => Said::Share(share(process, processes, step)),
+        7 if step > 5 => Said::ShareRefused { step, reason: "too large".into() },
         4..=7 => Said::ShareFailed { step, reason: "disk full".into() },
         8 => Said::Finished { step: 10, state: if step == 1 { other_state() } else { final_state() } },
         9 => Said::Exited { code: 1, output: "gone".into() },

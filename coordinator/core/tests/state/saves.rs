@@ -155,12 +155,33 @@ fn what_was_opened_before_something_changed_commits_nothing() {
 
     let next = cluster.opened().remove(0);
     cluster.exit(&run, 1, "killed");
+    cluster.open();
     cluster.all_ready(&run);
     let rows = cluster.store();
     assert_eq!(cluster.apply(&next), Outcome::Done);
     let Command::Commit { at_ms, run, generation, step, .. } = next else { panic!("{next:?}") };
     let failed = Command::CommitFailed { at_ms, run: run.clone(), generation, step, reason: "late".into() };
     assert_eq!(cluster.apply(&failed), Outcome::Done);
-    assert_eq!(cluster.store(), rows, "the generation was left");
-    assert!(cluster.run(&run).checkpoints.is_empty() && cluster.run(&run).state.failed_checkpoints.is_empty());
+    assert_eq!(cluster.store(), rows, "it was committed before");
+    assert!(cluster.run(&run).checkpoints.len() == 1 && cluster.run(&run).state.failed_checkpoints.is_empty());
+}
+
+/// The process holds it for written, and would wait for a verdict that never comes.
+#[test]
+fn a_share_of_the_last_checkpoint_that_cannot_be_taken_is_written_again_until_it_is_given_up() {
+    let (mut cluster, run) = running(&[]);
+    let refused = |step| Said::ShareRefused { step, reason: "its description is too large".into() };
+    cluster.say(&run, 0, refused(5));
+    assert_eq!(cluster.desired("a")[0].save, Save::default(), "that was not the last one");
+    for attempt in 1..3 {
+        cluster.say(&run, 1, Said::Share(share(1, 2, 10)));
+        cluster.say(&run, 0, refused(10));
+        assert_eq!(cluster.desired("b")[0].save, Save { attempt, ..Save::default() });
+        assert!(cluster.run(&run).shares.is_empty());
+    }
+    for process in 0..2 {
+        cluster.say(&run, process, finished());
+    }
+    assert_eq!(cluster.status(&run), "unsaved: process 0 on `a`: its description is too large");
+    assert_eq!(RunRow::of(cluster.run(&run)).checkpoint_failed.unwrap().attempts, 2);
 }

@@ -82,6 +82,7 @@ impl Memory {
             generation: report.generation,
             process: report.process,
             sequence: report.sequence,
+            applied: 0,
         };
         let said = self.reports.entry(key).or_default();
         let expected = said.len() as u64 + 1;
@@ -235,7 +236,8 @@ impl Service {
         let store = self.store.path().display().to_string();
         let (cluster, version) = ("test".to_owned(), "1.2.3".to_owned());
         let protocol = self.memory.lock().unwrap().protocol;
-        let welcome = Welcome { cluster, lease_ms, store, check: CHECK.into(), version, protocol };
+        let start = String::new();
+        let welcome = Welcome { cluster, lease_ms, store, check: CHECK.into(), version, protocol, start };
         send(Tell::Welcome(welcome)).await?;
         let refused = self.memory.lock().unwrap().refuses.clone();
         if let Some(why) = refused {

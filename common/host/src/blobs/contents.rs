@@ -1,0 +1,55 @@
+//! What a file holds, by plain reads. A page of a memory map that the disk cannot deliver ends the process with SIGBUS; a read
+//! of it is an error (I11).
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// Bytes that are read at once: enough for all cores to hash them together.
+const READ_BYTES: usize = 4 << 20;
+
+/// Hashes all of `file` from where it stands, on all cores.
+pub(crate) fn hash(file: &mut File, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut buffer = vec![0; READ_BYTES.min(usize::try_from(length.max(1)).unwrap_or(READ_BYTES))];
+    loop {
+        let bytes = fill(file, &mut buffer)?;
+        hasher.update_rayon(&buffer[..bytes]);
+        if bytes < buffer.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the file at `path` holds exactly `bytes`. One that cannot be read does not.
+pub(super) fn are(path: &Path, bytes: &[u8]) -> bool {
+    let same = || -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        if file.metadata()?.len() != bytes.len() as u64 {
+            return Ok(false);
+        }
+        let mut buffer = vec![0; (1 << 18).min(bytes.len().max(1))];
+        for chunk in bytes.chunks(buffer.len()) {
+            let read = fill(&mut file, &mut buffer[..chunk.len()])?;
+            if buffer[..read] != *chunk {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    same().unwrap_or(false)
+}
+
+/// Reads until `buffer` is full or the file ends; how many bytes.
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

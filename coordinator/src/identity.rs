@@ -1,0 +1,204 @@
+//! The store's identity: which store a coordinator's checkpoints are in.
+//!
+//! ```text
+//! STORE/store-id      drawn when a coordinator first uses the store
+//! DATA/store-id       the id of the store that this coordinator uses
+//! ```
+//!
+//! A store that is not mounted is an empty directory. Without the identity runs would finish there, and their checkpoints
+//! would vanish when the store is mounted over it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lockstep_host::durable;
+use tracing::warn;
+
+/// Name of the file, in the store and in the data directory.
+const FILE: &str = "store-id";
+
+/// Longest id (bytes) that is read.
+const ID_BYTES: usize = 64;
+
+/// A store that is not the coordinator's.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Another store, or none.
+    #[error(
+        "the store `{}` is not this coordinator's: {found}, and `{}` names the store `{expected}`; mount that store, or name it \
+         with `--store DIR`",
+        store.display(),
+        remembered.display()
+    )]
+    Other {
+        /// Where the store should be.
+        store: PathBuf,
+        /// What is there: `it is the store ...`, `it has no file ...`, or that it is missing.
+        found: String,
+        /// The file that remembers the id.
+        remembered: PathBuf,
+        /// The id that it holds.
+        expected: String,
+    },
+    /// A file that cannot be read or written, or holds no id.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// Read or write.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The store of a coordinator. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    store: PathBuf,
+    remembered: PathBuf,
+    /// None: the store is full, and could not be given one.
+    id: Option<String>,
+}
+
+impl Identity {
+    /// Takes the store at `store` for the coordinator whose state is in `data_dir`: the store that it used before, or, for
+    /// one that remembers none, whatever store is there. Makes the directory of a new store.
+    ///
+    /// # Errors
+    /// `Other` for a store that the coordinator did not use before.
+    pub fn take(store: &Path, data_dir: &Path, draw: impl FnOnce() -> io::Result<String>) -> Result<Self, IdentityError> {
+        let remembered = data_dir.join(FILE);
+        let mut this = Self { store: store.to_owned(), id: read(&remembered)?, remembered };
+        if this.id.is_some() {
+            this.check()?;
+            return Ok(this);
+        }
+        let path = store.join(FILE);
+        let write = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
+        fs::create_dir_all(store).map_err(|source| write("make", store, source))?;
+        let id = match read(&path)? {
+            Some(id) => id,
+            None => {
+                let id = draw().map_err(|source| write("draw an id for", &path, source))?;
+                match durable::write_atomic(&path, format!("{id}\n").as_bytes()) {
+                    Ok(()) => id,
+                    // It stays usable, and gets its id at a later start.
+                    Err(error) if is_full(&error) => {
+                        warn!(store = %store.display(), "the store is full and gets no id yet: {error}");
+                        return Ok(this);
+                    }
+                    Err(source) => return Err(write("write", &path, source)),
+                }
+            }
+        };
+        let remember = durable::write_atomic(&this.remembered, format!("{id}\n").as_bytes());
+        remember.map_err(|source| write("write", &this.remembered, source))?;
+        this.id = Some(id);
+        Ok(this)
+    }
+
+    /// That the store is still the one that was taken.
+    ///
+    /// # Errors
+    /// `Other` if it is another one, or not mounted any more.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        let Some(expected) = &self.id else { return Ok(()) };
+        let found = match read(&self.store.join(FILE))? {
+            Some(id) if id == *expected => return Ok(()),
+            Some(id) => format!("it is the store `{id}`"),
+            None if self.store.is_dir() => format!("it has no file `{FILE}`"),
+            None => "there is no such directory".to_owned(),
+        };
+        let (store, remembered, expected) = (self.store.clone(), self.remembered.clone(), expected.clone());
+        Err(IdentityError::Other { store, found, remembered, expected })
+    }
+}
+
+/// The id in the file at `path`, if there is such a file.
+fn read(path: &Path) -> Result<Option<String>, IdentityError> {
+    let io = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
+    match fs::read(path) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes).unwrap_or_default().trim().to_owned();
+            if text.is_empty() || text.len() > ID_BYTES || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return Err(io(io::Error::other("it holds no id of a store")));
+            }
+            Ok(Some(text))
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(io(source)),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        drawn: u32,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("data")).unwrap();
+            Self { dir, drawn: 0 }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn take(&mut self, store: &str) -> Result<Identity, String> {
+            self.drawn += 1;
+            let id = format!("id{}", self.drawn);
+            Identity::take(&self.path(store), &self.path("data"), || Ok(id)).map_err(|error| error.to_string())
+        }
+    }
+
+    #[test]
+    fn a_store_is_known_again_wherever_it_is_mounted_and_another_one_is_refused() {
+        let mut place = Place::new();
+        let taken = place.take("store").unwrap();
+        taken.check().unwrap();
+        place.take("store").unwrap();
+        assert_eq!(fs::read_to_string(place.path("store/store-id")).unwrap(), "id1\n");
+
+        let missing = place.take("elsewhere").unwrap_err();
+        assert!(missing.contains("there is no such directory") && missing.contains("names the store `id1`"), "{missing}");
+        assert!(!place.path("elsewhere").exists(), "nothing is made where nothing is mounted");
+        fs::create_dir(place.path("empty")).unwrap();
+        let empty = place.take("empty").unwrap_err();
+        assert!(empty.contains("it has no file `store-id`"), "{empty}");
+        fs::write(place.path("empty/store-id"), "id9\n").unwrap();
+        let other = place.take("empty").unwrap_err();
+        assert!(other.contains("it is the store `id9`") && other.contains("data/store-id"), "{other}");
+
+        fs::rename(place.path("store"), place.path("moved")).unwrap();
+        assert!(matches!(taken.check(), Err(IdentityError::Other { .. })), "it was unmounted");
+        place.take("moved").unwrap().check().unwrap();
+
+        fs::remove_file(place.path("data/store-id")).unwrap();
+        place.take("empty").unwrap();
+        assert_eq!(fs::read_to_string(place.path("data/store-id")).unwrap(), "id9\n", "it is adopted");
+    }
+
+    #[test]
+    fn a_file_that_holds_no_id_is_named() {
+        let mut place = Place::new();
+        place.take("store").unwrap();
+        for bytes in [&b""[..], b"../x", &[b'a'; 65], &[0xff]] {
+            fs::write(place.path("store/store-id"), bytes).unwrap();
+            let error = place.take("store").unwrap_err();
+            assert!(error.starts_with("cannot read") && error.contains("store/store-id"), "{error}");
+        }
+    }
+}

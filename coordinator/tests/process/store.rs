@@ -1,0 +1,142 @@
+//! The coordinator's store: which one it is, and blobs in it that are damaged.
+
+use std::fs;
+use std::path::Path;
+
+use lockstep_common::Domain;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{CheckpointShare, Finished, Save};
+
+use crate::agent::{Agent, block, final_state, ready};
+use crate::support::{Coordinator, fails, run, wait_for, write_job};
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+#[test]
+fn a_coordinator_is_refused_another_store_than_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, store, other) = (dir.path().join("state"), dir.path().join("store"), dir.path().join("other"));
+    let serve = |store: &Path| -> Vec<String> {
+        ["serve", "--data-dir", text(&state), "--listen", "127.0.0.1:0", "--web-listen", "off", "--store", text(store)]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let refused = |store: &Path| fails(&serve(store).iter().map(String::as_str).collect::<Vec<_>>(), 6);
+    Coordinator::start_with(&state, &["--store", text(&store)]).terminate();
+
+    let missing = refused(&other);
+    assert!(missing.contains("is not this coordinator's: there is no such directory"), "{missing}");
+    assert!(!other.exists(), "nothing is made where nothing is mounted");
+    fs::create_dir(&other).unwrap();
+    let empty = refused(&other);
+    assert!(empty.contains("it has no file `store-id`") && empty.contains(text(&other)), "{empty}");
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+
+    // The way out that the hint names.
+    let remembered = state.join("store-id");
+    assert!(empty.contains(&format!("hint: to use this store all the same, remove `{}`", remembered.display())), "{empty}");
+    fs::remove_file(&remembered).unwrap();
+    Coordinator::start_with(&state, &["--store", text(&other)]).terminate();
+    let [own, id] = [&store, &other].map(|store| fs::read_to_string(store.join("store-id")).unwrap());
+    assert_eq!(fs::read_to_string(&remembered).unwrap(), id);
+    let back = refused(&store);
+    assert!(back.contains(&format!("it is the store `{}`", own.trim())) && back.contains(id.trim()), "{back}");
+}
+
+#[test]
+fn a_checkpoint_in_a_store_that_was_unmounted_is_not_committed() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let coordinator = Coordinator::start_under(&["env", "LOCKSTEP_COORD_STORE__PATIENCE_MS=200"], &state, &[]);
+    runtime.block_on(async {
+        let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+        let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+        agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+        let p0 = (run.clone(), 1, 0);
+        agent.tell(&p0, 1, ready(0)).await;
+        agent.tell(&p0, 2, block(1..=4, 1)).await;
+        // What the process writes is there, under the mount point.
+        fs::remove_file(state.join("store/store-id")).unwrap();
+        let share = agent.share(2, 0);
+        agent.tell(&p0, 3, share).await;
+        let reason = wait_for("the failure", || {
+            coordinator.ask(&["show", &run])["failed_checkpoints"][0]["reason"].as_str().map(str::to_owned)
+        });
+        assert!(reason.contains("is not this coordinator's: it has no file `store-id`"), "{reason}");
+    });
+}
+
+#[tokio::test]
+async fn a_last_checkpoint_whose_description_is_too_long_is_rejected_and_may_be_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = (run.clone(), 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p0, 2, block(1..=4, 1)).await;
+    let json = vec![b' '; lockstep_rpc::MAX_SHARE_BYTES + 1];
+    agent.tell(&p0, 3, Said::Share(CheckpointShare { step: 4, json })).await;
+    let rejected = Save { attempt: 1, ..Save::default() };
+    agent.until_desired("the rejection", |assigned| assigned[0].save == Some(rejected)).await;
+    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
+    agent.tell(&p0, 4, finished).await;
+    let shown = coordinator.ask(&["show", &run]);
+    assert_eq!(shown["status"], "unsaved", "{shown:#}");
+    assert!(shown["reason"].as_str().unwrap().contains("its description takes 16777217 bytes"), "{shown:#}");
+}
+
+#[tokio::test]
+async fn verify_of_a_checkpoint_finds_blobs_that_are_damaged_or_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let coordinator = Coordinator::start(&state);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = (run.clone(), 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p0, 2, block(1..=4, 1)).await;
+    let share = agent.share(4, 0);
+    agent.tell(&p0, 3, share).await;
+    agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
+    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
+    agent.tell(&p0, 4, finished).await;
+
+    let shown = coordinator.ask(&["show", &run]);
+    let checkpoint = shown["checkpoints"][0]["id"].as_str().unwrap().to_owned();
+    let name = Domain::Blob.digest(&[4, 0, 0, 0]).to_hex();
+    let blob = state.join("store").join(&name[..2]).join(name);
+    for (bytes, words) in [(&b"evil"[..], "is corrupt"), (&b"e"[..], "is truncated: 1 bytes of 4")] {
+        fs::write(&blob, bytes).unwrap();
+        let said = fails(&["verify", &checkpoint, "--addr", &coordinator.address], 8);
+        assert!(said.contains("cannot be read: blob") && said.contains(words), "{said}");
+    }
+    fs::remove_file(&blob).unwrap();
+    let said = fails(&["verify", &checkpoint, "--addr", &coordinator.address], 8);
+    assert!(said.contains("is not in the store"), "{said}");
+}
+
+#[test]
+fn data_that_is_added_again_heals_a_damaged_blob() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let coordinator = Coordinator::start(&state);
+    let file = dir.path().join("x.npy");
+    fs::write(&file, b"samples").unwrap();
+    let add = || {
+        let output = run(&["data", "add", text(&file), "--json", "--addr", &coordinator.address]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["stored"].as_u64().unwrap()
+    };
+    assert_eq!((add(), add()), (7, 0));
+    let name = Domain::Blob.digest(b"samples").to_hex();
+    let blob = state.join("store").join(&name[..2]).join(name);
+    fs::write(&blob, b"samplex").unwrap();
+    assert_eq!(add(), 7, "a damaged blob is none");
+    assert_eq!(fs::read(&blob).unwrap(), b"samples");
+}
