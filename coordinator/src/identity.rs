@@ -69,7 +69,11 @@ impl Identity {
     ///
     /// # Errors
     /// `Other` for a store that the coordinator did not use before.
-    pub fn take(store: &Path, data_dir: &Path, draw: impl FnOnce() -> io::Result<String>) -> Result<Self, IdentityError> {
+    pub fn take(
+        store: &Path,
+        data_dir: &Path,
+        draw: impl FnOnce() -> io::Result<String>,
+    ) -> Result<Self, IdentityError> {
         let remembered = data_dir.join(FILE);
         let mut this = Self { store: store.to_owned(), id: read(&remembered)?, remembered };
         if this.id.is_some() {
@@ -173,7 +177,10 @@ mod tests {
         assert_eq!(fs::read_to_string(place.path("store/store-id")).unwrap(), "id1\n");
 
         let missing = place.take("elsewhere").unwrap_err();
-        assert!(missing.contains("there is no such directory") && missing.contains("names the store `id1`"), "{missing}");
+        assert!(
+            missing.contains("there is no such directory") && missing.contains("names the store `id1`"),
+            "{missing}"
+        );
         assert!(!place.path("elsewhere").exists(), "nothing is made where nothing is mounted");
         fs::create_dir(place.path("empty")).unwrap();
         let empty = place.take("empty").unwrap_err();
