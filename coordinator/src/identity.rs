@@ -83,19 +83,18 @@ impl Identity {
         let path = store.join(FILE);
         let write = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
         fs::create_dir_all(store).map_err(|source| write("make", store, source))?;
-        let id = match read(&path)? {
-            Some(id) => id,
-            None => {
-                let id = draw().map_err(|source| write("draw an id for", &path, source))?;
-                match durable::write_atomic(&path, format!("{id}\n").as_bytes()) {
-                    Ok(()) => id,
-                    // It stays usable, and gets its id at a later start.
-                    Err(error) if is_full(&error) => {
-                        warn!(store = %store.display(), "the store is full and gets no id yet: {error}");
-                        return Ok(this);
-                    }
-                    Err(source) => return Err(write("write", &path, source)),
+        let id = if let Some(id) = read(&path)? {
+            id
+        } else {
+            let id = draw().map_err(|source| write("draw an id for", &path, source))?;
+            match durable::write_atomic(&path, format!("{id}\n").as_bytes()) {
+                Ok(()) => id,
+                // It stays usable, and gets its id at a later start.
+                Err(error) if is_full(&error) => {
+                    warn!(store = %store.display(), "the store is full and gets no id yet: {error}");
+                    return Ok(this);
                 }
+                Err(source) => return Err(write("write", &path, source)),
             }
         };
         let remember = durable::write_atomic(&this.remembered, format!("{id}\n").as_bytes());
