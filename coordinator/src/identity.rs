@@ -69,7 +69,11 @@ impl Identity {
     ///
     /// # Errors
     /// `Other` for a store that the coordinator did not use before.
-    pub fn take(store: &Path, data_dir: &Path, draw: impl FnOnce() -> io::Result<String>) -> Result<Self, IdentityError> {
+    pub fn take(
+        store: &Path,
+        data_dir: &Path,
+        draw: impl FnOnce() -> io::Result<String>,
+    ) -> Result<Self, IdentityError> {
         let remembered = data_dir.join(FILE);
         let mut this = Self { store: store.to_owned(), id: read(&remembered)?, remembered };
         if this.id.is_some() {
@@ -79,19 +83,18 @@ impl Identity {
         let path = store.join(FILE);
         let write = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
         fs::create_dir_all(store).map_err(|source| write("make", store, source))?;
-        let id = match read(&path)? {
-            Some(id) => id,
-            None => {
-                let id = draw().map_err(|source| write("draw an id for", &path, source))?;
-                match durable::write_atomic(&path, format!("{id}\n").as_bytes()) {
-                    Ok(()) => id,
-                    // It stays usable, and gets its id at a later start.
-                    Err(error) if is_full(&error) => {
-                        warn!(store = %store.display(), "the store is full and gets no id yet: {error}");
-                        return Ok(this);
-                    }
-                    Err(source) => return Err(write("write", &path, source)),
+        let id = if let Some(id) = read(&path)? {
+            id
+        } else {
+            let id = draw().map_err(|source| write("draw an id for", &path, source))?;
+            match durable::write_atomic(&path, format!("{id}\n").as_bytes()) {
+                Ok(()) => id,
+                // It stays usable, and gets its id at a later start.
+                Err(error) if is_full(&error) => {
+                    warn!(store = %store.display(), "the store is full and gets no id yet: {error}");
+                    return Ok(this);
                 }
+                Err(source) => return Err(write("write", &path, source)),
             }
         };
         let remember = durable::write_atomic(&this.remembered, format!("{id}\n").as_bytes());
@@ -173,7 +176,10 @@ mod tests {
         assert_eq!(fs::read_to_string(place.path("store/store-id")).unwrap(), "id1\n");
 
         let missing = place.take("elsewhere").unwrap_err();
-        assert!(missing.contains("there is no such directory") && missing.contains("names the store `id1`"), "{missing}");
+        assert!(
+            missing.contains("there is no such directory") && missing.contains("names the store `id1`"),
+            "{missing}"
+        );
         assert!(!place.path("elsewhere").exists(), "nothing is made where nothing is mounted");
         fs::create_dir(place.path("empty")).unwrap();
         let empty = place.take("empty").unwrap_err();

@@ -120,10 +120,10 @@ impl Client {
             let (mut client, piece) = (self.clone(), piece.clone());
             async move {
                 let there = client.control().has_blob(BlobRef::from(&piece)).await;
-                match there.map_err(|status| client.failure(status))?.into_inner().there {
-                    true => Ok(()),
-                    false => Err(client.damage(&piece).await),
+                if there.map_err(|status| client.failure(status))?.into_inner().there {
+                    return Ok(());
                 }
+                Err(client.damage(&piece).await)
             }
         };
         at_once(pieces.into_values().map(check)).await.map(drop)

@@ -207,7 +207,7 @@ fn tensor(step: u64, process: u32) -> TensorEntry {
 fn share(store: &BlobStore, step: u64, process: u32) -> Said {
     let tensor = tensor(step, process);
     let piece = store.put(&content(step, process)).expect("the store takes it");
-    assert_eq!(tensor.pieces, [piece.clone()]);
+    assert_eq!(tensor.pieces, std::slice::from_ref(&piece));
     let rank = RankState {
         rank: process,
         seeds: [("forward".to_owned(), 7)].into(),

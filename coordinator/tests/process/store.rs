@@ -36,7 +36,10 @@ fn a_coordinator_is_refused_another_store_than_its_own() {
 
     // The way out that the hint names.
     let remembered = state.join("store-id");
-    assert!(empty.contains(&format!("hint: to use this store all the same, remove `{}`", remembered.display())), "{empty}");
+    assert!(
+        empty.contains(&format!("hint: to use this store all the same, remove `{}`", remembered.display())),
+        "{empty}"
+    );
     fs::remove_file(&remembered).unwrap();
     Coordinator::start_with(&state, &["--store", text(&other)]).terminate();
     let [own, id] = [&store, &other].map(|store| fs::read_to_string(store.join("store-id")).unwrap());

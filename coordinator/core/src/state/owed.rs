@@ -71,7 +71,9 @@ impl ClusterState {
         effects: &mut Vec<Effect>,
     ) {
         let manifest = self.runs.get(id).and_then(|run| run.owed_manifest(generation, step));
-        let Some(manifest) = manifest.filter(|manifest| Manifest::id(&manifest.encode()) == *checkpoint) else { return };
+        let Some(manifest) = manifest.filter(|manifest| Manifest::id(&manifest.encode()) == *checkpoint) else {
+            return;
+        };
         self.set_owed(id, step, None);
         self.commit(at_ms, id, generation, &manifest);
         self.owed_settled(id, effects);
