@@ -517,6 +517,7 @@ impl Run {
             record: first.then(|| self.reporter.record().clone()),
             preprocessing: if first { agreed.preprocessing.clone() } else { None },
             steps: if first { state.steps()? } else { None },
+            last: state.step == self.trainer.until,
         });
         if self.buffers.is_some() {
             // The next forward changes them.
@@ -530,11 +531,13 @@ impl Run {
     fn finish(mut self, saving: Option<&Saving<'_>>) -> Result<Finished, TrainError> {
         self.reporter.finish(self.trainer.state.step);
         let state = checkpoint::state_digest(&self.trainer.state)?;
+        let alone = self.checkpoints.is_none();
         if let (Some(saving), Some(checkpoints)) = (saving, &mut self.checkpoints) {
             saving.finish(checkpoints, self.trainer.state.step);
         }
         drop(self.checkpoints);
-        self.trainer.watch.check()?;
+        // With checkpoints, the last one was not written before all files were looked at.
+        if alone { self.trainer.watch.check_last() } else { self.trainer.watch.check() }?;
         Ok(Finished { step: self.trainer.state.step, state, record: self.reporter.record().clone() })
     }
 }

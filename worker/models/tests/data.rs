@@ -11,6 +11,8 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lockstep_common::preprocessing::{self, Inputs, Preprocessing, Standardised};
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::data::{Listed, Reading, hash_files, locate};
 use lockstep_models::{DataSets, Dataset, InputKind, SampleShape, Targets};
 use support::open;
 use tch::{Device, Kind, Tensor};
@@ -525,4 +527,44 @@ fn what_is_done_to_pixels_arrays_and_tokens_is_said() {
     fs::write(dir.path().join("t"), b"abcdefgh").unwrap();
     let data = open(&gpt(3, 256), r#"{ kind = "tokens", path = "t" }"#, dir.path()).unwrap().train;
     assert_eq!(data.preprocessing().unwrap().summary(), "windows of 3 u8 tokens below 256; targets: the next token");
+}
+
+#[test]
+fn what_is_read_is_the_file_that_was_verified_whatever_its_path_leads_to_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(&dir.path().join("store")).unwrap();
+    let (a, b): (Vec<u8>, Vec<u8>) = ((0..40).collect(), (40..80).collect());
+    let pixels = |bytes: &[u8]| npy("|u1", "False", "(10, 4)", bytes);
+    fs::write(dir.path().join("y"), npy("|u1", "False", "(10,)", &[0, 1, 2, 0, 1, 2, 0, 1, 2, 0])).unwrap();
+    let table = |first: u8| format!("x,y\n{first},0\n3,1\n5,2\n");
+    let cases = [
+        (gpt(3, 256), r#"{ kind = "tokens", path = "x" }"#, a.clone(), b.clone()),
+        (MLP3.to_owned(), r#"{ kind = "npy", inputs = "x", targets = "y" }"#, pixels(&a), pixels(&b)),
+        (MLP3.to_owned(), r#"{ kind = "csv", path = "x", target = "y" }"#, table(1).into(), table(9).into()),
+    ];
+    for (model, spec, first, second) in cases {
+        let job = support::job(&model, spec, &[]);
+        let path = dir.path().join("x");
+        fs::write(&path, &first).unwrap();
+        let expected = everything(lockstep_models::open_data(&job, &dir.path().into()).unwrap().train.as_ref());
+        let listed: Vec<Listed> = job.data_paths().iter().map(|path| Listed::new(dir.path(), path)).collect();
+        let files = hash_files(&listed.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
+        for in_memory in [0, 1 << 20] {
+            let reading = Reading { in_memory, by_path: false };
+            let located = locate(dir.path(), &files, &store, false, reading).unwrap();
+            // Another file under its name, as behind a link that leads elsewhere.
+            fs::write(dir.path().join("other"), &second).unwrap();
+            fs::rename(dir.path().join("other"), &path).unwrap();
+            let data = lockstep_models::open_data(&job, &located.files).unwrap().train;
+            assert_eq!(everything(data.as_ref()), expected, "{spec}");
+            fs::write(dir.path().join("other"), &first).unwrap();
+            fs::rename(dir.path().join("other"), &path).unwrap();
+        }
+        // What is in memory cannot be changed, not even through a mapping.
+        let reading = Reading { in_memory: 1 << 20, by_path: false };
+        let located = locate(dir.path(), &files, &store, false, reading).unwrap();
+        let data = lockstep_models::open_data(&job, &located.files).unwrap().train;
+        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&second).unwrap();
+        assert_eq!(everything(data.as_ref()), expected, "{spec}");
+    }
 }
