@@ -4,6 +4,7 @@
 mod error;
 mod evaluate;
 mod evidence;
+mod finite;
 mod seen;
 mod unchanged;
 
@@ -351,6 +352,7 @@ impl Run {
         }
 
         self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0, contents: 0 })?;
+        self.state_is_finite()?;
         if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
             self.evaluate()?;
         }
