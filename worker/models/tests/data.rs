@@ -98,13 +98,14 @@ fn files_that_only_look_like_tokens_are_refused_unless_the_job_takes_them_as_the
     let job = |more: &str| format!(r#"{{ kind = "tokens", path = "t.bin"{more} }}"#);
     let with = |bytes: &[u8], more: &str| {
         fs::write(dir.path().join("t.bin"), bytes).unwrap();
-        refused(&gpt(3, 65_536), &job(more), dir.path())
+        let vocabulary = if more.contains("u16") { 65_536 } else { 256 };
+        refused(&gpt(3, vocabulary), &job(more), dir.path())
     };
     let numbers: Vec<u8> = (0..800_u32).map(|index| (index * 7919 % 251) as u8).collect();
     let array = npy("<u2", "False", "(400,)", &numbers);
     assert_eq!(
         with(&array, ", dtype = \"u16\""),
-        "data file `t.bin` looks like an npy array, not like a flat file of 16-bit tokens; if it is one, set \
+        "data file `t.bin` looks like an npy array, not like a flat file of 16-bit tokens; if it does hold flat 16-bit tokens, set \
          `data.accept_as_is = true`"
     );
     assert!(
@@ -250,12 +251,15 @@ fn bad_csv_tables_are_refused_with_line_and_column() {
         with(b"x,y\n1,2\n\n2.5,1\nabc,1\n"),
         "data file `t.csv`, line 5, column `x`: `abc` is not a finite number"
     );
-    assert!(with(b"x,y\n1,2\n,1\n").contains("line 3, column `x`: `` is not"));
+    assert!(with(b"x,y\n1,2\n,1\n").contains("line 3, column `x`: the cell is empty: it needs a finite number"));
     assert!(with(b"x,y\nnan,2\n").contains("`nan` is not a finite number"));
     assert!(with(b"x,y\n1e999,2\n").contains("`1e999` is not a finite number"));
     assert!(with(b"x,y\n\xff\xfe,2\n").contains("line 2, column `x`"));
-    assert!(with(b"x,y\n1,1.5\n").contains("line 2, column `y`: `1.5` is not a class number"));
-    assert!(with(b"x,y\n1,-1\n").contains("`-1` is not a class number"));
+    assert!(with(b"x,y\n1,1.5\n").contains("line 2, column `y`: `1.5` is not a class (a whole number from 0)"));
+    assert!(with(b"x,y\n1,-1\n").contains("`-1` is not a class (a whole number from 0)"));
+    assert!(with(b"x,y\n1,blue\n").contains("column `y`: `blue` is not a class (a whole number from 0)"));
+    assert!(with(b"x,y\n1,\n").contains("column `y`: the cell is empty: it needs a class (a whole number from 0)"));
+    assert!(with(b"x,y\n,1\n").contains("column `x`: the cell is empty: it needs a finite number"));
     assert_eq!(with(b"x,y\n1,2\n1\n"), "data file `t.csv`, line 3: 1 cells where the header has 2");
     assert_eq!(with(b"x,y\n1,2,3\n"), "data file `t.csv`, line 2: 3 cells where the header has 2");
     assert_eq!(with(b"x,z\n1,2\n"), "data file `t.csv` has no column `y`; it has `x`, `z`");

@@ -152,14 +152,14 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
                 expected,
             };
             let number = std::str::from_utf8(cell).ok().and_then(|text| text.parse::<f64>().ok());
-            let value = number.filter(|value| value.is_finite()).ok_or_else(|| refuse("a finite number"))?;
-            if column != target {
-                inputs.push(value);
-            } else if table.task == Task::Classification && !is_class(value) {
-                return Err(refuse("a class number (a whole number from 0)"));
-            } else {
-                targets.push(value);
+            let number = number.filter(|value| value.is_finite());
+            if column == target && table.task == Task::Classification {
+                let class = number.filter(|&value| is_class(value));
+                targets.push(class.ok_or_else(|| refuse("a class (a whole number from 0)"))?);
+                continue;
             }
+            let value = number.ok_or_else(|| refuse("a finite number"))?;
+            if column == target { &mut targets } else { &mut inputs }.push(value);
         }
         lines.push(line);
     }

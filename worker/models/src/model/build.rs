@@ -91,6 +91,9 @@ fn check_targets(loss: LossKind, outputs: i64, shape: &SampleShape) -> Result<()
         (LossKind::CrossEntropy, Targets::Tokens) => return Ok(()),
         (LossKind::CrossEntropy, Targets::Classes { count }) if count <= outputs => return Ok(()),
         (LossKind::Mse, Targets::Values { count }) if count == outputs => return Ok(()),
+        (LossKind::CrossEntropy, found @ Targets::Values { .. }) => {
+            ("cross_entropy", "classes below the number of outputs (real values take `batch.loss = \"mse\"`)", found)
+        }
         (LossKind::CrossEntropy, found) => ("cross_entropy", "classes below the number of outputs", found),
         (LossKind::Mse, found) => ("mse", "as many real values per sample", found),
     };
