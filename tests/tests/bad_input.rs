@@ -106,9 +106,13 @@ fn data_that_changed_since_submit_is_refused_by_name_with_both_digests() {
     assert!(reason.contains("digits.csv` has changed") && reason.matches("digest `").count() == 2, "{reason}");
 }
 
-/// A small model over `tokens.bin` in `dir`, which a process maps: checkpoints come every few milliseconds, and no end.
-fn tokens(dir: &Path) -> String {
+/// A small model over `tokens.bin` in `dir`: checkpoints come every few milliseconds, and no end. A `large` file is mapped.
+fn tokens(dir: &Path, large: bool) -> String {
     fs::write(dir.join("tokens.bin"), [1_u8, 2, 3, 200].repeat(1 << 18)).unwrap();
+    if large {
+        let file = File::options().write(true).open(dir.join("tokens.bin")).unwrap();
+        file.set_len((256 << 20) + 4096).unwrap();
+    }
     let gpt = dir.join("gpt.toml");
     let text = "name='gpt'\nsteps=100000000\nranks=2\nbatch={size=2}\noptimizer={kind='sgd', lr=0.1}\ncheckpoint={every_steps=50}\n\
                 model={kind='gpt', layers=1, heads=1, width=8, context=8, vocabulary=256}\n\
@@ -121,7 +125,7 @@ fn tokens(dir: &Path) -> String {
 fn data_that_is_overwritten_in_place_ends_the_run_before_a_checkpoint_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 2);
-    let job = tokens(dir.path());
+    let job = tokens(dir.path(), false);
     let path = dir.path().join("tokens.bin");
     let run = cluster.submit(&job, &["--set", "world.processes=2"]);
     wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
@@ -145,10 +149,25 @@ fn data_that_is_overwritten_in_place_ends_the_run_before_a_checkpoint_names_it()
 }
 
 #[test]
+fn a_mapped_file_that_is_changed_and_put_back_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), 1);
+    let run = cluster.submit(&tokens(dir.path(), true), &[]);
+    wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
+    let file = File::options().write(true).open(dir.path().join("tokens.bin")).unwrap();
+    file.write_all_at(&[7], 0).unwrap();
+    file.write_all_at(&[1], 0).unwrap();
+    let view = cluster.ended(&run);
+    let reason = view["reason"].as_str().unwrap();
+    assert!(view["status"] == "failed" && reason.contains("tokens.bin` was changed during training"), "{reason}");
+    assert!(reason.contains("put back"), "{reason}");
+}
+
+#[test]
 fn a_file_that_is_truncated_while_it_is_mapped_is_named_after_one_restart_at_most() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 1);
-    let run = cluster.submit(&tokens(dir.path()), &["--set", "checkpoint.every_steps=1000"]);
+    let run = cluster.submit(&tokens(dir.path(), true), &["--set", "checkpoint.every_steps=1000"]);
     wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
     File::options().write(true).open(dir.path().join("tokens.bin")).unwrap().set_len(4096).unwrap();
     let view = cluster.ended(&run);

@@ -48,6 +48,11 @@ impl Origin {
         first(weights.chain(buffers).map(|(name, tensor)| Self::of(None, name, tensor)))
     }
 
+    /// In a tensor of the state after a step, which is the same in all processes.
+    pub(crate) fn in_state(name: &str, tensor: &Tensor) -> Result<Option<Self>, Error> {
+        Self::of(None, name, tensor)
+    }
+
     /// Among what `rank` reads.
     pub(crate) fn inputs(rank: u32, batch: &Batch) -> Result<Option<Self>, Error> {
         Self::of(Some(rank), "inputs", &batch.inputs)

@@ -10,11 +10,20 @@ const NAMED: usize = 5;
 
 /// Data whose samples would become other inputs than those that the checkpoint was trained on.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the checkpoint's preprocessing is not that of the data: {0}; its state was trained on the checkpoint's: resume with the build \
-     and the data that made it"
-)]
-pub struct Unlike(String);
+pub enum Unlike {
+    /// Both are known, and differ in this.
+    #[error(
+        "the checkpoint's preprocessing is not that of the data: {0}; its state was trained on the checkpoint's: resume with the \
+         build and the data that made it"
+    )]
+    Known(String),
+    /// An older checkpoint says nothing, and other data has other moments.
+    #[error(
+        "the checkpoint does not hold its preprocessing (an older build made it): it cannot be resumed with other data: resume it \
+         with the data that made it"
+    )]
+    Unknown,
+}
 
 /// What a run's samples go through.
 #[derive(Clone, Debug, Default)]
@@ -28,12 +37,21 @@ pub(crate) struct Agreed {
 /// The preprocessing of `data`, which is the checkpoint's if that says one.
 ///
 /// # Errors
-/// The two differ, and the data is not `accepted`, now or before; or, accepted or not, they are of other columns or shapes.
+/// The two differ, and the data is not `accepted`, now or before; or, accepted or not, they are of other columns or shapes; or the
+/// checkpoint does not say by which moments its columns were standardised, and other data is accepted now.
 pub(crate) fn agree(data: &dyn Dataset, restore: Option<&Manifest>, accepted: bool) -> Result<Agreed, Unlike> {
+    let known = restore.and_then(|manifest| manifest.preprocessing.as_ref());
+    if restore.is_some() && accepted && is_unknown(data, known) {
+        return Err(Unlike::Unknown);
+    }
     // A checkpoint of a run that goes on with accepted data has the moments of the data before.
     let before = |manifest: &Manifest| manifest.overrides.iter().any(|one| one.key.starts_with("data."));
-    let accepted = accepted || restore.is_some_and(before);
-    settle(data, restore.and_then(|manifest| manifest.preprocessing.as_ref()), accepted)
+    settle(data, known, accepted || restore.is_some_and(before))
+}
+
+/// Whether `data` has moments, and a checkpoint says nothing of those that it was trained by.
+fn is_unknown(data: &dyn Dataset, known: Option<&Preprocessing>) -> bool {
+    known.is_none() && data.measured().is_some_and(|measured| measured.standardised().next().is_some())
 }
 
 fn settle(data: &dyn Dataset, known: Option<&Preprocessing>, accepted: bool) -> Result<Agreed, Unlike> {
@@ -43,7 +61,7 @@ fn settle(data: &dyn Dataset, known: Option<&Preprocessing>, accepted: bool) -> 
     let differences = known.differences(measured);
     let note = if differences.is_empty() { None } else { Some(words(&differences)) };
     match note {
-        Some(words) if !accepted || !known.fits(measured) => Err(Unlike(words)),
+        Some(words) if !accepted || !known.fits(measured) => Err(Unlike::Known(words)),
         note => {
             if let Some(note) = &note {
                 warn!("the checkpoint's preprocessing is used, not that of the accepted data: {note}");
@@ -142,5 +160,10 @@ mod tests {
         };
         let table = Table { shape, measured: preprocessing(&other) };
         assert_eq!(settle(&table, None, false).unwrap().preprocessing, Some(preprocessing(&other)));
+        // Of other data it would be other moments.
+        assert!(is_unknown(&table, None) && !is_unknown(&table, Some(&preprocessing(&known))));
+        let pixels = Inputs::Pixels { shape: vec![2], divisor: 127.5, subtracted: 1.0 };
+        let images = Table { measured: Preprocessing { inputs: pixels, ..preprocessing(&other) }, ..table };
+        assert!(!is_unknown(&images, None));
     }
 }

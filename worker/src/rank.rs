@@ -14,7 +14,7 @@ use lockstep_common::manifest::{DataFile, Manifest, Override};
 use lockstep_common::{RunId, chain};
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
-use lockstep_host::data::{self, Located};
+use lockstep_host::data::{self, Located, Reading};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Assignment, Corrupt, Derived, Failed, Finished, ProcessHello, Ready, Replay};
 use lockstep_tch_ext::c10d::Backend;
@@ -146,13 +146,13 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let store = BlobStore::existing(&order.store).map_err(|error| Stop::failed(&error))?;
     let other_revision = order.job.data.revision().is_some();
     let files = data::listed(&order.data, &store).map_err(|error| Stop::failed(&error))?;
-    let located = data::locate(&order.base_dir, &files, &store, other_revision);
-    let Located { paths, watch } = located.map_err(|error| Stop::failed(&error))?;
+    let located = data::locate(&order.base_dir, &files, &store, other_revision, Reading::of(&order.job));
+    let Located { files: found, watch } = located.map_err(|error| Stop::failed(&error))?;
     let restore = order.restore.as_ref().map(|manifest| (manifest, &store));
     let files = files.into_iter().map(|file| file.path).collect();
     // Other data than the checkpoint's is assigned only if a person accepted it.
     let other_data = order.restore.as_ref().and_then(|manifest| OtherData::between(&manifest.data, &order.data));
-    let setup = Setup::new(order.job.clone(), paths, files, order.device).on(other_data);
+    let setup = Setup::new(order.job.clone(), found, files, order.device).on(other_data);
     let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
     let mut environment = environment.join().unwrap_or_default();
     environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("the checkpoint's; {note}"))));

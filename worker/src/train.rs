@@ -4,6 +4,7 @@
 mod error;
 mod evaluate;
 mod evidence;
+mod finite;
 mod seen;
 mod unchanged;
 
@@ -355,6 +356,7 @@ impl Run {
         }
 
         self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0, contents: 0 })?;
+        self.state_is_finite()?;
         if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
             self.evaluate()?;
         }
@@ -521,6 +523,7 @@ impl Run {
             record: first.then(|| self.reporter.record().clone()),
             preprocessing: if first { agreed.preprocessing.clone() } else { None },
             steps: if first { state.steps()? } else { None },
+            last: state.step == self.trainer.until,
         });
         if self.buffers.is_some() {
             // The next forward changes them.
@@ -547,11 +550,13 @@ impl Run {
     fn finish(mut self, saving: Option<&Saving<'_>>) -> Result<Finished, TrainError> {
         self.reporter.finish(self.trainer.state.step);
         let state = checkpoint::state_digest(&self.trainer.state)?;
+        let alone = self.checkpoints.is_none();
         if let (Some(saving), Some(checkpoints)) = (saving, &mut self.checkpoints) {
             saving.finish(checkpoints, self.trainer.state.step);
         }
         drop(self.checkpoints);
-        self.trainer.watch.check()?;
+        // With checkpoints, the last one was not written before all files were looked at.
+        if alone { self.trainer.watch.check_last() } else { self.trainer.watch.check() }?;
         Ok(Finished { step: self.trainer.state.step, state, record: self.reporter.record().clone() })
     }
 }

@@ -23,8 +23,9 @@ use lockstep_common::manifest::Piece;
 use rayon::prelude::*;
 
 use crate::durable;
+use crate::opened::hash_read;
 
-pub(crate) mod contents;
+mod contents;
 
 /// Large tensors are cut into pieces of this size: small enough to hash and write in parallel, large enough that their
 /// number does not matter.
@@ -285,9 +286,9 @@ impl BlobStore {
     /// Reads a blob, whatever its size, to see that it is whole; where it lies.
     pub fn verify(&self, piece: &Piece) -> Result<PathBuf, BlobError> {
         let path = self.path(&piece.digest);
-        let mut file = self.opened(piece)?;
+        let file = self.opened(piece)?;
         let mut hasher = lockstep_common::Domain::Blob.hasher();
-        match contents::hash(&mut file, &mut hasher).map(|()| Digest::of(&hasher)) {
+        match hash_read(&file, &mut hasher).map(|()| Digest::of(&hasher)) {
             Ok(found) if found == piece.digest => Ok(path),
             Ok(found) => Err(BlobError::Corrupt { digest: piece.digest, path, found }),
             Err(source) => Err(BlobError::Io { action: "read", path, source }),
@@ -317,7 +318,7 @@ impl BlobStore {
     }
 
     fn read(&self, piece: &Piece, into: &mut [u8]) -> Result<(), BlobError> {
-        let mut file = self.opened(piece)?;
+        let file = self.opened(piece)?;
         let path = self.path(&piece.digest);
         file.read_exact(into).map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
         let found = lockstep_common::Domain::Blob.digest(into);

@@ -1,29 +1,23 @@
 //! Digests of data files, and the check that a local copy is the same data.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use lockstep_common::Digest;
 use lockstep_common::listing::{self, ListError};
 use lockstep_common::manifest::DataFile;
-use lockstep_common::{Digest, JobPaths};
 use rayon::prelude::*;
 
-use crate::blobs::{BlobError, BlobStore, contents};
+use crate::blobs::{BlobError, BlobStore};
 pub use crate::data_list::{Listed, list, list_below};
+use crate::locate::changed;
+pub use crate::locate::{JobFiles, Located, Reading, locate};
+use crate::opened;
+pub use crate::opened::{IN_MEMORY_BYTES, Opened};
 use crate::stat_cache::{Stamp, StatCache};
 pub use crate::watch::Watch;
-use crate::watch::Watched;
-
-/// A pointer of Git LFS is shorter, by its specification.
-const LFS_POINTER_BYTES: u64 = 1024;
-/// How it begins.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-
-/// Up to here one read is faster than a mapping that all cores share.
-const SMALL_BYTES: u64 = 64 << 10;
 
 /// Data that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +65,7 @@ pub enum DataHashError {
         path: PathBuf,
     },
     /// Other contents than when the run was submitted.
-    #[error("data file `{}` has changed since the run was submitted: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`", path.display())]
+    #[error("data file `{}` has changed since the run was submitted: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`{}", path.display(), if *stored { "; the store has the original: move this file away, or put it back" } else { "" })]
     Changed {
         /// The file.
         path: PathBuf,
@@ -83,10 +77,32 @@ pub enum DataHashError {
         found: Digest,
         /// Size now.
         found_bytes: u64,
+        /// Whether the store is known to have the file of the submit.
+        stored: bool,
     },
     /// Other contents than when training on it began.
     #[error("data file `{}` changed during training: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`; no checkpoint was written since: put the file back, then resume the last checkpoint", path.display())]
     ChangedInTraining {
+        /// The file.
+        path: PathBuf,
+        /// Digest when the process verified it.
+        expected: Digest,
+        /// Size then.
+        expected_bytes: u64,
+        /// Digest now.
+        found: Digest,
+        /// Size now.
+        found_bytes: u64,
+    },
+    /// Other contents for a while.
+    #[error("data file `{}` was changed during training, and then put back: steps may have read the other contents; no checkpoint was written since: resume the last checkpoint", path.display())]
+    ChangedAndBack {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Other contents, and the times of a file that nobody wrote.
+    #[error("data file `{}` was changed during training by a program that has it mapped, so that its times did not show it: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`; earlier checkpoints may be of the other contents: put the file back, then submit the job again", path.display())]
+    ChangedUnseen {
         /// The file.
         path: PathBuf,
         /// Digest when the process verified it.
@@ -146,6 +162,13 @@ pub enum DataHashError {
     },
 }
 
+impl DataHashError {
+    /// Whether a file changed under a run that trains on it.
+    pub fn is_change_in_training(&self) -> bool {
+        matches!(self, Self::ChangedInTraining { .. } | Self::ChangedAndBack { .. } | Self::ChangedUnseen { .. })
+    }
+}
+
 /// Hashes `files`, memory-mapped and on all cores; with `cache` only those that it does not know as they are. `done` is told
 /// the bytes of each file that is.
 pub fn hash_files(
@@ -157,7 +180,7 @@ pub fn hash_files(
         let known = cache.zip(file.stamp).and_then(|(cache, stamp)| Some((stamp.bytes(), cache.get(&stamp)?)));
         let hashed = match known {
             Some((bytes, digest)) => DataFile { path: file.path.clone(), bytes, digest },
-            None => hash_file(&file.at, &file.path, cache, file.in_directory)?.0,
+            None => hash_file(&file.at, &file.path, cache, file.in_directory)?,
         };
         done(hashed.bytes);
         Ok(hashed)
@@ -167,34 +190,11 @@ pub fn hash_files(
 
 /// Checks that every file is what it was when `files` were hashed.
 pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> {
-    files.iter().try_for_each(|file| verify_one(base_dir, file).map(drop))
-}
-
-/// Checks one file. It can be watched from when it began to be read.
-fn verify_one(base_dir: &Path, file: &DataFile) -> Result<Watched, DataHashError> {
-    let path = base_dir.join(&file.path);
-    let begun = SystemTime::now();
-    let (now, stamp) = hash_file(&path, &file.path, None, file.bytes == 0)?;
-    if now.digest == file.digest {
-        return Ok(Watched::new(file, &path, stamp, begun));
-    }
-    Err(DataHashError::Changed {
-        path,
-        expected: file.digest,
-        expected_bytes: file.bytes,
-        found: now.digest,
-        found_bytes: now.bytes,
+    files.iter().try_for_each(|file| {
+        let path = base_dir.join(&file.path);
+        let hashed = opened::open(&path, file.bytes == 0, None)?;
+        if hashed.digest == file.digest { Ok(()) } else { Err(changed(file, &path, &hashed)) }
     })
-}
-
-/// Checks the copy of `file` in `store`.
-fn verify_copy(store: &BlobStore, file: &DataFile) -> Result<Watched, BlobError> {
-    let (piece, begun) = (file.piece(), SystemTime::now());
-    let copy = store.path(&piece.digest);
-    let stamp = fs::metadata(&copy).map(|metadata| Stamp::of(&metadata));
-    store.verify(&piece)?;
-    let stamp = stamp.map_err(|source| BlobError::Io { action: "read", path: copy.clone(), source })?;
-    Ok(Watched::new(file, &copy, stamp, begun))
 }
 
 /// `data` with the files of a directory in its place, whose list `store` has.
@@ -213,93 +213,27 @@ pub fn listed(data: &[DataFile], store: &BlobStore) -> Result<Vec<DataFile>, Dat
     Ok(files)
 }
 
-/// Verified files.
-#[derive(Debug)]
-pub struct Located {
-    /// Where each lies.
-    pub paths: JobPaths,
-    /// As they were when they were verified.
-    pub watch: Watch,
-}
-
-/// Finds every file, and checks that it is what it was when `files` were hashed: where the job in `base_dir` names it, or,
-/// if nothing is there, the copy in `store`. With `other_revision` what lies there may be another one's, and the copy is
-/// taken too.
-pub fn locate(
-    base_dir: &Path,
-    files: &[DataFile],
-    store: &BlobStore,
-    other_revision: bool,
-) -> Result<Located, DataHashError> {
-    let find = |file: &DataFile| {
-        let path = base_dir.join(&file.path);
-        match verify_one(base_dir, file) {
-            Ok(watched) => Ok((None, watched)),
-            Err(DataHashError::Changed { .. }) if other_revision && store.has(&file.piece()) => {
-                let copy = verify_copy(store, file).map_err(|source| DataHashError::Store { path, source })?;
-                Ok((Some(file.path.clone()), copy))
-            }
-            Err(DataHashError::Missing { .. }) => match verify_copy(store, file) {
-                Ok(copy) => Ok((Some(file.path.clone()), copy)),
-                Err(BlobError::Missing { digest, dir }) => Err(DataHashError::Nowhere { path, store: dir, digest }),
-                Err(source) => Err(DataHashError::Store { path, source }),
-            },
-            Err(error) => Err(error),
-        }
-    };
-    let found = files.par_iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let (mut moved, mut watched) = (BTreeMap::new(), Vec::with_capacity(found.len()));
-    for (name, file) in found {
-        moved.extend(name.map(|name| (name, file.at().to_owned())));
-        watched.push(file);
-    }
-    Ok(Located { paths: JobPaths::new(base_dir, moved), watch: Watch::new(watched) })
-}
-
-/// Hashes the file at `path`, that is called `name`; what it was like before that.
+/// Hashes the file at `path`, that is called `name`.
 fn hash_file(
     path: &Path,
     name: &str,
     cache: Option<&StatCache>,
     may_be_empty: bool,
-) -> Result<(DataFile, Stamp), DataHashError> {
-    let path = path.to_owned();
-    let io = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => DataHashError::Missing { path: path.clone() },
-        _ => DataHashError::Io { path: path.clone(), source },
-    };
+) -> Result<DataFile, DataHashError> {
+    let file = |bytes, digest| DataFile { path: name.to_owned(), bytes, digest };
+    let known = cache.and_then(|cache| {
+        let stamp = Stamp::of(&fs::metadata(path).ok().filter(fs::Metadata::is_file)?);
+        Some(file(stamp.bytes(), cache.get(&stamp)?)).filter(|file| file.bytes > 0 || may_be_empty)
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
     let begun = SystemTime::now();
-    let metadata = fs::metadata(&path).map_err(io)?;
-    if !metadata.is_file() {
-        return Err(DataHashError::NotAFile { path });
-    }
-    let bytes = metadata.len();
-    if bytes == 0 && !may_be_empty {
-        return Err(DataHashError::Empty { path });
-    }
-    let stamp = Stamp::of(&metadata);
-    if let Some(digest) = cache.and_then(|cache| cache.get(&stamp)) {
-        return Ok((DataFile { path: name.to_owned(), bytes, digest }, stamp));
-    }
-    let mut hasher = lockstep_common::Domain::Blob.hasher();
-    if bytes <= SMALL_BYTES {
-        let contents = fs::read(&path).map_err(io)?;
-        if bytes < LFS_POINTER_BYTES && contents.starts_with(LFS_POINTER) {
-            return Err(DataHashError::LfsPointer { path });
-        }
-        hasher.update(&contents);
-    } else {
-        let mut file = fs::File::open(&path).map_err(io)?;
-        contents::hash(&mut file, &mut hasher).map_err(io)?;
-    }
-    if fs::metadata(&path).map_or(true, |now| Stamp::of(&now) != stamp) || hasher.count() != bytes {
-        return Err(DataHashError::Changing { path });
-    }
-    let digest = Digest::of(&hasher);
+    let hashed = opened::open(path, may_be_empty, None)?;
     if let Some(cache) = cache {
-        cache.put(stamp, begun, digest);
+        cache.put(hashed.stamp, begun, hashed.digest);
     }
-    Ok((DataFile { path: name.to_owned(), bytes, digest }, stamp))
+    Ok(file(hashed.bytes, hashed.digest))
 }
 
 #[cfg(test)]
@@ -327,35 +261,6 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_found_in_the_store_and_a_changed_one_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = BlobStore::open(&dir.path().join("store")).unwrap();
-        let path = dir.path().join("a");
-        fs::write(&path, b"abc").unwrap();
-        let files = hash(dir.path(), "a", None).unwrap();
-        assert_eq!(locate(dir.path(), &files, &store, false).unwrap().paths.at("a"), path);
-        fs::remove_file(&path).unwrap();
-        let error = locate(dir.path(), &files, &store, false).unwrap_err().to_string();
-        assert!(error.contains("/a` does not exist") && error.contains(&files[0].digest.to_hex()), "{error}");
-
-        let mut writer = store.writer().unwrap();
-        writer.write(b"ab").unwrap();
-        writer.write(b"c").unwrap();
-        let piece = writer.finish().unwrap();
-        assert_eq!((piece.digest, piece.bytes), (files[0].digest, 3));
-        let copy = locate(dir.path(), &files, &store, false).unwrap().paths.at("a");
-        assert_eq!(fs::read(&copy).unwrap(), b"abc");
-        fs::write(&copy, b"abd").unwrap();
-        let error = locate(dir.path(), &files, &store, false).unwrap_err();
-        assert!(matches!(error, DataHashError::Store { source: BlobError::Corrupt { .. }, .. }), "{error}");
-        fs::write(&path, b"abd").unwrap();
-        assert!(matches!(locate(dir.path(), &files, &store, false), Err(DataHashError::Changed { .. })));
-        fs::write(&copy, b"abc").unwrap();
-        assert!(matches!(locate(dir.path(), &files, &store, false), Err(DataHashError::Changed { .. })));
-        assert_eq!(locate(dir.path(), &files, &store, true).unwrap().paths.at("a"), copy);
-    }
-
-    #[test]
     fn a_pointer_of_git_lfs_is_not_taken_for_data() {
         let dir = tempfile::tempdir().unwrap();
         let text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
@@ -378,11 +283,12 @@ mod tests {
         let list = listing::encode(&hashed);
         let files = listing::decode(&DataFile::directory("d", &list), &list).unwrap();
         let store = BlobStore::open(&dir.path().join("store")).unwrap();
-        locate(dir.path(), &files, &store, false).unwrap().watch.check().unwrap();
+        let reading = Reading { in_memory: 0, by_path: true };
+        locate(dir.path(), &files, &store, false, reading).unwrap().watch.check().unwrap();
         assert_eq!(store.put(b"").unwrap(), files[0].piece());
         fs::remove_file(dir.path().join("d/_SUCCESS")).unwrap();
-        let located = locate(dir.path(), &files, &store, false).unwrap();
-        assert_eq!(fs::read(located.paths.at("d/_SUCCESS")).unwrap(), b"");
+        let located = locate(dir.path(), &files, &store, false, reading).unwrap();
+        assert_eq!(fs::read(located.files.at("d/_SUCCESS")).unwrap(), b"");
         // It is not empty any more.
         fs::write(dir.path().join("d/_SUCCESS"), b"x").unwrap();
         assert!(matches!(verify(dir.path(), &files), Err(DataHashError::Changed { expected_bytes: 0, .. })));

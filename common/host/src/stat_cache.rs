@@ -65,6 +65,11 @@ impl Stamp {
         self.key == other.key
     }
 
+    /// Whether somebody wrote to the file after it was like `earlier`: its size or the time of its contents is another one.
+    pub(crate) fn is_written_since(&self, earlier: &Self) -> bool {
+        self.key == earlier.key && self.words[..3] != earlier.words[..3]
+    }
+
     /// Whether it had settled when it was looked at, at `now`.
     pub(crate) fn is_old(&self, now: SystemTime) -> bool {
         let [_, contents, _, status, _] = self.words;

@@ -1,11 +1,13 @@
 //! Data files while a process trains on them: whether they are still what the process verified.
 //!
-//! A file whose inode, size and both times are as they were is not read. Any other is hashed again.
+//! A file whose inode, size and both times are as they were is not read. Any other is hashed again. A file that is not in memory
+//! may have been read while it had other contents, so that it must not have been written to at all; and since a program that has it
+//! mapped may write to it without a change of its times, a mapped file is hashed again before the last checkpoint counts.
 
 use std::fs::{self, File};
-use std::io::{self, Seek};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use lockstep_common::manifest::DataFile;
@@ -14,11 +16,23 @@ use rayon::prelude::*;
 use tracing::warn;
 
 use crate::data::DataHashError;
+use crate::opened::hash_read;
 use crate::stat_cache::Stamp;
 
 /// Files that are held open, so that their contents are known when their names lead elsewhere. A process may open 1024
 /// files by default, and needs some of them for its peers.
-const HELD: usize = 64;
+pub(crate) const HELD: usize = 64;
+
+/// What a process trains on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// A copy in its memory, which nobody else can change.
+    InMemory,
+    /// A mapping of the file.
+    Mapped,
+    /// What a program reads from the path, at any time.
+    ByPath,
+}
 
 /// The files that a process trains on, as they were verified.
 #[derive(Debug, Default)]
@@ -31,7 +45,10 @@ pub struct Watch {
 pub(crate) struct Watched {
     file: DataFile,
     at: PathBuf,
-    held: Option<File>,
+    held: Option<Arc<File>>,
+    kept: Kept,
+    /// As it was when it was verified.
+    verified: Stamp,
     seen: Mutex<Seen>,
 }
 
@@ -44,16 +61,24 @@ struct Seen {
     other: Option<Stamp>,
     /// Whether a warning said that the file is gone.
     gone: bool,
+    /// Whether it had other contents while its times were as before.
+    unseen: bool,
 }
 
 impl Watched {
-    /// `file`, which lies at `at` and was verified: it had `stamp` at `begun`, before it was read.
+    /// `file`, which lies at `at` and was verified: it had `stamp`, and was read from `begun` on. `held` is the open file.
     ///
     /// A file that is as young as that may change again without its times showing it, so that the first check hashes it.
-    pub(crate) fn new(file: &DataFile, at: &Path, stamp: Stamp, begun: SystemTime) -> Self {
-        let stamp = stamp.is_old(begun).then_some(stamp);
-        let seen = Mutex::new(Seen { stamp, other: None, gone: false });
-        Self { file: file.clone(), at: at.to_owned(), held: None, seen }
+    pub(crate) fn new(
+        file: &DataFile,
+        at: &Path,
+        (stamp, begun): (Stamp, SystemTime),
+        held: Option<Arc<File>>,
+        kept: Kept,
+    ) -> Self {
+        let seen =
+            Mutex::new(Seen { stamp: stamp.is_old(begun).then_some(stamp), other: None, gone: false, unseen: false });
+        Self { file: file.clone(), at: at.to_owned(), held, kept, verified: stamp, seen }
     }
 
     /// Where it lies.
@@ -61,23 +86,21 @@ impl Watched {
         &self.at
     }
 
-    /// Opens the file, if the path still leads to what was verified. Else the first check finds that it does not.
-    fn hold(&mut self) {
-        let seen = self.seen.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let held = File::open(&self.at).and_then(|file| Ok((Stamp::of(&file.metadata()?), file)));
-        self.held = held.ok().filter(|(stamp, _)| seen.stamp.is_none_or(|seen| seen == *stamp)).map(|(_, file)| file);
-    }
-
-    fn check(&self) -> Result<(), DataHashError> {
+    /// With `whole` a mapped file is hashed, whatever its times say.
+    fn check(&self, whole: bool) -> Result<(), DataHashError> {
         let io = |source| DataHashError::Io { path: self.at.clone(), source };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = None;
         if let Some(file) = &self.held {
             let now = Stamp::of(&file.metadata().map_err(io)?);
             held = Some(now);
-            if seen.stamp != Some(now) {
-                self.compare(file)?;
-                seen.stamp = Some(now);
+            let known = seen.stamp == Some(now);
+            if !known || (whole && self.kept == Kept::Mapped) {
+                // Until it is found to be right again.
+                seen.unseen |= known;
+                seen.stamp = None;
+                self.compare(file, now, seen.unseen)?;
+                (seen.stamp, seen.unseen) = (Some(now), false);
             }
         }
         let now = match fs::metadata(&self.at) {
@@ -99,41 +122,56 @@ impl Watched {
             None => &mut seen.stamp,
         };
         if *known != Some(now) {
-            self.compare(&File::open(&self.at).map_err(io)?)?;
+            self.compare(&File::open(&self.at).map_err(io)?, now, false)?;
             *known = Some(now);
         }
         Ok(())
     }
 
-    /// Hashes `file`, and refuses other contents than those that were verified.
-    fn compare(&self, mut file: &File) -> Result<(), DataHashError> {
+    /// Hashes `file`, which has the stamp `now`, and refuses other contents than those that were verified; of a file that is not
+    /// in memory also any write since. `unseen`: its times say nothing of a change.
+    fn compare(&self, file: &File, now: Stamp, unseen: bool) -> Result<(), DataHashError> {
         let mut hasher = Domain::Blob.hasher();
-        let hashed = file.rewind().and_then(|()| hasher.update_reader(file).map(drop));
-        hashed.map_err(|source| DataHashError::Io { path: self.at.clone(), source })?;
-        let (found, found_bytes) = (Digest::of(&hasher), hasher.count());
-        if found == self.file.digest {
-            return Ok(());
+        let path = self.at.clone();
+        if let Err(source) = hash_read(file, &mut hasher) {
+            return Err(DataHashError::Io { path, source });
         }
+        let (found, found_bytes) = (Digest::of(&hasher), hasher.count());
         let (expected, expected_bytes) = (self.file.digest, self.file.bytes);
-        Err(DataHashError::ChangedInTraining { path: self.at.clone(), expected, expected_bytes, found, found_bytes })
+        if found == expected {
+            let written = self.kept != Kept::InMemory && now.is_written_since(&self.verified);
+            return if written { Err(DataHashError::ChangedAndBack { path }) } else { Ok(()) };
+        }
+        Err(if unseen {
+            DataHashError::ChangedUnseen { path, expected, expected_bytes, found, found_bytes }
+        } else {
+            DataHashError::ChangedInTraining { path, expected, expected_bytes, found, found_bytes }
+        })
     }
 }
 
 impl Watch {
-    /// Of these files; the first of them are held open.
-    pub(crate) fn new(mut files: Vec<Watched>) -> Self {
-        files.iter_mut().take(HELD).for_each(Watched::hold);
+    /// Of these files.
+    pub(crate) fn new(files: Vec<Watched>) -> Self {
         Self { files }
     }
 
-    /// Checks that every file has the contents that were verified, on all cores.
+    /// Checks that every file has the contents that were verified, on all cores, and that no mapped one was written to.
     ///
     /// A file that was removed is not an error: open and mapped contents stay as they are.
     ///
     /// # Errors
-    /// `ChangedInTraining`; `Io` if a file cannot be read, which says nothing of its contents.
+    /// `ChangedInTraining`, `ChangedAndBack`; `Io` if a file cannot be read, which says nothing of its contents.
     pub fn check(&self) -> Result<(), DataHashError> {
-        self.files.par_iter().try_for_each(Watched::check)
+        self.files.par_iter().try_for_each(|file| file.check(false))
+    }
+
+    /// As [`Watch::check`], for a run's last checkpoint: mapped files are hashed whatever their times say.
+    ///
+    /// # Errors
+    /// Also `ChangedUnseen`.
+    pub fn check_last(&self) -> Result<(), DataHashError> {
+        self.files.par_iter().try_for_each(|file| file.check(true))
     }
 }
 
@@ -146,16 +184,19 @@ mod tests {
     use crate::data;
 
     /// A verified file of 3 bytes, as if it had lain there for long.
-    fn watched(dir: &Path, held: bool) -> (PathBuf, Watch) {
+    fn kept(dir: &Path, held: bool, kept: Kept) -> (PathBuf, Watch) {
         let at = dir.join("a");
         fs::write(&at, b"abc").unwrap();
         let file = data::hash_files(&[&data::Listed::new(dir, "a")], None, &|_| ()).unwrap().remove(0);
         let later = SystemTime::now() + Duration::from_secs(10);
-        let mut watched = Watched::new(&file, &at, Stamp::of(&fs::metadata(&at).unwrap()), later);
-        if held {
-            watched.hold();
-        }
+        let held = held.then(|| Arc::new(File::open(&at).unwrap()));
+        let stamp = Stamp::of(&fs::metadata(&at).unwrap());
+        let watched = Watched::new(&file, &at, (stamp, later), held, kept);
         (at, Watch { files: vec![watched] })
+    }
+
+    fn watched(dir: &Path, held: bool) -> (PathBuf, Watch) {
+        kept(dir, held, Kept::InMemory)
     }
 
     fn found(watch: &Watch) -> u64 {
@@ -220,8 +261,57 @@ mod tests {
         let (at, _) = watched(dir.path(), false);
         let file = DataFile { path: "a".to_owned(), bytes: 3, digest: Domain::Blob.digest(b"abd") };
         let stamp = Stamp::of(&fs::metadata(&at).unwrap());
-        let of = |begun| Watch { files: vec![Watched::new(&file, &at, stamp, begun)] };
+        let of = |begun| Watch { files: vec![Watched::new(&file, &at, (stamp, begun), None, Kept::InMemory)] };
         assert_eq!(found(&of(SystemTime::now())), 3);
         of(SystemTime::now() + Duration::from_secs(10)).check().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_in_memory_must_not_be_written_to_even_if_it_is_put_back() {
+        for (held, how) in [(true, Kept::Mapped), (true, Kept::ByPath), (false, Kept::ByPath)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (at, watch) = kept(dir.path(), held, how);
+            watch.check().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            let file = File::options().write(true).open(&at).unwrap();
+            file.write_all_at(b"x", 1).unwrap();
+            file.write_all_at(b"b", 1).unwrap();
+            let said = watch.check().unwrap_err().to_string();
+            assert!(said.contains("/a` was changed during training, and then put back"), "{said}");
+            assert!(matches!(watch.check_last(), Err(DataHashError::ChangedAndBack { .. })));
+        }
+    }
+
+    #[test]
+    fn a_mapped_file_may_be_renamed_linked_locked_and_removed() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (at, watch) = kept(dir.path(), true, Kept::Mapped);
+        std::thread::sleep(Duration::from_millis(20));
+        fs::hard_link(&at, dir.path().join("b")).unwrap();
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o400)).unwrap();
+        watch.check().unwrap();
+        fs::rename(&at, dir.path().join("c")).unwrap();
+        watch.check().unwrap();
+        fs::remove_file(dir.path().join("b")).unwrap();
+        fs::remove_file(dir.path().join("c")).unwrap();
+        watch.check_last().unwrap();
+    }
+
+    #[test]
+    fn a_change_that_no_time_shows_is_found_with_the_last_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, watch) = kept(dir.path(), true, Kept::Mapped);
+        fs::write(&at, b"abd").unwrap();
+        // As if the write had changed no time.
+        watch.files[0].seen.lock().unwrap().stamp = Some(Stamp::of(&fs::metadata(&at).unwrap()));
+        watch.check().unwrap();
+        let said = watch.check_last().unwrap_err();
+        assert!(matches!(&said, DataHashError::ChangedUnseen { found_bytes: 3, .. }), "{said}");
+        assert!(said.to_string().contains("/a` was changed during training by a program that has it mapped"), "{said}");
+        assert!(said.is_change_in_training());
+        // Whoever asks again hears it again.
+        assert!(matches!(watch.check(), Err(DataHashError::ChangedUnseen { .. })));
     }
 }

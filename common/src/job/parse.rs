@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::JobError;
 use super::schema::Job;
-use super::validate::JobSpec;
+use super::validate::{JobSpec, check_new};
 
 /// Parses a job file, after setting each `key=value` of `overrides` (a value is TOML, or else a plain string).
 pub fn parse_toml(text: &str, overrides: &[String]) -> Result<JobSpec, JobError> {
@@ -14,7 +14,9 @@ pub fn parse_toml(text: &str, overrides: &[String]) -> Result<JobSpec, JobError>
     for text in overrides {
         set(&mut table, text)?;
     }
-    JobSpec::new(deserialize::<Job>(toml::Value::Table(table))?)
+    let job = JobSpec::new(deserialize::<Job>(toml::Value::Table(table))?)?;
+    check_new(&job)?;
+    Ok(job)
 }
 
 /// Sets one `a.b.c=value` in `table`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use super::error::JobError;
-use super::schema::{Data, Job, LossKind, Model, OptimizerKind, Task};
+use super::schema::{Data, Job, LossKind, Model, OptimizerKind, Task, TokenType};
 use crate::canonical::{self, DecodeError};
 use crate::digest::{Digest, Domain};
 use crate::schedule::Schedule;
@@ -248,7 +248,25 @@ fn check(job: &Job) -> Result<(), JobError> {
         return refuse("data.validation", format!("{validation} is not from 0 to below 1"));
     }
     if job.eval.is_some() && validation == 0.0 {
-        return refuse("eval", "there is no validation data: set `data.validation`".into());
+        let keys = match job.data {
+            Data::Idx { .. } => "`data.validation_images` and `data.validation_labels`",
+            _ => "`data.validation`",
+        };
+        return refuse("eval", format!("there is no validation data: set {keys}"));
+    }
+    Ok(())
+}
+
+/// What is refused of a new job only: a stored one that was sound stays sound.
+pub(super) fn check_new(job: &Job) -> Result<(), JobError> {
+    let (Data::Tokens { dtype, .. }, Model::Gpt { vocabulary, .. }) = (&job.data, &job.model) else { return Ok(()) };
+    let (name, tokens) = match dtype {
+        TokenType::U8 => ("u8", 1 << 8),
+        TokenType::U16 => ("u16", 1 << 16),
+    };
+    if *vocabulary > tokens {
+        let detail = format!("{vocabulary} is more than the {tokens} tokens of `data.dtype = \"{name}\"`");
+        return Err(JobError::Value { key: "model.vocabulary", detail });
     }
     Ok(())
 }
@@ -375,6 +393,44 @@ mod tests {
         ] {
             let error = parse_toml(JOB, &[set.to_owned()]).expect_err(set).to_string();
             assert!(error.starts_with(&format!("key `{key}`: ")), "{set}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_evaluation_without_samples_says_which_keys_bring_them() {
+        let refused = |data: &str| {
+            let sets = ["eval={every_steps=5}".to_owned(), format!("data={data}")];
+            parse_toml(JOB, &sets).unwrap_err().to_string()
+        };
+        let table = refused("{kind=\"csv\", path=\"x.csv\", target=\"y\"}");
+        assert_eq!(table, "key `eval`: there is no validation data: set `data.validation`");
+        let images = refused("{kind=\"idx\", images=\"x\", labels=\"y\"}");
+        assert_eq!(
+            images,
+            "key `eval`: there is no validation data: set `data.validation_images` and `data.validation_labels`"
+        );
+    }
+
+    #[test]
+    fn a_vocabulary_that_tokens_cannot_name_is_refused_of_a_new_job_only() {
+        let sets = |dtype: &str, vocabulary: u32| {
+            let model = format!("{{kind=\"gpt\", layers=1, heads=1, width=8, context=4, vocabulary={vocabulary}}}");
+            [format!("model={model}"), format!("data={{kind=\"tokens\", path=\"x\", dtype=\"{dtype}\"}}")]
+        };
+        for (dtype, tokens) in [("u8", 256), ("u16", 65_536)] {
+            let job = parse_toml(JOB, &sets(dtype, tokens)).unwrap();
+            let refused = parse_toml(JOB, &sets(dtype, tokens + 1)).unwrap_err().to_string();
+            assert_eq!(
+                refused,
+                format!(
+                    "key `model.vocabulary`: {} is more than the {tokens} tokens of `data.dtype = \"{dtype}\"`",
+                    tokens + 1
+                )
+            );
+            let text = String::from_utf8(job.canonical()).unwrap();
+            let earlier = text.replace(&format!("\"vocabulary\":{tokens}"), &format!("\"vocabulary\":{}", tokens + 1));
+            assert_ne!(earlier, text);
+            JobSpec::from_canonical(earlier.as_bytes()).unwrap();
         }
     }
 }

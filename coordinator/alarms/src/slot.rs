@@ -134,7 +134,8 @@ impl Role {
 fn tells_origin(name: &str) -> bool {
     let tensor = name.strip_prefix("not_finite/").unwrap_or_default();
     let family = tensor.split_once('/').map(|(family, _)| family);
-    matches!(tensor, "inputs" | "loss") || matches!(family, Some("weight" | "buffer" | "activation" | "grad"))
+    matches!(tensor, "inputs" | "loss")
+        || matches!(family, Some("weight" | "buffer" | "optimizer" | "activation" | "grad"))
 }
 
 /// A series and its history, in the forms that its role needs; the others stay empty.

@@ -44,11 +44,19 @@ pub(super) struct Difference {
     b: Option<String>,
 }
 
+/// What a rank process says before the differences of the data's own preprocessing.
+const THE_CHECKPOINTS: &str = "the checkpoint's; ";
+
 impl Difference {
     /// As a note: on which key `a`, of a checkpoint, and `b`, of the run resumed from it, differ.
     pub(super) fn note(&self) -> String {
+        if let ("preprocessing", Some(now)) = (self.key.as_str(), &self.b) {
+            let own = now.strip_prefix(THE_CHECKPOINTS).unwrap_or(now);
+            return format!("note: the checkpoint's preprocessing is used; the data's own would differ: {own}");
+        }
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
-        format!("{} was `{}`, is `{}`", self.key, text(&self.a), text(&self.b))
+        let (was, is) = (text(&self.a), text(&self.b));
+        format!("note: unlike at the checkpoint, and not known to change bits: {} was `{was}`, is `{is}`", self.key)
     }
 
     /// A row of a table.
@@ -257,6 +265,23 @@ mod tests {
                 ("optimizer.clip_norm".to_owned(), None, text("1.0")),
                 ("optimizer.lr".to_owned(), text("0.1"), text("0.2"))
             ]
+        );
+    }
+
+    #[test]
+    fn a_note_says_whose_preprocessing_is_used() {
+        let note = |key: &str, is: &str| {
+            let (kind, key, b) = ("environment", key.to_owned(), Some(is.to_owned()));
+            Difference { kind, key, a: None, b }.note()
+        };
+        assert_eq!(
+            note("preprocessing", "the checkpoint's; column `a`: mean 1 in the checkpoint, mean 2 in the data"),
+            "note: the checkpoint's preprocessing is used; the data's own would differ: column `a`: mean 1 in the checkpoint, \
+             mean 2 in the data"
+        );
+        assert_eq!(
+            note("fault", "x"),
+            "note: unlike at the checkpoint, and not known to change bits: fault was `nothing`, is `x`"
         );
     }
 }

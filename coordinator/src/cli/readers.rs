@@ -116,7 +116,7 @@ pub(super) async fn show(arguments: ShowArguments, out: &mut Output) -> Result<E
             print_alarms(&client, &view, out).await?;
         }
         for unlike in unlike_checkpoint(&client, &view).await? {
-            Output::note(&format!("note: unlike at the checkpoint, and not known to change bits: {}", unlike.note()));
+            Output::note(&unlike.note());
         }
     }
     Ok(Exit::Done)

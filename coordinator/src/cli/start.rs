@@ -137,7 +137,7 @@ async fn watch(client: &mut Client, run: &str, json: bool, interrupt: &str, out:
             out.line(&line);
         }
         for unlike in unlike_checkpoint(client, &view).await? {
-            Output::note(&format!("note: unlike at the checkpoint, and not known to change bits: {}", unlike.note()));
+            Output::note(&unlike.note());
         }
     }
     Ok(exit(&view.row))

@@ -11,6 +11,8 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lockstep_common::preprocessing::{self, Inputs, Preprocessing, Standardised};
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::data::{Listed, Reading, hash_files, locate};
 use lockstep_models::{DataSets, Dataset, InputKind, SampleShape, Targets};
 use support::open;
 use tch::{Device, Kind, Tensor};
@@ -96,13 +98,14 @@ fn files_that_only_look_like_tokens_are_refused_unless_the_job_takes_them_as_the
     let job = |more: &str| format!(r#"{{ kind = "tokens", path = "t.bin"{more} }}"#);
     let with = |bytes: &[u8], more: &str| {
         fs::write(dir.path().join("t.bin"), bytes).unwrap();
-        refused(&gpt(3, 65_536), &job(more), dir.path())
+        let vocabulary = if more.contains("u16") { 65_536 } else { 256 };
+        refused(&gpt(3, vocabulary), &job(more), dir.path())
     };
     let numbers: Vec<u8> = (0..800_u32).map(|index| (index * 7919 % 251) as u8).collect();
     let array = npy("<u2", "False", "(400,)", &numbers);
     assert_eq!(
         with(&array, ", dtype = \"u16\""),
-        "data file `t.bin` looks like an npy array, not like a flat file of 16-bit tokens; if it is one, set \
+        "data file `t.bin` looks like an npy array, not like a flat file of 16-bit tokens; if it does hold flat 16-bit tokens, set \
          `data.accept_as_is = true`"
     );
     assert!(
@@ -248,12 +251,15 @@ fn bad_csv_tables_are_refused_with_line_and_column() {
         with(b"x,y\n1,2\n\n2.5,1\nabc,1\n"),
         "data file `t.csv`, line 5, column `x`: `abc` is not a finite number"
     );
-    assert!(with(b"x,y\n1,2\n,1\n").contains("line 3, column `x`: `` is not"));
+    assert!(with(b"x,y\n1,2\n,1\n").contains("line 3, column `x`: the cell is empty: it needs a finite number"));
     assert!(with(b"x,y\nnan,2\n").contains("`nan` is not a finite number"));
     assert!(with(b"x,y\n1e999,2\n").contains("`1e999` is not a finite number"));
     assert!(with(b"x,y\n\xff\xfe,2\n").contains("line 2, column `x`"));
-    assert!(with(b"x,y\n1,1.5\n").contains("line 2, column `y`: `1.5` is not a class number"));
-    assert!(with(b"x,y\n1,-1\n").contains("`-1` is not a class number"));
+    assert!(with(b"x,y\n1,1.5\n").contains("line 2, column `y`: `1.5` is not a class (a whole number from 0)"));
+    assert!(with(b"x,y\n1,-1\n").contains("`-1` is not a class (a whole number from 0)"));
+    assert!(with(b"x,y\n1,blue\n").contains("column `y`: `blue` is not a class (a whole number from 0)"));
+    assert!(with(b"x,y\n1,\n").contains("column `y`: the cell is empty: it needs a class (a whole number from 0)"));
+    assert!(with(b"x,y\n,1\n").contains("column `x`: the cell is empty: it needs a finite number"));
     assert_eq!(with(b"x,y\n1,2\n1\n"), "data file `t.csv`, line 3: 1 cells where the header has 2");
     assert_eq!(with(b"x,y\n1,2,3\n"), "data file `t.csv`, line 2: 3 cells where the header has 2");
     assert_eq!(with(b"x,z\n1,2\n"), "data file `t.csv` has no column `y`; it has `x`, `z`");
@@ -525,4 +531,44 @@ fn what_is_done_to_pixels_arrays_and_tokens_is_said() {
     fs::write(dir.path().join("t"), b"abcdefgh").unwrap();
     let data = open(&gpt(3, 256), r#"{ kind = "tokens", path = "t" }"#, dir.path()).unwrap().train;
     assert_eq!(data.preprocessing().unwrap().summary(), "windows of 3 u8 tokens below 256; targets: the next token");
+}
+
+#[test]
+fn what_is_read_is_the_file_that_was_verified_whatever_its_path_leads_to_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(&dir.path().join("store")).unwrap();
+    let (a, b): (Vec<u8>, Vec<u8>) = ((0..40).collect(), (40..80).collect());
+    let pixels = |bytes: &[u8]| npy("|u1", "False", "(10, 4)", bytes);
+    fs::write(dir.path().join("y"), npy("|u1", "False", "(10,)", &[0, 1, 2, 0, 1, 2, 0, 1, 2, 0])).unwrap();
+    let table = |first: u8| format!("x,y\n{first},0\n3,1\n5,2\n");
+    let cases = [
+        (gpt(3, 256), r#"{ kind = "tokens", path = "x" }"#, a.clone(), b.clone()),
+        (MLP3.to_owned(), r#"{ kind = "npy", inputs = "x", targets = "y" }"#, pixels(&a), pixels(&b)),
+        (MLP3.to_owned(), r#"{ kind = "csv", path = "x", target = "y" }"#, table(1).into(), table(9).into()),
+    ];
+    for (model, spec, first, second) in cases {
+        let job = support::job(&model, spec, &[]);
+        let path = dir.path().join("x");
+        fs::write(&path, &first).unwrap();
+        let expected = everything(lockstep_models::open_data(&job, &dir.path().into()).unwrap().train.as_ref());
+        let listed: Vec<Listed> = job.data_paths().iter().map(|path| Listed::new(dir.path(), path)).collect();
+        let files = hash_files(&listed.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
+        for in_memory in [0, 1 << 20] {
+            let reading = Reading { in_memory, by_path: false };
+            let located = locate(dir.path(), &files, &store, false, reading).unwrap();
+            // Another file under its name, as behind a link that leads elsewhere.
+            fs::write(dir.path().join("other"), &second).unwrap();
+            fs::rename(dir.path().join("other"), &path).unwrap();
+            let data = lockstep_models::open_data(&job, &located.files).unwrap().train;
+            assert_eq!(everything(data.as_ref()), expected, "{spec}");
+            fs::write(dir.path().join("other"), &first).unwrap();
+            fs::rename(dir.path().join("other"), &path).unwrap();
+        }
+        // What is in memory cannot be changed, not even through a mapping.
+        let reading = Reading { in_memory: 1 << 20, by_path: false };
+        let located = locate(dir.path(), &files, &store, false, reading).unwrap();
+        let data = lockstep_models::open_data(&job, &located.files).unwrap().train;
+        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&second).unwrap();
+        assert_eq!(everything(data.as_ref()), expected, "{spec}");
+    }
 }

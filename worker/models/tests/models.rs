@@ -176,6 +176,7 @@ fn samples_that_do_not_fit_are_refused() {
     assert!(refused(GPT, &token_shape(8), &[]).contains("takes 16 tokens"));
     let values = SampleShape { input: vec![8], kind: InputKind::Float, targets: Targets::Values { count: 1 } };
     assert!(refused(MLP, &values, &["batch.loss=mse"]).contains("the data has 1 real values per sample"));
+    assert!(refused(MLP, &values, &[]).contains("(real values take `batch.loss = \"mse\"`), and the data has 1 real"));
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::data::{Listed, Reading, hash_files, locate};
 use lockstep_models::{Batch, Context, Model, SampleShape, build_model};
 use lockstep_tch_ext::generator;
 use support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
@@ -54,6 +56,27 @@ fn a_module_is_the_same_as_in_pytorch() {
         assert_eq!(bits(buffer), bits(&answer[&format!("buffer/{name}")]), "{name}");
     }
     assert!(model.describe().starts_with("TorchScript module `net.pt`: 243 parameters\n"), "{}", model.describe());
+}
+
+#[test]
+fn the_module_that_was_verified_is_loaded_whatever_its_path_leads_to_now() {
+    let _alone = alone();
+    let dir = modules();
+    let store = BlobStore::open(&dir.path().join("store")).unwrap();
+    let path = dir.path().join("net.pt");
+    let names = |model: &dyn Model| model.parameters().iter().map(|own| own.name.clone()).collect::<Vec<_>>();
+    let expected = names(load(dir.path(), "net", "logits").unwrap().as_ref());
+    let files = hash_files(&[&Listed::new(dir.path(), "net.pt")], None, &|_| ()).unwrap();
+    for in_memory in [0, 1 << 30] {
+        let reading = Reading { in_memory, by_path: false };
+        let located = locate(dir.path(), &files, &store, false, reading).unwrap();
+        fs::rename(&path, dir.path().join("kept")).unwrap();
+        fs::write(&path, "no module").unwrap();
+        let spec = r#"{ kind = "torchscript", path = "net.pt" }"#;
+        let built = build_model(&job(spec, data_for(spec), &[]), &shape(), &located.files, Device::Cpu).unwrap();
+        assert_eq!(names(built.as_ref()), expected);
+        fs::rename(dir.path().join("kept"), &path).unwrap();
+    }
 }
 
 #[test]

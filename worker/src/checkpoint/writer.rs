@@ -37,6 +37,8 @@ pub struct Staging {
     pub preprocessing: Option<Preprocessing>,
     /// From process 0, if there is one: [`State::steps`].
     pub steps: Option<Named>,
+    /// Whether it is the run's last.
+    pub last: bool,
 }
 
 /// Hands checkpoints to the thread that writes them, one at a time.
@@ -214,9 +216,11 @@ fn work(
             Order::Again => {}
         }
         let step = last.as_ref().map_or(0, |staging| staging.step);
-        let written = match (&copied, &last, watch.check()) {
+        let watched =
+            if last.as_ref().is_some_and(|staging| staging.last) { watch.check_last() } else { watch.check() };
+        let written = match (&copied, &last, watched) {
             // The run ends, and the training thread says why: no share is said.
-            (_, _, Err(changed @ DataHashError::ChangedInTraining { .. })) => {
+            (_, _, Err(changed)) if changed.is_change_in_training() => {
                 said.alarm.send(changed).ok();
                 said.done.send(false).ok();
                 continue;

@@ -63,7 +63,7 @@ pub trait Program: Sized + 'static {
     /// # Errors
     /// As it likes: the run fails, and says it.
     fn data(setup: &Setup) -> Result<DataSets, Failure> {
-        Ok(open_data_as(setup.job(), setup.paths(), setup.known())?)
+        Ok(open_data_as(setup.job(), setup.data(), setup.known())?)
     }
 
     /// Builds the model for samples of `shape`, with all that is trained or kept as variables below `root`, on its device.
@@ -122,10 +122,10 @@ impl BuiltIn {
 
 impl Source for BuiltIn {
     fn data(&self, setup: &Setup) -> Result<DataSets, DataError> {
-        open_data_as(setup.job(), setup.paths(), setup.known())
+        open_data_as(setup.job(), setup.data(), setup.known())
     }
 
     fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
-        build_model(setup.job(), shape, setup.paths(), setup.device())
+        build_model(setup.job(), shape, setup.data(), setup.device())
     }
 }

@@ -195,7 +195,6 @@ fn guarded<T>(code: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
 mod tests {
     use std::path::Path;
 
-    use lockstep_common::JobPaths;
     use lockstep_common::job::parse_toml;
     use tch::nn::ModuleT;
 
@@ -249,7 +248,7 @@ mod tests {
              data = {{ kind = \"files\", paths = [\"x\"] }}\n[program]\nbin = \"t\"\nparameters = {{ fault = \"{fault}\" }}"
         );
         let job = parse_toml(&text, &[]).unwrap();
-        let setup = Setup::new(job, JobPaths::from(Path::new("/")), Vec::new(), Device::Cpu);
+        let setup = Setup::new(job, Path::new("/").into(), Vec::new(), Device::Cpu);
         let shape = SampleShape {
             input: vec![3],
             kind: lockstep_models::InputKind::Float,

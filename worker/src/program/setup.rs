@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::JobPaths;
 use lockstep_common::job::{JobSpec, Parameter};
 use lockstep_common::manifest::DataFile;
 use lockstep_common::preprocessing::Preprocessing;
+use lockstep_host::data::JobFiles;
 use serde::de::DeserializeOwned;
 use tch::Device;
 
@@ -14,7 +14,7 @@ use tch::Device;
 #[derive(Clone, Debug)]
 pub struct Setup {
     job: JobSpec,
-    paths: JobPaths,
+    data: JobFiles,
     files: Vec<String>,
     device: Device,
     known: Option<Preprocessing>,
@@ -56,9 +56,9 @@ pub enum ParameterError {
 }
 
 impl Setup {
-    /// For `job`, whose data are `files` (as the job writes their paths), which lie where `paths` says.
-    pub fn new(job: JobSpec, paths: JobPaths, files: Vec<String>, device: Device) -> Self {
-        Self { job, paths, files, device, known: None, other_data: None }
+    /// For `job`, whose data are `files` (as the job writes their paths), found as `data`.
+    pub fn new(job: JobSpec, data: JobFiles, files: Vec<String>, device: Device) -> Self {
+        Self { job, data, files, device, known: None, other_data: None }
     }
 
     /// The data is not the checkpoint's, and was accepted: sample positions are derived anew from it, while the preprocessing stays the
@@ -104,7 +104,7 @@ impl Setup {
 
     /// Where the data file lies that the job calls `path`.
     pub fn file(&self, path: &str) -> PathBuf {
-        self.paths.at(path)
+        self.data.at(path)
     }
 
     /// The data files at or below `path` of the job's `[data]`, sorted: by what follows `path` (nothing, if it is a file), and
@@ -112,7 +112,7 @@ impl Setup {
     pub fn files(&self, path: &str) -> BTreeMap<String, PathBuf> {
         let below = |file: &str| {
             let rest = Path::new(file).strip_prefix(path).ok()?;
-            Some((rest.to_str()?.to_owned(), self.paths.at(file)))
+            Some((rest.to_str()?.to_owned(), self.data.at(file)))
         };
         self.files.iter().filter_map(|file| below(file)).collect()
     }
@@ -125,8 +125,8 @@ impl Setup {
         self.other_data
     }
 
-    pub(crate) fn paths(&self) -> &JobPaths {
-        &self.paths
+    pub(crate) fn data(&self) -> &JobFiles {
+        &self.data
     }
 
     pub(crate) fn into_job(self) -> JobSpec {
@@ -164,7 +164,7 @@ mod tests {
              data = {{ kind = \"files\", paths = [\"../images\"] }}\n[program]\nbin = \"t\"\nparameters = {parameters}"
         );
         let files = ["../images/b", "../images/a/c", "../imagesx"].map(str::to_owned).to_vec();
-        Setup::new(parse_toml(&text, &[]).unwrap(), JobPaths::from(Path::new("/job")), files, Device::Cpu)
+        Setup::new(parse_toml(&text, &[]).unwrap(), Path::new("/job").into(), files, Device::Cpu)
     }
 
     #[test]

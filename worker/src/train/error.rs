@@ -62,7 +62,7 @@ pub enum TrainError {
     NotFinite {
         /// Steps completed with the one that failed.
         step: u64,
-        /// `loss` or `gradient norm`.
+        /// `loss`, `gradient norm` or `state`.
         what: &'static str,
         /// What it is.
         value: f64,

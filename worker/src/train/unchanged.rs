@@ -1,8 +1,6 @@
 //! Whether the data files are still what this process verified: before each checkpoint counts, before the run is finished,
 //! and when a step fails.
 
-use lockstep_host::data::DataHashError;
-
 use super::{Run, TrainError};
 use crate::checkpoint::Writer;
 
@@ -22,7 +20,7 @@ impl Run {
             return error;
         }
         match self.trainer.watch.check() {
-            Err(changed @ DataHashError::ChangedInTraining { .. }) => changed.into(),
+            Err(changed) if changed.is_change_in_training() => changed.into(),
             _ => error,
         }
     }

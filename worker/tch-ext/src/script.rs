@@ -45,11 +45,19 @@ impl ScriptModule {
     /// # Errors
     /// `Script` for a file that is missing, unreadable, or no TorchScript module.
     pub fn load(path: &Path, device: Device) -> Result<Self, Error> {
-        if let Err(error) = std::fs::File::open(path) {
+        Self::load_from(path, path, device)
+    }
+
+    /// The same from the file at `from`, which everything that is said calls `path`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_from(from: &Path, path: &Path, device: Device) -> Result<Self, Error> {
+        if let Err(error) = std::fs::File::open(from) {
             return Err(Error::Script { path: path.to_owned(), reason: error.to_string() });
         }
         let device = ffi::device_index(device, "TorchScript")?;
-        let c_path = ffi::c_path(path)?;
+        let c_path = ffi::c_path(from)?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: the path is NUL-terminated and lives during the call; `raw` is a place for one address.
         let answer = unsafe { ffi::lte_script_load(c_path.as_ptr(), device, &raw mut raw) };

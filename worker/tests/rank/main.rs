@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cuda;
+mod data;
 mod exactness;
 mod exchange;
 mod failures;

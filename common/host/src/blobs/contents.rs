@@ -1,25 +1,8 @@
-//! What a file holds, by plain reads. A page of a memory map that the disk cannot deliver ends the process with SIGBUS; a read
-//! of it is an error (I11).
+//! Whether a file holds what it should.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
-
-/// Bytes that are read at once: enough for all cores to hash them together.
-const READ_BYTES: usize = 4 << 20;
-
-/// Hashes all of `file` from where it stands, on all cores.
-pub(crate) fn hash(file: &mut File, hasher: &mut blake3::Hasher) -> io::Result<()> {
-    let length = file.metadata()?.len();
-    let mut buffer = vec![0; READ_BYTES.min(usize::try_from(length.max(1)).unwrap_or(READ_BYTES))];
-    loop {
-        let bytes = fill(file, &mut buffer)?;
-        hasher.update_rayon(&buffer[..bytes]);
-        if bytes < buffer.len() {
-            return Ok(());
-        }
-    }
-}
 
 /// Whether the file at `path` holds exactly `bytes`. One that cannot be read does not.
 pub(super) fn are(path: &Path, bytes: &[u8]) -> bool {

@@ -137,6 +137,7 @@ fn spot(slot: &Slot) -> (String, String) {
         "activation" => "the output of module",
         "weight" | "weight_norm" => "the weight",
         "buffer" => "the buffer",
+        "optimizer" => "the optimizer's",
         _ => "the gradient of",
     };
     (format!("{kind} `{tensor}`"), format!("layer `{tensor}`"))

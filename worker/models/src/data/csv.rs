@@ -16,13 +16,13 @@ use super::DataError;
 use super::array::Pair;
 use super::column::Column;
 use super::dataset::DataSets;
-use super::mapped::{self, Bytes};
+use super::mapped::{Bytes, Source};
 use super::moments::Moments;
 use super::split;
 
 /// What a table is read as.
 pub(crate) struct Table<'a> {
-    pub(crate) path: &'a Path,
+    pub(crate) file: &'a Source<'a>,
     /// The column to predict; all others are inputs.
     pub(crate) target: &'a str,
     pub(crate) task: Task,
@@ -38,7 +38,7 @@ pub(crate) struct Table<'a> {
 
 /// Reads the whole table.
 pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
-    let path = table.path;
+    let path = table.file.path();
     let mut parsed = parse(table)?;
     let rows = parsed.targets.len() as u64;
     let split = split::by_seed(path, rows, table.validation, table.seed)?;
@@ -118,8 +118,7 @@ struct Parsed {
 }
 
 fn parse(table: &Table) -> Result<Parsed, DataError> {
-    let path = table.path;
-    let bytes = mapped::map(path)?;
+    let (path, bytes) = (table.file.path(), table.file.bytes()?);
     let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(&*bytes);
     let broken = |error: csv::Error| DataError::format(path, "a CSV table", error.to_string());
     let header: Vec<String> =
@@ -153,14 +152,14 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
                 expected,
             };
             let number = std::str::from_utf8(cell).ok().and_then(|text| text.parse::<f64>().ok());
-            let value = number.filter(|value| value.is_finite()).ok_or_else(|| refuse("a finite number"))?;
-            if column != target {
-                inputs.push(value);
-            } else if table.task == Task::Classification && !is_class(value) {
-                return Err(refuse("a class number (a whole number from 0)"));
-            } else {
-                targets.push(value);
+            let number = number.filter(|value| value.is_finite());
+            if column == target && table.task == Task::Classification {
+                let class = number.filter(|&value| is_class(value));
+                targets.push(class.ok_or_else(|| refuse("a class (a whole number from 0)"))?);
+                continue;
             }
+            let value = number.ok_or_else(|| refuse("a finite number"))?;
+            if column == target { &mut targets } else { &mut inputs }.push(value);
         }
         lines.push(line);
     }

@@ -95,7 +95,7 @@ pub enum DataError {
         vocabulary: u32,
     },
     /// A file of tokens that looks like another one.
-    #[error("data file `{}` looks like {looks}, not like a flat file of {dtype} tokens; if it is one, set `data.accept_as_is = true`", path.display())]
+    #[error("data file `{}` looks like {looks}, not like a flat file of {dtype} tokens; if it does hold flat {dtype} tokens, set `data.accept_as_is = true`", path.display())]
     Lookalike {
         /// The file.
         path: PathBuf,
@@ -105,7 +105,7 @@ pub enum DataError {
         looks: &'static str,
     },
     /// A cell of a table that is no number.
-    #[error("data file `{}`, line {line}, column `{column}`: `{text}` is not {expected}", path.display())]
+    #[error("data file `{}`, line {line}, column `{column}`: {}", path.display(), cell(text, expected))]
     Cell {
         /// The file.
         path: PathBuf,
@@ -208,6 +208,15 @@ pub enum DataError {
     /// The batch's memory could not be written.
     #[error("the memory of a batch could not be written")]
     Memory(#[from] lockstep_tch_ext::Error),
+}
+
+/// What is wrong with a cell that holds `text`.
+fn cell(text: &str, expected: &str) -> String {
+    if text.is_empty() {
+        format!("the cell is empty: it needs {expected}")
+    } else {
+        format!("`{text}` is not {expected}")
+    }
 }
 
 impl DataError {

@@ -10,14 +10,14 @@ use super::DataError;
 use super::array::Pair;
 use super::column::Column;
 use super::dataset::DataSets;
-use super::mapped::{self, Bytes};
+use super::mapped::{Bytes, Source};
 use super::split::Rows;
 
 /// Images and labels that belong together.
 #[derive(Clone, Copy)]
 pub(crate) struct Files<'a> {
-    pub(crate) images: &'a Path,
-    pub(crate) labels: &'a Path,
+    pub(crate) images: &'a Source<'a>,
+    pub(crate) labels: &'a Source<'a>,
 }
 
 /// Opens the files. `outputs` are the model's classes, if it says how many it has.
@@ -30,9 +30,9 @@ pub(crate) fn open(train: Files, validation: Option<Files>, outputs: Option<u32>
             let other = read(files, outputs)?;
             if other.shape().input != pair.shape().input {
                 return Err(DataError::Shapes {
-                    train: train.images.to_owned(),
+                    train: train.images.path().to_owned(),
                     expected: pair.shape().input.clone(),
-                    validation: files.images.to_owned(),
+                    validation: files.images.path().to_owned(),
                     found: other.shape().input.clone(),
                 });
             }
@@ -50,16 +50,16 @@ fn read(files: Files, outputs: Option<u32>) -> Result<Pair, DataError> {
         _ => None,
     })?;
     let labels = column(files.labels, "an IDX file of labels (N)", |sizes| sizes.is_empty().then(Vec::new))?;
-    Pair::new((files.images, images), (files.labels, labels), outputs)
+    Pair::new((files.images.path(), images), (files.labels.path(), labels), outputs)
 }
 
 /// The array in the file; `row_shape` turns the sizes after the first into the shape of a row, or refuses them.
 fn column(
-    path: &Path,
+    source: &Source,
     expected: &'static str,
     row_shape: impl Fn(&[i64]) -> Option<Vec<i64>>,
 ) -> Result<Column, DataError> {
-    let file = mapped::map(path)?;
+    let (path, file) = (source.path(), source.bytes()?);
     let (header, bytes) = if file.starts_with(&[0x1f, 0x8b]) {
         inflate(path, &file, expected)?
     } else {

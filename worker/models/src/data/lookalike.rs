@@ -35,6 +35,9 @@ fn format(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1") {
         return Some("a Parquet file");
     }
+    if is_idx(bytes) {
+        return Some("an IDX file");
+    }
     // Method 8, no reserved flag, and one of the known systems.
     if let [0x1f, 0x8b, 8, flags, _, _, _, _, 0 | 2 | 4, system, ..] = *bytes
         && flags & 0xe0 == 0
@@ -46,6 +49,15 @@ fn format(bytes: &[u8]) -> Option<&'static str> {
     let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     let is_safetensors = header.starts_with(b"{") && serde_json::from_slice::<Metadata>(header).is_ok();
     is_safetensors.then_some("a safetensors file")
+}
+
+/// Whether these are the header of an IDX file of bytes, and as many elements as it says.
+fn is_idx(bytes: &[u8]) -> bool {
+    let [0, 0, 8, axes @ 1..=4, rest @ ..] = bytes else { return false };
+    let Some((sizes, elements)) = rest.split_at_checked(4 * usize::from(*axes)) else { return false };
+    let sizes = sizes.as_chunks::<4>().0.iter().map(|size| u64::from(u32::from_be_bytes(*size)));
+    let product = sizes.into_iter().try_fold(1_u64, u64::checked_mul);
+    product == Some(elements.len() as u64)
 }
 
 /// Another element type, by the beginning of a file of `length` bytes.
@@ -106,13 +118,26 @@ mod tests {
             (b"PAR1....PAR1", "Parquet"),
             (&gzip, "gzip"),
             (&tensors, "safetensors"),
+            (&[0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9], "IDX"),
+            (&[0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 2, 8, 9], "IDX"),
         ] {
             for dtype in [TokenType::U8, TokenType::U16] {
                 assert!(lookalike(bytes, dtype).is_some_and(|found| found.contains(words)), "{words}");
             }
         }
         let reserved = [0x1f, 0x8b, 8, 0xe0, 1, 2, 3, 4, 0, 3, 99];
-        for tokens in [&b"PAR1 is how this text begins"[..], &reserved, b"\x1f\x8b", b"PK\x03", b"", &tensors[..40]] {
+        for tokens in [
+            &b"PAR1 is how this text begins"[..],
+            &reserved,
+            b"\x1f\x8b",
+            b"PK\x03",
+            b"",
+            &tensors[..40],
+            // As long as no header says.
+            &[0, 0, 8, 1, 0, 0, 0, 3, 7, 8],
+            &[0, 0, 8, 1, 0, 0, 0],
+            &[0, 0, 8, 5, 1, 2, 3, 4],
+        ] {
             assert_eq!(lookalike(tokens, TokenType::U8), None, "{tokens:?}");
         }
     }

@@ -3,32 +3,31 @@
 //! The header is a Python dictionary of three known keys. It is read here, strictly, because a general reader of Python
 //! literals recurses and multiplies unchecked on what a damaged file may say.
 
-use std::path::Path;
-
 use tch::Kind;
 
 use super::array::Pair;
 use super::column::Column;
 use super::dataset::DataSets;
-use super::{DataError, mapped, split};
+use super::mapped::Source;
+use super::{DataError, split};
 
 const FORMAT: &str = "an npy array";
 
 /// Opens inputs and targets and splits them as `validation` and the root seed say.
 pub(crate) fn open(
-    inputs: &Path,
-    targets: &Path,
+    inputs: &Source,
+    targets: &Source,
     validation: f64,
     seed: u64,
     outputs: Option<u32>,
 ) -> Result<DataSets, DataError> {
-    let pair = Pair::new((inputs, column(inputs)?), (targets, column(targets)?), outputs)?;
-    let split = split::by_seed(inputs, pair.samples(), validation, seed)?;
+    let pair = Pair::new((inputs.path(), column(inputs)?), (targets.path(), column(targets)?), outputs)?;
+    let split = split::by_seed(inputs.path(), pair.samples(), validation, seed)?;
     Ok(pair.split(split))
 }
 
-fn column(path: &Path) -> Result<Column, DataError> {
-    let bytes = mapped::map(path)?;
+fn column(file: &Source) -> Result<Column, DataError> {
+    let (path, bytes) = (file.path(), file.bytes()?);
     let refuse = |detail: String| DataError::format(path, FORMAT, detail);
     let (header, start) = header(&bytes).map_err(|detail| refuse(detail.to_owned()))?;
     let Header { descr, fortran_order, shape } = parse(header)

@@ -1,25 +1,26 @@
 //! From a job to its data sets.
 
-use lockstep_common::JobPaths;
 use lockstep_common::job::{Data, JobSpec, Model};
 use lockstep_common::preprocessing::Preprocessing;
+use lockstep_host::data::JobFiles;
 
 use super::csv::{self, Table};
 use super::idx::{self, Files};
+use super::mapped::Source;
 use super::safetensors::{self, Tensors};
 use super::tokens::{self, Windows};
 use super::{DataError, DataSets, npy};
 
-/// Opens the data of `job`, whose files lie at `paths`, and checks it: what a batch may hold is known to be
+/// Opens the data of `job`, which is in `files`, and checks it: what a batch may hold is known to be
 /// good afterwards.
-pub fn open_data(job: &JobSpec, paths: &JobPaths) -> Result<DataSets, DataError> {
-    open_data_as(job, paths, None)
+pub fn open_data(job: &JobSpec, files: &JobFiles) -> Result<DataSets, DataError> {
+    open_data_as(job, files, None)
 }
 
 /// As [`open_data`], with what a checkpoint says of the preprocessing: a table's columns are standardised by `known` moments, not
 /// by those of the data. A table of other columns is standardised by its own; [`Preprocessing::differences`] then says so.
-pub fn open_data_as(job: &JobSpec, paths: &JobPaths, known: Option<&Preprocessing>) -> Result<DataSets, DataError> {
-    let at = |path: &str| paths.at(path);
+pub fn open_data_as(job: &JobSpec, files: &JobFiles, known: Option<&Preprocessing>) -> Result<DataSets, DataError> {
+    let at = |path: &str| Source::of(files, path);
     let outputs = match job.model {
         Model::Mlp { outputs, .. } | Model::Resnet { outputs, .. } => Some(outputs),
         Model::Gpt { .. } | Model::Torchscript { .. } | Model::Program => None,
@@ -30,8 +31,8 @@ pub fn open_data_as(job: &JobSpec, paths: &JobPaths, known: Option<&Preprocessin
             let Model::Gpt { context, vocabulary, .. } = job.model else {
                 unreachable!("a sound job with tokens has a model of kind `gpt`");
             };
-            let (path, validation, accept_as_is) = (&at(path), *validation, *accept_as_is);
-            tokens::open(&Windows { path, dtype: *dtype, context, vocabulary, validation, accept_as_is })
+            let (file, validation, accept_as_is) = (&at(path), *validation, *accept_as_is);
+            tokens::open(&Windows { file, dtype: *dtype, context, vocabulary, validation, accept_as_is })
         }
         Data::Idx { images, labels, validation_images, validation_labels, .. } => {
             let train = Files { images: &at(images), labels: &at(labels) };
@@ -41,14 +42,14 @@ pub fn open_data_as(job: &JobSpec, paths: &JobPaths, known: Option<&Preprocessin
             idx::open(train, validation, outputs)
         }
         Data::Csv { path, target, task, validation, .. } => {
-            let (path, seed) = (&at(path), job.seed);
-            csv::open(&Table { path, target, task: *task, validation: *validation, seed, outputs, known })
+            let (file, seed) = (&at(path), job.seed);
+            csv::open(&Table { file, target, task: *task, validation: *validation, seed, outputs, known })
         }
         Data::Npy { inputs, targets, validation, .. } => {
             npy::open(&at(inputs), &at(targets), *validation, job.seed, outputs)
         }
         Data::Safetensors { path, inputs, targets, validation, .. } => {
-            safetensors::open(&Tensors { path: &at(path), inputs, targets }, *validation, job.seed, outputs)
+            safetensors::open(&Tensors { file: &at(path), inputs, targets }, *validation, job.seed, outputs)
         }
         Data::Files { .. } => Err(DataError::Unread),
     }

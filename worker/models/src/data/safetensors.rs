@@ -9,29 +9,30 @@ use tch::Kind;
 use super::array::Pair;
 use super::column::Column;
 use super::dataset::DataSets;
-use super::{DataError, mapped, split};
+use super::mapped::Source;
+use super::{DataError, split};
 
 const FORMAT: &str = "a safetensors file";
 
 /// Which tensors of which file.
 pub(crate) struct Tensors<'a> {
-    pub(crate) path: &'a Path,
+    pub(crate) file: &'a Source<'a>,
     pub(crate) inputs: &'a str,
     pub(crate) targets: &'a str,
 }
 
 /// Opens inputs and targets and splits them as `validation` and the root seed say.
 pub(crate) fn open(tensors: &Tensors, validation: f64, seed: u64, outputs: Option<u32>) -> Result<DataSets, DataError> {
-    let path = tensors.path;
-    let inputs = column(path, tensors.inputs)?;
-    let targets = column(path, tensors.targets)?;
+    let path = tensors.file.path();
+    let inputs = column(tensors.file, tensors.inputs)?;
+    let targets = column(tensors.file, tensors.targets)?;
     let pair = Pair::new((path, inputs), (path, targets), outputs)?;
     let split = split::by_seed(path, pair.samples(), validation, seed)?;
     Ok(pair.split(split))
 }
 
-fn column(path: &Path, name: &str) -> Result<Column, DataError> {
-    let bytes = mapped::map(path)?;
+fn column(file: &Source, name: &str) -> Result<Column, DataError> {
+    let (path, bytes) = (file.path(), file.bytes()?);
     let (metadata, data_start) = metadata(path, &bytes)?;
     let Some(info) = metadata.info(name) else {
         let mut names = metadata.offset_keys();

@@ -13,15 +13,16 @@ use lockstep_common::job::TokenType;
 use lockstep_common::preprocessing::{self, Preprocessing};
 use tch::{Device, Kind};
 
+use super::DataError;
 use super::column::Column;
 use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
 use super::lookalike::lookalike;
+use super::mapped::Source;
 use super::split::{self, Rows};
-use super::{DataError, mapped};
 
 /// What a token file is read as.
 pub(crate) struct Windows<'a> {
-    pub(crate) path: &'a Path,
+    pub(crate) file: &'a Source<'a>,
     pub(crate) dtype: TokenType,
     pub(crate) context: u32,
     pub(crate) vocabulary: u32,
@@ -33,8 +34,8 @@ pub(crate) struct Windows<'a> {
 
 /// Opens the file and checks every token in it.
 pub(crate) fn open(windows: &Windows) -> Result<DataSets, DataError> {
-    let &Windows { path, dtype, context, vocabulary, validation, accept_as_is } = windows;
-    let bytes = mapped::map(path)?;
+    let &Windows { file, dtype, context, vocabulary, validation, accept_as_is } = windows;
+    let (path, bytes) = (file.path(), file.bytes()?);
     if let Some(looks) = lookalike(&bytes, dtype).filter(|_| !accept_as_is) {
         return Err(DataError::Lookalike { path: path.to_owned(), dtype: name_of(dtype), looks });
     }

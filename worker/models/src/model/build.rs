@@ -1,8 +1,8 @@
 //! From a job and the shape of its samples to a model.
 
-use lockstep_common::JobPaths;
 use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec};
 use lockstep_common::seed::{Stream, derive};
+use lockstep_host::data::JobFiles;
 use tch::Device;
 
 use super::gpt::{Gpt, Sizes};
@@ -15,13 +15,13 @@ use super::{Model, ModelError, script};
 use crate::{InputKind, SampleShape, Targets};
 
 /// Builds the model of `job` for samples of `shape`, with the weights that the root seed gives, the same bits in every
-/// process, on `device`. A TorchScript module keeps the weights in its file, which lies where `paths` says.
+/// process, on `device`. A TorchScript module keeps the weights in its file, which is one of `files`.
 ///
 /// Seeds torch's generators.
 pub fn build_model(
     job: &JobSpec,
     shape: &SampleShape,
-    paths: &JobPaths,
+    files: &JobFiles,
     device: Device,
 ) -> Result<Box<dyn Model>, ModelError> {
     let objective = Objective { loss: job.loss(), precision: Precision::new(job.numerics.autocast, device) };
@@ -74,7 +74,10 @@ pub fn build_model(
             Ok(finish(network, builder, objective, "gpt"))
         }
         ModelSpec::Program => Err(ModelError::NoModel),
-        ModelSpec::Torchscript { path, output } => script::load(&paths.at(path), *output, objective, device),
+        ModelSpec::Torchscript { path, output } => {
+            let at = files.at(path);
+            script::load(&at, files.opened(&at), *output, objective, device)
+        }
     }
 }
 
@@ -88,6 +91,9 @@ fn check_targets(loss: LossKind, outputs: i64, shape: &SampleShape) -> Result<()
         (LossKind::CrossEntropy, Targets::Tokens) => return Ok(()),
         (LossKind::CrossEntropy, Targets::Classes { count }) if count <= outputs => return Ok(()),
         (LossKind::Mse, Targets::Values { count }) if count == outputs => return Ok(()),
+        (LossKind::CrossEntropy, found @ Targets::Values { .. }) => {
+            ("cross_entropy", "classes below the number of outputs (real values take `batch.loss = \"mse\"`)", found)
+        }
         (LossKind::CrossEntropy, found) => ("cross_entropy", "classes below the number of outputs", found),
         (LossKind::Mse, found) => ("mse", "as many real values per sample", found),
     };

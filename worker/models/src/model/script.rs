@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lockstep_common::job::{LossKind, Output};
+use lockstep_host::data::Opened;
 use lockstep_tch_ext::Error;
 use lockstep_tch_ext::memory::{is_plain, is_same};
 use lockstep_tch_ext::script::{Finding, ScriptModule};
@@ -18,19 +19,23 @@ use crate::Batch;
 /// What a parameter, a score and a loss may be made of.
 const FLOATS: [Kind; 3] = [Kind::Float, Kind::Double, Kind::BFloat16];
 
-/// Loads the module at `path`, in training mode, onto `device`.
+/// Loads the module at `path`, in training mode, onto `device`: from the file that was `opened` there, if it was.
 ///
 /// A parameter that stands in the module under several names (tied weights) is one parameter, under its first name, as in
 /// PyTorch. A module with state that checkpoints would not hold is refused by the attribute's name.
 pub(crate) fn load(
     path: &Path,
+    opened: Option<&Opened>,
     output: Output,
     objective: Objective,
     device: Device,
 ) -> Result<Box<dyn Model>, ModelError> {
     // Before the first module runs: otherwise a resumed process takes other kernels for its first steps.
     lockstep_tch_ext::determinism::pin_torchscript_executor();
-    let module = ScriptModule::load(path, device)?;
+    let module = match opened {
+        Some(opened) => ScriptModule::load_from(&opened.path(), path, device)?,
+        None => ScriptModule::load(path, device)?,
+    };
     module.train(true)?;
     let refuse = |detail: String| ModelError::Script { path: path.to_owned(), detail };
     if let Some(finding) = module.examine()?.into_iter().next() {
