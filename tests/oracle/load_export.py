@@ -5,6 +5,7 @@
                                                    weights give the same scores, bit for bit
     load_export.py raw EXPORT IMAGES               whether the module that takes raw inputs gives the scores of the other one
     load_export.py make FILE                       writes a module to begin from
+    load_export.py make-counting FILE              writes one that changes its buffers in every pass, also in evaluation
 """
 
 import json
@@ -53,6 +54,24 @@ class Net(nn.Module):
         return self.head(self.dropout(torch.tanh(self.again(self.second(x)))))
 
 
+class Counting(nn.Module):
+    """Changes one buffer in place and assigns two others, in evaluation as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.zeros(10))
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("table", torch.arange(20.0).view(2, 10).t())
+
+    def forward(self, x):
+        y = self.head(x.flatten(1))
+        self.mean.mul_(0.9).add_(0.1 * y.detach().mean(0))
+        self.calls = self.calls + 1
+        self.table = (self.table * 0.9).contiguous()
+        return y - self.mean + 0.01 * self.calls + 0.01 * self.table.sum(1)
+
+
 def idx(path):
     data = pathlib.Path(path).read_bytes()
     sizes = numpy.frombuffer(data, ">u4", data[3], 4)
@@ -95,9 +114,9 @@ def raw(export, images):
 def main():
     torch.set_num_threads(1)
     kind, *rest = sys.argv[1:]
-    if kind == "make":
+    if kind in ("make", "make-counting"):
         torch.manual_seed(0)
-        torch.jit.script(Net()).save(rest[0])
+        torch.jit.script(Net() if kind == "make" else Counting()).save(rest[0])
     else:
         print(json.dumps({"mlp": mlp, "raw": raw, "script": script}[kind](*rest)))
 

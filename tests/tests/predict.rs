@@ -259,6 +259,21 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
     );
 }
 
+/// Whatever its `forward` makes of buffers: each batch begins from those of the checkpoint, as in the run's own evaluation.
+#[test]
+fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_scores_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = images(dir.path(), r#"{ kind = "torchscript", path = "net.pt" }"#);
+    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+    let script = repository().join("tests/oracle/load_export.py");
+    let output = python.arg(script).arg("make-counting").arg(dir.path().join("net.pt")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    exported.compare(&[&files[0], &files[1]], 301, &["48", "300"]);
+}
+
 #[test]
 fn a_language_model_is_scored_and_continued() {
     let dir = tempfile::tempdir().unwrap();

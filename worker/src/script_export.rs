@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lockstep_common::preprocessing::{Inputs, Preprocessing, Standardised, Targets};
+use lockstep_tch_ext::bits::bit_sums;
 use lockstep_tch_ext::script::ScriptModule;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -29,11 +30,17 @@ pub enum ScriptExportError {
     /// A tensor that the module has not, or has otherwise.
     #[error("tensor `{0}` of the weights does not fit the module")]
     Unlike(String),
+    /// What was written has other values when it is loaded.
+    #[error(
+        "the written module has another `{0}` when it is loaded: code of the module's own (`__getstate__`, `__setstate__`) changes what \
+         is saved, so take the values from `model.safetensors`"
+    )]
+    Written(String),
 }
 
 /// Loads the module at `module`, sets its parameters and buffers to those of the safetensors file `weights`, and writes it
 /// to `to`, in evaluation mode. A tensor that goes by two names may stand under one of them only. With `preprocessing`, what is
-/// written takes raw inputs, and answers in the units of the targets.
+/// written takes raw inputs, and answers in the units of the targets. What is written is loaded again and compared, bit for bit.
 pub fn export_script(
     module: &Path,
     weights: &Path,
@@ -50,9 +57,34 @@ pub fn export_script(
         tch::no_grad(|| own.f_copy_(&value)).map_err(unreadable)?;
     }
     loaded.train(false)?;
-    let Some(preprocessing) = preprocessing else { return Ok(loaded.save(to)?) };
+    let Some(preprocessing) = preprocessing else {
+        loaded.save(to)?;
+        return compare(&loaded, "", to);
+    };
     let (source, buffers) = around(preprocessing).map_err(ScriptExportError::Preprocessing)?;
-    Ok(loaded.save_wrapped(&source, &buffers, to)?)
+    loaded.save_wrapped(&source, &buffers, to)?;
+    compare(&loaded, "model.", to)
+}
+
+/// That every parameter and buffer of `module` has the same type, shape and bits in the file `written`, where its name begins with
+/// `prefix`.
+fn compare(module: &ScriptModule, prefix: &str, written: &Path) -> Result<(), ScriptExportError> {
+    let other = ScriptModule::load(written, Device::Cpu)?;
+    let mut found: BTreeMap<String, Tensor> = other.named_parameters().into_iter().collect();
+    found.extend(other.named_buffers());
+    for (name, own) in module.named_parameters().into_iter().chain(module.named_buffers()) {
+        let same = match found.get(&format!("{prefix}{name}")) {
+            Some(other) if other.size() == own.size() && other.f_kind().ok() == own.f_kind().ok() => {
+                let sums = bit_sums(&[own.shallow_clone(), other.shallow_clone()])?;
+                sums[0] == sums[1]
+            }
+            _ => false,
+        };
+        if !same {
+            return Err(ScriptExportError::Written(name));
+        }
+    }
+    Ok(())
 }
 
 /// Buffers of a module by name.

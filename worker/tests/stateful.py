@@ -2,9 +2,10 @@
 
 import pathlib
 import sys
+from typing import Tuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Assigned(nn.Module):
@@ -73,7 +74,73 @@ class Widens(nn.Module):
         return self.inner(x)
 
 
+class Penalised(nn.Module):
+    """The gradient of its inputs, and a running mean under `no_grad`."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.inner = nn.Linear(6, 3)
+        self.register_buffer("ema", torch.zeros(3))
+
+    def forward(self, x):
+        x = x.detach().requires_grad_(True)
+        y = self.inner(torch.tanh(self.first(x)))
+        if not self.training:
+            return y - self.ema
+        with torch.no_grad():
+            self.ema.mul_(0.9).add_(0.1 * y.mean(0))
+        grad = torch.autograd.grad([y.sum()], [x], create_graph=True)[0]
+        assert grad is not None
+        return y - self.ema + (grad * grad).mean()
+
+
+class Undetached(nn.Module):
+    """A running mean of its bias, of which nobody cuts off the history of gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.register_buffer("ema", torch.zeros(3))
+
+    def forward(self, x):
+        if self.training:
+            self.ema.lerp_(self.inner.bias, 0.1)
+        return self.inner(x) - self.ema
+
+
+class Rounding(nn.Module):
+    """Saves other weights than it has."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.25, 0.5, 1.0]))
+        self.training = True
+
+    @torch.jit.export
+    def __getstate__(self):
+        return ((self.weight * 4).round() / 4, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]):
+        self.weight = state[0]
+        self.training = state[1]
+
+    def forward(self, x):
+        return x * self.weight
+
+
+class Packs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.scale = Rounding()
+
+    def forward(self, x):
+        return self.scale(self.inner(x))
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for module in (Assigned(), Shrinks(), Tests(), Widens()):
+    for module in (Assigned(), Shrinks(), Tests(), Widens(), Penalised(), Undetached(), Packs()):
         torch.jit.script(module).save(pathlib.Path(sys.argv[1]) / f"{type(module).__name__.lower()}.pt")

@@ -318,7 +318,7 @@ impl BlobStore {
     }
 
     fn read(&self, piece: &Piece, into: &mut [u8]) -> Result<(), BlobError> {
-        let file = self.opened(piece)?;
+        let mut file = self.opened(piece)?;
         let path = self.path(&piece.digest);
         file.read_exact(into).map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
         let found = lockstep_common::Domain::Blob.digest(into);

@@ -139,6 +139,35 @@ uint8_t lte_is_plain(const at::Tensor* tensor) {
       !tensor->is_neg() && !tensor->is_conj();
 }
 
+// `out[i]` changes when tensor `i` changes in anything but its elements: type, shape, strides, place in its memory, and whether it
+// requires gradients or has come of a computation that does.
+char* lte_forms(const at::Tensor* const* tensors, size_t count, uint64_t* out) {
+  return guard([&] {
+    for (size_t i = 0; i < count; ++i) {
+      const at::Tensor& tensor = *tensors[i];
+      uint64_t form = 0xcbf29ce484222325;
+      const auto mix = [&form](int64_t word) { form = (form ^ static_cast<uint64_t>(word)) * 0x100000001b3; };
+      mix(static_cast<int64_t>(tensor.scalar_type()));
+      mix(static_cast<int64_t>(tensor.layout()));
+      mix(tensor.requires_grad() ? 2 : 1);
+      mix(tensor.is_leaf() ? 2 : 1);
+      mix(tensor.is_neg() ? 2 : 1);
+      mix(tensor.is_conj() ? 2 : 1);
+      mix(tensor.dim());
+      for (const auto size : tensor.sizes()) {
+        mix(size);
+      }
+      if (tensor.layout() == at::kStrided) {
+        mix(tensor.storage_offset());
+        for (const auto stride : tensor.strides()) {
+          mix(stride);
+        }
+      }
+      out[i] = form;
+    }
+  });
+}
+
 uint8_t lte_is_same(const at::Tensor* one, const at::Tensor* other) {
   return one->is_same(*other);
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <ATen/Context.h>
 #include <ATen/ops/clone.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -86,6 +87,50 @@ class Lent {
   std::vector<at::Tensor> own_;
 };
 
+// New memory has the same contents in every run, where the run asks for deterministic operators: for a module that takes memory as
+// it is. What it writes first and reads then has the same bits as ever.
+class Filled {
+ public:
+  explicit Filled(bool on) : before_(at::globalContext().deterministicFillUninitializedMemory()) {
+    at::globalContext().setDeterministicFillUninitializedMemory(on || before_);
+  }
+
+  Filled(const Filled&) = delete;
+  Filled& operator=(const Filled&) = delete;
+
+  ~Filled() {
+    at::globalContext().setDeterministicFillUninitializedMemory(before_);
+  }
+
+ private:
+  bool before_;
+};
+
+// What `forward` changed beside parameters and buffers, in words.
+std::string left_behind(const lockstep::Modes& modes, const lockstep::Kept& kept) {
+  if (const auto mode = modes.changed(); !mode.empty()) {
+    modes.restore();
+    return c10::str("`forward` changes ", mode, " for whatever runs next: put it back before it returns");
+  }
+  if (const auto name = kept.changed(); !name.empty()) {
+    const auto what = name == lockstep::constant_name ? "a tensor that is part of its code"
+                                                      : "the attribute `" + name + "`";
+    return c10::str("`forward` changed ", what, ", and checkpoints do not hold it: register it as a buffer "
+        "(`register_buffer`)");
+  }
+  return {};
+}
+
+// The next pass begins without this one's history of gradients, which no checkpoint holds; within a pass it counts. (libtorch's
+// executor says that some results have a history although they were detached, so that it is no mistake of the module's.)
+void forget_history(const std::vector<at::Tensor>& tensors) {
+  for (const auto& tensor : tensors) {
+    if (tensor.requires_grad() && !tensor.is_leaf()) {
+      tensor.detach_();
+    }
+  }
+}
+
 // Tasks that the module starts run where they are started: one thread, one order of draws and gradients.
 c10::IValue run_in_order(torch::jit::Module& module, std::vector<c10::IValue> arguments) {
   const auto launch = [](std::function<void()> task) { task(); };
@@ -101,7 +146,7 @@ extern "C" {
 char* lte_script_load(const char* path, int32_t device, lte_script** out) {
   return guard([&] {
     auto module = torch::jit::load(std::string(path), lockstep::device_of(device));
-    *out = new lte_script{std::move(module), {}, false};
+    *out = new lte_script{std::move(module), {}, {}, {}, {}};
   });
 }
 
@@ -140,13 +185,21 @@ char* lte_script_forward(
     for (size_t i = 0; i < count; ++i) {
       arguments.emplace_back(*inputs[i]);
     }
+    const lockstep::Kept kept(script->unheld, script->evades);
     Lent lent(script->assigned);
+    const Filled filled(script->empty);
+    const lockstep::Modes modes;
     const auto answer = script->forks ? run_in_order(script->module, std::move(arguments))
                                       : script->module.forward(std::move(arguments));
-    if (const auto reason = lent.take(); !reason.empty()) {
+    auto reason = left_behind(modes, kept);
+    if (reason.empty()) {
+      reason = lent.take();
+    }
+    if (!reason.empty()) {
       *refused = lockstep::owned_text(reason);
       return;
     }
+    forget_history(script->held);
     collect(answer, sink_fn, sink);
   });
 }

@@ -1,4 +1,4 @@
-// The attributes of a module, each as a text that changes when the attribute does.
+// The attributes of a module and the constants of its graphs, each as a text that changes when it does.
 #include "script.h"
 #include "shim.h"
 
@@ -43,22 +43,31 @@ uint64_t digest_of(const std::string& text) {
   return digest;
 }
 
+std::string shortened(const std::string& text) {
+  return text.size() > longest_text ? "digest " + hex(digest_of(text)) : text;
+}
+
 class Attributes {
  public:
   Attributes(lte_push_text sink_fn, void* sink) : sink_fn_(sink_fn), sink_(sink) {}
 
-  void tell(const torch::jit::Module& module) {
+  void tell(const torch::jit::Module& module, const std::vector<c10::IValue>& constants) {
     const auto root = module._ivalue();
     registered_below(root);
     seen_.clear();
     tell_object(root, "", true);
+    for (const auto& constant : constants) {
+      std::string text;
+      describe(constant, text);
+      push(sink_fn_, sink_, constant_name, shortened(text));
+    }
   }
 
  private:
   // Whatever the attribute's type: a convolution's bias is an optional tensor.
   static bool is_registered(const torch::jit::ObjectPtr& object, size_t slot) {
     const auto& type = object->type();
-    return (type->is_parameter(slot) || type->is_buffer(slot)) && object->getSlot(slot).isTensor();
+    return (is_parameter(type, slot) || is_buffer(type, slot)) && object->getSlot(slot).isTensor();
   }
 
   // The parameters and buffers: a tensor in the memory of one changes with it, and is restored with it.
@@ -94,7 +103,7 @@ class Attributes {
       } else if (!(module && value.isBool() && name == "training")) {
         std::string text;
         describe(value, text);
-        push(sink_fn_, sink_, full, text.size() > longest_text ? "digest " + hex(digest_of(text)) : text);
+        push(sink_fn_, sink_, full, shortened(text));
       }
     }
   }
@@ -195,9 +204,10 @@ class Attributes {
 
 extern "C" {
 
-// Every attribute of the module and of what lies in it, by dotted path. Of a parameter or buffer only which tensor it is.
+// Every attribute of the module and of what lies in it, by dotted path. Of a parameter or buffer only which tensor it is. Then the
+// constants of its graphs, as far as `lte_script_examine` has found them.
 char* lte_script_attributes(const lte_script* script, lte_push_text sink_fn, void* sink) {
-  return guard([&] { lockstep::Attributes(sink_fn, sink).tell(script->module); });
+  return guard([&] { lockstep::Attributes(sink_fn, sink).tell(script->module, script->constants); });
 }
 
 } // extern "C"

@@ -4,19 +4,14 @@
 // passes over the graph until nothing is added. An alias that this does not follow is found when the module runs, by
 // `lte_script_attributes`.
 #include "script.h"
-#include "shim.h"
 
-#include <map>
+#include <algorithm>
+#include <iterator>
 #include <memory>
-#include <optional>
-#include <set>
 #include <unordered_map>
-#include <utility>
 
-#include <torch/csrc/jit/ir/ir.h>
+#include <torch/csrc/jit/api/compilation_unit.h>
 #include <torch/csrc/jit/passes/inliner.h>
-
-using lockstep::guard;
 
 namespace lockstep {
 
@@ -28,97 +23,40 @@ using torch::jit::Node;
 using torch::jit::Value;
 using Names = std::set<std::string>;
 
-// Stands for a tensor that is written in the graph itself, as traced modules have them.
-const char* const constant_name = "(a constant)";
+// Before the name of an attribute: the value is its memory without its version counter, as `.data` gives it.
+const char past_counter = '\x01';
+
+// The place of objects that `forward` itself makes.
+const char* const made = "(made)";
+
+const char* const differentiates_parameter =
+    "computes the gradient of a parameter, which the step computes: take the gradient of inputs, or of what the parameter gives";
+
+std::string own_name(const std::string& name) {
+  return !name.empty() && name.front() == past_counter ? name.substr(1) : name;
+}
 
 struct Reach {
   Names is, holds;
 };
-
-bool is_mutable(const c10::TypePtr& type) {
-  switch (type->kind()) {
-    case c10::TypeKind::IntType:
-    case c10::TypeKind::FloatType:
-    case c10::TypeKind::ComplexType:
-    case c10::TypeKind::BoolType:
-    case c10::TypeKind::NumberType:
-    case c10::TypeKind::StringType:
-    case c10::TypeKind::NoneType:
-    case c10::TypeKind::DeviceObjType:
-    case c10::TypeKind::EnumType:
-      return false;
-    case c10::TypeKind::TupleType:
-    case c10::TypeKind::OptionalType:
-    case c10::TypeKind::UnionType:
-      for (const auto& inner : type->containedTypes()) {
-        if (is_mutable(inner)) {
-          return true;
-        }
-      }
-      return type->containedTypes().empty();
-    default:
-      return true;
-  }
-}
-
-// Whether what lies in a value of this type can be changed.
-bool holds_mutable(const c10::TypePtr& type) {
-  const auto inner = type->containedTypes();
-  if (type->kind() == c10::TypeKind::ClassType || inner.empty()) {
-    return type->kind() != c10::TypeKind::TensorType;
-  }
-  for (const auto& one : inner) {
-    if (is_mutable(one)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-std::string joined(const std::string& path, const std::string& name) {
-  return path.empty() ? name : path + "." + name;
-}
-
-// The place that a dotted path names; none for what lies in a list or the like.
-std::optional<Slot> locate(const torch::jit::Module& root, const std::string& path) {
-  auto object = root._ivalue();
-  for (size_t from = 0;;) {
-    const auto dot = path.find('.', from);
-    const auto name = path.substr(from, dot == std::string::npos ? dot : dot - from);
-    const auto index = object->type()->findAttributeSlot(name);
-    if (!index) {
-      return std::nullopt;
-    }
-    if (dot == std::string::npos) {
-      return Slot{object, *index, path};
-    }
-    const auto& inner = object->getSlot(*index);
-    if (!inner.isObject()) {
-      return std::nullopt;
-    }
-    object = inner.toObject();
-    from = dot + 1;
-  }
-}
 
 class Writes {
  public:
   explicit Writes(const torch::jit::Module& root) : root_(root) {}
 
   void find() {
+    each_value(root_._ivalue(), "", [&](const std::string& path, const c10::IValue& value) {
+      if (value.isObject()) {
+        objects_.emplace_back(path, value.toObject());
+      }
+    });
     do {
       grown_ = false;
-      call("", "forward", {});
+      call("", root_._ivalue()->type()->getMethod("forward"), {});
     } while (grown_);
   }
 
-  // Attributes that are assigned.
-  Names assigned;
-  // Attributes that an operator changes in place, with the operator.
-  std::map<std::string, std::string> changed;
-  // Operators that draw from nothing that a run names.
-  Names random;
-  bool forks = false;
+  Found found;
 
  private:
   void merge(Names& into, const Names& from) {
@@ -131,7 +69,10 @@ class Writes {
     if (is_mutable(value->type())) {
       auto& own = reached_[value];
       merge(own.is, more.is);
-      merge(own.holds, more.holds);
+      // Nothing lies in a tensor.
+      if (value->type()->kind() != c10::TypeKind::TensorType) {
+        merge(own.holds, more.holds);
+      }
     }
   }
 
@@ -152,24 +93,26 @@ class Writes {
     return both;
   }
 
-  // Goes through a method of the module at `path`; what it may answer.
-  Reach call(const std::string& path, const std::string& method, const std::vector<Reach>& arguments) {
-    auto object = root_._ivalue();
-    if (!path.empty()) {
-      const auto slot = locate(root_, path);
-      object = slot->value().toObject();
-    }
-    auto& graph = graphs_[{path, method}];
+  // Goes through a method of the object at `path`; what it may answer.
+  Reach call(const std::string& path, const torch::jit::Function& function, const std::vector<Reach>& arguments) {
+    return call(Reach{{path}, {}}, path, function, arguments);
+  }
+
+  Reach call(
+      const Reach& self,
+      const std::string& key,
+      const torch::jit::Function& function,
+      const std::vector<Reach>& arguments) {
+    auto& graph = graphs_[{key, &function}];
     if (!graph) {
-      auto& function = torch::jit::toGraphFunction(object->type()->getMethod(method));
-      graph = function.graph()->copy();
+      graph = torch::jit::toGraphFunction(const_cast<torch::jit::Function&>(function)).graph()->copy();
       torch::jit::Inline(*graph);
     }
     Reach answer;
     if (!active_.insert(graph.get()).second) {
       return answer;
     }
-    add(graph->inputs().at(0), {{path}, {}});
+    add(graph->inputs().at(0), self);
     for (size_t i = 0; i < arguments.size() && i + 1 < graph->inputs().size(); ++i) {
       add(graph->inputs()[i + 1], arguments[i]);
     }
@@ -191,16 +134,20 @@ class Writes {
   void visit(const Node* node) {
     namespace prim = c10::prim;
     const auto kind = node->kind();
+    look(node);
     if (kind == prim::GetAttr) {
       get(node);
     } else if (kind == prim::SetAttr) {
-      for (const auto& path : reached_[node->input(0)].is) {
-        grown_ |= assigned.insert(joined(path, node->s(torch::jit::attr::name))).second;
-      }
+      set(node);
     } else if (kind == prim::Constant) {
-      if (node->output()->type()->kind() == c10::TypeKind::TensorType) {
-        add(node->output(), {{constant_name}, {}});
+      constant(node);
+    } else if (kind == c10::Symbol::fromQualString("prim::data") || kind == c10::Symbol::fromQualString("aten::data")) {
+      found.evades = true;
+      Reach reach = reached_[node->input()];
+      for (const auto& name : Names(reach.is)) {
+        reach.is.insert(past_counter + own_name(name));
       }
+      add(node->output(), reach);
     } else if (kind == prim::If) {
       for (const auto* inner : node->blocks()) {
         block(inner);
@@ -213,7 +160,7 @@ class Writes {
     } else if (kind == prim::CallMethod) {
       call_unknown(node);
     } else if (node->hasAttribute(torch::jit::attr::Subgraph)) {
-      forks |= kind == prim::fork;
+      found.forks |= kind == prim::fork;
       const auto graph = node->g(torch::jit::attr::Subgraph);
       for (size_t i = 0; i < node->inputs().size() && i < graph->inputs().size(); ++i) {
         add(graph->inputs()[i], reached_[node->input(i)]);
@@ -225,19 +172,75 @@ class Writes {
         }
       }
     } else {
-      forks |= kind == prim::fork || kind == prim::forkClosure;
-      if (kind == c10::Symbol::fromQualString("aten::seed")) {
-        random.insert(kind.toQualString());
-      }
+      found.forks |= kind == prim::fork || kind == prim::forkClosure;
       apply(node);
     }
   }
 
+  void look(const Node* node) {
+    bool attributes = false;
+    if (!node->inputs().empty()) {
+      const auto& first = reached_[node->input(0)];
+      attributes = !first.is.empty() || !first.holds.empty();
+    }
+    const std::string name = node->kind().toQualString();
+    if (const char* why = why_denied(node, attributes)) {
+      found.denied.emplace(name, why);
+    }
+    if (name == "aten::grad" && differentiates(node)) {
+      found.denied.emplace(name, differentiates_parameter);
+    }
+    found.empty |= name.rfind("aten::empty", 0) == 0 || name.rfind("aten::new_empty", 0) == 0 ||
+        name.rfind("aten::resize", 0) == 0 || name.rfind("prims::empty", 0) == 0;
+  }
+
+  bool differentiates(const Node* node) {
+    for (const auto& name : within(reached_[node->input(1)]).holds) {
+      const auto slot = locate(root_, own_name(name));
+      if (slot && is_parameter(slot->object->type(), slot->index)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void constant(const Node* node) {
+    const auto value = torch::jit::toIValue(node->output());
+    if (!value || !is_mutable(node->output()->type()) || is_generator(node->output()->type())) {
+      return;
+    }
+    if (known_.insert(node).second) {
+      found.constants.push_back(*value);
+    }
+    const bool holds = holds_mutable(node->output()->type());
+    add(node->output(), {{constant_name}, holds ? Names{constant_name} : Names{}});
+  }
+
   void get(const Node* node) {
     const auto& type = node->output()->type();
-    for (const auto& path : Names(reached_[node->input()].is)) {
+    const Reach object = reached_[node->input()];
+    for (const auto& path : object.is) {
       const auto name = joined(path, node->s(torch::jit::attr::name));
       add(node->output(), {{name}, holds_mutable(type) ? Names{name} : Names{}});
+      add(node->output(), Reach(stored_[name]));
+    }
+    // An object that `forward` itself made gives back what was put into it.
+    Names put;
+    std::set_difference(
+        object.holds.begin(), object.holds.end(), object.is.begin(), object.is.end(), std::inserter(put, put.end()));
+    add(node->output(), {put, put});
+  }
+
+  void set(const Node* node) {
+    const Reach object = reached_[node->input(0)], value = reached_[node->input(1)];
+    for (const auto& path : object.is) {
+      const auto name = joined(path, node->s(torch::jit::attr::name));
+      grown_ |= found.assigned.insert(name).second;
+      merge(stored_[name].is, value.is);
+      merge(stored_[name].holds, value.holds);
+    }
+    if (object.is.empty()) {
+      add(node->input(0), within(value));
     }
   }
 
@@ -255,21 +258,40 @@ class Writes {
     }
   }
 
-  // A method behind an interface: that of every module which has one of this name.
+  // A method behind an interface: that of every object which has one of this name, and of every class, since `forward` may make
+  // an object of it.
   void call_unknown(const Node* node) {
     std::vector<Reach> arguments;
     for (size_t i = 1; i < node->inputs().size(); ++i) {
       arguments.push_back(reached_[node->input(i)]);
     }
     const auto& method = node->s(torch::jit::attr::name);
-    for (const auto& module : root_.named_modules()) {
-      if (module.value._ivalue()->type()->findMethod(method) != nullptr) {
-        const auto answer = call(module.name, method, arguments);
-        for (const auto* output : node->outputs()) {
-          add(output, answer);
-        }
+    const auto answered = [&](const Reach& answer) {
+      for (const auto* output : node->outputs()) {
+        add(output, answer);
+      }
+    };
+    for (const auto& [path, object] : objects_) {
+      const auto* function = object->type()->findMethod(method);
+      if (function != nullptr && function->isGraphFunction()) {
+        answered(call(path, *function, arguments));
       }
     }
+    for (auto* function : root_._ivalue()->compilation_unit()->get_functions()) {
+      if (function->name() == method && is_method_of_plain_class(*function)) {
+        const Reach self{{}, within(reached_[node->input(0)]).holds};
+        answered(call(self, made, *function, arguments));
+      }
+    }
+  }
+
+  static bool is_method_of_plain_class(torch::jit::Function& function) {
+    if (!function.isGraphFunction()) {
+      return false;
+    }
+    const auto inputs = torch::jit::toGraphFunction(function).graph()->inputs();
+    const auto self = inputs.empty() ? nullptr : inputs[0]->type()->cast<c10::ClassType>();
+    return self && !self->is_module();
   }
 
   // An operator: what it writes, and which inputs its outputs may be, as its schema says.
@@ -289,15 +311,33 @@ class Writes {
     for (size_t i = 0; i < arguments.size(); ++i) {
       const auto* alias = arguments[i].alias_info();
       if (alias != nullptr && alias->isWrite()) {
-        for (const auto& name : reached_[node->input(i)].is) {
-          changed.emplace(name, node->kind().toQualString());
-        }
+        // A list whose elements are written, as the `_foreach` operators do.
+        const bool elements = !alias->containedTypes().empty();
+        write(elements ? within(reached_[node->input(i)]).holds : reached_[node->input(i)].is, node);
         add(node->input(i), {{}, within(all).holds});
+      }
+    }
+    for (const auto i : unsaid_writes(node, *schema)) {
+      const auto names = reached_[node->input(i)].is;
+      found.evades |= names.empty();
+      for (const auto& name : names) {
+        write({own_name(name), past_counter + own_name(name)}, node);
       }
     }
     const auto& returns = schema->returns();
     for (size_t j = 0; j < returns.size() && j < node->outputs().size(); ++j) {
       add(node->output(j), answer(node, *schema, returns[j], all));
+    }
+  }
+
+  void write(const Names& names, const Node* node) {
+    for (const auto& name : names) {
+      const auto operation = node->kind().toQualString();
+      if (own_name(name) != name) {
+        found.uncounted.emplace(own_name(name), operation);
+      } else {
+        found.changed.emplace(name, operation);
+      }
     }
   }
 
@@ -338,112 +378,22 @@ class Writes {
   }
 
   const torch::jit::Module& root_;
-  std::map<std::pair<std::string, std::string>, std::shared_ptr<Graph>> graphs_;
+  std::vector<std::pair<std::string, torch::jit::ObjectPtr>> objects_;
+  std::map<std::pair<std::string, const torch::jit::Function*>, std::shared_ptr<Graph>> graphs_;
+  // What was assigned to an attribute.
+  std::map<std::string, Reach> stored_;
+  std::unordered_set<const Node*> known_;
   std::set<const Graph*> active_;
   std::unordered_map<const Value*, Reach> reached_;
   bool grown_ = false;
 };
 
-bool is_state(const Slot& slot) {
-  const auto& type = slot.object->type();
-  if (!slot.value().isTensor() || type->getAttribute(slot.index)->kind() != c10::TypeKind::TensorType) {
-    return false;
-  }
-  const bool frozen = type->is_parameter(slot.index) && !slot.value().toTensor().requires_grad();
-  return type->is_buffer(slot.index) || frozen;
-}
-
-const void* memory_of(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
-}
-
-// Calls `see` with every tensor that lies in `value`.
-void each_tensor(
-    const c10::IValue& value,
-    const std::string& path,
-    std::set<const void*>& seen,
-    const std::function<void(const std::string&, const at::Tensor&)>& see) {
-  if (value.isTensor()) {
-    see(path, value.toTensor());
-  } else if (value.isObject()) {
-    const auto object = value.toObject();
-    if (seen.insert(object.get()).second) {
-      for (size_t i = 0; i < object->type()->numAttributes(); ++i) {
-        each_tensor(object->getSlot(i), joined(path, object->type()->getAttributeName(i)), seen, see);
-      }
-    }
-  } else if (value.isList()) {
-    for (const c10::IValue& element : value.toListRef()) {
-      each_tensor(element, path, seen, see);
-    }
-  } else if (value.isTuple()) {
-    for (const auto& element : value.toTupleRef().elements()) {
-      each_tensor(element, path, seen, see);
-    }
-  } else if (value.isGenericDict()) {
-    for (const auto& entry : value.toGenericDict()) {
-      each_tensor(entry.key(), path, seen, see);
-      each_tensor(entry.value(), path, seen, see);
-    }
-  }
-}
-
-// The name of another tensor in the memory of the one at `slot`.
-std::optional<std::string> shares_memory(const torch::jit::Module& root, const Slot& slot) {
-  const void* own = memory_of(slot.value().toTensor());
-  std::optional<std::string> found;
-  std::set<const void*> seen;
-  each_tensor(root._ivalue(), "", seen, [&](const std::string& name, const at::Tensor& tensor) {
-    if (own != nullptr && memory_of(tensor) == own && name != slot.name && !found) {
-      found = name;
-    }
-  });
-  return found;
-}
-
 } // namespace
 
-} // namespace lockstep
-
-extern "C" {
-
-// Learns what `forward` may write. What no run can do exactly is pushed, by the attribute's name:
-// `assigns`, `changes OPERATOR`, `parameter` (assigned), `constant OPERATOR` (in place), `shares OTHER` (a buffer that is
-// assigned, with the memory of another tensor), `random OPERATOR`.
-char* lte_script_examine(lte_script* script, lte_push_text sink_fn, void* sink) {
-  return guard([&] {
-    lockstep::Writes writes(script->module);
-    writes.find();
-    script->forks = writes.forks;
-    script->assigned.clear();
-    const auto tell = [&](const std::string& name, const std::string& what) {
-      lockstep::push(sink_fn, sink, name, what);
-    };
-    std::set<std::pair<const void*, size_t>> known;
-    for (const auto& name : writes.assigned) {
-      const auto slot = lockstep::locate(script->module, name);
-      if (!slot || !lockstep::is_state(*slot)) {
-        const bool parameter = slot && slot->object->type()->is_parameter(slot->index);
-        tell(name, parameter ? "parameter" : "assigns");
-      } else if (const auto other = lockstep::shares_memory(script->module, *slot)) {
-        tell(name, "shares " + *other);
-      } else if (known.emplace(slot->object.get(), slot->index).second) {
-        script->assigned.push_back(*slot);
-      }
-    }
-    for (const auto& [name, kind] : writes.changed) {
-      const auto slot = lockstep::locate(script->module, name);
-      const auto type = slot ? slot->object->type() : nullptr;
-      if (name == lockstep::constant_name) {
-        tell(name, "constant " + kind);
-      } else if (!type || !(type->is_buffer(slot->index) || type->is_parameter(slot->index))) {
-        tell(name, "changes " + kind);
-      }
-    }
-    for (const auto& kind : writes.random) {
-      tell("", "random " + kind);
-    }
-  });
+Found find_writes(const torch::jit::Module& root) {
+  Writes writes(root);
+  writes.find();
+  return std::move(writes.found);
 }
 
-} // extern "C"
+} // namespace lockstep

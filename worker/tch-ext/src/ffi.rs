@@ -124,6 +124,7 @@ unsafe extern "C" {
 
     pub(crate) fn lte_is_plain(tensor: *const CTensor) -> u8;
     pub(crate) fn lte_is_same(one: *const CTensor, other: *const CTensor) -> u8;
+    pub(crate) fn lte_forms(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
 
     pub(crate) fn lte_float_mode_set();
     pub(crate) fn lte_float_mode_get(expected: *mut u32) -> u32;
@@ -199,6 +200,7 @@ unsafe extern "C" {
         refused: *mut *mut c_char,
     ) -> *mut c_char;
     pub(crate) fn lte_script_examine(script: *mut CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
+    pub(crate) fn lte_script_evades(script: *const CScript) -> u8;
     pub(crate) fn lte_script_attributes(script: *const CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
     pub(crate) fn lte_script_train(script: *mut CScript, on: u8) -> *mut c_char;
     pub(crate) fn lte_script_to(script: *mut CScript, device: i32) -> *mut c_char;

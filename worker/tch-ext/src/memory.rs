@@ -63,6 +63,18 @@ pub fn is_same(one: &Tensor, other: &Tensor) -> bool {
     unsafe { ffi::lte_is_same(ffi::raw(one), ffi::raw(other)) != 0 }
 }
 
+/// A number for each tensor that changes when the tensor changes in anything but its elements: type, shape, strides, place in its
+/// memory, and whether it requires gradients or has come of a computation that does. Nanoseconds each.
+///
+/// # Errors
+/// `Torch`, for an undefined tensor.
+pub fn forms(tensors: &[Tensor]) -> Result<Vec<u64>, Error> {
+    let mut forms = vec![0; tensors.len()];
+    // SAFETY: both lists have as many entries as is said and live during the call.
+    ffi::check(unsafe { ffi::lte_forms(ffi::raw_list(tensors), tensors.len(), forms.as_mut_ptr()) })?;
+    Ok(forms)
+}
+
 /// Copies the 1-D tensor `from` to `into`, of equal length and dtype, whatever their strides. As `copy_`, which for few
 /// elements on the CPU takes much longer than they need.
 ///

@@ -23,10 +23,18 @@ pub enum Finding {
     Changes(String, String),
     /// It changes a tensor in place, by this operator, that is part of its code.
     ChangesConstant(String),
+    /// It changes a parameter, by this operator, where libtorch's version counter does not count (`parameter.data`).
+    Uncounted(String, String),
     /// It assigns a buffer in whose memory another tensor lies.
     Shares(String, String),
-    /// It calls an operator that draws from nothing that a run names.
-    Random(String),
+    /// An attribute of this kind has state that cannot be seen.
+    Opaque(String, String),
+    /// This module below it is saved and loaded by code of its own.
+    Packs(String),
+    /// The whole module has this hook around `forward`, and only a call from Python runs it.
+    Hook(String),
+    /// It calls this operator, for this reason not to be repeated.
+    Denied(String, String),
 }
 
 /// A TorchScript module.
@@ -81,7 +89,7 @@ impl ScriptModule {
 
     /// Goes through the code of `forward` and of all that it calls. From then on [`forward`](Self::forward) copies each
     /// buffer that the code assigns back into the tensor that [`named_buffers`](Self::named_buffers) gives, and runs tasks
-    /// that the code starts where it starts them.
+    /// that the code starts where it starts them. A buffer that a pass leaves with a history of gradients is detached.
     ///
     /// # Errors
     /// `Torch` for a module without `forward`.
@@ -96,15 +104,25 @@ impl ScriptModule {
                 "parameter" => Finding::AssignsParameter(name),
                 "changes" => Finding::Changes(name, detail),
                 "constant" => Finding::ChangesConstant(detail),
+                "uncounted" => Finding::Uncounted(name, detail),
                 "shares" => Finding::Shares(name, detail),
-                _ => Finding::Random(detail),
+                "opaque" => Finding::Opaque(name, detail),
+                "packs" => Finding::Packs(name),
+                "hook" => Finding::Hook(name),
+                _ => Finding::Denied(name, detail),
             }
         };
         Ok(found.into_iter().map(finding).collect())
     }
 
+    /// Whether the code may change what libtorch's version counter does not count, as [`examine`](Self::examine) found.
+    pub fn evades(&self) -> bool {
+        // SAFETY: `raw` is ours.
+        unsafe { ffi::lte_script_evades(self.raw) != 0 }
+    }
+
     /// Every attribute by dotted name, with a text that changes when the attribute does; of a parameter or buffer only when
-    /// another tensor takes its place.
+    /// another tensor takes its place. Then the tensors that are part of the code, once [`examine`](Self::examine) has found them.
     ///
     /// # Errors
     /// `Torch`.
@@ -117,7 +135,8 @@ impl ScriptModule {
     ///
     /// # Errors
     /// `Torch` for what the module throws, and for an answer that holds anything but tensors; `Script` for a buffer that it
-    /// assigned with another type or shape.
+    /// assigned with another type or shape, for a tensor that it changed and nothing holds, and for a switch of libtorch that it
+    /// turned and left.
     pub fn forward(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let mut refused = std::ptr::null_mut();
         // SAFETY: `raw` is ours; the list has as many entries as is said and lives during the call; `refused` is a place for

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use tch::{Device, Kind, Tensor};
+
 use crate::lab::{Lab, table};
 
 const JOB: &str = r#"
@@ -91,4 +93,44 @@ fn features_are_measured_of_a_module_that_changes_its_inputs_and_lets_no_gradien
         assert_eq!(measured.codes, vec![0; processes as usize], "{}", measured.stderr);
         assert_eq!(measured.state(), plain.state());
     }
+}
+
+/// Of gradients of inputs, a mean without gradients, and a mean whose `.detach()` was forgotten.
+#[test]
+fn gradients_and_means_within_a_module_are_the_same_on_any_number_of_processes_and_resumed() {
+    for module in ["penalised", "undetached"] {
+        let lab = lab(module, &["report.fingerprints_every=0"]);
+        let one = lab.run(1, None);
+        assert_eq!(one.codes, [0], "{module}: {}", one.stderr);
+        let two = lab.run(2, None);
+        assert_eq!((two.record(), two.state()), (one.record(), one.state()), "{module}: {}", two.stderr);
+        assert_eq!(lab.run(1, Some(one.manifest_at(2))).state(), one.state(), "{module}, resumed");
+    }
+}
+
+#[test]
+fn an_export_that_would_hold_other_weights_than_the_run_is_refused_by_the_tensors_name() {
+    let lab = lab("packs", &[]);
+    let outcome = lab.run(1, None);
+    assert_eq!(outcome.codes, [1]);
+    assert!(
+        outcome.failures[0].contains("its module `scale` is saved and loaded by code of its own"),
+        "{:?}",
+        outcome.failures
+    );
+
+    // As of a checkpoint that an earlier version wrote.
+    let path = |name: &str| lab.dir.path().join(name);
+    let export = |value: f64| {
+        let weight = Tensor::full([3], value, (Kind::Float, Device::Cpu));
+        Tensor::write_safetensors(&[("scale.weight", weight)], path("weights")).unwrap();
+        let mut rank = Command::new(env!("CARGO_BIN_EXE_worker-rank"));
+        rank.arg("export-script").args([path("net.pt"), path("weights"), path("out.pt")]).output().unwrap()
+    };
+    let exact = export(0.75);
+    assert!(exact.status.success(), "{}", String::from_utf8_lossy(&exact.stderr));
+    let rounded = export(0.7);
+    let words = "the written module has another `scale.weight` when it is loaded";
+    assert!(!rounded.status.success());
+    assert!(String::from_utf8_lossy(&rounded.stderr).contains(words), "{}", String::from_utf8_lossy(&rounded.stderr));
 }

@@ -356,8 +356,21 @@ def precision():
 
 def network():
     """From inputs (and targets, where the module wants them) to what the model answers."""
+    put_back = lambda: None  # noqa: E731
     if MODEL["kind"] == "torchscript":
         module = torch.jit.load(HERE / "model.pt").eval()
+        held = [
+            (part, name, tensor, tensor.detach().clone())
+            for part in module.modules()
+            for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+            if not (tensor.requires_grad and name in part._parameters)
+        ]
+
+        def put_back():
+            # As after each batch of the run's own evaluation: `forward` may have changed a buffer, or assigned another.
+            for part, name, tensor, value in held:
+                setattr(part, name, tensor)
+                tensor.copy_(value)
     else:
         # Clones begin where the run's own tensors begin: at a multiple of 64 bytes, on which MKL's bits depend.
         state = {name: tensor.clone() for name, tensor in load_file(HERE / "model.safetensors").items()}
@@ -366,7 +379,9 @@ def network():
 
     def answer(*inputs):
         with precision():
-            return module(*inputs)
+            answered = module(*inputs)
+        put_back()
+        return answered
 
     return answer
 

@@ -61,6 +61,27 @@ pub enum ModelError {
         /// Type and shape after it.
         found: String,
     },
+    /// A forward pass left a buffer that carries gradients.
+    #[error(
+        "the forward pass left the buffer `{0}` with a history of gradients, which no checkpoint holds: detach what the buffer is \
+         made of (`.detach()`), or change it under `torch.no_grad()`"
+    )]
+    History(String),
+    /// A forward pass changed how a tensor lies in memory, or whether it requires gradients.
+    #[error(
+        "the forward pass changed the {what} `{name}` from {before} to {after}, which no checkpoint holds: leave it as it was, and \
+         change a copy"
+    )]
+    Form {
+        /// `parameter` or `buffer`.
+        what: &'static str,
+        /// The tensor.
+        name: String,
+        /// How it was.
+        before: String,
+        /// How it is.
+        after: String,
+    },
     /// A tensor whose bits cannot be kept and restored.
     #[error("the {what} `{name}` {reason}")]
     Memory {

@@ -91,6 +91,11 @@ pub trait Model {
         Ok(())
     }
 
+    /// Whether a forward pass may change what libtorch's version counter does not count. Each pass is then looked at closely.
+    fn evades(&self) -> bool {
+        false
+    }
+
     /// Whether the next passes are looked at more closely than others, where somebody watches.
     fn look_closely(&self, _closely: bool) {}
 

@@ -2,6 +2,7 @@
 
 mod build;
 mod error;
+mod forms;
 mod gpt;
 mod interface;
 mod layers;

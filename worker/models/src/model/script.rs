@@ -108,11 +108,27 @@ fn words(finding: &Finding) -> String {
             "`forward` assigns the buffer `{name}`, in whose memory `{other}` lies: give each its own memory (`.clone()`), or \
              change the buffer in place (`copy_`)"
         ),
-        Finding::Random(operator) => {
+        Finding::Uncounted(name, operator) => format!(
+            "`forward` changes the parameter `{name}` by `{operator}`, past autograd (`.data`), and only the optimizer may change \
+             it: keep values that the model changes itself in a buffer"
+        ),
+        Finding::Opaque(name, kind) if kind == "Generator" => format!(
+            "the attribute `{name}` is a `torch.Generator`, whose state checkpoints do not hold: draw from torch's generator"
+        ),
+        Finding::Opaque(name, kind) => format!(
+            "the attribute `{name}` is a `{kind}`, whose state nobody sees and checkpoints do not hold: keep tensors and numbers"
+        ),
+        Finding::Packs(name) => {
+            let place = if name.is_empty() { "it".to_owned() } else { format!("its module `{name}`") };
             format!(
-                "`forward` calls `{operator}`, which draws from nothing that a run names: draw from torch's generator"
+                "{place} is saved and loaded by code of its own (`__getstate__`, `__setstate__`), and an export might hold other \
+                 values than the run: keep all state in parameters and buffers, and remove that code"
             )
         }
+        Finding::Hook(name) => {
+            format!("its hook `{name}` around `forward` is not run by the module itself: call it in `forward`")
+        }
+        Finding::Denied(operator, why) => format!("`forward` calls `{operator}`, which {why}"),
     }
 }
 
@@ -217,11 +233,20 @@ impl Model for Script {
         let now = self.module.attributes()?;
         let changed = self.attributes.iter().zip(&now).find(|(before, after)| before != after);
         let Some(((name, before), (_, after))) = changed else { return Ok(()) };
+        let what = if name.starts_with('(') {
+            "a tensor that is part of its code".to_owned()
+        } else {
+            format!("the attribute `{name}`")
+        };
         let detail = format!(
-            "`forward` changed the attribute `{name}` from `{before}` to `{after}`, and checkpoints do not hold it: register it \
+            "`forward` changed {what} from `{before}` to `{after}`, and checkpoints do not hold it: register it \
              as a buffer (`register_buffer`)"
         );
         Err(ModelError::Script { path: self.module.path().to_owned(), detail })
+    }
+
+    fn evades(&self) -> bool {
+        self.module.evades()
     }
 
     fn describe(&self) -> String {

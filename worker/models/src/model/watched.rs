@@ -1,20 +1,25 @@
-//! A model whose parameters only the optimizer changes: every forward pass is watched.
+//! A model whose parameters only the optimizer changes, and of whose buffers only the elements: every forward pass is watched.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use lockstep_tch_ext::bits::bit_sums;
 use tch::Tensor;
 
+use super::forms::Forms;
 use super::{Context, EvalSums, Model, ModelError, Parameter};
 use crate::Batch;
 
-/// Another model, and an error as soon as one of its forward passes changes a parameter.
+/// Another model, and an error as soon as one of its forward passes changes a parameter, or anything but the elements of a buffer:
+/// checkpoints hold elements only.
 ///
-/// Always compared: each parameter's version counter and address, which takes nanoseconds. When looked at closely also its
-/// bits, since a write past the counter (`parameter.data`) is seen in nothing else, and what [`Model::check`] compares.
+/// Always compared: each parameter's version counter and address, and the form of each parameter and buffer, which takes
+/// nanoseconds. When looked at closely also the parameter's bits, since a write past the counter (`parameter.data`) is seen in
+/// nothing else, and what [`Model::check`] compares.
 pub struct Watched {
     model: Box<dyn Model>,
     tensors: Vec<Tensor>,
+    /// As the first pass found them: the parameters' forms, then the buffers'.
+    forms: OnceCell<Forms>,
     training: Cell<bool>,
     evaluation: Cell<bool>,
 }
@@ -29,7 +34,7 @@ impl Watched {
     /// Watches `model`. Its first training pass and its first evaluation are looked at closely.
     pub fn new(model: Box<dyn Model>) -> Self {
         let tensors = model.parameters().iter().map(|parameter| parameter.tensor.detach()).collect();
-        Self { model, tensors, training: Cell::new(true), evaluation: Cell::new(true) }
+        Self { model, tensors, forms: OnceCell::new(), training: Cell::new(true), evaluation: Cell::new(true) }
     }
 
     fn marks(&self) -> Result<Vec<(i64, usize)>, ModelError> {
@@ -41,6 +46,14 @@ impl Watched {
     }
 
     fn around<T>(&self, closely: bool, forward: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
+        let closely = closely || self.model.evades();
+        let forms = match self.forms.get() {
+            Some(known) => known,
+            None => {
+                let found = Forms::of(self.model.parameters(), self.model.buffers())?;
+                self.forms.get_or_init(|| found)
+            }
+        };
         let before = Before { marks: self.marks()?, sums: if closely { Some(bit_sums(&self.tensors)?) } else { None } };
         let given = forward()?;
         let parameters = self.model.parameters();
@@ -49,6 +62,7 @@ impl Watched {
             None => Ok(()),
         };
         differs(before.marks.iter().zip(self.marks()?).position(|(before, after)| *before != after))?;
+        forms.compare()?;
         if let Some(before) = before.sums {
             differs(before.iter().zip(bit_sums(&self.tensors)?).position(|(before, after)| *before != after))?;
             self.model.check()?;
@@ -89,6 +103,10 @@ impl Model for Watched {
 
     fn check(&self) -> Result<(), ModelError> {
         self.model.check()
+    }
+
+    fn evades(&self) -> bool {
+        self.model.evades()
     }
 
     fn look_closely(&self, closely: bool) {

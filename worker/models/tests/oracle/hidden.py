@@ -71,7 +71,7 @@ class Plain(Base):
 
 
 class Aliased(Base):
-    """The graph does not say that batch norm changes these."""
+    """The schema does not say that batch norm changes these."""
 
     def begin(self):
         self.mean, self.var = torch.zeros(3), torch.ones(3)

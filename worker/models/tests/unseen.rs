@@ -1,0 +1,185 @@
+//! What a TorchScript module can do that neither the schemas of its operators nor the values of its buffers show: refused by the
+//! name of the attribute, the operator or the switch, and fair modules that look alike train on.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod support;
+
+use std::path::Path;
+
+use lockstep_models::{Context, Model, SampleShape, Watched, build_model};
+use lockstep_tch_ext::determinism::{Switches, apply};
+use support::{TRAINING, alone, chain, data_for, descend, image_shape, job, python, samples, state};
+use tch::{Device, Kind, Tensor};
+
+fn modules() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/unseen.py");
+    python(&script, &[dir.path().to_str().unwrap()]);
+    dir
+}
+
+fn shape() -> SampleShape {
+    image_shape(&[1, 4, 4], 3)
+}
+
+fn load(dir: &Path, name: &str) -> Result<Watched, String> {
+    tch::set_num_threads(1);
+    let spec = format!(r#"{{ kind = "torchscript", path = "{name}.pt" }}"#);
+    let built = build_model(&job(&spec, data_for(&spec), &[]), &shape(), &dir.into(), Device::Cpu);
+    built.map(Watched::new).map_err(|error| chain(&error))
+}
+
+#[test]
+fn operators_and_attributes_that_no_run_repeats_are_refused_by_name() {
+    let _alone = alone();
+    let dir = modules();
+    for (module, words) in [
+        (
+            "constantnorm",
+            "`forward` changes a tensor that is part of its code by `aten::batch_norm`, which checkpoints",
+        ),
+        ("instancenorm", "`forward` changes the attribute `mean` by `aten::instance_norm`"),
+        ("boxed", "`forward` changes the attribute `table` by `aten::add_`"),
+        ("foreach", "`forward` changes the attribute `table` by `aten::_foreach_add_`"),
+        ("counted", "`forward` assigns the attribute `counter.n`, which checkpoints do not hold"),
+        ("dataat", "`forward` changes the parameter `inner.weight` by `aten::mul_`, past autograd (`.data`)"),
+        ("setdata", "`forward` calls `aten::set_data`, which puts another memory in the place of a tensor's"),
+        ("inner", "`forward` calls `aten::backward`, which adds to gradients before the step does"),
+        ("grad", "`forward` calls `prim::grad`, which reads a gradient that an earlier pass of this process left"),
+        ("gradofparameter", "`forward` calls `aten::grad`, which computes the gradient of a parameter"),
+        ("generating", "its module `noise` is saved and loaded by code of its own (`__getstate__`, `__setstate__`)"),
+        (
+            "madegenerator",
+            "`forward` calls `aten::randn`, which draws from a generator of the module (`torch.Generator`)",
+        ),
+        ("packs", "its module `scale` is saved and loaded by code of its own (`__getstate__`, `__setstate__`)"),
+        ("version", "`forward` calls `aten::_version`, which counts the writes to a tensor"),
+        ("resized", "`forward` calls `aten::resize_`, which changes the size of memory that outlives the call"),
+        ("clock", "`forward` calls `prim::TimePoint`, which reads the clock"),
+        ("identity", "`forward` calls `prim::id`, which reads an address in memory"),
+        ("hashed", "`forward` calls `aten::hash`, which reads an address in memory"),
+        ("written", "`forward` calls `aten::format`, which reads an address in memory"),
+        ("placed", "`forward` calls `prim::index`, which tells which device it is"),
+        ("hooked", "its hook `triple` around `forward` is not run by the module itself: call it in `forward`"),
+        ("file", "`forward` calls `aten::from_file`, which reads and writes a file beside the run's data"),
+    ] {
+        let refused = load(dir.path(), module).map(|_| ()).expect_err(module);
+        assert!(refused.contains(words), "{module}: {refused}");
+    }
+}
+
+#[test]
+fn what_only_a_pass_shows_ends_at_that_pass_by_name() {
+    let _alone = alone();
+    let dir = modules();
+    let batch = samples(&shape(), 8, 0, 3);
+    for (module, words) in [
+        ("dropped", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
+        ("droppeddata", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
+        (
+            "gradmode",
+            "`forward` changes whether gradients are computed (`torch.set_grad_enabled`) for whatever runs next",
+        ),
+        ("flag", "changed the buffer `b` from `requires_grad = False` to `requires_grad = True`"),
+        ("turned", "changed the buffer `b` from strides [3, 1] to strides [1, 3]"),
+        ("frozen", "changed the parameter `extra` from `requires_grad = True` to `requires_grad = False`"),
+    ] {
+        let model = load(dir.path(), module).unwrap();
+        let failed = chain(&model.loss(&batch, &TRAINING).expect_err(module));
+        assert!(failed.contains(words), "{module}: {failed}");
+        let computed = model.parameters().iter().any(|parameter| (&parameter.tensor * 2.0).requires_grad());
+        assert!(computed, "{module}: gradients are computed again");
+    }
+    let model = load(dir.path(), "turnedevaluation").unwrap();
+    descend(&model, &batch, 0.1);
+    let failed = chain(&model.evaluate(&batch, &Context::default()).unwrap_err());
+    assert!(failed.contains("changed the buffer `b` from strides [3, 1] to strides [1, 3]"), "{failed}");
+}
+
+/// Each pass begins from the buffer's values alone: how many passes a process has made changes no gradient.
+#[test]
+fn a_buffer_forgets_its_history_of_gradients_after_each_pass() {
+    let _alone = alone();
+    let dir = modules();
+    let batch = samples(&shape(), 8, 0, 3);
+    let whole = load(dir.path(), "undetached").unwrap();
+    for _ in 0..3 {
+        descend(&whole, &batch, 0.1);
+        assert!(!whole.buffers()[0].1.requires_grad());
+    }
+    let resumed = load(dir.path(), "undetached").unwrap();
+    tch::no_grad(|| {
+        let tensors = |model: &Watched| -> Vec<Tensor> {
+            let parameters = model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone());
+            parameters.chain(model.buffers().iter().map(|(_, buffer)| buffer.shallow_clone())).collect()
+        };
+        for (mut to, from) in tensors(&resumed).into_iter().zip(tensors(&whole)) {
+            to.copy_(&from);
+        }
+    });
+    assert_eq!(descend(&resumed, &batch, 0.1).to_bits(), descend(&whole, &batch, 0.1).to_bits());
+    assert!(state(&resumed) == state(&whole));
+}
+
+/// The third pass changes the weight past the version counter, through an alias that no schema tells.
+#[test]
+fn a_module_that_can_evade_the_version_counter_is_looked_at_closely_at_each_pass() {
+    let _alone = alone();
+    let dir = modules();
+    let batch = samples(&shape(), 8, 0, 3);
+    let model = load(dir.path(), "droppedweight").unwrap();
+    model.look_closely(false);
+    for _ in 0..2 {
+        descend(&model, &batch, 0.1);
+    }
+    let failed = chain(&model.loss(&batch, &TRAINING).unwrap_err());
+    assert!(failed.contains("the forward pass changed the parameter `inner.weight`"), "{failed}");
+}
+
+#[test]
+fn fair_modules_that_look_alike_train_on() {
+    let _alone = alone();
+    let dir = modules();
+    let batch = samples(&shape(), 8, 0, 3);
+    for name in ["constantread", "penalty", "nograd", "configured", "normal"] {
+        let model = load(dir.path(), name).unwrap();
+        for _ in 0..3 {
+            descend(&model, &batch, 0.1);
+        }
+        model.look_closely(true);
+        descend(&model, &batch, 0.1);
+        if name != "penalty" {
+            model.evaluate(&batch, &Context::default()).unwrap();
+        }
+        model.check().unwrap();
+    }
+}
+
+/// What the module finds there is the same each time; the memory was another tensor's before.
+#[test]
+fn memory_that_nobody_has_written_is_filled() {
+    let _alone = alone();
+    let dir = modules();
+    let batch = samples(&shape(), 8, 0, 3);
+    let switches = Switches {
+        deterministic_algorithms: true,
+        cudnn_benchmark: false,
+        cudnn_deterministic: true,
+        tf32: false,
+        intra_op_threads: 1,
+        inter_op: None,
+        fill_uninitialized: false,
+    };
+    apply(&switches).unwrap();
+    let run = |left: f64| {
+        let model = load(dir.path(), "unfilled").unwrap();
+        let losses: Vec<u64> = (0..5)
+            .map(|_| {
+                drop(Tensor::full([8, 4096], left, (Kind::Float, Device::Cpu)));
+                descend(&model, &batch, 0.1).to_bits()
+            })
+            .collect();
+        (losses, state(&model))
+    };
+    assert!(run(0.25) == run(0.5));
+}

@@ -1,0 +1,128 @@
+// Operators that no run repeats, or that change what no checkpoint holds: refused by their names, before anything runs.
+#include "script.h"
+
+#include <array>
+#include <string_view>
+
+namespace lockstep {
+
+namespace {
+
+enum class Where {
+  anywhere,
+  // Only on what outlives the call: an attribute or a constant.
+  on_attributes,
+  // Only on what is no number and no text.
+  on_objects,
+};
+
+struct Denied {
+  std::string_view name;
+  Where where;
+  const char* why;
+};
+
+const char* const adds_gradients =
+    "adds to gradients before the step does, and no checkpoint holds gradients: compute a gradient that the loss needs with "
+    "`torch.autograd.grad` of inputs";
+const char* const reads_gradients =
+    "reads a gradient that an earlier pass of this process left, and no checkpoint holds gradients: compute it with "
+    "`torch.autograd.grad` of inputs";
+const char* const replaces_memory =
+    "puts another memory in the place of a tensor's: copy values into the tensor (`copy_`)";
+const char* const resizes_memory =
+    "changes the size of memory that outlives the call: keep a buffer of the final size, and write into a part of it";
+const char* const reads_address =
+    "reads an address in memory or a device, which no run repeats: number what has to be told apart";
+const char* const chooses_device = "chooses the device or the stream, and the run chooses them";
+const char* const reads_device = "tells which device it is, and that differs between processes: leave devices to the run";
+const char* const talks = "talks to other processes, and the number of processes must change nothing: leave that to the run";
+
+constexpr auto anywhere = Where::anywhere;
+constexpr auto on_attributes = Where::on_attributes;
+constexpr auto on_objects = Where::on_objects;
+
+// One line an operator, by the name that the graph has.
+const std::array<Denied, 37> operators{{
+    {"aten::backward", anywhere, adds_gradients},
+    {"aten::_backward", anywhere, adds_gradients},
+    {"aten::get_gradients", anywhere, reads_gradients},
+    {"prim::grad", anywhere, reads_gradients},
+    {"aten::retain_grad", anywhere, reads_gradients},
+    {"aten::set_data", anywhere, replaces_memory},
+    {"aten::set_", anywhere, replaces_memory},
+    {"aten::_cudnn_rnn_flatten_weight", anywhere, replaces_memory},
+    {"aten::resize_", on_attributes, resizes_memory},
+    {"aten::resize_as_", on_attributes, resizes_memory},
+    {"aten::_resize_output_", on_attributes, resizes_memory},
+    {"aten::_copy_from_and_resize", on_attributes, resizes_memory},
+    {"aten::sparse_resize_", on_attributes, resizes_memory},
+    {"aten::sparse_resize_and_clear_", on_attributes, resizes_memory},
+    {"aten::resize_as_sparse_", on_attributes, resizes_memory},
+    {"aten::_version", anywhere,
+     "counts the writes to a tensor, also those of a restored checkpoint: count in a buffer (`register_buffer`)"},
+    {"prim::id", anywhere, reads_address},
+    {"aten::hash", on_objects, reads_address},
+    {"aten::str", on_objects, reads_address},
+    {"aten::format", on_objects, reads_address},
+    {"aten::percentFormat", on_objects, reads_address},
+    {"prim::TimePoint", anywhere, "reads the clock, which no run repeats: count steps in a buffer (`register_buffer`)"},
+    {"aten::seed", anywhere, "draws from nothing that a run names: draw from torch's generator"},
+    {"aten::from_file", anywhere, "reads and writes a file beside the run's data: register its contents as a buffer"},
+    {"aten::save", anywhere, "writes a file, in each process the same: write files after the run, from an export"},
+    {"aten::_cufft_set_plan_cache_max_size", anywhere, "turns a switch of the whole process: leave it as the run sets it"},
+    {"cuda::set_stream", anywhere, chooses_device},
+    {"cuda::_set_device", anywhere, chooses_device},
+    {"cuda::_exchange_device", anywhere, chooses_device},
+    {"cuda::_maybe_exchange_device", anywhere, chooses_device},
+    {"prim::index", anywhere, reads_device},
+    {"cuda::_current_device", anywhere, reads_device},
+    {"cuda::device_index", anywhere, reads_device},
+    {"cuda::device_count", anywhere, reads_device},
+    {"prim::rpc_async", anywhere, talks},
+    {"prim::rpc_sync", anywhere, talks},
+    {"prim::rpc_remote", anywhere, talks},
+}};
+
+// Namespaces of which every operator is denied.
+const std::array<std::string_view, 5> talking{
+    "c10d::", "_c10d_functional::", "_c10d_functional_autograd::", "symm_mem::", "_dtensor::"};
+
+bool takes_addresses(const torch::jit::Node* node, bool tensors) {
+  for (const auto* input : node->inputs()) {
+    if (has_address(input->type(), tensors)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+} // namespace
+
+const char* why_denied(const torch::jit::Node* node, bool attributes) {
+  const std::string name = node->kind().toQualString();
+  for (const auto& denied : operators) {
+    if (denied.name != name) {
+      continue;
+    }
+    const bool applies = denied.where == anywhere || (denied.where == on_attributes && attributes) ||
+        (denied.where == on_objects && takes_addresses(node, name == "aten::hash"));
+    return applies ? denied.why : nullptr;
+  }
+  for (const auto& space : talking) {
+    if (name.rfind(space, 0) == 0) {
+      return talks;
+    }
+  }
+  // A generator that is made in `forward` is part of its code: one object, whose state goes on from call to call.
+  const auto* schema = node->maybeSchema();
+  for (size_t i = 0; schema != nullptr && i < schema->arguments().size() && i < node->inputs().size(); ++i) {
+    if (is_generator(schema->arguments()[i].type()) && is_generator(node->input(i)->type())) {
+      return "draws from a generator of the module (`torch.Generator`), whose state no checkpoint holds: draw from torch's "
+             "generator";
+    }
+  }
+  return nullptr;
+}
+
+} // namespace lockstep

@@ -1,0 +1,101 @@
+// What a call of `forward` must leave as it is outside of the module's parameters and buffers: libtorch's switches, and tensors
+// that no checkpoint holds.
+#include "script.h"
+#include "shim.h"
+
+#include <array>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/AutogradState.h>
+#include <c10/core/DefaultDtype.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+
+extern "C" {
+char* lte_bit_sums(const at::Tensor* const* tensors, size_t count, uint64_t* out);
+void lte_text_free(char* text);
+}
+
+namespace lockstep {
+
+namespace {
+
+struct Switch {
+  const char* name;
+  int64_t (*now)();
+};
+
+const std::array<Switch, 12> switches{{
+    {"whether gradients are computed (`torch.set_grad_enabled`)", [] { return int64_t{c10::GradMode::is_enabled()}; }},
+    {"inference mode", [] { return int64_t{c10::InferenceMode::is_enabled()}; }},
+    {"forward-mode gradients", [] { return int64_t{c10::AutogradState::get_tls_state().get_fw_grad_mode()}; }},
+    {"autocast", [] { return int64_t{at::autocast::is_autocast_enabled(at::kCPU)}; }},
+    {"autocast", [] { return int64_t{at::autocast::is_autocast_enabled(at::kCUDA)}; }},
+    {"the type of autocast", [] { return static_cast<int64_t>(at::autocast::get_autocast_dtype(at::kCPU)); }},
+    {"the type of autocast", [] { return static_cast<int64_t>(at::autocast::get_autocast_dtype(at::kCUDA)); }},
+    {"the default type (`torch.set_default_dtype`)",
+     [] { return static_cast<int64_t>(c10::get_default_dtype_as_scalartype()); }},
+    {"the number of threads (`torch.set_num_threads`)", [] { return int64_t{at::get_num_threads()}; }},
+    {"deterministic operators", [] { return int64_t{at::globalContext().deterministicAlgorithms()}; }},
+    {"deterministic operators", [] { return int64_t{at::globalContext().deterministicAlgorithmsWarnOnly()}; }},
+    {"what new memory holds", [] { return int64_t{at::globalContext().deterministicFillUninitializedMemory()}; }},
+}};
+
+} // namespace
+
+Modes::Modes() {
+  before_.reserve(switches.size());
+  for (const auto& one : switches) {
+    before_.push_back(one.now());
+  }
+}
+
+std::string Modes::changed() const {
+  for (size_t i = 0; i < switches.size(); ++i) {
+    if (switches[i].now() != before_[i]) {
+      return switches[i].name;
+    }
+  }
+  return {};
+}
+
+void Modes::restore() const {
+  c10::GradMode::set_enabled(before_[0] != 0);
+}
+
+Kept::Kept(const std::vector<Unheld>& tensors, bool bits) : tensors_(tensors), bits_(bits), before_(marks()) {}
+
+std::string Kept::changed() const {
+  const auto now = marks();
+  for (size_t i = 0; i < now.size(); ++i) {
+    if (now[i] != before_[i]) {
+      return tensors_[i % tensors_.size()].name;
+    }
+  }
+  return {};
+}
+
+std::vector<uint64_t> Kept::marks() const {
+  std::vector<uint64_t> all(tensors_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const auto& tensor = tensors_[i].tensor;
+    all[i] = tensor.is_inference() ? 0 : static_cast<uint64_t>(tensor._version());
+  }
+  if (bits_ && !tensors_.empty()) {
+    all.resize(2 * tensors_.size());
+    std::vector<const at::Tensor*> list;
+    for (const auto& one : tensors_) {
+      list.push_back(&one.tensor);
+    }
+    if (char* failure = lte_bit_sums(list.data(), list.size(), all.data() + list.size())) {
+      const std::string reason(failure);
+      lte_text_free(failure);
+      TORCH_CHECK(false, reason);
+    }
+  }
+  return all;
+}
+
+} // namespace lockstep

@@ -1,0 +1,100 @@
+// What lies in a TorchScript value: objects and tensors, also those in containers, by the dotted path of the attribute.
+#include "script.h"
+
+namespace lockstep {
+
+namespace {
+
+class Walk {
+ public:
+  explicit Walk(const std::function<void(const std::string&, const c10::IValue&)>& see) : see_(see) {}
+
+  void enter(const c10::IValue& value, const std::string& path) {
+    if (value.isObject() && !seen_.insert(value.toObject().get()).second) {
+      return;
+    }
+    see_(path, value);
+    if (value.isObject()) {
+      const auto object = value.toObject();
+      for (size_t i = 0; i < object->type()->numAttributes(); ++i) {
+        enter(object->getSlot(i), joined(path, object->type()->getAttributeName(i)));
+      }
+    } else if (value.isList()) {
+      for (const c10::IValue& element : value.toListRef()) {
+        enter(element, path);
+      }
+    } else if (value.isTuple()) {
+      for (const auto& element : value.toTupleRef().elements()) {
+        enter(element, path);
+      }
+    } else if (value.isGenericDict()) {
+      for (const auto& entry : value.toGenericDict()) {
+        enter(entry.key(), path);
+        enter(entry.value(), path);
+      }
+    }
+  }
+
+ private:
+  const std::function<void(const std::string&, const c10::IValue&)>& see_;
+  std::unordered_set<const void*> seen_;
+};
+
+} // namespace
+
+void each_value(
+    const c10::IValue& value,
+    const std::string& path,
+    const std::function<void(const std::string&, const c10::IValue&)>& see) {
+  Walk(see).enter(value, path);
+}
+
+std::optional<Slot> locate(const torch::jit::Module& root, const std::string& path) {
+  auto object = root._ivalue();
+  for (size_t from = 0;;) {
+    const auto dot = path.find('.', from);
+    const auto name = path.substr(from, dot == std::string::npos ? dot : dot - from);
+    const auto index = object->type()->findAttributeSlot(name);
+    if (!index) {
+      return std::nullopt;
+    }
+    if (dot == std::string::npos) {
+      return Slot{object, *index, path};
+    }
+    const auto& inner = object->getSlot(*index);
+    if (!inner.isObject()) {
+      return std::nullopt;
+    }
+    object = inner.toObject();
+    from = dot + 1;
+  }
+}
+
+void each_slot(const torch::jit::Module& root, const std::function<void(const Slot&)>& see) {
+  each_value(root._ivalue(), "", [&](const std::string& path, const c10::IValue& value) {
+    if (!value.isObject()) {
+      return;
+    }
+    const auto object = value.toObject();
+    for (size_t index = 0; index < object->type()->numAttributes(); ++index) {
+      see(Slot{object, index, joined(path, object->type()->getAttributeName(index))});
+    }
+  });
+}
+
+const void* memory_of(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+}
+
+std::unordered_set<const void*> registered_memory(const torch::jit::Module& root) {
+  std::unordered_set<const void*> memory;
+  each_slot(root, [&](const Slot& slot) {
+    const auto& type = slot.object->type();
+    if (slot.value().isTensor() && (is_parameter(type, slot.index) || is_buffer(type, slot.index))) {
+      memory.insert(memory_of(slot.value().toTensor()));
+    }
+  });
+  return memory;
+}
+
+} // namespace lockstep
