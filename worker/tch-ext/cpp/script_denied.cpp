@@ -1,6 +1,7 @@
 // Operators that no run repeats, or that change what no checkpoint holds: refused by their names, before anything runs.
 #include "script.h"
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
@@ -88,6 +89,21 @@ const std::array<Denied, 37> operators{{
 const std::array<std::string_view, 5> talking{
     "c10d::", "_c10d_functional::", "_c10d_functional_autograd::", "symm_mem::", "_dtensor::"};
 
+// Whether a text ends in an error, a warning or a line of output, and nothing is computed from it.
+bool only_told(const torch::jit::Value* text) {
+  constexpr std::array<std::string_view, 3> tell{"prim::RaiseException", "aten::warn", "prim::Print"};
+  constexpr std::array<std::string_view, 4> join{"aten::add", "aten::format", "aten::percentFormat", "aten::str"};
+  for (const auto& use : text->uses()) {
+    const std::string_view kind = use.user->kind().toQualString();
+    const bool told = std::find(tell.begin(), tell.end(), kind) != tell.end();
+    const bool joined = std::find(join.begin(), join.end(), kind) != join.end();
+    if (!told && !(joined && only_told(use.user->output()))) {
+      return false;
+    }
+  }
+  return true;
+}
+
 bool takes_addresses(const torch::jit::Node* node, bool tensors) {
   for (const auto* input : node->inputs()) {
     if (has_address(input->type(), tensors)) {
@@ -106,7 +122,7 @@ const char* why_denied(const torch::jit::Node* node, bool attributes) {
       continue;
     }
     const bool applies = denied.where == anywhere || (denied.where == on_attributes && attributes) ||
-        (denied.where == on_objects && takes_addresses(node, name == "aten::hash"));
+        (denied.where == on_objects && takes_addresses(node, name == "aten::hash") && !only_told(node->output()));
     return applies ? denied.why : nullptr;
   }
   for (const auto& space : talking) {

@@ -47,12 +47,11 @@ impl Watched {
 
     fn around<T>(&self, closely: bool, forward: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
         let closely = closely || self.model.evades();
-        let forms = match self.forms.get() {
-            Some(known) => known,
-            None => {
-                let found = Forms::of(self.model.parameters(), self.model.buffers())?;
-                self.forms.get_or_init(|| found)
-            }
+        let forms = if let Some(known) = self.forms.get() {
+            known
+        } else {
+            let found = Forms::of(self.model.parameters(), self.model.buffers())?;
+            self.forms.get_or_init(|| found)
         };
         let before = Before { marks: self.marks()?, sums: if closely { Some(bit_sums(&self.tensors)?) } else { None } };
         let given = forward()?;
