@@ -62,9 +62,8 @@ pub const ARITHMETIC_KEY: &str = "lockstep.arithmetic";
 /// keys that every build has measured.
 pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
     match key {
-        ARITHMETIC_KEY => Some("1"),
+        ARITHMETIC_KEY | "env.OMP_MAX_ACTIVE_LEVELS" => Some("1"),
         "env.LD_AUDIT" | "env.LD_PRELOAD" => Some("(not set)"),
-        "env.OMP_MAX_ACTIVE_LEVELS" => Some("1"),
         "float_mode" => Some("round to nearest, subnormals kept"),
         _ => None,
     }
