@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::TokenType;
 
+/// How a run's environment says, under `preprocessing`, that its checkpoint's is used; how the data's own differs comes after.
+pub const OF_CHECKPOINT: &str = "the checkpoint's; ";
+
 /// What is done to the samples of a run's data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {

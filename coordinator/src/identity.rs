@@ -44,11 +44,11 @@ pub enum IdentityError {
     /// A file that cannot be read or written, or holds no id.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// Read or write.
+        /// A verb for the message, as `read` or `write`.
         action: &'static str,
-        /// The file.
+        /// The `store-id`, of the store or of the data directory.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         #[source]
         source: io::Error,
     },

@@ -57,12 +57,12 @@ pub enum ServeError {
     /// The blob store is another one than before, or its directory cannot be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The data directory.
+    /// The file `starts`, by which nodes tell an older copy of the data directory.
     #[error("cannot note this start in `{}`", path.display())]
     Starts {
-        /// The data directory.
+        /// The data directory that it lies in.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         #[source]
         source: io::Error,
     },

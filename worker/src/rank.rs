@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{DataFile, Manifest, Override};
+use lockstep_common::preprocessing::OF_CHECKPOINT;
 use lockstep_common::{RunId, chain};
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
@@ -155,7 +156,7 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let setup = Setup::new(order.job.clone(), found, files, order.device).on(other_data);
     let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
     let mut environment = environment.join().unwrap_or_default();
-    environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("the checkpoint's; {note}"))));
+    environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("{OF_CHECKPOINT}{note}"))));
     if let Some(Override { key, was, now }) = trainer.derived().cloned() {
         let overrides = vec![lockstep_rpc::Override { key, was, now }];
         link.outbox().push(Body::Derived(Derived { overrides }));

@@ -1,5 +1,6 @@
 //! Digests of data files, and the check that a local copy is the same data.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use rayon::prelude::*;
 
 use crate::blobs::{BlobError, BlobStore};
 pub use crate::data_list::{Listed, list, list_below};
-use crate::locate::changed;
 pub use crate::locate::{JobFiles, Located, Reading, locate};
 use crate::opened;
 pub use crate::opened::{IN_MEMORY_BYTES, Opened};
@@ -65,55 +65,25 @@ pub enum DataHashError {
         path: PathBuf,
     },
     /// Other contents than when the run was submitted.
-    #[error("data file `{}` has changed since the run was submitted: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`{}", path.display(), if *stored { "; the store has the original: move this file away, or put it back" } else { "" })]
+    #[error("data file `{}` has changed since the run was submitted: {file}{}", file.path.display(), if *stored { "; the store has the original: move this file away, or put it back" } else { "" })]
     Changed {
-        /// The file.
-        path: PathBuf,
-        /// Digest at submit.
-        expected: Digest,
-        /// Size at submit.
-        expected_bytes: u64,
-        /// Digest now.
-        found: Digest,
-        /// Size now.
-        found_bytes: u64,
+        /// At submit, and now.
+        file: Mismatch,
         /// Whether the store is known to have the file of the submit.
         stored: bool,
     },
     /// Other contents than when training on it began.
-    #[error("data file `{}` changed during training: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`; no checkpoint was written since: put the file back, then resume the last checkpoint", path.display())]
-    ChangedInTraining {
-        /// The file.
-        path: PathBuf,
-        /// Digest when the process verified it.
-        expected: Digest,
-        /// Size then.
-        expected_bytes: u64,
-        /// Digest now.
-        found: Digest,
-        /// Size now.
-        found_bytes: u64,
-    },
-    /// Other contents for a while.
+    #[error("data file `{path}` changed during training: {mismatch}; no checkpoint was written since: put the file back, then resume the last checkpoint", path = .0.path.display(), mismatch = .0)]
+    ChangedInTraining(Mismatch),
+    /// Other contents for a while; those that were verified are back.
     #[error("data file `{}` was changed during training, and then put back: steps may have read the other contents; no checkpoint was written since: resume the last checkpoint", path.display())]
     ChangedAndBack {
-        /// The file.
+        /// Where it lies.
         path: PathBuf,
     },
     /// Other contents, and the times of a file that nobody wrote.
-    #[error("data file `{}` was changed during training by a program that has it mapped, so that its times did not show it: expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`; earlier checkpoints may be of the other contents: put the file back, then submit the job again", path.display())]
-    ChangedUnseen {
-        /// The file.
-        path: PathBuf,
-        /// Digest when the process verified it.
-        expected: Digest,
-        /// Size then.
-        expected_bytes: u64,
-        /// Digest now.
-        found: Digest,
-        /// Size now.
-        found_bytes: u64,
-    },
+    #[error("data file `{path}` was changed during training by a program that has it mapped, so that its times did not show it: {mismatch}; earlier checkpoints may be of the other contents: put the file back, then submit the job again", path = .0.path.display(), mismatch = .0)]
+    ChangedUnseen(Mismatch),
     /// Neither where the job names it nor in the store.
     #[error("data file `{}` does not exist, and this machine sees no copy in the store `{}` (digest `{digest}`): put the file back, or keep a copy with `coord data add`", path.display(), store.display())]
     Nowhere {
@@ -162,14 +132,46 @@ pub enum DataHashError {
     },
 }
 
-impl DataHashError {
-    /// Whether a file changed under a run that trains on it.
-    pub fn is_change_in_training(&self) -> bool {
-        matches!(self, Self::ChangedInTraining { .. } | Self::ChangedAndBack { .. } | Self::ChangedUnseen { .. })
+/// A file with other contents than those that were verified.
+#[derive(Debug)]
+pub struct Mismatch {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The digest that it had.
+    pub expected: Digest,
+    /// The bytes that it had.
+    pub expected_bytes: u64,
+    /// Its digest now.
+    pub found: Digest,
+    /// Its bytes now.
+    pub found_bytes: u64,
+}
+
+impl Mismatch {
+    /// `file`, of which `found_bytes` with the digest `found` lie at `path`.
+    pub(crate) fn of(file: &DataFile, path: &Path, (found, found_bytes): (Digest, u64)) -> Self {
+        Self { path: path.to_owned(), expected: file.digest, expected_bytes: file.bytes, found, found_bytes }
     }
 }
 
-/// Hashes `files`, memory-mapped and on all cores; with `cache` only those that it does not know as they are. `done` is told
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, expected_bytes, found, found_bytes, .. } = self;
+        write!(
+            f,
+            "expected {expected_bytes} bytes with digest `{expected}`, found {found_bytes} bytes with digest `{found}`"
+        )
+    }
+}
+
+impl DataHashError {
+    /// Whether a file changed under a run that trains on it.
+    pub fn is_change_in_training(&self) -> bool {
+        matches!(self, Self::ChangedInTraining(_) | Self::ChangedAndBack { .. } | Self::ChangedUnseen(_))
+    }
+}
+
+/// Hashes `files`, by plain reads and on all cores; with `cache` only those that it does not know as they are. `done` is told
 /// the bytes of each file that is.
 pub fn hash_files(
     files: &[&Listed],
@@ -193,7 +195,9 @@ pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> 
     files.iter().try_for_each(|file| {
         let path = base_dir.join(&file.path);
         let hashed = opened::open(&path, file.bytes == 0, None)?;
-        if hashed.digest == file.digest { Ok(()) } else { Err(changed(file, &path, &hashed)) }
+        let found = (hashed.digest, hashed.bytes);
+        let changed = || DataHashError::Changed { file: Mismatch::of(file, &path, found), stored: false };
+        if hashed.digest == file.digest { Ok(()) } else { Err(changed()) }
     })
 }
 
@@ -291,7 +295,10 @@ mod tests {
         assert_eq!(fs::read(located.files.at("d/_SUCCESS")).unwrap(), b"");
         // It is not empty any more.
         fs::write(dir.path().join("d/_SUCCESS"), b"x").unwrap();
-        assert!(matches!(verify(dir.path(), &files), Err(DataHashError::Changed { expected_bytes: 0, .. })));
+        assert!(matches!(
+            verify(dir.path(), &files),
+            Err(DataHashError::Changed { file: Mismatch { expected_bytes: 0, .. }, .. })
+        ));
         // A file that a job names itself holds something.
         assert!(matches!(hash(dir.path(), "store/tmp", None), Err(DataHashError::NotAFile { .. })));
         fs::write(dir.path().join("e"), b"").unwrap();

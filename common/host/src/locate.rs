@@ -11,7 +11,7 @@ use lockstep_common::manifest::DataFile;
 use rayon::prelude::*;
 
 use crate::blobs::{BlobError, BlobStore};
-use crate::data::{DataHashError, Watch};
+use crate::data::{DataHashError, Mismatch, Watch};
 use crate::opened::{self, Hashed, IN_MEMORY_BYTES, Opened};
 use crate::watch::{HELD, Kept, Watched};
 
@@ -76,7 +76,7 @@ impl Reading {
     }
 }
 
-/// Verified files.
+/// The files of a run, each as it was when its digest was found to be right.
 #[derive(Debug)]
 pub struct Located {
     /// Where each lies, and the open file.
@@ -108,9 +108,8 @@ pub fn locate(
                 let (watched, opened) = one.verify_copy(store).map_err(failed)?;
                 Ok((Some(file.path.clone()), watched, opened))
             }
-            Err(DataHashError::Changed { path, expected, expected_bytes, found, found_bytes, .. }) => {
-                let stored = store.has(&file.piece());
-                Err(DataHashError::Changed { path, expected, expected_bytes, found, found_bytes, stored })
+            Err(DataHashError::Changed { file: mismatch, .. }) => {
+                Err(DataHashError::Changed { file: mismatch, stored: store.has(&file.piece()) })
             }
             Err(DataHashError::Missing { .. }) => match one.verify_copy(store) {
                 Ok((watched, opened)) => Ok((Some(file.path.clone()), watched, opened)),
@@ -153,7 +152,7 @@ impl One<'_> {
         if hashed.digest == file.digest {
             return Ok(self.watched(path, begun, hashed));
         }
-        Err(changed(file, path, &hashed))
+        Err(DataHashError::Changed { file: Mismatch::of(file, path, (hashed.digest, hashed.bytes)), stored: false })
     }
 
     /// Opens and checks the copy in `store`.
@@ -182,18 +181,6 @@ impl One<'_> {
         };
         let held = self.held.then(|| Arc::clone(opened.file()));
         (Watched::new(self.file, path, (stamp, begun), held, kept), opened)
-    }
-}
-
-/// `file` is not what lies at `path`.
-pub(crate) fn changed(file: &DataFile, path: &Path, hashed: &Hashed) -> DataHashError {
-    DataHashError::Changed {
-        path: path.to_owned(),
-        expected: file.digest,
-        expected_bytes: file.bytes,
-        found: hashed.digest,
-        found_bytes: hashed.bytes,
-        stored: false,
     }
 }
 

@@ -21,7 +21,7 @@ pub const IN_MEMORY_BYTES: u64 = 256 << 20;
 
 /// A pointer of Git LFS is shorter, by its specification.
 const LFS_POINTER_BYTES: u64 = 1024;
-/// How it begins.
+/// The first bytes of such a pointer.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Up to here one read is faster than several.
@@ -38,7 +38,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The open file.
+    /// The open file, which stays what was verified wherever its path leads.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }

@@ -15,7 +15,7 @@ use lockstep_common::{Digest, Domain};
 use rayon::prelude::*;
 use tracing::warn;
 
-use crate::data::DataHashError;
+use crate::data::{DataHashError, Mismatch};
 use crate::opened::hash_read;
 use crate::stat_cache::Stamp;
 
@@ -137,21 +137,17 @@ impl Watched {
             return Err(DataHashError::Io { path, source });
         }
         let (found, found_bytes) = (Digest::of(&hasher), hasher.count());
-        let (expected, expected_bytes) = (self.file.digest, self.file.bytes);
-        if found == expected {
+        if found == self.file.digest {
             let written = self.kept != Kept::InMemory && now.is_written_since(&self.verified);
             return if written { Err(DataHashError::ChangedAndBack { path }) } else { Ok(()) };
         }
-        Err(if unseen {
-            DataHashError::ChangedUnseen { path, expected, expected_bytes, found, found_bytes }
-        } else {
-            DataHashError::ChangedInTraining { path, expected, expected_bytes, found, found_bytes }
-        })
+        let mismatch = Mismatch::of(&self.file, &path, (found, found_bytes));
+        Err(if unseen { DataHashError::ChangedUnseen(mismatch) } else { DataHashError::ChangedInTraining(mismatch) })
     }
 }
 
 impl Watch {
-    /// Of these files.
+    /// Watches these files, which were verified.
     pub(crate) fn new(files: Vec<Watched>) -> Self {
         Self { files }
     }
@@ -169,7 +165,7 @@ impl Watch {
     /// As [`Watch::check`], for a run's last checkpoint: mapped files are hashed whatever their times say.
     ///
     /// # Errors
-    /// Also `ChangedUnseen`.
+    /// Those of [`Watch::check`], and `ChangedUnseen`.
     pub fn check_last(&self) -> Result<(), DataHashError> {
         self.files.par_iter().try_for_each(|file| file.check(true))
     }
@@ -201,7 +197,7 @@ mod tests {
 
     fn found(watch: &Watch) -> u64 {
         match watch.check() {
-            Err(DataHashError::ChangedInTraining { found_bytes, expected_bytes: 3, .. }) => found_bytes,
+            Err(DataHashError::ChangedInTraining(Mismatch { found_bytes, expected_bytes: 3, .. })) => found_bytes,
             other => panic!("{other:?}"),
         }
     }
@@ -308,10 +304,10 @@ mod tests {
         watch.files[0].seen.lock().unwrap().stamp = Some(Stamp::of(&fs::metadata(&at).unwrap()));
         watch.check().unwrap();
         let said = watch.check_last().unwrap_err();
-        assert!(matches!(&said, DataHashError::ChangedUnseen { found_bytes: 3, .. }), "{said}");
+        assert!(matches!(&said, DataHashError::ChangedUnseen(Mismatch { found_bytes: 3, .. })), "{said}");
         assert!(said.to_string().contains("/a` was changed during training by a program that has it mapped"), "{said}");
         assert!(said.is_change_in_training());
         // Whoever asks again hears it again.
-        assert!(matches!(watch.check(), Err(DataHashError::ChangedUnseen { .. })));
+        assert!(matches!(watch.check(), Err(DataHashError::ChangedUnseen(_))));
     }
 }

@@ -261,7 +261,7 @@ pub enum Said {
     ShareRefused {
         /// Of the checkpoint at this step.
         step: u64,
-        /// Why.
+        /// In words, with both lengths.
         reason: String,
     },
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_common::preprocessing::OF_CHECKPOINT;
 use lockstep_core::view::RunView;
 use lockstep_host::git::{self, ChangedFile, Changes};
 use lockstep_rpc::query_request::What;
@@ -44,14 +45,11 @@ pub(super) struct Difference {
     b: Option<String>,
 }
 
-/// What a rank process says before the differences of the data's own preprocessing.
-const THE_CHECKPOINTS: &str = "the checkpoint's; ";
-
 impl Difference {
     /// As a note: on which key `a`, of a checkpoint, and `b`, of the run resumed from it, differ.
     pub(super) fn note(&self) -> String {
         if let ("preprocessing", Some(now)) = (self.key.as_str(), &self.b) {
-            let own = now.strip_prefix(THE_CHECKPOINTS).unwrap_or(now);
+            let own = now.strip_prefix(OF_CHECKPOINT).unwrap_or(now);
             return format!("note: the checkpoint's preprocessing is used; the data's own would differ: {own}");
         }
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());

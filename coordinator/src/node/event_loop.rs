@@ -122,10 +122,7 @@ impl Node {
         while let Some(output) = self.replica.take_output() {
             let Output { replies, persist, .. } = output;
             // Before the answers, whose commands it covers.
-            let index = self.replica.applied_index();
-            if index != *self.changes.borrow() {
-                self.changes.send_replace(index);
-            }
+            self.publish_applied();
             // The applied state may be told as soon as it is applied: its entries are durable.
             for (ticket, result) in replies {
                 self.answer(ticket, result);
@@ -142,9 +139,15 @@ impl Node {
         }
         if self.replica.applied_index() != applied {
             self.sessions.publish(self.replica.state());
-            self.changes.send_replace(self.replica.applied_index());
+            self.publish_applied();
         }
         Ok(())
+    }
+
+    /// Tells those who wait for changes up to where the log is applied, once.
+    fn publish_applied(&self) {
+        let applied = self.replica.applied_index();
+        self.changes.send_if_modified(|told| std::mem::replace(told, applied) != applied);
     }
 
     fn leadership_changed(&mut self, serving: bool) {

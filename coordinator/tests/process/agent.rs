@@ -1,7 +1,7 @@
 //! An agent without processes: says by hand what an agent and its rank processes would say.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lockstep_common::manifest::{self, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
@@ -13,15 +13,15 @@ use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
-    AgentMessage, Assignment, CheckpointShare, CoordinatorMessage, Desired, Device, Heartbeat, Hello, LogRequest,
-    PROTOCOL, ProcessMessage, Ready, Report, ReportBlock, StepReport, StoreSeen, Welcome,
+    AgentMessage, Assignment, CheckpointShare, CoordinatorMessage, Desired, Device, Finished, Heartbeat, Hello,
+    LogRequest, PROTOCOL, ProcessMessage, Ready, Report, ReportBlock, StepReport, StoreSeen, Welcome,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::support::DEADLINE;
+use crate::support::{Coordinator, DEADLINE, write_job};
 
 /// A process of a generation of a run.
 pub(crate) type Process = (String, u64, u32);
@@ -96,6 +96,17 @@ impl Agent {
 
     pub(crate) async fn attach(address: &str, node: &str, incarnation: &str, slots: usize) -> Self {
         Self::open(address, Say::Hello(hello(node, incarnation, slots))).await.expect("welcome")
+    }
+
+    /// Node `node-a`, whose one process has reported all four steps of a run of `coordinator`; that run, and the process.
+    pub(crate) async fn trained(coordinator: &Coordinator, dir: &Path) -> (Self, String, Process) {
+        let mut agent = Self::attach(&coordinator.address, "node-a", "1", 1).await;
+        let run = coordinator.submit(&write_job(dir, 1, 4));
+        agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+        let process = (run.clone(), 1, 0);
+        agent.tell(&process, 1, ready(0)).await;
+        agent.tell(&process, 2, block(1..=4, 1)).await;
+        (agent, run, process)
     }
 
     pub(crate) async fn say(&self, body: Say) {
@@ -221,6 +232,17 @@ fn share(store: &BlobStore, step: u64, process: u32) -> Said {
         "step": step, "epoch": 0, "tensors": [tensor], "ranks": [rank], "record": record,
     });
     Said::Share(CheckpointShare { step, json: json.to_string().into_bytes() })
+}
+
+/// What a process says at the end of step `step`, as one of `processes`.
+pub(crate) fn finished(step: u64, processes: u32) -> Said {
+    Said::Finished(Finished { step, state: final_state(step, processes).as_bytes().to_vec() })
+}
+
+/// Where the blob of process 0 lies that its share of the checkpoint at `step` names, for a coordinator with its data in `state`.
+pub(crate) fn blob(state: &Path, step: u64) -> PathBuf {
+    let name = Domain::Blob.digest(&content(step, 0)).to_hex();
+    state.join("store").join(&name[..2]).join(name)
 }
 
 /// The state of `processes` processes in their shares of the checkpoint at `step`.

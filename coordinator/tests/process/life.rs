@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use crate::agent::{Agent, Process, block, final_state, hello, loss, ready};
+use crate::agent::{Agent, Process, block, final_state, finished, hello, loss, ready};
 use crate::support::{Coordinator, coord, wait_for, write_job};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Exited, Finished, LogReply, ReportsRequest, agent_message::Body as Say};
+use lockstep_rpc::{Exited, LogReply, ReportsRequest, agent_message::Body as Say};
 use serde_json::Value;
 
 fn process(run: &str, generation: u64, process: u32) -> Process {
@@ -109,9 +109,8 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     agent.report(&p0, 3, block(4..=4, 2)).await;
     agent.report(&p0, 4, agent.share(4, 0)).await;
     agent.report(&p1, 2, agent.share(4, 1)).await;
-    let finished = || Said::Finished(Finished { step: 4, state: final_state(4, 2).as_bytes().to_vec() });
-    agent.report(&p0, 5, finished()).await;
-    agent.report(&p1, 3, finished()).await;
+    agent.report(&p0, 5, finished(4, 2)).await;
+    agent.report(&p1, 3, finished(4, 2)).await;
     agent.until_acknowledged(&p0, 5).await;
     agent.until_acknowledged(&p1, 3).await;
     // All have finished; the run has once its last checkpoint is committed.

@@ -1,14 +1,11 @@
 //! Checkpoints whose blobs the coordinator looks at before it commits them.
 
 use std::fs;
-use std::path::PathBuf;
 
-use lockstep_common::Domain;
-use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Finished, Save};
+use lockstep_rpc::Save;
 
-use crate::agent::{Agent, block, final_state, ready};
-use crate::support::{Coordinator, wait_for, write_job};
+use crate::agent::{Agent, blob, finished};
+use crate::support::{Coordinator, wait_for};
 
 #[tokio::test]
 async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_read_those_of_the_last() {
@@ -16,16 +13,8 @@ async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_re
     let state = dir.path().join("state");
     // It does not look long.
     let coordinator = Coordinator::start_under(&["env", "LOCKSTEP_COORD_STORE__PATIENCE_MS=200"], &state, &[]);
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let p0 = (run.clone(), 1, 0);
-    agent.tell(&p0, 1, ready(0)).await;
-    agent.tell(&p0, 2, block(1..=4, 1)).await;
-    let blob = |step: u8| -> PathBuf {
-        let name = Domain::Blob.digest(&[step, 0, 0, 0]).to_hex();
-        state.join("store").join(&name[..2]).join(name)
-    };
+    let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
+    let blob = |step| blob(&state, step);
     let failures = |steps: usize| {
         wait_for("the failure", || {
             let shown = coordinator.ask(&["show", &run]);
@@ -58,8 +47,7 @@ async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_re
     let share = agent.share(4, 0);
     agent.tell(&p0, 5, share).await;
     agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
-    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
-    agent.tell(&p0, 6, finished).await;
+    agent.tell(&p0, 6, finished(4, 1)).await;
     let shown = coordinator.ask(&["show", &run]);
     assert_eq!((&shown["status"], &shown["alarms"]), (&"finished".into(), &0.into()), "{shown:#}");
     assert_eq!(shown["checkpoints"].as_array().unwrap().len(), 1);
@@ -71,20 +59,13 @@ async fn a_checkpoint_whose_blobs_are_seen_late_is_not_dropped_for_later_ones() 
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let coordinator = Coordinator::start(&state);
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let p0 = (run.clone(), 1, 0);
-    agent.tell(&p0, 1, ready(0)).await;
-    agent.tell(&p0, 2, block(1..=4, 1)).await;
+    let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
     let (early, last) = (agent.share(2, 0), agent.share(4, 0));
-    let name = Domain::Blob.digest(&[2, 0, 0, 0]).to_hex();
-    let blob = state.join("store").join(&name[..2]).join(name);
+    let blob = blob(&state, 2);
     fs::rename(&blob, dir.path().join("away")).unwrap();
     agent.tell(&p0, 3, early).await;
     agent.tell(&p0, 4, last).await;
-    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
-    agent.tell(&p0, 5, finished).await;
+    agent.tell(&p0, 5, finished(4, 1)).await;
     tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     assert_eq!(coordinator.ask(&["show", &run])["status"], "running");
     fs::rename(dir.path().join("away"), &blob).unwrap();

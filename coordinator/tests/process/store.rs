@@ -5,10 +5,10 @@ use std::path::Path;
 
 use lockstep_common::Domain;
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{CheckpointShare, Finished, Save};
+use lockstep_rpc::{CheckpointShare, Save};
 
-use crate::agent::{Agent, block, final_state, ready};
-use crate::support::{Coordinator, fails, run, wait_for, write_job};
+use crate::agent::{Agent, blob, finished};
+use crate::support::{Coordinator, fails, run, wait_for};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
@@ -55,12 +55,7 @@ fn a_checkpoint_in_a_store_that_was_unmounted_is_not_committed() {
     let state = dir.path().join("state");
     let coordinator = Coordinator::start_under(&["env", "LOCKSTEP_COORD_STORE__PATIENCE_MS=200"], &state, &[]);
     runtime.block_on(async {
-        let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-        let run = coordinator.submit(&write_job(dir.path(), 1, 4));
-        agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-        let p0 = (run.clone(), 1, 0);
-        agent.tell(&p0, 1, ready(0)).await;
-        agent.tell(&p0, 2, block(1..=4, 1)).await;
+        let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
         // What the process writes is there, under the mount point.
         fs::remove_file(state.join("store/store-id")).unwrap();
         let share = agent.share(2, 0);
@@ -76,18 +71,12 @@ fn a_checkpoint_in_a_store_that_was_unmounted_is_not_committed() {
 async fn a_last_checkpoint_whose_description_is_too_long_is_rejected_and_may_be_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let p0 = (run.clone(), 1, 0);
-    agent.tell(&p0, 1, ready(0)).await;
-    agent.tell(&p0, 2, block(1..=4, 1)).await;
+    let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
     let json = vec![b' '; lockstep_rpc::MAX_SHARE_BYTES + 1];
     agent.tell(&p0, 3, Said::Share(CheckpointShare { step: 4, json })).await;
     let rejected = Save { attempt: 1, ..Save::default() };
     agent.until_desired("the rejection", |assigned| assigned[0].save == Some(rejected)).await;
-    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
-    agent.tell(&p0, 4, finished).await;
+    agent.tell(&p0, 4, finished(4, 1)).await;
     let shown = coordinator.ask(&["show", &run]);
     assert_eq!(shown["status"], "unsaved", "{shown:#}");
     assert!(shown["reason"].as_str().unwrap().contains("its description takes 16777217 bytes"), "{shown:#}");
@@ -98,22 +87,15 @@ async fn verify_of_a_checkpoint_finds_blobs_that_are_damaged_or_missing() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let coordinator = Coordinator::start(&state);
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let p0 = (run.clone(), 1, 0);
-    agent.tell(&p0, 1, ready(0)).await;
-    agent.tell(&p0, 2, block(1..=4, 1)).await;
+    let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
     let share = agent.share(4, 0);
     agent.tell(&p0, 3, share).await;
     agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
-    let finished = Said::Finished(Finished { step: 4, state: final_state(4, 1).as_bytes().to_vec() });
-    agent.tell(&p0, 4, finished).await;
+    agent.tell(&p0, 4, finished(4, 1)).await;
 
     let shown = coordinator.ask(&["show", &run]);
     let checkpoint = shown["checkpoints"][0]["id"].as_str().unwrap().to_owned();
-    let name = Domain::Blob.digest(&[4, 0, 0, 0]).to_hex();
-    let blob = state.join("store").join(&name[..2]).join(name);
+    let blob = blob(&state, 4);
     for (bytes, words) in [(&b"evil"[..], "is corrupt"), (&b"e"[..], "is truncated: 1 bytes of 4")] {
         fs::write(&blob, bytes).unwrap();
         let said = fails(&["verify", &checkpoint, "--addr", &coordinator.address], 8);

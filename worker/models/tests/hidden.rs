@@ -6,26 +6,16 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lockstep_models::{Batch, Context, Model, SampleShape, Watched, build_model};
-use support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
-use tch::{Device, Tensor};
-
-fn modules() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/modules.py");
-    python(&script, &[dir.path().to_str().unwrap()]);
-    dir
-}
+use lockstep_models::{Batch, Context, Model, SampleShape, Watched};
+use support::{TRAINING, alone, bits, chain, descend, image_shape, modules, samples, state, watched};
+use tch::Tensor;
 
 fn shape() -> SampleShape {
     image_shape(&[1, 4, 4], 3)
 }
 
 fn load(dir: &Path, name: &str) -> Result<Watched, String> {
-    tch::set_num_threads(1);
-    let spec = format!(r#"{{ kind = "torchscript", path = "{name}.pt" }}"#);
-    let built = build_model(&job(&spec, data_for(&spec), &[]), &shape(), &dir.into(), Device::Cpu);
-    built.map(Watched::new).map_err(|error| chain(&error).replace(&format!("{}/", dir.display()), ""))
+    watched(dir, name, &shape())
 }
 
 fn names(model: &dyn Model) -> Vec<String> {
@@ -35,7 +25,7 @@ fn names(model: &dyn Model) -> Vec<String> {
 #[test]
 fn assigned_buffers_have_the_values_losses_and_gradients_of_python() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let model = load(dir.path(), "assigned").unwrap();
     let answer: BTreeMap<String, Tensor> =
         Tensor::read_npz(dir.path().join("assigned.npz")).unwrap().into_iter().collect();
@@ -68,7 +58,7 @@ fn assigned_buffers_have_the_values_losses_and_gradients_of_python() {
 #[test]
 fn an_evaluation_leaves_no_trace_of_buffers_that_are_assigned_or_not_contiguous() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     for name in ["assigned", "strided"] {
         let batch = samples(&shape(), 8, 0, 3);
         let run = |evaluate: bool| {
@@ -93,7 +83,7 @@ fn an_evaluation_leaves_no_trace_of_buffers_that_are_assigned_or_not_contiguous(
 #[test]
 fn state_that_checkpoints_do_not_hold_is_refused_by_its_name() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     for (module, words) in [
         ("number", "`forward` assigns the attribute `n`, which checkpoints do not hold: register it as a buffer"),
         ("listed", "`forward` changes the attribute `past` by `aten::append`"),
@@ -121,7 +111,7 @@ fn state_that_checkpoints_do_not_hold_is_refused_by_its_name() {
 #[test]
 fn modules_that_only_read_what_they_do_not_register_train_on() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let batch = samples(&shape(), 8, 0, 3);
     for (name, parameters) in [
         ("fair", &["inner.weight", "inner.bias"][..]),
@@ -142,7 +132,7 @@ fn modules_that_only_read_what_they_do_not_register_train_on() {
 #[test]
 fn changes_that_the_code_does_not_show_end_at_the_step_that_made_them() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let batch = samples(&shape(), 8, 0, 3);
     let fails = |name: &str| chain(&load(dir.path(), name).unwrap().loss(&batch, &TRAINING).unwrap_err());
     for (module, words) in [
@@ -166,7 +156,7 @@ fn changes_that_the_code_does_not_show_end_at_the_step_that_made_them() {
 #[test]
 fn tasks_draw_in_the_order_in_which_they_are_started() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let batch = samples(&shape(), 8, 0, 3);
     let run = |name: &str| {
         let model = load(dir.path(), name).unwrap();

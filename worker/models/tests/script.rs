@@ -11,15 +11,8 @@ use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{Listed, Reading, hash_files, locate};
 use lockstep_models::{Batch, Context, Model, SampleShape, build_model};
 use lockstep_tch_ext::generator;
-use support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, python, samples, state};
+use support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, modules, samples, state};
 use tch::{Device, Kind, Tensor};
-
-fn modules() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/modules.py");
-    python(&script, &[dir.path().to_str().unwrap()]);
-    dir
-}
 
 fn shape() -> SampleShape {
     image_shape(&[1, 4, 4], 3)
@@ -35,7 +28,7 @@ fn load(dir: &Path, name: &str, output: &str) -> Result<Box<dyn Model>, String> 
 #[test]
 fn a_module_is_the_same_as_in_pytorch() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let model = load(dir.path(), "net", "logits").unwrap();
     let names: Vec<&str> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
     assert_eq!(names, ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias", "head.weight", "head.bias"]);
@@ -61,7 +54,7 @@ fn a_module_is_the_same_as_in_pytorch() {
 #[test]
 fn the_module_that_was_verified_is_loaded_whatever_its_path_leads_to_now() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let store = BlobStore::open(&dir.path().join("store")).unwrap();
     let path = dir.path().join("net.pt");
     let names = |model: &dyn Model| model.parameters().iter().map(|own| own.name.clone()).collect::<Vec<_>>();
@@ -82,7 +75,7 @@ fn the_module_that_was_verified_is_loaded_whatever_its_path_leads_to_now() {
 #[test]
 fn tied_weights_and_other_precisions_have_the_losses_and_gradients_of_pytorch() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let answer: BTreeMap<String, Tensor> = Tensor::read_npz(dir.path().join("tied.npz")).unwrap().into_iter().collect();
     let batch = Batch::new(answer["inputs"].shallow_clone(), answer["targets"].shallow_clone());
     for (name, kind) in [("float32", Kind::Float), ("float64", Kind::Double), ("bfloat16", Kind::BFloat16)] {
@@ -104,7 +97,7 @@ fn tied_weights_and_other_precisions_have_the_losses_and_gradients_of_pytorch() 
 #[test]
 fn modules_learn_with_either_output() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     for (name, output) in [("net", "logits"), ("loss", "loss")] {
         let model = load(dir.path(), name, output).unwrap();
         let batch = samples(&shape(), 32, 0, 3);
@@ -120,7 +113,7 @@ fn modules_learn_with_either_output() {
 #[test]
 fn an_evaluation_leaves_no_trace_even_of_a_module_that_draws_and_counts() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     for name in ["net", "untidy"] {
         let batch = samples(&shape(), 8, 0, 3);
         let run = |evaluate: bool| {
@@ -145,7 +138,7 @@ fn an_evaluation_leaves_no_trace_even_of_a_module_that_draws_and_counts() {
 #[test]
 fn modules_that_cannot_be_trained_are_refused() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let refused = |name: &str| load(dir.path(), name, "logits").map(|_| ()).unwrap_err();
     assert_eq!(refused("empty"), "TorchScript module `empty.pt`: it has no parameters to train");
     assert!(refused("half").contains("parameter `weight` has elements of Half"), "{}", refused("half"));
@@ -164,7 +157,7 @@ fn modules_that_cannot_be_trained_are_refused() {
 #[test]
 fn answers_that_are_not_what_the_job_says_are_refused() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("modules.py");
     let batch = samples(&shape(), 8, 0, 3);
     let refused = |name: &str, output: &str| {
         let model = load(dir.path(), name, output).unwrap();

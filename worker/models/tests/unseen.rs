@@ -6,33 +6,23 @@ mod support;
 
 use std::path::Path;
 
-use lockstep_models::{Context, Model, SampleShape, Watched, build_model};
+use lockstep_models::{Context, Model, SampleShape, Watched};
 use lockstep_tch_ext::determinism::{Switches, apply};
-use support::{TRAINING, alone, chain, data_for, descend, image_shape, job, python, samples, state};
+use support::{TRAINING, alone, chain, descend, image_shape, modules, samples, state, watched};
 use tch::{Device, Kind, Tensor};
-
-fn modules() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/unseen.py");
-    python(&script, &[dir.path().to_str().unwrap()]);
-    dir
-}
 
 fn shape() -> SampleShape {
     image_shape(&[1, 4, 4], 3)
 }
 
 fn load(dir: &Path, name: &str) -> Result<Watched, String> {
-    tch::set_num_threads(1);
-    let spec = format!(r#"{{ kind = "torchscript", path = "{name}.pt" }}"#);
-    let built = build_model(&job(&spec, data_for(&spec), &[]), &shape(), &dir.into(), Device::Cpu);
-    built.map(Watched::new).map_err(|error| chain(&error))
+    watched(dir, name, &shape())
 }
 
 #[test]
 fn operators_and_attributes_that_no_run_repeats_are_refused_by_name() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("unseen.py");
     for (module, words) in [
         (
             "constantnorm",
@@ -71,7 +61,7 @@ fn operators_and_attributes_that_no_run_repeats_are_refused_by_name() {
 #[test]
 fn what_only_a_pass_shows_ends_at_that_pass_by_name() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
     for (module, words) in [
         ("dropped", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
@@ -100,7 +90,7 @@ fn what_only_a_pass_shows_ends_at_that_pass_by_name() {
 #[test]
 fn a_buffer_forgets_its_history_of_gradients_after_each_pass() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
     let whole = load(dir.path(), "undetached").unwrap();
     for _ in 0..3 {
@@ -125,7 +115,7 @@ fn a_buffer_forgets_its_history_of_gradients_after_each_pass() {
 #[test]
 fn a_module_that_can_evade_the_version_counter_is_looked_at_closely_at_each_pass() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
     let model = load(dir.path(), "droppedweight").unwrap();
     model.look_closely(false);
@@ -139,7 +129,7 @@ fn a_module_that_can_evade_the_version_counter_is_looked_at_closely_at_each_pass
 #[test]
 fn fair_modules_that_look_alike_train_on() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
     for name in ["constantread", "penalty", "nograd", "configured", "normal"] {
         let model = load(dir.path(), name).unwrap();
@@ -159,7 +149,7 @@ fn fair_modules_that_look_alike_train_on() {
 #[test]
 fn memory_that_nobody_has_written_is_filled() {
     let _alone = alone();
-    let dir = modules();
+    let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
     let switches = Switches {
         deterministic_algorithms: true,

@@ -23,6 +23,8 @@ enum Habit {
     Compares,
     /// Gives a loss that depends on nothing.
     Ignores,
+    /// Multiplies them by what it draws.
+    Draws,
 }
 
 impl Linear {
@@ -46,6 +48,7 @@ impl Linear {
             Habit::Doubles => batch.inputs.shallow_clone().g_mul_scalar_(2.0),
             Habit::Compares => batch.inputs.gt(0.0).to_kind(Kind::Float),
             Habit::Ignores => batch.inputs.zeros_like().detach(),
+            Habit::Draws => &batch.inputs * batch.inputs.rand_like(),
         };
         (inputs.matmul(&self.weight) - &batch.targets).square()
     }
@@ -112,6 +115,20 @@ fn plan(chunk: u64) -> Plan {
 
 fn measured(model: &Linear, chunk: u64) -> Vec<Importance> {
     measure(&plan(chunk), &columns(), model, Place { process: 0, processes: 1 }, None).unwrap()
+}
+
+#[test]
+fn a_model_that_draws_is_measured_alike_whatever_was_drawn_before() {
+    let model = Linear { habit: Habit::Draws, ..Linear::new(&[3.0, 0.0, 0.5]) };
+    // Two processes measure other features before the same one.
+    let of = |seed| {
+        tch::manual_seed(seed);
+        measured(&model, 16)
+            .into_iter()
+            .map(|one| (one.permutation.to_bits(), one.gradient.to_bits()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(1), of(2));
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub enum TrainError {
          and the coordinator takes {most}; set fewer `ranks`, or more `world.processes`", most = lockstep_rpc::MAX_SHARE_BYTES
     )]
     Indescribable {
-        /// Which process.
+        /// The number of the process.
         process: u32,
         /// The ranks that it hosts.
         ranks: usize,

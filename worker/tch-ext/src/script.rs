@@ -59,7 +59,7 @@ impl ScriptModule {
     /// The same from the file at `from`, which everything that is said calls `path`.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// `Script`, as [`load`](Self::load) gives it.
     pub fn load_from(from: &Path, path: &Path, device: Device) -> Result<Self, Error> {
         if let Err(error) = std::fs::File::open(from) {
             return Err(Error::Script { path: path.to_owned(), reason: error.to_string() });

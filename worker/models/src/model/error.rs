@@ -73,13 +73,13 @@ pub enum ModelError {
          change a copy"
     )]
     Form {
-        /// `parameter` or `buffer`.
+        /// A noun for the message: `parameter` or `buffer`.
         what: &'static str,
-        /// The tensor.
+        /// The tensor's name in the module.
         name: String,
-        /// How it was.
+        /// Its strides, type or flag before the pass.
         before: String,
-        /// How it is.
+        /// The same after the pass.
         after: String,
     },
     /// A tensor whose bits cannot be kept and restored.

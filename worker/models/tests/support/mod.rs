@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lockstep_common::job::{JobSpec, parse_toml};
-use lockstep_models::{Batch, Context, DataSets, InputKind, Model, SampleShape, Targets, build_model, open_data};
+use lockstep_models::{
+    Batch, Context, DataSets, InputKind, Model, SampleShape, Targets, Watched, build_model, open_data,
+};
 use tch::{Device, Kind, Tensor};
 
 static TORCH: Mutex<()> = Mutex::new(());
@@ -50,6 +52,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) fn model(spec: &str, shape: &SampleShape) -> Box<dyn Model> {
     tch::set_num_threads(1);
     build_model(&job(spec, data_for(spec), &[]), shape, &Path::new(".").into(), Device::Cpu).unwrap()
+}
+
+/// A directory with the TorchScript modules that `tests/oracle/<script>` writes.
+pub(crate) fn modules(script: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
+    python(&script, &[dir.path().to_str().unwrap()]);
+    dir
+}
+
+/// The module `name` of `dir` as it is trained on samples of `shape`, or the whole chain of errors, which leaves `dir` out.
+pub(crate) fn watched(dir: &Path, name: &str, shape: &SampleShape) -> Result<Watched, String> {
+    tch::set_num_threads(1);
+    let spec = format!(r#"{{ kind = "torchscript", path = "{name}.pt" }}"#);
+    let built = build_model(&job(&spec, data_for(&spec), &[]), shape, &dir.into(), Device::Cpu);
+    built.map(Watched::new).map_err(|error| chain(&error).replace(&format!("{}/", dir.display()), ""))
 }
 
 /// Data that may go with a model; only [`open`] ever looks for the files.
