@@ -78,13 +78,15 @@ fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
         // These begin at step 400: it is told from when on, to one look at the distributions.
         assert!(!trouble.ends_with("_layer") || (340..=500).contains(&since), "{trouble}: since {since}");
         wait_for("the hook", || cluster.rung(run).into_iter().find(|alarm| alarm["kind"] == *kind));
-        cluster.run(&["cancel", run]);
+        let cancelled = cluster.coord(&["cancel", run]);
+        // Weights that grow may have ended their run by now.
+        let itself = *trouble == "exploding_layer" && cluster.show(run)["status"] == "failed";
+        assert!(cancelled.status.success() || itself, "{trouble}: {cancelled:?}");
     }
-    // As long as it took to find all of them.
+    // As long as it took to find all of them, and over steps enough.
+    cluster.reached(&healthy, 3000);
     assert_eq!(alarms(&cluster, &healthy), [] as [Value; 0]);
     assert_eq!(cluster.rung(&healthy), [] as [Value; 0]);
-    let step = cluster.show(&healthy)["step"].as_u64().unwrap();
-    assert!(step > 3000, "the healthy run was watched over {step} steps only");
     cluster.run(&["cancel", &healthy]);
 }
 
