@@ -17,8 +17,13 @@ pub const VARIABLES: &[&str] = &[
     "DNNL_CPU_ISA_HINTS",
     "DNNL_DEFAULT_FPMATH_MODE",
     "DNNL_MAX_CPU_ISA",
+    "FBGEMM_ENABLE_AVX512_256",
     "FBGEMM_ENABLE_INSTRUCTIONS",
+    "FBGEMM_FORCE_AUTOVEC",
+    "FBGEMM_NO_ASMJIT",
+    "FBGEMM_NO_AUTOVEC",
     "GLIBC_TUNABLES",
+    "INTEL_ISA_DISABLE",
     "LD_AUDIT",
     "LD_PRELOAD",
     "MKL_CBWR",
@@ -58,14 +63,17 @@ pub const ARITHMETIC: u32 = 1;
 /// The fingerprint's key of [`ARITHMETIC`].
 pub const ARITHMETIC_KEY: &str = "lockstep.arithmetic";
 
+/// The fingerprint's key of what computes the gradients of a TorchScript module; other models have none.
+pub const SCRIPT_GRADIENTS: &str = "torchscript.gradients";
+
 /// The value of a fingerprint's key for builds that did not measure it yet: the value that held for all of them. None for
 /// keys that every build has measured.
 pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
     match key {
         ARITHMETIC_KEY | "env.OMP_MAX_ACTIVE_LEVELS" => Some("1"),
-        "env.LD_AUDIT" | "env.LD_PRELOAD" => Some("(not set)"),
         "float_mode" => Some("round to nearest, subnormals kept"),
-        _ => None,
+        SCRIPT_GRADIENTS => Some("the executor's formulas"),
+        _ => key.starts_with("env.").then_some("(not set)"),
     }
 }
 

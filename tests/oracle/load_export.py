@@ -37,7 +37,7 @@ class Mlp(nn.Module):
 
 
 class Net(nn.Module):
-    """Everything that has a name in a state_dict: layers, batch norm's statistics, one weight under two names."""
+    """Everything that has a name in a state_dict: layers, batch norm's statistics, one weight under two names, rare types."""
 
     def __init__(self):
         super().__init__()
@@ -48,6 +48,9 @@ class Net(nn.Module):
         self.again.weight = self.second.weight
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(32, 10)
+        self.register_buffer("phases", torch.ones(3, dtype=torch.complex64))
+        for number, kind in enumerate([torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.int16, torch.bool]):
+            self.register_buffer(f"rare{number}", torch.ones(3).to(kind))
 
     def forward(self, x):
         x = functional.relu(self.norm(self.first(x.flatten(1))))

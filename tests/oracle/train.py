@@ -122,6 +122,7 @@ def main():
     # As Lockstep does: the profiling executor would take other kernels after its first runs.
     torch._C._jit_set_profiling_executor(False)
     torch._C._jit_set_profiling_mode(False)
+    torch._C._set_graph_executor_optimize(False)
     if sys.argv[1] == "make":
         make(pathlib.Path(sys.argv[2]))
     else:

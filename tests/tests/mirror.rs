@@ -7,8 +7,9 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
-use lockstep_tests::{Cluster, binary, cache, digits, repository, wait_for};
+use lockstep_tests::{Cluster, binary, cache, digits, repository, wait_for, wait_within};
 
 /// Points by series, `name/part` where there are parts.
 type Series = BTreeMap<String, Vec<(u64, f64)>>;
@@ -37,7 +38,10 @@ impl Mlflow {
         let log = std::fs::File::create(dir.join("mlflow.log")).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0).spawn().unwrap();
         let server = Self { child, uri: format!("http://127.0.0.1:{port}") };
-        wait_for("the server of MLflow", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        // On a busy machine its imports alone take minutes.
+        wait_within(Duration::from_mins(6), "the server of MLflow", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
         server
     }
 }

@@ -132,6 +132,14 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     }
     fs::write(&path, text.lines().next().unwrap()).unwrap();
     assert!(exported.refusal(&[path.to_str().unwrap()]).contains("holds no rows"));
+    // A space that training takes for a letter is one here; digits are those of ASCII.
+    fs::write(&path, text.replacen("p00,", "p00\u{a0},", 1)).unwrap();
+    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("has no column `p00`"));
+    fs::write(&path, text.replacen("\n0,", "\n\u{ff11},", 1)).unwrap();
+    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("is not a finite number"));
+    assert!(exported.refusal(&[dir.path().to_str().unwrap()]).contains("cannot read `"));
+    fs::write(&path, format!("{}\n{}", text.lines().next().unwrap(), "1".repeat(200_000))).unwrap();
+    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("is not a table"));
 
     let columns = exported.manifest()["preprocessing"]["inputs"]["columns"].as_array().unwrap().clone();
     assert_eq!(columns.len(), 64);
@@ -227,7 +235,12 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     assert!(exported.card().contains("8-bit pixels of shape [1, 8, 8]"));
     let refused = exported.refusal(&[&files[0], &files[0]]);
     assert!(refused.contains("has targets of uint8 [300, 8, 8]; the model takes 1 a sample"), "{refused}");
-    fs::remove_file(exported.to.join("manifest.json")).unwrap();
+    let manifest = exported.to.join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replacen(&exported.run, "zzzzzzzzzz", 1)).unwrap();
+    let refused = exported.refusal(&[&files[0]]);
+    assert!(refused.contains("`model.safetensors` and `manifest.json` are not of one checkpoint"), "{refused}");
+    fs::remove_file(manifest).unwrap();
     let refused = exported.refusal(&[&files[0]]);
     assert!(refused.contains("`manifest.json` must lie beside this script"), "{refused}");
 }

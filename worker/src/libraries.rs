@@ -26,6 +26,20 @@ pub(crate) fn preloaded() -> BTreeMap<String, String> {
     paths.map(|path| (format!("library.{path}"), digest(Path::new(path)))).collect()
 }
 
+/// The digest of each library that stands in the place of one of the system's or libtorch's, as `library.<name>`: the loader looks
+/// into the folders of `LD_LIBRARY_PATH` first.
+pub(crate) fn shadowing() -> BTreeMap<String, String> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let list = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = list.split([':', ';']).filter_map(|folder| fs::canonicalize(folder).ok());
+    let folders: Vec<String> = folders.map(|folder| format!("{}/", folder.display())).collect();
+    let inside = |path: &&str| folders.iter().any(|folder| path.starts_with(folder.as_str()));
+    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let found = foreign(&maps, &own.to_string_lossy()).into_iter().filter(inside);
+    let name = |path: &str| Path::new(path).file_name().unwrap_or_default().display().to_string();
+    found.map(|path| (format!("library.{}", name(path)), digest(Path::new(path)))).collect()
+}
+
 /// The paths of a list as the loader takes it.
 fn named(list: &str) -> impl Iterator<Item = &str> {
     list.split([' ', ':']).filter(|name| name.contains('/'))

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use lockstep_common::job::{JobSpec, Level, Reduction};
-use lockstep_common::numerics::{ARITHMETIC, ARITHMETIC_KEY, PROGRAM, VARIABLES};
+use lockstep_common::job::{JobSpec, Level, Model, Reduction};
+use lockstep_common::numerics::{ARITHMETIC, ARITHMETIC_KEY, PROGRAM, SCRIPT_GRADIENTS, VARIABLES};
 use lockstep_common::{Digest, Domain};
 use lockstep_tch_ext::determinism::{self, Switches};
 use lockstep_tch_ext::float_mode;
@@ -88,6 +88,10 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
         map.insert(format!("env.{name}"), value);
     }
     map.extend(libraries::preloaded());
+    map.extend(libraries::shadowing());
+    if let Model::Torchscript { .. } = job.model {
+        map.insert(SCRIPT_GRADIENTS.to_owned(), "autograd".to_owned());
+    }
     if level == Level::Exact {
         // Libraries choose code paths by the processor; `portable` pins those paths instead.
         map.insert("cpu.model".to_owned(), cpu_model());
@@ -237,7 +241,10 @@ mod tests {
     #[test]
     fn what_earlier_builds_did_not_measure_counts_as_this_one_finds_it_in_order() {
         assert_eq!(of_earlier_builds("float_mode"), Some(float_mode::DEFAULT));
-        assert_eq!(of_earlier_builds("env.LD_PRELOAD"), Some("(not set)"));
+        for variable in ["env.LD_PRELOAD", "env.INTEL_ISA_DISABLE"] {
+            assert_eq!(of_earlier_builds(variable), Some("(not set)"));
+        }
+        assert_eq!(of_earlier_builds("layout"), None);
     }
 
     #[test]

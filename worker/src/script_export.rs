@@ -7,6 +7,7 @@ use std::path::Path;
 use lockstep_common::preprocessing::{Inputs, Preprocessing, Standardised, Targets};
 use lockstep_tch_ext::bits::bit_sums;
 use lockstep_tch_ext::script::ScriptModule;
+use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Why there is no such file.
@@ -22,7 +23,7 @@ pub enum ScriptExportError {
         path: String,
         /// Why.
         #[source]
-        source: TchError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The preprocessing.
     #[error("cannot put the preprocessing into the module")]
@@ -48,13 +49,14 @@ pub fn export_script(
     preprocessing: Option<&Preprocessing>,
 ) -> Result<(), ScriptExportError> {
     let unreadable = |source| ScriptExportError::Weights { path: weights.display().to_string(), source };
+    let values = read(weights).map_err(unreadable)?;
     let loaded = ScriptModule::load(module, Device::Cpu)?;
     let mut tensors: BTreeMap<String, Tensor> = loaded.named_parameters().into_iter().collect();
     tensors.extend(loaded.named_buffers());
-    for (name, value) in Tensor::read_safetensors(weights).map_err(unreadable)? {
+    for (name, value) in values {
         let own = tensors.get_mut(&name).filter(|own| own.size() == value.size() && own.kind() == value.kind());
         let own = own.ok_or(ScriptExportError::Unlike(name))?;
-        tch::no_grad(|| own.f_copy_(&value)).map_err(unreadable)?;
+        tch::no_grad(|| own.f_copy_(&value)).map_err(|source| unreadable(source.into()))?;
     }
     loaded.train(false)?;
     let Some(preprocessing) = preprocessing else {
@@ -64,6 +66,40 @@ pub fn export_script(
     let (source, buffers) = around(preprocessing).map_err(ScriptExportError::Preprocessing)?;
     loaded.save_wrapped(&source, &buffers, to)?;
     compare(&loaded, "model.", to)
+}
+
+/// The tensors of a safetensors file. tch's own reader knows fewer types.
+fn read(path: &Path) -> Result<Vec<(String, Tensor)>, Box<dyn std::error::Error + Send + Sync>> {
+    let bytes = std::fs::read(path)?;
+    let file = SafeTensors::deserialize(&bytes)?;
+    let tensor = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let kind = kind(view.dtype()).ok_or_else(|| format!("`{name}` has elements of type {}", view.dtype()))?;
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        Ok((name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?))
+    };
+    file.iter().map(tensor).collect()
+}
+
+/// What `coord export` writes.
+fn kind(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        Dtype::F8_E4M3 => Kind::Float8e4m3fn,
+        Dtype::F8_E5M2 => Kind::Float8e5m2,
+        Dtype::F8_E4M3FNUZ => Kind::Float8e4m3fnuz,
+        Dtype::F8_E5M2FNUZ => Kind::Float8e5m2fnuz,
+        Dtype::C64 => Kind::ComplexFloat,
+        _ => return None,
+    })
 }
 
 /// That every parameter and buffer of `module` has the same type, shape and bits in the file `written`, where its name begins with

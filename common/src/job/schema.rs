@@ -304,7 +304,7 @@ pub struct Batch {
     /// Whether each epoch has its own order.
     #[serde(default = "yes")]
     pub shuffle: bool,
-    /// The loss over logits; default by the data: cross-entropy for classes and tokens, squared error for real targets.
+    /// The loss over logits; default: squared error for `csv` with `task = "regression"`, else cross-entropy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossKind>,
 }

@@ -1,6 +1,6 @@
 //! The model card of an exported checkpoint, in Markdown.
 
-use lockstep_common::job::{Data, JobSpec};
+use lockstep_common::job::{Autocast, Data, JobSpec};
 use lockstep_common::manifest::Manifest;
 use lockstep_common::preprocessing::{Inputs, Preprocessing, Targets};
 
@@ -155,6 +155,12 @@ fn predict(files: &Files, job: &JobSpec, line: &mut impl FnMut(String)) {
         line(format!(
             "\n`{module}` is the module with the preprocessing inside: it takes raw inputs (of a table: 64-bit floats, the columns in \
              the order below) and answers in the units of the training data."
+        ));
+    }
+    if let (Some(module), Autocast::Bf16) = (files.module, job.numerics.autocast) {
+        line(format!(
+            "\nThe run computed with autocast to bfloat16, which `{module}` does not hold: call it under \
+             `torch.autocast(\"cpu\", torch.bfloat16)`, or it computes in 32 bits."
         ));
     }
 }

@@ -3,8 +3,8 @@
 
 mod weights;
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use lockstep_common::job::{JobSpec, Model, Output as ModelOutput};
 use lockstep_common::manifest::{DataFile, Manifest, Piece};
@@ -58,7 +58,7 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     // All is written beside it first, or in it if it is there: in the end it holds everything, or nothing.
     let to = std::path::absolute(&arguments.to).map_err(|error| disk(&arguments.to, &error))?;
     if fs::read_dir(&to).is_ok_and(|mut entries| entries.next().is_some()) || to.is_file() {
-        return Err(Failure::new(Exit::Usage, format!("`{}` is there already, and not empty", to.display())));
+        return Err(occupied(&to));
     }
     let parent = if to.is_dir() { &to } else { to.parent().unwrap_or(Path::new("/")) }.to_owned();
     fs::create_dir_all(&parent).map_err(|error| disk(&parent, &error))?;
@@ -102,8 +102,7 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     synced.map_err(|error| disk(&made, &error))?;
     if parent == to {
         // It may be where somebody stands, or a mount: it stays the directory that it is.
-        let moved = files.iter().try_for_each(|file| fs::rename(made.join(file), to.join(file)));
-        moved.map_err(|error| disk(&to, &error))?;
+        move_into(&made, &to, &files)?;
     } else {
         fs::rename(&made, &to).map_err(|error| disk(&to, &error))?;
     }
@@ -118,6 +117,27 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
         }
     }
     Ok(Exit::Done)
+}
+
+/// Moves `files` from `made` into the empty directory `to`. Of several exports into one directory, one does.
+fn move_into(made: &Path, to: &Path, files: &[&str]) -> Result<(), Failure> {
+    let claimed = to.join(CARD);
+    if let Err(error) = fs::File::create_new(&claimed) {
+        return Err(match error.kind() {
+            io::ErrorKind::AlreadyExists => occupied(to),
+            _ => disk(to, &error),
+        });
+    }
+    let moved = files.iter().rev().try_for_each(|file| fs::rename(made.join(file), to.join(file)));
+    moved.map_err(|error| {
+        // What is left shows that it is no export; the claim would hide that.
+        let _gone = fs::remove_file(&claimed);
+        disk(to, &error)
+    })
+}
+
+fn occupied(to: &Path) -> Failure {
+    Failure::new(Exit::Usage, format!("`{}` is there already, and not empty", to.display()))
 }
 
 fn disk(path: &Path, error: &std::io::Error) -> Failure {
@@ -187,5 +207,28 @@ impl Module<'_> {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(Failure::new(Exit::Local, format!("the TorchScript module cannot be written: {}", said.trim())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_exports_into_one_empty_directory_one_is_refused_and_changes_nothing() {
+        let to = tempfile::tempdir().unwrap();
+        let made = ["first", "second"].map(|words| {
+            let made = tempfile::tempdir_in(to.path()).unwrap();
+            for file in [CARD, MANIFEST] {
+                fs::write(made.path().join(file), words).unwrap();
+            }
+            made
+        });
+        move_into(made[0].path(), to.path(), &[CARD, MANIFEST]).unwrap();
+        let refused = move_into(made[1].path(), to.path(), &[CARD, MANIFEST]).unwrap_err().render();
+        assert!(refused.contains("is there already, and not empty"), "{refused}");
+        for file in [CARD, MANIFEST] {
+            assert_eq!(fs::read_to_string(to.path().join(file)).unwrap(), "first", "{file}");
+        }
     }
 }

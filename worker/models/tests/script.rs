@@ -9,7 +9,7 @@ use std::path::Path;
 
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{Listed, Reading, hash_files, locate};
-use lockstep_models::{Batch, Context, Model, SampleShape, build_model};
+use lockstep_models::{Batch, Context, Model, SampleShape, Targets, build_model};
 use lockstep_tch_ext::generator;
 use support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, modules, samples, state};
 use tch::{Device, Kind, Tensor};
@@ -49,6 +49,40 @@ fn a_module_is_the_same_as_in_pytorch() {
         assert_eq!(bits(buffer), bits(&answer[&format!("buffer/{name}")]), "{name}");
     }
     assert!(model.describe().starts_with("TorchScript module `net.pt`: 243 parameters\n"), "{}", model.describe());
+}
+
+#[test]
+fn gradients_are_those_of_autograd_and_not_of_the_executor() {
+    let _alone = alone();
+    let dir = modules("eager.py");
+    let answer: BTreeMap<String, Tensor> =
+        Tensor::read_npz(dir.path().join("eager.npz")).unwrap().into_iter().collect();
+    let batch = Batch::new(answer["inputs"].shallow_clone(), answer["targets"].shallow_clone());
+    for name in ["target", "ties", "spectrum", "power", "observed"] {
+        let model = load(dir.path(), name, "logits").unwrap();
+        let loss = model.loss(&batch, &TRAINING).unwrap();
+        assert_eq!(bits(&loss), bits(&answer[&format!("{name}/loss")]), "{name}");
+        let parameters = model.parameters();
+        let tensors: Vec<&Tensor> = parameters.iter().map(|parameter| &parameter.tensor).collect();
+        for (parameter, grad) in parameters.iter().zip(Tensor::run_backward(&[&loss], &tensors, false, false)) {
+            assert_eq!(bits(&grad), bits(&answer[&format!("{name}/{}", parameter.name)]), "{name}: {}", parameter.name);
+        }
+    }
+}
+
+#[test]
+fn real_targets_are_refused_where_the_loss_takes_classes() {
+    let _alone = alone();
+    let dir = modules("modules.py");
+    let shape = SampleShape { targets: Targets::Values { count: 3 }, ..shape() };
+    let built = |output: &str, overrides: &[&str]| {
+        let spec = format!(r#"{{ kind = "torchscript", path = "net.pt", output = "{output}" }}"#);
+        build_model(&job(&spec, data_for(&spec), overrides), &shape, &dir.path().into(), Device::Cpu)
+    };
+    let refused = chain(&built("logits", &[]).err().unwrap());
+    assert!(refused.contains("`batch.loss = \"mse\"`") && refused.contains("3 real values per sample"), "{refused}");
+    built("logits", &["batch.loss=mse"]).unwrap();
+    built("loss", &[]).unwrap();
 }
 
 #[test]
@@ -169,7 +203,11 @@ fn answers_that_are_not_what_the_job_says_are_refused() {
         "the module returned Float of shape [8, 1, 3] where `model.output = \"logits\"` asks for \
          floats of shape [8, classes]"
     );
-    assert!(refused("pair", "logits").contains("tensors in the module's answer"), "{}", refused("pair", "logits"));
+    assert!(
+        refused("pair", "logits").contains("`forward` answers 2 tensors: let it answer one"),
+        "{}",
+        refused("pair", "logits")
+    );
     assert!(refused("net", "loss").contains("libtorch"), "{}", refused("net", "loss"));
     let model = load(dir.path(), "net", "logits").unwrap();
     let few = samples(&image_shape(&[1, 3, 3], 3), 8, 0, 3);

@@ -80,12 +80,38 @@ struct lte_optim {
     }
   }
 
+  void sgd(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
+    const auto fused = [&](Lists& all) {
+      at::_fused_sgd_(
+          all.params, all.grads, all.first, weight_decay, config.momentum, lr, config.dampening,
+          config.nesterov != 0, /*maximize=*/false, first_of_momentum);
+    };
+    const auto& any = lists.params.front();
+    if (config.momentum == 0.0 || !any.is_cpu() || !at::isReducedFloatingType(any.scalar_type())) {
+      fused(lists);
+      return;
+    }
+    // For 16-bit floats libtorch's kernel takes memory as it lies for the momentum. What it means to do: compute in 32 bits, and
+    // round.
+    const auto widened = [](const std::vector<at::Tensor>& list) {
+      std::vector<at::Tensor> wide;
+      for (const auto& tensor : list) {
+        wide.push_back(tensor.to(at::kFloat));
+      }
+      return wide;
+    };
+    Lists wide{widened(lists.params), widened(lists.grads), widened(lists.first), {}, {}};
+    fused(wide);
+    for (size_t i = 0; i < lists.params.size(); ++i) {
+      lists.params[i].copy_(wide.params[i]);
+      lists.first[i].copy_(wide.first[i]);
+    }
+  }
+
   void call(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
     switch (static_cast<Kind>(config.kind)) {
       case Kind::sgd:
-        at::_fused_sgd_(
-            lists.params, lists.grads, lists.first, weight_decay, config.momentum, lr, config.dampening,
-            config.nesterov != 0, /*maximize=*/false, first_of_momentum);
+        sgd(lists, weight_decay, lr, first_of_momentum);
         break;
       case Kind::adam:
         at::_fused_adam_(

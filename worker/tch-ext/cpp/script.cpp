@@ -9,6 +9,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/clone.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 using lockstep::guard;
@@ -32,7 +33,7 @@ void collect(const c10::IValue& value, lte_push_tensor sink_fn, void* sink) {
       collect(element, sink_fn, sink);
     }
   } else {
-    TORCH_CHECK(false, "the module answered a `", value.tagKind(), "`, which is no tensor, tuple or list of tensors");
+    TORCH_CHECK(false, "`forward` answers a `", value.tagKind(), "`: let it answer one tensor, what the job's `model.output` names");
   }
 }
 
@@ -188,6 +189,9 @@ char* lte_script_forward(
     const lockstep::Kept kept(script->unheld, script->evades);
     Lent lent(script->assigned);
     const Filled filled(script->empty);
+    // Autograd differentiates, as without TorchScript. The executor's own formulas pass gradients through `no_grad`, and differ for
+    // complex numbers and where two values are equal. The switch is this thread's.
+    const torch::jit::GraphOptimizerEnabledGuard plain(false);
     const lockstep::Modes modes;
     const auto answer = script->forks ? run_in_order(script->module, std::move(arguments))
                                       : script->module.forward(std::move(arguments));

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -35,6 +36,10 @@ struct Unheld {
 
 // Stands for a tensor that is written in the graph itself, as traced modules have them.
 inline const char* const constant_name = "(a constant)";
+
+inline bool begins(std::string_view text, std::string_view with) {
+  return text.substr(0, with.size()) == with;
+}
 
 inline std::string joined(const std::string& path, const std::string& name) {
   return path.empty() ? name : path + "." + name;
@@ -93,6 +98,9 @@ Found find_writes(const torch::jit::Module& root);
 // Why no run repeats what `node` does; null for all other operators. `attributes`: whether its first input may be, or may hold,
 // an attribute or a constant.
 const char* why_denied(const torch::jit::Node* node, bool attributes);
+
+// Whether what the operator of this name answers may hold memory that nobody wrote.
+bool may_leave_unwritten(const std::string& name);
 
 // The inputs of `node` that it writes to although its schema does not say so.
 std::vector<size_t> unsaid_writes(const torch::jit::Node* node, const c10::FunctionSchema& schema);

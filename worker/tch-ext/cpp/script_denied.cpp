@@ -13,8 +13,10 @@ enum class Where {
   anywhere,
   // Only on what outlives the call: an attribute or a constant.
   on_attributes,
-  // Only on what is no number and no text.
+  // Only on what is no number and no text, where the answer is more than told.
   on_objects,
+  // Where the answer is more than told.
+  to_compute,
 };
 
 struct Denied {
@@ -31,6 +33,7 @@ const char* const reads_gradients =
     "`torch.autograd.grad` of inputs";
 const char* const replaces_memory =
     "puts another memory in the place of a tensor's: copy values into the tensor (`copy_`)";
+const char* const takes_memory = "answers memory as it lies, which no run repeats: begin with values (`zeros`)";
 const char* const resizes_memory =
     "changes the size of memory that outlives the call: keep a buffer of the final size, and write into a part of it";
 const char* const reads_address =
@@ -42,9 +45,10 @@ const char* const talks = "talks to other processes, and the number of processes
 constexpr auto anywhere = Where::anywhere;
 constexpr auto on_attributes = Where::on_attributes;
 constexpr auto on_objects = Where::on_objects;
+constexpr auto to_compute = Where::to_compute;
 
 // One line an operator, by the name that the graph has.
-const std::array<Denied, 37> operators{{
+const std::array<Denied, 40> operators{{
     {"aten::backward", anywhere, adds_gradients},
     {"aten::_backward", anywhere, adds_gradients},
     {"aten::get_gradients", anywhere, reads_gradients},
@@ -53,6 +57,9 @@ const std::array<Denied, 37> operators{{
     {"aten::set_data", anywhere, replaces_memory},
     {"aten::set_", anywhere, replaces_memory},
     {"aten::_cudnn_rnn_flatten_weight", anywhere, replaces_memory},
+    {"aten::_empty_affine_quantized", anywhere, takes_memory},
+    {"aten::_empty_per_channel_affine_quantized", anywhere, takes_memory},
+    {"aten::empty_quantized", anywhere, takes_memory},
     {"aten::resize_", on_attributes, resizes_memory},
     {"aten::resize_as_", on_attributes, resizes_memory},
     {"aten::_resize_output_", on_attributes, resizes_memory},
@@ -76,7 +83,7 @@ const std::array<Denied, 37> operators{{
     {"cuda::_set_device", anywhere, chooses_device},
     {"cuda::_exchange_device", anywhere, chooses_device},
     {"cuda::_maybe_exchange_device", anywhere, chooses_device},
-    {"prim::index", anywhere, reads_device},
+    {"prim::index", to_compute, reads_device},
     {"cuda::_current_device", anywhere, reads_device},
     {"cuda::device_index", anywhere, reads_device},
     {"cuda::device_count", anywhere, reads_device},
@@ -89,19 +96,58 @@ const std::array<Denied, 37> operators{{
 const std::array<std::string_view, 5> talking{
     "c10d::", "_c10d_functional::", "_c10d_functional_autograd::", "symm_mem::", "_dtensor::"};
 
-// Whether a text ends in an error, a warning or a line of output, and nothing is computed from it.
-bool only_told(const torch::jit::Value* text) {
+// Namespaces of operators that a module may use. Those of compilers and of back ends take memory as it lies.
+const std::array<std::string_view, 6> known{"aten::", "prim::", "prims::", "profiler::", "cuda::", "quantized::"};
+
+// Of PyTorch's own operators, whose names begin with `_`: those that scripts and traces of sound modules have, and that write all
+// of what they answer.
+const std::array<std::string_view, 10> whole{
+    "aten::_convolution",
+    "aten::_get_tracing_state",
+    "aten::_native_multi_head_attention",
+    "aten::_pack_padded_sequence",
+    "aten::_pad_packed_sequence",
+    "aten::_set_item",
+    "aten::_shape_as_tensor",
+    "aten::_transformer_encoder_layer_fwd",
+    "aten::_unwrap_optional",
+    "aten::_weight_norm"};
+
+// Whether a value ends in an error, a warning or a line of output, and nothing is computed from it.
+bool only_told(const torch::jit::Value* value, std::set<const torch::jit::Value*>& seen) {
+  namespace prim = c10::prim;
   constexpr std::array<std::string_view, 3> tell{"prim::RaiseException", "aten::warn", "prim::Print"};
-  constexpr std::array<std::string_view, 4> join{"aten::add", "aten::format", "aten::percentFormat", "aten::str"};
-  for (const auto& use : text->uses()) {
-    const std::string_view kind = use.user->kind().toQualString();
-    const bool told = std::find(tell.begin(), tell.end(), kind) != tell.end();
-    const bool joined = std::find(join.begin(), join.end(), kind) != join.end();
-    if (!told && !(joined && only_told(use.user->output()))) {
+  constexpr std::array<std::string_view, 7> join{
+      "aten::add", "aten::format", "aten::join", "aten::percentFormat", "aten::str", "prim::ListConstruct",
+      "prim::TupleConstruct"};
+  if (!seen.insert(value).second) {
+    return true;
+  }
+  for (const auto& use : value->uses()) {
+    const auto* user = use.user;
+    const std::string_view kind = user->kind().toQualString();
+    if (std::find(tell.begin(), tell.end(), kind) != tell.end()) {
+      continue;
+    }
+    const torch::jit::Value* next = nullptr;
+    if (std::find(join.begin(), join.end(), kind) != join.end()) {
+      next = user->output();
+    } else if (kind == "aten::append") {
+      next = user->input(0);
+    } else if (user->kind() == prim::Return && user->owningBlock()->owningNode() != nullptr &&
+               user->owningBlock()->owningNode()->kind() == prim::If) {
+      next = user->owningBlock()->owningNode()->output(use.offset);
+    }
+    if (next == nullptr || !only_told(next, seen)) {
       return false;
     }
   }
   return true;
+}
+
+bool only_told(const torch::jit::Value* value) {
+  std::set<const torch::jit::Value*> seen;
+  return only_told(value, seen);
 }
 
 bool takes_addresses(const torch::jit::Node* node, bool tensors) {
@@ -122,13 +168,16 @@ const char* why_denied(const torch::jit::Node* node, bool attributes) {
       continue;
     }
     const bool applies = denied.where == anywhere || (denied.where == on_attributes && attributes) ||
+        (denied.where == to_compute && !only_told(node->output())) ||
         (denied.where == on_objects && takes_addresses(node, name == "aten::hash") && !only_told(node->output()));
     return applies ? denied.why : nullptr;
   }
-  for (const auto& space : talking) {
-    if (name.rfind(space, 0) == 0) {
-      return talks;
-    }
+  const auto is_of = [&](std::string_view space) { return begins(name, space); };
+  if (std::any_of(talking.begin(), talking.end(), is_of)) {
+    return talks;
+  }
+  if (std::none_of(known.begin(), known.end(), is_of)) {
+    return "is of a compiler or a back end, which may read memory as it lies: use operators of `torch`";
   }
   // A generator that is made in `forward` is part of its code: one object, whose state goes on from call to call.
   const auto* schema = node->maybeSchema();
@@ -139,6 +188,12 @@ const char* why_denied(const torch::jit::Node* node, bool attributes) {
     }
   }
   return nullptr;
+}
+
+bool may_leave_unwritten(const std::string& name) {
+  const bool own = begins(name, "aten::_") && !begins(name, "aten::__");
+  return begins(name, "aten::empty") || begins(name, "aten::new_empty") || begins(name, "aten::resize") ||
+      begins(name, "prims::empty") || (own && std::find(whole.begin(), whole.end(), name) == whole.end());
 }
 
 } // namespace lockstep

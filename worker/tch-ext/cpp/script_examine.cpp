@@ -33,10 +33,6 @@ std::optional<std::string> shares_memory(const torch::jit::Module& root, const S
   return found;
 }
 
-bool begins(std::string_view text, std::string_view with) {
-  return text.substr(0, with.size()) == with;
-}
-
 // Objects that libtorch itself brings, and whose contents never change.
 bool is_packed(std::string_view type) {
   constexpr std::array<std::string_view, 5> kinds{"quantized.", "rnn.", "sparse.", "mkldnn.", "xnnpack."};

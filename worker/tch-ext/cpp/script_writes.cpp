@@ -190,8 +190,7 @@ class Writes {
     if (name == "aten::grad" && differentiates(node)) {
       found.denied.emplace(name, differentiates_parameter);
     }
-    found.empty |= name.rfind("aten::empty", 0) == 0 || name.rfind("aten::new_empty", 0) == 0 ||
-        name.rfind("aten::resize", 0) == 0 || name.rfind("prims::empty", 0) == 0;
+    found.empty |= may_leave_unwritten(name);
   }
 
   bool differentiates(const Node* node) {

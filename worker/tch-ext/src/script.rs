@@ -160,7 +160,12 @@ impl ScriptModule {
             Some(tensor) if answer.is_empty() => Ok(tensor),
             last => {
                 let found = answer.len() + usize::from(last.is_some());
-                Err(Error::Count { what: "tensors in the module's answer", expected: 1, found })
+                Err(Error::Script {
+                    path: self.path.clone(),
+                    reason: format!(
+                        "`forward` answers {found} tensors: let it answer one, what the job's `model.output` names"
+                    ),
+                })
             }
         }
     }

@@ -114,6 +114,31 @@ fn every_kind_is_pytorchs() {
     }
 }
 
+/// libtorch's fused kernel for the CPU reads other memory than the momentum of 16-bit floats.
+#[test]
+fn momentum_of_16_bit_floats_is_computed_in_32_bits_and_rounded() {
+    for kind in [tch::Kind::BFloat16, tch::Kind::Half] {
+        let narrow = |tensor: &Tensor| tensor.to_kind(kind).to_kind(tch::Kind::Float);
+        let gradient = |step: i64| (Tensor::arange(67, (kind, Device::Cpu)) / 64.0 - step as f64 / 4.0).sin();
+        let sgd = Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false };
+        let parameter = Tensor::ones([67], (kind, Device::Cpu)).set_requires_grad(true);
+        let mut optimizer = Optimizer::new(sgd, vec![("w".into(), parameter.shallow_clone(), 0.0)]).unwrap();
+        let (mut wanted, mut momentum) = (Tensor::ones([67], (tch::Kind::Float, Device::Cpu)), None::<Tensor>);
+        for step in 0..6 {
+            let gradient = gradient(step);
+            // Memory that was another tensor's.
+            drop(Tensor::full([67], 1e4, (tch::Kind::Float, Device::Cpu)));
+            optimizer.step(&[gradient.shallow_clone()], 0.125).unwrap();
+            let wide = gradient.to_kind(tch::Kind::Float);
+            let whole = momentum.map_or_else(|| wide.copy(), |before| before * 0.9 + &wide);
+            wanted = narrow(&(wanted - &whole * 0.125));
+            momentum = Some(narrow(&whole));
+        }
+        let apart = (parameter.to_kind(tch::Kind::Float) - wanted).abs().max().double_value(&[]);
+        assert!(apart <= 1.0 / 64.0, "{kind:?}: {apart}");
+    }
+}
+
 #[test]
 fn gradients_that_lie_otherwise_in_memory_give_the_same_bits() {
     let kind = Kind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 };

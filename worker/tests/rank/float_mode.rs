@@ -75,6 +75,16 @@ fn a_mode_that_was_changed_before_the_start_is_set_back_and_the_library_is_named
     // Another file of that name is another library.
     assert_eq!(maps[&format!("library.{path}")].len(), 64, "{maps:?}");
 
+    // What stands in the place of one of the system's is known by its digest, too.
+    let shadowing = dir.path().join("first");
+    std::fs::create_dir(&shadowing).unwrap();
+    let mapped = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let maths = mapped.split_whitespace().find(|word| word.ends_with("/libm.so.6")).expect("tests use it");
+    std::fs::copy(maths, shadowing.join("libm.so.6")).unwrap();
+    let shadowed = lab(&[]).with_variable(0, "LD_LIBRARY_PATH", shadowing.to_str().unwrap());
+    let maps = shadowed.fingerprints(1).remove(0);
+    assert_eq!(maps["library.libm.so.6"].len(), 64, "{maps:?}");
+
     let (expected, found) = (plain.run(1, None), preloaded.run(1, None));
     assert_eq!(found.codes, [0], "{}", found.stderr);
     assert_eq!((found.record(), found.state()), (expected.record(), expected.state()));

@@ -95,6 +95,7 @@ def switches():
         torch._C._jit_set_profiling_mode(False)
         torch._C._jit_set_profiling_executor(False)
         torch._C._jit_set_texpr_fuser_enabled(False)
+        torch._C._set_graph_executor_optimize(False)
         torch._C._jit_override_can_fuse_on_cpu(False)
         torch._C._jit_override_can_fuse_on_gpu(False)
 
@@ -102,12 +103,15 @@ def switches():
 # Raw files. Each reader gives inputs, and targets or None, as the model takes them.
 
 
+BLANKS = " \t\n\r\f"  # what training cuts off a cell
+
+
 def table(path):
     columns = INPUTS["columns"]
     target = TARGETS["classes"]["column"] if "classes" in TARGETS else TARGETS["standardised"]["column"]
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.reader(file)
-        header = [cell.strip() for cell in next(rows, [])]
+        header = [cell.strip(BLANKS) for cell in next(rows, [])]
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
             refuse(f"`{path}` has two columns `{twice}`")
@@ -136,9 +140,9 @@ def table(path):
 
 
 def number(path, line, column, cell):
-    text = cell.strip()
+    text = cell.strip(BLANKS)
     try:
-        value = math.nan if "_" in text else float(text)
+        value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
@@ -357,6 +361,10 @@ def precision():
 def network():
     """From inputs (and targets, where the module wants them) to what the model answers."""
     put_back = lambda: None  # noqa: E731
+    with safetensors.safe_open(HERE / "model.safetensors", framework="numpy") as weights:
+        theirs = weights.metadata() or {}
+    if [theirs.get(f"lockstep.{key}") for key in ("run", "step")] != [MANIFEST["run"], str(MANIFEST["step"])]:
+        refuse("`model.safetensors` and `manifest.json` are not of one checkpoint: export it again")
     if MODEL["kind"] == "torchscript":
         module = torch.jit.load(HERE / "model.pt").eval()
         held = [
@@ -516,6 +524,10 @@ def main():
     except BrokenPipeError:
         # Nobody reads on, as with `| head`. Python would fail once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        refuse(f"cannot read `{error.filename or ASKED.file}`: {error.strerror}")
+    except csv.Error as error:
+        refuse(f"`{ASKED.file}` is not a table: {error}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! From a job and the shape of its samples to a model.
 
-use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec};
+use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec, Output};
 use lockstep_common::seed::{Stream, derive};
 use lockstep_host::data::JobFiles;
 use tch::Device;
@@ -76,6 +76,20 @@ pub fn build_model(
         ModelSpec::Program => Err(ModelError::NoModel),
         ModelSpec::Torchscript { path, output } => {
             let at = files.at(path);
+            let needs = match (objective.loss, shape.targets) {
+                _ if *output == Output::Loss => None,
+                (LossKind::CrossEntropy, Targets::Values { count }) => Some(format!(
+                    "classes, and the data has {count} real values per sample: set `batch.loss = \"mse\"`"
+                )),
+                (LossKind::Mse, Targets::Classes { .. } | Targets::Tokens) => {
+                    Some("real values, and the data has classes: set `batch.loss = \"cross_entropy\"`".to_owned())
+                }
+                _ => None,
+            };
+            if let Some(needs) = needs {
+                let detail = format!("`batch.loss` compares its logits with {needs}");
+                return Err(ModelError::Script { path: at, detail });
+            }
             script::load(&at, files.opened(&at), *output, objective, device)
         }
     }

@@ -85,6 +85,12 @@ pub(super) fn restorable(what: &'static str, name: &str, tensor: &Tensor) -> Res
     let Ok(place) = Place::of(tensor) else {
         return Err(refuse("has elements of a type that checkpoints do not know: convert it to another type"));
     };
+    if matches!(place.kind, Kind::ComplexDouble | Kind::ComplexHalf) {
+        return Err(refuse("has complex elements of a width that no export can hold: convert it to complex64"));
+    }
+    if name == "__metadata__" {
+        return Err(refuse("has a name that safetensors files keep for themselves: give it another"));
+    }
     if place.overlaps_itself()? {
         return Err(refuse(
             "is an expanded view, whose elements share memory: keep a copy (`.clone()` after `.contiguous()`)",

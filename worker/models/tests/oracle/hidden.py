@@ -250,6 +250,7 @@ def write(folder):
     buffers = {
         "sparse": torch.eye(3).to_sparse(),
         "uint16": torch.zeros(3, dtype=torch.uint16),
+        "complex128": torch.zeros(3, dtype=torch.complex128),
         "quantized": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
         "repeated": torch.zeros(1).expand(3),
     }

@@ -377,6 +377,38 @@ class Unfilled(Base):
         return self.inner(x.flatten(1)) * (1.0 + 0.001 * sum)
 
 
+class Aligned(Base):
+    """Rows of a private operator's second answer that it leaves as they were found, where lengths differ."""
+
+    def forward(self, x):
+        batch = x.size(0)
+        targets = torch.ones([batch, 12], dtype=torch.long)
+        lengths = torch.full([batch], 64, dtype=torch.long)
+        wanted = torch.arange(batch) % 12 + 1
+        scores = torch.zeros([64, batch, 3]).log_softmax(2)
+        found = torch.ops.aten._ctc_loss(scores, targets, lengths, wanted)[1]
+        sum = torch.nan_to_num(found, 0.0, 0.0, 0.0).clamp(-1.0, 1.0).sum()
+        return self.inner(x.flatten(1)) * (1.0 + 0.001 * sum)
+
+
+class Reinterpreted(Base):
+    """Memory behind a tensor."""
+
+    def forward(self, x):
+        return self.inner(torch.ops.inductor._reinterpret_tensor(x, [x.size(0), 16], [16, 1], 3000))
+
+
+class Quantized(Base):
+    def forward(self, x):
+        found = torch._empty_affine_quantized([x.size(0), 3], scale=0.1, zero_point=0, dtype=torch.quint8)
+        return self.inner(x.flatten(1)) + found.dequantize()
+
+
+class Addressed(Base):
+    def forward(self, x):
+        return self.inner(x.flatten(1)) * float(torch.ops.mkldnn.data_ptr(x.detach().to_mkldnn()) % 7)
+
+
 @torch.jit.script
 class Settings:
     def __init__(self, scale: float):
@@ -393,6 +425,15 @@ class Configured(Base):
     def forward(self, x):
         text = "{} of {}".format(x.size(0), self.settings.names[0])
         assert x.size(0) > 0, f"no samples for {self.settings} on {x.device}"
+        own = self.inner.weight.device
+        assert x.device == own, "on %s, not %s" % (str(x.device), str(own))
+        if x.dim() > 9:
+            said = "on " + str(x.device)
+            if x.dim() > 10:
+                said = said + " with more than 10 axes"
+            parts = ["samples", said]
+            parts.append(str(x.device.index))
+            raise ValueError(" ".join(parts))
         return self.inner(x.flatten(1)) * self.settings.scale + float(len(text)) + float(hash("a") % 2)
 
 
@@ -440,6 +481,7 @@ class Normal(Base):
 MODULES = [InstanceNorm, Dropped, DroppedData, Boxed, Foreach, Undetached, DataAt, DroppedWeight, SetData, Inner, Grad]
 MODULES += [GradOfParameter, Penalty, GradMode, NoGrad, Generating, MadeGenerator, Packs, Flag, Turned, TurnedEvaluation]
 MODULES += [Frozen, Version, Resized, Clock, Identity, Hashed, Written, Placed, Hooked, File, Unfilled, Configured, Counted, Normal]
+MODULES += [Aligned, Reinterpreted, Quantized, Addressed]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-# Makes a TorchScript module and trains it in PyTorch, for tests/script.rs.
+# Makes a TorchScript module and trains its original in PyTorch, for tests/script.rs.
 # Arguments: where the module goes, where the bytes of its trained parameters and buffers go.
 import sys, torch
 torch.manual_seed(0)
@@ -14,10 +14,7 @@ class Net(torch.nn.Module):
         return self.head(hidden), hidden
 model = Net()
 torch.jit.save(torch.jit.script(model), sys.argv[1])
-# Ten steps of SGD in PyTorch, dropout and all, for the bits to compare with.
-torch._C._jit_set_profiling_executor(False)
-torch._C._jit_set_profiling_mode(False)
-model = torch.jit.load(sys.argv[1])
+# Ten steps of SGD in eager PyTorch, dropout and all, for the bits to compare with.
 torch.manual_seed(3)
 x = torch.arange(24, dtype=torch.float32).reshape(6, 4) / 10
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
