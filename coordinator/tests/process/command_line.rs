@@ -158,8 +158,8 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
 
 #[test]
 fn a_coordinator_that_is_not_there_is_said_with_its_address() {
-    // Bound and closed again: free, for the moment.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Bound and closed again: free, and nobody else takes ports of this address.
+    let address = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().to_string();
     for words in [&["ps"][..], &["nodes"], &["show", "x"], &["cancel", "x"]] {
         let errors = fails(&[words, &["--addr", &address]].concat(), 5);
         assert!(errors.contains(&format!("cannot reach a coordinator at `{address}`")), "{errors}");

@@ -12,7 +12,9 @@ use crate::repo::tool;
 const ACCESS_KEY: &str = "lockstep";
 const SECRET_KEY: &str = "lockstep-secret";
 /// How long a server may take to start on a machine that has other things to do.
-const START: Duration = Duration::from_mins(1);
+const START: Duration = Duration::from_mins(5);
+/// Where the server of S3 listens, whose ports are chosen before it starts: others take ports of another address.
+const S3_ADDRESS: &str = "127.0.0.3";
 
 /// A server, which is killed when it is dropped.
 pub(crate) struct Server {
@@ -88,8 +90,8 @@ pub(crate) fn s3(dir: &Path) -> Server {
     let mut command = Command::new(tool("weed"));
     command.arg("server").current_dir(dir).args([
         "-dir=files",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        &format!("-ip={S3_ADDRESS}"),
+        &format!("-ip.bind={S3_ADDRESS}"),
         "-s3",
         "-s3.config=s3.json",
         "-master.telemetry=false",
@@ -102,7 +104,7 @@ pub(crate) fn s3(dir: &Path) -> Server {
     }
     let log = fs::File::create(dir.join("log")).unwrap();
     let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    let server = Server { process, url: format!("http://127.0.0.1:{}", ports[6]) };
+    let server = Server { process, url: format!("http://{S3_ADDRESS}:{}", ports[6]) };
     make_bucket(&server.url, dir);
     server
 }
@@ -141,6 +143,6 @@ s3.put_object(Bucket='data', Key='probe', Body=b'x')
 
 /// Two ports, one of them for gRPC, for each of four servers in one.
 fn free_ports() -> Vec<u16> {
-    let listeners: Vec<_> = (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let listeners: Vec<_> = (0..8).map(|_| TcpListener::bind((S3_ADDRESS, 0)).unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }

@@ -128,7 +128,8 @@ impl Coordinator {
             lease: Duration::from_millis(300),
             store: Arc::new(store()),
         };
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Servers beside it take ports of another address.
+        let address = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         Self { service, address, runtime: None }
     }
 
