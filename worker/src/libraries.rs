@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lockstep_common::{Digest, Domain};
 
@@ -12,10 +12,14 @@ const SYSTEM: [&str; 6] = ["/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", "/usr
 
 /// The digest of each such file that this process has mapped as code, as `library.<path>`.
 pub(crate) fn mapped() -> BTreeMap<String, String> {
+    loaded().into_iter().map(|path| (format!("library.{path}"), digest(Path::new(&path)))).collect()
+}
+
+/// What is [`foreign`] in this process.
+fn loaded() -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let own = fs::read_link("/proc/self/exe").unwrap_or_default();
-    let foreign = foreign(&maps, &own.to_string_lossy());
-    foreign.into_iter().map(|path| (format!("library.{path}"), digest(Path::new(path)))).collect()
+    foreign(&maps, &own.to_string_lossy()).into_iter().map(str::to_owned).collect()
 }
 
 /// The digest of each library that `LD_PRELOAD` or `LD_AUDIT` names by a path, as `library.<path>`: a file of the same name may be
@@ -29,15 +33,12 @@ pub(crate) fn preloaded() -> BTreeMap<String, String> {
 /// The digest of each library that stands in the place of one of the system's or libtorch's, as `library.<name>`: the loader looks
 /// into the folders of `LD_LIBRARY_PATH` first.
 pub(crate) fn shadowing() -> BTreeMap<String, String> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let list = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let folders = list.split([':', ';']).filter_map(|folder| fs::canonicalize(folder).ok());
-    let folders: Vec<String> = folders.map(|folder| format!("{}/", folder.display())).collect();
-    let inside = |path: &&str| folders.iter().any(|folder| path.starts_with(folder.as_str()));
-    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
-    let found = foreign(&maps, &own.to_string_lossy()).into_iter().filter(inside);
-    let name = |path: &str| Path::new(path).file_name().unwrap_or_default().display().to_string();
-    found.map(|path| (format!("library.{}", name(path)), digest(Path::new(path)))).collect()
+    let folders: Vec<_> = list.split([':', ';']).filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+    let paths = loaded().into_iter().map(PathBuf::from);
+    let found = paths.filter(|path| folders.iter().any(|folder| path.starts_with(folder)));
+    let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
+    found.map(|path| (format!("library.{}", name(&path)), digest(&path))).collect()
 }
 
 /// The paths of a list as the loader takes it.

@@ -101,6 +101,7 @@ fn state_that_checkpoints_do_not_hold_is_refused_by_its_name() {
         ("buffer-sparse", "the buffer `b` is sparse, quantized"),
         ("buffer-quantized", "the buffer `b` is sparse, quantized"),
         ("buffer-uint16", "the buffer `b` has elements of a type that checkpoints do not know"),
+        ("named", "the buffer `__metadata__` has a name that safetensors files keep for themselves"),
         ("buffer-complex128", "the buffer `b` has complex elements of a width that no export can hold"),
         ("buffer-repeated", "the buffer `b` is an expanded view"),
     ] {

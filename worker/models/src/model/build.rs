@@ -1,5 +1,7 @@
 //! From a job and the shape of its samples to a model.
 
+use std::path::Path;
+
 use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec, Output};
 use lockstep_common::seed::{Stream, derive};
 use lockstep_host::data::JobFiles;
@@ -76,19 +78,8 @@ pub fn build_model(
         ModelSpec::Program => Err(ModelError::NoModel),
         ModelSpec::Torchscript { path, output } => {
             let at = files.at(path);
-            let needs = match (objective.loss, shape.targets) {
-                _ if *output == Output::Loss => None,
-                (LossKind::CrossEntropy, Targets::Values { count }) => Some(format!(
-                    "classes, and the data has {count} real values per sample: set `batch.loss = \"mse\"`"
-                )),
-                (LossKind::Mse, Targets::Classes { .. } | Targets::Tokens) => {
-                    Some("real values, and the data has classes: set `batch.loss = \"cross_entropy\"`".to_owned())
-                }
-                _ => None,
-            };
-            if let Some(needs) = needs {
-                let detail = format!("`batch.loss` compares its logits with {needs}");
-                return Err(ModelError::Script { path: at, detail });
+            if *output == Output::Logits {
+                check_logits(objective.loss, shape, &at)?;
             }
             script::load(&at, files.opened(&at), *output, objective, device)
         }
@@ -97,6 +88,21 @@ pub fn build_model(
 
 fn finish<N: Network + 'static>(network: N, builder: Builder, objective: Objective, title: &str) -> Box<dyn Model> {
     Box::new(Supervised { network, parts: builder.finish(), objective, title: title.to_owned() })
+}
+
+/// As [`check_targets`], for a module whose outputs nobody knows before it runs.
+fn check_logits(loss: LossKind, shape: &SampleShape, path: &Path) -> Result<(), ModelError> {
+    let needs = match (loss, shape.targets) {
+        (LossKind::CrossEntropy, Targets::Values { count }) => {
+            format!("classes, and the data has {count} real values per sample: set `batch.loss = \"mse\"`")
+        }
+        (LossKind::Mse, Targets::Classes { .. } | Targets::Tokens) => {
+            "real values, and the data has classes: set `batch.loss = \"cross_entropy\"`".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    let detail = format!("`batch.loss` compares its logits with {needs}");
+    Err(ModelError::Script { path: path.to_owned(), detail })
 }
 
 /// Refuses targets that the loss cannot take, or that have no output.

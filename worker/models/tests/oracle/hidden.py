@@ -254,6 +254,9 @@ def write(folder):
         "quantized": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
         "repeated": torch.zeros(1).expand(3),
     }
+    named = Base()
+    named.register_buffer("__metadata__", torch.zeros(3))
+    torch.jit.script(named).save(folder / "named.pt")
     for name, buffer in buffers.items():
         torch.jit.script(Buffered(buffer)).save(folder / f"buffer-{name}.pt")
     for module in (Forked, Straight):
