@@ -77,6 +77,12 @@ pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether a fingerprint's key is about libraries that only a process on a GPU uses. Builds up to 0.1.0 wrote these down for
+/// processes on the CPU, too.
+pub fn of_gpu_libraries(key: &str) -> bool {
+    key.starts_with("cuda.") || key.starts_with("nccl.") || matches!(key, "cudnn.compiled" | "cudnn.runtime")
+}
+
 /// The variable by which an agent tells a program of the user's own what is known of it: JSON, text by text, for the run's
 /// environment.
 pub const PROGRAM: &str = "LOCKSTEP_PROGRAM";

@@ -69,6 +69,7 @@ fn foreign<'a>(maps: &'a str, own: &str) -> BTreeSet<&'a str> {
     let beside = torch.strip_suffix("torch/lib/").map(|packages| format!("{packages}nvidia/"));
     let known = |path: &str| {
         path == own
+            || path.starts_with(lockstep_tch_ext::CUDA_IMAGE)
             || SYSTEM.iter().any(|prefix| path.starts_with(prefix))
             || torch.len() > 1 && path.starts_with(torch)
             || beside.as_ref().is_some_and(|beside| path.starts_with(beside.as_str()))
@@ -86,6 +87,7 @@ mod tests {
 55d0-55d1 r-xp 00000000 fe:01 12 /opt/lockstep/worker-rank
 7f00-7f01 r-xp 00001000 fe:01 13                  /env/lib/site-packages/torch/lib/libtorch_cpu.so
 7f00-7f01 r-xp 00001000 fe:01 13                  /env/lib/site-packages/torch/lib/libgomp-24.so.1
+7f00-7f01 r-xp 00001000 00:01 13                  /memfd:lockstep-cuda (deleted)
 7f01-7f02 r-xp 00001000 fe:01 14                  /env/lib/site-packages/nvidia/nccl/lib/libnccl.so.2
 7f02-7f03 r--p 00001000 fe:01 15                  /home/someone/data.npy
 7f03-7f04 r-xp 00001000 fe:01 16                  /home/some one/libfast.so

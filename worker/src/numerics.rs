@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use lockstep_common::job::{JobSpec, Level, Model, Reduction};
-use lockstep_common::numerics::{ARITHMETIC, ARITHMETIC_KEY, PROGRAM, SCRIPT_GRADIENTS, VARIABLES};
+use lockstep_common::numerics::{ARITHMETIC, ARITHMETIC_KEY, PROGRAM, SCRIPT_GRADIENTS, VARIABLES, of_gpu_libraries};
 use lockstep_common::{Digest, Domain};
 use lockstep_tch_ext::determinism::{self, Switches};
-use lockstep_tch_ext::float_mode;
+use lockstep_tch_ext::{float_mode, script};
 use tch::Device;
 
 use crate::fault;
@@ -90,7 +90,8 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
     map.extend(libraries::preloaded());
     map.extend(libraries::shadowing());
     if let Model::Torchscript { .. } = job.model {
-        map.insert(SCRIPT_GRADIENTS.to_owned(), "autograd".to_owned());
+        let gradients = script::gradients().unwrap_or_else(|error| error.to_string());
+        map.insert(SCRIPT_GRADIENTS.to_owned(), gradients);
     }
     if level == Level::Exact {
         // Libraries choose code paths by the processor; `portable` pins those paths instead.
@@ -101,12 +102,13 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
     map
 }
 
-/// The key of a description as it is compared: of the machine's devices only this process's counts, whatever its number.
+/// The key of a description as it is compared: of the machine's devices only this process's counts, whatever its number, and
+/// on the CPU no library of a GPU's.
 fn own_key(key: String, device: Device) -> Option<String> {
     match (key.strip_prefix("cuda.device"), device) {
-        (None, _) => Some(key),
+        (None, Device::Cuda(_)) => Some(key),
         (Some(of), Device::Cuda(index)) => (of == format!(".{index}")).then(|| "cuda.device".to_owned()),
-        (Some(_), _) => None,
+        _ => (!of_gpu_libraries(&key)).then_some(key),
     }
 }
 
@@ -235,7 +237,9 @@ mod tests {
             (None, None, None)
         );
         assert_eq!((key("cuda.device.0", Device::Cpu), key("cuda.devices", Device::Cpu)), (None, None));
-        assert_eq!(key("cuda.compiled", Device::Cpu).as_deref(), Some("cuda.compiled"));
+        assert_eq!(key("cuda.compiled", one).as_deref(), Some("cuda.compiled"));
+        assert_eq!((key("cuda.compiled", Device::Cpu), key("nccl.runtime", Device::Cpu)), (None, None));
+        assert_eq!(key("cudnn.used", Device::Cpu).as_deref(), Some("cudnn.used"));
     }
 
     #[test]

@@ -39,20 +39,26 @@ fn main() {
     }
     let cuda = lib.join("libtorch_cuda.so").exists();
     if cuda {
-        build.define("LOCKSTEP_CUDA", None).define("USE_C10D_NCCL", None);
-        for folder in cuda_includes(&torch) {
-            build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
-        }
+        build.define("LOCKSTEP_CUDA", None);
     }
-    build.file("cpp/all.cpp").compile("lockstep_tch_ext");
+    let mut shim = build.clone();
+    shim.file("cpp/all.cpp");
+    if cuda {
+        let image = std::thread::scope(|scope| {
+            let half = scope.spawn(|| compile_cuda_half(build, &torch, &lib));
+            shim.compile("lockstep_tch_ext");
+            half.join().unwrap_or_else(|_| exit(1))
+        });
+        let image = format!("\"{}\"", image.display());
+        let mut carrier = cc::Build::new();
+        carrier.define("LOCKSTEP_CUDA_IMAGE", image.as_str()).file("cpp/cuda/image.S").compile("lockstep_cuda_image");
+    } else {
+        shim.compile("lockstep_tch_ext");
+    }
 
     println!("cargo::rustc-link-search=native={}", lib.display());
     for name in ["torch_cpu", "torch", "c10"] {
         println!("cargo::rustc-link-lib=dylib={name}");
-    }
-    if cuda {
-        println!("cargo::rustc-link-lib=dylib=torch_cuda");
-        println!("cargo::rustc-link-lib=dylib=c10_cuda");
     }
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo::metadata=LIB={}", lib.display());
@@ -104,6 +110,27 @@ fn check_version(torch: &Path) -> String {
     match value("git_version") {
         git if git.is_empty() => "unknown".to_owned(),
         git => git,
+    }
+}
+
+/// Compiles what calls libtorch's CUDA libraries into a library of its own, so that a program can start without them; its path.
+/// The linker names what those libraries lack.
+fn compile_cuda_half(mut build: cc::Build, torch: &Path, lib: &Path) -> PathBuf {
+    build.define("USE_C10D_NCCL", None);
+    for folder in cuda_includes(torch) {
+        build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
+    }
+    let image = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("liblockstep_cuda.so");
+    let mut compiler = build.get_compiler().to_command();
+    compiler.args(["-shared", "-s", "-Wl,--no-undefined", "-Wl,--no-as-needed", "cpp/cuda/half.cpp", "-o"]).arg(&image);
+    compiler.arg("-L").arg(lib).arg(format!("-Wl,-rpath,{}", lib.display()));
+    compiler.args(["-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
+    match compiler.status() {
+        Ok(status) if status.success() => image,
+        Ok(status) => stop(&format!(
+            "the part that uses CUDA does not compile or link ({status}); the compiler's words stand above"
+        )),
+        Err(error) => stop(&format!("the C++ compiler cannot be started: {error}")),
     }
 }
 

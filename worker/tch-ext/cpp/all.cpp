@@ -1,10 +1,9 @@
-// All of the shim as one unit: libtorch's headers, which take longer than all else, are compiled once. So names in the
+// All of the shim but `cuda/` as one unit: libtorch's headers, which take longer than all else, are compiled once. So names in the
 // anonymous namespaces of these files must differ.
 #include "autocast.cpp"
 #include "bits.cpp"
 #include "c10d_gloo.cpp"
 #include "c10d_group.cpp"
-#include "c10d_nccl.cpp"
 #include "c10d_store.cpp"
 #include "core.cpp"
 #include "cuda.cpp"
@@ -18,6 +17,7 @@
 #include "script_attributes.cpp"
 #include "script_denied.cpp"
 #include "script_examine.cpp"
+#include "script_gradients.cpp"
 #include "script_modes.cpp"
 #include "script_types.cpp"
 #include "script_unsaid.cpp"

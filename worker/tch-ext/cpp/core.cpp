@@ -1,5 +1,4 @@
 // Texts, generator states, allocator statistics and raw bytes: the small entry points.
-#include "cuda.h"
 #include "shim.h"
 
 #include <cstdlib>
@@ -39,10 +38,6 @@ using lockstep::guard;
 extern "C" {
 
 void lte_text_free(char* text) {
-  // The CUDA backend registers itself when its library is loaded, and the linker drops a library that no live code
-  // names. Every binary that calls the shim can free a text, so naming it here keeps it.
-  auto* volatile keep_cuda = &lockstep::describe_cuda;
-  static_cast<void>(keep_cuda);
   if (text != lockstep::no_memory) {
     std::free(text);
   }

@@ -1,40 +1,107 @@
-// Versions and devices of CUDA. Compiled empty when libtorch has none.
+// When libtorch's CUDA libraries are loaded, and what is reached through them. They take longer to load than all else that
+// a process does before it trains, so a machine without a driver goes without.
 #include "cuda.h"
+#include "cuda/half.h"
 
-#include <ATen/Context.h>
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <ATen/Version.h>
 
 #ifdef LOCKSTEP_CUDA
-#include <ATen/cuda/CUDAContextLight.h>
-#include <nccl.h>
-#include <torch/csrc/cuda/nccl.h>
-#endif
+
+extern "C" {
+// The library of `cuda/`, inside this program.
+extern const char lockstep_cuda_image[];
+extern const char lockstep_cuda_image_end[];
+}
 
 namespace lockstep {
 
+namespace {
+
+// Whether this machine has a driver: CUDA's own runtime looks for the same file.
+bool has_driver() {
+  static const bool found = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) != nullptr;
+  return found;
+}
+
+void* load(const char* library) {
+  void* handle = dlopen(library, RTLD_NOW | RTLD_GLOBAL);
+  TORCH_CHECK(handle != nullptr, "libtorch's CUDA libraries cannot be loaded: ", dlerror());
+  return handle;
+}
+
+// Where libtorch's libraries lie.
+std::string torch_folder() {
+  Dl_info found{};
+  dladdr(reinterpret_cast<const void*>(&at::show_config), &found);
+  const std::string path = found.dli_fname != nullptr ? found.dli_fname : "";
+  return path.substr(0, path.rfind('/') + 1);
+}
+
+// Before `main`: libtorch asks for its CUDA libraries once, at its first use of any device, and keeps the answer. What goes
+// wrong is said again, and heard, when a device is used.
+__attribute__((constructor)) void load_where_a_driver_is() {
+  if (has_driver()) {
+    // By its place: the loader would look it up for whoever calls, and that is the loader itself.
+    dlopen((torch_folder() + "libtorch_cuda.so").c_str(), RTLD_NOW | RTLD_GLOBAL);
+  }
+}
+
+// The loader takes files only, so the image becomes one that has no name.
+const CudaHalf& load_cuda_half() {
+  const auto size = static_cast<size_t>(lockstep_cuda_image_end - lockstep_cuda_image);
+  const int file = memfd_create("lockstep-cuda", MFD_CLOEXEC);
+  TORCH_CHECK(file >= 0, "no memory file for the part of this program that uses CUDA");
+  for (size_t done = 0; done < size;) {
+    const auto wrote = write(file, lockstep_cuda_image + done, size - done);
+    TORCH_CHECK(wrote > 0, "no memory for the part of this program that uses CUDA");
+    done += static_cast<size_t>(wrote);
+  }
+  void* handle = load(("/proc/self/fd/" + std::to_string(file)).c_str());
+  close(file);
+  const auto* half = static_cast<const CudaHalf*>(dlsym(handle, "lockstep_cuda_half"));
+  TORCH_CHECK(half != nullptr, "the part of this program that uses CUDA is not of its build");
+  return *half;
+}
+
+const CudaHalf& cuda_half() {
+  static const CudaHalf& half = load_cuda_half();
+  return half;
+}
+
+} // namespace
+
 void describe_cuda(const std::function<void(std::string_view, std::string_view)>& put) {
-#ifdef LOCKSTEP_CUDA
-  put("cuda.compiled", std::to_string(at::Context::versionCUDART()));
-  put("cudnn.compiled", std::to_string(at::Context::versionCuDNN()));
-  put("cudnn.runtime", std::to_string(at::Context::versionRuntimeCuDNN()));
-  put("nccl.compiled", std::to_string(NCCL_MAJOR) + "." + std::to_string(NCCL_MINOR) + "." + std::to_string(NCCL_PATCH));
-  const uint64_t nccl = torch::cuda::nccl::version();
-  put("nccl.runtime",
-      std::to_string(nccl >> 32) + "." + std::to_string((nccl >> 16) & 0xffff) + "." + std::to_string(nccl & 0xffff));
-  if (!at::hasCUDA()) {
-    put("cuda.devices", "0");
-    return;
+  if (has_driver()) {
+    cuda_half().describe(put);
   }
-  const int count = at::detail::getCUDAHooks().getNumGPUs();
-  put("cuda.devices", std::to_string(count));
-  for (int index = 0; index < count; ++index) {
-    const auto* device = at::cuda::getDeviceProperties(static_cast<at::DeviceIndex>(index));
-    put("cuda.device." + std::to_string(index),
-        std::string(device->name) + ", compute capability " + std::to_string(device->major) + "." +
-            std::to_string(device->minor) + ", " + std::to_string(device->multiProcessorCount) + " multiprocessors");
-  }
-#else
-  put("cuda.compiled", "none");
-#endif
+}
+
+std::unique_ptr<Group> make_nccl(
+    const c10::intrusive_ptr<c10d::Store>& store,
+    int rank,
+    int size,
+    int device,
+    std::chrono::milliseconds timeout) {
+  return cuda_half().make_nccl(store, rank, size, device, timeout);
 }
 
 } // namespace lockstep
+
+#else
+
+namespace lockstep {
+
+void describe_cuda(const std::function<void(std::string_view, std::string_view)>&) {}
+
+std::unique_ptr<Group> make_nccl(
+    const c10::intrusive_ptr<c10d::Store>&, int, int, int, std::chrono::milliseconds) {
+  TORCH_CHECK(false, "this libtorch was built without CUDA, and NCCL comes with it");
+}
+
+} // namespace lockstep
+
+#endif

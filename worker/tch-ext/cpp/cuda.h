@@ -1,4 +1,4 @@
-// What can be said about CUDA, cuDNN, NCCL and the devices; empty when libtorch has no CUDA.
+// What can be said about CUDA, cuDNN, NCCL and the devices; empty where there is no driver.
 #pragma once
 
 #include <functional>

@@ -65,6 +65,8 @@ struct lte_optim {
   std::vector<at::Tensor> own_steps;
   // By parameter position; states are undefined where the kind has none.
   std::vector<at::Tensor> params, first, second;
+  // Whether a parameter has gaps in memory.
+  bool gaps = false;
 
   bool has_second() const {
     return static_cast<Kind>(config.kind) != Kind::sgd;
@@ -108,7 +110,28 @@ struct lte_optim {
     }
   }
 
+  // The fused CPU kernels walk raw memory from a tensor's first element to as many as it has: one with gaps is stepped in a copy
+  // without.
   void call(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
+    if (!gaps) {
+      kernel(lists, weight_decay, lr, first_of_momentum);
+      return;
+    }
+    Lists dense = lists;
+    for (auto& param : dense.params) {
+      if (!param.is_non_overlapping_and_dense()) {
+        param = at::empty_like(param).copy_(param);
+      }
+    }
+    kernel(dense, weight_decay, lr, first_of_momentum);
+    for (size_t i = 0; i < lists.params.size(); ++i) {
+      if (!lists.params[i].is_same(dense.params[i])) {
+        lists.params[i].copy_(dense.params[i]);
+      }
+    }
+  }
+
+  void kernel(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
     switch (static_cast<Kind>(config.kind)) {
       case Kind::sgd:
         sgd(lists, weight_decay, lr, first_of_momentum);
@@ -153,6 +176,7 @@ char* lte_optim_new(
       const auto& param = *params[i];
       TORCH_CHECK(param.device() == device, "parameters are on ", device, " and on ", param.device());
       optim->params.push_back(param);
+      optim->gaps = optim->gaps || !param.is_non_overlapping_and_dense();
       const auto key = std::make_pair(weight_decays[i], param.scalar_type());
       const auto [place, is_new] = index.try_emplace(key, optim->groups.size());
       if (is_new) {
@@ -236,7 +260,8 @@ char* lte_optim_step(
         const auto& grad = *grads[position];
         const auto& param = optim->params[position];
         // The fused CPU kernels walk raw memory, so a gradient must lie in memory as its parameter does.
-        return grad.strides() == param.strides() ? grad : at::empty_like(param, grad.options()).copy_(grad);
+        const bool fits = grad.strides() == param.strides() && grad.is_non_overlapping_and_dense();
+        return fits ? grad : at::empty_like(param, grad.options()).copy_(grad);
       };
       if (whole) {
         // Also after an exception the list must not keep gradients alive into the next step.

@@ -9,7 +9,6 @@
 #include <ATen/Context.h>
 #include <ATen/ops/clone.h>
 #include <c10/core/GradMode.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 using lockstep::guard;
@@ -189,9 +188,7 @@ char* lte_script_forward(
     const lockstep::Kept kept(script->unheld, script->evades);
     Lent lent(script->assigned);
     const Filled filled(script->empty);
-    // Autograd differentiates, as without TorchScript. The executor's own formulas pass gradients through `no_grad`, and differ for
-    // complex numbers and where two values are equal. The switch is this thread's.
-    const torch::jit::GraphOptimizerEnabledGuard plain(false);
+    const lockstep::ByAutograd by_autograd;
     const lockstep::Modes modes;
     const auto answer = script->forks ? run_in_order(script->module, std::move(arguments))
                                       : script->module.forward(std::move(arguments));

@@ -14,6 +14,7 @@
 
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/ir/ir.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 
 namespace lockstep {
 
@@ -90,6 +91,8 @@ struct Found {
   bool evades = false;
   // Whether it takes memory as it is.
   bool empty = false;
+  // The operator by which it reaches memory beside the elements of a tensor; empty if there is none.
+  std::string strides;
 };
 
 // Goes through `forward` and everything that it calls.
@@ -101,6 +104,16 @@ const char* why_denied(const torch::jit::Node* node, bool attributes);
 
 // Whether what the operator of this name answers may hold memory that nobody wrote.
 bool may_leave_unwritten(const std::string& name);
+
+// Whether what the operator of this name answers may be an input's memory with a version counter of its own, although its schema does
+// not say so.
+bool may_hide_alias(const std::string& name);
+
+// Whether the operator of this name reaches the memory of an input beside its elements.
+bool reaches_by_strides(const std::string& name);
+
+// Whether `node` begins a block under `torch.autocast`.
+bool enters_autocast(const torch::jit::Node* node);
 
 // The inputs of `node` that it writes to although its schema does not say so.
 std::vector<size_t> unsaid_writes(const torch::jit::Node* node, const c10::FunctionSchema& schema);
@@ -129,6 +142,12 @@ class Modes {
 
  private:
   std::vector<int64_t> before_;
+};
+
+// While it lives, autograd differentiates what TorchScript runs in this thread, as without TorchScript. The executor's own formulas
+// pass gradients through `no_grad`, and differ for complex numbers and where two values are equal.
+class ByAutograd {
+  torch::jit::GraphOptimizerEnabledGuard plain_{false};
 };
 
 // The tensors that no checkpoint holds, as they are before `forward`.

@@ -34,6 +34,8 @@ const char* const reads_gradients =
 const char* const replaces_memory =
     "puts another memory in the place of a tensor's: copy values into the tensor (`copy_`)";
 const char* const takes_memory = "answers memory as it lies, which no run repeats: begin with values (`zeros`)";
+const char* const answers_address =
+    "answers a tensor that holds an address in memory: keep the weight as it is, and quantize an export";
 const char* const resizes_memory =
     "changes the size of memory that outlives the call: keep a buffer of the final size, and write into a part of it";
 const char* const reads_address =
@@ -48,7 +50,7 @@ constexpr auto on_objects = Where::on_objects;
 constexpr auto to_compute = Where::to_compute;
 
 // One line an operator, by the name that the graph has.
-const std::array<Denied, 40> operators{{
+const std::array<Denied, 43> operators{{
     {"aten::backward", anywhere, adds_gradients},
     {"aten::_backward", anywhere, adds_gradients},
     {"aten::get_gradients", anywhere, reads_gradients},
@@ -60,6 +62,9 @@ const std::array<Denied, 40> operators{{
     {"aten::_empty_affine_quantized", anywhere, takes_memory},
     {"aten::_empty_per_channel_affine_quantized", anywhere, takes_memory},
     {"aten::empty_quantized", anywhere, takes_memory},
+    {"aten::fbgemm_pack_gemm_matrix_fp16", anywhere, answers_address},
+    {"aten::fbgemm_pack_quantized_matrix", anywhere, answers_address},
+    {"aten::fbgemm_linear_quantize_weight", anywhere, answers_address},
     {"aten::resize_", on_attributes, resizes_memory},
     {"aten::resize_as_", on_attributes, resizes_memory},
     {"aten::_resize_output_", on_attributes, resizes_memory},
@@ -99,8 +104,8 @@ const std::array<std::string_view, 5> talking{
 // Namespaces of operators that a module may use. Those of compilers and of back ends take memory as it lies.
 const std::array<std::string_view, 6> known{"aten::", "prim::", "prims::", "profiler::", "cuda::", "quantized::"};
 
-// Of PyTorch's own operators, whose names begin with `_`: those that scripts and traces of sound modules have, and that write all
-// of what they answer.
+// Of PyTorch's own operators, whose names begin with `_`: those that scripts and traces of sound modules have, that write all of
+// what they answer, and answer no memory of their inputs.
 const std::array<std::string_view, 10> whole{
     "aten::_convolution",
     "aten::_get_tracing_state",
@@ -150,6 +155,11 @@ bool only_told(const torch::jit::Value* value) {
   return only_told(value, seen);
 }
 
+bool is_unknown_private(std::string_view name) {
+  const bool own = begins(name, "aten::_") && !begins(name, "aten::__");
+  return own && std::find(whole.begin(), whole.end(), name) == whole.end();
+}
+
 bool takes_addresses(const torch::jit::Node* node, bool tensors) {
   for (const auto* input : node->inputs()) {
     if (has_address(input->type(), tensors)) {
@@ -191,9 +201,32 @@ const char* why_denied(const torch::jit::Node* node, bool attributes) {
 }
 
 bool may_leave_unwritten(const std::string& name) {
-  const bool own = begins(name, "aten::_") && !begins(name, "aten::__");
-  return begins(name, "aten::empty") || begins(name, "aten::new_empty") || begins(name, "aten::resize") ||
-      begins(name, "prims::empty") || (own && std::find(whole.begin(), whole.end(), name) == whole.end());
+  // Of the last two: the order of columns that LAPACK's `gelsy` begins with, and a workspace.
+  constexpr std::array<std::string_view, 6> begin{
+      "aten::empty", "aten::new_empty", "aten::resize", "prims::empty", "aten::linalg_lstsq", "aten::mkldnn_rnn_layer"};
+  const auto is_of = [&](std::string_view with) { return begins(name, with); };
+  return std::any_of(begin.begin(), begin.end(), is_of) || reaches_by_strides(name) || is_unknown_private(name);
+}
+
+bool may_hide_alias(const std::string& name) {
+  // Pieces and values that schemas call new.
+  constexpr std::array<std::string_view, 3> begin{"aten::unsafe_", "aten::sparse_", "aten::values"};
+  const auto is_of = [&](std::string_view with) { return begins(name, with); };
+  return std::any_of(begin.begin(), begin.end(), is_of) || is_unknown_private(name);
+}
+
+bool reaches_by_strides(const std::string& name) {
+  return begins(name, "aten::as_strided") || name == "aten::_reshape_alias";
+}
+
+bool enters_autocast(const torch::jit::Node* node) {
+  if (node->kind() != c10::prim::Enter) {
+    return false;
+  }
+  const auto type = node->input(0)->type()->cast<c10::ClassType>();
+  constexpr std::string_view end = "autocast_mode.autocast";
+  const std::string name = type && type->name() ? type->name()->qualifiedName() : std::string();
+  return name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
 }
 
 } // namespace lockstep

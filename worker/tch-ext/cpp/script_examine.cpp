@@ -21,15 +21,40 @@ bool is_state(const Slot& slot) {
   return is_buffer(type, slot.index) || frozen;
 }
 
+// Whether `name` names the place `slot`, which has as many names as modules that share its own.
+bool is_place(const torch::jit::Module& root, const std::string& name, const Slot& slot) {
+  const auto named = locate(root, name);
+  return named && named->object == slot.object && named->index == slot.index;
+}
+
 // The name of another tensor in the memory of the one at `slot`.
 std::optional<std::string> shares_memory(const torch::jit::Module& root, const Slot& slot) {
   const void* own = memory_of(slot.value().toTensor());
   std::optional<std::string> found;
   each_value(root._ivalue(), "", [&](const std::string& name, const c10::IValue& value) {
-    if (value.isTensor() && own != nullptr && memory_of(value.toTensor()) == own && name != slot.name && !found) {
+    const bool shares = value.isTensor() && own != nullptr && memory_of(value.toTensor()) == own;
+    if (shares && !found && !is_place(root, name, slot)) {
       found = name;
     }
   });
+  return found;
+}
+
+// The name of a tensor that lies in more memory than its elements take.
+std::optional<std::string> in_larger_memory(const torch::jit::Module& root, const std::vector<c10::IValue>& constants) {
+  std::optional<std::string> found;
+  const auto look = [&](const std::string& name, const c10::IValue& value) {
+    if (value.isTensor() && memory_of(value.toTensor()) != nullptr && !found) {
+      const auto& tensor = value.toTensor();
+      if (tensor.storage().nbytes() > tensor.nbytes()) {
+        found = name;
+      }
+    }
+  };
+  each_value(root._ivalue(), "", look);
+  for (const auto& constant : constants) {
+    each_value(constant, constant_name, look);
+  }
   return found;
 }
 
@@ -151,6 +176,12 @@ char* lte_script_examine(lte_script* script, lte_push_text sink_fn, void* sink) 
       const auto slot = lockstep::locate(module, name);
       if (slot && lockstep::is_parameter(slot->object->type(), slot->index) && !lockstep::is_state(*slot)) {
         tell(name, "uncounted " + kind);
+      }
+    }
+    if (!found.strides.empty()) {
+      if (const auto name = lockstep::in_larger_memory(module, script->constants)) {
+        tell(found.strides, "denied may reach the memory behind `" + *name + "`, which no checkpoint holds: register a tensor that "
+            "has its memory for itself (`.clone()`)");
       }
     }
     for (const auto& [name, why] : found.denied) {

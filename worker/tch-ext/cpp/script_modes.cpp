@@ -81,7 +81,8 @@ std::vector<uint64_t> Kept::marks() const {
   std::vector<uint64_t> all(tensors_.size());
   for (size_t i = 0; i < tensors_.size(); ++i) {
     const auto& tensor = tensors_[i].tensor;
-    all[i] = tensor.is_inference() ? 0 : static_cast<uint64_t>(tensor._version());
+    const auto version = tensor.is_inference() ? 0 : static_cast<uint64_t>(tensor._version());
+    all[i] = 2 * version + (tensor.requires_grad() ? 1 : 0);
   }
   if (bits_ && !tensors_.empty()) {
     all.resize(2 * tensors_.size());

@@ -32,6 +32,10 @@ const char* const made = "(made)";
 const char* const differentiates_parameter =
     "computes the gradient of a parameter, which the step computes: take the gradient of inputs, or of what the parameter gives";
 
+const char* const switches_autocast =
+    "TorchScript follows only where it differentiates by formulas of its own, which are not those of PyTorch: set "
+    "`numerics.autocast` in the job, change types by `.to()`, or trace the module";
+
 std::string own_name(const std::string& name) {
   return !name.empty() && name.front() == past_counter ? name.substr(1) : name;
 }
@@ -191,6 +195,13 @@ class Writes {
       found.denied.emplace(name, differentiates_parameter);
     }
     found.empty |= may_leave_unwritten(name);
+    found.evades |= may_hide_alias(name);
+    if (reaches_by_strides(name)) {
+      found.strides = name;
+    }
+    if (enters_autocast(node)) {
+      found.denied.emplace("torch.autocast", switches_autocast);
+    }
   }
 
   bool differentiates(const Node* node) {
@@ -297,7 +308,9 @@ class Writes {
   void apply(const Node* node) {
     const auto* schema = node->maybeSchema();
     const auto all = inputs_of(node);
-    if (schema == nullptr || schema->is_vararg() || schema->arguments().size() != node->inputs().size()) {
+    const bool told = schema != nullptr && !schema->is_vararg() && schema->arguments().size() == node->inputs().size() &&
+        schema->returns().size() == node->outputs().size();
+    if (!told) {
       const std::string name = node->kind().toUnqualString();
       const bool constructs = name.find("Construct") != std::string::npos;
       const bool takes_out = name.find("Unpack") != std::string::npos || name == "TupleIndex";
@@ -324,7 +337,7 @@ class Writes {
       }
     }
     const auto& returns = schema->returns();
-    for (size_t j = 0; j < returns.size() && j < node->outputs().size(); ++j) {
+    for (size_t j = 0; j < returns.size(); ++j) {
       add(node->output(j), answer(node, *schema, returns[j], all));
     }
   }

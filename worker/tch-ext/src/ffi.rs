@@ -201,6 +201,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn lte_script_examine(script: *mut CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
     pub(crate) fn lte_script_evades(script: *const CScript) -> u8;
+    pub(crate) fn lte_script_gradients(out: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn lte_script_attributes(script: *const CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
     pub(crate) fn lte_script_train(script: *mut CScript, on: u8) -> *mut c_char;
     pub(crate) fn lte_script_to(script: *mut CScript, device: i32) -> *mut c_char;

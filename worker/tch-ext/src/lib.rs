@@ -23,3 +23,6 @@ pub mod script;
 pub mod streams;
 
 pub use error::Error;
+
+/// How `/proc/self/maps` names the part of this program that calls libtorch's CUDA libraries, where it was loaded.
+pub const CUDA_IMAGE: &str = "/memfd:lockstep-cuda";

@@ -37,6 +37,18 @@ pub enum Finding {
     Denied(String, String),
 }
 
+/// What differentiates the code of modules in this process, found by trying: `autograd`, which gives the gradients of PyTorch without
+/// TorchScript, or `the executor's formulas`, which give others.
+///
+/// # Errors
+/// `Torch`.
+pub fn gradients() -> Result<String, Error> {
+    let mut found = std::ptr::null_mut();
+    // SAFETY: `found` is a place for one text.
+    ffi::check(unsafe { ffi::lte_script_gradients(&raw mut found) })?;
+    Ok(ffi::take_text(found).unwrap_or_default())
+}
+
 /// A TorchScript module.
 #[derive(Debug)]
 pub struct ScriptModule {

@@ -249,8 +249,9 @@ fn what_is_not_there_is_an_error_in_time() {
 fn nccl_says_what_it_lacks() {
     let devices = usize::try_from(tch::Cuda::device_count()).unwrap();
     let store = Store::hash(PATIENCE).unwrap();
+    // Also without a driver the part that knows NCCL is loaded for this, with all that it needs of libtorch.
     match ProcessGroup::new(&Backend::Nccl { device: devices }, &store, 0, 1, PATIENCE) {
-        Err(Error::Backend(message)) => assert!(message.contains("CUDA"), "{message}"),
+        Err(Error::Backend(message)) => assert!(message.contains(&format!("there are {devices}")), "{message}"),
         other => panic!("{other:?}"),
     }
     if devices > 0 {

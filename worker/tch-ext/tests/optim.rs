@@ -153,6 +153,36 @@ fn gradients_that_lie_otherwise_in_memory_give_the_same_bits() {
     assert_eq!(result(true), result(false));
 }
 
+/// As `nn.Parameter(weight[:, ::2])` has them.
+#[test]
+fn a_parameter_with_gaps_in_memory_is_stepped_as_one_without() {
+    let result = |kind: Kind, element: tch::Kind, gaps: bool| {
+        let whole = Tensor::arange(48, (element, Device::Cpu)).view([6, 8]);
+        let columns = whole.slice(1, 0, 8, 2);
+        let param = if gaps { columns } else { columns.contiguous() }.set_requires_grad(true);
+        let mut optimizer = Optimizer::new(kind, vec![("w".into(), param.shallow_clone(), 0.1)]).unwrap();
+        for step in 0..3 {
+            let grad = (Tensor::arange(48, (element, Device::Cpu)).view([6, 8]) / 16.0 - f64::from(step)).sin();
+            optimizer.step(&[grad.slice(1, 0, 8, 2)], 0.1).unwrap();
+        }
+        let between = whole.slice(1, 1, 8, 2).contiguous();
+        assert!(between.equal(&Tensor::arange(48, (element, Device::Cpu)).view([6, 8]).slice(1, 1, 8, 2)));
+        let mut found = bytes([&param.detach().contiguous()]);
+        found.extend(bytes(optimizer.state()[1..].iter().map(|(_, tensor)| tensor)));
+        found
+    };
+    for kind in [
+        Kind::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false },
+        Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: true },
+        Kind::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-8 },
+        Kind::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8 },
+    ] {
+        for element in [tch::Kind::Float, tch::Kind::Double, tch::Kind::BFloat16] {
+            assert!(result(kind, element, true) == result(kind, element, false), "{kind:?}, {element:?}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_before_anything_changes() {
     let kind = Kind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 };

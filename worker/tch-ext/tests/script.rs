@@ -5,7 +5,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use lockstep_tch_ext::script::ScriptModule;
+use lockstep_tch_ext::script::{self, ScriptModule};
 use lockstep_tch_ext::{Error, fold, memory, optim};
 use tch::{Device, Kind, Tensor};
 
@@ -74,6 +74,14 @@ fn a_module_keeps_its_names_trains_in_place_and_gives_pytorchs_bits() {
     assert!(matches!(again.forward(&[]), Err(Error::Torch(_))), "too few arguments");
     assert!(matches!(again.forward(&[x.transpose(0, 1)]), Err(Error::Torch(_))), "shapes that do not fit");
     assert!(matches!(again.to(Device::Cuda(99)), Err(Error::Torch(_))));
+}
+
+/// By either of libtorch's executors.
+#[test]
+fn autograd_differentiates_the_code_of_modules() {
+    assert_eq!(script::gradients().unwrap(), "autograd");
+    lockstep_tch_ext::determinism::pin_torchscript_executor();
+    assert_eq!(script::gradients().unwrap(), "autograd");
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn assigned_buffers_are_the_same_on_any_number_of_processes_resumed_and_evaluate
     let lab = lab("assigned", &[]);
     let one = lab.run(1, None);
     assert_eq!(one.codes, [0], "{}", one.stderr);
+    assert_eq!(one.manifests[0].numerics["torchscript.gradients"], "autograd");
     for processes in [1, 2, 3] {
         let other = lab.run(processes, None);
         assert_eq!(other.record(), one.record(), "{processes} processes");

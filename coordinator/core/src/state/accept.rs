@@ -1,9 +1,9 @@
 //! What a resumed run may have other than its checkpoint, because a person said so; and what it then had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_common::manifest::{CodeVersion, DataFile, Override};
-use lockstep_common::numerics::of_earlier_builds;
+use lockstep_common::numerics::{of_earlier_builds, of_gpu_libraries};
 
 use super::run::bounded;
 
@@ -16,12 +16,17 @@ pub(super) fn accepts(accepted: &[String], key: &str) -> bool {
 
 /// Where `now` differs from what a checkpoint has.
 pub(super) fn numerics(was: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<Override> {
-    let mut keys: Vec<&String> = was.keys().chain(now.keys()).collect();
-    keys.sort();
-    keys.dedup();
     let text = |map, key| value(map, key).unwrap_or("nothing").to_owned();
-    let differ = keys.into_iter().filter(|key| value(was, key) != value(now, key));
+    let differ = differing(was, now).into_iter();
     differ.map(|key| Override { key: format!("numerics.{key}"), was: text(was, key), now: text(now, key) }).collect()
+}
+
+/// The keys by which two numerics fingerprints differ, in order.
+pub(super) fn differing<'a>(a: &'a BTreeMap<String, String>, b: &'a BTreeMap<String, String>) -> Vec<&'a str> {
+    let on_cpus = [a, b].iter().all(|map| map.get("device").is_some_and(|device| device == "cpu"));
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let compared = keys.into_iter().filter(|key| !(on_cpus && of_gpu_libraries(key)));
+    compared.filter(|key| value(a, key) != value(b, key)).map(String::as_str).collect()
 }
 
 /// The value of a key of a numerics fingerprint. A build that did not measure the key yet counts with the value that it had.
@@ -96,6 +101,20 @@ mod tests {
             1,
             "no such key was ever implied"
         );
+    }
+
+    #[test]
+    fn libraries_of_a_gpu_are_compared_only_where_one_computes() {
+        let map = |device: &str, nccl: &str| {
+            let pairs = [("device", device), ("nccl.runtime", nccl), ("cudnn.used", "on")];
+            pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        let mut without = map("cpu", "");
+        without.remove("nccl.runtime");
+        assert_eq!(numerics(&map("cpu", "2.29.7"), &without), [], "an older build wrote it down");
+        assert_eq!(numerics(&map("cuda", "2.29.7"), &map("cuda", "2.30.0")).len(), 1);
+        without.insert("cudnn.used".to_owned(), "off".to_owned());
+        assert_eq!(numerics(&map("cpu", "2.29.7"), &without).len(), 1);
     }
 
     #[test]

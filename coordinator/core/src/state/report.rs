@@ -261,7 +261,7 @@ fn difference(
     b_name: &str,
     b: &BTreeMap<String, String>,
 ) -> Option<String> {
-    let key = a.keys().chain(b.keys()).find(|key| accept::value(a, key) != accept::value(b, key))?;
+    let key = accept::differing(a, b).into_iter().next()?;
     let show = |map| accept::value(map, key).map_or("nothing".to_owned(), |value| format!("`{value}`"));
     Some(format!("`{key}` is {} for {a_name}, and {} for {b_name}", show(a), show(b)))
 }

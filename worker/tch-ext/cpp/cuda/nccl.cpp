@@ -1,7 +1,5 @@
 // NCCL through c10d: compiled whenever libtorch has CUDA, usable where a device is.
-#include "group.h"
-
-#ifdef LOCKSTEP_CUDA
+#include "half.h"
 
 #include <thread>
 
@@ -55,9 +53,7 @@ class NcclGroup : public Group {
   int device_;
 };
 
-} // namespace
-
-std::unique_ptr<Group> make_nccl(
+std::unique_ptr<Group> connect_nccl(
     const c10::intrusive_ptr<c10d::Store>& store,
     int rank,
     int size,
@@ -75,17 +71,6 @@ std::unique_ptr<Group> make_nccl(
   return std::make_unique<NcclGroup>(std::move(nccl), device);
 }
 
-} // namespace lockstep
-
-#else
-
-namespace lockstep {
-
-std::unique_ptr<Group> make_nccl(
-    const c10::intrusive_ptr<c10d::Store>&, int, int, int, std::chrono::milliseconds) {
-  TORCH_CHECK(false, "this libtorch was built without CUDA, and NCCL comes with it");
-}
+} // namespace
 
 } // namespace lockstep
-
-#endif

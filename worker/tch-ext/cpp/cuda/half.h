@@ -1,0 +1,25 @@
+// The half of the shim that calls libtorch's CUDA libraries is a library of its own: this is all that the other half sees of it.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string_view>
+
+#include "../group.h"
+
+namespace lockstep {
+
+struct CudaHalf {
+  // What can be said about CUDA, cuDNN, NCCL and the devices, by name.
+  void (*describe)(const std::function<void(std::string_view, std::string_view)>& put);
+  // As `make_nccl`.
+  std::unique_ptr<Group> (*make_nccl)(
+      const c10::intrusive_ptr<c10d::Store>& store,
+      int rank,
+      int size,
+      int device,
+      std::chrono::milliseconds timeout);
+};
+
+} // namespace lockstep

@@ -1,0 +1,61 @@
+//! libtorch's CUDA libraries: loaded before a process's first use of a device where there is a driver, and nowhere else.
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use lockstep_tch_ext::determinism::describe;
+
+const LISTING: &str = "a_listing_of_what_a_process_loaded";
+
+/// What [`LISTING`] prints in a process that finds libraries in `folder` first.
+fn listing(folder: &Path) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", LISTING, "--ignored", "--nocapture"]).env("LD_LIBRARY_PATH", folder);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "the other test's process"]
+#[expect(clippy::print_stdout, reason = "read by the other test")]
+fn a_listing_of_what_a_process_loaded() {
+    let loaded = |name: &str| fs::read_to_string("/proc/self/maps").unwrap().contains(name);
+    println!("before: {}", loaded("libtorch_cuda.so"));
+    for (name, value) in describe() {
+        println!("{name}: {value}");
+    }
+    println!("image: {}", loaded(lockstep_tch_ext::CUDA_IMAGE));
+}
+
+#[test]
+fn the_libraries_are_loaded_where_a_driver_is_and_a_driver_without_devices_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let without = listing(folder.path());
+    // A library of the driver's name that has none of its functions, as after an installation that failed.
+    let library = folder.path().join("libcuda.so.1");
+    let built = Command::new("cc").args(["-shared", "-x", "c", "/dev/null", "-o"]).arg(&library).status().unwrap();
+    assert!(built.success());
+    let with = listing(folder.path());
+    for line in ["before: true", "image: true", "cuda.compiled: 13000", "cuda.devices: 0"] {
+        assert!(with.lines().any(|other| other == line), "`{line}` is missing in {with}");
+    }
+    if !Path::new("/proc/driver/nvidia/version").exists() {
+        let of_gpu = |line: &&str| line.starts_with("cuda.") || line.starts_with("nccl.");
+        assert_eq!(without.lines().filter(of_gpu).collect::<Vec<_>>(), Vec::<&str>::new());
+        assert!(without.contains("before: false") && without.contains("image: false"), "{without}");
+        // All else is the same to a process on the CPU.
+        let others = |text: &str| {
+            let lines = text
+                .lines()
+                .filter(|line| line.contains('.') && !line.starts_with("cuda.") && !line.starts_with("nccl."));
+            lines
+                .filter(|line| !line.starts_with("cudnn.") && !line.starts_with("test "))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(others(&with), others(&without));
+    }
+}
