@@ -5,8 +5,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use lockstep_tests::{Cluster, Job, binary, cache, digits, repository};
 use serde_json::Value;
@@ -44,12 +45,22 @@ impl<'a> Exported<'a> {
         (out, said)
     }
 
-    /// The one line of words with which it refuses.
-    fn refusal(&self, arguments: &[&str]) -> String {
-        let Output { status, stderr, .. } = self.try_predict(arguments);
-        let said = String::from_utf8(stderr).unwrap();
-        assert!(!status.success() && said.lines().count() == 1 && said.starts_with("predict.py: "), "{said}");
-        said
+    /// That it refuses each of these lists of arguments with one line, which has these words.
+    fn refuses(&self, cases: &[(&[&Path], &str)]) {
+        let launcher = repository().join("tests/oracle/predict.py");
+        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+        python.arg(launcher).arg("--each").arg(&self.to).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = python.spawn().unwrap();
+        let lines: String = cases.iter().map(|(arguments, _)| format!("{}\n", serde_json::json!(arguments))).collect();
+        python.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let output = String::from_utf8(python.wait_with_output().unwrap().stdout).unwrap();
+        assert_eq!(output.lines().count(), cases.len(), "{output}");
+        for ((arguments, words), line) in cases.iter().zip(output.lines()) {
+            let outcome: Value = serde_json::from_str(line).unwrap();
+            let said = outcome["said"].as_str().unwrap();
+            assert!(outcome["code"] == 1 && said.lines().count() == 1, "{arguments:?}: {outcome}");
+            assert!(said.starts_with("predict.py: ") && said.contains(words), "{arguments:?}: {said}");
+        }
     }
 
     /// The bits of the scores of every row of the run's file, as the worker's code computes them.
@@ -116,30 +127,38 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     }
     let path = dir.path().join("other.csv");
     fs::write(&path, &other).unwrap();
-    assert_eq!(exported.predict(&[path.to_str().unwrap()]), (out, String::new()));
+    assert_eq!(exported.predict(&[path.to_str().unwrap()]), (out.clone(), String::new()));
+    // Empty lines count for nothing, as in training.
+    fs::write(&path, format!("\n\n{}", text.replacen('\n', "\n\n", 1))).unwrap();
+    assert_eq!(exported.predict(&[path.to_str().unwrap()]).0, out);
+
     let less: Vec<&str> = other.lines().map(|line| line.rsplit_once(',').unwrap().0).collect();
-    fs::write(&path, less.join("\n")).unwrap();
-    let refused = exported.refusal(&[path.to_str().unwrap()]);
-    assert!(refused.contains("has no column `p00`; the model takes p00, p01,"), "{refused}");
-    // What training would refuse as a class has no loss.
-    for (label, words) in
-        [("-100", "sample 1796: `-100.0` is not a class from 0 to 9"), ("4.9", "`4.9` is not a class")]
-    {
-        let rest = text.trim_end().rsplit_once(',').unwrap().0;
-        fs::write(&path, format!("{rest},{label}\n")).unwrap();
-        let refused = exported.refusal(&[path.to_str().unwrap()]);
-        assert!(refused.contains(words), "{refused}");
-    }
-    fs::write(&path, text.lines().next().unwrap()).unwrap();
-    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("holds no rows"));
-    // A space that training takes for a letter is one here; digits are those of ASCII.
-    fs::write(&path, text.replacen("p00,", "p00\u{a0},", 1)).unwrap();
-    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("has no column `p00`"));
-    fs::write(&path, text.replacen("\n0,", "\n\u{ff11},", 1)).unwrap();
-    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("is not a finite number"));
-    assert!(exported.refusal(&[dir.path().to_str().unwrap()]).contains("cannot read `"));
-    fs::write(&path, format!("{}\n{}", text.lines().next().unwrap(), "1".repeat(200_000))).unwrap();
-    assert!(exported.refusal(&[path.to_str().unwrap()]).contains("is not a table"));
+    let (header, rest) = (text.lines().next().unwrap(), text.trim_end().rsplit_once(',').unwrap().0);
+    let refused = [
+        (less.join("\n"), "has no column `p00`; the model takes p00, p01,"),
+        // What training would refuse as a class has no loss.
+        (format!("{rest},-100\n"), "sample 1796: `-100.0` is not a class from 0 to 9"),
+        (format!("{rest},4.9\n"), "`4.9` is not a class"),
+        (header.to_owned(), "holds no rows"),
+        // A space that training takes for a letter is one here; digits are those of ASCII.
+        (text.replacen("p00,", "p00\u{a0},", 1), "has no column `p00`"),
+        (text.replacen("\n0,", "\n\u{ff11},", 1), "is not a finite number"),
+        (format!("{header}\n{}", "1".repeat(200_000)), "is not a table"),
+    ];
+    let files: Vec<(PathBuf, &str)> = refused
+        .into_iter()
+        .enumerate()
+        .map(|(number, (table, words))| {
+            let file = dir.path().join(format!("refused-{number}.csv"));
+            fs::write(&file, table).unwrap();
+            (file, words)
+        })
+        .collect();
+    let files: Vec<([&Path; 1], &str)> = files.iter().map(|(file, words)| ([file.as_path()], *words)).collect();
+    let mut cases: Vec<(&[&Path], &str)> = files.iter().map(|(file, words)| (&file[..], *words)).collect();
+    let folder = [dir.path()];
+    cases.push((&folder, "cannot read `"));
+    exported.refuses(&cases);
 
     let columns = exported.manifest()["preprocessing"]["inputs"]["columns"].as_array().unwrap().clone();
     assert_eq!(columns.len(), 64);
@@ -232,17 +251,18 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     // Gzipped, and without labels.
     assert!(Command::new("gzip").args(["-k", &files[0]]).status().unwrap().success());
     assert_eq!(exported.predict(&[&format!("{}.gz", files[0])]), (out, String::new()));
+    let half = fs::read(format!("{}.gz", files[0])).map(|bytes| bytes[..bytes.len() / 2].to_vec()).unwrap();
+    fs::write(dir.path().join("half"), half).unwrap();
     assert!(exported.card().contains("8-bit pixels of shape [1, 8, 8]"));
-    let refused = exported.refusal(&[&files[0], &files[0]]);
-    assert!(refused.contains("has targets of uint8 [300, 8, 8]; the model takes 1 a sample"), "{refused}");
+    let [images, half] = ["images", "half"].map(|name| dir.path().join(name));
+    let words = "has targets of uint8 [300, 8, 8]; the model takes 1 a sample";
+    exported.refuses(&[(&[&half], "half` is not a whole gzip file"), (&[&images, &images], words)]);
     let manifest = exported.to.join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, text.replacen(&exported.run, "zzzzzzzzzz", 1)).unwrap();
-    let refused = exported.refusal(&[&files[0]]);
-    assert!(refused.contains("`model.safetensors` and `manifest.json` are not of one checkpoint"), "{refused}");
+    exported.refuses(&[(&[&images], "`model.safetensors` and `manifest.json` are not of one checkpoint")]);
     fs::remove_file(manifest).unwrap();
-    let refused = exported.refusal(&[&files[0]]);
-    assert!(refused.contains("`manifest.json` must lie beside this script"), "{refused}");
+    exported.refuses(&[(&[&images], "`manifest.json` must lie beside this script")]);
 }
 
 #[test]
@@ -285,6 +305,68 @@ fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_
     let exported = Exported::of(&cluster, &job, dir.path(), &[]);
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     exported.compare(&[&files[0], &files[1]], 301, &["48", "300"]);
+    fs::remove_file(exported.to.join("model.pt")).unwrap();
+    exported.refuses(&[(&[&dir.path().join("images")], "the export's `model.pt` must lie beside this script")]);
+
+    // Where the module's file is gone, its weights are not.
+    fs::remove_file(dir.path().join("net.pt")).unwrap();
+    let weights = dir.path().join("weights");
+    let export = ["export", &exported.checkpoint, "--to", weights.to_str().unwrap()];
+    let refused = cluster.coord(&export);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        refused.status.code() == Some(8) && said.contains("`--without-module` exports its weights alone"),
+        "{said}"
+    );
+    let report = cluster.ask(&[&export[..], &["--without-module"]].concat());
+    assert_eq!(report["files"], serde_json::json!(["README.md", "manifest.json", "model.safetensors"]));
+    let card = fs::read_to_string(weights.join("README.md")).unwrap();
+    assert!(card.contains("There is no `predict.py`: the module was left out"), "{card}");
+}
+
+/// A file of numbers as numpy writes it.
+fn npy(kind: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape},)}}");
+    let header = format!("{header:<117}\n");
+    [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), bytes].concat()
+}
+
+#[test]
+fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let numbers: Vec<f32> = (0..256_u16).map(|value| f32::from(value * 37 % 101) / 50.0).collect();
+    let bytes = |numbers: &[f32]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_le_bytes()).collect() };
+    let classes: Vec<u8> = (0..64).map(|row| row % 2).collect();
+    fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &bytes(&numbers))).unwrap();
+    fs::write(dir.path().join("y.npy"), npy("|u1", "64", &classes)).unwrap();
+    let job = Job::write(
+        dir.path(),
+        r#"
+            name = "numbers"
+            seed = 4
+            steps = 20
+            batch = { size = 8 }
+            model = { kind = "mlp", hidden = [9], outputs = 2 }
+            data = { kind = "npy", inputs = "x.npy", targets = "y.npy" }
+            optimizer = { kind = "sgd", lr = 0.05 }
+        "#,
+    );
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    exported.compare(&[&file("x.npy"), &file("y.npy")], 65, &["7"]);
+    fs::write(dir.path().join("empty.npy"), "").unwrap();
+    fs::write(dir.path().join("texts.npy"), npy("<U1", "64", &[97, 0, 0, 0].repeat(64))).unwrap();
+    let [empty, texts, x] = ["empty.npy", "texts.npy", "x.npy"].map(|name| dir.path().join(name));
+    let words = "is not an npy array of numbers";
+    exported.refuses(&[(&[&empty], words), (&[&texts], words), (&[&x, &texts], words)]);
+    let mut holed = numbers;
+    holed[5] = f32::NAN;
+    fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &bytes(&holed))).unwrap();
+    let Output { status, stdout, stderr } = exported.try_predict(&[&file("x.npy")]);
+    let (out, said) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(!status.success() && said.contains("1 of 64 samples have no prediction"), "{said}");
+    assert_eq!((out.lines().count(), out.lines().nth(2)), (65, Some("1,,nan")));
 }
 
 #[test]
@@ -323,14 +405,13 @@ fn a_language_model_is_scored_and_continued() {
     assert_eq!(said(&out, "accuracy"), eval["accuracy"].as_f64().unwrap());
 
     // A file of another type has no perplexity, unless its user says that these are tokens.
-    let other = dir.path().join("other");
+    let [other, wider] = ["other", "wider"].map(|name| dir.path().join(name));
     let wide: Vec<u8> = (0..900_u32).flat_map(|word| (word * 7919 % 1000).to_le_bytes()).collect();
-    for (bytes, looks) in [(b"\x93NUMPY".repeat(90), "an npy array"), (wide, "32-bit integers")] {
-        fs::write(&other, bytes).unwrap();
-        let refused = exported.refusal(&[other.to_str().unwrap()]);
-        assert!(refused.contains(&format!("looks like {looks}, not like u8 tokens")), "{refused}");
-        exported.predict(&[other.to_str().unwrap(), "--accept-as-is"]);
-    }
+    fs::write(&other, b"\x93NUMPY".repeat(90)).unwrap();
+    fs::write(&wider, wide).unwrap();
+    let looks = |what: &str| format!("looks like {what}, not like u8 tokens");
+    exported.refuses(&[(&[&other], &looks("an npy array")), (&[&wider], &looks("32-bit integers"))]);
+    exported.predict(&[other.to_str().unwrap(), "--accept-as-is"]);
 
     let go_on = |seed: &str| exported.try_predict(&[file.to_str().unwrap(), "--continue", "40", "--seed", seed]).stdout;
     let tokens = go_on("1");

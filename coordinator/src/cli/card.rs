@@ -147,7 +147,7 @@ fn predict(files: &Files, job: &JobSpec, line: &mut impl FnMut(String)) {
             line(format!("```sh\npython3 {call}\n```\n"));
             line("`predict.py` needs torch, numpy and safetensors. It takes raw files as the run read them, applies the preprocessing \
                   below, and prints predictions in the units of the training data. With the batch size, threads and processor of the \
-                  run its scores are those of the run, bit for bit.".to_owned());
+                  run its scores are those of the run, bit for bit, unless the model draws random numbers in evaluation.".to_owned());
         }
         Predicts::Not(why) => line(format!("There is no `predict.py`: {why}.")),
     }

@@ -34,8 +34,13 @@ const RAW_MODULE: &str = "model-raw.pt";
 /// The module that the run began with, while the export is made.
 const ORIGINAL: &str = "original.pt";
 
-/// The script reads all that it needs to know of the model from the manifest beside it.
-const SCRIPT: &str = include_str!("export/predict.py");
+/// The script reads all that it needs to know of the model from the manifest beside it. Parts of one file, in their order.
+const SCRIPT: &str = concat!(
+    include_str!("export/predict/begin.py"),
+    include_str!("export/predict/files.py"),
+    include_str!("export/predict/models.py"),
+    include_str!("export/predict/answers.py"),
+);
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -52,7 +57,7 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
         .map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
     let metrics = reports(&mut client, manifest.run.to_string()).await?;
 
-    let predicts = predicts(&manifest, &job);
+    let predicts = predicts(&manifest, &job, arguments.without_module);
     let raw_inputs = if arguments.raw_inputs { Some(raw_inputs(&manifest, &job)?) } else { None };
 
     // All is written beside it first, or in it if it is there: in the end it holds everything, or nothing.
@@ -73,7 +78,9 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     let store = BlobStore::open(&blobs).map_err(|error| Failure::caused(Exit::Local, &error))?;
     weights::write(&entries, &store, &manifest, &made.join(WEIGHTS))?;
     let mut files = vec![CARD, MANIFEST, WEIGHTS];
-    if let Model::Torchscript { path, .. } = &job.model {
+    if let Model::Torchscript { path, .. } = &job.model
+        && !arguments.without_module
+    {
         let original = original(&client, &manifest, path, &blobs).await?;
         let module = Module { original: &original, weights: &made.join(WEIGHTS) };
         module.write(&made.join(MODULE), None).await?;
@@ -159,15 +166,19 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
     }
     let piece = Piece { digest: file.digest, bytes: file.bytes };
     client.fetch(std::slice::from_ref(&piece), blobs).await.map_err(|failure| {
-        failure.context(&format!("the module `{path}` is not in `{}` as it was, nor in the store", base_dir.display()))
+        let where_not = format!("the module `{path}` is not in `{}` as it was, nor in the store", base_dir.display());
+        failure.context(&where_not).hint("`--without-module` exports its weights alone")
     })?;
     let store = BlobStore::open(blobs).and_then(|store| store.verify(&piece));
     store.map_err(|error| Failure::caused(Exit::Local, &error))
 }
 
 /// Whether there is a script that predicts, or why not.
-fn predicts(manifest: &Manifest, job: &JobSpec) -> Predicts {
+fn predicts(manifest: &Manifest, job: &JobSpec, without_module: bool) -> Predicts {
     match (&job.model, &manifest.preprocessing) {
+        (Model::Torchscript { .. }, _) if without_module => {
+            Predicts::Not("the module was left out: load these weights into it in Python")
+        }
         (Model::Program, _) => Predicts::Not("the model is a program of its own: its code computes the predictions"),
         (_, None) => Predicts::Not("the checkpoint does not hold its preprocessing: an older build made it"),
         (_, Some(_)) => Predicts::Script,

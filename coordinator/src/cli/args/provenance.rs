@@ -142,8 +142,11 @@ pub(in crate::cli) struct ExportArguments {
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) to: PathBuf,
     /// TorchScript: also write `model-raw.pt`, the module with the preprocessing inside; loads the module to make it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "without_module")]
     pub(in crate::cli) raw_inputs: bool,
+    /// TorchScript: leave the module out, where its file is gone; then there is no `predict.py` either.
+    #[arg(long)]
+    pub(in crate::cli) without_module: bool,
     #[command(flatten)]
     pub(in crate::cli) reader: Reader,
 }
