@@ -26,4 +26,5 @@ part "portable" python3 tests/exactness/portable.py
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
 printf 'test: %s\n' "${took%, *}" >&2
 printf 'test: those that need a CUDA device are skipped here; `make gpu` runs them\n' >&2
-exec cargo nextest run --release --locked --workspace
+# Some tests wait, for a lease to end and the like: one more than two cores can run fills the time.
+exec cargo nextest run --release --locked --workspace --test-threads $(($(nproc) + ($(nproc) + 1) / 2))

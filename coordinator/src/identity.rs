@@ -10,7 +10,9 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use lockstep_host::durable;
 use tracing::warn;
@@ -59,9 +61,16 @@ pub enum IdentityError {
 pub struct Identity {
     store: PathBuf,
     remembered: PathBuf,
-    /// None: the store is full, and could not be given one.
-    id: Option<String>,
+    /// Empty while the store is full and could not be given one.
+    id: Arc<OnceLock<String>>,
+    /// What a store without an id is given.
+    drawn: String,
+    /// Which directory it was when it was taken.
+    place: Option<Place>,
 }
+
+/// A directory, whatever lies at its path now: its device and inode.
+type Place = (u64, u64);
 
 impl Identity {
     /// Takes the store at `store` for the coordinator whose state is in `data_dir`: the store that it used before, or, for
@@ -75,31 +84,19 @@ impl Identity {
         draw: impl FnOnce() -> io::Result<String>,
     ) -> Result<Self, IdentityError> {
         let remembered = data_dir.join(FILE);
-        let mut this = Self { store: store.to_owned(), id: read(&remembered)?, remembered };
-        if this.id.is_some() {
+        let io = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
+        let known = read(&remembered)?;
+        let mut this =
+            Self { store: store.to_owned(), remembered, id: Arc::default(), drawn: String::new(), place: None };
+        if let Some(known) = known {
+            this.id = Arc::new(OnceLock::from(known));
             this.check()?;
             return Ok(this);
         }
-        let path = store.join(FILE);
-        let write = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
-        fs::create_dir_all(store).map_err(|source| write("make", store, source))?;
-        let id = if let Some(id) = read(&path)? {
-            id
-        } else {
-            let id = draw().map_err(|source| write("draw an id for", &path, source))?;
-            match durable::write_atomic(&path, format!("{id}\n").as_bytes()) {
-                Ok(()) => id,
-                // It stays usable, and gets its id at a later start.
-                Err(error) if is_full(&error) => {
-                    warn!(store = %store.display(), "the store is full and gets no id yet: {error}");
-                    return Ok(this);
-                }
-                Err(source) => return Err(write("write", &path, source)),
-            }
-        };
-        let remember = durable::write_atomic(&this.remembered, format!("{id}\n").as_bytes());
-        remember.map_err(|source| write("write", &this.remembered, source))?;
-        this.id = Some(id);
+        fs::create_dir_all(store).map_err(|source| io("make", store, source))?;
+        this.drawn = draw().map_err(|source| io("draw an id for", store, source))?;
+        this.place = Some(this.place_now()?);
+        this.give()?;
         Ok(this)
     }
 
@@ -108,7 +105,13 @@ impl Identity {
     /// # Errors
     /// `Other` if it is another one, or not mounted any more.
     pub fn check(&self) -> Result<(), IdentityError> {
-        let Some(expected) = &self.id else { return Ok(()) };
+        let Some(expected) = self.id.get() else {
+            if self.place == Some(self.place_now()?) {
+                return self.give();
+            }
+            let source = io::Error::other("it is another directory than when this coordinator started");
+            return Err(IdentityError::Io { action: "use", path: self.store.clone(), source });
+        };
         let found = match read(&self.store.join(FILE))? {
             Some(id) if id == *expected => return Ok(()),
             Some(id) => format!("it is the store `{id}`"),
@@ -117,6 +120,35 @@ impl Identity {
         };
         let (store, remembered, expected) = (self.store.clone(), self.remembered.clone(), expected.clone());
         Err(IdentityError::Other { store, found, remembered, expected })
+    }
+
+    /// Gives the store its id, if it has none, and remembers it. A store that is full stays usable, and gets its id at a later check.
+    fn give(&self) -> Result<(), IdentityError> {
+        let path = self.store.join(FILE);
+        let io = |path: &Path, source| IdentityError::Io { action: "write", path: path.to_owned(), source };
+        let id = if let Some(id) = read(&path)? {
+            id
+        } else {
+            match durable::write_atomic(&path, format!("{}\n", self.drawn).as_bytes()) {
+                Ok(()) => self.drawn.clone(),
+                Err(error) if is_full(&error) => {
+                    warn!(store = %self.store.display(), "the store is full and gets no id yet: {error}");
+                    return Ok(());
+                }
+                Err(source) => return Err(io(&path, source)),
+            }
+        };
+        let remember = durable::write_atomic(&self.remembered, format!("{id}\n").as_bytes());
+        remember.map_err(|source| io(&self.remembered, source))?;
+        // Another clone may have been here first, with the same id.
+        let _id = self.id.set(id);
+        Ok(())
+    }
+
+    fn place_now(&self) -> Result<Place, IdentityError> {
+        let found = fs::metadata(&self.store);
+        let found = found.map_err(|source| IdentityError::Io { action: "read", path: self.store.clone(), source })?;
+        Ok((found.dev(), found.ino()))
     }
 }
 
@@ -144,12 +176,12 @@ fn is_full(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    struct Place {
+    struct Places {
         dir: tempfile::TempDir,
         drawn: u32,
     }
 
-    impl Place {
+    impl Places {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("data")).unwrap();
@@ -169,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_store_is_known_again_wherever_it_is_mounted_and_another_one_is_refused() {
-        let mut place = Place::new();
+        let mut place = Places::new();
         let taken = place.take("store").unwrap();
         taken.check().unwrap();
         place.take("store").unwrap();
@@ -198,8 +230,32 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_was_full_gets_its_id_later_and_is_checked_until_then() {
+        let mut places = Places::new();
+        let taken = places.take("store").unwrap();
+        // As it was when there was no room.
+        let full = Identity { id: Arc::default(), ..taken };
+        for file in ["store/store-id", "data/store-id"] {
+            fs::remove_file(places.path(file)).unwrap();
+        }
+        fs::rename(places.path("store"), places.path("unmounted")).unwrap();
+        fs::create_dir(places.path("store")).unwrap();
+        let other = full.check().unwrap_err().to_string();
+        assert!(other.starts_with("cannot use `") && !places.path("store/store-id").exists(), "{other}");
+        fs::remove_dir(places.path("store")).unwrap();
+        assert!(full.check().is_err());
+        fs::rename(places.path("unmounted"), places.path("store")).unwrap();
+        full.check().unwrap();
+        for file in ["store/store-id", "data/store-id"] {
+            assert_eq!(fs::read_to_string(places.path(file)).unwrap(), "id1\n");
+        }
+        fs::write(places.path("store/store-id"), "id9\n").unwrap();
+        assert!(matches!(full.check(), Err(IdentityError::Other { .. })));
+    }
+
+    #[test]
     fn a_file_that_holds_no_id_is_named() {
-        let mut place = Place::new();
+        let mut place = Places::new();
         place.take("store").unwrap();
         for bytes in [&b""[..], b"../x", &[b'a'; 65], &[0xff]] {
             fs::write(place.path("store/store-id"), bytes).unwrap();

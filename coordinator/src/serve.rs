@@ -136,14 +136,15 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
         tokio::spawn(saves::ring(handle.clone(), bell));
     }
     // It ends with the loop, too.
-    tokio::spawn(Committer::open(handle.clone(), &settings.store, identity, settings.store_patience)?.run());
+    let committer = Committer::open(handle.clone(), &settings.store, identity.clone(), settings.store_patience)?;
+    tokio::spawn(committer.run());
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let answers = Answers::new(handle.clone(), tracker.tracking(), &about(settings, address));
     let page = web.map(|listener| Page::serve(listener, answers.clone(), &tracker, &settings.store, stop.clone()));
     let page = page.transpose()?;
-    let control = Control::new(answers, reader, &settings.store, stop.clone())?;
-    let terms = Terms { cluster, lease: settings.lease, store: settings.store.clone(), starts };
+    let control = Control::new(answers, reader, &settings.store, identity.clone(), stop.clone())?;
+    let terms = Terms { cluster, lease: settings.lease, store: settings.store.clone(), identity, starts };
     let agents = Agents::new(handle.clone(), terms, stop.clone());
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -4,8 +4,10 @@
     load_export.py script EXPORT ORIGINAL          whether the exported module and the original one with the exported
                                                    weights give the same scores, bit for bit
     load_export.py raw EXPORT IMAGES               whether the module that takes raw inputs gives the scores of the other one
+    load_export.py loss EXPORT INPUTS TARGETS      the mean loss that an exported module answers itself, of npy arrays as they are
     load_export.py make FILE                       writes a module to begin from
     load_export.py make-counting FILE              writes one that changes its buffers in every pass, also in evaluation
+    load_export.py make-loss FILE                  writes one that answers its loss, by targets in a column
 """
 
 import json
@@ -75,6 +77,17 @@ class Counting(nn.Module):
         return (y - self.mean + 0.01 * self.calls + 0.01 * self.table.sum(1),)
 
 
+class Loss(nn.Module):
+    """The squared distance to a class number; a row of targets instead of a column would be spread over all samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x, y):
+        return (self.head(x) - y).square().mean()
+
+
 def idx(path):
     data = pathlib.Path(path).read_bytes()
     sizes = numpy.frombuffer(data, ">u4", data[3], 4)
@@ -108,6 +121,11 @@ def script(export, original):
     }
 
 
+def loss(export, inputs, targets):
+    module = torch.jit.load(pathlib.Path(export) / "model.pt")
+    return module(torch.from_numpy(numpy.load(inputs)), torch.from_numpy(numpy.load(targets)).long()).item()
+
+
 def raw(export, images):
     images = idx(images)[:, None]
     scores = torch.jit.load(pathlib.Path(export) / "model.pt")(images.float() / 127.5 - 1)
@@ -117,11 +135,12 @@ def raw(export, images):
 def main():
     torch.set_num_threads(1)
     kind, *rest = sys.argv[1:]
-    if kind in ("make", "make-counting"):
+    made = {"make": Net, "make-counting": Counting, "make-loss": Loss}
+    if kind in made:
         torch.manual_seed(0)
-        torch.jit.script(Net() if kind == "make" else Counting()).save(rest[0])
+        torch.jit.script(made[kind]()).save(rest[0])
     else:
-        print(json.dumps({"mlp": mlp, "raw": raw, "script": script}[kind](*rest)))
+        print(json.dumps({"mlp": mlp, "loss": loss, "raw": raw, "script": script}[kind](*rest)))
 
 
 if __name__ == "__main__":

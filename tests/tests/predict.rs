@@ -208,6 +208,14 @@ fn a_regression_is_answered_in_the_units_of_its_target() {
     assert!(exported.card().contains("The output is column `price`, standardised"), "{}", exported.card());
 }
 
+/// What `tests/oracle/load_export.py` says.
+fn oracle(arguments: &[&str]) -> String {
+    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+    let output = python.arg(repository().join("tests/oracle/load_export.py")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];
     file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
@@ -269,13 +277,6 @@ fn raw_images_are_scored_as_the_run_scores_them() {
 fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let job = images(dir.path(), r#"{ kind = "torchscript", path = "net.pt" }"#);
-    let oracle = |arguments: &[&str]| {
-        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-        let script = repository().join("tests/oracle/load_export.py");
-        let output = python.arg(script).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
     oracle(&["make", dir.path().join("net.pt").to_str().unwrap()]);
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &["--raw-inputs"]);
@@ -290,6 +291,9 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
         report["files"],
         serde_json::json!(["README.md", "manifest.json", "model.safetensors", "model.pt", "predict.py"])
     );
+    fs::copy(dir.path().join("net.pt"), exported.to.join("model.pt")).unwrap();
+    let words = "`model.pt` and `model.safetensors` are not of one checkpoint";
+    exported.refuses(&[(&[&dir.path().join("images")], words)]);
 }
 
 /// Whatever its `forward` makes of buffers: each batch begins from those of the checkpoint, as in the run's own evaluation.
@@ -297,10 +301,7 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
 fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_scores_it() {
     let dir = tempfile::tempdir().unwrap();
     let job = images(dir.path(), r#"{ kind = "torchscript", path = "net.pt" }"#);
-    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-    let script = repository().join("tests/oracle/load_export.py");
-    let output = python.arg(script).arg("make-counting").arg(dir.path().join("net.pt")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    oracle(&["make-counting", dir.path().join("net.pt").to_str().unwrap()]);
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &[]);
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
@@ -367,6 +368,34 @@ fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
     let (out, said) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
     assert!(!status.success() && said.contains("1 of 64 samples have no prediction"), "{said}");
     assert_eq!((out.lines().count(), out.lines().nth(2)), (65, Some("1,,nan")));
+}
+
+#[test]
+fn a_module_that_answers_its_loss_gets_targets_in_the_shape_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let numbers: Vec<u8> = (0..256_u16).flat_map(|value| (f32::from(value * 37 % 101) / 50.0).to_le_bytes()).collect();
+    let classes: Vec<u8> = (0..64).map(|row| row % 5).collect();
+    fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &numbers)).unwrap();
+    fs::write(dir.path().join("y.npy"), npy("|u1", "64, 1", &classes)).unwrap();
+    oracle(&["make-loss", dir.path().join("net.pt").to_str().unwrap()]);
+    let job = Job::write(
+        dir.path(),
+        r#"
+            name = "loss"
+            seed = 4
+            steps = 20
+            batch = { size = 8 }
+            model = { kind = "torchscript", path = "net.pt", output = "loss" }
+            data = { kind = "npy", inputs = "x.npy", targets = "y.npy" }
+            optimizer = { kind = "sgd", lr = 0.05 }
+        "#,
+    );
+    let cluster = Cluster::start(dir.path(), 1);
+    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let files = ["x.npy", "y.npy"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    let (_, words) = exported.predict(&[&files[0], &files[1], "--batch", "64"]);
+    let wanted: f64 = oracle(&["loss", exported.to.to_str().unwrap(), &files[0], &files[1]]).trim().parse().unwrap();
+    assert_eq!(said(&words, "loss"), wanted);
 }
 
 #[test]

@@ -3,19 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, Job, binary, git, repository};
+use lockstep_tests::{Cluster, Job, git, repository};
 use serde_json::Value;
 
 /// The example as a repository of its own, with its data beside it and a change that is not committed.
 fn project(root: &Path) -> Job {
     let example = repository().join("configs/examples/denoise");
     fs::create_dir_all(root.join("src")).unwrap();
-    for name in ["Cargo.lock", "build.rs", "src/main.rs"] {
+    for name in ["build.rs", "src/main.rs"] {
         fs::copy(example.join(name), root.join(name)).unwrap();
     }
     let replaced = |name: &str, from: &str, to: &str| {
@@ -23,13 +22,15 @@ fn project(root: &Path) -> Job {
         assert!(text.contains(from), "{name}: {from}");
         fs::write(root.join(name), text.replace(from, to)).unwrap();
     };
-    replaced("Cargo.toml", "../../../worker", repository().join("worker").to_str().unwrap());
-    // Lockstep's crates are another copy here, as they are for a user, and the longest part of the build. What they do with a
-    // program is looked at, and its bits, which libtorch computes; not their speed.
-    let mut manifest = fs::OpenOptions::new().append(true).open(root.join("Cargo.toml")).unwrap();
-    for name in ["agent", "common", "exchange", "host", "models", "rpc", "worker"] {
-        writeln!(manifest, "\n[profile.release.package.lockstep-{name}]\nopt-level = 0").unwrap();
-    }
+    // What the example depends on takes minutes to compile, and this build has compiled it: cargo gets it by flags. That the
+    // example compiles as it is, clippy looks at.
+    let manifest = fs::read_to_string(example.join("Cargo.toml")).unwrap();
+    let (package, _) = manifest.split_once("[dependencies]").unwrap();
+    fs::write(root.join("Cargo.toml"), package).unwrap();
+    fs::write(root.join("Cargo.lock"), "version = 4\n\n[[package]]\nname = \"denoise\"\nversion = \"0.1.0\"\n")
+        .unwrap();
+    fs::create_dir(root.join(".cargo")).unwrap();
+    fs::write(root.join(".cargo/config.toml"), format!("[build]\nrustflags = {:?}\n", compiled())).unwrap();
     replaced("job.toml", "../../../tests/data/digits.csv", "images");
     fs::create_dir(root.join("images")).unwrap();
     fs::copy(repository().join("tests/data/digits.csv"), root.join("images/digits.csv")).unwrap();
@@ -41,10 +42,52 @@ fn project(root: &Path) -> Job {
     Job { path: root.join("job.toml") }
 }
 
-/// A cluster whose workers keep programs below `dir`, and compile what they depend on beside this build's own parts.
+/// The compiler's flags by which a program finds the crates that it names among those of this build.
+fn compiled() -> Vec<String> {
+    let arguments = ["test", "--no-run", "--release", "--locked", "--workspace", "--message-format", "json"];
+    let mut cargo = Command::new("cargo");
+    // Build scripts that read what is set for a test would run again, and much would be compiled again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_") && text != "CARGO_HOME" || text == "LD_LIBRARY_PATH" {
+            cargo.env_remove(name);
+        }
+    }
+    let output = cargo.args(arguments).current_dir(repository()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stale = messages.iter().find(|message| message["fresh"] == false);
+    assert!(stale.is_none(), "compiled anew: {stale:?}");
+    let mut flags = Vec::new();
+    for name in ["lockstep_worker", "serde", "tch"] {
+        // Another of this name may be part of a build script, or of a library's own tests.
+        let library = messages.iter().find(|message| {
+            message["target"]["name"] == name
+                && message["target"]["kind"][0] == "lib"
+                && message["profile"]["test"] == false
+                && message["profile"]["opt_level"] != "0"
+        });
+        let files = library.unwrap_or_else(|| panic!("no `{name}`"))["filenames"].as_array().unwrap();
+        let file = files.iter().find_map(|file| file.as_str().filter(|file| file.ends_with(".rlib"))).unwrap();
+        flags.extend(["--extern".to_owned(), format!("{name}={file}")]);
+    }
+    let deps = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    flags.extend(["-L".to_owned(), format!("dependency={}", deps.display())]);
+    for message in messages.iter().filter(|message| message["reason"] == "build-script-executed") {
+        for path in message["linked_paths"].as_array().unwrap().iter().filter_map(Value::as_str) {
+            flags.extend(["-L".to_owned(), path.to_owned()]);
+            if let Some(libtorch) = path.strip_prefix("native=").filter(|path| path.ends_with("torch/lib")) {
+                flags.extend(["-C".to_owned(), format!("link-arg=-Wl,-rpath,{libtorch}")]);
+            }
+        }
+    }
+    flags
+}
+
+/// A cluster whose workers build and keep programs below `dir`.
 fn cluster(dir: &Path, nodes: usize) -> Cluster {
-    let target = binary("coord").ancestors().nth(2).unwrap().to_owned();
-    let programs = dir.join("programs");
+    let [programs, target] = ["programs", "target"].map(|name| dir.join(name));
     Cluster::start_with(dir, nodes, &[("LOCKSTEP_WORKER_PROGRAMS_DIR", &programs), ("CARGO_TARGET_DIR", &target)])
 }
 

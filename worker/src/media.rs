@@ -74,7 +74,7 @@ impl Keeper {
     }
 
     fn try_start(dir: &Path, outbox: Outbox) -> Result<Self, BlobError> {
-        let store = BlobStore::open(dir)?;
+        let store = BlobStore::existing(dir)?;
         let (queue, waiting) = sync_channel::<Kept>(WAITING);
         let told = outbox.clone();
         let work = move || {
@@ -175,7 +175,10 @@ mod tests {
     fn what_is_kept_is_stored_and_told_and_what_cannot_be_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::default();
-        let keeper = Keeper::start(&dir.path().join("store"), &outbox).unwrap();
+        let store = dir.path().join("store");
+        assert!(Keeper::start(&store, &outbox).is_none() && !store.exists(), "a store that is not there is not made");
+        BlobStore::open(&store).unwrap();
+        let keeper = Keeper::start(&store, &outbox).unwrap();
         let file = dir.path().join("notes.txt");
         std::fs::write(&file, "kept").unwrap();
         let image = Tensor::from_slice(&[0.0_f32, 1.0, 2.0, -1.0]).view([1, 2, 2]);

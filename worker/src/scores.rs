@@ -59,7 +59,7 @@ pub fn write(
     out: &mut dyn Write,
 ) -> Result<(), ScoresError> {
     numerics::apply(job)?;
-    let store = BlobStore::open(store)?;
+    let store = BlobStore::existing(store)?;
     let base_dir: &Path = Path::new(&manifest.base_dir);
     let setup = Setup::new(job.clone(), base_dir.into(), Vec::new(), Device::Cpu);
     let trainer = Trainer::load(source, setup, Some((manifest, &store)))?;

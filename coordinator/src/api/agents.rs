@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_common::chain;
 use lockstep_host::shared::{self, Offer};
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::{AgentMessage, CoordinatorMessage, Hello, PROTOCOL, StoreSeen, Welcome, misfit};
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 use super::STREAM_QUEUE;
 use super::conversation::Conversation;
 use super::convert::{Joining, invalid};
+use crate::identity::Identity;
 use crate::node::{CallError, Handle, Session};
 use crate::starts::Starts;
 
@@ -35,6 +37,8 @@ pub struct Terms {
     pub lease: Duration,
     /// The blob store's directory.
     pub store: PathBuf,
+    /// Which store that must be.
+    pub identity: Identity,
     /// The starts of the coordinator's data directory.
     pub starts: Starts,
 }
@@ -137,6 +141,9 @@ impl Agents {
         outgoing: &Outgoing,
     ) -> Result<Session, Status> {
         let (check, text) = (random()?, random()?);
+        let identity = self.terms.identity.clone();
+        let ours = spawn_blocking(move || identity.check()).await.map_err(panicked)?;
+        ours.map_err(|error| Status::unavailable(chain(&error)))?;
         let (store, name, wrote) = (self.terms.store.clone(), check.clone(), text.clone());
         let offer = spawn_blocking(move || Offer::write(&store, &name, &wrote)).await.map_err(panicked)?;
         let offer = offer.map_err(|error| {

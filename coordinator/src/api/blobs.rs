@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
+use crate::identity::Identity;
+
 /// Bytes in a message.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
@@ -28,11 +30,20 @@ const WAITING: usize = 4;
 
 /// The store, as clients reach it.
 #[derive(Clone, Debug)]
-pub(super) struct Blobs(Arc<BlobStore>);
+pub(super) struct Blobs(Arc<BlobStore>, Identity);
 
 impl Blobs {
-    pub(super) fn open(dir: &Path) -> Result<Self, BlobError> {
-        Ok(Self(Arc::new(BlobStore::open(dir)?)))
+    /// The store at `dir`, which must stay the one of `identity` for whatever is acknowledged.
+    pub(super) fn open(dir: &Path, identity: Identity) -> Result<Self, BlobError> {
+        Ok(Self(Arc::new(BlobStore::open(dir)?), identity))
+    }
+
+    /// That what was found or written is in the coordinator's own store.
+    async fn is_ours(&self) -> Result<(), Status> {
+        let identity = self.1.clone();
+        let checked = tokio::task::spawn_blocking(move || identity.check()).await;
+        let checked = checked.map_err(|_| Status::internal("the store panicked"))?;
+        checked.map_err(|error| Status::unavailable(chain(&error)))
     }
 
     /// That it is there, as long as it should be.
@@ -50,7 +61,9 @@ impl Blobs {
     pub(super) async fn has(&self, piece: Piece) -> Result<bool, Status> {
         let store = Arc::clone(&self.0);
         let found = tokio::task::spawn_blocking(move || store.has_durably(&piece)).await;
-        found.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))
+        let found = found.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))?;
+        self.is_ours().await?;
+        Ok(found)
     }
 
     /// That everything that `manifest` names is there, as long as it should be; of a checkpoint that is not huge, that it is what
@@ -104,7 +117,9 @@ impl Blobs {
         let _ = to.send(None).await;
         drop(to);
         let written = writing.await.map_err(|_| Status::internal("the store panicked"))?;
-        written.map_err(|error| refusal(&error))?.ok_or_else(|| Status::cancelled("the blob broke off"))
+        let written = written.map_err(|error| refusal(&error))?;
+        self.is_ours().await?;
+        written.ok_or_else(|| Status::cancelled("the blob broke off"))
     }
 
     /// Sends the bytes of `piece` from `offset` on into `to`.
@@ -173,7 +188,8 @@ mod tests {
     #[test]
     fn a_truncated_blob_is_refused_with_both_lengths() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path()).unwrap();
+        let identity = Identity::take(&dir.path().join("store"), dir.path(), || Ok("id".into())).unwrap();
+        let blobs = Blobs::open(&dir.path().join("store"), identity).unwrap();
         let piece = blobs.0.put(b"weights").unwrap();
         blobs.sees(&piece).unwrap();
         std::fs::write(blobs.0.path(&piece.digest), b"we").unwrap();

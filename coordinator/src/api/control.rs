@@ -25,6 +25,7 @@ use super::convert::{data, invalid, job, request_id, run_id, text};
 use super::{logs, reports};
 use crate::answers::Answers;
 use crate::documents;
+use crate::identity::Identity;
 use crate::node::{CallError, Handle};
 use crate::store::BlockReader;
 
@@ -39,14 +40,15 @@ pub struct Control {
 }
 
 impl Control {
-    /// The service, until `stop`. `store` is the blob store's directory.
+    /// The service, until `stop`. `store` is the blob store's directory, which must stay the one of `identity`.
     pub fn new(
         answers: Answers,
         reader: BlockReader,
         store: &Path,
+        identity: Identity,
         stop: CancellationToken,
     ) -> Result<Self, BlobError> {
-        Ok(Self { handle: answers.handle().clone(), reader, blobs: Blobs::open(store)?, answers, stop })
+        Ok(Self { handle: answers.handle().clone(), reader, blobs: Blobs::open(store, identity)?, answers, stop })
     }
 
     /// That the store has all that the checkpoint that `prefix` names is made of: refused here, and not by processes that were

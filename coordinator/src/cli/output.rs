@@ -1,13 +1,18 @@
-//! The one writer of the command line. A reader that goes away (`coord ps | head -1`) is not an error.
+//! The one writer of the command line. A reader that goes away (`coord ps | head -1`) is not an error; a disk that is full is.
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::error::Failure;
+use super::exit::Exit;
+
 /// Standard output for answers, standard error for what is said beside them.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     closed: bool,
+    /// Why the rest of the answer is missing, where somebody waits for it.
+    failed: Option<io::Error>,
 }
 
 impl Output {
@@ -22,7 +27,21 @@ impl Output {
             return;
         }
         let mut out = io::stdout().lock();
-        self.closed = out.write_all(bytes).and_then(|()| out.flush()).is_err();
+        if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+            self.closed = true;
+            self.failed = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    /// How a command ended that would end with `exit`: a command that did all else has failed without its answer.
+    pub(super) fn delivered(self, exit: Exit) -> Result<Exit, Failure> {
+        let Some(error) = self.failed else { return Ok(exit) };
+        let failure = Failure::new(Exit::Local, format!("cannot write all of the answer to standard output: {error}"));
+        if exit == Exit::Done {
+            return Err(failure);
+        }
+        Self::note(&failure.render());
+        Ok(exit)
     }
 
     /// The answer as JSON.

@@ -26,7 +26,12 @@ pub fn run(arguments: Arguments) -> Exit {
 }
 
 async fn dispatch(command: Command) -> Result<Exit, Failure> {
-    let out = &mut Output::default();
+    let mut out = Output::default();
+    let exit = carry_out(command, &mut out).await?;
+    out.delivered(exit)
+}
+
+async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
         // These see to signals by themselves: something of theirs has to be ended, or goes on.
         Command::Serve(arguments) => Box::pin(serve::serve(&arguments.settings)).await,

@@ -49,6 +49,23 @@ fn a_coordinator_is_refused_another_store_than_its_own() {
 }
 
 #[test]
+fn nothing_is_taken_into_a_store_that_was_unmounted_and_no_node_joins() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let coordinator = Coordinator::start(&state);
+    let [file, away] = ["table.csv", "away"].map(|name| dir.path().join(name));
+    fs::write(&file, "a,b\n1,2\n").unwrap();
+    // A directory below the mount point, in which blobs were made before.
+    fs::rename(state.join("store"), &away).unwrap();
+    fs::create_dir_all(state.join("store/tmp")).unwrap();
+    let refused = fails(&["data", "add", text(&file), "--addr", &coordinator.address], 5);
+    assert!(refused.contains("is not this coordinator's: it has no file `store-id`"), "{refused}");
+    fs::remove_dir_all(state.join("store")).unwrap();
+    fs::rename(&away, state.join("store")).unwrap();
+    run(&["data", "add", text(&file), "--addr", &coordinator.address]);
+}
+
+#[test]
 fn a_checkpoint_in_a_store_that_was_unmounted_is_not_committed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -57,6 +57,8 @@ fn operators_and_attributes_that_no_run_repeats_are_refused_by_name() {
         ),
         ("addressed", "`forward` calls `mkldnn::data_ptr`, which is of a compiler or a back end"),
         ("quantized", "`forward` calls `aten::_empty_affine_quantized`, which answers memory as it lies"),
+        ("default", "`forward` changes a tensor that is part of its code by `aten::add_`"),
+        ("packedbias", "`forward` changes the attribute `packed` by `aten::add_`"),
         ("twice", "`forward` assigns the buffer `first.mean`, in whose memory `second.mean` lies"),
         ("unpacked", "`forward` changes the attribute `both` by `aten::add_`"),
         ("cast", "`forward` calls `torch.autocast`, which TorchScript follows only where"),
@@ -80,6 +82,12 @@ fn what_only_a_pass_shows_ends_at_that_pass_by_name() {
     for (module, words) in [
         ("dropped", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
         ("droppeddata", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
+        ("sparse", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
+        (
+            "aliasofparameter",
+            "`forward` made the buffer `before` share memory with `inner.weight`: assign a copy (`.clone()`)",
+        ),
+        ("aliasofbuffer", "share memory with `"),
         ("flagged", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
         (
             "gradmode",
@@ -148,7 +156,7 @@ fn fair_modules_that_look_alike_train_on() {
     let _alone = alone();
     let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
-    for name in ["constantread", "penalty", "nograd", "configured", "normal", "once"] {
+    for name in ["constantread", "penalty", "nograd", "configured", "normal", "once", "swapped"] {
         let model = load(dir.path(), name).unwrap();
         for _ in 0..3 {
             descend(&model, &batch, 0.1);
@@ -182,15 +190,14 @@ fn memory_that_nobody_has_written_is_filled() {
         let model = load(dir.path(), module).unwrap();
         let losses: Vec<u64> = (0..5)
             .map(|_| {
-                for size in [4096, 64 * 25] {
-                    drop(Tensor::full([8, size], left, (Kind::Float, Device::Cpu)));
-                }
+                let before = [8 * 4096, 8 * 64 * 25].into_iter().chain([3; 64]);
+                drop(before.map(|size| Tensor::full([size], left, (Kind::Float, Device::Cpu))).collect::<Vec<_>>());
                 descend(&model, &batch, 0.1).to_bits()
             })
             .collect();
         (losses, state(&model))
     };
     for module in ["unfilled", "aligned", "solved"] {
-        assert!(run(module, 0.25) == run(module, 0.5), "{module}");
+        assert!(run(module, 0.0) == run(module, 0.5), "{module}");
     }
 }

@@ -48,7 +48,8 @@ std::string form_of(const c10::IValue& value) {
 // tensor sees what the module made of it, while the backward pass keeps the values that it saved.
 class Lent {
  public:
-  explicit Lent(const std::vector<lockstep::Slot>& slots) : slots_(slots) {
+  Lent(const std::vector<lockstep::Slot>& slots, const std::unordered_map<const void*, std::string>& registered)
+      : slots_(slots), registered_(registered) {
     c10::NoGradGuard no_grad;
     own_.reserve(slots.size());
     for (const auto& slot : slots) {
@@ -75,6 +76,9 @@ class Lent {
             ": a buffer keeps its type and shape");
       }
     }
+    if (const auto reason = shared(); !reason.empty()) {
+      return reason;
+    }
     c10::NoGradGuard no_grad;
     for (size_t i = 0; i < own_.size(); ++i) {
       own_[i].copy_(slots_[i].value().toTensor().detach());
@@ -83,7 +87,23 @@ class Lent {
   }
 
  private:
+  // What is there now is copied, and would not change with the other tensor from then on, as it does in PyTorch.
+  std::string shared() const {
+    std::unordered_map<const void*, std::string> now;
+    for (const auto& slot : slots_) {
+      const void* memory = lockstep::memory_of(slot.value().toTensor());
+      const auto other = registered_.find(memory);
+      const auto [mine, is_new] = now.emplace(memory, slot.name);
+      if (memory != nullptr && (other != registered_.end() || !is_new)) {
+        return c10::str("`forward` made the buffer `", slot.name, "` share memory with `",
+            is_new ? other->second : mine->second, "`: assign a copy (`.clone()`)");
+      }
+    }
+    return {};
+  }
+
   const std::vector<lockstep::Slot>& slots_;
+  const std::unordered_map<const void*, std::string>& registered_;
   std::vector<at::Tensor> own_;
 };
 
@@ -146,7 +166,7 @@ extern "C" {
 char* lte_script_load(const char* path, int32_t device, lte_script** out) {
   return guard([&] {
     auto module = torch::jit::load(std::string(path), lockstep::device_of(device));
-    *out = new lte_script{std::move(module), {}, {}, {}, {}};
+    *out = new lte_script{std::move(module), {}, {}, {}, {}, {}};
   });
 }
 
@@ -186,7 +206,7 @@ char* lte_script_forward(
       arguments.emplace_back(*inputs[i]);
     }
     const lockstep::Kept kept(script->unheld, script->evades);
-    Lent lent(script->assigned);
+    Lent lent(script->assigned, script->registered);
     const Filled filled(script->empty);
     const lockstep::ByAutograd by_autograd;
     const lockstep::Modes modes;

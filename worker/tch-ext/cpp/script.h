@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -71,8 +72,15 @@ void each_slot(const torch::jit::Module& root, const std::function<void(const Sl
 // The memory that a tensor lies in; null for one without.
 const void* memory_of(const at::Tensor& tensor);
 
-// The memory of all parameters and buffers.
-std::unordered_set<const void*> registered_memory(const torch::jit::Module& root);
+// The memory of all parameters and buffers, with the name of one that lies in it.
+std::unordered_map<const void*, std::string> registered_memory(const torch::jit::Module& root);
+
+// Tensors with plain bits that hold all that `tensor` holds: those of a sparse tensor, the integers of a quantized one. Empty where
+// there are none.
+std::vector<at::Tensor> plain_parts(const at::Tensor& tensor);
+
+// One sum over the bits of all parts.
+uint64_t sum_of_parts(const at::Tensor& tensor);
 
 // What `forward` may do, as its graphs tell.
 struct Found {
@@ -176,6 +184,8 @@ struct lte_script {
   std::vector<lockstep::Slot> assigned;
   // All buffers, and the frozen parameters.
   std::vector<at::Tensor> held;
+  // The memory of all parameters and buffers, by the name of one.
+  std::unordered_map<const void*, std::string> registered;
   // Constants of the graphs.
   std::vector<c10::IValue> constants;
   // Constants, and attributes that are neither parameter nor buffer: nothing may change them.

@@ -10,11 +10,6 @@
 
 using lockstep::guard;
 
-extern "C" {
-char* lte_bit_sums(const at::Tensor* const* tensors, size_t count, uint64_t* out);
-void lte_text_free(char* text);
-}
-
 namespace lockstep {
 
 namespace {
@@ -164,9 +159,22 @@ class Attributes {
   }
 
   std::string of_tensor(const at::Tensor& tensor) const {
-    if (!tensor.defined() || tensor.layout() != at::kStrided) {
+    if (!tensor.defined() || plain_parts(tensor).empty()) {
       return "a tensor without plain bits";
     }
+    const bool plain = tensor.layout() == at::kStrided && !tensor.is_quantized();
+    return plain && in_registered(tensor) ? "a view" : form_of_parts(tensor);
+  }
+
+  static std::string form_of_parts(const at::Tensor& tensor) {
+    std::string text = std::string(c10::toString(tensor.scalar_type())) + " [";
+    for (const auto size : tensor.sizes()) {
+      text += std::to_string(size) + ", ";
+    }
+    return text + "] of bits " + hex(sum_of_parts(tensor));
+  }
+
+  bool in_registered(const at::Tensor& tensor) const {
     const auto* from = static_cast<const char*>(tensor.const_data_ptr());
     for (const auto& registered : registered_) {
       if (registered.layout() != at::kStrided || !registered.is_non_overlapping_and_dense()) {
@@ -175,21 +183,10 @@ class Attributes {
       const auto* start = static_cast<const char*>(registered.const_data_ptr());
       const bool within = start <= from && from + tensor.nbytes() <= start + registered.nbytes();
       if (within && tensor.is_non_overlapping_and_dense() && tensor.numel() > 0) {
-        return "a view";
+        return true;
       }
     }
-    uint64_t sum = 0;
-    const at::Tensor* only = &tensor;
-    if (char* failure = lte_bit_sums(&only, 1, &sum)) {
-      const std::string reason(failure);
-      lte_text_free(failure);
-      TORCH_CHECK(false, reason);
-    }
-    std::string text = std::string(c10::toString(tensor.scalar_type())) + " [";
-    for (const auto size : tensor.sizes()) {
-      text += std::to_string(size) + ", ";
-    }
-    return text + "] of bits " + hex(sum);
+    return false;
   }
 
   lte_push_text sink_fn_;

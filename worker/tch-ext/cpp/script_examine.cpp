@@ -96,9 +96,8 @@ std::vector<Unheld> unheld(const torch::jit::Module& root, const std::vector<c10
     if (!value.isTensor() || registered.count(memory_of(value.toTensor())) != 0) {
       return;
     }
-    const auto& tensor = value.toTensor();
-    if (tensor.defined() && tensor.layout() == at::kStrided && !tensor.is_quantized()) {
-      tensors.push_back({name, tensor});
+    if (value.toTensor().defined()) {
+      tensors.push_back({name, value.toTensor()});
     }
   };
   each_value(root._ivalue(), "", take);
@@ -143,6 +142,7 @@ char* lte_script_examine(lte_script* script, lte_push_text sink_fn, void* sink) 
     script->evades = found.evades;
     script->empty = found.empty;
     script->unheld = lockstep::unheld(module, found.constants);
+    script->registered = lockstep::registered_memory(module);
     script->constants = std::move(found.constants);
     script->held.clear();
     lockstep::each_slot(module, [&](const lockstep::Slot& slot) {

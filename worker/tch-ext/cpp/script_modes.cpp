@@ -45,6 +45,25 @@ const std::array<Switch, 12> switches{{
 
 } // namespace
 
+uint64_t sum_of_parts(const at::Tensor& tensor) {
+  const auto parts = plain_parts(tensor);
+  std::vector<const at::Tensor*> list;
+  for (const auto& part : parts) {
+    list.push_back(&part);
+  }
+  std::vector<uint64_t> sums(parts.size());
+  if (char* failure = lte_bit_sums(list.data(), list.size(), sums.data())) {
+    const std::string reason(failure);
+    lte_text_free(failure);
+    TORCH_CHECK(false, reason);
+  }
+  uint64_t all = 0;
+  for (const auto sum : sums) {
+    all = all * 0x100000001b3 + sum;
+  }
+  return all;
+}
+
 Modes::Modes() {
   before_.reserve(switches.size());
   for (const auto& one : switches) {
@@ -84,17 +103,8 @@ std::vector<uint64_t> Kept::marks() const {
     const auto version = tensor.is_inference() ? 0 : static_cast<uint64_t>(tensor._version());
     all[i] = 2 * version + (tensor.requires_grad() ? 1 : 0);
   }
-  if (bits_ && !tensors_.empty()) {
-    all.resize(2 * tensors_.size());
-    std::vector<const at::Tensor*> list;
-    for (const auto& one : tensors_) {
-      list.push_back(&one.tensor);
-    }
-    if (char* failure = lte_bit_sums(list.data(), list.size(), all.data() + list.size())) {
-      const std::string reason(failure);
-      lte_text_free(failure);
-      TORCH_CHECK(false, reason);
-    }
+  for (size_t i = 0; bits_ && i < tensors_.size(); ++i) {
+    all.push_back(sum_of_parts(tensors_[i].tensor));
   }
   return all;
 }

@@ -86,15 +86,40 @@ const void* memory_of(const at::Tensor& tensor) {
   return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
 }
 
-std::unordered_set<const void*> registered_memory(const torch::jit::Module& root) {
-  std::unordered_set<const void*> memory;
+std::unordered_map<const void*, std::string> registered_memory(const torch::jit::Module& root) {
+  std::unordered_map<const void*, std::string> memory;
   each_slot(root, [&](const Slot& slot) {
     const auto& type = slot.object->type();
-    if (slot.value().isTensor() && (is_parameter(type, slot.index) || is_buffer(type, slot.index))) {
-      memory.insert(memory_of(slot.value().toTensor()));
+    const bool registered = is_parameter(type, slot.index) || is_buffer(type, slot.index);
+    const void* own = registered && slot.value().isTensor() ? memory_of(slot.value().toTensor()) : nullptr;
+    if (own != nullptr) {
+      memory.emplace(own, slot.name);
     }
   });
   return memory;
+}
+
+std::vector<at::Tensor> plain_parts(const at::Tensor& tensor) {
+  if (!tensor.defined()) {
+    return {};
+  }
+  if (tensor.is_quantized()) {
+    return {tensor.int_repr()};
+  }
+  switch (tensor.layout()) {
+    case at::kStrided:
+      return {tensor};
+    case at::kSparse:
+      return {tensor._values(), tensor._indices()};
+    case at::kSparseCsr:
+    case at::kSparseBsr:
+      return {tensor.values(), tensor.crow_indices(), tensor.col_indices()};
+    case at::kSparseCsc:
+    case at::kSparseBsc:
+      return {tensor.values(), tensor.ccol_indices(), tensor.row_indices()};
+    default:
+      return {};
+  }
 }
 
 } // namespace lockstep

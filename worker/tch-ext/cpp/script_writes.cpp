@@ -54,15 +54,32 @@ class Writes {
         objects_.emplace_back(path, value.toObject());
       }
     });
+    const auto& forward = root_._ivalue()->type()->getMethod("forward");
+    const auto arguments = defaults(forward);
     do {
       grown_ = false;
-      call("", root_._ivalue()->type()->getMethod("forward"), {});
+      call("", forward, arguments);
     } while (grown_);
   }
 
   Found found;
 
  private:
+  // What arguments are where they are not given: values that are part of the code, one object for all calls.
+  std::vector<Reach> defaults(const torch::jit::Function& function) {
+    std::vector<Reach> arguments;
+    const auto& schema = function.getSchema();
+    for (size_t i = 1; i < schema.arguments().size(); ++i) {
+      const auto& argument = schema.arguments()[i];
+      arguments.emplace_back();
+      if (argument.default_value() && is_mutable(argument.type())) {
+        found.constants.push_back(*argument.default_value());
+        arguments.back() = {{constant_name}, holds_mutable(argument.type()) ? Names{constant_name} : Names{}};
+      }
+    }
+    return arguments;
+  }
+
   void merge(Names& into, const Names& from) {
     for (const auto& name : from) {
       grown_ |= into.insert(name).second;
@@ -287,6 +304,11 @@ class Writes {
         answered(call(path, *function, arguments));
       }
     }
+    const auto type = node->input(0)->type()->cast<c10::ClassType>();
+    if (type && type->name() && begins(type->name()->qualifiedName(), "__torch__.torch.classes.")) {
+      // An object of libtorch's own may answer memory of its own.
+      answered({reached_[node->input(0)].holds, {}});
+    }
     for (auto* function : root_._ivalue()->compilation_unit()->get_functions()) {
       if (function->name() == method && is_method_of_plain_class(*function)) {
         const Reach self{{}, within(reached_[node->input(0)]).holds};
@@ -366,6 +388,11 @@ class Writes {
         if (waits(input)) {
           return {all.holds, all.holds};
         }
+      }
+      // What packed weights answer is their own memory.
+      const std::string name = node->kind().toQualString();
+      if (begins(name, "quantized::") && name.find("unpack") != std::string::npos) {
+        return {all.holds, all.holds};
       }
       // A new tensor, or a new list of what lay in another.
       return {{}, all.holds};

@@ -581,10 +581,83 @@ class Once(Base):
         return self.second(self.first(self.inner(x.flatten(1))))
 
 
+class Default(Base):
+    """Counts in a value that stands for an argument which nobody gives."""
+
+    def forward(self, x, count: Tensor = torch.zeros(1)):
+        count.add_(1.0)
+        return self.inner(x.flatten(1)) + 0.01 * count
+
+
+class PackedBias(Base):
+    """The memory of packed weights."""
+
+    def begin(self):
+        weight = torch.quantize_per_tensor(torch.randn(3, 16), 0.1, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(weight, torch.zeros(3))
+
+    def forward(self, x):
+        weight, bias = torch.ops.quantized.linear_unpack(self.packed)
+        if bias is not None:
+            bias.add_(1.0)
+            return self.inner(x.flatten(1)) + 0.01 * bias
+        return self.inner(x.flatten(1))
+
+
+class Sparse(Base):
+    """The values of a sparse attribute, through an alias that the schema does not tell."""
+
+    def begin(self):
+        self.table = torch.eye(3).to_sparse()
+
+    def forward(self, x):
+        alias = torch.atleast_2d(self.table)
+        alias.mul_(1.5)
+        return torch.mm(alias, self.inner(x.flatten(1)).t()).t()
+
+
+class AliasOfParameter(Base):
+    """In PyTorch the buffer is the weight from then on, and follows it."""
+
+    def begin(self):
+        self.register_buffer("before", torch.zeros(3, 16))
+
+    def forward(self, x):
+        y = self.inner(x.flatten(1)) + (self.inner.weight - self.before).square().sum()
+        self.before = self.inner.weight.detach()
+        return y
+
+
+class AliasOfBuffer(Base):
+    def begin(self):
+        self.register_buffer("a", torch.zeros(3))
+        self.register_buffer("b", torch.zeros(3))
+
+    def forward(self, x):
+        self.a = torch.ones(3)
+        self.b = self.a
+        return self.inner(x.flatten(1)) + self.b
+
+
+class Swapped(Base):
+    """Two buffers that change places: fair."""
+
+    def begin(self):
+        self.register_buffer("a", torch.zeros(3))
+        self.register_buffer("b", torch.ones(3))
+
+    def forward(self, x):
+        kept = self.a
+        self.a = self.b
+        self.b = kept
+        return self.inner(x.flatten(1)) + self.b
+
+
 MODULES = [InstanceNorm, Dropped, DroppedData, Boxed, Foreach, Undetached, DataAt, DroppedWeight, SetData, Inner, Grad]
 MODULES += [GradOfParameter, Penalty, GradMode, NoGrad, Generating, MadeGenerator, Packs, Flag, Turned, TurnedEvaluation]
 MODULES += [Frozen, Version, Resized, Clock, Identity, Hashed, Written, Placed, Hooked, File, Unfilled, Configured, Counted, Normal]
 MODULES += [Aligned, Reinterpreted, Quantized, Addressed, Solved, Pieces, Unpacked, Cast, Behind, Flagged, PackedWeight, Twice, Once]
+MODULES += [Default, PackedBias, Sparse, AliasOfParameter, AliasOfBuffer, Swapped]
 
 
 if __name__ == "__main__":

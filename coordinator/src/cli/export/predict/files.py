@@ -78,7 +78,8 @@ def idx(path):
 
 def classes(path, values):
     """Classes as training takes them."""
-    count = TARGETS["classes"]["count"]
+    # A TorchScript module's classes are told by its scores.
+    count = math.inf if MODEL["kind"] == "torchscript" else MODEL["outputs"]
     for place in numpy.argwhere(~((values == numpy.floor(values)) & (values >= 0) & (values < count)))[:1, 0]:
         refuse(f"`{path}`, sample {place}: `{values[place]}` is not a class from 0 to {count - 1}")
     return torch.from_numpy(values.astype(numpy.int64))
@@ -109,7 +110,9 @@ def labels(path, values):
     if values.ndim == 0 or values.size != len(values) * width:
         refuse(f"`{path}` has targets of {values.dtype} {list(values.shape)}; the model takes {width} a sample")
     if "classes" in TARGETS:
-        return classes(path, values.reshape(len(values)))
+        found = classes(path, values.reshape(len(values)))
+        # A module that computes its loss itself gets them in the file's shape, as in training.
+        return found.reshape(values.shape) if MODEL.get("output") == "loss" else found
     return torch.from_numpy(values.reshape(len(values), width).astype(numpy.float32))
 
 

@@ -74,6 +74,11 @@ def network():
         refuse("`model.safetensors` and `manifest.json` are not of one checkpoint: export it again")
     if MODEL["kind"] == "torchscript":
         module = torch.jit.load(HERE / "model.pt").eval()
+        plain = lambda tensor: tensor.contiguous().reshape(-1).view(torch.uint8)  # noqa: E731
+        own = module.state_dict()
+        for name, tensor in load_file(HERE / "model.safetensors").items():
+            if name not in own or not torch.equal(plain(own[name]), plain(tensor)):
+                refuse("`model.pt` and `model.safetensors` are not of one checkpoint: export it again")
         held = [
             (part, name, tensor, tensor.detach().clone())
             for part in module.modules()
