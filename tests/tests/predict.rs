@@ -51,8 +51,11 @@ impl<'a> Exported<'a> {
         let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
         python.arg(launcher).arg("--each").arg(&self.to).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut python = python.spawn().unwrap();
-        let lines: String = cases.iter().map(|(arguments, _)| format!("{}\n", serde_json::json!(arguments))).collect();
-        python.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let mut input = python.stdin.take().unwrap();
+        for (arguments, _) in cases {
+            writeln!(input, "{}", serde_json::json!(arguments)).unwrap();
+        }
+        drop(input);
         let output = String::from_utf8(python.wait_with_output().unwrap().stdout).unwrap();
         assert_eq!(output.lines().count(), cases.len(), "{output}");
         for ((arguments, words), line) in cases.iter().zip(output.lines()) {

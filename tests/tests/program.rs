@@ -69,7 +69,8 @@ fn compiled() -> Vec<String> {
                 && message["profile"]["opt_level"] != "0"
         });
         let files = library.unwrap_or_else(|| panic!("no `{name}`"))["filenames"].as_array().unwrap();
-        let file = files.iter().find_map(|file| file.as_str().filter(|file| file.ends_with(".rlib"))).unwrap();
+        let is_library = |file: &&str| Path::new(file).extension().is_some_and(|extension| extension == "rlib");
+        let file = files.iter().filter_map(Value::as_str).find(is_library).unwrap();
         flags.extend(["--extern".to_owned(), format!("{name}={file}")]);
     }
     let deps = std::env::current_exe().unwrap().parent().unwrap().to_owned();
