@@ -20,7 +20,6 @@ fn listing(folder: &Path) -> String {
 
 #[test]
 #[ignore = "the other test's process"]
-#[expect(clippy::print_stdout, reason = "read by the other test")]
 fn a_listing_of_what_a_process_loaded() {
     let loaded = |name: &str| fs::read_to_string("/proc/self/maps").unwrap().contains(name);
     println!("before: {}", loaded("libtorch_cuda.so"));
