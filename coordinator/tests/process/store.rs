@@ -7,7 +7,7 @@ use lockstep_common::Domain;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{CheckpointShare, Save};
 
-use crate::agent::{Agent, blob, finished};
+use crate::agent::{Agent, Say, blob, finished, hello};
 use crate::support::{Coordinator, fails, run, wait_for};
 
 fn text(path: &Path) -> &str {
@@ -48,8 +48,8 @@ fn a_coordinator_is_refused_another_store_than_its_own() {
     assert!(back.contains(&format!("it is the store `{}`", own.trim())) && back.contains(id.trim()), "{back}");
 }
 
-#[test]
-fn nothing_is_taken_into_a_store_that_was_unmounted_and_no_node_joins() {
+#[tokio::test]
+async fn nothing_is_taken_into_a_store_that_was_unmounted_and_no_node_joins() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let coordinator = Coordinator::start(&state);
@@ -60,6 +60,9 @@ fn nothing_is_taken_into_a_store_that_was_unmounted_and_no_node_joins() {
     fs::create_dir_all(state.join("store/tmp")).unwrap();
     let refused = fails(&["data", "add", text(&file), "--addr", &coordinator.address], 5);
     assert!(refused.contains("is not this coordinator's: it has no file `store-id`"), "{refused}");
+    let joined = Agent::open(&coordinator.address, Say::Hello(hello("node-a", "1", 1))).await;
+    let status = joined.err().expect("a refusal");
+    assert!(status.message().contains("is not this coordinator's: it has no file `store-id`"), "{status}");
     fs::remove_dir_all(state.join("store")).unwrap();
     fs::rename(&away, state.join("store")).unwrap();
     run(&["data", "add", text(&file), "--addr", &coordinator.address]);

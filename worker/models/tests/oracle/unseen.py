@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import memory
 from hidden import Base
 
 
@@ -478,186 +479,11 @@ class Normal(Base):
         return y - self.mean + 0.01 * self.inner.weight.data.abs().mean()
 
 
-class Solved(Base):
-    """LAPACK begins with an order of columns that nobody has written."""
-
-    def forward(self, x):
-        y = self.inner(x.flatten(1))
-        return y + torch.linalg.lstsq(y.detach().t() @ y.detach(), torch.ones(3, 1))[0].sum()
-
-
-class Pieces(Base):
-    """The weight's memory in pieces that count their writes for themselves."""
-
-    def begin(self):
-        self.register_buffer("n", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, x):
-        self.n.add_(1)
-        first = torch.unsafe_chunk(self.inner.weight.detach(), 3)[0]
-        if int(self.n) == 3:
-            first.mul_(0.9)
-        return self.inner(x.flatten(1))
-
-
-class Unpacked(Base):
-    def begin(self):
-        self.both = (torch.zeros(3), torch.ones(3))
-
-    def forward(self, x):
-        table, other = self.both
-        table.add_(1.0)
-        return self.inner(x.flatten(1)) + table + other
-
-
-class Cast(Base):
-    def forward(self, x):
-        with torch.autocast("cpu", torch.bfloat16):
-            y = self.inner(x.flatten(1))
-        return y.float()
-
-
-class Behind(Base):
-    """Counts in the memory that its buffer does not show."""
-
-    def begin(self):
-        self.register_buffer("b", torch.zeros(6)[:3])
-
-    def forward(self, x):
-        whole = torch.as_strided(self.b, [6], [1], 0)
-        whole.add_(1.0)
-        return self.inner(x.flatten(1)) + whole[3:]
-
-
-class Flagged(Base):
-    """The flag of an attribute, through an alias that the schema does not tell."""
-
-    def begin(self):
-        self.table = torch.ones(3)
-
-    def forward(self, x):
-        first = not self.table.requires_grad
-        alias = torch.dropout(self.table, 0.5, False)
-        alias.requires_grad_(True)
-        y = self.inner(x.flatten(1)) + 0.0 * alias.sum()
-        return y * 1.5 if first else y
-
-
-class PackedWeight(Base):
-    def forward(self, x):
-        packed = torch.fbgemm_pack_gemm_matrix_fp16(self.inner.weight.detach())
-        return self.inner(x.flatten(1)) + float(packed.sum())
-
-
-class Average(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(3))
-
-    def forward(self, y):
-        self.mean = 0.9 * self.mean + 0.1 * y.detach().mean(0)
-        return y - self.mean
-
-
-class Twice(Base):
-    """A module under two names, of which scripting makes two with one buffer."""
-
-    def begin(self):
-        self.first = Average()
-        self.second = self.first
-
-    def forward(self, x):
-        return self.second(self.first(self.inner(x.flatten(1))))
-
-
-class Once(Base):
-    """One module under two names, with a buffer that it assigns: fair."""
-
-    def begin(self):
-        self.first = torch.jit.script(Average())
-        self.second = self.first
-
-    def forward(self, x):
-        return self.second(self.first(self.inner(x.flatten(1))))
-
-
-class Default(Base):
-    """Counts in a value that stands for an argument which nobody gives."""
-
-    def forward(self, x, count: Tensor = torch.zeros(1)):
-        count.add_(1.0)
-        return self.inner(x.flatten(1)) + 0.01 * count
-
-
-class PackedBias(Base):
-    """The memory of packed weights."""
-
-    def begin(self):
-        weight = torch.quantize_per_tensor(torch.randn(3, 16), 0.1, 0, torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(weight, torch.zeros(3))
-
-    def forward(self, x):
-        weight, bias = torch.ops.quantized.linear_unpack(self.packed)
-        if bias is not None:
-            bias.add_(1.0)
-            return self.inner(x.flatten(1)) + 0.01 * bias
-        return self.inner(x.flatten(1))
-
-
-class Sparse(Base):
-    """The values of a sparse attribute, through an alias that the schema does not tell."""
-
-    def begin(self):
-        self.table = torch.eye(3).to_sparse()
-
-    def forward(self, x):
-        alias = torch.atleast_2d(self.table)
-        alias.mul_(1.5)
-        return torch.mm(alias, self.inner(x.flatten(1)).t()).t()
-
-
-class AliasOfParameter(Base):
-    """In PyTorch the buffer is the weight from then on, and follows it."""
-
-    def begin(self):
-        self.register_buffer("before", torch.zeros(3, 16))
-
-    def forward(self, x):
-        y = self.inner(x.flatten(1)) + (self.inner.weight - self.before).square().sum()
-        self.before = self.inner.weight.detach()
-        return y
-
-
-class AliasOfBuffer(Base):
-    def begin(self):
-        self.register_buffer("a", torch.zeros(3))
-        self.register_buffer("b", torch.zeros(3))
-
-    def forward(self, x):
-        self.a = torch.ones(3)
-        self.b = self.a
-        return self.inner(x.flatten(1)) + self.b
-
-
-class Swapped(Base):
-    """Two buffers that change places: fair."""
-
-    def begin(self):
-        self.register_buffer("a", torch.zeros(3))
-        self.register_buffer("b", torch.ones(3))
-
-    def forward(self, x):
-        kept = self.a
-        self.a = self.b
-        self.b = kept
-        return self.inner(x.flatten(1)) + self.b
-
-
 MODULES = [InstanceNorm, Dropped, DroppedData, Boxed, Foreach, Undetached, DataAt, DroppedWeight, SetData, Inner, Grad]
 MODULES += [GradOfParameter, Penalty, GradMode, NoGrad, Generating, MadeGenerator, Packs, Flag, Turned, TurnedEvaluation]
 MODULES += [Frozen, Version, Resized, Clock, Identity, Hashed, Written, Placed, Hooked, File, Unfilled, Configured, Counted, Normal]
-MODULES += [Aligned, Reinterpreted, Quantized, Addressed, Solved, Pieces, Unpacked, Cast, Behind, Flagged, PackedWeight, Twice, Once]
-MODULES += [Default, PackedBias, Sparse, AliasOfParameter, AliasOfBuffer, Swapped]
+MODULES += [Aligned, Reinterpreted, Quantized, Addressed]
+MODULES += memory.MODULES
 
 
 if __name__ == "__main__":

@@ -78,10 +78,11 @@ def idx(path):
 
 def classes(path, values):
     """Classes as training takes them."""
-    # A TorchScript module's classes are told by its scores.
+    # How many classes a TorchScript module has, only its scores tell.
     count = math.inf if MODEL["kind"] == "torchscript" else MODEL["outputs"]
+    known = "a whole number from 0 on" if count == math.inf else f"a class from 0 to {count - 1}"
     for place in numpy.argwhere(~((values == numpy.floor(values)) & (values >= 0) & (values < count)))[:1, 0]:
-        refuse(f"`{path}`, sample {place}: `{values[place]}` is not a class from 0 to {count - 1}")
+        refuse(f"`{path}`, sample {place}: `{values[place]}` is not {known}")
     return torch.from_numpy(values.astype(numpy.int64))
 
 

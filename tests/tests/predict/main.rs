@@ -3,111 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
+mod exported;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use lockstep_tests::{Cluster, Job, binary, cache, digits, repository};
+use exported::{Exported, arrays, images, npy, oracle, said};
+use lockstep_tests::{Cluster, Job, digits};
 use serde_json::Value;
-
-/// A finished run, and its last checkpoint exported.
-struct Exported<'a> {
-    cluster: &'a Cluster,
-    run: String,
-    checkpoint: String,
-    to: PathBuf,
-}
-
-impl<'a> Exported<'a> {
-    fn of(cluster: &'a Cluster, job: &Job, dir: &Path, more: &[&str]) -> Self {
-        let run = cluster.submit(job.argument(), &[]);
-        cluster.finished(&run);
-        let (_, checkpoint) = cluster.checkpoints(&run).last().unwrap().clone();
-        let to = dir.join("export");
-        let export = [&["export", &checkpoint, "--to", to.to_str().unwrap()], more].concat();
-        cluster.run(&export);
-        Self { cluster, run, checkpoint, to }
-    }
-
-    fn try_predict(&self, arguments: &[&str]) -> Output {
-        let launcher = repository().join("tests/oracle/predict.py");
-        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-        python.arg(launcher).arg(&self.to).args(arguments).output().unwrap()
-    }
-
-    /// What it prints, and what it says of loss and accuracy.
-    fn predict(&self, arguments: &[&str]) -> (String, String) {
-        let Output { status, stdout, stderr } = self.try_predict(arguments);
-        let (out, said) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
-        assert!(status.success(), "{arguments:?}: {said}");
-        (out, said)
-    }
-
-    /// That it refuses each of these lists of arguments with one line, which has these words.
-    fn refuses(&self, cases: &[(&[&Path], &str)]) {
-        let launcher = repository().join("tests/oracle/predict.py");
-        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-        python.arg(launcher).arg("--each").arg(&self.to).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut python = python.spawn().unwrap();
-        let mut input = python.stdin.take().unwrap();
-        for (arguments, _) in cases {
-            writeln!(input, "{}", serde_json::json!(arguments)).unwrap();
-        }
-        drop(input);
-        let output = String::from_utf8(python.wait_with_output().unwrap().stdout).unwrap();
-        assert_eq!(output.lines().count(), cases.len(), "{output}");
-        for ((arguments, words), line) in cases.iter().zip(output.lines()) {
-            let outcome: Value = serde_json::from_str(line).unwrap();
-            let said = outcome["said"].as_str().unwrap();
-            assert!(outcome["code"] == 1 && said.lines().count() == 1, "{arguments:?}: {outcome}");
-            assert!(said.starts_with("predict.py: ") && said.contains(words), "{arguments:?}: {said}");
-        }
-    }
-
-    /// The bits of the scores of every row of the run's file, as the worker's code computes them.
-    fn scores(&self, batch: &str) -> String {
-        let manifest = self.to.with_file_name("manifest");
-        fs::write(&manifest, self.cluster.run(&["manifest", &self.checkpoint]).trim_end()).unwrap();
-        let mut worker = Command::new(binary("worker-rank"));
-        let output = worker.arg("scores").args([&manifest, &self.cluster.store()]).args(["--batch", batch]).output();
-        let Output { status, stdout, stderr } = output.unwrap();
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-        String::from_utf8(stdout).unwrap()
-    }
-
-    /// That both compute the same bits, in batches of these sizes. Those of 7 begin where memory is not aligned by itself.
-    fn compare(&self, files: &[&str], rows: usize, batches: &[&str]) {
-        for &batch in batches {
-            let own = self.scores(batch);
-            let (python, _) = self.predict(&[files, &["--scores", "--batch", batch]].concat());
-            assert!(own.lines().count() >= rows && own.lines().last().unwrap().contains(','), "{own}");
-            let differ = own.lines().zip(python.lines()).find(|(own, python)| own != python);
-            assert_eq!(differ, None, "with a batch of {batch}");
-            assert_eq!(own, python);
-        }
-    }
-
-    fn manifest(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.to.join("manifest.json")).unwrap()).unwrap()
-    }
-
-    fn card(&self) -> String {
-        fs::read_to_string(self.to.join("README.md")).unwrap()
-    }
-
-    /// The last evaluation.
-    fn eval(&self) -> Value {
-        self.cluster.ask(&["show", &self.run, "--metrics"])["evals"].as_array().unwrap().last().unwrap().clone()
-    }
-}
-
-/// The value behind `name` in what the script says.
-fn said(words: &str, name: &str) -> f64 {
-    let value = words.split(", ").find_map(|part| part.trim().strip_prefix(name));
-    value.and_then(|value| value.split_whitespace().next()).unwrap_or_else(|| panic!("{words}")).parse().unwrap()
-}
 
 #[test]
 fn a_table_of_classes_is_scored_as_the_run_scores_it() {
@@ -211,44 +116,6 @@ fn a_regression_is_answered_in_the_units_of_its_target() {
     assert!(exported.card().contains("The output is column `price`, standardised"), "{}", exported.card());
 }
 
-/// What `tests/oracle/load_export.py` says.
-fn oracle(arguments: &[&str]) -> String {
-    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-    let output = python.arg(repository().join("tests/oracle/load_export.py")).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
-    let mut file = vec![0, 0, 8, sizes.len() as u8];
-    file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
-    file.extend(bytes);
-    file
-}
-
-/// The digits as images of 8 × 8 and their labels; a module for them.
-fn images(dir: &Path, model: &str) -> Job {
-    let text = fs::read_to_string(repository().join("tests/data/digits.csv")).unwrap();
-    let rows: Vec<Vec<u8>> = text
-        .lines()
-        .skip(1)
-        .take(300)
-        .map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect())
-        .collect();
-    let pixels: Vec<u8> = rows.iter().flat_map(|row| row[..64].iter().map(|value| value * 15)).collect();
-    let numbers: Vec<u8> = rows.iter().map(|row| row[64]).collect();
-    fs::write(dir.join("images"), idx(&[300, 8, 8], &pixels)).unwrap();
-    fs::write(dir.join("labels"), idx(&[300], &numbers)).unwrap();
-    Job::write(
-        dir,
-        &format!(
-            "name = \"images\"\nseed = 4\nsteps = 30\nranks = 2\nbatch = {{ size = 48 }}\n\
-             data = {{ kind = \"idx\", images = \"images\", labels = \"labels\" }}\n\
-             optimizer = {{ kind = \"sgd\", lr = 0.05, momentum = 0.9 }}\nmodel = {model}\n"
-        ),
-    )
-}
-
 #[test]
 fn raw_images_are_scored_as_the_run_scores_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -328,13 +195,6 @@ fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_
     assert!(card.contains("There is no `predict.py`: the module was left out"), "{card}");
 }
 
-/// A file of numbers as numpy writes it.
-fn npy(kind: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
-    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape},)}}");
-    let header = format!("{header:<117}\n");
-    [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), bytes].concat()
-}
-
 #[test]
 fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -343,18 +203,7 @@ fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
     let classes: Vec<u8> = (0..64).map(|row| row % 2).collect();
     fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &bytes(&numbers))).unwrap();
     fs::write(dir.path().join("y.npy"), npy("|u1", "64", &classes)).unwrap();
-    let job = Job::write(
-        dir.path(),
-        r#"
-            name = "numbers"
-            seed = 4
-            steps = 20
-            batch = { size = 8 }
-            model = { kind = "mlp", hidden = [9], outputs = 2 }
-            data = { kind = "npy", inputs = "x.npy", targets = "y.npy" }
-            optimizer = { kind = "sgd", lr = 0.05 }
-        "#,
-    );
+    let job = arrays(dir.path(), "{ kind = 'mlp', hidden = [9], outputs = 2 }");
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &[]);
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -381,18 +230,7 @@ fn a_module_that_answers_its_loss_gets_targets_in_the_shape_of_the_file() {
     fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &numbers)).unwrap();
     fs::write(dir.path().join("y.npy"), npy("|u1", "64, 1", &classes)).unwrap();
     oracle(&["make-loss", dir.path().join("net.pt").to_str().unwrap()]);
-    let job = Job::write(
-        dir.path(),
-        r#"
-            name = "loss"
-            seed = 4
-            steps = 20
-            batch = { size = 8 }
-            model = { kind = "torchscript", path = "net.pt", output = "loss" }
-            data = { kind = "npy", inputs = "x.npy", targets = "y.npy" }
-            optimizer = { kind = "sgd", lr = 0.05 }
-        "#,
-    );
+    let job = arrays(dir.path(), "{ kind = 'torchscript', path = 'net.pt', output = 'loss' }");
     let cluster = Cluster::start(dir.path(), 1);
     let exported = Exported::of(&cluster, &job, dir.path(), &[]);
     let files = ["x.npy", "y.npy"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());

@@ -1,0 +1,162 @@
+//! A run, its export, and what `predict.py` and PyTorch make of it.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use lockstep_tests::{Cluster, Job, binary, cache, repository};
+use serde_json::Value;
+
+/// A finished run, and its last checkpoint exported.
+pub(super) struct Exported<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) run: String,
+    pub(super) checkpoint: String,
+    pub(super) to: PathBuf,
+}
+
+impl<'a> Exported<'a> {
+    pub(super) fn of(cluster: &'a Cluster, job: &Job, dir: &Path, more: &[&str]) -> Self {
+        let run = cluster.submit(job.argument(), &[]);
+        cluster.finished(&run);
+        let (_, checkpoint) = cluster.checkpoints(&run).last().unwrap().clone();
+        let to = dir.join("export");
+        let export = [&["export", &checkpoint, "--to", to.to_str().unwrap()], more].concat();
+        cluster.run(&export);
+        Self { cluster, run, checkpoint, to }
+    }
+
+    pub(super) fn try_predict(&self, arguments: &[&str]) -> Output {
+        let launcher = repository().join("tests/oracle/predict.py");
+        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+        python.arg(launcher).arg(&self.to).args(arguments).output().unwrap()
+    }
+
+    /// What it prints, and what it says of loss and accuracy.
+    pub(super) fn predict(&self, arguments: &[&str]) -> (String, String) {
+        let Output { status, stdout, stderr } = self.try_predict(arguments);
+        let (out, said) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert!(status.success(), "{arguments:?}: {said}");
+        (out, said)
+    }
+
+    /// That it refuses each of these lists of arguments with one line, which has these words.
+    pub(super) fn refuses(&self, cases: &[(&[&Path], &str)]) {
+        let launcher = repository().join("tests/oracle/predict.py");
+        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+        python.arg(launcher).arg("--each").arg(&self.to).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = python.spawn().unwrap();
+        let mut input = python.stdin.take().unwrap();
+        for (arguments, _) in cases {
+            writeln!(input, "{}", serde_json::json!(arguments)).unwrap();
+        }
+        drop(input);
+        let output = String::from_utf8(python.wait_with_output().unwrap().stdout).unwrap();
+        assert_eq!(output.lines().count(), cases.len(), "{output}");
+        for ((arguments, words), line) in cases.iter().zip(output.lines()) {
+            let outcome: Value = serde_json::from_str(line).unwrap();
+            let said = outcome["said"].as_str().unwrap();
+            assert!(outcome["code"] == 1 && said.lines().count() == 1, "{arguments:?}: {outcome}");
+            assert!(said.starts_with("predict.py: ") && said.contains(words), "{arguments:?}: {said}");
+        }
+    }
+
+    /// The bits of the scores of every row of the run's file, as the worker's code computes them.
+    pub(super) fn scores(&self, batch: &str) -> String {
+        let manifest = self.to.with_file_name("manifest");
+        fs::write(&manifest, self.cluster.run(&["manifest", &self.checkpoint]).trim_end()).unwrap();
+        let mut worker = Command::new(binary("worker-rank"));
+        let output = worker.arg("scores").args([&manifest, &self.cluster.store()]).args(["--batch", batch]).output();
+        let Output { status, stdout, stderr } = output.unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap()
+    }
+
+    /// That both compute the same bits, in batches of these sizes. Those of 7 begin where memory is not aligned by itself.
+    pub(super) fn compare(&self, files: &[&str], rows: usize, batches: &[&str]) {
+        for &batch in batches {
+            let own = self.scores(batch);
+            let (python, _) = self.predict(&[files, &["--scores", "--batch", batch]].concat());
+            assert!(own.lines().count() >= rows && own.lines().last().unwrap().contains(','), "{own}");
+            let differ = own.lines().zip(python.lines()).find(|(own, python)| own != python);
+            assert_eq!(differ, None, "with a batch of {batch}");
+            assert_eq!(own, python);
+        }
+    }
+
+    pub(super) fn manifest(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.to.join("manifest.json")).unwrap()).unwrap()
+    }
+
+    pub(super) fn card(&self) -> String {
+        fs::read_to_string(self.to.join("README.md")).unwrap()
+    }
+
+    /// The last evaluation.
+    pub(super) fn eval(&self) -> Value {
+        self.cluster.ask(&["show", &self.run, "--metrics"])["evals"].as_array().unwrap().last().unwrap().clone()
+    }
+}
+
+/// The value behind `name` in what the script says.
+pub(super) fn said(words: &str, name: &str) -> f64 {
+    let value = words.split(", ").find_map(|part| part.trim().strip_prefix(name));
+    value.and_then(|value| value.split_whitespace().next()).unwrap_or_else(|| panic!("{words}")).parse().unwrap()
+}
+
+/// What `tests/oracle/load_export.py` says.
+pub(super) fn oracle(arguments: &[&str]) -> String {
+    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+    let output = python.arg(repository().join("tests/oracle/load_export.py")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(super) fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
+    let mut file = vec![0, 0, 8, sizes.len() as u8];
+    file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
+    file.extend(bytes);
+    file
+}
+
+/// The digits as images of 8 × 8 and their labels; a module for them.
+pub(super) fn images(dir: &Path, model: &str) -> Job {
+    let text = fs::read_to_string(repository().join("tests/data/digits.csv")).unwrap();
+    let rows: Vec<Vec<u8>> = text
+        .lines()
+        .skip(1)
+        .take(300)
+        .map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect())
+        .collect();
+    let pixels: Vec<u8> = rows.iter().flat_map(|row| row[..64].iter().map(|value| value * 15)).collect();
+    let numbers: Vec<u8> = rows.iter().map(|row| row[64]).collect();
+    fs::write(dir.join("images"), idx(&[300, 8, 8], &pixels)).unwrap();
+    fs::write(dir.join("labels"), idx(&[300], &numbers)).unwrap();
+    Job::write(
+        dir,
+        &format!(
+            "name = \"images\"\nseed = 4\nsteps = 30\nranks = 2\nbatch = {{ size = 48 }}\n\
+             data = {{ kind = \"idx\", images = \"images\", labels = \"labels\" }}\n\
+             optimizer = {{ kind = \"sgd\", lr = 0.05, momentum = 0.9 }}\nmodel = {model}\n"
+        ),
+    )
+}
+
+/// A file of numbers as numpy writes it.
+pub(super) fn npy(kind: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape},)}}");
+    let header = format!("{header:<117}\n");
+    [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), bytes].concat()
+}
+
+/// A job for `x.npy` and `y.npy`.
+pub(super) fn arrays(dir: &Path, model: &str) -> Job {
+    Job::write(
+        dir,
+        &format!(
+            "name = \"arrays\"\nseed = 4\nsteps = 20\nbatch = {{ size = 8 }}\noptimizer = {{ kind = \"sgd\", lr = 0.05 }}\n\
+             data = {{ kind = \"npy\", inputs = \"x.npy\", targets = \"y.npy\" }}\nmodel = {model}\n"
+        ),
+    )
+}
