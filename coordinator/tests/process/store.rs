@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use lockstep_common::Domain;
+use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{CheckpointShare, Save};
 
-use crate::agent::{Agent, Say, blob, finished, hello};
+use crate::agent::{Agent, blob, finished, hello};
 use crate::support::{Coordinator, fails, run, wait_for};
 
 fn text(path: &Path) -> &str {

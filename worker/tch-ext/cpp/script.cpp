@@ -89,14 +89,19 @@ class Lent {
  private:
   // What is there now is copied, and would not change with the other tensor from then on, as it does in PyTorch.
   std::string shared() const {
-    std::unordered_map<const void*, std::string> now;
-    for (const auto& slot : slots_) {
-      const void* memory = lockstep::memory_of(slot.value().toTensor());
-      const auto other = registered_.find(memory);
-      const auto [mine, is_new] = now.emplace(memory, slot.name);
-      if (memory != nullptr && (other != registered_.end() || !is_new)) {
-        return c10::str("`forward` made the buffer `", slot.name, "` share memory with `",
-            is_new ? other->second : mine->second, "`: assign a copy (`.clone()`)");
+    const auto memory = [](const lockstep::Slot& slot) { return lockstep::memory_of(slot.value().toTensor()); };
+    const std::string* other = nullptr;
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      const void* own = memory(slots_[i]);
+      if (const auto found = registered_.find(own); found != registered_.end()) {
+        other = &found->second;
+      }
+      for (size_t j = 0; j < i && own != nullptr; ++j) {
+        other = memory(slots_[j]) == own ? &slots_[j].name : other;
+      }
+      if (other != nullptr) {
+        return c10::str("`forward` made the buffer `", slots_[i].name, "` share memory with `", *other,
+            "`: assign a copy (`.clone()`)");
       }
     }
     return {};
