@@ -16,7 +16,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = ROOT / "target" / "release"
-START_SECONDS = 30  # for a process to say that it is there
+START_SECONDS = 120  # for a process to say that it is there, on a busy machine
 STOP_SECONDS = 20  # for a process to end by itself after SIGTERM: a worker ends its own processes first
 
 

@@ -21,8 +21,6 @@ tools=$!
 # With the programs: built by themselves, they would be built twice, as tests ask some libraries for more.
 part "build" cargo nextest run --release --locked --workspace --no-run
 part "tools" wait $tools
-part "exactness" python3 tests/exactness/matrix.py --quick
-part "portable" python3 tests/exactness/portable.py
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
 printf 'test: %s\n' "${took%, *}" >&2
 printf 'test: those that need a CUDA device are skipped here; `make gpu` runs them\n' >&2

@@ -94,7 +94,7 @@ pub struct Running {
 }
 
 /// Starts a coordinator, and returns once it answers.
-pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
+pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     // The port first: it is what most often is in use, and nothing was touched yet.
     let listen = |source| ServeError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;

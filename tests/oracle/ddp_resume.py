@@ -1,10 +1,10 @@
 """Whether PyTorch DDP's training goes on with the same bits after a stop, on so many processes.
 
-    torchrun --standalone --nproc-per-node 3 tests/oracle/ddp_resume.py
+    ddp_resume.py PROCESSES..
 
 Trains a small network without dropout, shuffling or anything else that draws random numbers, so that nothing is left
 to restore but what the script saves and loads: weights and optimizer. STEPS steps in one go, and the same with a stop
-and a load after HALF of them. Process 0 prints JSON: bytes of the final weights that differ. DDP rebuilds its buckets
+and a load after HALF of them. Prints JSON, for each of PROCESSES the bytes of the final weights that differ. DDP rebuilds its buckets
 after the first step of each process's life, in another order than it began with, so the step after a load adds the
 gradients of three or more processes in another order; two numbers have only one sum.
 """
@@ -12,9 +12,11 @@ gradients of three or more processes in another order; two numbers have only one
 import copy
 import json
 import sys
+import tempfile
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -43,18 +45,27 @@ def train(first, last, saved=None):
     return copy.deepcopy((model.state_dict(), optimizer.state_dict()))
 
 
-def main():
+def process(rank, processes, directory):
     torch.set_num_threads(1)
     torch._C._set_deterministic_algorithms(True, warn_only=False)  # without loading the compiler
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", init_method=f"file://{directory}/store", rank=rank, world_size=processes)
     whole = train(0, STEPS)
     again = train(0, STEPS)
     resumed = train(HALF, STEPS, train(0, HALF))
     differ = lambda a, b: sum(int((a[0][key].view(torch.uint8) != b[0][key].view(torch.uint8)).sum()) for key in a[0])
-    if dist.get_rank() == 0:
-        json.dump({"again": differ(whole, again), "resumed": differ(whole, resumed)}, sys.stdout)
+    if rank == 0:
+        with open(f"{directory}/found", "w") as file:
+            json.dump({"again": differ(whole, again), "resumed": differ(whole, resumed)}, file)
     dist.destroy_process_group()
 
 
+def on(processes):
+    # Forked: each process that begins anew loads PyTorch for seconds.
+    with tempfile.TemporaryDirectory() as directory:
+        torch.multiprocessing.start_processes(process, (processes, directory), processes, start_method="fork")
+        with open(f"{directory}/found") as file:
+            return json.load(file)
+
+
 if __name__ == "__main__":
-    main()
+    json.dump([on(int(processes)) for processes in sys.argv[1:]], sys.stdout)

@@ -1,9 +1,9 @@
 """PyTorch's own training of the models that the end to end tests give to Lockstep as TorchScript.
 
 `train.py make DIR` writes `mlp.pt`, `convnet.pt`, `transformer.pt` with fixed weights, and `inputs.npy`, `targets.npy`.
-`train.py compare DIR MODEL OPTIMIZER MANIFEST STORE` trains MODEL here, by the two-rank rule written out below, reads
-Lockstep's final checkpoint, and prints JSON: for each tensor the number of elements whose bits differ and the largest
-difference.
+`train.py compare DIR STORE` trains MODEL with OPTIMIZER here, by the two-rank rule written out below, for each manifest
+`DIR/MODEL-OPTIMIZER.json` of Lockstep's final checkpoints, and prints JSON: for each of them and each tensor the number of
+elements whose bits differ and the largest difference.
 """
 
 import json
@@ -113,7 +113,7 @@ def compare(directory, name, rule, manifest, store):
             differ = int((theirs.reshape(-1).view(np.uint8) != ours.reshape(-1).view(np.uint8)).sum())
             largest = float(np.abs(theirs.astype(np.float64) - ours.astype(np.float64)).max())
             found[f"{kind}/{key}"] = {"bytes_that_differ": differ, "largest_difference": largest}
-    json.dump(found, sys.stdout)
+    return found
 
 
 def main():
@@ -126,8 +126,9 @@ def main():
     if sys.argv[1] == "make":
         make(pathlib.Path(sys.argv[2]))
     else:
-        directory, name, rule, manifest, store = sys.argv[2:]
-        compare(pathlib.Path(directory), name, rule, pathlib.Path(manifest), pathlib.Path(store))
+        directory, store = map(pathlib.Path, sys.argv[2:])
+        manifests = {path.stem: path for path in directory.glob("*-*.json")}
+        json.dump({stem: compare(directory, *stem.split("-"), path, store) for stem, path in manifests.items()}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ fn a_killed_rank_process_costs_a_generation_and_no_bit() {
     let cluster = Cluster::start(dir.path(), 2);
     let job = digits(dir.path());
     // Sparse checkpoints: the record hands over at each, and only what was said after one can be rolled back.
-    let steps = ["--set", "steps=9000", "--set", "checkpoint.every_steps=4000"];
+    let steps = ["--set", "steps=3000", "--set", "checkpoint.every_steps=1200"];
     let (_, state, record) = undisturbed(&cluster, job.argument(), &steps);
 
     let run = cluster.submit(job.argument(), &steps);
-    cluster.reached(&run, 4300);
+    cluster.reached(&run, 1300);
     let pids = cluster.rank_pids(&run);
     assert_eq!(pids.len(), 2, "{pids:?}");
     kill(pids[&1]);
@@ -86,7 +86,7 @@ fn a_killed_worker_is_replaced_by_a_spare_node_and_no_bit_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path(), 3);
     let job = digits(dir.path());
-    let set = ["--set", "steps=3000", "--set", "world.processes=2", "--set", "world.min_processes=2"];
+    let set = ["--set", "steps=1500", "--set", "world.processes=2", "--set", "world.min_processes=2"];
     let (_, state, record) = undisturbed(&cluster, job.argument(), &set);
 
     let run = cluster.submit(job.argument(), &set);
@@ -105,7 +105,7 @@ fn a_killed_coordinator_loses_nothing_and_the_processes_train_on_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path(), 2);
     let job = digits(dir.path());
-    let steps = ["--set", "steps=6000", "--set", "checkpoint.every_steps=1000"];
+    let steps = ["--set", "steps=2400", "--set", "checkpoint.every_steps=400"];
     let (_, state, record) = undisturbed(&cluster, job.argument(), &steps);
 
     let run = cluster.submit(job.argument(), &steps);

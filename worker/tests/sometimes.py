@@ -26,4 +26,4 @@ class Net(nn.Module):
 
 
 torch.manual_seed(0)
-torch.jit.script(Net()).save(sys.argv[1])
+torch.jit.script(Net()).save(f"{sys.argv[1]}/net.pt")

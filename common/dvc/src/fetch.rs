@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use crate::cache::{self, Cache, Object};
@@ -71,29 +72,34 @@ impl Tracked {
     /// One for the first file that failed, when nothing is under way any more; what succeeded stays. `Changed`, before
     /// anything is written, if a file is there with other contents: nothing of the work tree is ever
     /// overwritten. `MissingObject` if neither cache nor remote has a file.
-    pub async fn fetch(&self, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Fetched, DvcError> {
-        let recorded = self.recorded();
-        let fetch = Fetch::new(recorded, progress)?;
-        let files = fetch.files().await?;
-        let states = state::states(recorded, files.clone()).await?;
-        if let Some((path, expected, found)) = states.iter().find_map(|file| match file.presence {
-            Presence::Other { expected, found } => Some((file.path.clone(), expected, found)),
-            Presence::Present | Presence::Missing => None,
-        }) {
-            return Err(DvcError::Changed { path, expected, found });
-        }
-        if recorded.is_directory && recorded.path == recorded.output {
-            // It may have no file at all, and is to be there all the same.
-            let dir = &recorded.output;
-            fs::create_dir_all(dir).map_err(io_error("make", dir))?;
-        }
-        let mut by_md5: BTreeMap<Md5, Vec<(PathBuf, Presence)>> = BTreeMap::new();
-        for file in states {
-            by_md5.entry(file.md5).or_default().push((file.path, file.presence));
-        }
-        let copies = by_md5.into_iter().map(|(md5, copies)| fetch.bring_to_work_tree(md5, copies));
-        let written = until_first_error(copies).await?;
-        fetch.finish(files, written)
+    pub fn fetch<'a>(
+        &'a self,
+        progress: &'a (dyn Fn(Progress) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Fetched, DvcError>> {
+        Box::pin(async move {
+            let recorded = self.recorded();
+            let fetch = Fetch::new(recorded, progress)?;
+            let files = fetch.files().await?;
+            let states = state::states(recorded, files.clone()).await?;
+            if let Some((path, expected, found)) = states.iter().find_map(|file| match file.presence {
+                Presence::Other { expected, found } => Some((file.path.clone(), expected, found)),
+                Presence::Present | Presence::Missing => None,
+            }) {
+                return Err(DvcError::Changed { path, expected, found });
+            }
+            if recorded.is_directory && recorded.path == recorded.output {
+                // It may have no file at all, and is to be there all the same.
+                let dir = &recorded.output;
+                fs::create_dir_all(dir).map_err(io_error("make", dir))?;
+            }
+            let mut by_md5: BTreeMap<Md5, Vec<(PathBuf, Presence)>> = BTreeMap::new();
+            for file in states {
+                by_md5.entry(file.md5).or_default().push((file.path, file.presence));
+            }
+            let copies = by_md5.into_iter().map(|(md5, copies)| fetch.bring_to_work_tree(md5, copies));
+            let written = until_first_error(copies).await?;
+            fetch.finish(files, written)
+        })
     }
 }
 
@@ -103,15 +109,20 @@ impl Recorded {
     /// What the cache has is read and verified; what is corrupt there is fetched anew and named in [`Fetched::replaced`].
     /// # Errors
     /// `MissingObject` if neither cache nor remote has a file.
-    pub async fn fetch_to_cache(&self, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Fetched, DvcError> {
-        let fetch = Fetch::new(self, progress)?;
-        let files = fetch.files().await?;
-        let mut by_md5: BTreeMap<Md5, Vec<PathBuf>> = BTreeMap::new();
-        for file in &files {
-            by_md5.entry(file.md5).or_default().push(state::in_work_tree(self, file));
-        }
-        until_first_error(by_md5.into_iter().map(|(md5, paths)| fetch.bring_to_cache(md5, paths))).await?;
-        fetch.finish(files, 0)
+    pub fn fetch_to_cache<'a>(
+        &'a self,
+        progress: &'a (dyn Fn(Progress) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Fetched, DvcError>> {
+        Box::pin(async move {
+            let fetch = Fetch::new(self, progress)?;
+            let files = fetch.files().await?;
+            let mut by_md5: BTreeMap<Md5, Vec<PathBuf>> = BTreeMap::new();
+            for file in &files {
+                by_md5.entry(file.md5).or_default().push(state::in_work_tree(self, file));
+            }
+            until_first_error(by_md5.into_iter().map(|(md5, paths)| fetch.bring_to_cache(md5, paths))).await?;
+            fetch.finish(files, 0)
+        })
     }
 }
 

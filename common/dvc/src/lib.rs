@@ -10,6 +10,8 @@
 //! Files and layouts are those of DVC 3, and of DVC 2 where a record is DVC 2's. Nothing that DVC wrote is ever changed,
 //! and no file of the work tree is overwritten: after a fetch `dvc status` finds what it would find after `dvc pull`.
 //! Nothing is pushed, no stage is run, and no revision is checked out.
+//!
+//! Futures are boxed at this door: the body of an `async fn` is compiled once more in each crate that awaits it.
 
 mod cache;
 mod config;

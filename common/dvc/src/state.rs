@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::cache::{Cache, Object};
@@ -65,14 +66,16 @@ impl Tracked {
     /// # Errors
     /// `NotInListing` if the path lies in a tracked directory and DVC knows of no such file there; `Occupied` if a directory
     /// is in a file's place, or the other way round.
-    pub async fn check(&self) -> Result<State, DvcError> {
-        let recorded = self.recorded();
-        let cache = Cache::of(&Config::read(&recorded.root)?, recorded.generation);
-        match known_files(recorded, &cache).await? {
-            Some((files, _)) if files.is_empty() && !recorded.output.is_dir() => Ok(State::Unlisted),
-            Some((files, _)) => Ok(State::Files(states(recorded, files).await?)),
-            None => Ok(State::Unlisted),
-        }
+    pub fn check(&self) -> BoxFuture<'_, Result<State, DvcError>> {
+        Box::pin(async move {
+            let recorded = self.recorded();
+            let cache = Cache::of(&Config::read(&recorded.root)?, recorded.generation);
+            match known_files(recorded, &cache).await? {
+                Some((files, _)) if files.is_empty() && !recorded.output.is_dir() => Ok(State::Unlisted),
+                Some((files, _)) => Ok(State::Files(states(recorded, files).await?)),
+                None => Ok(State::Unlisted),
+            }
+        })
     }
 }
 

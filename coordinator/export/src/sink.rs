@@ -1,6 +1,11 @@
 //! Where a run goes: the tools behind one face.
 
+use std::pin::Pin;
+
 use crate::{ExportError, Item, Mlflow, Run, TableFile, TensorBoard, Wandb};
+
+/// What a sink is doing. Boxed: the body of an `async fn` is compiled once more in each crate that awaits it.
+type Written<'a> = Pin<Box<dyn Future<Output = Result<(), ExportError>> + Send + 'a>>;
 
 /// One tool that a run is written to. An item may come again after an interruption: of each name a tool takes each step once.
 /// After an error it is not known what the tool took, until [`Sink::begin`] is called again.
@@ -20,39 +25,45 @@ pub enum Sink {
 
 impl Sink {
     /// Announces `run`, or finds what an earlier export of it wrote. Call it first.
-    pub async fn begin(&mut self, run: &Run) -> Result<(), ExportError> {
-        match self {
-            Self::TensorBoard(sink) => sink.begin(run).await,
-            Self::Mlflow(sink) => sink.begin(run).await,
-            Self::Table(_) => Ok(()),
-            Self::Wandb(sink) => sink.begin().await,
-        }
+    pub fn begin<'a>(&'a mut self, run: &'a Run) -> Written<'a> {
+        Box::pin(async move {
+            match self {
+                Self::TensorBoard(sink) => sink.begin(run).await,
+                Self::Mlflow(sink) => sink.begin(run).await,
+                Self::Table(_) => Ok(()),
+                Self::Wandb(sink) => sink.begin().await,
+            }
+        })
     }
 
     /// Writes `items`; TensorBoard and MLflow show them from now on.
-    pub async fn write(&mut self, items: &[Item<'_>]) -> Result<(), ExportError> {
-        match self {
-            Self::TensorBoard(sink) => sink.write(items).await,
-            Self::Mlflow(sink) => sink.write(items).await,
-            Self::Table(sink) => {
-                sink.write(items);
-                Ok(())
+    pub fn write<'a>(&'a mut self, items: &'a [Item<'_>]) -> Written<'a> {
+        Box::pin(async move {
+            match self {
+                Self::TensorBoard(sink) => sink.write(items).await,
+                Self::Mlflow(sink) => sink.write(items).await,
+                Self::Table(sink) => {
+                    sink.write(items);
+                    Ok(())
+                }
+                Self::Wandb(sink) => {
+                    sink.write(items);
+                    Ok(())
+                }
             }
-            Self::Wandb(sink) => {
-                sink.write(items);
-                Ok(())
-            }
-        }
+        })
     }
 
     /// Writes how `run` ended and its tags as of now; call it last.
-    pub async fn finish(&mut self, run: &Run) -> Result<(), ExportError> {
-        match self {
-            Self::TensorBoard(sink) => sink.finish(run).await,
-            Self::Mlflow(sink) => sink.finish(run).await,
-            Self::Table(sink) => sink.finish().await,
-            Self::Wandb(sink) => sink.finish(run).await,
-        }
+    pub fn finish<'a>(&'a mut self, run: &'a Run) -> Written<'a> {
+        Box::pin(async move {
+            match self {
+                Self::TensorBoard(sink) => sink.finish(run).await,
+                Self::Mlflow(sink) => sink.finish(run).await,
+                Self::Table(sink) => sink.finish().await,
+                Self::Wandb(sink) => sink.finish(run).await,
+            }
+        })
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit,
     Ok(Exit::Done)
 }
 
-pub(super) async fn nodes(arguments: &Reader, out: &mut Output) -> Result<Exit, Failure> {
+pub(super) async fn nodes(arguments: Reader, out: &mut Output) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.address.addr).await?;
     let text = client.query(What::Nodes(Empty {})).await?;
     if arguments.json {

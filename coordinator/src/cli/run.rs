@@ -1,5 +1,7 @@
 //! From words to a command, and from a failure to lines on standard error.
 
+use std::pin::Pin;
+
 use tokio::runtime::Runtime;
 
 use super::args::{Arguments, Command, DataCommand};
@@ -31,41 +33,42 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
     out.delivered(exit)
 }
 
-async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> {
-    match command {
-        // These see to signals by themselves: something of theirs has to be ended, or goes on.
-        Command::Serve(arguments) => Box::pin(serve::serve(&arguments.settings)).await,
-        Command::Submit(arguments) => Box::pin(start::submit(arguments, out)).await,
-        Command::Resume(arguments) => Box::pin(start::resume(arguments, out)).await,
-        // A replay is cancelled with them.
-        Command::Verify(arguments) => Box::pin(verify::verify(arguments, out)).await,
-        Command::Diff(arguments) => Box::pin(diff::diff(arguments, out)).await,
-        Command::Reproduce(arguments) => Box::pin(reproduce::reproduce(arguments, out)).await,
-        Command::Data(DataCommand::Hash(arguments)) => unless_interrupted(data::hash(arguments, out)).await,
-        Command::Data(DataCommand::Add(arguments)) => unless_interrupted(data::add(arguments, out)).await,
-        Command::Config(arguments) => serve::config(&arguments, out),
-        Command::Ps(arguments) => unless_interrupted(readers::ps(arguments, out)).await,
-        Command::Lineage(arguments) => unless_interrupted(lineage(arguments, out)).await,
-        Command::Show(arguments) => unless_interrupted(readers::show(arguments, out)).await,
-        Command::Nodes(arguments) => unless_interrupted(readers::nodes(&arguments, out)).await,
-        Command::Fence(arguments) => unless_interrupted(fence(arguments, true)).await,
-        Command::Unfence(arguments) => unless_interrupted(fence(arguments, false)).await,
-        Command::Checkpoints(arguments) => unless_interrupted(readers::checkpoints(arguments, out)).await,
-        Command::Checkout(arguments) => unless_interrupted(checkout(arguments, out)).await,
-        Command::Export(arguments) => unless_interrupted(export::export(arguments, out)).await,
-        Command::Manifest(arguments) => unless_interrupted(readers::manifest(arguments, out)).await,
-        Command::Logs(arguments) => unless_interrupted(readers::logs(arguments, out)).await,
-        Command::Tag(arguments) => unless_interrupted(annotate::tag(arguments)).await,
-        Command::Note(arguments) => unless_interrupted(annotate::note(arguments)).await,
-        Command::Mirror(arguments) => unless_interrupted(Box::pin(mirror(arguments, out))).await,
-        Command::Compare(arguments) => unless_interrupted(compare(arguments, out)).await,
-        Command::Plot(arguments) => unless_interrupted(plot(arguments, out)).await,
-        Command::Top(arguments) => unless_interrupted(top(arguments, out)).await,
-        Command::Cancel(arguments) => unless_interrupted(start::cancel(arguments, out)).await,
-    }
-}
+/// One type for all commands: what holds them is compiled once.
+type Work<'a> = Pin<Box<dyn Future<Output = Result<Exit, Failure>> + 'a>>;
 
-async fn unless_interrupted(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> {
+    let work: Work<'_> = match command {
+        // These see to signals by themselves: something of theirs has to be ended, or goes on.
+        Command::Serve(arguments) => return Box::pin(serve::serve(&arguments.settings)).await,
+        Command::Submit(arguments) => return Box::pin(start::submit(arguments, out)).await,
+        Command::Resume(arguments) => return Box::pin(start::resume(arguments, out)).await,
+        // A replay is cancelled with them.
+        Command::Verify(arguments) => return Box::pin(verify::verify(arguments, out)).await,
+        Command::Diff(arguments) => return Box::pin(diff::diff(arguments, out)).await,
+        Command::Reproduce(arguments) => return Box::pin(reproduce::reproduce(arguments, out)).await,
+        Command::Config(arguments) => return serve::config(&arguments, out),
+
+        Command::Data(DataCommand::Hash(arguments)) => Box::pin(data::hash(arguments, out)),
+        Command::Data(DataCommand::Add(arguments)) => Box::pin(data::add(arguments, out)),
+        Command::Ps(arguments) => Box::pin(readers::ps(arguments, out)),
+        Command::Lineage(arguments) => Box::pin(lineage(arguments, out)),
+        Command::Show(arguments) => Box::pin(readers::show(arguments, out)),
+        Command::Nodes(arguments) => Box::pin(readers::nodes(arguments, out)),
+        Command::Fence(arguments) => Box::pin(fence(arguments, true)),
+        Command::Unfence(arguments) => Box::pin(fence(arguments, false)),
+        Command::Checkpoints(arguments) => Box::pin(readers::checkpoints(arguments, out)),
+        Command::Checkout(arguments) => Box::pin(checkout(arguments, out)),
+        Command::Export(arguments) => Box::pin(export::export(arguments, out)),
+        Command::Manifest(arguments) => Box::pin(readers::manifest(arguments, out)),
+        Command::Logs(arguments) => Box::pin(readers::logs(arguments, out)),
+        Command::Tag(arguments) => Box::pin(annotate::tag(arguments)),
+        Command::Note(arguments) => Box::pin(annotate::note(arguments)),
+        Command::Mirror(arguments) => Box::pin(mirror(arguments, out)),
+        Command::Compare(arguments) => Box::pin(compare(arguments, out)),
+        Command::Plot(arguments) => Box::pin(plot(arguments, out)),
+        Command::Top(arguments) => Box::pin(top(arguments, out)),
+        Command::Cancel(arguments) => Box::pin(start::cancel(arguments, out)),
+    };
     tokio::select! {
         biased;
         () = interrupted() => Ok(Exit::Interrupted),

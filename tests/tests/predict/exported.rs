@@ -1,11 +1,10 @@
 //! A run, its export, and what `predict.py` and PyTorch make of it.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use lockstep_tests::{Cluster, Job, binary, cache, repository};
+use lockstep_tests::{Again, Cluster, Job, Outcome, binary, cache, repository};
 use serde_json::Value;
 
 /// A finished run, and its last checkpoint exported.
@@ -14,50 +13,38 @@ pub(super) struct Exported<'a> {
     pub(super) run: String,
     pub(super) checkpoint: String,
     pub(super) to: PathBuf,
+    python: &'a Again,
 }
 
 impl<'a> Exported<'a> {
-    pub(super) fn of(cluster: &'a Cluster, job: &Job, dir: &Path, more: &[&str]) -> Self {
+    pub(super) fn of(cluster: &'a Cluster, python: &'a Again, job: &Job, dir: &Path, more: &[&str]) -> Self {
         let run = cluster.submit(job.argument(), &[]);
         cluster.finished(&run);
         let (_, checkpoint) = cluster.checkpoints(&run).last().unwrap().clone();
         let to = dir.join("export");
         let export = [&["export", &checkpoint, "--to", to.to_str().unwrap()], more].concat();
         cluster.run(&export);
-        Self { cluster, run, checkpoint, to }
+        Self { cluster, run, checkpoint, to, python }
     }
 
-    pub(super) fn try_predict(&self, arguments: &[&str]) -> Output {
-        let launcher = repository().join("tests/oracle/predict.py");
-        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-        python.arg(launcher).arg(&self.to).args(arguments).output().unwrap()
+    /// Runs `predict.py`.
+    pub(super) fn try_predict(&self, arguments: &[&str]) -> Outcome {
+        self.python.run(&[&[self.to.join("predict.py").to_str().unwrap()], arguments].concat())
     }
 
     /// What it prints, and what it says of loss and accuracy.
     pub(super) fn predict(&self, arguments: &[&str]) -> (String, String) {
-        let Output { status, stdout, stderr } = self.try_predict(arguments);
-        let (out, said) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
-        assert!(status.success(), "{arguments:?}: {said}");
-        (out, said)
+        let Outcome { code, printed, said } = self.try_predict(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {said}");
+        (printed, said)
     }
 
     /// That it refuses each of these lists of arguments with one line, which has these words.
     pub(super) fn refuses(&self, cases: &[(&[&Path], &str)]) {
-        let launcher = repository().join("tests/oracle/predict.py");
-        let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-        python.arg(launcher).arg("--each").arg(&self.to).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut python = python.spawn().unwrap();
-        let mut input = python.stdin.take().unwrap();
-        for (arguments, _) in cases {
-            writeln!(input, "{}", serde_json::json!(arguments)).unwrap();
-        }
-        drop(input);
-        let output = String::from_utf8(python.wait_with_output().unwrap().stdout).unwrap();
-        assert_eq!(output.lines().count(), cases.len(), "{output}");
-        for ((arguments, words), line) in cases.iter().zip(output.lines()) {
-            let outcome: Value = serde_json::from_str(line).unwrap();
-            let said = outcome["said"].as_str().unwrap();
-            assert!(outcome["code"] == 1 && said.lines().count() == 1, "{arguments:?}: {outcome}");
+        for (arguments, words) in cases {
+            let arguments: Vec<&str> = arguments.iter().map(|path| path.to_str().unwrap()).collect();
+            let Outcome { code, said, .. } = self.try_predict(&arguments);
+            assert!(code == 1 && said.lines().count() == 1, "{arguments:?}: {code}: {said}");
             assert!(said.starts_with("predict.py: ") && said.contains(words), "{arguments:?}: {said}");
         }
     }
@@ -73,11 +60,19 @@ impl<'a> Exported<'a> {
         String::from_utf8(stdout).unwrap()
     }
 
-    /// That both compute the same bits, in batches of these sizes. Those of 7 begin where memory is not aligned by itself.
+    /// That both compute the same bits, in batches of these sizes, the script as its user starts it. Those of 7 begin where
+    /// memory is not aligned by itself.
     pub(super) fn compare(&self, files: &[&str], rows: usize, batches: &[&str]) {
         for &batch in batches {
             let own = self.scores(batch);
-            let (python, _) = self.predict(&[files, &["--scores", "--batch", batch]].concat());
+            let output = python()
+                .arg(self.to.join("predict.py"))
+                .args(files)
+                .args(["--scores", "--batch", batch])
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let python = String::from_utf8(output.stdout).unwrap();
             assert!(own.lines().count() >= rows && own.lines().last().unwrap().contains(','), "{own}");
             let differ = own.lines().zip(python.lines()).find(|(own, python)| own != python);
             assert_eq!(differ, None, "with a batch of {batch}");
@@ -99,6 +94,22 @@ impl<'a> Exported<'a> {
     }
 }
 
+/// For programs that need PyTorch.
+pub(super) fn torch() -> Again {
+    let mut command = python();
+    command.env("OMP_NUM_THREADS", "1").env("MKL_NUM_THREADS", "1");
+    Again::new(command, &["numpy", "safetensors.torch", "torch"])
+}
+
+/// PyTorch's interpreter. Of what the script needs, safetensors lies in an environment of its own.
+fn python() -> Command {
+    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+    let libraries = fs::read_dir(cache().join("test-tools/lib")).unwrap();
+    let packages = libraries.map(|entry| entry.unwrap().path().join("site-packages")).find(|path| path.exists());
+    python.env("PYTHONPATH", packages.expect("set-up installed it"));
+    python
+}
+
 /// The value behind `name` in what the script says.
 pub(super) fn said(words: &str, name: &str) -> f64 {
     let value = words.split(", ").find_map(|part| part.trim().strip_prefix(name));
@@ -106,11 +117,11 @@ pub(super) fn said(words: &str, name: &str) -> f64 {
 }
 
 /// What `tests/oracle/load_export.py` says.
-pub(super) fn oracle(arguments: &[&str]) -> String {
-    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
-    let output = python.arg(repository().join("tests/oracle/load_export.py")).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+pub(super) fn oracle(python: &Again, arguments: &[&str]) -> String {
+    let script = repository().join("tests/oracle/load_export.py");
+    let Outcome { code, printed, said } = python.run(&[&[script.to_str().unwrap()], arguments].concat());
+    assert_eq!(code, 0, "{arguments:?}: {said}");
+    printed
 }
 
 pub(super) fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {

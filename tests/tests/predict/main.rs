@@ -8,17 +8,17 @@ mod exported;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use exported::{Exported, arrays, images, npy, oracle, said};
-use lockstep_tests::{Cluster, Job, digits};
+use exported::{Exported, arrays, images, npy, oracle, said, torch};
+use lockstep_tests::{Cluster, Job, Outcome, digits};
 use serde_json::Value;
 
 #[test]
 fn a_table_of_classes_is_scored_as_the_run_scores_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &digits(dir.path()), dir.path(), &[]);
+    let exported = Exported::of(&cluster, &python, &digits(dir.path()), dir.path(), &[]);
     let table = dir.path().join("digits.csv");
     exported.compare(&[table.to_str().unwrap()], 1_798, &["24"]);
     let (out, words) = exported.predict(&[table.to_str().unwrap()]);
@@ -77,7 +77,7 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
 
 #[test]
 fn a_regression_is_answered_in_the_units_of_its_target() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let mut table = "size,age,price\n".to_owned();
     for row in 0..200_u32 {
         let (size, age) = (50 + row * 37 % 91, row * 53 % 40);
@@ -98,7 +98,7 @@ fn a_regression_is_answered_in_the_units_of_its_target() {
         "#,
     );
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let exported = Exported::of(&cluster, &python, &job, dir.path(), &[]);
     let table = dir.path().join("t.csv");
     exported.compare(&[table.to_str().unwrap()], 201, &["24", "7"]);
     let (out, words) = exported.predict(&[table.to_str().unwrap()]);
@@ -118,10 +118,10 @@ fn a_regression_is_answered_in_the_units_of_its_target() {
 
 #[test]
 fn raw_images_are_scored_as_the_run_scores_them() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let job = images(dir.path(), r#"{ kind = "resnet", blocks = 1, width = 8, outputs = 10 }"#);
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let exported = Exported::of(&cluster, &python, &job, dir.path(), &[]);
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     exported.compare(&[&files[0], &files[1]], 301, &["7"]);
     let (out, words) = exported.predict(&[&files[0], &files[1]]);
@@ -145,14 +145,14 @@ fn raw_images_are_scored_as_the_run_scores_them() {
 
 #[test]
 fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let job = images(dir.path(), r#"{ kind = "torchscript", path = "net.pt" }"#);
-    oracle(&["make", dir.path().join("net.pt").to_str().unwrap()]);
+    oracle(&python, &["make", dir.path().join("net.pt").to_str().unwrap()]);
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &job, dir.path(), &["--raw-inputs"]);
+    let exported = Exported::of(&cluster, &python, &job, dir.path(), &["--raw-inputs"]);
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     exported.compare(&[&files[0], &files[1]], 301, &["7"]);
-    assert_eq!(oracle(&["raw", exported.to.to_str().unwrap(), &files[0]]).trim(), "true");
+    assert_eq!(oracle(&python, &["raw", exported.to.to_str().unwrap(), &files[0]]).trim(), "true");
 
     // Never unasked, and not for what is no module.
     let plain = dir.path().join("plain");
@@ -169,11 +169,11 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
 /// Whatever its `forward` makes of buffers: each batch begins from those of the checkpoint, as in the run's own evaluation.
 #[test]
 fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_scores_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let job = images(dir.path(), r#"{ kind = "torchscript", path = "net.pt" }"#);
-    oracle(&["make-counting", dir.path().join("net.pt").to_str().unwrap()]);
+    oracle(&python, &["make-counting", dir.path().join("net.pt").to_str().unwrap()]);
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let exported = Exported::of(&cluster, &python, &job, dir.path(), &[]);
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     exported.compare(&[&files[0], &files[1]], 301, &["48", "300"]);
     fs::remove_file(exported.to.join("model.pt")).unwrap();
@@ -197,7 +197,7 @@ fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_
 
 #[test]
 fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let numbers: Vec<f32> = (0..256_u16).map(|value| f32::from(value * 37 % 101) / 50.0).collect();
     let bytes = |numbers: &[f32]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_le_bytes()).collect() };
     let classes: Vec<u8> = (0..64).map(|row| row % 2).collect();
@@ -205,7 +205,7 @@ fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
     fs::write(dir.path().join("y.npy"), npy("|u1", "64", &classes)).unwrap();
     let job = arrays(dir.path(), "{ kind = 'mlp', hidden = [9], outputs = 2 }");
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let exported = Exported::of(&cluster, &python, &job, dir.path(), &[]);
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     exported.compare(&[&file("x.npy"), &file("y.npy")], 65, &["7"]);
     fs::write(dir.path().join("empty.npy"), "").unwrap();
@@ -216,32 +216,32 @@ fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
     let mut holed = numbers;
     holed[5] = f32::NAN;
     fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &bytes(&holed))).unwrap();
-    let Output { status, stdout, stderr } = exported.try_predict(&[&file("x.npy")]);
-    let (out, said) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
-    assert!(!status.success() && said.contains("1 of 64 samples have no prediction"), "{said}");
+    let Outcome { code, printed: out, said } = exported.try_predict(&[&file("x.npy")]);
+    assert!(code == 1 && said.contains("1 of 64 samples have no prediction"), "{said}");
     assert_eq!((out.lines().count(), out.lines().nth(2)), (65, Some("1,,nan")));
 }
 
 #[test]
 fn a_module_that_answers_its_loss_gets_targets_in_the_shape_of_the_file() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let numbers: Vec<u8> = (0..256_u16).flat_map(|value| (f32::from(value * 37 % 101) / 50.0).to_le_bytes()).collect();
     let classes: Vec<u8> = (0..64).map(|row| row % 5).collect();
     fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &numbers)).unwrap();
     fs::write(dir.path().join("y.npy"), npy("|u1", "64, 1", &classes)).unwrap();
-    oracle(&["make-loss", dir.path().join("net.pt").to_str().unwrap()]);
+    oracle(&python, &["make-loss", dir.path().join("net.pt").to_str().unwrap()]);
     let job = arrays(dir.path(), "{ kind = 'torchscript', path = 'net.pt', output = 'loss' }");
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let exported = Exported::of(&cluster, &python, &job, dir.path(), &[]);
     let files = ["x.npy", "y.npy"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     let (_, words) = exported.predict(&[&files[0], &files[1], "--batch", "64"]);
-    let wanted: f64 = oracle(&["loss", exported.to.to_str().unwrap(), &files[0], &files[1]]).trim().parse().unwrap();
+    let wanted: f64 =
+        oracle(&python, &["loss", exported.to.to_str().unwrap(), &files[0], &files[1]]).trim().parse().unwrap();
     assert_eq!(said(&words, "loss"), wanted);
 }
 
 #[test]
 fn a_language_model_is_scored_and_continued() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let text: String = (0..900).map(|word| ["lock", "step ", "and ", "key "][word * word % 7 % 4]).collect();
     fs::write(dir.path().join("text"), &text).unwrap();
     let job = Job::write(
@@ -259,7 +259,7 @@ fn a_language_model_is_scored_and_continued() {
         "#,
     );
     let cluster = Cluster::start(dir.path(), 1);
-    let exported = Exported::of(&cluster, &job, dir.path(), &[]);
+    let exported = Exported::of(&cluster, &python, &job, dir.path(), &[]);
     let file = dir.path().join("text");
     exported.compare(&[file.to_str().unwrap()], text.len() / 16, &["7"]);
 
@@ -283,19 +283,25 @@ fn a_language_model_is_scored_and_continued() {
     exported.refuses(&[(&[&other], &looks("an npy array")), (&[&wider], &looks("32-bit integers"))]);
     exported.predict(&[other.to_str().unwrap(), "--accept-as-is"]);
 
-    let go_on = |seed: &str| exported.try_predict(&[file.to_str().unwrap(), "--continue", "40", "--seed", seed]).stdout;
+    let go_on =
+        |seed: &str| exported.try_predict(&[file.to_str().unwrap(), "--continue", "40", "--seed", seed]).printed;
     let tokens = go_on("1");
-    assert_eq!((tokens.len(), &go_on("1")), (40, &tokens));
+    assert_eq!((tokens.chars().count(), &go_on("1")), (40, &tokens));
     assert_ne!(go_on("2"), tokens);
     assert!(exported.card().contains("--continue 200"));
 }
 
 #[test]
 fn an_export_has_the_same_bytes_each_time_and_the_modes_that_umask_gives() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, python) = (tempfile::tempdir().unwrap(), torch());
     let cluster = Cluster::start(dir.path(), 1);
-    let exported =
-        Exported::of(&cluster, &images(dir.path(), r#"{ kind = "mlp", hidden = [9], outputs = 10 }"#), dir.path(), &[]);
+    let exported = Exported::of(
+        &cluster,
+        &python,
+        &images(dir.path(), r#"{ kind = "mlp", hidden = [9], outputs = 10 }"#),
+        dir.path(),
+        &[],
+    );
     let again = dir.path().join("again");
     for _ in 0..3 {
         cluster.run(&["export", &exported.checkpoint, "--to", again.to_str().unwrap()]);

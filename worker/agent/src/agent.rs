@@ -1,6 +1,7 @@
 //! The agent's life: set up, one loop that owns everything, an orderly end.
 
 use std::future::pending;
+use std::pin::Pin;
 use std::time::Duration;
 
 use lockstep_host::durable::DirLock;
@@ -28,7 +29,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Runs an agent until `shutdown`, then stops its processes and returns.
 ///
 /// Whatever goes wrong after the start (no coordinator, dead processes, a full disk) is lived with and logged.
-pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(), AgentError> {
+// Boxed: the body of an `async fn` is compiled once more for each program that runs it.
+pub fn run(
+    options: AgentOptions,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), AgentError>> + Send>> {
+    Box::pin(live(options, shutdown))
+}
+
+async fn live(options: AgentOptions, shutdown: CancellationToken) -> Result<(), AgentError> {
     let _lock = DirLock::acquire(&options.data_dir).map_err(AgentError::DataDir)?;
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let monitor = Monitor::open(options.nvml_library.as_deref(), visible.as_deref())?;

@@ -1,10 +1,7 @@
 //! Six ranks give the same bits on one to six processes, whatever the gradients are made of: element types, batch norm,
 //! dropout, clipping, ranks that one process hosts together (accumulation), unused and tied parameters, embeddings.
 
-use std::path::Path;
-use std::process::Command;
-
-use crate::lab::{Lab, Outcome, idx, table};
+use crate::lab::{Lab, Outcome, idx, module, table};
 
 /// Momentum, a schedule, and a norm that every step is clipped to.
 const SCRIPT: &str = r#"
@@ -23,12 +20,7 @@ const SCRIPT: &str = r#"
 
 /// The module of `modules.py` in an element type.
 fn script(dtype: &str, sets: &[&str]) -> Lab {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/modules.py");
-    let output = Command::new("python3").arg(program).arg(dir.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let module = std::fs::read(dir.path().join(format!("{dtype}.pt"))).unwrap();
-    Lab::new(SCRIPT, sets, &[("net.pt", module), ("table.csv", table().into_bytes())])
+    Lab::new(SCRIPT, sets, &[("net.pt", module("modules", dtype)), ("table.csv", table().into_bytes())])
 }
 
 /// Runs on one process and on each of `others`, and expects the same record, states, generators and tensors.

@@ -1,7 +1,6 @@
 //! TorchScript modules with state of their own, and with habits that training must notice: the same bits on any number of
 //! processes and after a resume, or an end with the name.
 
-use std::path::Path;
 use std::process::Command;
 
 use tch::{Device, Kind, Tensor};
@@ -22,12 +21,7 @@ const JOB: &str = r#"
 "#;
 
 fn lab(module: &str, sets: &[&str]) -> Lab {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stateful.py");
-    let output = Command::new("python3").arg(program).arg(dir.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let module = std::fs::read(dir.path().join(format!("{module}.pt"))).unwrap();
-    Lab::new(JOB, sets, &[("net.pt", module), ("table.csv", table().into_bytes())])
+    Lab::new(JOB, sets, &[("net.pt", crate::lab::module("stateful", module)), ("table.csv", table().into_bytes())])
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! Parameters that a step does not use: they stay as they are, on any number of processes and through a resume.
 
-use std::path::Path;
-use std::process::Command;
-
-use crate::lab::{Lab, table};
+use crate::lab::{Lab, module, table};
 use lockstep_common::manifest::{Manifest, TensorEntry};
 use lockstep_host::blobs::BlobStore;
 
@@ -21,12 +18,7 @@ const JOB: &str = r#"
 "#;
 
 fn lab(sets: &[&str]) -> Lab {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("net.pt");
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sometimes.py");
-    let output = Command::new("python3").arg(program).arg(&file).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Lab::new(JOB, sets, &[("net.pt", std::fs::read(file).unwrap()), ("table.csv", table().into_bytes())])
+    Lab::new(JOB, sets, &[("net.pt", module("sometimes", "net")), ("table.csv", table().into_bytes())])
 }
 
 fn tensor<'a>(manifest: &'a Manifest, name: &str) -> Option<&'a TensorEntry> {

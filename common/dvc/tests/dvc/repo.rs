@@ -7,28 +7,34 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockstep_dvc::{DvcError, Fetched, Tracked};
+use lockstep_tests::{Again, Outcome, cache};
 
 /// A program of the tests' own environment.
 pub(crate) fn tool(name: &str) -> PathBuf {
-    let cache = std::env::var_os("LOCKSTEP_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("XDG_CACHE_HOME")?).join("lockstep")))
-        .or_else(|| Some(std::env::home_dir()?.join(".cache/lockstep")))
-        .unwrap();
-    let path = cache.join("test-tools/bin").join(name);
+    let path = cache().join("test-tools/bin").join(name);
     assert!(path.exists(), "there is no `{}`: `scripts/setup.sh --test` installs it", path.display());
     path
 }
 
+/// What each command of DVC loads.
+const PACKAGES: [&str; 8] =
+    ["dvc.cli.parser", "dvc.repo", "dvc.scm", "dvc.data_cloud", "dvc.daemon", "dvc_render", "psutil", "scmrepo.git"];
+
 /// `repo/`, and beside it `remote/`, which is its default remote `store`.
 pub(crate) struct Repo {
+    python: Again,
     dir: tempfile::TempDir,
 }
 
 impl Repo {
     pub(crate) fn new() -> Self {
-        let repo = Self { dir: tempfile::tempdir().unwrap() };
-        fs::create_dir(repo.root()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repo");
+        fs::create_dir(&root).unwrap();
+        let mut python = Command::new(tool("python3"));
+        python.env("DVC_NO_ANALYTICS", "1").env("DVC_SITE_CACHE_DIR", dir.path().join("site")).current_dir(root);
+        python.env("DVC_GLOBAL_CONFIG_DIR", dir.path()).env("DVC_SYSTEM_CONFIG_DIR", dir.path());
+        let repo = Self { python: Again::new(python, &PACKAGES), dir };
         repo.git(&["init", "-q", "-b", "main"]);
         repo.dvc(&["init", "-q"]);
         repo.write(".dvc/config", "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../remote\n");
@@ -58,19 +64,14 @@ impl Repo {
     }
 
     pub(crate) fn dvc(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(tool("dvc"));
-        command.env("DVC_NO_ANALYTICS", "1").env("DVC_SITE_CACHE_DIR", self.dir.path().join("site"));
-        command.env("DVC_GLOBAL_CONFIG_DIR", self.dir.path()).env("DVC_SYSTEM_CONFIG_DIR", self.dir.path());
-        self.run(command, arguments)
+        let Outcome { code, printed, said } = self.python.run(&[&["-m", "dvc"], arguments].concat());
+        assert_eq!(code, 0, "{arguments:?}: {printed}{said}");
+        printed
     }
 
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("git");
         command.args(["-c", "user.name=t", "-c", "user.email=t@example.org"]);
-        self.run(command, arguments)
-    }
-
-    fn run(&self, mut command: Command, arguments: &[&str]) -> String {
         let output = command.current_dir(self.root()).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));

@@ -13,5 +13,4 @@ mod v6;
 
 pub use encoding::EncodingError;
 pub(crate) use encoding::{decode, encode};
-pub(crate) use v6::command as command_of_version_1;
-pub use v6::upgrade_row;
+pub use v6::{command as command_of_version_1, upgrade_row};

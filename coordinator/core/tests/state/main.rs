@@ -5,6 +5,7 @@ mod checkpoints;
 mod cluster;
 mod corruption;
 mod failures;
+mod format_6;
 mod life;
 mod owed;
 mod queue;

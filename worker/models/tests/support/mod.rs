@@ -1,11 +1,10 @@
 //! What the tests of this crate share.
 #![expect(dead_code, reason = "each test binary uses a part")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lockstep_common::Domain;
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_models::{
     Batch, Context, DataSets, InputKind, Model, SampleShape, Targets, Watched, build_model, open_data,
@@ -56,29 +55,11 @@ pub(crate) fn model(spec: &str, shape: &SampleShape) -> Box<dyn Model> {
     build_model(&job(spec, data_for(spec), &[]), shape, &Path::new(".").into(), Device::Cpu).unwrap()
 }
 
-/// A directory with the TorchScript modules that `tests/oracle/<script>` writes. Python writes them once for all tests, which get
-/// copies.
+/// A directory of a test's own with the TorchScript modules that `tests/oracle/<script>` writes.
 pub(crate) fn modules(script: &str) -> tempfile::TempDir {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
-    let mut paths: Vec<_> = fs::read_dir(&scripts).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "py"));
-    paths.sort();
-    // What the modules hold depends on all scripts, and on how libtorch draws and computes.
-    let mut named = std::env::var("ATEN_CPU_CAPABILITY").unwrap_or_default().into_bytes();
-    named.extend(paths.iter().flat_map(|path| fs::read(path).unwrap()));
-    let digest = Domain::Blob.digest(&named);
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let made = kept.join(format!("{script}-{digest}"));
-    let lock = File::create(made.with_extension("lock")).unwrap();
-    lock.lock().unwrap();
-    if !made.exists() {
-        let begun = tempfile::tempdir_in(kept).unwrap();
-        python(&scripts.join(script), &[begun.path().to_str().unwrap()]);
-        fs::rename(begun.keep(), &made).unwrap();
-    }
-    drop(lock);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
     let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(&made).unwrap() {
+    for entry in fs::read_dir(lockstep_tests::modules(&script, Path::new(env!("CARGO_TARGET_TMPDIR")))).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
     }

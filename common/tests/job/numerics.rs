@@ -1,0 +1,48 @@
+//! What the environment of a process is set to by its job.
+
+use lockstep_common::job::parse_toml;
+use lockstep_common::numerics::{VARIABLES, environment};
+
+const JOB: &str = r#"
+    name = "t"
+    steps = 10
+    batch = { size = 8 }
+    model = { kind = "mlp", hidden = [8], outputs = 2 }
+    data = { kind = "csv", path = "x.csv", target = "y" }
+    optimizer = { kind = "sgd", lr = 0.1 }
+"#;
+
+fn value(set: &str, name: &str) -> Option<String> {
+    let job = parse_toml(JOB, &[set.to_owned()]).unwrap();
+    environment(&job).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+#[test]
+fn threads_and_levels_pin_what_they_say() {
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(value("numerics.threads=3", "OMP_NUM_THREADS"), some("3"));
+    assert_eq!(value("numerics.threads=3", "MKL_NUM_THREADS"), some("3"));
+    assert_eq!(value("numerics.level=off", "CUBLAS_WORKSPACE_CONFIG"), None);
+    assert_eq!(value("numerics.level=exact", "CUBLAS_WORKSPACE_CONFIG"), some(":4096:8"));
+    assert_eq!(value("numerics.level=exact", "MKL_CBWR"), None);
+    assert_eq!(value("numerics.level=portable", "MKL_CBWR"), some("COMPATIBLE"));
+    assert_eq!(value("numerics.level=portable", "ATEN_CPU_CAPABILITY"), some("default"));
+    assert_eq!(value("numerics.level=portable", "ONEDNN_MAX_CPU_ISA"), some("SSE41"));
+}
+
+#[test]
+fn a_python_program_hashes_by_the_seed() {
+    let seed = |set: &str| value(set, "PYTHONHASHSEED").unwrap().parse::<u32>().unwrap();
+    assert_eq!(seed("seed=1"), seed("seed=1"));
+    assert_ne!(seed("seed=1"), seed("seed=2"));
+}
+
+#[test]
+fn what_is_set_and_changes_bits_is_part_of_the_fingerprint() {
+    let job = parse_toml(JOB, &["numerics.level=portable".to_owned()]).unwrap();
+    for (name, _) in environment(&job) {
+        let speed_only = name.starts_with("MALLOC_") || name == "TORCH_NCCL_ASYNC_ERROR_HANDLING";
+        // A seed, and a checkpoint has it among them.
+        assert!(speed_only || name == "PYTHONHASHSEED" || VARIABLES.contains(&name.as_str()), "{name}");
+    }
+}

@@ -1,0 +1,62 @@
+//! Texts that are no job are refused by key; overrides and defaults are applied to the others.
+
+use lockstep_common::job::{JobError, JobSpec, parse_toml};
+
+const MINIMAL: &str = r#"
+    name = "t"
+    steps = 10
+    ranks = 4
+    batch = { size = 8 }
+    model = { kind = "mlp", hidden = [8], outputs = 2 }
+    data = { kind = "csv", path = "x.csv", target = "y" }
+    optimizer = { kind = "sgd", lr = 0.1 }
+"#;
+
+fn refused(from: &str, to: &str) -> String {
+    assert!(MINIMAL.contains(from), "{from}");
+    parse_toml(&MINIMAL.replace(from, to), &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one() {
+    assert_eq!(refused("steps = 10", "step = 10"), "unknown key `step`: did you mean `steps`?");
+    assert_eq!(
+        refused("lr = 0.1", "lr = 0.1, momentun = 1.0"),
+        "unknown key `optimizer.momentun`: did you mean `momentum`?"
+    );
+    assert_eq!(
+        refused("hidden = [8]", "hidden = [8], droput = 0.1"),
+        "unknown key `model.droput`: did you mean `dropout`?"
+    );
+}
+
+#[test]
+fn a_wrong_type_and_a_missing_key_are_refused_with_the_key() {
+    assert!(refused("steps = 10", "steps = \"ten\"").starts_with("key `steps`: invalid type: string \"ten\""));
+    assert!(refused("lr = 0.1", "lr = []").starts_with("key `optimizer.lr`: invalid type: sequence"));
+    assert!(refused("batch = { size = 8 }", "batch = { last = \"pad\" }").contains("missing field `size`"));
+    assert!(refused("\"mlp\"", "\"mpl\"").contains("unknown variant `mpl`"));
+    assert!(refused("steps = 10", "steps = = 10").starts_with("not valid TOML"));
+}
+
+#[test]
+fn overrides_set_nested_keys_with_their_types() {
+    let set = |text: &str| parse_toml(MINIMAL, &[text.to_owned()]);
+    assert_eq!(set("steps=20").unwrap().steps, 20);
+    assert_eq!(set("optimizer.clip_norm=1.5").unwrap().optimizer.clip_norm, Some(1.5));
+    assert_eq!(set("name=other").unwrap().name, "other");
+    assert_eq!(set("checkpoint.every_steps=5").unwrap().checkpoint.every_steps, 5);
+    assert!(matches!(set("steps"), Err(JobError::Override { .. })));
+    assert!(matches!(set("steps.x=1"), Err(JobError::Override { .. })));
+    assert!(matches!(set("optimizer.rl=1"), Err(JobError::UnknownKey { .. })));
+}
+
+#[test]
+fn the_canonical_form_is_the_same_whatever_was_left_to_defaults() {
+    let spelled = MINIMAL.replace("steps = 10", "steps = 10\nseed = 0\ncheckpoint = { every_steps = 0 }");
+    let (a, b) = (parse_toml(MINIMAL, &[]).unwrap(), parse_toml(&spelled, &[]).unwrap());
+    assert_eq!(a.canonical(), b.canonical());
+    assert_eq!(JobSpec::from_canonical(&a.canonical()).unwrap().digest(), a.digest());
+    let other = parse_toml(MINIMAL, &["seed=1".into()]).unwrap();
+    assert_ne!(other.digest(), a.digest());
+}

@@ -1,0 +1,93 @@
+//! Values that make no sense are refused by key, and the text of a job keeps its bytes.
+
+use lockstep_common::Domain;
+use lockstep_common::job::{JobSpec, parse_toml};
+
+const JOB: &str = r#"
+    name = "t"
+    steps = 10
+    ranks = 4
+    batch = { size = 8 }
+    model = { kind = "mlp", hidden = [8], outputs = 2 }
+    data = { kind = "csv", path = "x.csv", target = "y" }
+    optimizer = { kind = "sgd", lr = 0.1 }
+"#;
+
+#[test]
+fn a_text_keeps_its_bytes_and_its_digest_whatever_is_added_later() {
+    let job = parse_toml(JOB, &[]).unwrap();
+    // As an earlier version wrote it, which had no `report` and no `code`, and as a person may have spaced it.
+    let text = String::from_utf8(job.canonical()).unwrap();
+    let (head, _) = text.split_once(",\"report\"").unwrap();
+    let earlier = format!("{head} }}");
+    let read = JobSpec::from_canonical(earlier.as_bytes()).unwrap();
+    assert_eq!(*read, *job, "absent keys have their defaults");
+    assert_eq!(read.canonical(), earlier.as_bytes());
+    assert_eq!(read.digest(), Domain::Job.digest(earlier.as_bytes()));
+    assert_ne!(read.digest(), job.digest());
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_with_the_key() {
+    for (set, key) in [
+        ("batch.size=9", "batch.size"),
+        ("ranks=0", "ranks"),
+        ("steps=0", "steps"),
+        ("world.processes=5", "world.processes"),
+        ("world.min_processes=5", "world.min_processes"),
+        ("optimizer.lr=-1.0", "optimizer.lr"),
+        ("optimizer.lr=nan", "optimizer.lr"),
+        ("optimizer.betas=[0.9, 1.0]", "optimizer"),
+        ("optimizer.nesterov=true", "optimizer.nesterov"),
+        ("optimizer.clip_norm=0.0", "optimizer.clip_norm"),
+        ("model.dropout=1.0", "model.dropout"),
+        ("data.validation=1.0", "data.validation"),
+        ("eval.every_steps=5", "eval"),
+        ("eval={every_steps=5, feature_importance={samples=1}}", "eval.feature_importance.samples"),
+        ("eval={every_steps=5, feature_importance={repeats=0}}", "eval.feature_importance.repeats"),
+        ("schedule={kind=\"step\", every_steps=0, factor=0.5}", "schedule.every_steps"),
+        ("model={kind=\"gpt\", layers=1, heads=3, width=8, context=4}", "model.heads"),
+        ("model={kind=\"resnet\", blocks=1, width=8, outputs=4}", "model.kind"),
+    ] {
+        let error = parse_toml(JOB, &[set.to_owned()]).expect_err(set).to_string();
+        assert!(error.starts_with(&format!("key `{key}`: ")), "{set}: {error}");
+    }
+}
+
+#[test]
+fn an_evaluation_without_samples_says_which_keys_bring_them() {
+    let refused = |data: &str| {
+        let sets = ["eval={every_steps=5}".to_owned(), format!("data={data}")];
+        parse_toml(JOB, &sets).unwrap_err().to_string()
+    };
+    let table = refused("{kind=\"csv\", path=\"x.csv\", target=\"y\"}");
+    assert_eq!(table, "key `eval`: there is no validation data: set `data.validation`");
+    let images = refused("{kind=\"idx\", images=\"x\", labels=\"y\"}");
+    assert_eq!(
+        images,
+        "key `eval`: there is no validation data: set `data.validation_images` and `data.validation_labels`"
+    );
+}
+
+#[test]
+fn a_vocabulary_that_tokens_cannot_name_is_refused_of_a_new_job_only() {
+    let sets = |dtype: &str, vocabulary: u32| {
+        let model = format!("{{kind=\"gpt\", layers=1, heads=1, width=8, context=4, vocabulary={vocabulary}}}");
+        [format!("model={model}"), format!("data={{kind=\"tokens\", path=\"x\", dtype=\"{dtype}\"}}")]
+    };
+    for (dtype, tokens) in [("u8", 256), ("u16", 65_536)] {
+        let job = parse_toml(JOB, &sets(dtype, tokens)).unwrap();
+        let refused = parse_toml(JOB, &sets(dtype, tokens + 1)).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            format!(
+                "key `model.vocabulary`: {} is more than the {tokens} tokens of `data.dtype = \"{dtype}\"`",
+                tokens + 1
+            )
+        );
+        let text = String::from_utf8(job.canonical()).unwrap();
+        let earlier = text.replace(&format!("\"vocabulary\":{tokens}"), &format!("\"vocabulary\":{}", tokens + 1));
+        assert_ne!(earlier, text);
+        JobSpec::from_canonical(earlier.as_bytes()).unwrap();
+    }
+}

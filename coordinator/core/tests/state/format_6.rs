@@ -1,0 +1,76 @@
+//! Format 6 of the state, as program 0.1.0 wrote it.
+
+use std::collections::BTreeMap;
+
+use lockstep_core::ClusterState;
+use lockstep_core::formats::{command_of_version_1, upgrade_row};
+
+/// Rows and commands that program 0.1.0 wrote: a history with every kind of command and every kind of row.
+const GOLDEN: &str = include_str!("../../golden/state-6.txt");
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(2).map(digits).collect()
+}
+
+fn rows() -> Vec<(String, Vec<u8>)> {
+    let lines = GOLDEN.lines().filter_map(|line| line.strip_prefix("row ")?.split_once(' '));
+    lines.map(|(key, hex)| (key.to_owned(), bytes(hex))).collect()
+}
+
+fn upgraded() -> Vec<(String, Vec<u8>)> {
+    rows().into_iter().map(|(key, value)| (key.clone(), upgrade_row(&key, &value).unwrap())).collect()
+}
+
+#[test]
+fn rows_of_format_6_are_read_with_all_that_they_say() {
+    let state = ClusterState::from_rows(upgraded()).unwrap();
+    let statuses: Vec<String> = state.runs().iter().map(|run| run.state.status.word().to_owned()).collect();
+    assert_eq!(statuses, ["running", "cancelled", "starting", "queued", "failed", "finished", "queued"]);
+    let [first, resumed, replay, lost, ..] = state.runs()[..] else { unreachable!() };
+    assert_eq!(first.state.corruptions.len(), 2);
+    assert_eq!(first.state.corruptions[1].claims[1].fingerprint, u64::MAX);
+    assert_eq!(first.state.note, "a note, with ä");
+    assert_eq!(first.state.failed_checkpoints[0].reason, "process 0 on `a`: no space left");
+    assert_eq!((first.shares.len(), first.checkpoints.len()), (1, 1));
+    assert_eq!(resumed.submission.base_dir, "/elsewhere");
+    assert_eq!(resumed.state.overrides.len(), 2);
+    assert_eq!(replay.submission.replay.as_ref().unwrap().until, 7);
+    assert_eq!(lost.state.last_exit.as_ref().unwrap().code, 137);
+    assert!(state.nodes().any(|node| node.fences.values().any(|fence| fence.wrong.is_none())));
+    // Written anew, it is the same state.
+    assert_eq!(ClusterState::from_rows(state.rows()).unwrap().rows(), state.rows());
+    assert_eq!(state.rows().len(), upgraded().len());
+}
+
+#[test]
+fn commands_of_version_1_are_read() {
+    let commands: Vec<_> = GOLDEN.lines().filter_map(|line| line.strip_prefix("command 01")).collect();
+    let mut kinds = BTreeMap::new();
+    for hex in &commands {
+        let read = command_of_version_1(&bytes(hex)).unwrap();
+        let name = format!("{read:?}").split([' ', '{']).next().unwrap().to_owned();
+        *kinds.entry(name).or_insert(0) += 1;
+    }
+    let counted: Vec<(&str, i32)> = kinds.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    let expected = [
+        ("Annotate", 1),
+        ("Cancel", 1),
+        ("Fence", 2),
+        ("NodeJoined", 9),
+        ("NodeLost", 2),
+        ("Replay", 1),
+        ("Report", 25),
+        ("Resume", 1),
+        ("Submit", 5),
+    ];
+    assert_eq!(counted, expected);
+}
+
+#[test]
+fn damaged_bytes_of_format_6_are_refused() {
+    for (key, value) in rows().iter().filter(|(key, _)| !key.starts_with("manifest/")) {
+        assert!(upgrade_row(key, &value[..value.len() - 1]).is_err(), "{key}");
+        assert!(upgrade_row(key, &[value.as_slice(), &[0]].concat()).is_err(), "{key}");
+    }
+}

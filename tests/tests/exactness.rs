@@ -1,0 +1,24 @@
+//! What `make exactness` prints, in short: three rows of its matrix, and the golden bits of `portable`.
+
+#![expect(clippy::print_stdout, reason = "the tables are worth reading")]
+
+use std::process::Command;
+
+use lockstep_tests::repository;
+
+fn runs(script: &str, arguments: &[&str]) {
+    let script = repository().join("tests/exactness").join(script);
+    let output = Command::new("python3").arg(script).args(arguments).output().expect("set-up installed Python");
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn no_number_of_processes_no_resume_and_no_kill_changes_a_bit() {
+    runs("matrix.py", &["--quick"]);
+}
+
+#[test]
+fn portable_gives_the_bits_of_other_vendors() {
+    runs("portable.py", &[]);
+}
