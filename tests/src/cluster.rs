@@ -132,10 +132,19 @@ impl Cluster {
         self.coordinator.kill();
     }
 
+    /// Asks the coordinator to end, and waits until it has: its exit code.
+    pub fn stop_coordinator(&mut self) -> Option<i32> {
+        self.coordinator.stop()
+    }
+
     /// Starts the coordinator again, on the same directory and port.
     pub fn restart_coordinator(&mut self) {
         self.coordinator = serve(&self.dir, &self.address);
-        wait_for("the coordinator to answer", || self.coord(&["ps"]).status.success().then_some(()));
+        wait_for("the coordinator to answer", || {
+            let code = self.coordinator.exit_code();
+            assert_eq!(code, None, "it has ended: {}", self.coordinator.output());
+            self.coord(&["ps"]).status.success().then_some(())
+        });
     }
 
     /// kill -9 of a worker's agent.

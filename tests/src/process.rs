@@ -72,6 +72,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Asks it to end (SIGTERM), and waits until it has: its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let asked = Command::new("kill").arg(self.pid().to_string()).status();
+        // It may have ended by itself.
+        asked.expect("kill(1) belongs to every system");
+        self.child.wait().expect("it was started here").code()
+    }
+
     /// kill -9, and waits for the end.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");

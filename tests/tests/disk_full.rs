@@ -1,6 +1,8 @@
-//! A store that is full: real file systems of a few megabytes, in mount namespaces of their own.
+//! A store or a data directory that is full: real file systems of a few megabytes, in mount namespaces of their own.
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 
 use lockstep_tests::{Cluster, Job, digits, in_mount_namespace, mount_small, wait_for};
@@ -104,4 +106,40 @@ fn a_run_that_cannot_save_its_last_checkpoint_is_unsaved_and_not_finished() {
     });
     assert!(titles[1].contains("its last checkpoint is lost"), "{titles:?}");
     wait_for("its processes to end", || cluster.rank_pids(run).is_empty().then_some(()));
+}
+
+/// What it has acknowledged is in its log, or in the tables that are made of it: a database that could be written must not say that the
+/// other one was.
+#[test]
+fn a_coordinator_that_ends_on_a_full_disk_has_lost_no_step() {
+    if !in_mount_namespace("a_coordinator_that_ends_on_a_full_disk_has_lost_no_step") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("coord");
+    mount_small(&data, "40m");
+    mount_small(&data.join("store"), "100m");
+    let mut cluster = Cluster::start(dir.path(), 2);
+    let run = cluster.submit(digits(dir.path()).argument(), &["--set", "steps=100000"]);
+    let mut reached = 300;
+    for _ in 0..3 {
+        cluster.reached(&run, reached);
+        let filler = data.join("filler");
+        let mut file = File::create(&filler).unwrap();
+        for size in [4096, 512, 8, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+        // It may have met the end of the disk by itself.
+        cluster.stop_coordinator();
+        drop(file);
+        std::fs::remove_file(filler).unwrap();
+        cluster.restart_coordinator();
+        reached = cluster.show(&run)["step"].as_u64().unwrap() + 300;
+    }
+    cluster.reached(&run, reached);
+    cluster.run(&["cancel", &run]);
+    assert_eq!(cluster.ended(&run)["status"], "cancelled");
+    let record = cluster.record(&run);
+    assert!(record.keys().copied().eq(1..=record.len() as u64), "a step is missing");
+    assert!(record.len() as u64 >= reached);
 }

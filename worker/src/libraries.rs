@@ -12,14 +12,19 @@ const SYSTEM: [&str; 6] = ["/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", "/usr
 
 /// The digest of each such file that this process has mapped as code, as `library.<path>`.
 pub(crate) fn mapped() -> BTreeMap<String, String> {
-    loaded().into_iter().map(|path| (format!("library.{path}"), digest(Path::new(&path)))).collect()
+    let loaded = loaded().into_iter().filter(|path| !is_of_the_system(path));
+    loaded.map(|path| (format!("library.{path}"), digest(Path::new(&path)))).collect()
 }
 
-/// What is [`foreign`] in this process.
+/// What is mapped as code in this process and did not come with it, or with libtorch.
 fn loaded() -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let own = fs::read_link("/proc/self/exe").unwrap_or_default();
-    foreign(&maps, &own.to_string_lossy()).into_iter().map(str::to_owned).collect()
+    beside(&maps, &own.to_string_lossy()).into_iter().map(str::to_owned).collect()
+}
+
+fn is_of_the_system(path: &str) -> bool {
+    SYSTEM.iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// The digest of each library that `LD_PRELOAD` or `LD_AUDIT` names by a path, as `library.<path>`: a file of the same name may be
@@ -34,11 +39,26 @@ pub(crate) fn preloaded() -> BTreeMap<String, String> {
 /// into the folders of `LD_LIBRARY_PATH` first.
 pub(crate) fn shadowing() -> BTreeMap<String, String> {
     let list = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let folders: Vec<_> = list.split([':', ';']).filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+    let folders = list.split([':', ';']).filter_map(|folder| fs::canonicalize(folder).ok());
+    let folders: Vec<PathBuf> = folders.filter(|folder| !is_looked_into_anyway(folder)).collect();
     let paths = loaded().into_iter().map(PathBuf::from);
-    let found = paths.filter(|path| folders.iter().any(|folder| path.starts_with(folder)));
+    let found = paths.filter(|path| folders.iter().any(|folder| is_found_in(folder, path)));
     let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
     found.map(|path| (format!("library.{}", name(&path)), digest(&path))).collect()
+}
+
+/// Whether it is one of the system's own folders, whose libraries stand in nobody's place. A folder of alternatives below one of
+/// them is none.
+fn is_looked_into_anyway(folder: &Path) -> bool {
+    let is_root =
+        |folder: &Path| ["/lib", "/lib64", "/usr/lib", "/usr/lib64"].iter().any(|root| folder == Path::new(root));
+    let is_of_an_architecture = folder.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-linux-gnu"));
+    is_root(folder) || is_of_an_architecture && folder.parent().is_some_and(is_root)
+}
+
+/// Whether the loader finds `path` in `folder`: there, or in one for processors of this kind.
+fn is_found_in(folder: &Path, path: &Path) -> bool {
+    path.parent() == Some(folder) || path.starts_with(folder.join("glibc-hwcaps"))
 }
 
 /// The paths of a list as the loader takes it.
@@ -55,8 +75,8 @@ fn digest(path: &Path) -> String {
     }
 }
 
-/// Files with code in `maps`, in order, without the program `own`, the system's and those that came with libtorch.
-fn foreign<'a>(maps: &'a str, own: &str) -> BTreeSet<&'a str> {
+/// Files with code in `maps`, in order, without the program `own` and those that came with libtorch.
+fn beside<'a>(maps: &'a str, own: &str) -> BTreeSet<&'a str> {
     let code = maps.lines().filter_map(|line| {
         let (access, rest) = line.split_once(' ')?.1.split_once(' ')?;
         // Offset, device, inode, and a path that may hold spaces.
@@ -66,13 +86,12 @@ fn foreign<'a>(maps: &'a str, own: &str) -> BTreeSet<&'a str> {
     let code: BTreeSet<&str> = code.collect();
     let torch = code.iter().find_map(|path| path.strip_suffix("libtorch_cpu.so")).unwrap_or("/");
     // Beside the folder `torch` of a Python environment lies `nvidia`, with CUDA's libraries.
-    let beside = torch.strip_suffix("torch/lib/").map(|packages| format!("{packages}nvidia/"));
+    let cuda = torch.strip_suffix("torch/lib/").map(|packages| format!("{packages}nvidia/"));
     let known = |path: &str| {
         path == own
             || path.starts_with(lockstep_tch_ext::CUDA_IMAGE)
-            || SYSTEM.iter().any(|prefix| path.starts_with(prefix))
             || torch.len() > 1 && path.starts_with(torch)
-            || beside.as_ref().is_some_and(|beside| path.starts_with(beside.as_str()))
+            || cuda.as_ref().is_some_and(|cuda| path.starts_with(cuda.as_str()))
     };
     code.into_iter().filter(|path| !known(path)).collect()
 }
@@ -95,8 +114,18 @@ mod tests {
 7f05-7f06 r-xp 00000000 00:00 0
 7f06-7f07 r-xp 00001000 fe:01 17                  /usr/lib/x86_64-linux-gnu/libc.so.6
 ";
-        assert_eq!(foreign(maps, "/opt/lockstep/worker-rank"), BTreeSet::from(["/home/some one/libfast.so"]));
-        assert_eq!(foreign("", ""), BTreeSet::new());
+        let (found, system) = ("/home/some one/libfast.so", "/usr/lib/x86_64-linux-gnu/libc.so.6");
+        assert_eq!(beside(maps, "/opt/lockstep/worker-rank"), BTreeSet::from([found, system]));
+        assert_eq!([found, system].map(is_of_the_system), [false, true]);
+        let folders =
+            ["/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/blis", "/usr/lib/init", "/opt/lib"];
+        let anyway = folders.map(|folder| is_looked_into_anyway(Path::new(folder)));
+        assert_eq!(anyway, [true, true, false, false, false]);
+        let in_opt = |path: &str| is_found_in(Path::new("/opt/lib"), Path::new(path));
+        assert!(
+            in_opt("/opt/lib/a.so") && in_opt("/opt/lib/glibc-hwcaps/x86-64-v3/a.so") && !in_opt("/opt/lib/x/a.so")
+        );
+        assert_eq!(beside("", ""), BTreeSet::new());
         let listed: Vec<&str> = named("/opt/a.so:./b.so libc.so.6").collect();
         assert_eq!(listed, ["/opt/a.so", "./b.so"]);
     }

@@ -85,11 +85,16 @@ impl Drop for Answer {
     }
 }
 
-/// Removes what checks that were cut off have left in the store at `store`.
+/// No check takes as long.
+const LEFT: Duration = Duration::from_hours(1);
+
+/// Removes what checks that were cut off have left in the store at `store`. Those of another coordinator may be under way.
 pub fn sweep(store: &Path) {
     let Ok(entries) = fs::read_dir(store.join("tmp")) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_left = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT));
+        if is_left && entry.file_name().to_string_lossy().starts_with(PREFIX) {
             remove(&entry.path());
         }
     }
@@ -139,6 +144,8 @@ fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn store() -> tempfile::TempDir {
@@ -178,6 +185,10 @@ mod tests {
         assert!(missing.contains("cannot read") && missing.contains("join-a1.guest"), "{missing}");
         drop((offer, answer));
         assert_eq!((count(&owners), count(&guests)), (0, 1));
+        sweep(guests.path());
+        assert_eq!(count(&guests), 1, "it may be under way");
+        let left = File::open(guests.path().join("tmp/join-a1.owner")).unwrap();
+        left.set_modified(SystemTime::now() - LEFT * 2).unwrap();
         sweep(guests.path());
         assert_eq!(count(&guests), 0);
     }

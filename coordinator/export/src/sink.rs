@@ -30,7 +30,7 @@ impl Sink {
             match self {
                 Self::TensorBoard(sink) => sink.begin(run).await,
                 Self::Mlflow(sink) => sink.begin(run).await,
-                Self::Table(_) => Ok(()),
+                Self::Table(sink) => sink.begin(),
                 Self::Wandb(sink) => sink.begin().await,
             }
         })

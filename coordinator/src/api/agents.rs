@@ -57,11 +57,12 @@ impl Agents {
         Self { handle, terms, stop }
     }
 
-    /// Refuses a node whose reports were acknowledged and are not in the state. A state without runs has nothing to mix up.
+    /// Refuses a node whose reports were acknowledged and are not in the state. A state without runs has nothing to mix up, but a
+    /// node with reports has: its data directory may not be mounted.
     async fn remembers(&self, hello: &Hello) -> Result<(), Status> {
         let applied = self.handle.applied();
         if self.terms.starts.know(&hello.start, hello.acknowledged, applied)
-            || self.handle.read(|state| state.runs().is_empty()).await?
+            || hello.acknowledged == 0 && self.handle.read(|state| state.runs().is_empty()).await?
         {
             return Ok(());
         }

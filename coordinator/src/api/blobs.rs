@@ -38,7 +38,7 @@ impl Blobs {
         Ok(Self(Arc::new(BlobStore::open(dir)?), identity))
     }
 
-    /// That what was found or written is in the coordinator's own store.
+    /// That it is the coordinator's own store: asked before something is looked for or written there, and after.
     async fn is_ours(&self) -> Result<(), Status> {
         let identity = self.1.clone();
         let checked = tokio::task::spawn_blocking(move || identity.check()).await;
@@ -59,6 +59,7 @@ impl Blobs {
 
     /// Whether it is there and whole; it will be there after a power cut, too.
     pub(super) async fn has(&self, piece: Piece) -> Result<bool, Status> {
+        self.is_ours().await?;
         let store = Arc::clone(&self.0);
         let found = tokio::task::spawn_blocking(move || store.has_durably(&piece)).await;
         let found = found.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))?;
@@ -93,6 +94,7 @@ impl Blobs {
         &self,
         mut chunks: impl Stream<Item = Result<BlobChunk, Status>> + Unpin,
     ) -> Result<Piece, Status> {
+        self.is_ours().await?;
         let store = Arc::clone(&self.0);
         // `None` says that it is whole.
         let (to, mut from) = mpsc::channel::<Option<Vec<u8>>>(WAITING);

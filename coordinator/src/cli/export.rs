@@ -3,6 +3,7 @@
 
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -13,6 +14,7 @@ use lockstep_host::data;
 use lockstep_host::durable::sync_dir;
 use lockstep_rpc::query_request::What;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 use super::args::ExportArguments;
@@ -41,6 +43,9 @@ const SCRIPT: &str = concat!(
     include_str!("export/predict/models.py"),
     include_str!("export/predict/answers.py"),
 );
+
+/// The script's line for the digests of what lies beside it, by name.
+const DIGESTS: &str = "EXPORTED = {}";
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -99,7 +104,10 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     };
     write(MANIFEST, &manifest.encode())?;
     if let Predicts::Script = predicts {
-        write(PREDICT, SCRIPT.as_bytes())?;
+        let digests: Result<BTreeMap<&str, String>, Failure> =
+            files.iter().filter(|file| **file != CARD).map(|file| Ok((*file, sha256(&made.join(file))?))).collect();
+        let digests = serde_json::to_string(&digests?).expect("texts");
+        write(PREDICT, SCRIPT.replacen(DIGESTS, &format!("EXPORTED = {digests}"), 1).as_bytes())?;
         files.push(PREDICT);
     }
     let has = |name| files.contains(&name).then_some(name);
@@ -143,6 +151,14 @@ fn move_into(made: &Path, to: &Path, files: &[&str]) -> Result<(), Failure> {
     })
 }
 
+/// In hexadecimal. It is what Python has of its own.
+fn sha256(path: &Path) -> Result<String, Failure> {
+    let mut hasher = Sha256::new();
+    let read = fs::File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+    read.map_err(|error| Failure::new(Exit::Local, format!("cannot read `{}`: {error}", path.display())))?;
+    Ok(format!("{:x}", hasher.finalize()))
+}
+
 fn occupied(to: &Path) -> Failure {
     Failure::new(Exit::Usage, format!("`{}` is there already, and not empty", to.display()))
 }
@@ -161,8 +177,12 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
     let copy = blobs.with_file_name(ORIGINAL);
     let copied = DataFile { path: ORIGINAL.to_owned(), ..file.clone() };
     let is_as_it_was = |dir| data::verify(dir, std::slice::from_ref(&copied)).is_ok();
-    if fs::copy(base_dir.join(path), &copy).is_ok() && copy.parent().is_some_and(is_as_it_was) {
-        return Ok(copy);
+    match fs::copy(base_dir.join(path), &copy) {
+        Ok(_) if copy.parent().is_some_and(is_as_it_was) => return Ok(copy),
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            return Err(disk(&copy, &error));
+        }
+        _ => {}
     }
     let piece = Piece { digest: file.digest, bytes: file.bytes };
     client.fetch(std::slice::from_ref(&piece), blobs).await.map_err(|failure| {

@@ -112,7 +112,7 @@ fn lines(verdict: &Verdict) -> Vec<String> {
     if let Some(States { recorded, replayed }) = state {
         let found = replayed.map_or("nothing".to_owned(), |digest| digest.to_string());
         lines.push(if Some(*recorded) == *replayed {
-            format!("  state at step {last_step}: {recorded}, as in its checkpoint")
+            format!("  state at step {last_step}: {recorded}, as its checkpoint was recorded")
         } else {
             format!("  state at step {last_step}: recorded {recorded}, replayed {found}")
         });

@@ -139,6 +139,8 @@ impl Committer {
             let read = all(|store, piece| store.verify(piece).map(drop)).await.map_err(panicked)?;
             read.map_err(|error| format!("the coordinator cannot read what was written: {}", chain(&error)))?;
         }
-        Ok(())
+        // Still: it may have been mounted for a moment only.
+        let identity = self.identity.clone();
+        spawn_blocking(move || identity.check()).await.map_err(panicked)?.map_err(|error| chain(&error))
     }
 }

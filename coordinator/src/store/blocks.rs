@@ -25,6 +25,8 @@ use super::error::StoreError;
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// The log index of the newest effect in it.
+const NEWEST: &str = "newest_index";
 
 /// Bytes of blocks read at a time: bounds memory, and fits a message.
 const PAGE_BYTES: usize = 4 << 20;
@@ -70,25 +72,37 @@ pub(super) struct BlockDatabase {
 }
 
 impl BlockDatabase {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens or makes it. `counted`: the log index of the newest effect that the state has counted.
+    ///
+    /// # Errors
+    /// `Damaged` if that one is not in it.
+    pub(super) fn open(dir: &Path, counted: u64) -> Result<Self, StoreError> {
         let path = dir.join("reports.redb");
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(&path)
             .map_err(|error| StoreError::open(&path, error))?;
-        let stamp = || -> Result<u64, redb::Error> {
+        let stamp = || -> Result<(u64, u64), redb::Error> {
             let transaction = database.begin_write()?;
             transaction.open_table(BLOCKS)?;
             transaction.open_table(REWINDS)?;
             let mut meta = transaction.open_table(META)?;
             let found = meta.get("format")?.map(|value| value.value());
             meta.insert("format", found.unwrap_or(formats::REPORTS.written))?;
+            let newest = meta.get(NEWEST)?.map_or(0, |value| value.value());
             drop(meta);
             transaction.commit()?;
-            Ok(found.unwrap_or(formats::REPORTS.written))
+            Ok((found.unwrap_or(formats::REPORTS.written), newest))
         };
-        let found = stamp().map_err(|error| StoreError::write(&path, error))?;
+        let (found, newest) = stamp().map_err(|error| StoreError::write(&path, error))?;
         formats::REPORTS.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
+        if newest < counted {
+            let detail = format!(
+                "it is older than `state.redb` beside it, which has counted the reports up to log index {counted}, and this \
+                 one ends at {newest}; put files of one time there"
+            );
+            return Err(StoreError::Damaged { path, detail });
+        }
         Ok(Self { path, database: Arc::new(database), lazy: false })
     }
 
@@ -123,6 +137,9 @@ impl BlockDatabase {
                         rewinds.insert((run.as_str(), *index), step)?;
                     }
                 }
+            }
+            if let Some((index, _)) = effects.last() {
+                transaction.open_table(META)?.insert(NEWEST, index)?;
             }
         }
         transaction.commit()?;
@@ -243,13 +260,13 @@ mod tests {
             (30, block(a, 4)),
         ];
         {
-            let mut database = BlockDatabase::open(dir.path()).unwrap();
+            let mut database = BlockDatabase::open(dir.path(), 0).unwrap();
             database.write(&effects, true).unwrap();
             // A crash before the state database was written replays entries.
             database.write(&effects[4..], false).unwrap();
             database.write(&[], true).unwrap();
         }
-        let reader = BlockDatabase::open(dir.path()).unwrap().reader();
+        let reader = BlockDatabase::open(dir.path(), 0).unwrap().reader();
         let cuts = |after| {
             let page = reader.page(&run(a), after).unwrap();
             page.blocks.into_iter().map(|block| (block.index, block.bytes[0], block.cut)).collect::<Vec<_>>()
@@ -268,7 +285,7 @@ mod tests {
     #[test]
     fn pages_are_bounded_and_follow_each_other_without_loss() {
         let dir = tempfile::tempdir().unwrap();
-        let mut database = BlockDatabase::open(dir.path()).unwrap();
+        let mut database = BlockDatabase::open(dir.path(), 0).unwrap();
         let name = "aaaaaaaaaa";
         let effects: Vec<_> = (1..=5)
             .map(|index| {

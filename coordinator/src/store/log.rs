@@ -21,6 +21,8 @@ pub(super) const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows
 
 pub(super) const FORMAT_KEY: &str = "format";
 const APPLIED: &str = "applied_index";
+/// The log index of the newest effect that was written, into the other database, before.
+const COUNTED: &str = "counted_index";
 const TERM: &str = "hard_state.term";
 const VOTE: &str = "hard_state.vote";
 const COMMIT: &str = "hard_state.commit";
@@ -84,6 +86,15 @@ impl StateDatabase {
         Ok(())
     }
 
+    /// The log index of the newest effect of what is durable; 0 where an older program wrote it.
+    pub(super) fn counted(&self) -> Result<u64, StoreError> {
+        let read = || -> Result<u64, redb::Error> {
+            let meta = self.database.begin_read()?.open_table(META)?;
+            Ok(meta.get(COUNTED)?.map_or(0, |value| value.value()))
+        };
+        read().map_err(|error| StoreError::read(&self.path, error))
+    }
+
     /// Everything that is durable, for a replica to go on from.
     pub(super) fn recover(&self) -> Result<Recovered, StoreError> {
         let (mut recovered, rows) = self.read().map_err(|error| StoreError::read(&self.path, error))?;
@@ -129,7 +140,12 @@ impl StateDatabase {
         }
         write_log(&transaction, persist)?;
         write_rows(&transaction, &persist.rows)?;
-        transaction.open_table(META)?.insert(APPLIED, persist.applied_index)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(APPLIED, persist.applied_index)?;
+        if let Some((index, _)) = persist.effects.last() {
+            meta.insert(COUNTED, index)?;
+        }
+        drop(meta);
         transaction.commit()?;
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! The store's own thread: disk writes block, and the event loop must not.
 
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::thread;
 
+use lockstep_common::chain;
 use lockstep_core::command::Effect;
 use lockstep_core::replica::{Persist, Recovered};
 use lockstep_host::durable::DirLock;
 use tokio::sync::{mpsc, oneshot};
+use tracing::error;
 
 use super::blocks::{BlockDatabase, BlockReader};
 use super::error::StoreError;
@@ -31,11 +34,11 @@ impl Store {
     /// Takes the data directory for this process, and reads what is in it.
     ///
     /// # Errors
-    /// `Lock` if another coordinator uses it, `Format` if another version wrote it.
+    /// `Lock` if another coordinator uses it, `Format` if another version wrote it, `Damaged` if its files are of different times.
     pub fn open(dir: &Path) -> Result<(Self, Recovered), StoreError> {
         let lock = DirLock::acquire(dir)?;
         let state = StateDatabase::open(dir)?;
-        let blocks = BlockDatabase::open(dir)?;
+        let blocks = BlockDatabase::open(dir, state.counted()?)?;
         let recovered = state.recover()?;
         let reader = blocks.reader();
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -43,7 +46,7 @@ impl Store {
         let told = news.clone();
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write_all(queue, &state, blocks, &told, lock))
+            .spawn(move || write_all(queue, state, blocks, &told, lock))
             .map_err(|error| StoreError::open(dir, redb::Error::from(redb::StorageError::Io(error))))?;
         Ok((Self { jobs: Some(jobs), thread: Some(thread), reader, news }, recovered))
     }
@@ -81,11 +84,14 @@ impl Drop for Store {
 /// Writes until the handle is gone or a write fails: what follows an error could otherwise be durable without it.
 fn write_all(
     mut queue: mpsc::Receiver<Job>,
-    state: &StateDatabase,
+    state: StateDatabase,
     mut blocks: BlockDatabase,
     news: &News,
     _lock: DirLock,
 ) {
+    // A database that is closed becomes durable. The state says which blocks were written, so it is closed after they are, or
+    // not at all; then the log brings them again.
+    let state = ManuallyDrop::new(state);
     while let Some((persist, done)) = queue.blocking_recv() {
         let result = blocks.write(&persist.effects, persist.sync).and_then(|()| state.write(&persist));
         let failed = result.is_err();
@@ -100,11 +106,17 @@ fn write_all(
             break;
         }
     }
+    match blocks.write(&[], true) {
+        Ok(()) => drop(ManuallyDrop::into_inner(state)),
+        Err(error) => error!("{}: the next start writes them again from the log", chain(&error)),
+    }
     news.close();
 }
 
 #[cfg(test)]
 mod tests {
+    use lockstep_common::RunId;
+
     use super::super::testing::{entry, persist};
     use super::*;
 
@@ -120,5 +132,34 @@ mod tests {
         drop(store);
         let (_store, recovered) = Store::open(dir.path()).unwrap();
         assert!(recovered.entries.iter().map(|entry| entry.index).eq(1..=50));
+    }
+
+    #[tokio::test]
+    async fn files_of_different_times_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let reports = dir.path().join("reports.redb");
+        let run: RunId = "0123456789".parse().unwrap();
+        let mut copies = Vec::new();
+        for index in 1..=3 {
+            let (store, _) = Store::open(dir.path()).unwrap();
+            let effect = Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![7] };
+            // Lazily: it is durable when the store was closed in order.
+            let effects = vec![(index, effect)];
+            store.append(Persist { sync: false, effects, ..persist(index, vec![entry(index, 1)]) }).await.unwrap();
+            drop(store);
+            copies.push(std::fs::read(&reports).unwrap());
+        }
+        let refused = |bytes: Option<&Vec<u8>>| {
+            match bytes {
+                Some(bytes) => std::fs::write(&reports, bytes).unwrap(),
+                None => std::fs::remove_file(&reports).unwrap(),
+            }
+            Store::open(dir.path()).map(drop).map_err(|error| error.to_string())
+        };
+        let older = refused(Some(&copies[1])).unwrap_err();
+        assert!(older.contains("reports.redb` is damaged: it is older than `state.redb`"), "{older}");
+        assert!(older.contains("up to log index 3, and this one ends at 2"), "{older}");
+        refused(None).unwrap_err();
+        refused(Some(&copies[2])).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use lockstep_host::shared::answer;
 use lockstep_rpc::agent_message::Body as Say;
@@ -31,6 +32,8 @@ async fn a_node_that_does_not_share_the_store_is_refused_by_name_with_both_paths
     let state = dir.path().join("state");
     fs::create_dir_all(state.join("store/tmp")).unwrap();
     fs::write(state.join("store/tmp/join-left.owner"), "by a coordinator that was killed").unwrap();
+    let left_at = SystemTime::now() - Duration::from_hours(2);
+    fs::File::open(state.join("store/tmp/join-left.owner")).unwrap().set_modified(left_at).unwrap();
     let coordinator = Coordinator::start(&state);
     assert_eq!(left(&state), 0);
 
@@ -134,10 +137,14 @@ async fn a_coordinator_on_an_older_copy_of_its_state_refuses_nodes_that_know_mor
     Agent::attach(&coordinator.address, "node-a", "2", 1).await;
 }
 
+/// A data directory that is not mounted is an empty one: it must not end the processes of a node.
 #[tokio::test]
-async fn a_coordinator_with_a_new_data_directory_takes_any_node() {
+async fn a_coordinator_with_a_new_data_directory_takes_nodes_whose_reports_nobody_has() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let knows = Hello { start: "other".into(), acknowledged: 9, ..hello("node-a", "1", 1) };
-    Agent::open(&coordinator.address, Say::Hello(knows)).await.expect("there is nothing to mix up");
+    let knows = |acknowledged| Hello { start: "other".into(), acknowledged, ..hello("node-a", "1", 1) };
+    Agent::open(&coordinator.address, Say::Hello(knows(0))).await.expect("there is nothing to mix up");
+    let Err(status) = Agent::open(&coordinator.address, Say::Hello(knows(9))).await else { panic!("taken") };
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("or restart the worker on `node-a`"), "{}", status.message());
 }

@@ -135,12 +135,22 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     let [images, half] = ["images", "half"].map(|name| dir.path().join(name));
     let words = "has targets of uint8 [300, 8, 8]; the model takes 1 a sample";
     exported.refuses(&[(&[&half], "half` is not a whole gzip file"), (&[&images, &images], words)]);
+    // Neither other means nor one flipped bit of a weight.
     let manifest = exported.to.join("manifest.json");
-    let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, text.replacen(&exported.run, "zzzzzzzzzz", 1)).unwrap();
-    exported.refuses(&[(&[&images], "`model.safetensors` and `manifest.json` are not of one checkpoint")]);
+    for (name, from_end) in [("manifest.json", 2), ("model.safetensors", 1000)] {
+        let path = exported.to.join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut other = whole.clone();
+        other[whole.len() - from_end] ^= 1;
+        fs::write(&path, other).unwrap();
+        let words = format!("`{name}` is not what was exported with this script");
+        exported.refuses(&[(&[&images], words.as_str())]);
+        fs::write(&path, &whole[..whole.len() - 8]).unwrap();
+        exported.refuses(&[(&[&images], words.as_str())]);
+        fs::write(&path, whole).unwrap();
+    }
     fs::remove_file(manifest).unwrap();
-    exported.refuses(&[(&[&images], "`manifest.json` must lie beside this script")]);
+    exported.refuses(&[(&[&images], "the export's `manifest.json` must lie beside this script")]);
 }
 
 #[test]
@@ -162,7 +172,7 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
         serde_json::json!(["README.md", "manifest.json", "model.safetensors", "model.pt", "predict.py"])
     );
     fs::copy(dir.path().join("net.pt"), exported.to.join("model.pt")).unwrap();
-    let words = "`model.pt` and `model.safetensors` are not of one checkpoint";
+    let words = "`model.pt` is not what was exported with this script";
     exported.refuses(&[(&[&dir.path().join("images")], words)]);
 }
 

@@ -67,6 +67,9 @@ fn operators_and_attributes_that_no_run_repeats_are_refused_by_name() {
             "packedweight",
             "`forward` calls `aten::fbgemm_pack_gemm_matrix_fp16`, which answers a tensor that holds an address",
         ),
+        ("optionalbuffer", "`forward` changes the attribute `ema` by `aten::mul_`, which checkpoints do not hold"),
+        ("optionalnorm", "`forward` changes the attribute `mean` by `aten::batch_norm`"),
+        ("setalias", "`forward` calls `aten::set`, which puts another memory in the place of a tensor's"),
         ("file", "`forward` calls `aten::from_file`, which reads and writes a file beside the run's data"),
     ] {
         let refused = load(dir.path(), module).map(|_| ()).expect_err(module);
@@ -83,6 +86,7 @@ fn what_only_a_pass_shows_ends_at_that_pass_by_name() {
         ("dropped", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
         ("droppeddata", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
         ("sparse", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
+        ("scales", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
         (
             "aliasofparameter",
             "`forward` made the buffer `before` share memory with `inner.weight`: assign a copy (`.clone()`)",
@@ -156,7 +160,7 @@ fn fair_modules_that_look_alike_train_on() {
     let _alone = alone();
     let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
-    for name in ["constantread", "penalty", "nograd", "configured", "normal", "once", "swapped"] {
+    for name in ["constantread", "penalty", "nograd", "configured", "normal", "once", "swapped", "optionalconstant"] {
         let model = load(dir.path(), name).unwrap();
         for _ in 0..3 {
             descend(&model, &batch, 0.1);

@@ -2,6 +2,8 @@
 #include "script.h"
 #include "shim.h"
 
+#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +11,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/clone.h>
 #include <c10/core/GradMode.h>
+#include <caffe2/serialize/read_adapter_interface.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 using lockstep::guard;
@@ -131,6 +134,26 @@ class Filled {
   bool before_;
 };
 
+// A file that was read already, which its owner keeps until the module is loaded.
+class Bytes : public caffe2::serialize::ReadAdapterInterface {
+ public:
+  Bytes(const char* begin, size_t size) : begin_(begin), size_(size) {}
+
+  size_t size() const override {
+    return size_;
+  }
+
+  size_t read(uint64_t at, void* to, size_t count, const char* /*what*/) const override {
+    const size_t there = at < size_ ? std::min<size_t>(count, size_ - at) : 0;
+    std::memcpy(to, begin_ + at, there);
+    return there;
+  }
+
+ private:
+  const char* begin_;
+  size_t size_;
+};
+
 // What `forward` changed beside parameters and buffers, in words.
 std::string left_behind(const lockstep::Modes& modes, const lockstep::Kept& kept) {
   if (const auto mode = modes.changed(); !mode.empty()) {
@@ -171,6 +194,13 @@ extern "C" {
 char* lte_script_load(const char* path, int32_t device, lte_script** out) {
   return guard([&] {
     auto module = torch::jit::load(std::string(path), lockstep::device_of(device));
+    *out = new lte_script{std::move(module), {}, {}, {}, {}, {}};
+  });
+}
+
+char* lte_script_load_bytes(const char* bytes, size_t size, int32_t device, lte_script** out) {
+  return guard([&] {
+    auto module = torch::jit::load(std::make_shared<Bytes>(bytes, size), lockstep::device_of(device));
     *out = new lte_script{std::move(module), {}, {}, {}, {}, {}};
   });
 }

@@ -52,8 +52,9 @@ inline bool is_parameter(const c10::ClassTypePtr& type, size_t slot) {
   return type->is_module() && type->is_parameter(slot);
 }
 
+// As libtorch lists them: a buffer that may be none (`Optional[Tensor]`) stands in no list, and so in no checkpoint.
 inline bool is_buffer(const c10::ClassTypePtr& type, size_t slot) {
-  return type->is_module() && type->is_buffer(slot);
+  return type->is_module() && type->is_buffer(slot) && type->getAttribute(slot)->isSubtypeOf(*c10::TensorType::get());
 }
 
 // Calls `see` with `value` and every value below it, also those in containers, by the path of the attribute. Each object is
@@ -75,7 +76,7 @@ const void* memory_of(const at::Tensor& tensor);
 // The memory of all parameters and buffers, with the name of one that lies in it.
 std::unordered_map<const void*, std::string> registered_memory(const torch::jit::Module& root);
 
-// Tensors with plain bits that hold all that `tensor` holds: those of a sparse tensor, the integers of a quantized one. Empty where
+// Tensors with plain bits that hold all that `tensor` holds: those of a sparse tensor, the integers and scales of a quantized one. Empty where
 // there are none.
 std::vector<at::Tensor> plain_parts(const at::Tensor& tensor);
 

@@ -50,7 +50,7 @@ constexpr auto on_objects = Where::on_objects;
 constexpr auto to_compute = Where::to_compute;
 
 // One line an operator, by the name that the graph has.
-const std::array<Denied, 43> operators{{
+const std::array<Denied, 44> operators{{
     {"aten::backward", anywhere, adds_gradients},
     {"aten::_backward", anywhere, adds_gradients},
     {"aten::get_gradients", anywhere, reads_gradients},
@@ -58,6 +58,7 @@ const std::array<Denied, 43> operators{{
     {"aten::retain_grad", anywhere, reads_gradients},
     {"aten::set_data", anywhere, replaces_memory},
     {"aten::set_", anywhere, replaces_memory},
+    {"aten::set", anywhere, replaces_memory},
     {"aten::_cudnn_rnn_flatten_weight", anywhere, replaces_memory},
     {"aten::_empty_affine_quantized", anywhere, takes_memory},
     {"aten::_empty_per_channel_affine_quantized", anywhere, takes_memory},
@@ -209,8 +210,9 @@ bool may_leave_unwritten(const std::string& name) {
 }
 
 bool may_hide_alias(const std::string& name) {
-  // Pieces and values that schemas call new.
-  constexpr std::array<std::string_view, 3> begin{"aten::unsafe_", "aten::sparse_", "aten::values"};
+  // Pieces, values and scales that schemas call new.
+  constexpr std::array<std::string_view, 4> begin{
+      "aten::unsafe_", "aten::sparse_", "aten::values", "aten::q_per_channel_"};
   const auto is_of = [&](std::string_view with) { return begins(name, with); };
   return std::any_of(begin.begin(), begin.end(), is_of) || is_unknown_private(name);
 }

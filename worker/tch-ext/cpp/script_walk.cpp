@@ -104,7 +104,10 @@ std::vector<at::Tensor> plain_parts(const at::Tensor& tensor) {
     return {};
   }
   if (tensor.is_quantized()) {
-    return {tensor.int_repr()};
+    if (tensor.qscheme() == at::kPerTensorAffine || tensor.qscheme() == at::kPerTensorSymmetric) {
+      return {tensor.int_repr(), at::scalar_tensor(tensor.q_scale(), at::kDouble), at::scalar_tensor(tensor.q_zero_point(), at::kLong)};
+    }
+    return {tensor.int_repr(), tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()};
   }
   switch (tensor.layout()) {
     case at::kStrided:

@@ -188,6 +188,12 @@ unsafe extern "C" {
     pub(crate) fn lte_autocast_leave(device: i32, before: *const CAutocast) -> *mut c_char;
 
     pub(crate) fn lte_script_load(path: *const c_char, device: i32, out: *mut *mut CScript) -> *mut c_char;
+    pub(crate) fn lte_script_load_bytes(
+        bytes: *const c_char,
+        size: usize,
+        device: i32,
+        out: *mut *mut CScript,
+    ) -> *mut c_char;
     pub(crate) fn lte_script_free(script: *mut CScript);
     pub(crate) fn lte_script_parameters(script: *const CScript, push: PushTensor, sink: *mut c_void) -> *mut c_char;
     pub(crate) fn lte_script_buffers(script: *const CScript, push: PushTensor, sink: *mut c_void) -> *mut c_char;

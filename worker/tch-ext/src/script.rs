@@ -85,6 +85,19 @@ impl ScriptModule {
         Ok(Self { raw, path: path.to_owned() })
     }
 
+    /// The same from the contents of a file, which everything that is said calls `path`.
+    ///
+    /// # Errors
+    /// `Script`, as [`load`](Self::load) gives it.
+    pub fn load_bytes(bytes: &[u8], path: &Path, device: Device) -> Result<Self, Error> {
+        let device = ffi::device_index(device, "TorchScript")?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the bytes live during the call, which reads as many of them; `raw` is a place for one address.
+        let answer = unsafe { ffi::lte_script_load_bytes(bytes.as_ptr().cast(), bytes.len(), device, &raw mut raw) };
+        file_result(answer, path)?;
+        Ok(Self { raw, path: path.to_owned() })
+    }
+
     /// The trainable tensors by dotted name, in the module's own order.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
         // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.

@@ -67,6 +67,10 @@ fn a_module_keeps_its_names_trains_in_place_and_gives_pytorchs_bits() {
     module.save(&made.path("saved.pt")).unwrap();
     let again = ScriptModule::load(&made.path("saved.pt"), Device::Cpu).unwrap();
     assert_eq!(all_bytes(&again), all_bytes(&module));
+    let file = std::fs::read(made.path("saved.pt")).unwrap();
+    let from_memory = |bytes: &[u8]| ScriptModule::load_bytes(bytes, &made.path("saved.pt"), Device::Cpu);
+    assert_eq!(all_bytes(&from_memory(&file).unwrap()), all_bytes(&module));
+    assert!(matches!(from_memory(&file[..file.len() / 2]), Err(Error::Script { .. })));
     again.train(false).unwrap();
     let answer = || memory::cpu_bytes(&again.forward(&[x.shallow_clone()]).unwrap()[0].contiguous()).unwrap().to_vec();
     assert_eq!(answer(), answer(), "no dropout in evaluation mode");

@@ -133,6 +133,7 @@ fn whatever_gives_other_bits_has_another_fingerprint() {
         ("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2,-FMA"),
         ("MKL_CBWR", "COMPATIBLE"),
         ("MKL_DISABLE_FAST_MM", "1"),
+        ("MKL_VML_DEBUG_CPU_TYPE", "9"),
         ("ONEDNN_MAX_CPU_ISA", "SSE41"),
         ("TORCH_LINEAR_FLATTEN_3D", "1"),
     ];

@@ -4,7 +4,8 @@ mod csv;
 mod parquet;
 mod rows;
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,11 @@ impl TableFile {
         Self { path: path.into(), format, rows: Rows::default() }
     }
 
+    /// That a file can be there, before anything is read.
+    pub(crate) fn begin(&self) -> Result<(), ExportError> {
+        place(&self.path).map(drop)
+    }
+
     pub(crate) fn write(&mut self, items: &[Item<'_>]) {
         for item in items {
             self.rows.take(item);
@@ -54,7 +60,18 @@ impl TableFile {
     }
 }
 
+/// Where a table for `path` goes: where its links lead.
+fn place(path: &Path) -> Result<PathBuf, ExportError> {
+    match fs::canonicalize(path) {
+        Ok(place) if place.is_file() => Ok(place),
+        Ok(_) => Err(ExportError::io("replace", path)(io::Error::other("it is no ordinary file"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(path.to_owned()),
+        Err(error) => Err(ExportError::io("replace", path)(error)),
+    }
+}
+
 fn write(path: &Path, format: TableFormat, rows: &Rows) -> Result<(), ExportError> {
+    let path = &place(path)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // What the umask takes off is the user's choice.
     let file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(dir);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lockstep_common::chain;
 use lockstep_common::series::{Point, SeriesKey};
 use lockstep_export::{Item, Sink, Status, TableFile, TableFormat};
 use serde_json::{Value, json};
@@ -108,4 +109,23 @@ async fn a_run_without_points_has_a_table_without_rows() {
     let mut sink = Sink::Table(TableFile::new(dir.path().join("none/a.csv"), TableFormat::Csv));
     let said = sink.finish(&run()).await.unwrap_err().to_string();
     assert!(said.contains("none"), "{said}");
+}
+
+/// A rename would put a file in the place of a device, of a pipe or of a link.
+#[tokio::test]
+async fn a_link_is_followed_and_what_is_no_ordinary_file_is_refused_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pipe, link, target) = (dir.path().join("pipe"), dir.path().join("link"), dir.path().join("target"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, &dir.path().to_owned()] {
+        let said = chain(&Sink::Table(TableFile::new(path, TableFormat::Csv)).begin(&run()).await.unwrap_err());
+        assert!(said.contains(&format!("`{}`", path.display())) && said.contains("it is no ordinary file"), "{said}");
+    }
+    assert!(pipe.exists() && !pipe.is_file());
+    std::fs::write(&target, "before").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let mut sink = Sink::Table(TableFile::new(&link, TableFormat::Csv));
+    sink.begin(&run()).await.unwrap();
+    sink.finish(&run()).await.unwrap();
+    assert!(link.is_symlink() && std::fs::read_to_string(&target).unwrap().starts_with("series,"));
 }

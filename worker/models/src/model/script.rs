@@ -33,7 +33,10 @@ pub(crate) fn load(
     // Before the first module runs: otherwise a resumed process takes other kernels for its first steps.
     lockstep_tch_ext::determinism::pin_torchscript_executor();
     let module = match opened {
-        Some(opened) => ScriptModule::load_from(&opened.path(), path, device)?,
+        Some(opened) => match opened.memory() {
+            Some(bytes) => ScriptModule::load_bytes(bytes, path, device)?,
+            None => ScriptModule::load_from(&opened.path(), path, device)?,
+        },
         None => ScriptModule::load(path, device)?,
     };
     module.train(true)?;
@@ -94,7 +97,7 @@ struct Script {
 
 /// Why a module is refused, and what to do.
 fn words(finding: &Finding) -> String {
-    const HELD: &str = "which checkpoints do not hold: register it as a buffer (`register_buffer`)";
+    const HELD: &str = "which checkpoints do not hold: register it as a buffer (`register_buffer`) that is a `Tensor`, not an `Optional[Tensor]`";
     match finding {
         Finding::Assigns(name) => format!("`forward` assigns the attribute `{name}`, {HELD}"),
         Finding::Changes(name, operator) => format!("`forward` changes the attribute `{name}` by `{operator}`, {HELD}"),

@@ -1,5 +1,7 @@
 """Modules of `tests/unseen.rs` whose memory is not what it seems: aliases, packed and sparse tensors, defaults, unwritten results."""
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
@@ -181,5 +183,70 @@ class Swapped(Base):
         return self.inner(x.flatten(1)) + self.b
 
 
+class OptionalBuffer(Base):
+    """libtorch lists no buffer that may be none, and checkpoints hold what it lists."""
+
+    ema: Optional[Tensor]
+
+    def begin(self):
+        self.register_buffer("ema", torch.zeros(3))
+
+    def forward(self, x):
+        y = self.inner(x.flatten(1))
+        ema = self.ema
+        assert ema is not None
+        ema.mul_(0.9).add_(y.detach().mean(0))
+        return y - ema
+
+
+class OptionalNorm(Base):
+    mean: Optional[Tensor]
+    var: Optional[Tensor]
+
+    def begin(self):
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("var", torch.ones(3))
+
+    def forward(self, x):
+        return torch.nn.functional.batch_norm(self.inner(x.flatten(1)), self.mean, self.var, training=self.training)
+
+
+class OptionalConstant(Base):
+    """One that never changes: fair."""
+
+    scale: Optional[Tensor]
+
+    def begin(self):
+        self.register_buffer("scale", torch.full((3,), 0.5))
+
+    def forward(self, x):
+        scale = self.scale
+        assert scale is not None
+        return self.inner(x.flatten(1)) * scale
+
+
+class SetAlias(Base):
+    """Of a weight; the schema calls it new."""
+
+    def forward(self, x):
+        alias = torch.ops.aten.set(torch.zeros(3, 16), self.inner.weight.detach())
+        alias.mul_(0.9)
+        return self.inner(x.flatten(1)) + 0.0 * alias.sum()
+
+
+class Scales(Base):
+    """The scales of a quantized attribute; the schema calls them new."""
+
+    def begin(self):
+        scales, zeros = torch.full((3,), 0.1, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+        self.table = torch.quantize_per_channel(torch.ones(3, 3), scales, zeros, 0, torch.qint8)
+
+    def forward(self, x):
+        scales = torch.q_per_channel_scales(self.table)
+        scales.mul_(0.9)
+        return self.inner(x.flatten(1)) + self.table.dequantize().sum(0) + 0.0 * scales.sum().to(torch.float32)
+
+
 MODULES = [Solved, Pieces, Unpacked, Cast, Behind, Flagged, PackedWeight, Twice, Once]
 MODULES += [Default, PackedBias, Sparse, AliasOfParameter, AliasOfBuffer, Swapped]
+MODULES += [OptionalBuffer, OptionalNorm, OptionalConstant, SetAlias, Scales]

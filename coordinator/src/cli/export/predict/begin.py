@@ -17,6 +17,7 @@ own evaluation computes: --scores prints them.
 import argparse
 import csv
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -31,10 +32,25 @@ def refuse(words):
     sys.exit(f"predict.py: {words}")
 
 
-try:
-    MANIFEST = json.loads((HERE / "manifest.json").read_bytes())
-except (OSError, ValueError) as error:
-    refuse(f"the export's `manifest.json` must lie beside this script, as it was exported: {error}")
+# SHA-256 of what was exported with this script.
+EXPORTED = {}
+
+
+def exported(name):
+    """A file of the export, which is what it was."""
+    found = hashlib.sha256()
+    try:
+        with open(HERE / name, "rb") as file:
+            while part := file.read(1 << 20):
+                found.update(part)
+    except OSError as error:
+        refuse(f"the export's `{name}` must lie beside this script, as it was exported: {error}")
+    if found.hexdigest() != EXPORTED[name]:
+        refuse(f"`{name}` is not what was exported with this script: it was changed, or is of another export; export it again")
+    return HERE / name
+
+
+MANIFEST = json.loads(exported("manifest.json").read_bytes())
 JOB = json.loads(MANIFEST["job_text"])
 INPUTS = MANIFEST["preprocessing"]["inputs"]
 TARGETS = MANIFEST["preprocessing"]["targets"]
@@ -67,7 +83,10 @@ ASKED = arguments()
 # libtorch reads these as it is loaded: the run's own, as its manifest has them.
 for key, value in MANIFEST["numerics"].items():
     name = key.removeprefix("env.")
-    if name != key and value != "(not set)" and not name.startswith("LD_"):
+    if name == key or name.startswith("LD_"):
+        continue
+    os.environ.pop(name, None)
+    if value != "(not set)":
         os.environ[name] = value
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = str(ASKED.threads)
@@ -90,7 +109,8 @@ def switches():
     torch.set_num_interop_threads(1)
     # `torch.use_deterministic_algorithms` loads the compiler, too, which takes as long as all else.
     torch._C._set_deterministic_algorithms(repeatable, warn_only=False)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # As the run does for modules that take memory as it is.
+    torch.utils.deterministic.fill_uninitialized_memory = MODEL["kind"] == "torchscript"
     torch.manual_seed(0)  # a module that draws in evaluation repeats itself, though not the run
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     if MODEL["kind"] == "torchscript":

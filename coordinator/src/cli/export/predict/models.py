@@ -65,20 +65,8 @@ def precision():
 def network():
     """From inputs (and targets, where the module wants them) to what the model answers."""
     put_back = lambda: None  # noqa: E731
-    for needed in ["model.safetensors", *(["model.pt"] if MODEL["kind"] == "torchscript" else [])]:
-        if not (HERE / needed).is_file():
-            refuse(f"the export's `{needed}` must lie beside this script, as it was exported")
-    with safetensors.safe_open(HERE / "model.safetensors", framework="numpy") as weights:
-        theirs = weights.metadata() or {}
-    if [theirs.get(f"lockstep.{key}") for key in ("run", "step")] != [MANIFEST["run"], str(MANIFEST["step"])]:
-        refuse("`model.safetensors` and `manifest.json` are not of one checkpoint: export it again")
     if MODEL["kind"] == "torchscript":
-        module = torch.jit.load(HERE / "model.pt").eval()
-        plain = lambda tensor: tensor.contiguous().reshape(-1).view(torch.uint8)  # noqa: E731
-        own = module.state_dict()
-        for name, tensor in load_file(HERE / "model.safetensors").items():
-            if name not in own or not torch.equal(plain(own[name]), plain(tensor)):
-                refuse("`model.pt` and `model.safetensors` are not of one checkpoint: export it again")
+        module = torch.jit.load(exported("model.pt")).eval()
         held = [
             (part, name, tensor, tensor.detach().clone())
             for part in module.modules()
@@ -93,7 +81,7 @@ def network():
                 tensor.copy_(value)
     else:
         # Clones begin where the run's own tensors begin: at a multiple of 64 bytes, on which MKL's bits depend.
-        state = {name: tensor.clone() for name, tensor in load_file(HERE / "model.safetensors").items()}
+        state = {name: tensor.clone() for name, tensor in load_file(exported("model.safetensors")).items()}
         forward = {"mlp": mlp, "resnet": resnet, "gpt": gpt}[MODEL["kind"]]
         module = lambda inputs: forward(state, inputs)  # noqa: E731
 

@@ -6,15 +6,18 @@
 //! ```
 //!
 //! A store that is not mounted is an empty directory. Without the identity runs would finish there, and their checkpoints
-//! would vanish when the store is mounted over it.
+//! would vanish when the store is mounted over it. A copy has the same identity: [`marks`] tell it from the store.
+
+mod marks;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lockstep_host::durable;
+use marks::Marks;
 use tracing::warn;
 
 /// Name of the file, in the store and in the data directory.
@@ -43,6 +46,19 @@ pub enum IdentityError {
         /// The id that it holds.
         expected: String,
     },
+    /// The same store, as it was before it was used in another directory.
+    #[error(
+        "the store `{}` is an older copy of this coordinator's: checkpoints were made elsewhere since, and are not in it; mount \
+         the newest one, or name it with `--store DIR` (to go on without those checkpoints, remove `{}`)",
+        store.display(),
+        marks.display()
+    )]
+    Older {
+        /// Where the store should be.
+        store: PathBuf,
+        /// The file that remembers the marks.
+        marks: PathBuf,
+    },
     /// A file that cannot be read or written, or holds no id.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -56,8 +72,11 @@ pub enum IdentityError {
     },
 }
 
+/// Draws an id, or a mark.
+type Draw = Arc<dyn Fn() -> io::Result<String> + Send + Sync>;
+
 /// The store of a coordinator. Clones are the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Identity {
     store: PathBuf,
     remembered: PathBuf,
@@ -67,6 +86,8 @@ pub struct Identity {
     drawn: String,
     /// Which directory it was when it was taken.
     place: Option<Place>,
+    draw: Draw,
+    marks: Arc<Mutex<Marks>>,
 }
 
 /// A directory, whatever lies at its path now: its device and inode.
@@ -77,43 +98,56 @@ impl Identity {
     /// one that remembers none, whatever store is there. Makes the directory of a new store.
     ///
     /// # Errors
-    /// `Other` for a store that the coordinator did not use before.
+    /// `Other` for a store that the coordinator did not use before, `Older` for a copy that was left behind.
     pub fn take(
         store: &Path,
         data_dir: &Path,
-        draw: impl FnOnce() -> io::Result<String>,
+        draw: impl Fn() -> io::Result<String> + Send + Sync + 'static,
     ) -> Result<Self, IdentityError> {
         let remembered = data_dir.join(FILE);
         let io = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
         let known = read(&remembered)?;
-        let mut this =
-            Self { store: store.to_owned(), remembered, id: Arc::default(), drawn: String::new(), place: None };
+        let mut this = Self {
+            store: store.to_owned(),
+            remembered,
+            id: Arc::default(),
+            drawn: String::new(),
+            place: None,
+            marks: Arc::new(Mutex::new(Marks::read(store, data_dir)?)),
+            draw: Arc::new(draw),
+        };
         if let Some(known) = known {
             this.id = Arc::new(OnceLock::from(known));
             this.check()?;
             return Ok(this);
         }
+        this.marks.lock().unwrap_or_else(PoisonError::into_inner).forget();
         fs::create_dir_all(store).map_err(|source| io("make", store, source))?;
-        this.drawn = draw().map_err(|source| io("draw an id for", store, source))?;
+        this.drawn = (this.draw)().map_err(|source| io("draw an id for", store, source))?;
         this.place = Some(this.place_now()?);
-        this.give()?;
+        this.check()?;
         Ok(this)
     }
 
     /// That the store is still the one that was taken.
     ///
     /// # Errors
-    /// `Other` if it is another one, or not mounted any more.
+    /// `Other` if it is another one, or not mounted any more; `Older` if it is a copy that was left behind.
     pub fn check(&self) -> Result<(), IdentityError> {
-        let Some(expected) = self.id.get() else {
-            if self.place == Some(self.place_now()?) {
-                return self.give();
+        if self.id.get().is_none() {
+            if self.place != Some(self.place_now()?) {
+                let source = io::Error::other("it is another directory than when this coordinator started");
+                return Err(IdentityError::Io { action: "use", path: self.store.clone(), source });
             }
-            let source = io::Error::other("it is another directory than when this coordinator started");
-            return Err(IdentityError::Io { action: "use", path: self.store.clone(), source });
-        };
+            self.give()?;
+        }
+        // It may still be full.
+        let Some(expected) = self.id.get() else { return Ok(()) };
         let found = match read(&self.store.join(FILE))? {
-            Some(id) if id == *expected => return Ok(()),
+            Some(id) if id == *expected => {
+                let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+                return marks.check(self.place_now()?, &*self.draw);
+            }
             Some(id) => format!("it is the store `{id}`"),
             None if self.store.is_dir() => format!("it has no file `{FILE}`"),
             None => "there is no such directory".to_owned(),
@@ -152,6 +186,12 @@ impl Identity {
     }
 }
 
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("store", &self.store).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// The id in the file at `path`, if there is such a file.
 fn read(path: &Path) -> Result<Option<String>, IdentityError> {
     let io = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
@@ -174,6 +214,8 @@ fn is_full(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     struct Places {
@@ -194,8 +236,12 @@ mod tests {
 
         fn take(&mut self, store: &str) -> Result<Identity, String> {
             self.drawn += 1;
-            let id = format!("id{}", self.drawn);
-            Identity::take(&self.path(store), &self.path("data"), || Ok(id)).map_err(|error| error.to_string())
+            let (start, drawn) = (self.drawn, AtomicU32::new(0));
+            let draw = move || match drawn.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(format!("id{start}")),
+                more => Ok(format!("id{start}x{more}")),
+            };
+            Identity::take(&self.path(store), &self.path("data"), draw).map_err(|error| error.to_string())
         }
     }
 
@@ -227,6 +273,45 @@ mod tests {
         fs::remove_file(place.path("data/store-id")).unwrap();
         place.take("empty").unwrap();
         assert_eq!(fs::read_to_string(place.path("data/store-id")).unwrap(), "id9\n", "it is adopted");
+    }
+
+    #[test]
+    fn a_copy_that_was_left_behind_is_refused_at_a_start_and_at_a_check() {
+        let mut places = Places::new();
+        let copy = |from: &Path, to: &Path| {
+            fs::create_dir_all(to).unwrap();
+            for file in ["store-id", "store-mark"] {
+                fs::copy(from.join(file), to.join(file)).unwrap();
+            }
+        };
+        places.take("store").unwrap();
+        copy(&places.path("store"), &places.path("old"));
+        let running = places.take("store").unwrap();
+        let older = places.take("old").unwrap_err();
+        assert!(older.contains("is an older copy of this coordinator's") && older.contains("store-marks"), "{older}");
+        // Under the feet of a coordinator that runs: it moves to a copy, and then falls back to what it was copied from.
+        fs::rename(places.path("store"), places.path("before")).unwrap();
+        copy(&places.path("before"), &places.path("store"));
+        running.check().unwrap();
+        fs::rename(places.path("store"), places.path("after")).unwrap();
+        fs::rename(places.path("before"), places.path("store")).unwrap();
+        assert!(matches!(running.check(), Err(IdentityError::Older { .. })));
+        places.take("store").unwrap_err();
+        places.take("after").unwrap();
+        // A start that was killed before it wrote the mark, or after it.
+        let marks = places.path("data/store-marks");
+        let text = fs::read_to_string(&marks).unwrap();
+        fs::write(&marks, format!("{text}next ?\n")).unwrap();
+        places.take("after").unwrap();
+        fs::write(&marks, format!("{text}next ?\n")).unwrap();
+        fs::write(places.path("after/store-mark"), "next\n").unwrap();
+        places.take("after").unwrap();
+        places.take("old").unwrap_err();
+        // An older copy of the data directory, or another coordinator: the store may know more.
+        fs::write(&marks, "other\n").unwrap();
+        places.take("after").unwrap();
+        fs::remove_file(&marks).unwrap();
+        places.take("old").unwrap();
     }
 
     #[test]

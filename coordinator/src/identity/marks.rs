@@ -1,0 +1,112 @@
+//! Marks, by which an older copy of the store is known.
+//!
+//! ```text
+//! STORE/store-mark     the newest mark
+//! DATA/store-marks     all marks that this coordinator drew, a line each; ` ?` behind those that may not have reached the store
+//! ```
+//!
+//! A copy of a store has its id. A mark is drawn whenever the coordinator finds the store in a directory that it does not know, at
+//! each start for one; so a copy that was left behind holds a mark that was replaced since.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lockstep_host::durable;
+use tracing::warn;
+
+use super::{IdentityError, Place};
+
+/// Marks that are remembered, the newest.
+const MOST: usize = 10_000;
+
+/// Behind a mark that may not have reached the store.
+const PENDING: &str = " ?";
+
+#[derive(Debug)]
+pub(super) struct Marks {
+    data: PathBuf,
+    store: PathBuf,
+    drawn: Vec<String>,
+    /// Those of `drawn`, from the newest, that may not have reached the store.
+    pending: usize,
+    /// The directory that was marked last.
+    place: Option<Place>,
+}
+
+impl Marks {
+    pub(super) fn read(store: &Path, data_dir: &Path) -> Result<Self, IdentityError> {
+        let (data, store) = (data_dir.join("store-marks"), store.join("store-mark"));
+        let text = text(&data)?.unwrap_or_default();
+        let pending = text.lines().rev().take_while(|line| line.ends_with(PENDING)).count();
+        let drawn = text.lines().map(|line| line.trim_end_matches(PENDING).to_owned()).collect();
+        Ok(Self { data, store, drawn, pending, place: None })
+    }
+
+    /// Forgets the marks: they are of another store.
+    pub(super) fn forget(&mut self) {
+        self.drawn.clear();
+        self.pending = 0;
+    }
+
+    /// That the store in `place` is no older copy. In another directory than before, it gets a new mark.
+    ///
+    /// # Errors
+    /// `Older`.
+    pub(super) fn check(&mut self, place: Place, draw: &dyn Fn() -> io::Result<String>) -> Result<(), IdentityError> {
+        let reached = self.drawn.len() - self.pending;
+        let is_older = match text(&self.store)? {
+            // One that is not known here is of another coordinator, or of a start that this data directory has forgotten.
+            Some(mark) => self.drawn[..reached.saturating_sub(1)].iter().any(|old| old == mark.trim()),
+            None => reached > 0,
+        };
+        if is_older {
+            let store = self.store.parent().unwrap_or(&self.store).to_owned();
+            return Err(IdentityError::Older { store, marks: self.data.clone() });
+        }
+        if self.place != Some(place) {
+            self.renew(draw)?;
+            self.place = Some(place);
+        }
+        Ok(())
+    }
+
+    /// A store that cannot be written keeps the mark that it has.
+    fn renew(&mut self, draw: &dyn Fn() -> io::Result<String>) -> Result<(), IdentityError> {
+        let mark = draw().map_err(|source| io_error("draw a mark for", &self.store, source))?;
+        self.drawn.push(mark);
+        self.pending += 1;
+        self.drawn.drain(..self.drawn.len().saturating_sub(MOST));
+        self.keep()?;
+        match durable::write_atomic(&self.store, format!("{}\n", self.drawn[self.drawn.len() - 1]).as_bytes()) {
+            Ok(()) => {
+                self.pending = 0;
+                self.keep()
+            }
+            Err(error) => {
+                warn!(mark = %self.store.display(), "the store gets no new mark: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    fn keep(&self) -> Result<(), IdentityError> {
+        let reached = self.drawn.len() - self.pending;
+        let end = |number| if number < reached { "" } else { PENDING };
+        let lines = self.drawn.iter().enumerate().map(|(number, mark)| format!("{mark}{}\n", end(number)));
+        let written = durable::write_atomic(&self.data, lines.collect::<String>().as_bytes());
+        written.map_err(|source| io_error("write", &self.data, source))
+    }
+}
+
+fn text(path: &Path) -> Result<Option<String>, IdentityError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(io_error("read", path, source)),
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
+    IdentityError::Io { action, path: path.to_owned(), source }
+}
