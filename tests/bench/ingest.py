@@ -25,8 +25,8 @@ OTHERS = {"tensorboard": 50_000, "mlflow": 20_000}
 
 
 def ours(details):
-    """`coordinator/examples/ingest`; what else it found is added to `details`."""
-    output = subprocess.run([BIN / "examples" / "ingest", "rate", BIN / "coord", "--points", str(POINTS)], stdout=subprocess.PIPE, check=True, text=True)
+    """`tests/bench/ingest`; what else it found is added to `details`."""
+    output = subprocess.run([BIN / "ingest", "rate", BIN / "coord", "--points", str(POINTS)], stdout=subprocess.PIPE, check=True, text=True)
     found = json.loads(output.stdout)
     details.append(found)
     return found["points_per_second"]

@@ -3,7 +3,7 @@
 
     python3 tests/bench/page.py [--rounds 9] [--runs 500] [--series 200] [--points 1000] [--long 100000]
 
-A coordinator is filled with runs by `coordinator/examples/ingest crowd`: all have ended but one, to which a step comes every
+A coordinator is filled with runs by `tests/bench/ingest crowd`: all have ended but one, to which a step comes every
 100 ms; the first run's series are long. Each round is a browser with an empty cache. The aims: the first view of all runs in less
 than a second, and a new point on the screen within half a second.
 """
@@ -80,7 +80,7 @@ def main():
     rounds = options.pop("rounds")
     OUT.mkdir(parents=True, exist_ok=True)
     sizes = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    crowd = [BIN / "examples" / "ingest", "crowd", BIN / "coord", *sizes]
+    crowd = [BIN / "ingest", "crowd", BIN / "coord", *sizes]
     with subprocess.Popen(crowd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as filled:
         line = filled.stdout.readline()
         if not line:
