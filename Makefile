@@ -23,7 +23,7 @@ data: ## fetches the real data into the cache and checks its digests
 
 build: ## builds coord and worker into target/release
 	@scripts/setup.sh
-	@$(ENV) cargo build --release --locked --workspace --bins
+	@$(ENV) cargo build --release --locked --workspace --exclude lockstep-ingest --bins
 
 demo: data build ## trains a small GPT on two workers, resumes it from a middle checkpoint, compares the bits
 	@$(ENV) python3 scripts/demo.py
@@ -42,7 +42,7 @@ exactness: data build ## models, optimizers, process counts and interruptions ag
 bench: data build ## measures beside PyTorch DDP, what exactness and tracking cost, hashing, tracking and page beside aims and others'
 	@scripts/setup.sh --bench
 	@scripts/setup.sh --test
-	@$(ENV) cargo build --release --locked --workspace --example ingest
+	@$(ENV) cargo build --release --locked --workspace --bin ingest
 	@$(ENV) python3 tests/bench/run.py
 	@$(ENV) python3 tests/bench/hashing.py
 	@$(ENV) python3 tests/bench/tracking.py

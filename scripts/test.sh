@@ -18,11 +18,12 @@ part "data" python3 scripts/fetch_data.py
 # Installing does not keep two cores busy, nor does compiling at its end.
 scripts/setup.sh --test &
 tools=$!
-# With the programs: built by themselves, they would be built twice, as tests ask some libraries for more.
-part "build" cargo nextest run --release --locked --workspace --no-run
+# With the programs: built by themselves, they would be built twice, as tests ask some libraries for more. Without `ingest`, which is
+# for `make bench` alone.
+part "build" cargo nextest run --release --locked --workspace --exclude lockstep-ingest --no-run
 part "tools" wait $tools
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
 printf 'test: %s\n' "${took%, *}" >&2
 printf 'test: those that need a CUDA device are skipped here; `make gpu` runs them\n' >&2
-# Some tests wait, for a lease to end and the like: one more than two cores can run fills the time.
-exec cargo nextest run --release --locked --workspace --test-threads $(($(nproc) + ($(nproc) + 1) / 2))
+# Some tests wait, for a lease to end and the like: two more than there are cores fill the time.
+exec cargo nextest run --release --locked --workspace --exclude lockstep-ingest --test-threads $(($(nproc) + 2))

@@ -9,16 +9,22 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{Context, InputKind, SampleShape, Targets, build_model};
-use support::{TRAINING, alone, bits, data_for, image_shape, job, python, samples, token_shape};
+use lockstep_tests::Again;
+use support::{TRAINING, alone, bits, data_for, image_shape, job, samples, token_shape};
 use tch::{Device, Tensor};
 
 const BF16: &str = "numerics.autocast=bf16";
 
+fn pytorch() -> Again {
+    Again::new(Command::new("python3"), &["numpy", "torch"])
+}
+
 /// Builds both models, runs both on one batch, compares everything.
-fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tolerance: f64) {
+fn compare(python: &Again, spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tolerance: f64) {
     let precision = if overrides.contains(&BF16) { "bf16" } else { "full" };
     tch::set_num_threads(1);
     let dir = tempfile::tempdir().unwrap();
@@ -29,7 +35,9 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
     let kind = spec.split('"').nth(1).unwrap();
     let seed = derive(job.seed, Stream::Init, 0, 0).to_string();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/models.py");
-    python(&script, &[kind, sizes, &seed, precision, batch_path.to_str().unwrap(), answer_path.to_str().unwrap()]);
+    let [script, batch_file, answer_file] = [&script, &batch_path, &answer_path].map(|path| path.to_str().unwrap());
+    let outcome = python.run(&[script, kind, sizes, &seed, precision, batch_file, answer_file]);
+    assert_eq!(outcome.code, 0, "{}", outcome.said);
     let mut answer: BTreeMap<String, Tensor> = Tensor::read_npz(&answer_path).unwrap().into_iter().collect();
 
     let mut check = |name: String, ours: &Tensor, tolerance: f64| {
@@ -67,41 +75,41 @@ fn compare(spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tol
 
 #[test]
 fn an_mlp_is_the_same() {
-    let _alone = alone();
+    let (_alone, python) = (alone(), pytorch());
     let spec = r#"{ kind = "mlp", hidden = [40, 30], outputs = 5, dropout = 0.25 }"#;
     let sizes = r#"{"inputs": 64, "hidden": [40, 30], "outputs": 5, "dropout": 0.25}"#;
-    compare(spec, sizes, &image_shape(&[1, 8, 8], 5), &[], 0.0);
-    compare(spec, sizes, &image_shape(&[1, 8, 8], 5), &[BF16], 0.0);
+    compare(&python, spec, sizes, &image_shape(&[1, 8, 8], 5), &[], 0.0);
+    compare(&python, spec, sizes, &image_shape(&[1, 8, 8], 5), &[BF16], 0.0);
 }
 
 #[test]
 fn an_mlp_for_a_regression_is_the_same() {
-    let _alone = alone();
+    let (_alone, python) = (alone(), pytorch());
     for activation in ["gelu", "tanh"] {
         let spec = format!(r#"{{ kind = "mlp", hidden = [40], outputs = 2, activation = "{activation}" }}"#);
         let sizes = format!(r#"{{"inputs": 9, "hidden": [40], "outputs": 2, "activation": "{activation}"}}"#);
         let shape = SampleShape { input: vec![9], kind: InputKind::Float, targets: Targets::Values { count: 2 } };
-        compare(&spec, &sizes, &shape, &["batch.loss=mse"], 0.0);
+        compare(&python, &spec, &sizes, &shape, &["batch.loss=mse"], 0.0);
     }
 }
 
 #[test]
 fn a_resnet_is_the_same() {
-    let _alone = alone();
+    let (_alone, python) = (alone(), pytorch());
     for (channels, blocks, overrides) in [(1, 1, &[] as &[_]), (3, 2, &[]), (1, 1, &[BF16])] {
         let spec = format!(r#"{{ kind = "resnet", blocks = {blocks}, width = 8, outputs = 6 }}"#);
         let sizes = format!(r#"{{"channels": {channels}, "blocks": {blocks}, "width": 8, "outputs": 6}}"#);
-        compare(&spec, &sizes, &image_shape(&[channels, 12, 12], 6), overrides, 0.0);
+        compare(&python, &spec, &sizes, &image_shape(&[channels, 12, 12], 6), overrides, 0.0);
     }
 }
 
 #[test]
 fn a_gpt_is_the_same() {
-    let _alone = alone();
+    let (_alone, python) = (alone(), pytorch());
     let spec = r#"{ kind = "gpt", layers = 3, heads = 4, width = 32, context = 24, vocabulary = 40, dropout = 0.1 }"#;
     let sizes = r#"{"layers": 3, "heads": 4, "width": 32, "context": 24, "vocabulary": 40, "dropout": 0.1}"#;
-    compare(spec, sizes, &token_shape(24), &[], 1e-6);
+    compare(&python, spec, sizes, &token_shape(24), &[], 1e-6);
     let fused = sizes.replace('}', r#", "fused": true}"#);
-    compare(spec, &fused, &token_shape(24), &[], 0.0);
-    compare(spec, &fused, &token_shape(24), &[BF16], 0.0);
+    compare(&python, spec, &fused, &token_shape(24), &[], 0.0);
+    compare(&python, spec, &fused, &token_shape(24), &[BF16], 0.0);
 }

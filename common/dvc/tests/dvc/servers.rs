@@ -13,8 +13,12 @@ const ACCESS_KEY: &str = "lockstep";
 const SECRET_KEY: &str = "lockstep-secret";
 /// How long a server may take to start on a machine that has other things to do.
 const START: Duration = Duration::from_mins(5);
-/// Where the server of S3 listens, whose ports are chosen before it starts: others take ports of another address.
-const S3_ADDRESS: &str = "127.0.0.3";
+
+/// Loopback, for this process alone: the server takes more ports than it can be told of.
+fn s3_address() -> String {
+    let process = std::process::id();
+    format!("127.{}.{}.{}", 1 + process / 62_500 % 250, process / 250 % 250, 1 + process % 250)
+}
 
 /// A server, which is killed when it is dropped.
 pub(crate) struct Server {
@@ -86,12 +90,13 @@ pub(crate) fn s3(dir: &Path) -> Server {
     );
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("s3.json"), identity).unwrap();
-    let ports = free_ports();
+    let address = s3_address();
+    let ports = free_ports(&address);
     let mut command = Command::new(tool("weed"));
     command.arg("server").current_dir(dir).args([
         "-dir=files",
-        &format!("-ip={S3_ADDRESS}"),
-        &format!("-ip.bind={S3_ADDRESS}"),
+        &format!("-ip={address}"),
+        &format!("-ip.bind={address}"),
         "-s3",
         "-s3.config=s3.json",
         "-master.telemetry=false",
@@ -104,7 +109,7 @@ pub(crate) fn s3(dir: &Path) -> Server {
     }
     let log = fs::File::create(dir.join("log")).unwrap();
     let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    let server = Server { process, url: format!("http://{S3_ADDRESS}:{}", ports[6]) };
+    let server = Server { process, url: format!("http://{address}:{}", ports[6]) };
     make_bucket(&server.url, dir);
     server
 }
@@ -142,7 +147,7 @@ s3.put_object(Bucket='data', Key='probe', Body=b'x')
 }
 
 /// Two ports, one of them for gRPC, for each of four servers in one.
-fn free_ports() -> Vec<u16> {
-    let listeners: Vec<_> = (0..8).map(|_| TcpListener::bind((S3_ADDRESS, 0)).unwrap()).collect();
+fn free_ports(address: &str) -> Vec<u16> {
+    let listeners: Vec<_> = (0..8).map(|_| TcpListener::bind((address, 0)).unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
