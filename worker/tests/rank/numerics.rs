@@ -139,7 +139,7 @@ fn whatever_gives_other_bits_has_another_fingerprint() {
     ];
     let other_bits = other.iter().filter(|variant| {
         let (its_state, its_map) = of(Some(**variant));
-        assert!(its_state == state || its_map != map, "{variant:?} changes bits, and nothing shows it");
+        assert!(its_map != map, "{variant:?} may change bits, and nothing shows it");
         its_state != state
     });
     assert!(other_bits.count() > 0, "not one of them changes bits here, so this shows nothing");
