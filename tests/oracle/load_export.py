@@ -60,7 +60,8 @@ class Net(nn.Module):
 
 
 class Counting(nn.Module):
-    """Changes one buffer in place and assigns two others, in evaluation as well; answers a tuple of one tensor."""
+    """Changes one buffer in place and assigns two others, in evaluation as well, and takes memory as it is; answers a
+    tuple of one tensor."""
 
     def __init__(self):
         super().__init__()
@@ -74,7 +75,8 @@ class Counting(nn.Module):
         self.mean.mul_(0.9).add_(0.1 * y.detach().mean(0))
         self.calls = self.calls + 1
         self.table = (self.table * 0.9).contiguous()
-        return (y - self.mean + 0.01 * self.calls + 0.01 * self.table.sum(1),)
+        unwritten = torch.nan_to_num(torch.empty([x.shape[0], 4096]), 0.5, 0.0, 0.0).clamp(-1.0, 1.0).mean()
+        return (y - self.mean + 0.01 * self.calls + 0.01 * self.table.sum(1) + 0.1 * unwritten,)
 
 
 class Loss(nn.Module):

@@ -108,8 +108,8 @@ fn a_run_that_cannot_save_its_last_checkpoint_is_unsaved_and_not_finished() {
     wait_for("its processes to end", || cluster.rank_pids(run).is_empty().then_some(()));
 }
 
-/// What it has acknowledged is in its log, or in the tables that are made of it: a database that could be written must not say that the
-/// other one was.
+/// A coordinator has two databases. On a full disk one can be written and the other cannot, and what was acknowledged must be there after
+/// a restart.
 #[test]
 fn a_coordinator_that_ends_on_a_full_disk_has_lost_no_step() {
     if !in_mount_namespace("a_coordinator_that_ends_on_a_full_disk_has_lost_no_step") {

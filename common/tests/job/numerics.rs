@@ -3,14 +3,7 @@
 use lockstep_common::job::parse_toml;
 use lockstep_common::numerics::{VARIABLES, environment};
 
-const JOB: &str = r#"
-    name = "t"
-    steps = 10
-    batch = { size = 8 }
-    model = { kind = "mlp", hidden = [8], outputs = 2 }
-    data = { kind = "csv", path = "x.csv", target = "y" }
-    optimizer = { kind = "sgd", lr = 0.1 }
-"#;
+use super::JOB;
 
 fn value(set: &str, name: &str) -> Option<String> {
     let job = parse_toml(JOB, &[set.to_owned()]).unwrap();

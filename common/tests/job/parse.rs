@@ -2,19 +2,11 @@
 
 use lockstep_common::job::{JobError, JobSpec, parse_toml};
 
-const MINIMAL: &str = r#"
-    name = "t"
-    steps = 10
-    ranks = 4
-    batch = { size = 8 }
-    model = { kind = "mlp", hidden = [8], outputs = 2 }
-    data = { kind = "csv", path = "x.csv", target = "y" }
-    optimizer = { kind = "sgd", lr = 0.1 }
-"#;
+use super::JOB;
 
 fn refused(from: &str, to: &str) -> String {
-    assert!(MINIMAL.contains(from), "{from}");
-    parse_toml(&MINIMAL.replace(from, to), &[]).unwrap_err().to_string()
+    assert!(JOB.contains(from), "{from}");
+    parse_toml(&JOB.replace(from, to), &[]).unwrap_err().to_string()
 }
 
 #[test]
@@ -41,7 +33,7 @@ fn a_wrong_type_and_a_missing_key_are_refused_with_the_key() {
 
 #[test]
 fn overrides_set_nested_keys_with_their_types() {
-    let set = |text: &str| parse_toml(MINIMAL, &[text.to_owned()]);
+    let set = |text: &str| parse_toml(JOB, &[text.to_owned()]);
     assert_eq!(set("steps=20").unwrap().steps, 20);
     assert_eq!(set("optimizer.clip_norm=1.5").unwrap().optimizer.clip_norm, Some(1.5));
     assert_eq!(set("name=other").unwrap().name, "other");
@@ -53,10 +45,10 @@ fn overrides_set_nested_keys_with_their_types() {
 
 #[test]
 fn the_canonical_form_is_the_same_whatever_was_left_to_defaults() {
-    let spelled = MINIMAL.replace("steps = 10", "steps = 10\nseed = 0\ncheckpoint = { every_steps = 0 }");
-    let (a, b) = (parse_toml(MINIMAL, &[]).unwrap(), parse_toml(&spelled, &[]).unwrap());
+    let spelled = JOB.replace("steps = 10", "steps = 10\nseed = 0\ncheckpoint = { every_steps = 0 }");
+    let (a, b) = (parse_toml(JOB, &[]).unwrap(), parse_toml(&spelled, &[]).unwrap());
     assert_eq!(a.canonical(), b.canonical());
     assert_eq!(JobSpec::from_canonical(&a.canonical()).unwrap().digest(), a.digest());
-    let other = parse_toml(MINIMAL, &["seed=1".into()]).unwrap();
+    let other = parse_toml(JOB, &["seed=1".into()]).unwrap();
     assert_ne!(other.digest(), a.digest());
 }

@@ -3,15 +3,7 @@
 use lockstep_common::Domain;
 use lockstep_common::job::{JobSpec, parse_toml};
 
-const JOB: &str = r#"
-    name = "t"
-    steps = 10
-    ranks = 4
-    batch = { size = 8 }
-    model = { kind = "mlp", hidden = [8], outputs = 2 }
-    data = { kind = "csv", path = "x.csv", target = "y" }
-    optimizer = { kind = "sgd", lr = 0.1 }
-"#;
+use super::JOB;
 
 #[test]
 fn a_text_keeps_its_bytes_and_its_digest_whatever_is_added_later() {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use lockstep_host::durable;
 use tracing::warn;
 
-use super::{IdentityError, Place};
+use super::{Draw, IdentityError, Place};
 
 /// Marks that are remembered, the newest.
 const MOST: usize = 10_000;
@@ -53,7 +53,7 @@ impl Marks {
     ///
     /// # Errors
     /// `Older`.
-    pub(super) fn check(&mut self, place: Place, draw: &dyn Fn() -> io::Result<String>) -> Result<(), IdentityError> {
+    pub(super) fn check(&mut self, place: Place, draw: Draw) -> Result<(), IdentityError> {
         let reached = self.drawn.len() - self.pending;
         let is_older = match text(&self.store)? {
             // One that is not known here is of another coordinator, or of a start that this data directory has forgotten.
@@ -72,7 +72,7 @@ impl Marks {
     }
 
     /// A store that cannot be written keeps the mark that it has.
-    fn renew(&mut self, draw: &dyn Fn() -> io::Result<String>) -> Result<(), IdentityError> {
+    fn renew(&mut self, draw: Draw) -> Result<(), IdentityError> {
         let mark = draw().map_err(|source| io_error("draw a mark for", &self.store, source))?;
         self.drawn.push(mark);
         self.pending += 1;

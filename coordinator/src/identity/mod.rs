@@ -73,10 +73,10 @@ pub enum IdentityError {
 }
 
 /// Draws an id, or a mark.
-type Draw = Arc<dyn Fn() -> io::Result<String> + Send + Sync>;
+type Draw = fn() -> io::Result<String>;
 
 /// The store of a coordinator. Clones are the same one.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     store: PathBuf,
     remembered: PathBuf,
@@ -99,11 +99,7 @@ impl Identity {
     ///
     /// # Errors
     /// `Other` for a store that the coordinator did not use before, `Older` for a copy that was left behind.
-    pub fn take(
-        store: &Path,
-        data_dir: &Path,
-        draw: impl Fn() -> io::Result<String> + Send + Sync + 'static,
-    ) -> Result<Self, IdentityError> {
+    pub fn take(store: &Path, data_dir: &Path, draw: fn() -> io::Result<String>) -> Result<Self, IdentityError> {
         let remembered = data_dir.join(FILE);
         let io = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
         let known = read(&remembered)?;
@@ -114,7 +110,7 @@ impl Identity {
             drawn: String::new(),
             place: None,
             marks: Arc::new(Mutex::new(Marks::read(store, data_dir)?)),
-            draw: Arc::new(draw),
+            draw,
         };
         if let Some(known) = known {
             this.id = Arc::new(OnceLock::from(known));
@@ -123,7 +119,7 @@ impl Identity {
         }
         this.marks.lock().unwrap_or_else(PoisonError::into_inner).forget();
         fs::create_dir_all(store).map_err(|source| io("make", store, source))?;
-        this.drawn = (this.draw)().map_err(|source| io("draw an id for", store, source))?;
+        this.drawn = draw().map_err(|source| io("draw an id for", store, source))?;
         this.place = Some(this.place_now()?);
         this.check()?;
         Ok(this)
@@ -146,7 +142,7 @@ impl Identity {
         let found = match read(&self.store.join(FILE))? {
             Some(id) if id == *expected => {
                 let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-                return marks.check(self.place_now()?, &*self.draw);
+                return marks.check(self.place_now()?, self.draw);
             }
             Some(id) => format!("it is the store `{id}`"),
             None if self.store.is_dir() => format!("it has no file `{FILE}`"),
@@ -186,12 +182,6 @@ impl Identity {
     }
 }
 
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("store", &self.store).field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
 /// The id in the file at `path`, if there is such a file.
 fn read(path: &Path) -> Result<Option<String>, IdentityError> {
     let io = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
@@ -214,40 +204,42 @@ fn is_full(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::cell::Cell;
 
     use super::*;
 
     struct Places {
         dir: tempfile::TempDir,
-        drawn: u32,
+    }
+
+    thread_local!(static DRAWN: Cell<u32> = const { Cell::new(0) });
+
+    /// `id1` first in each test.
+    #[expect(clippy::unnecessary_wraps, reason = "as a source of randomness that may fail")]
+    fn draw() -> io::Result<String> {
+        DRAWN.set(DRAWN.get() + 1);
+        Ok(format!("id{}", DRAWN.get()))
     }
 
     impl Places {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("data")).unwrap();
-            Self { dir, drawn: 0 }
+            Self { dir }
         }
 
         fn path(&self, name: &str) -> PathBuf {
             self.dir.path().join(name)
         }
 
-        fn take(&mut self, store: &str) -> Result<Identity, String> {
-            self.drawn += 1;
-            let (start, drawn) = (self.drawn, AtomicU32::new(0));
-            let draw = move || match drawn.fetch_add(1, Ordering::Relaxed) {
-                0 => Ok(format!("id{start}")),
-                more => Ok(format!("id{start}x{more}")),
-            };
+        fn take(&self, store: &str) -> Result<Identity, String> {
             Identity::take(&self.path(store), &self.path("data"), draw).map_err(|error| error.to_string())
         }
     }
 
     #[test]
     fn a_store_is_known_again_wherever_it_is_mounted_and_another_one_is_refused() {
-        let mut place = Places::new();
+        let place = Places::new();
         let taken = place.take("store").unwrap();
         taken.check().unwrap();
         place.take("store").unwrap();
@@ -277,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_was_left_behind_is_refused_at_a_start_and_at_a_check() {
-        let mut places = Places::new();
+        let places = Places::new();
         let copy = |from: &Path, to: &Path| {
             fs::create_dir_all(to).unwrap();
             for file in ["store-id", "store-mark"] {
@@ -316,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_store_that_was_full_gets_its_id_later_and_is_checked_until_then() {
-        let mut places = Places::new();
+        let places = Places::new();
         let taken = places.take("store").unwrap();
         // As it was when there was no room.
         let full = Identity { id: Arc::default(), ..taken };
@@ -340,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_file_that_holds_no_id_is_named() {
-        let mut place = Places::new();
+        let place = Places::new();
         place.take("store").unwrap();
         for bytes in [&b""[..], b"../x", &[b'a'; 65], &[0xff]] {
             fs::write(place.path("store/store-id"), bytes).unwrap();

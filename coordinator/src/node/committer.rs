@@ -115,10 +115,13 @@ impl Committer {
             let (store, pieces) = (Arc::clone(&self.store), Arc::clone(&pieces));
             spawn_blocking(move || pieces.iter().try_for_each(|piece| check(&store, piece)))
         };
+        let ours = || {
+            let identity = self.identity.clone();
+            spawn_blocking(move || identity.check())
+        };
         let panicked = |_| "the store panicked".to_owned();
         loop {
-            let identity = self.identity.clone();
-            if let Err(error) = spawn_blocking(move || identity.check()).await.map_err(panicked)? {
+            if let Err(error) = ours().await.map_err(panicked)? {
                 if Instant::now() < deadline {
                     sleep(PAUSE).await;
                     continue;
@@ -140,7 +143,6 @@ impl Committer {
             read.map_err(|error| format!("the coordinator cannot read what was written: {}", chain(&error)))?;
         }
         // Still: it may have been mounted for a moment only.
-        let identity = self.identity.clone();
-        spawn_blocking(move || identity.check()).await.map_err(panicked)?.map_err(|error| chain(&error))
+        ours().await.map_err(panicked)?.map_err(|error| chain(&error))
     }
 }

@@ -141,10 +141,3 @@ pub(crate) fn descend(model: &dyn Model, batch: &Batch, lr: f64) -> f64 {
     });
     loss.double_value(&[])
 }
-
-/// Runs a Python program with the interpreter that has PyTorch, and returns what it printed.
-pub(crate) fn python(script: &Path, arguments: &[&str]) -> String {
-    let output = std::process::Command::new("python3").arg(script).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
