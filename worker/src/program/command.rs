@@ -15,6 +15,7 @@ use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::{RunId, chain, numerics};
 use lockstep_rpc::ReportBlock;
 use lockstep_rpc::process_message::Body;
+use lockstep_tch_ext::exit::skip_static_destructors;
 
 use super::{Failure, Source};
 use crate::outbox::Outbox;
@@ -97,6 +98,7 @@ struct RankArguments {
 
 /// Does what the command line says with `source`.
 pub(super) fn run(source: &dyn Source) -> ExitCode {
+    skip_static_destructors();
     let done = match Arguments::parse().command {
         Command::Rank(arguments) => return train_share(source, arguments),
         Command::Train { job, set } => train(source, &job, &set),

@@ -96,6 +96,9 @@ pub trait Program: Sized + 'static {
 }
 
 /// The `main` of a training program.
+///
+/// The process then ends without the static destructors of the libraries that were loaded before; what is registered with
+/// `atexit` after this call has begun still runs.
 pub fn main<P: Program>() -> ExitCode {
     command::run(&own::Own::<P>::new())
 }

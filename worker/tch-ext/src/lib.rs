@@ -11,6 +11,7 @@ pub mod bits;
 pub mod c10d;
 pub mod determinism;
 mod error;
+pub mod exit;
 mod ffi;
 pub mod float_mode;
 pub mod fold;

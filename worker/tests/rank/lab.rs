@@ -94,6 +94,7 @@ pub(crate) fn table() -> String {
 impl Lab {
     /// A lab whose job is `text` with `sets`, over the files that are given by name and contents.
     pub(crate) fn new(text: &str, sets: &[&str], files: &[(&str, Vec<u8>)]) -> Self {
+        lockstep_tch_ext::exit::skip_static_destructors();
         let dir = tempfile::tempdir().unwrap();
         // A process makes no store for itself: it would be one that nobody shares.
         lockstep_host::blobs::BlobStore::open(&dir.path().join("store")).unwrap();
