@@ -8,7 +8,8 @@ use crate::job::{JobSpec, Level};
 use crate::seed::{Stream, derive};
 
 /// The variables that are known to change bits, or that libraries choose code paths by. Their values, or that they are not
-/// set, belong to the numerics fingerprint. oneDNN reads each of its own under two names.
+/// set, belong to the numerics fingerprint. oneDNN reads each of its own under two names, and libtorch
+/// gives it those of a third.
 pub const VARIABLES: &[&str] = &[
     "ATEN_CPU_CAPABILITY",
     "CUBLASLT_WORKSPACE_SIZE",
@@ -24,8 +25,13 @@ pub const VARIABLES: &[&str] = &[
     "FBGEMM_NO_AUTOVEC",
     "GLIBC_TUNABLES",
     "INTEL_ISA_DISABLE",
+    "INTEL_LIBITTNOTIFY32",
+    "INTEL_LIBITTNOTIFY64",
     "LD_AUDIT",
     "LD_PRELOAD",
+    "MKLDNN_CPU_ISA_HINTS",
+    "MKLDNN_DEFAULT_FPMATH_MODE",
+    "MKLDNN_MAX_CPU_ISA",
     "MKL_CBWR",
     "MKL_DISABLE_FAST_MM",
     "MKL_DOMAIN_NUM_THREADS",

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_common::manifest::{Manifest, Piece};
+use lockstep_core::ClusterState;
 use lockstep_host::shared;
 use lockstep_rpc::agents_server::AgentsServer;
 use lockstep_rpc::control_server::ControlServer;
@@ -19,7 +21,7 @@ use tracing::warn;
 use crate::answers::Answers;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
 use crate::identity::{Identity, IdentityError};
-use crate::node::{Committer, Handle, Node, NodeError};
+use crate::node::{CallError, Committer, Handle, Node, NodeError};
 use crate::settings::Settings;
 use crate::starts::Starts;
 use crate::store::{Store, StoreError};
@@ -91,6 +93,8 @@ pub struct Running {
     /// The loop outlives the server: what the server has accepted is answered.
     node_stop: CancellationToken,
     node: JoinHandle<Result<(), NodeError>>,
+    /// Ends with the loop.
+    committer: JoinHandle<Result<(), CallError>>,
 }
 
 /// Starts a coordinator, and returns once it answers.
@@ -111,7 +115,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     }
     let (store, recovered) = Store::open(&settings.data_dir)?;
     // Before anything is made in the store's directory.
-    let identity = Identity::take(&settings.store, &settings.data_dir, draw_id)?;
+    let identity = Identity::take(&settings.store, &settings.data_dir, || blobs_of(&recovered.state), draw_id)?;
     shared::sweep(&settings.store);
     let starts = draw_id().and_then(|id| Starts::begin(&settings.data_dir, id));
     let starts = starts.map_err(|source| ServeError::Starts { path: settings.data_dir.clone(), source })?;
@@ -137,7 +141,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     }
     // It ends with the loop, too.
     let committer = Committer::open(handle.clone(), &settings.store, identity.clone(), settings.store_patience)?;
-    tokio::spawn(committer.run());
+    let committer = tokio::spawn(committer.run());
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let answers = Answers::new(handle.clone(), tracker.tracking(), &about(settings, address));
@@ -162,7 +166,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = stop.clone();
     let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()));
-    Ok(Running { address, handle, stop, server, page, tracker, hooks, node_stop, node })
+    Ok(Running { address, handle, stop, server, page, tracker, hooks, node_stop, node, committer })
 }
 
 impl Running {
@@ -187,6 +191,8 @@ impl Running {
             biased;
             // Only an error ends the loop before the server.
             ended = &mut self.node => Some(ended),
+            // Without it no checkpoint counts any more: a new start goes on.
+            Err(panicked) = &mut self.committer => Some(Err(panicked)),
             () = stopped => None,
         };
         self.stop.cancel();
@@ -230,6 +236,15 @@ fn about(settings: &Settings, address: SocketAddr) -> String {
         "store": settings.store,
         "lease_ms": settings.lease.as_millis() as u64,
     }))
+}
+
+/// A blob of each run's last checkpoint.
+fn blobs_of(state: &ClusterState) -> Vec<Piece> {
+    let last = state.runs().into_iter().filter_map(|run| run.checkpoints.values().next_back());
+    let manifests = last.filter_map(|made| Manifest::decode(state.manifest(&made.id)?).ok());
+    manifests
+        .filter_map(|manifest| manifest.tensors.into_iter().find_map(|tensor| tensor.pieces.into_iter().next()))
+        .collect()
 }
 
 /// A random id, for a store or a start.

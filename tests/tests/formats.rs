@@ -65,11 +65,25 @@ fn a_directory_of_format_6_starts_resumes_and_verifies() {
     assert_eq!(manifest(&checkpoints[1].1), 4);
     assert_eq!(manifest(&cluster.checkpoints(&resumed).last().unwrap().1), 5);
 
-    // The copy is a whole state of format 6: put back, it is read once more, without what came later.
+    // The copy is a whole state of format 6: put back, with the reports of its time, it is read once more, without what came later.
     cluster.kill_coordinator();
     std::fs::write(dir.path().join("coord/state.redb"), kept).unwrap();
+    let said = refused(dir.path(), &dir.path().join("coord/store"));
+    assert!(said.contains("it is newer than `state.redb` beside it"), "{said}");
+    let then = tempfile::tempdir().unwrap();
+    unpack(then.path());
+    std::fs::copy(then.path().join("coord/reports.redb"), dir.path().join("coord/reports.redb")).unwrap();
     cluster.restart_coordinator();
     assert_eq!(cluster.ask(&["ps"]).as_array().unwrap().len(), 3);
+}
+
+/// Such a directory names no store: one that holds none of its checkpoints is not mounted.
+#[test]
+fn an_empty_store_is_not_taken_for_that_of_format_6() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(dir.path());
+    let said = refused(dir.path(), &dir.path().join("empty"));
+    assert!(said.contains("holds no checkpoint of this coordinator's"), "{said}");
 }
 
 #[test]
@@ -79,13 +93,20 @@ fn half_a_state_file_is_refused_by_name_and_left_as_it_is() {
     let state = dir.path().join("coord/state.redb");
     let whole = std::fs::read(&state).unwrap();
     std::fs::write(&state, &whole[..whole.len() / 2]).unwrap();
+    let said = refused(dir.path(), &dir.path().join("coord/store"));
+    assert!(said.contains("state.redb"), "{said}");
+    assert_eq!(std::fs::read(&state).unwrap().len(), whole.len() / 2);
+}
+
+/// What a coordinator says that does not start.
+fn refused(dir: &Path, store: &Path) -> String {
     let output = Command::new(lockstep_tests::binary("coord"))
         .args(["serve", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0", "--data-dir"])
-        .arg(dir.path().join("coord"))
+        .arg(dir.join("coord"))
+        .arg("--store")
+        .arg(store)
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("state.redb"), "{said}");
-    assert_eq!(std::fs::read(&state).unwrap().len(), whole.len() / 2);
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }

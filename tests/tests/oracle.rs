@@ -90,7 +90,7 @@ fn three_and_four_processes_resume_with_the_same_bits_where_ddp_goes_on_with_oth
         let set = format!("world={{processes={processes}, min_processes={processes}}}");
         let run = cluster.submit(job.argument(), &["--set", &set]);
         let state = cluster.finished(&run);
-        for (step, checkpoint) in cluster.checkpoints(&run)[..5].iter().step_by(2) {
+        for (step, checkpoint) in cluster.checkpoints(&run)[..5].iter().step_by(4) {
             let resumed = cluster.resume(checkpoint);
             assert_eq!(cluster.finished(&resumed), state, "{processes} processes, resumed from step {step}");
             assert_eq!(cluster.show(&resumed)["processes"], processes.parse::<u64>().unwrap());

@@ -25,6 +25,8 @@ fn can_trace() -> bool {
 fn traced(dir: &Path, more: &[&str]) -> (Cluster, PathBuf) {
     let trace = dir.join("trace");
     let mut cluster = Cluster::start(dir, 0);
+    // Its data directory is there: making one syncs, too.
+    std::fs::create_dir(dir.join("node-0")).unwrap();
     let calls = ["strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2"];
     cluster.add_worker_under(&[&calls, more, &["-o", trace.to_str().unwrap()]].concat());
     (cluster, trace)

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lockstep_common::{Digest, Domain};
 
@@ -36,15 +37,45 @@ pub(crate) fn preloaded() -> BTreeMap<String, String> {
 }
 
 /// The digest of each library that stands in the place of one of the system's or libtorch's, as `library.<name>`: the loader looks
-/// into the folders of `LD_LIBRARY_PATH` first.
+/// into the folders of `LD_LIBRARY_PATH` first. Of what the program needs the loader itself says it, which knows all spellings of
+/// that list; of what is loaded later, the folders.
 pub(crate) fn shadowing() -> BTreeMap<String, String> {
     let list = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    if list.is_empty() {
+        return BTreeMap::new();
+    }
+    let (with, without) = (needed(Some(&list)), needed(None));
+    let differing = with.into_iter().filter(|(name, path)| without.get(name) != Some(path)).map(|(_, path)| path);
     let folders = list.split([':', ';']).filter_map(|folder| fs::canonicalize(folder).ok());
     let folders: Vec<PathBuf> = folders.filter(|folder| !is_looked_into_anyway(folder)).collect();
     let paths = loaded().into_iter().map(PathBuf::from);
-    let found = paths.filter(|path| folders.iter().any(|folder| is_found_in(folder, path)));
+    let found = paths.filter(|path| folders.iter().any(|folder| is_found_in(folder, path))).chain(differing);
     let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
     found.map(|path| (format!("library.{}", name(&path)), digest(&path))).collect()
+}
+
+/// The libraries that this program needs, by name, and where the loader finds them with that `LD_LIBRARY_PATH`.
+fn needed(list: Option<&str>) -> BTreeMap<String, PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let loader = maps
+        .lines()
+        .filter_map(|line| line.split_once('/'))
+        .find(|(_, path)| Path::new(path).file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-")));
+    let (Some((_, loader)), Ok(own)) = (loader, fs::read_link("/proc/self/exe")) else { return BTreeMap::new() };
+    let mut command = Command::new(format!("/{loader}"));
+    command.arg("--list").arg(own).env_remove("LD_LIBRARY_PATH").env_remove("LD_PRELOAD").env_remove("LD_AUDIT");
+    let listed = command.envs(list.map(|list| ("LD_LIBRARY_PATH", list))).output();
+    listed.map_or_else(|_| BTreeMap::new(), |output| listing(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// `name => path (address)`, a line each; others say `not found` or have no name.
+fn listing(text: &str) -> BTreeMap<String, PathBuf> {
+    let of = |line: &str| {
+        let (name, path) = line.trim().split_once(" => ")?;
+        let (path, _) = path.rsplit_once(" (")?;
+        Some((name.to_owned(), fs::canonicalize(path).unwrap_or_else(|_| path.into())))
+    };
+    text.lines().filter_map(of).collect()
 }
 
 /// Whether it is one of the system's own folders, whose libraries stand in nobody's place. A folder of alternatives below one of
@@ -126,6 +157,9 @@ mod tests {
             in_opt("/opt/lib/a.so") && in_opt("/opt/lib/glibc-hwcaps/x86-64-v3/a.so") && !in_opt("/opt/lib/x/a.so")
         );
         assert_eq!(beside("", ""), BTreeSet::new());
+        let listed =
+            listing("\tlinux-vdso.so.1 (0x7f)\n\tliba.so => /some one/liba.so (0x7f)\n\tlibb.so => not found\n");
+        assert_eq!(listed, BTreeMap::from([("liba.so".to_owned(), "/some one/liba.so".into())]));
         let listed: Vec<&str> = named("/opt/a.so:./b.so libc.so.6").collect();
         assert_eq!(listed, ["/opt/a.so", "./b.so"]);
     }

@@ -151,6 +151,8 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
             signal(SignalKind::interrupt()).map_err(WorkerError::Runtime)?,
             signal(SignalKind::terminate()).map_err(WorkerError::Runtime)?,
         );
+        // A write beyond a limit on the size of files (`ulimit -f`) is an error then, as on a full disk, and not the end.
+        let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         let ending = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {

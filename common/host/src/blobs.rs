@@ -102,7 +102,7 @@ impl BlobStore {
     /// Opens the store at `dir`, and makes it if it is not there: for who owns it. See [`BlobStore::existing`].
     pub fn open(dir: &Path) -> Result<Self, BlobError> {
         let tmp = dir.join("tmp");
-        fs::create_dir_all(&tmp).map_err(|source| BlobError::Io { action: "make", path: tmp, source })?;
+        durable::make_dirs(&tmp).map_err(|source| BlobError::Io { action: "make", path: tmp, source })?;
         Ok(Self { dir: dir.to_owned(), unsynced: Mutex::default() })
     }
 

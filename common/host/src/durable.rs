@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Writes `path` so that after a crash it holds all of `bytes` or what it held before: temporary file, fsync, rename,
@@ -13,6 +14,68 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)
+}
+
+/// Whether a disk takes no more for now: full, over a quota or a limit, or mounted read-only.
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+}
+
+/// Makes the directory `dir` and those above it that are missing, durably.
+pub fn make_dirs(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|one| !one.as_os_str().is_empty() && !one.exists()).collect();
+    fs::create_dir_all(dir)?;
+    for made in missing {
+        sync_dir(made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+/// Makes the file at `path` by `make`, if it is not there: under another name first, so that it is never there in part.
+pub fn make_whole<E: From<io::Error>>(path: &Path, make: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    // Of a start that was killed.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    make(&new)?;
+    File::open(&new)?.sync_all()?;
+    fs::rename(&new, path)?;
+    Ok(sync_dir(path.parent().unwrap_or(Path::new(".")))?)
+}
+
+/// A file that is open, and where it should stay.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+impl Place {
+    /// The file that is at `path` now.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self { path: path.to_owned(), file: (found.dev(), found.ino()) })
+    }
+
+    /// That it still is: what is written to one that was removed or replaced is gone when it is closed.
+    pub fn check(&self) -> io::Result<()> {
+        match fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == self.file => Ok(()),
+            Ok(_) => Err(io::Error::other("it was replaced by another file while it was in use")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(io::Error::other("it was removed while it was in use"))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Makes the entries of `dir` durable.
@@ -52,7 +115,7 @@ impl DirLock {
     /// Makes `dir` if need be and locks its file `LOCK`.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { dir: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(io)?;
+        make_dirs(dir).map_err(io)?;
         let path = dir.join("LOCK");
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         match file.try_lock() {
@@ -82,6 +145,44 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_made_is_whole_and_one_that_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        fs::write(dir.path().join("x.new"), "of a start that was killed").unwrap();
+        let failed = make_whole(&path, |new| {
+            assert!(!new.exists());
+            fs::write(new, "half")?;
+            Err(io::Error::other("killed"))
+        });
+        assert!(failed.is_err() && !path.exists());
+        make_whole(&path, |new| fs::write(new, "one")).unwrap();
+        make_whole(&path, |new| fs::write(new, "two")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_removed_or_replaced_while_it_is_open_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        fs::write(&path, "one").unwrap();
+        let place = Place::of(&path).unwrap();
+        place.check().unwrap();
+        fs::rename(&path, dir.path().join("y")).unwrap();
+        assert!(place.check().unwrap_err().to_string().contains("removed"));
+        fs::write(&path, "one").unwrap();
+        assert!(place.check().unwrap_err().to_string().contains("replaced"));
+    }
+
+    #[test]
+    fn directories_are_made_with_those_above_them() {
+        let dir = tempfile::tempdir().unwrap();
+        make_dirs(&dir.path().join("a/b/c")).unwrap();
+        make_dirs(&dir.path().join("a/b/c")).unwrap();
+        assert!(dir.path().join("a/b/c").is_dir());
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub fn init(level: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(&text).map_err(|error| format!("`{text}` is not a log level: {error}"))?;
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
+    // A line that cannot be written is lost: saying so on the same standard error panics whoever logs.
+    let subscriber = subscriber.log_internal_errors(false);
     // An error means that there is a subscriber already, as in tests.
     let _ = subscriber.try_init();
     Ok(())

@@ -5,8 +5,9 @@
 //!  owner   reads  tmp/join-NAME.guest <──────── guest writes it
 //! ```
 //!
-//! Both files hold a random text that only their writer knows, and are removed by both sides. In a full store a file stays
-//! empty: that it is there under its random name says enough, and a node must not lose its work because the disk is full.
+//! Both files hold a random text that only their writer knows, and are removed by both sides. A node must not lose its work because
+//! the disk is full: a file may stay empty, as that it is there under its random name says enough; where the owner can make none,
+//! the guest reads the store's mark, and where the guest can make none, it says so.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -15,12 +16,17 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::durable::is_full;
+
 /// How long a file of the other side is looked for. A new name is asked for over the network at once; this is for a server
 /// that is slow.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The file of the store's newest mark, by which its owner knows older copies of it.
+pub const MARK: &str = "store-mark";
 
 /// Longest text (bytes) that is read.
 const TEXT_BYTES: u64 = 256;
@@ -32,26 +38,45 @@ const PREFIX: &str = "join-";
 pub struct Offer {
     own: PathBuf,
     guest: PathBuf,
+    /// Of a disk that took no file: the store's mark.
+    mark: Option<String>,
 }
 
 /// The guest's side: its file is removed with it.
 #[derive(Debug)]
-pub struct Answer(PathBuf);
+pub struct Answer {
+    own: PathBuf,
+    /// What the owner wrote, or the store's mark.
+    pub found: String,
+    /// What was written; empty if the disk took no file.
+    pub wrote: String,
+}
 
 impl Offer {
     /// Writes `text` into the store at `store`, under a name that nobody else uses.
     pub fn write(store: &Path, name: &str, text: &str) -> io::Result<Self> {
         let (own, guest) = paths(store, name);
-        let offer = Self { own, guest };
-        write(&offer.own, text)?;
+        let mut offer = Self { own, guest, mark: None };
+        match write(&offer.own, text) {
+            Err(error) if is_full(&error) => offer.mark = Some(fs::read_to_string(store.join(MARK))?),
+            written => written?,
+        }
         Ok(offer)
     }
 
-    /// That the guest's file holds `text`.
+    /// Whether a guest that found `found` has read what was written as `text`.
+    pub fn was_read(&self, text: &str, found: &str) -> bool {
+        self.mark.as_ref().map_or_else(|| is_same(found, text), |mark| mark == found)
+    }
+
+    /// That the guest's file holds `text`. A guest whose disk was full has written none.
     ///
     /// # Errors
     /// What is seen in its place.
     pub fn check(&self, text: &str) -> Result<(), String> {
+        if text.is_empty() {
+            return Ok(());
+        }
         match read(&self.guest) {
             Ok(found) if is_same(&found, text) => Ok(()),
             Ok(_) => Err(format!("`{}` holds something else", self.guest.display())),
@@ -67,21 +92,32 @@ impl Drop for Offer {
     }
 }
 
-/// Reads the owner's file in the store at `store`, and writes one that holds `text`; what was read. Makes no directory.
+/// Reads the owner's file in the store at `store`, and writes one that holds `text`. Makes no directory.
 ///
 /// # Errors
 /// What could not be read or written, for people.
-pub fn answer(store: &Path, name: &str, text: &str) -> Result<(String, Answer), String> {
+pub fn answer(store: &Path, name: &str, text: &str) -> Result<Answer, String> {
     let (owner, own) = paths(store, name);
-    let found = read(&owner).map_err(|error| format!("cannot read `{}`: {error}", owner.display()))?;
-    let answer = Answer(own);
-    write(&answer.0, text).map_err(|error| format!("cannot write `{}`: {error}", answer.0.display()))?;
-    Ok((found, answer))
+    let found = match read(&owner) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::read_to_string(store.join(MARK)).map_err(|_| error)
+        }
+        found => found,
+    };
+    let found = found.map_err(|error| format!("cannot read `{}`: {error}", owner.display()))?;
+    let mut answer = Answer { own, found, wrote: text.to_owned() };
+    match write(&answer.own, text) {
+        // One that is mounted read-only here is not: its owner may write.
+        Err(error) if is_full(&error) && error.kind() != io::ErrorKind::ReadOnlyFilesystem => answer.wrote.clear(),
+        Err(error) => return Err(format!("cannot write `{}`: {error}", answer.own.display())),
+        Ok(()) => {}
+    }
+    Ok(answer)
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        remove(&self.0);
+        remove(&self.own);
     }
 }
 
@@ -101,16 +137,19 @@ pub fn sweep(store: &Path) {
 }
 
 /// Whether a file holds what its writer says that it wrote.
-pub fn is_same(found: &str, text: &str) -> bool {
+fn is_same(found: &str, text: &str) -> bool {
     found == text || found.is_empty()
 }
 
 /// Writes a file, which stays empty if the disk is full.
+///
+/// # Errors
+/// A disk that does not even take the name of a file, among others.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     // For nobody else, as a blob is: a node of another user must fail here, and not at its first checkpoint.
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     match file.write_all(text.as_bytes()) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
+        Err(error) if is_full(&error) => Ok(()),
         written => written,
     }
 }
@@ -162,8 +201,9 @@ mod tests {
     fn two_that_see_one_store_find_it_out_and_leave_nothing() {
         let store = store();
         let offer = Offer::write(store.path(), "a1", "from the owner").unwrap();
-        let (found, answer) = answer(store.path(), "a1", "from the guest").unwrap();
-        assert_eq!(found, "from the owner");
+        let answer = answer(store.path(), "a1", "from the guest").unwrap();
+        assert_eq!((answer.found.as_str(), answer.wrote.as_str()), ("from the owner", "from the guest"));
+        assert!(offer.was_read("from the owner", &answer.found) && !offer.was_read("other", &answer.found));
         offer.check("from the guest").unwrap();
         assert!(offer.check("other").unwrap_err().ends_with(".guest` holds something else"));
         drop(answer);
@@ -180,7 +220,7 @@ mod tests {
         assert_eq!(count(&guests), 0);
         // One that could read, and writes elsewhere.
         fs::write(guests.path().join("tmp/join-a1.owner"), "x").unwrap();
-        let (_, answer) = answer(guests.path(), "a1", "y").unwrap();
+        let answer = answer(guests.path(), "a1", "y").unwrap();
         let missing = offer.check("y").unwrap_err();
         assert!(missing.contains("cannot read") && missing.contains("join-a1.guest"), "{missing}");
         drop((offer, answer));
@@ -191,6 +231,20 @@ mod tests {
         left.set_modified(SystemTime::now() - LEFT * 2).unwrap();
         sweep(guests.path());
         assert_eq!(count(&guests), 0);
+    }
+
+    /// The store's mark stands for the file that the owner could not make.
+    #[test]
+    fn where_the_disk_takes_no_file_the_mark_is_compared() {
+        let (store, other) = (store(), store());
+        fs::write(store.path().join(MARK), "m1\n").unwrap();
+        fs::write(other.path().join(MARK), "m0\n").unwrap();
+        let (own, guest) = paths(store.path(), "a1");
+        let offer = Offer { own, guest, mark: Some("m1\n".to_owned()) };
+        let found = |store: &tempfile::TempDir| answer(store.path(), "a1", "y").unwrap().found.clone();
+        assert!(offer.was_read("x", &found(&store)) && !offer.was_read("x", &found(&other)));
+        assert!(!offer.was_read("x", "") && !offer.was_read("x", "x"));
+        offer.check("").expect("a guest whose disk is full as well");
     }
 
     #[test]

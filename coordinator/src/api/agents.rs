@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_common::chain;
-use lockstep_host::shared::{self, Offer};
+use lockstep_host::shared::Offer;
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::{AgentMessage, CoordinatorMessage, Hello, PROTOCOL, StoreSeen, Welcome, misfit};
 use lockstep_rpc::{agents_server, coordinator_message};
@@ -70,8 +70,8 @@ impl Agents {
         Err(Status::failed_precondition(format!(
             "this coordinator has forgotten reports of node `{node}`: it was started on an older copy of its data directory, or \
              on another one (the node's reports were acknowledged up to log index {acknowledged}, this state is at {applied}); \
-             start it on the newest copy, or restart the worker on `{node}`: its runs then resume from the last checkpoints \
-             that this coordinator knows"
+             start it on the newest copy; or end the worker on `{node}`, remove `spool` in its data directory and start it again: \
+             those reports are given up, and its runs resume from the last checkpoints that this coordinator knows"
         )))
     }
 }
@@ -193,7 +193,7 @@ fn check_both(offer: &Offer, text: &str, seen: &StoreSeen) -> Result<(), String>
     if !seen.failed.is_empty() {
         return Err(format!("the node {}", seen.failed));
     }
-    if !shared::is_same(&seen.found, text) {
+    if !offer.was_read(text, &seen.found) {
         return Err("the node read something else than the coordinator wrote".to_owned());
     }
     offer.check(&seen.wrote).map_err(|why| format!("the coordinator {why}"))

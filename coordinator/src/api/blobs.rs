@@ -43,14 +43,15 @@ impl Blobs {
         let identity = self.1.clone();
         let checked = tokio::task::spawn_blocking(move || identity.check()).await;
         let checked = checked.map_err(|_| Status::internal("the store panicked"))?;
-        checked.map_err(|error| Status::unavailable(chain(&error)))
+        checked.map_err(|error| Status::failed_precondition(chain(&error)))
     }
 
     /// That it is there, as long as it should be.
     ///
     /// # Errors
     /// `NotFound`, or `DataLoss` with both lengths.
-    pub(super) fn sees(&self, piece: &Piece) -> Result<(), Status> {
+    pub(super) async fn sees(&self, piece: &Piece) -> Result<(), Status> {
+        self.is_ours().await?;
         self.0.check(piece).map_err(|error| match error {
             BlobError::Missing { digest, .. } => Status::not_found(format!("blob `{digest}` is not in the store")),
             _ => refusal(&error),
@@ -74,6 +75,7 @@ impl Blobs {
     /// `DataLoss`, with the blob that is missing or damaged.
     pub(super) async fn check(&self, manifest: Vec<u8>) -> Result<(), Status> {
         let manifest = Manifest::decode(&manifest).map_err(|error| Status::data_loss(chain(&error)))?;
+        self.is_ours().await?;
         let store = Arc::clone(&self.0);
         let checked = tokio::task::spawn_blocking(move || {
             let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
@@ -187,18 +189,18 @@ mod tests {
         assert_eq!(io("read", io::ErrorKind::Other), Code::DataLoss);
     }
 
-    #[test]
-    fn a_truncated_blob_is_refused_with_both_lengths() {
+    #[tokio::test]
+    async fn a_truncated_blob_is_refused_with_both_lengths() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::take(&dir.path().join("store"), dir.path(), || Ok("id".into())).unwrap();
+        let identity = Identity::take(&dir.path().join("store"), dir.path(), Vec::new, || Ok("id".into())).unwrap();
         let blobs = Blobs::open(&dir.path().join("store"), identity).unwrap();
         let piece = blobs.0.put(b"weights").unwrap();
-        blobs.sees(&piece).unwrap();
+        blobs.sees(&piece).await.unwrap();
         std::fs::write(blobs.0.path(&piece.digest), b"we").unwrap();
-        let refused = blobs.sees(&piece).unwrap_err();
+        let refused = blobs.sees(&piece).await.unwrap_err();
         assert_eq!(refused.code(), Code::DataLoss);
         assert!(refused.message().contains("is truncated: 2 bytes of 7"), "{}", refused.message());
         let other = Piece { digest: Domain::Blob.digest(b"other"), bytes: 5 };
-        assert_eq!(blobs.sees(&other).unwrap_err().code(), Code::NotFound);
+        assert_eq!(blobs.sees(&other).await.unwrap_err().code(), Code::NotFound);
     }
 }

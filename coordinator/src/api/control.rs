@@ -212,7 +212,7 @@ impl control_server::Control for Control {
     async fn get_blob(&self, request: Request<GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
         let GetBlobRequest { blob, offset } = request.into_inner();
         let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
-        blobs.sees(&piece)?;
+        blobs.sees(&piece).await?;
         Ok(self.stream(move |to| blobs.send(piece, offset, to)))
     }
 }

@@ -37,12 +37,19 @@ impl Report {
         if json {
             return out.json(self);
         }
-        let lines: Vec<String> = self.files.iter().map(|file| format!("{}  {}\n", file.digest, file.path)).collect();
+        let lines: Vec<String> = self.files.iter().map(line).collect();
         out.bytes(lines.concat().as_bytes());
         let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
         let new = self.stored.map_or_else(String::new, |stored| format!(", {stored} of them new"));
         Output::note(&format!("{} files, {bytes} bytes{new}; all together {}", self.files.len(), self.digest));
     }
+}
+
+/// The line of a file, as `b3sum` has it: with a backslash before it, if its name has characters that could be taken for another line.
+fn line(file: &DataFile) -> String {
+    let name = file.path.replace('\\', r"\\").replace('\n', r"\n").replace('\r', r"\r");
+    let mark = if name == file.path { "" } else { r"\" };
+    format!("{mark}{}  {name}\n", file.digest)
 }
 
 pub(super) async fn hash(arguments: DataHashArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -101,4 +108,20 @@ pub(super) fn refused(error: &DataHashError) -> Failure {
         _ => Exit::Usage,
     };
     Failure::caused(exit, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_common::Domain;
+
+    use super::*;
+
+    /// As `b3sum` writes them.
+    #[test]
+    fn no_name_is_taken_for_another_line() {
+        let digest = Domain::Blob.digest(b"x");
+        let of = |path: &str| line(&DataFile { path: path.to_owned(), digest, bytes: 1 });
+        assert_eq!(of("a b"), format!("{digest}  a b\n"));
+        assert_eq!(of("a\n\\b\r"), format!("\\{digest}  a\\n\\\\b\\r\n"));
+    }
 }

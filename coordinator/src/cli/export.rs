@@ -11,7 +11,7 @@ use lockstep_common::job::{JobSpec, Model, Output as ModelOutput};
 use lockstep_common::manifest::{DataFile, Manifest, Piece};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data;
-use lockstep_host::durable::sync_dir;
+use lockstep_host::durable::{is_full, sync_dir};
 use lockstep_rpc::query_request::What;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -179,7 +179,7 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
     let is_as_it_was = |dir| data::verify(dir, std::slice::from_ref(&copied)).is_ok();
     match fs::copy(base_dir.join(path), &copy) {
         Ok(_) if copy.parent().is_some_and(is_as_it_was) => return Ok(copy),
-        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+        Err(error) if is_full(&error) => {
             return Err(disk(&copy, &error));
         }
         _ => {}

@@ -65,6 +65,13 @@ fn sinks(arguments: &MirrorArguments, run: &str) -> Result<Vec<Sink>, Failure> {
     if let Some(dir) = &arguments.wandb {
         sinks.push(Sink::Wandb(Wandb::new(&arguments.python, dir, &arguments.experiment)));
     }
+    let place = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
+    if let (Some(csv), Some(parquet)) = (&arguments.csv, &arguments.parquet)
+        && place(csv) == place(parquet)
+    {
+        let words = format!("--csv and --parquet are one file, `{}`: name two", parquet.display());
+        return Err(Failure::new(Exit::Usage, words));
+    }
     let table = |path: &PathBuf, format| Sink::Table(TableFile::new(path, format));
     sinks.extend(arguments.csv.as_ref().map(|path| table(path, TableFormat::Csv)));
     sinks.extend(arguments.parquet.as_ref().map(|path| table(path, TableFormat::Parquet)));

@@ -2,23 +2,28 @@
 //!
 //! ```text
 //! STORE/store-mark     the newest mark
-//! DATA/store-marks     all marks that this coordinator drew, a line each; ` ?` behind those that may not have reached the store
+//! DATA/store-marks     all marks that this coordinator drew or replaced, a line each; ` ?` behind those that may not have reached the store
 //! ```
 //!
 //! A copy of a store has its id. A mark is drawn whenever the coordinator finds the store in a directory that it does not know, at
-//! each start for one; so a copy that was left behind holds a mark that was replaced since.
+//! each start for one, and before the last checkpoint of a run counts; so a copy that was left behind holds a mark that was replaced
+//! since. Marks of other coordinators of the store are remembered when they are replaced.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use lockstep_host::durable;
+use lockstep_host::shared::MARK;
 use tracing::warn;
 
 use super::{Draw, IdentityError, Place};
 
 /// Marks that are remembered, the newest.
 const MOST: usize = 10_000;
+
+/// Longest mark (bytes) of another coordinator that is remembered.
+const MARK_BYTES: usize = 64;
 
 /// Behind a mark that may not have reached the store.
 const PENDING: &str = " ?";
@@ -36,7 +41,7 @@ pub(super) struct Marks {
 
 impl Marks {
     pub(super) fn read(store: &Path, data_dir: &Path) -> Result<Self, IdentityError> {
-        let (data, store) = (data_dir.join("store-marks"), store.join("store-mark"));
+        let (data, store) = (data_dir.join("store-marks"), store.join(MARK));
         let text = text(&data)?.unwrap_or_default();
         let pending = text.lines().rev().take_while(|line| line.ends_with(PENDING)).count();
         let drawn = text.lines().map(|line| line.trim_end_matches(PENDING).to_owned()).collect();
@@ -72,11 +77,20 @@ impl Marks {
     }
 
     /// A store that cannot be written keeps the mark that it has.
-    fn renew(&mut self, draw: Draw) -> Result<(), IdentityError> {
+    pub(super) fn renew(&mut self, draw: Draw) -> Result<(), IdentityError> {
+        if let Some(replaced) = text(&self.store)?.map(|text| text.trim().to_owned())
+            && !replaced.is_empty()
+            && replaced.len() <= MARK_BYTES
+            && replaced.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && !self.drawn.contains(&replaced)
+        {
+            self.drawn.insert(self.drawn.len() - self.pending, replaced);
+        }
         let mark = draw().map_err(|source| io_error("draw a mark for", &self.store, source))?;
         self.drawn.push(mark);
         self.pending += 1;
         self.drawn.drain(..self.drawn.len().saturating_sub(MOST));
+        self.pending = self.pending.min(self.drawn.len());
         self.keep()?;
         match durable::write_atomic(&self.store, format!("{}\n", self.drawn[self.drawn.len() - 1]).as_bytes()) {
             Ok(()) => {

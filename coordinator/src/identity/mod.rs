@@ -16,6 +16,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use lockstep_common::manifest::Piece;
+use lockstep_host::blobs::BlobStore;
 use lockstep_host::durable;
 use marks::Marks;
 use tracing::warn;
@@ -59,6 +61,17 @@ pub enum IdentityError {
         /// The file that remembers the marks.
         marks: PathBuf,
     },
+    /// A store without an id that has nothing of what the coordinator knows.
+    #[error(
+        "the store `{}` holds no checkpoint of this coordinator's, which has made some: mount the store that holds them, or name it \
+         with `--store DIR` (to go on without them, write any word into `{}`)",
+        store.display(),
+        store.join(FILE).display()
+    )]
+    Empty {
+        /// Where the store should be.
+        store: PathBuf,
+    },
     /// A file that cannot be read or written, or holds no id.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -95,14 +108,21 @@ type Place = (u64, u64);
 
 impl Identity {
     /// Takes the store at `store` for the coordinator whose state is in `data_dir`: the store that it used before, or, for
-    /// one that remembers none, whatever store is there. Makes the directory of a new store.
+    /// one that remembers none, whatever store is there, as long as it has an id or one of the blobs `known`. Makes the directory
+    /// of a new store.
     ///
     /// # Errors
-    /// `Other` for a store that the coordinator did not use before, `Older` for a copy that was left behind.
-    pub fn take(store: &Path, data_dir: &Path, draw: fn() -> io::Result<String>) -> Result<Self, IdentityError> {
+    /// `Other` for a store that the coordinator did not use before, `Empty` for one without anything of its own, `Older` for a
+    /// copy that was left behind.
+    pub fn take(
+        store: &Path,
+        data_dir: &Path,
+        known: impl FnOnce() -> Vec<Piece>,
+        draw: fn() -> io::Result<String>,
+    ) -> Result<Self, IdentityError> {
         let remembered = data_dir.join(FILE);
         let io = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
-        let known = read(&remembered)?;
+        let id = read(&remembered)?;
         let mut this = Self {
             store: store.to_owned(),
             remembered,
@@ -112,13 +132,20 @@ impl Identity {
             marks: Arc::new(Mutex::new(Marks::read(store, data_dir)?)),
             draw,
         };
-        if let Some(known) = known {
-            this.id = Arc::new(OnceLock::from(known));
+        if let Some(id) = id {
+            this.id = Arc::new(OnceLock::from(id));
             this.check()?;
             return Ok(this);
         }
+        if read(&store.join(FILE))?.is_none() {
+            let known = known();
+            let is_there = |piece: &Piece| BlobStore::existing(store).is_ok_and(|store| store.check(piece).is_ok());
+            if !known.is_empty() && !known.iter().any(is_there) {
+                return Err(IdentityError::Empty { store: store.to_owned() });
+            }
+        }
         this.marks.lock().unwrap_or_else(PoisonError::into_inner).forget();
-        fs::create_dir_all(store).map_err(|source| io("make", store, source))?;
+        durable::make_dirs(store).map_err(|source| io("make", store, source))?;
         this.drawn = draw().map_err(|source| io("draw an id for", store, source))?;
         this.place = Some(this.place_now()?);
         this.check()?;
@@ -152,6 +179,17 @@ impl Identity {
         Err(IdentityError::Other { store, found, remembered, expected })
     }
 
+    /// Marks the store anew: copies that were made of it before are older ones from now on.
+    ///
+    /// # Errors
+    /// `Io`, if the mark cannot be remembered. A store that takes no mark keeps the one that it has.
+    pub fn mark(&self) -> Result<(), IdentityError> {
+        if self.id.get().is_none() {
+            return Ok(());
+        }
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).renew(self.draw)
+    }
+
     /// Gives the store its id, if it has none, and remembers it. A store that is full stays usable, and gets its id at a later check.
     fn give(&self) -> Result<(), IdentityError> {
         let path = self.store.join(FILE);
@@ -161,7 +199,7 @@ impl Identity {
         } else {
             match durable::write_atomic(&path, format!("{}\n", self.drawn).as_bytes()) {
                 Ok(()) => self.drawn.clone(),
-                Err(error) if is_full(&error) => {
+                Err(error) if durable::is_full(&error) => {
                     warn!(store = %self.store.display(), "the store is full and gets no id yet: {error}");
                     return Ok(());
                 }
@@ -198,10 +236,6 @@ fn read(path: &Path) -> Result<Option<String>, IdentityError> {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -233,7 +267,7 @@ mod tests {
         }
 
         fn take(&self, store: &str) -> Result<Identity, String> {
-            Identity::take(&self.path(store), &self.path("data"), draw).map_err(|error| error.to_string())
+            Identity::take(&self.path(store), &self.path("data"), Vec::new, draw).map_err(|error| error.to_string())
         }
     }
 
@@ -304,6 +338,61 @@ mod tests {
         places.take("after").unwrap();
         fs::remove_file(&marks).unwrap();
         places.take("old").unwrap();
+    }
+
+    /// As after an upgrade from a version whose directories name no store.
+    #[test]
+    fn a_store_without_anything_of_a_coordinator_that_made_checkpoints_is_not_taken_for_its_own() {
+        let places = Places::new();
+        let blob = BlobStore::open(&places.path("store")).unwrap().put(b"weights").unwrap();
+        fs::create_dir(places.path("empty")).unwrap();
+        let take = |store: &str| {
+            let known = || vec![Piece { bytes: 9, ..blob.clone() }, blob.clone()];
+            Identity::take(&places.path(store), &places.path("data"), known, draw).map_err(|error| error.to_string())
+        };
+        for store in ["empty", "missing"] {
+            let empty = take(store).unwrap_err();
+            assert!(
+                empty.contains("holds no checkpoint of this coordinator's") && empty.contains("store-id"),
+                "{empty}"
+            );
+            assert!(!places.path(store).join("store-id").exists());
+        }
+        assert!(!places.path("missing").exists());
+        take("store").unwrap();
+        // The way out that it names.
+        fs::remove_file(places.path("data/store-id")).unwrap();
+        fs::write(places.path("empty/store-id"), "lost\n").unwrap();
+        take("empty").unwrap();
+    }
+
+    #[test]
+    fn a_copy_from_before_a_mark_is_older_whoever_had_marked_it() {
+        let places = Places::new();
+        let ours = places.take("store").unwrap();
+        let mark = || fs::read(places.path("store/store-mark")).unwrap();
+        let copied = mark();
+        ours.mark().unwrap();
+        fs::create_dir(places.path("data2")).unwrap();
+        let other = Identity::take(&places.path("store"), &places.path("data2"), Vec::new, draw).unwrap();
+        let copied_of_other = mark();
+        ours.mark().unwrap();
+        ours.check().unwrap();
+        other.check().unwrap();
+        for older in [copied, copied_of_other] {
+            fs::write(places.path("store/store-mark"), older).unwrap();
+            assert!(matches!(ours.check(), Err(IdentityError::Older { .. })));
+            assert!(matches!(places.take("store"), Err(error) if error.contains("is an older copy")));
+        }
+    }
+
+    #[test]
+    fn too_many_marks_that_did_not_reach_the_store_are_forgotten() {
+        let places = Places::new();
+        places.take("store").unwrap();
+        fs::write(places.path("data/store-marks"), "m ?\n".repeat(20_000)).unwrap();
+        fs::remove_file(places.path("store/store-mark")).unwrap();
+        places.take("store").unwrap().check().unwrap();
     }
 
     #[test]

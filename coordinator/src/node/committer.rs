@@ -3,7 +3,8 @@
 //! A run's checkpoints are opened one after another, in the order of their steps; those of several runs at once. What is
 //! written is read off the state, so a leader that dies in between loses nothing: the next one opens the blobs again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use lockstep_core::{ClusterState, Command};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::handle::{Handle, now_ms};
 use super::request::CallError;
@@ -48,24 +49,34 @@ impl Committer {
     /// Runs until the event loop ends.
     pub async fn run(self) -> Result<(), CallError> {
         let mut changes = self.handle.changes();
-        let (mut tasks, mut opening) = (JoinSet::new(), BTreeSet::new());
+        let (mut tasks, mut opening) = (JoinSet::new(), BTreeMap::new());
         loop {
             for written in self.handle.read(ClusterState::written).await? {
-                if opening.insert(written.clone()) {
-                    let committer = self.clone();
-                    tasks.spawn(async move {
+                if let Entry::Vacant(entry) = opening.entry(written) {
+                    let (committer, written) = (self.clone(), entry.key().clone());
+                    let task = tasks.spawn(async move {
                         if let Err(error) = committer.commit(&written).await {
                             warn!(run = %written.0, step = written.2, %error, "cannot commit a checkpoint yet");
                             sleep(AGAIN).await;
                         }
-                        written
                     });
+                    entry.insert(task.id());
                 }
             }
             tokio::select! {
                 changed = changes.next() => changed?,
                 // If it is still written, other shares have come meanwhile, or the log did not take the proposal.
-                Some(Ok(done)) = tasks.join_next() => drop(opening.remove(&done)),
+                Some(done) = tasks.join_next_with_id() => {
+                    let done = match done {
+                        Ok((id, ())) => id,
+                        Err(panicked) => {
+                            error!("opening a checkpoint panicked, and is tried again: {panicked}");
+                            sleep(AGAIN).await;
+                            panicked.id()
+                        }
+                    };
+                    opening.retain(|_, task| *task != done);
+                }
             }
         }
     }
@@ -143,6 +154,13 @@ impl Committer {
             read.map_err(|error| format!("the coordinator cannot read what was written: {}", chain(&error)))?;
         }
         // Still: it may have been mounted for a moment only.
-        ours().await.map_err(panicked)?.map_err(|error| chain(&error))
+        ours().await.map_err(panicked)?.map_err(|error| chain(&error))?;
+        if is_last {
+            // A copy of the store that was made before lacks this checkpoint.
+            let identity = self.identity.clone();
+            let marked = spawn_blocking(move || identity.mark()).await.map_err(panicked)?;
+            marked.map_err(|error| chain(&error))?;
+        }
+        Ok(())
     }
 }

@@ -40,12 +40,17 @@ pub enum NodeError {
     Store(#[from] StoreError),
 }
 
+/// Ticks without which the loop, or the whole process, stood still: a stopped process, a suspended machine, a slow disk.
+const MISSED_TICKS: u32 = 5;
+
 /// The owner of everything.
 pub struct Node {
     replica: Replica,
     store: Store,
     requests: mpsc::Receiver<Request>,
     ticks: Interval,
+    /// When the last one was.
+    ticked: Instant,
     leases: Leases,
     sessions: Sessions,
     /// Who waits for which proposal; proposals of the loop itself have nobody.
@@ -81,6 +86,7 @@ impl Node {
             store,
             requests,
             ticks,
+            ticked: Instant::now(),
             leases: Leases::new(lease),
             sessions: Sessions::default(),
             waiting: BTreeMap::new(),
@@ -168,10 +174,15 @@ impl Node {
 
     fn tick(&mut self) {
         self.replica.tick();
+        let now = Instant::now();
+        let gap = now.duration_since(std::mem::replace(&mut self.ticked, now)).saturating_sub(self.ticks.period());
+        if gap > self.ticks.period() * MISSED_TICKS {
+            self.leases.slept(gap, now);
+        }
         if !self.replica.is_serving() {
             return;
         }
-        for id in self.leases.expired(Instant::now()) {
+        for id in self.leases.expired(now) {
             let Some(node) = self.replica.state().node(&id).filter(|node| node.alive) else { continue };
             warn!(node = %id, "was silent for longer than its lease");
             let lost = Command::NodeLost { at_ms: now_ms(), node: id.clone(), incarnation: node.incarnation.clone() };

@@ -28,6 +28,11 @@ impl Leases {
         self.heard.insert(node.clone(), now);
     }
 
+    /// Nobody listened for so long before `now`: what nodes said meanwhile is still to be read.
+    pub(super) fn slept(&mut self, gap: Duration, now: Instant) {
+        self.heard.values_mut().for_each(|heard| *heard = now.min(*heard + gap));
+    }
+
     /// The nodes whose lease has run out. Each is named once, until it is heard again.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<NodeId> {
         let lease = self.lease;
@@ -55,5 +60,8 @@ mod tests {
         leases.heard(&node("b"), at(1_000));
         leases.restart([node("b")], at(2_000));
         assert!(leases.expired(at(2_050)).is_empty());
+        leases.slept(Duration::from_millis(500), at(2_600));
+        assert!(leases.expired(at(2_600)).is_empty(), "nobody listened");
+        assert_eq!(leases.expired(at(2_601)), [node("b")]);
     }
 }

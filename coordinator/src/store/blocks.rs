@@ -12,15 +12,17 @@
 //! after it. Writing the same entry twice changes nothing, so replaying the log after a crash is harmless.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockstep_common::{RunId, formats};
 use lockstep_core::command::Effect;
+use lockstep_host::durable::Place;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::CACHE_BYTES;
 use super::error::StoreError;
+use super::open_database;
 
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
@@ -66,22 +68,22 @@ pub enum Entry {
 #[derive(Debug)]
 pub(super) struct BlockDatabase {
     path: PathBuf,
+    place: Place,
     database: Arc<Database>,
     /// Whether something was written that is not durable yet.
     lazy: bool,
 }
 
 impl BlockDatabase {
-    /// Opens or makes it. `counted`: the log index of the newest effect that the state has counted.
+    /// Opens or makes it. `log`: the log indices of the newest effect that the state has counted, and of the last entry: effects
+    /// are written after the entries that bring them.
     ///
     /// # Errors
-    /// `Damaged` if that one is not in it.
-    pub(super) fn open(dir: &Path, counted: u64) -> Result<Self, StoreError> {
+    /// `Damaged` if its own newest effect lies outside of these.
+    pub(super) fn open(dir: &Path, log: RangeInclusive<u64>) -> Result<Self, StoreError> {
         let path = dir.join("reports.redb");
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path)
-            .map_err(|error| StoreError::open(&path, error))?;
+        let database = open_database(&path)?;
+        let place = Place::of(&path).map_err(|error| StoreError::open(&path, error))?;
         let stamp = || -> Result<(u64, u64), redb::Error> {
             let transaction = database.begin_write()?;
             transaction.open_table(BLOCKS)?;
@@ -96,14 +98,21 @@ impl BlockDatabase {
         };
         let (found, newest) = stamp().map_err(|error| StoreError::write(&path, error))?;
         formats::REPORTS.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
-        if newest < counted {
-            let detail = format!(
+        let (counted, last) = log.into_inner();
+        let detail = if newest < counted {
+            format!(
                 "it is older than `state.redb` beside it, which has counted the reports up to log index {counted}, and this \
                  one ends at {newest}; put files of one time there"
-            );
-            return Err(StoreError::Damaged { path, detail });
-        }
-        Ok(Self { path, database: Arc::new(database), lazy: false })
+            )
+        } else if newest > last {
+            format!(
+                "it is newer than `state.redb` beside it, whose log ends at index {last}, and this one has reports up to \
+                 {newest}; put files of one time there"
+            )
+        } else {
+            return Ok(Self { path, place, database: Arc::new(database), lazy: false });
+        };
+        Err(StoreError::Damaged { path, detail })
     }
 
     pub(super) fn reader(&self) -> BlockReader {
@@ -116,6 +125,7 @@ impl BlockDatabase {
             return Ok(());
         }
         self.commit(effects, sync).map_err(|error| StoreError::write(&self.path, error))?;
+        self.place.check().map_err(|error| StoreError::write(&self.path, error))?;
         self.lazy = !sync;
         Ok(())
     }
@@ -260,13 +270,13 @@ mod tests {
             (30, block(a, 4)),
         ];
         {
-            let mut database = BlockDatabase::open(dir.path(), 0).unwrap();
+            let mut database = BlockDatabase::open(dir.path(), 0..=u64::MAX).unwrap();
             database.write(&effects, true).unwrap();
             // A crash before the state database was written replays entries.
             database.write(&effects[4..], false).unwrap();
             database.write(&[], true).unwrap();
         }
-        let reader = BlockDatabase::open(dir.path(), 0).unwrap().reader();
+        let reader = BlockDatabase::open(dir.path(), 0..=u64::MAX).unwrap().reader();
         let cuts = |after| {
             let page = reader.page(&run(a), after).unwrap();
             page.blocks.into_iter().map(|block| (block.index, block.bytes[0], block.cut)).collect::<Vec<_>>()
@@ -285,7 +295,7 @@ mod tests {
     #[test]
     fn pages_are_bounded_and_follow_each_other_without_loss() {
         let dir = tempfile::tempdir().unwrap();
-        let mut database = BlockDatabase::open(dir.path(), 0).unwrap();
+        let mut database = BlockDatabase::open(dir.path(), 0..=u64::MAX).unwrap();
         let name = "aaaaaaaaaa";
         let effects: Vec<_> = (1..=5)
             .map(|index| {

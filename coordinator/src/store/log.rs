@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use lockstep_common::formats;
 use lockstep_core::ClusterState;
 use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
+use lockstep_host::durable::Place;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::CACHE_BYTES;
 use super::error::StoreError;
+use super::open_database;
 use super::upgrade::keep_copy;
 
 /// The format that this program writes.
@@ -36,6 +37,7 @@ type RowList = Vec<(String, Vec<u8>)>;
 #[derive(Debug)]
 pub(super) struct StateDatabase {
     pub(super) path: PathBuf,
+    place: Place,
     pub(super) database: Database,
 }
 
@@ -63,9 +65,9 @@ impl StateDatabase {
     }
 
     fn at(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
-        let database = database.map_err(|error| StoreError::open(path, error))?;
-        Ok(Self { path: path.to_owned(), database })
+        let database = open_database(path)?;
+        let place = Place::of(path).map_err(|error| StoreError::open(path, error))?;
+        Ok(Self { path: path.to_owned(), place, database })
     }
 
     fn format(&self) -> Result<Option<u64>, redb::Error> {
@@ -130,7 +132,8 @@ impl StateDatabase {
 
     /// Writes `persist`, durably if it says so, else no later than the next that does.
     pub(super) fn write(&self, persist: &Persist) -> Result<(), StoreError> {
-        self.commit(persist).map_err(|error| StoreError::write(&self.path, error))
+        self.commit(persist).map_err(|error| StoreError::write(&self.path, error))?;
+        self.place.check().map_err(|error| StoreError::write(&self.path, error))
     }
 
     fn commit(&self, persist: &Persist) -> Result<(), redb::Error> {

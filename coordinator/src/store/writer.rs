@@ -1,5 +1,6 @@
 //! The store's own thread: disk writes block, and the event loop must not.
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::thread;
@@ -37,9 +38,17 @@ impl Store {
     /// `Lock` if another coordinator uses it, `Format` if another version wrote it, `Damaged` if its files are of different times.
     pub fn open(dir: &Path) -> Result<(Self, Recovered), StoreError> {
         let lock = DirLock::acquire(dir)?;
+        let of_a_start = ["reports.redb", "starts"].into_iter().find(|name| dir.join(name).exists());
+        if let (false, Some(other)) = (dir.join("state.redb").exists(), of_a_start) {
+            let missing = io::Error::other(format!(
+                "it is missing, and `{other}` is there: the runs of this directory are in it; put it back, or use another directory"
+            ));
+            return Err(StoreError::open(&dir.join("state.redb"), redb::StorageError::Io(missing)));
+        }
         let state = StateDatabase::open(dir)?;
-        let blocks = BlockDatabase::open(dir, state.counted()?)?;
         let recovered = state.recover()?;
+        let last = recovered.entries.last().map_or(recovered.truncated.index, |entry| entry.index);
+        let blocks = BlockDatabase::open(dir, state.counted()?..=last)?;
         let reader = blocks.reader();
         let (jobs, queue) = mpsc::channel(QUEUE);
         let news = News::default();
@@ -139,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reports = dir.path().join("reports.redb");
         let run: RunId = "0123456789".parse().unwrap();
-        let mut copies = Vec::new();
+        let (mut copies, mut states) = (Vec::new(), Vec::new());
         for index in 1..=3 {
             let (store, _) = Store::open(dir.path()).unwrap();
             let effect = Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![7] };
@@ -148,6 +157,7 @@ mod tests {
             store.append(Persist { sync: false, effects, ..persist(index, vec![entry(index, 1)]) }).await.unwrap();
             drop(store);
             copies.push(std::fs::read(&reports).unwrap());
+            states.push(std::fs::read(dir.path().join("state.redb")).unwrap());
         }
         let refused = |bytes: Option<&Vec<u8>>| {
             match bytes {
@@ -161,5 +171,32 @@ mod tests {
         assert!(older.contains("up to log index 3, and this one ends at 2"), "{older}");
         refused(None).unwrap_err();
         refused(Some(&copies[2])).unwrap();
+        // The other way round.
+        let state = dir.path().join("state.redb");
+        std::fs::write(&state, &states[1]).unwrap();
+        let newer = refused(Some(&copies[2])).unwrap_err();
+        assert!(newer.contains("reports.redb` is damaged: it is newer than `state.redb`"), "{newer}");
+        assert!(newer.contains("whose log ends at index 2, and this one has reports up to 3"), "{newer}");
+        std::fs::remove_file(&state).unwrap();
+        let missing = Store::open(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
+        assert!(
+            missing.contains("state.redb`") && missing.contains("it is missing, and `reports.redb` is there"),
+            "{missing}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_removed_or_replaced_takes_nothing_more() {
+        for file in ["state.redb", "reports.redb"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, _) = Store::open(dir.path()).unwrap();
+            let effect = Effect::AppendBlock { run: "0123456789".parse().unwrap(), process: 0, bytes: vec![7] };
+            let persist =
+                |index| Persist { effects: vec![(index, effect.clone())], ..persist(index, vec![entry(index, 1)]) };
+            store.append(persist(1)).await.unwrap();
+            std::fs::rename(dir.path().join(file), dir.path().join("away")).unwrap();
+            let refused = chain(&store.append(persist(2)).await.unwrap_err());
+            assert!(refused.contains(file) && refused.contains("it was removed while it was in use"), "{refused}");
+        }
     }
 }

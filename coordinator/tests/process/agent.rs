@@ -57,8 +57,16 @@ impl Agent {
     pub(crate) async fn open(address: &str, first: Say) -> Result<Self, Status> {
         let seeing = |welcome: &Welcome| {
             let store = Path::new(&welcome.store);
-            let (found, answer) = answer(store, &welcome.check, "seen").expect("it shares the store");
-            (StoreSeen { found, wrote: "seen".into(), path: "/a/store".into(), ..StoreSeen::default() }, Some(answer))
+            let answer = answer(store, &welcome.check, "seen").expect("it shares the store");
+            (
+                StoreSeen {
+                    found: answer.found.clone(),
+                    wrote: "seen".into(),
+                    path: "/a/store".into(),
+                    ..StoreSeen::default()
+                },
+                Some(answer),
+            )
         };
         Self::open_seeing(address, first, seeing).await
     }

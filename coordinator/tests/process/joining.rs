@@ -57,8 +57,7 @@ async fn a_node_that_does_not_share_the_store_is_refused_by_name_with_both_paths
 
     // It can read, and what it writes is not seen.
     let status = refused(&coordinator, |welcome| {
-        let (found, answer) = answer(Path::new(&welcome.store), &welcome.check, "seen").unwrap();
-        drop(answer);
+        let found = answer(Path::new(&welcome.store), &welcome.check, "seen").unwrap().found.clone();
         StoreSeen { found, wrote: "seen".into(), path, ..StoreSeen::default() }
     })
     .await;
@@ -146,5 +145,5 @@ async fn a_coordinator_with_a_new_data_directory_takes_nodes_whose_reports_nobod
     Agent::open(&coordinator.address, Say::Hello(knows(0))).await.expect("there is nothing to mix up");
     let Err(status) = Agent::open(&coordinator.address, Say::Hello(knows(9))).await else { panic!("taken") };
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(status.message().contains("or restart the worker on `node-a`"), "{}", status.message());
+    assert!(status.message().contains("or end the worker on `node-a`, remove `spool`"), "{}", status.message());
 }

@@ -10,6 +10,7 @@ use lockstep_common::manifest::Manifest;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{Exited, LogReply, ReportsRequest, agent_message::Body as Say};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn process(run: &str, generation: u64, process: u32) -> Process {
@@ -200,6 +201,20 @@ async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_los
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_eq!(coordinator.ask(&["nodes"])[0]["alive"], true);
+
+    // What was said while the coordinator itself stood still is heard when it goes on.
+    let pid = Pid::from_raw(coordinator.pid() as i32).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    for _ in 0..25 {
+        agent.beat().await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+    for _ in 0..5 {
+        agent.beat().await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(coordinator.ask(&["show", &run])["generation"], 1);
 
     // Silence: another node gets the work, and the stream is closed, so that the agent joins anew.
     let mut spare = Agent::attach(&coordinator.address, "node-b", "1", 1).await;

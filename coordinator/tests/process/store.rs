@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use lockstep_common::Domain;
 use lockstep_rpc::agent_message::Body as Say;
@@ -59,7 +60,7 @@ async fn nothing_is_taken_into_a_store_that_was_unmounted_and_no_node_joins() {
     // A directory below the mount point, in which blobs were made before.
     fs::rename(state.join("store"), &away).unwrap();
     fs::create_dir_all(state.join("store/tmp")).unwrap();
-    let refused = fails(&["data", "add", text(&file), "--addr", &coordinator.address], 5);
+    let refused = fails(&["data", "add", text(&file), "--addr", &coordinator.address], 3);
     assert!(refused.contains("is not this coordinator's: it has no file `store-id`"), "{refused}");
     let joined = Agent::open(&coordinator.address, Say::Hello(hello("node-a", "1", 1))).await;
     let status = joined.err().expect("a refusal");
@@ -109,13 +110,31 @@ async fn verify_of_a_checkpoint_finds_blobs_that_are_damaged_or_missing() {
     let state = dir.path().join("state");
     let coordinator = Coordinator::start(&state);
     let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
+    let mark = || fs::read_to_string(state.join("store/store-mark")).unwrap();
+    let before = mark();
     let share = agent.share(4, 0);
     agent.tell(&p0, 3, share).await;
     agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
+    assert_ne!(mark(), before, "a copy that was made before lacks it");
     agent.tell(&p0, 4, finished(4, 1)).await;
 
     let shown = coordinator.ask(&["show", &run]);
     let checkpoint = shown["checkpoints"][0]["id"].as_str().unwrap().to_owned();
+    // Nothing is damaged where nothing is mounted.
+    fs::rename(state.join("store"), dir.path().join("away")).unwrap();
+    fs::create_dir_all(state.join("store/tmp")).unwrap();
+    let table = text(&dir.path().join("table")).to_owned();
+    let twice = ["mirror", &run, "--csv", &table, "--parquet", &table, "--addr", &coordinator.address];
+    assert!(fails(&twice, 2).contains("are one file"));
+    let exported = dir.path().join("exported");
+    for words in
+        [&["verify", &checkpoint][..], &["resume", &checkpoint], &["export", &checkpoint, "--to", text(&exported)]]
+    {
+        let said = fails(&[words, &["--addr", &coordinator.address]].concat(), 3);
+        assert!(said.contains("is not this coordinator's: it has no file `store-id`"), "{words:?}: {said}");
+    }
+    fs::remove_dir_all(state.join("store")).unwrap();
+    fs::rename(dir.path().join("away"), state.join("store")).unwrap();
     let blob = blob(&state, 4);
     for (bytes, words) in [(&b"evil"[..], "is corrupt"), (&b"e"[..], "is truncated: 1 bytes of 4")] {
         fs::write(&blob, bytes).unwrap();
@@ -145,4 +164,18 @@ fn data_that_is_added_again_heals_a_damaged_blob() {
     fs::write(&blob, b"samplex").unwrap();
     assert_eq!(add(), 7, "a damaged blob is none");
     assert_eq!(fs::read(&blob).unwrap(), b"samples");
+}
+
+/// The signal of such a limit would end the process without a word.
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_with_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = "ulimit -f 64; exec \"$0\" serve --data-dir \"$1\" --listen 127.0.0.1:0 --web-listen off";
+    let output = Command::new("bash")
+        .args(["-c", serve, env!("CARGO_BIN_EXE_coord"), text(&dir.path().join("state"))])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("File too large"), "{said}");
 }

@@ -4,6 +4,8 @@
 //! one bucket of all; so a million points are drawn from 16,000 buckets, and a hundred million from 25,000.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use lockstep_common::RunId;
@@ -108,6 +110,16 @@ pub(crate) struct RunRow {
     pub(crate) standing: u64,
 }
 
+/// Whether the file at `path` has not got the mark of a database yet, which is written last.
+fn is_unborn(path: &Path) -> io::Result<bool> {
+    let mut mark = [0; 9];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut mark)) {
+        Ok(()) => Ok(mark == [0; 9]),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -120,6 +132,10 @@ impl Database {
     pub(crate) fn open(path: &Path) -> Result<Self, TrackingError> {
         let fail = |action| move |error: redb::Error| TrackingError::database(action, path, error);
         let create = || Redb::builder().set_cache_size(CACHE_BYTES).create(path);
+        // Of a start that was killed before it was whole; what is in it is derived from the reports.
+        if is_unborn(path).map_err(|error| fail("read")(redb::StorageError::Io(error).into()))? {
+            std::fs::remove_file(path).map_err(|error| fail("write")(redb::StorageError::Io(error).into()))?;
+        }
         let mut redb = create().map_err(|error| fail("open")(error.into()))?;
         if format(&redb).map_err(fail("read"))?.is_some_and(|found| found != FORMAT) {
             drop(redb);
@@ -350,4 +366,20 @@ pub(crate) fn key_of(name: &str, part: i64) -> SeriesKey {
 /// A row's bytes.
 pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
     postcard::to_stdvec(row).expect("our own rows serialize")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_killed_start_left_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tracking.redb");
+        std::fs::write(&path, [0; 4096]).unwrap();
+        Database::open(&path).unwrap();
+        assert!(!is_unborn(&path).unwrap());
+        std::fs::write(&path, [1; 4096]).unwrap();
+        Database::open(&path).unwrap_err();
+    }
 }

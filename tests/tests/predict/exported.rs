@@ -67,7 +67,9 @@ impl<'a> Exported<'a> {
             let own = self.scores(batch);
             let mut script = python();
             // The run's variables count, and not the user's.
-            script.env("ATEN_CPU_CAPABILITY", "default").env("MKL_VML_DEBUG_CPU_TYPE", "9");
+            let users =
+                [("ATEN_CPU_CAPABILITY", "default"), ("MKL_VML_DEBUG_CPU_TYPE", "9"), ("MKLDNN_MAX_CPU_ISA", "SSE41")];
+            script.envs(users);
             script.arg(self.to.join("predict.py")).args(files).args(["--scores", "--batch", batch]);
             let output = script.output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

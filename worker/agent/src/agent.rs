@@ -43,11 +43,14 @@ async fn live(options: AgentOptions, shutdown: CancellationToken) -> Result<(), 
     let monitor = Monitor::open(options.nvml_library.as_deref(), visible.as_deref())?;
     let hello = hello(&options, monitor.as_ref())?;
     let (events, inbox) = mpsc::channel(EVENT_CAPACITY);
-    let session = Session::new(&options.join, hello, events.clone())
+    let mut session = Session::new(&options.join, hello, events.clone())
         .ok_or_else(|| AgentError::Address { address: options.join.clone() })?;
     let socket = Socket::bind(&options.data_dir)
         .map_err(|source| AgentError::Path { path: options.data_dir.join("agent.sock"), source })?;
+    let known = options.data_dir.join("coordinator");
     let supervisor = Supervisor::new(options, socket.path().to_owned(), monitor, events.clone())?;
+    let remembered = session.remember(&known, supervisor.has_reports());
+    remembered.map_err(|source| AgentError::Path { path: known, source })?;
 
     let end = CancellationToken::new();
     let session = tokio::spawn(session.keep(end.clone()));

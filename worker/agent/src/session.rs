@@ -1,5 +1,9 @@
 //! The one stream to the coordinator: opened, kept, and opened again for ever.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,10 +68,21 @@ pub(crate) struct Session {
 
 /// What the coordinator told this agent. One that knows less was started on an older copy of its data directory, and refuses
 /// the agent.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Known {
     start: String,
     acknowledged: u64,
+    /// Where it is kept, for the agent that finds the reports of this one.
+    file: Option<File>,
+}
+
+impl Known {
+    /// Not synced, as the reports are not; and what cannot be written is remembered as long as the agent lives.
+    fn keep(&self) {
+        if let Some(file) = &self.file {
+            file.write_all_at(format!("{} {:020}\n", self.start, self.acknowledged).as_bytes(), 0).ok();
+        }
+    }
 }
 
 impl Session {
@@ -85,6 +100,19 @@ impl Session {
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         Some(Self { address: address.to_owned(), endpoint, hello, known: Mutex::default(), events })
+    }
+
+    /// Keeps what the coordinator tells in the file at `path`. An agent that has `reports` of an earlier one goes on from what that
+    /// one was told: to a coordinator that has forgotten it, its reports are another run's future.
+    pub(crate) fn remember(&mut self, path: &Path, reports: bool) -> io::Result<()> {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let file = File::options().read(true).write(true).create(true).truncate(!reports).open(path)?;
+        let text = io::read_to_string(&file)?;
+        if let Some((start, acknowledged)) = text.trim_end().split_once(' ') {
+            (known.start, known.acknowledged) = (start.to_owned(), acknowledged.parse().unwrap_or_default());
+        }
+        known.file = Some(file);
+        Ok(())
     }
 
     /// Attaches, and attaches again after every loss, until `shutdown`.
@@ -132,8 +160,10 @@ impl Session {
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let (outbox, reports) = mpsc::channel::<AgentMessage>(OUTBOX_CAPACITY);
         let (beats, heartbeats) = mpsc::channel(HEARTBEAT_CAPACITY);
-        let Known { start, acknowledged } = self.known().clone();
-        let hello = Hello { start, acknowledged, ..self.hello.clone() };
+        let hello = {
+            let known = self.known();
+            Hello { start: known.start.clone(), acknowledged: known.acknowledged, ..self.hello.clone() }
+        };
         let hello = AgentMessage { body: Some(Body::Hello(hello)) };
         let said = ReceiverStream::new(heartbeats).merge(ReceiverStream::new(reports));
         let said = tokio_stream::once(hello).chain(said);
@@ -156,7 +186,11 @@ impl Session {
         };
         info!("joined cluster `{}` at {} as node `{}`", welcome.cluster, self.address, self.hello.node);
         *welcomed = true;
-        self.known().start.clone_from(&welcome.start);
+        {
+            let mut known = self.known();
+            known.start.clone_from(&welcome.start);
+            known.keep();
+        }
         if self.events.send(Event::Attached { outbox }).await.is_err() {
             return Ended::Lost { address: address(), detail: "the agent ends".into() };
         }
@@ -225,6 +259,7 @@ impl Session {
                         if let Some(Told::Acknowledged(acknowledged)) = &message.body {
                             let mut known = self.known();
                             known.acknowledged = known.acknowledged.max(acknowledged.applied);
+                            known.keep();
                         }
                         if self.events.send(Event::Told(message)).await.is_err() {
                             return "the agent ends".into();

@@ -20,7 +20,10 @@ fn look_now(store: &Path, check: &str) -> (StoreSeen, Option<Answer>) {
     }
     let wrote = format!("{:032x}", u128::from_be_bytes(bytes));
     match answer(store, check, &wrote) {
-        Ok((found, answer)) => (StoreSeen { found, wrote, path, ..StoreSeen::default() }, Some(answer)),
+        Ok(answer) => {
+            let (found, wrote) = (answer.found.clone(), answer.wrote.clone());
+            (StoreSeen { found, wrote, path, ..StoreSeen::default() }, Some(answer))
+        }
         Err(failed) => (StoreSeen { failed, path, ..StoreSeen::default() }, None),
     }
 }

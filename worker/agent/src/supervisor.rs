@@ -189,6 +189,11 @@ impl Supervisor {
         self.refused.as_deref()
     }
 
+    /// Whether there are processes whose reports are not all told, of earlier agents too.
+    pub(crate) fn has_reports(&self) -> bool {
+        !self.processes.is_empty()
+    }
+
     /// Whether every process has ended.
     pub(crate) fn is_empty(&self) -> bool {
         self.processes.values().all(Process::is_gone)

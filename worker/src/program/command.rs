@@ -15,7 +15,7 @@ use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::{RunId, chain, numerics};
 use lockstep_rpc::ReportBlock;
 use lockstep_rpc::process_message::Body;
-use lockstep_tch_ext::exit::skip_static_destructors;
+use lockstep_tch_ext::exit::survive_file_size_limit;
 
 use super::{Failure, Source};
 use crate::outbox::Outbox;
@@ -98,7 +98,7 @@ struct RankArguments {
 
 /// Does what the command line says with `source`.
 pub(super) fn run(source: &dyn Source) -> ExitCode {
-    skip_static_destructors();
+    survive_file_size_limit();
     let done = match Arguments::parse().command {
         Command::Rank(arguments) => return train_share(source, arguments),
         Command::Train { job, set } => train(source, &job, &set),

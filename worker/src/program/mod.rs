@@ -39,6 +39,7 @@ mod setup;
 use std::process::ExitCode;
 
 use lockstep_models::{Model, ModelError, build_model, open_data_as};
+use lockstep_tch_ext::exit::skip_static_destructors;
 use tch::Tensor;
 use tch::nn;
 
@@ -96,9 +97,6 @@ pub trait Program: Sized + 'static {
 }
 
 /// The `main` of a training program.
-///
-/// The process then ends without the static destructors of the libraries that were loaded before; what is registered with
-/// `atexit` after this call has begun still runs.
 pub fn main<P: Program>() -> ExitCode {
     command::run(&own::Own::<P>::new())
 }
@@ -119,6 +117,7 @@ pub struct BuiltIn;
 impl BuiltIn {
     /// The `main` of `worker-rank`.
     pub fn main() -> ExitCode {
+        skip_static_destructors();
         command::run(&Self)
     }
 }

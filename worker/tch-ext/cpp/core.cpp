@@ -1,9 +1,13 @@
 // Texts, generator states, allocator statistics and raw bytes: the small entry points.
 #include "shim.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <mutex>
+
+#include <unistd.h>
 
 #include <ATen/Context.h>
 #include <ATen/core/Generator.h>
@@ -36,6 +40,18 @@ at::Device device_of(int32_t index) {
 using lockstep::guard;
 
 extern "C" {
+
+// Ends the process without its libraries' static destructors. Those would write out the standard streams.
+[[noreturn]] void lte_leave(int32_t code) {
+  std::cout.flush();
+  std::cerr.flush();
+  std::clog.flush();
+  std::wcout.flush();
+  std::wcerr.flush();
+  std::wclog.flush();
+  std::fflush(nullptr);
+  ::_exit(code);
+}
 
 void lte_text_free(char* text) {
   if (text != lockstep::no_memory) {

@@ -6,23 +6,34 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
+use crate::ffi;
+
 unsafe extern "C" {
     /// glibc's: as `atexit`, but it tells the exit code.
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
 /// From now on, the process ends without what has been registered for its end so far: the static destructors of its libraries
-/// and their `atexit`. What is registered later still runs, and what was written through C's streams is written out.
+/// and their `atexit`. What is registered later still runs, and what was written to the standard streams of C and C++ is
+/// written out.
+///
+/// For programs whose libraries are known. Does nothing where `LD_PRELOAD` has brought one that is not: a profiler writes its
+/// results at the end.
 pub fn skip_static_destructors() {
-    // SAFETY: the function is there as long as the process is, and takes no argument. Without memory to note it in, the
-    // process ends as any other.
-    unsafe { on_exit(leave, ptr::null_mut()) };
+    if std::env::var_os("LD_PRELOAD").is_none() {
+        // SAFETY: the function is there as long as the process is, and takes no argument. Without memory to note it in, the
+        // process ends as any other.
+        unsafe { on_exit(leave, ptr::null_mut()) };
+    }
 }
 
 extern "C" fn leave(code: c_int, _: *mut c_void) {
-    // SAFETY: both are C's own; nothing runs after the second.
-    unsafe {
-        libc::fflush(ptr::null_mut());
-        libc::_exit(code);
-    }
+    // SAFETY: nothing runs after it.
+    unsafe { ffi::lte_leave(code) }
+}
+
+/// A write beyond a limit on the size of files (`ulimit -f`) is an error from now on, as on a full disk, and not the end.
+pub fn survive_file_size_limit() {
+    // SAFETY: sets a disposition and no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }

@@ -110,6 +110,7 @@ unsafe extern "C" {
     pub(crate) fn lte_generator_seed(device: i32, seed: u64) -> *mut c_char;
 
     pub(crate) fn lte_determinism_apply(switches: *const CSwitches) -> *mut c_char;
+    pub(crate) fn lte_leave(code: i32) -> !;
     pub(crate) fn lte_pin_torchscript_executor() -> *mut c_char;
     pub(crate) fn lte_describe(push: PushText, sink: *mut c_void) -> *mut c_char;
 

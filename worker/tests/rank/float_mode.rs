@@ -81,9 +81,14 @@ fn a_mode_that_was_changed_before_the_start_is_set_back_and_the_library_is_named
     let mapped = std::fs::read_to_string("/proc/self/maps").unwrap();
     let maths = mapped.split_whitespace().find(|word| word.ends_with("/libm.so.6")).expect("tests use it");
     std::fs::copy(maths, shadowing.join("libm.so.6")).unwrap();
-    let shadowed = lab(&[]).with_variable(0, "LD_LIBRARY_PATH", shadowing.to_str().unwrap());
-    let maps = shadowed.fingerprints(1).remove(0);
-    assert_eq!(maps["library.libm.so.6"].len(), 64, "{maps:?}");
+    let linked = dir.path().join("linked");
+    std::fs::create_dir(&linked).unwrap();
+    std::os::unix::fs::symlink(shadowing.join("libm.so.6"), linked.join("libm.so.6")).unwrap();
+    for folder in [&shadowing, &linked] {
+        let shadowed = lab(&[]).with_variable(0, "LD_LIBRARY_PATH", folder.to_str().unwrap());
+        let maps = shadowed.fingerprints(1).remove(0);
+        assert_eq!(maps["library.libm.so.6"].len(), 64, "{maps:?}");
+    }
 
     let (expected, found) = (plain.run(1, None), preloaded.run(1, None));
     assert_eq!(found.codes, [0], "{}", found.stderr);

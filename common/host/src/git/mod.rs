@@ -8,10 +8,15 @@ mod revision;
 mod snapshot;
 mod source;
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use git2::{DiffFormat, ErrorCode, Oid, Patch, Repository, StatusOptions};
+use git2::{
+    DiffFormat, ErrorCode, IndexEntry, IndexEntryExtendedFlag, IndexEntryFlag, ObjectType, Oid, Patch, Repository,
+    StatusOptions,
+};
 use lockstep_common::manifest::CodeVersion;
 use serde::Serialize;
 
@@ -164,13 +169,30 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false);
     let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
-    let changed: Vec<String> =
+    let mut changed: Vec<String> =
         statuses.iter().map(|entry| String::from_utf8_lossy(entry.path_bytes()).into_owned()).collect();
+    changed.extend(unwatched(&repository).map_err(failed)?);
     let tags = tags_of(&repository, id).map_err(failed)?;
     let (commit, dirty) = (id.to_string(), !changed.is_empty());
     let directory = directory_in(&repository, path);
     let version = CodeVersion { commit, branch, remote, dirty, tags, directory, tree: None, source: None };
     Ok(Some(WorkTree { version, changed }))
+}
+
+/// Changed files that git was told not to look at (`update-index --assume-unchanged`, `--skip-worktree`). What a sparse checkout
+/// leaves out is no change.
+fn unwatched(repository: &Repository) -> Result<Vec<String>, git2::Error> {
+    let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
+    let is_unwatched = |entry: &IndexEntry| {
+        entry.flags & IndexEntryFlag::VALID.bits() != 0
+            || entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
+    };
+    let is_changed = |entry: &IndexEntry| {
+        let path = root.join(OsStr::from_bytes(&entry.path));
+        path.is_file() && Oid::hash_file(ObjectType::Blob, &path).is_ok_and(|found| found != entry.id)
+    };
+    let entries: Vec<IndexEntry> = repository.index()?.iter().filter(is_unwatched).filter(is_changed).collect();
+    Ok(entries.into_iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect())
 }
 
 /// The root of the work tree that `path` lies in, if it lies in one.
@@ -295,6 +317,15 @@ mod tests {
         std::fs::write(dir.path().join("d/new"), "3").unwrap();
         let dirty = describe(dir.path()).unwrap().unwrap();
         assert_eq!((dirty.version.dirty, dirty.changed), (true, vec!["a".to_owned(), "d/new".to_owned()]));
+        std::fs::remove_dir_all(dir.path().join("d")).unwrap();
+        for flag in ["--assume-unchanged", "--skip-worktree"] {
+            git(dir.path(), &["checkout", "-q", "a"]);
+            git(dir.path(), &["update-index", flag, "a"]);
+            assert!(!describe(dir.path()).unwrap().unwrap().version.dirty, "{flag}");
+            std::fs::write(dir.path().join("a"), "2").unwrap();
+            assert_eq!(describe(dir.path()).unwrap().unwrap().changed, ["a"], "{flag}");
+            git(dir.path(), &["update-index", &flag.replacen("--", "--no-", 1), "a"]);
+        }
     }
 
     #[test]

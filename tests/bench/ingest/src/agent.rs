@@ -54,8 +54,13 @@ impl Agent {
         let Some(Told::Welcome(welcome)) = told.message().await?.and_then(|message| message.body) else {
             return Err("the coordinator's first word is no welcome".into());
         };
-        let (found, answer) = shared::answer(Path::new(&welcome.store), &welcome.check, "seen")?;
-        let seen = StoreSeen { found, wrote: "seen".into(), path: welcome.store, ..StoreSeen::default() };
+        let answer = shared::answer(Path::new(&welcome.store), &welcome.check, "seen")?;
+        let seen = StoreSeen {
+            found: answer.found.clone(),
+            wrote: "seen".into(),
+            path: welcome.store,
+            ..StoreSeen::default()
+        };
         say.send(AgentMessage { body: Some(Say::Store(seen)) }).await?;
         Ok(Self { say, told, acknowledged: BTreeMap::new(), _answer: answer })
     }

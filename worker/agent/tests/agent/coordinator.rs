@@ -237,7 +237,7 @@ impl Service {
         let store = self.store.path().display().to_string();
         let (cluster, version) = ("test".to_owned(), "1.2.3".to_owned());
         let protocol = self.memory.lock().unwrap().protocol;
-        let start = String::new();
+        let start = "0011".to_owned();
         let welcome = Welcome { cluster, lease_ms, store, check: CHECK.into(), version, protocol, start };
         send(Tell::Welcome(welcome)).await?;
         let refused = self.memory.lock().unwrap().refuses.clone();

@@ -8,7 +8,7 @@ use lockstep_rpc::Exited;
 use lockstep_rpc::process_message::Body;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::coordinator::{Coordinator, Key};
+use crate::coordinator::{Coordinator, Key, Memory};
 use crate::support::{
     Agent, assignment, deaf_rank, fake_rank, key, log_text, logged, options, spool_dir, until, with_peers,
 };
@@ -52,7 +52,10 @@ fn processes_train_on_without_a_coordinator_and_nothing_they_said_is_lost() {
         assert_eq!(coordinator.memory().hellos.len(), round + 1);
     }
     let hellos = coordinator.memory().hellos.clone();
-    assert!(hellos.iter().all(|hello| *hello == hellos[0]), "the same agent stays the same incarnation");
+    assert!(
+        hellos.iter().all(|hello| hello.incarnation == hellos[0].incarnation),
+        "the same agent stays the same incarnation"
+    );
     agent.stop().unwrap();
     exited(&coordinator, &key);
     whole_steps(&coordinator, &key);
@@ -215,10 +218,16 @@ fn a_restarted_agent_says_what_was_not_acknowledged_and_that_its_processes_are_g
     let incarnations: Vec<_> = coordinator.memory().hellos.iter().map(|hello| hello.incarnation.clone()).collect();
     assert_eq!(incarnations.len(), 2);
     assert_ne!(incarnations[0], incarnations[1]);
+    let starts = |memory: &Memory| memory.hellos.iter().map(|hello| hello.start.clone()).collect::<Vec<_>>();
+    assert_eq!(starts(&coordinator.memory()), ["", "0011"], "its reports are of that coordinator's runs");
     coordinator.desire(Vec::new());
     until("its spool to go", || !spool_dir(dir.path(), &key).exists());
     let (log, end) = coordinator.read_log(&key, |_| false);
     assert!(end && log.contains(&format!("step {}\n", before - 1)), "its log outlives the agent");
+    agent.stop().unwrap();
+    let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
+    coordinator.wait("a hello", |memory| (memory.hellos.len() == 3).then_some(()));
+    assert_eq!(starts(&coordinator.memory()), ["", "0011", ""], "nothing is left that could be mixed up");
     agent.stop().unwrap();
 }
 

@@ -80,7 +80,9 @@ def arguments():
 
 ASKED = arguments()
 
-# libtorch reads these as it is loaded: the run's own, as its manifest has them.
+# libtorch reads these as it is loaded: the run's own, as its manifest has them. Builds up to 0.1.0 did not ask for all of oneDNN's.
+for name in [name for name in os.environ if name.startswith(("DNNL_", "MKLDNN_", "ONEDNN_"))]:
+    os.environ.pop(name)
 for key, value in MANIFEST["numerics"].items():
     name = key.removeprefix("env.")
     if name == key or name.startswith("LD_"):
@@ -99,6 +101,11 @@ try:
     from torch.nn import functional  # noqa: E402
 except ImportError as error:
     refuse(f"{error}; it needs three packages: {sys.executable} -m pip install torch numpy safetensors")
+
+OF_RUN = MANIFEST["numerics"].get("torch.version", torch.__version__)
+if torch.__version__.split("+")[0] != OF_RUN.split("+")[0]:
+    words = f"the run was made with torch {OF_RUN}, and this is {torch.__version__}: scores may have other bits"
+    print(f"predict.py: note: {words}", file=sys.stderr)
 
 
 def switches():
