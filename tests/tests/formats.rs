@@ -100,7 +100,10 @@ fn half_a_state_file_is_refused_by_name_and_left_as_it_is() {
 
 /// What a coordinator says that does not start.
 fn refused(dir: &Path, store: &Path) -> String {
-    let output = Command::new(lockstep_tests::binary("coord"))
+    // One that starts after all is ended, and says nothing of a refusal.
+    let output = Command::new("timeout")
+        .arg("30")
+        .arg(lockstep_tests::binary("coord"))
         .args(["serve", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0", "--data-dir"])
         .arg(dir.join("coord"))
         .arg("--store")
