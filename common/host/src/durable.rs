@@ -178,14 +178,6 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_made_with_those_above_them() {
-        let dir = tempfile::tempdir().unwrap();
-        make_dirs(&dir.path().join("a/b/c")).unwrap();
-        make_dirs(&dir.path().join("a/b/c")).unwrap();
-        assert!(dir.path().join("a/b/c").is_dir());
-    }
-
-    #[test]
     fn a_directory_has_one_owner_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let lock = DirLock::acquire(dir.path()).unwrap();

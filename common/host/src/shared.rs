@@ -58,7 +58,8 @@ impl Offer {
         let (own, guest) = paths(store, name);
         let mut offer = Self { own, guest, mark: None };
         match write(&offer.own, text) {
-            Err(error) if is_full(&error) => offer.mark = Some(fs::read_to_string(store.join(MARK))?),
+            // Without a mark, that is why.
+            Err(error) if is_full(&error) => offer.mark = Some(read_now(&store.join(MARK)).map_err(|_| error)?),
             written => written?,
         }
         Ok(offer)
@@ -99,9 +100,7 @@ impl Drop for Offer {
 pub fn answer(store: &Path, name: &str, text: &str) -> Result<Answer, String> {
     let (owner, own) = paths(store, name);
     let found = match read(&owner) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::read_to_string(store.join(MARK)).map_err(|_| error)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => read_now(&store.join(MARK)).map_err(|_| error),
         found => found,
     };
     let found = found.map_err(|error| format!("cannot read `{}`: {error}", owner.display()))?;
@@ -165,14 +164,17 @@ fn paths(store: &Path, name: &str) -> (PathBuf, PathBuf) {
 fn read(path: &Path) -> io::Result<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let found = fs::metadata(path).and_then(|file| match file.len() {
-            0..=TEXT_BYTES => fs::read_to_string(path),
-            bytes => Err(io::Error::other(format!("it has {bytes} bytes"))),
-        });
-        match found {
+        match read_now(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => sleep(PAUSE),
             found => return found,
         }
+    }
+}
+
+fn read_now(path: &Path) -> io::Result<String> {
+    match fs::metadata(path)?.len() {
+        0..=TEXT_BYTES => fs::read_to_string(path),
+        bytes => Err(io::Error::other(format!("it has {bytes} bytes"))),
     }
 }
 

@@ -108,7 +108,8 @@ impl Session {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         let file = File::options().read(true).write(true).create(true).truncate(!reports).open(path)?;
         let text = io::read_to_string(&file)?;
-        if let Some((start, acknowledged)) = text.trim_end().split_once(' ') {
+        // What is written over a longer line leaves its end.
+        if let Some((start, acknowledged)) = text.lines().next().and_then(|line| line.split_once(' ')) {
             (known.start, known.acknowledged) = (start.to_owned(), acknowledged.parse().unwrap_or_default());
         }
         known.file = Some(file);
