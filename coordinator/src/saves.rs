@@ -18,6 +18,15 @@ pub(crate) fn words(failed: &FailedCheckpoint) -> String {
     format!("checkpoint at step {} failed{times}: {}", failed.step, failed.reason)
 }
 
+/// What `view` has of failed checkpoints, each in a line.
+pub(crate) fn listed(view: &RunView) -> impl Iterator<Item = String> + '_ {
+    let later = |failed: &FailedCheckpoint| view.checkpoints.iter().any(|made| made.step == failed.step);
+    view.failed_checkpoints.iter().map(move |failed| {
+        let end = if later(failed) { " (it was saved later)" } else { "" };
+        words(failed) + end
+    })
+}
+
 /// The failures of a run as alarms: one for those between two checkpoints. It is over when the next one is committed.
 pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
     let mut alarms: Vec<Alarm> = Vec::new();
@@ -32,13 +41,26 @@ pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
         && let Some(last) = alarms.last_mut()
     {
         "the run is trained to the end, and its last checkpoint is lost".clone_into(&mut last.title);
+        last.try_ = vec![STORE.to_owned(), after(view)];
     }
     alarms
 }
 
+const STORE: &str = "look at the store: is it full, is it mounted, may the worker write there";
+
+/// What is left to do once a run's last checkpoint is lost.
+fn after(view: &RunView) -> String {
+    match view.checkpoints.last() {
+        Some(last) => {
+            format!("`coord resume {}` goes on from its last checkpoint, at step {}", last.id.short(), last.step)
+        }
+        None => "the run has no checkpoint to go on from: make room, and submit it again".to_owned(),
+    }
+}
+
 fn alarm(failed: &FailedCheckpoint, until_step: Option<u64>) -> Alarm {
     let hints = [
-        "look at the store: is it full, is it mounted, may the worker write there",
+        STORE,
         "the last checkpoint of a run is tried again by itself while its processes wait: make room, and it is saved",
         "a run that ends without it goes on from its last checkpoint with `coord resume`",
     ];

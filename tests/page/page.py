@@ -107,6 +107,8 @@ def main():
         page.keyboard.type("status:failed")
         page.wait_for_selector(f"tr[data-run='{HEALTHY}']", state="detached")
         check("the filter keeps the failed run", page.locator(f"tr[data-run='{FAILED}']").count() == 1)
+        # The address follows a moment later; until then the page without a filter has the same one.
+        until(page, "location.hash.includes('failed')")
         # By a parameter of the job, for which all jobs are read at once.
         page.goto(f"{BASE}/#/runs")
         page.wait_for_selector(f"tr[data-run='{HEALTHY}']")

@@ -63,6 +63,8 @@ fn a_full_store_fails_checkpoints_and_the_last_one_is_saved_when_there_is_room()
     let state = cluster.finished(&run);
     let view = cluster.show(&run);
     assert_eq!((&view["alarms"], &view["checkpoint_failed"]), (&0.into(), &Value::Null), "{view:#}");
+    let shown = cluster.run(&["show", &run]);
+    assert!(shown.contains("checkpoint at step 40 failed") && shown.contains(" (it was saved later)"), "{shown}");
     let made = view["checkpoints"].as_array().unwrap();
     assert_eq!((made.len(), &made[0]["step"], &made[0]["state_digest"]), (1, &40.into(), &state.into()), "{view:#}");
     let output =
@@ -105,7 +107,22 @@ fn a_run_that_cannot_save_its_last_checkpoint_is_unsaved_and_not_finished() {
         (titles.len() == 2).then_some(titles)
     });
     assert!(titles[1].contains("its last checkpoint is lost"), "{titles:?}");
+    let hints = cluster.rung(run)[1]["try"].to_string();
+    assert!(hints.contains("the run has no checkpoint to go on from") && !hints.contains("tried again"), "{hints}");
     wait_for("its processes to end", || cluster.rank_pids(run).is_empty().then_some(()));
+}
+
+/// `ulimit -f`: a signal would end whoever writes on, with the last checkpoint in its memory.
+#[test]
+fn a_limit_of_a_files_size_fails_checkpoints_and_ends_no_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 0);
+    cluster.add_worker_under(&["sh", "-c", "ulimit -f 512; LOCKSTEP_WORKER_SAVE_LIMIT_S=2 exec \"$0\" \"$@\""]);
+    let job = digits(dir.path());
+    let output = cluster.coord(&[&["submit", job.argument(), "--follow"], &LARGE[..]].concat());
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(9), "{said}");
+    assert!(said.contains("checkpoint at step 17 failed: ") && said.contains("File too large"), "{said}");
 }
 
 /// A coordinator has two databases. On a full disk one can be written and the other cannot, and what was acknowledged must be there after

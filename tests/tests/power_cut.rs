@@ -94,6 +94,10 @@ fn the_names_of_a_committed_checkpoint_are_durable_also_of_blobs_that_were_there
         let at = named(&before, blob).unwrap_or_else(|| panic!("no rename gave {blob} its name"));
         assert!(synced_after(&before, at, &store, blob), "the name of {blob} is not durable");
     }
+    // Its directory may be new, too.
+    let last = all.iter().filter_map(|blob| named(&before, blob)).max().unwrap();
+    let of_store = |call: &String| call.contains("fsync(") && call.contains(&format!("<{}>", store.display()));
+    assert!(before[last..].iter().any(of_store), "the names of the blobs' directories are not durable");
 
     // The same bits again: nothing is written, and who wrote it may not have lived to sync it.
     let second = cluster.submit(job.argument(), &SHORT);

@@ -131,5 +131,13 @@ fn accepted_data_of_another_length_is_resumed_at_positions_derived_anew_and_reco
         assert_eq!(manifest["overrides"][1]["key"], "data.positions");
         // From there on it is its own data again.
         assert_eq!(cluster.coord(&["verify", &accepted]).status.code(), Some(0), "{rows} rows");
+        // Its id does not name what its first steps were made with.
+        let again = cluster.coord(&["reproduce", &accepted, dir.path().join("again").to_str().unwrap()]);
+        let said = String::from_utf8(again.stderr).unwrap();
+        assert_eq!(again.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains("`data.digits.csv` was") && said.contains(&format!("`coord verify {accepted}`")),
+            "{said}"
+        );
     }
 }

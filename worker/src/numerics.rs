@@ -8,7 +8,7 @@ use lockstep_common::job::{JobSpec, Level, Model, Reduction};
 use lockstep_common::numerics::{ARITHMETIC, ARITHMETIC_KEY, PROGRAM, SCRIPT_GRADIENTS, VARIABLES, of_gpu_libraries};
 use lockstep_common::{Digest, Domain};
 use lockstep_tch_ext::determinism::{self, Switches};
-use lockstep_tch_ext::{float_mode, script};
+use lockstep_tch_ext::{float_mode, processor, script};
 use tch::Device;
 
 use crate::fault;
@@ -93,13 +93,25 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
         let gradients = script::gradients().unwrap_or_else(|error| error.to_string());
         map.insert(SCRIPT_GRADIENTS.to_owned(), gradients);
     }
+    if level == Level::Portable && device == Device::Cpu && may_be_rough(&job.model) {
+        map.insert("cpu.approximations".to_owned(), processor::approximations());
+    }
     if level == Level::Exact {
         // Libraries choose code paths by the processor; `portable` pins those paths instead.
         map.insert("cpu.model".to_owned(), cpu_model());
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         map.insert("cpu.features".to_owned(), cpu_features(&info));
+        if !info.contains("model name") {
+            // The system hides what libraries see all the same.
+            map.extend(processor::says().map(|says| ("cpu.id".to_owned(), says)));
+        }
     }
     map
+}
+
+/// Whether a model's operators may begin with a processor's approximations: those of the built-in models do not.
+fn may_be_rough(model: &Model) -> bool {
+    matches!(model, Model::Torchscript { .. } | Model::Program)
 }
 
 /// The key of a description as it is compared: of the machine's devices only this process's counts, whatever its number, and

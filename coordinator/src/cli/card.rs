@@ -1,6 +1,7 @@
 //! The model card of an exported checkpoint, in Markdown.
 
-use lockstep_common::job::{Autocast, Data, JobSpec};
+use lockstep_common::job::Output::Loss;
+use lockstep_common::job::{Autocast, Data, JobSpec, Model};
 use lockstep_common::manifest::Manifest;
 use lockstep_common::preprocessing::{Inputs, Preprocessing, Targets};
 
@@ -116,7 +117,11 @@ pub(super) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
         line(format!("- not as in a checkpoint that it comes from, and accepted: {one}"));
     }
     line(format!("- state `{}`", manifest.state));
-    line(format!("- `coord reproduce {}` trains it again and compares every bit", manifest.run));
+    if manifest.overrides.is_empty() {
+        line(format!("- `coord reproduce {}` trains it again and compares every bit", manifest.run));
+    } else {
+        line(format!("- `coord verify {}` makes the steps of this run again and compares every bit", manifest.run));
+    }
 
     line("\n## Environment\n".to_owned());
     for (key, value) in &manifest.environment {
@@ -145,9 +150,17 @@ fn predict(files: &Files, job: &JobSpec, line: &mut impl FnMut(String)) {
                 Data::Csv { .. } | Data::Files { .. } => "predict.py table.csv",
             };
             line(format!("```sh\npython3 {call}\n```\n"));
-            line("`predict.py` needs torch, numpy and safetensors. It takes raw files as the run read them, applies the preprocessing \
-                  below, and prints predictions in the units of the training data. With the batch size, threads and processor of the \
-                  run its scores are those of the run, bit for bit, unless the model draws random numbers in evaluation.".to_owned());
+            let gives = match job.model {
+                Model::Torchscript { output: Loss, .. } => {
+                    "prints the loss of files with targets: the module answers no predictions"
+                }
+                _ => "prints predictions in the units of the training data",
+            };
+            line(format!(
+                "`predict.py` needs torch, numpy and safetensors. It takes raw files as the run read them, applies the preprocessing \
+                 below, and {gives}. With the batch size, threads and processor of the run its scores are those of the run, bit for \
+                 bit, unless the model draws random numbers in evaluation."
+            ));
         }
         Predicts::Not(why) => line(format!("There is no `predict.py`: {why}.")),
     }
@@ -170,7 +183,7 @@ fn describe(preprocessing: &Preprocessing, line: &mut impl FnMut(String)) {
     match &preprocessing.inputs {
         Inputs::Columns(columns) => {
             line("Each column is standardised in 64 bits, `(value - mean) / deviation`, then rounded to 32 bits. The moments are \
-                  those of the training rows; the deviation of a constant column is 1.\n".to_owned());
+                  those of the training rows that the run began with; the deviation of a constant column is 1.\n".to_owned());
             line("| input | column | mean | deviation |\n| ---: | --- | ---: | ---: |".to_owned());
             for (at, column) in columns.iter().enumerate().take(MOST_COLUMNS) {
                 let constant = if column.constant { " (constant)" } else { "" };

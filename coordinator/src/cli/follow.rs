@@ -78,7 +78,7 @@ pub(super) fn summary(view: &RunView) -> Vec<String> {
         lines.push(format!("  last checkpoint  {} (step {})", checkpoint.id, checkpoint.step));
     }
     lines.extend(view.corruptions.iter().map(|found| format!("  {}", mismatch::words(found))));
-    lines.extend(view.failed_checkpoints.iter().map(|failed| format!("  {}", saves::words(failed))));
+    lines.extend(saves::listed(view).map(|line| format!("  {line}")));
     if row.status == "failed"
         && let Some(exit) = &view.last_exit
     {

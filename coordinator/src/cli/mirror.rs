@@ -37,9 +37,12 @@ pub(super) async fn mirror(arguments: MirrorArguments, out: &mut Output) -> Resu
     for sink in &mut sinks {
         sink.begin(&run).await.map_err(|error| failed(&error))?;
     }
-    let mut mirror = Mirror { sinks, blobs: Blobs::new(client.clone())?, last: BTreeMap::new() };
-    mirror.all(&mut client, view.row.id.as_str(), arguments.follow).await?;
-    let run = run_of(&self::view(&client, &arguments.run).await?);
+    let mut mirror = Mirror { sinks, blobs: Blobs::new(client.clone())?, last: BTreeMap::new(), reached: 0 };
+    let id = view.row.id.as_str();
+    mirror.all(&mut client, id, arguments.follow).await?;
+    let view = self::view(&client, id).await?;
+    mirror.end(&client, id, view.row.step).await?;
+    let run = run_of(&view);
     for sink in &mut mirror.sinks {
         sink.finish(&run).await.map_err(|error| failed(&error))?;
     }
@@ -150,6 +153,8 @@ struct Mirror {
     blobs: Blobs,
     /// The last step of each process's, to see when a run goes back.
     last: BTreeMap<u32, u64>,
+    /// The highest step that was written.
+    reached: u64,
 }
 
 impl Mirror {
@@ -212,6 +217,7 @@ impl Mirror {
                 if before.is_some_and(|before| first.step <= before) {
                     self.put(&[Item::Rewind { step: first.step.saturating_sub(1) }]).await?;
                 }
+                self.reached = self.reached.max(last.step);
             }
             let brought = brought(block);
             let points = brought.points.iter().map(|(key, points)| Item::Points { key, points });
@@ -221,6 +227,24 @@ impl Mirror {
             for media in &brought.media {
                 self.media(media).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// A run that went back and ended before its next step says so by nothing that it reports. It ended at `step`, or later.
+    async fn end(&mut self, client: &Client, run: &str, step: u64) -> Result<(), Failure> {
+        if self.reached <= step {
+            return Ok(());
+        }
+        let failed = |status| client.failure(status);
+        let request = ReportsRequest { run: run.to_owned(), follow: false };
+        let mut stream = client.clone().control().reports(request).await.map_err(failed)?.into_inner();
+        let mut counted = 0;
+        while let Some(block) = stream.message().await.map_err(failed)? {
+            counted = block.steps.last().map_or(counted, |last| last.step.max(counted));
+        }
+        if counted < self.reached {
+            self.put(&[Item::Rewind { step: counted }]).await?;
         }
         Ok(())
     }

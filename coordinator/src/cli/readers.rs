@@ -275,8 +275,8 @@ fn print_run(view: &RunView, out: &mut Output) {
     for corruption in &view.corruptions {
         out.line(&mismatch::words(corruption));
     }
-    for failed in &view.failed_checkpoints {
-        out.line(&saves::words(failed));
+    for line in saves::listed(view) {
+        out.line(&line);
     }
 }
 

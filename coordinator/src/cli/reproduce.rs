@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::{DataFile, Piece};
+use lockstep_common::manifest::{DataFile, Override, Piece};
 use lockstep_core::view::RunView;
 use lockstep_host::data::{self, DataHashError};
 use lockstep_rpc::{CancelRequest, SubmitRequest};
@@ -51,6 +51,9 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
     let (run, last) = (target.run(), target.last_step());
     if last <= target.began.steps {
         return Err(Failure::new(Exit::Refused, format!("run {run} has made no step: there is nothing to compare")));
+    }
+    if let Some(words) = began_otherwise(&target.view) {
+        return Err(Failure::new(Exit::Refused, words).hint(format!("`coord verify {run}` makes its own steps again")));
     }
     let directory = arguments.directory.clone().unwrap_or_else(|| format!("run-{run}").into());
     let rebuilt = if target.view.code.is_some() {
@@ -161,6 +164,16 @@ async fn again(
         reproduced,
         differences: differences(target, &again),
     }))
+}
+
+/// Why what a run names does not make its first steps, if it does not: they were made with other data or code.
+fn began_otherwise(view: &RunView) -> Option<String> {
+    let other = |one: &&Override| one.key == "code" || one.key.starts_with("data.");
+    let Override { key, was, now } = view.row.overrides.iter().find(other)?;
+    let run = &view.row.id;
+    Some(format!(
+        "run {run} goes on from a checkpoint that was made otherwise: `{key}` was {was}, is {now}, and was accepted"
+    ))
 }
 
 /// Where the data is that the rebuilt tree has not.

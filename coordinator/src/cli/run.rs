@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{Arguments, Command, DataCommand};
 use super::checkout::checkout;
@@ -28,6 +29,8 @@ pub fn run(arguments: Arguments) -> Exit {
 }
 
 async fn dispatch(command: Command) -> Result<Exit, Failure> {
+    // A write beyond a limit on the size of files (`ulimit -f`) is an error then, as on a full disk, and not the end.
+    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     let mut out = Output::default();
     let exit = carry_out(command, &mut out).await?;
     out.delivered(exit)

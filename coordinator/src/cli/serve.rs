@@ -1,7 +1,6 @@
 //! `coord serve` and `coord config`.
 
 use lockstep_host::logging;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{ConfigArguments, SettingsArguments};
 use super::error::Failure;
@@ -18,8 +17,6 @@ pub(super) async fn serve(arguments: &SettingsArguments) -> Result<Exit, Failure
     logging::init(raw.log_level()).map_err(|words| Failure::new(Exit::Usage, format!("key `log.level`: {words}")))?;
     let settings = raw.check().map_err(|error| settings_failure(&error))?;
     // From here on a signal ends the coordinator in order.
-    // A write beyond a limit on the size of files (`ulimit -f`) is an error then, as on a full disk, and not the end.
-    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     let mut interrupted = Box::pin(interrupted());
     let running = tokio::select! {
         biased;

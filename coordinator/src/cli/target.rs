@@ -33,7 +33,11 @@ impl Target {
     /// The run that `name` names by id or prefix, or the checkpoint.
     pub(super) async fn find(client: &Client, name: &str) -> Result<Self, Failure> {
         let (view, manifest) = match client.query(What::Run(name.to_owned())).await {
-            Ok(text) => (documents::decode_run(&text).map_err(|error| unreadable(&error))?, None),
+            Ok(text) => {
+                let view = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
+                no_checkpoint(client, name, &view).await?;
+                (view, None)
+            }
             Err(failure) if failure.exit() == Exit::NotFound => {
                 let manifest = manifest(client, name).await.map_err(|other| match other.exit() {
                     Exit::NotFound => {
@@ -97,6 +101,23 @@ impl Target {
             .iter()
             .find(|checkpoint| checkpoint.step == step)
             .map(|checkpoint| checkpoint.state_digest)
+    }
+}
+
+/// That what was typed for this run does not name a checkpoint, too.
+async fn no_checkpoint(client: &Client, name: &str, view: &RunView) -> Result<(), Failure> {
+    if view.row.id.as_str() == name || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    match manifest(client, name).await {
+        Err(failure) if failure.exit() == Exit::NotFound => Ok(()),
+        Err(failure) => Err(failure),
+        Ok(manifest) => {
+            let checkpoint = Manifest::id(&manifest.encode());
+            let words =
+                format!("`{name}` fits run `{}` ({}) and checkpoint `{checkpoint}`", view.row.id, view.row.name);
+            Err(Failure::new(Exit::NotFound, words))
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 //! A run's checkpoints are opened one after another, in the order of their steps; those of several runs at once. What is
 //! written is read off the state, so a leader that dies in between loses nothing: the next one opens the blobs again.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,13 @@ use tracing::{error, info, warn};
 
 use super::handle::{Handle, now_ms};
 use super::request::CallError;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 
 /// Between two looks for a blob that is not seen.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Between two marks of the store while runs go on.
+const MARK_PAUSE: Duration = Duration::from_mins(1);
 
 /// Pause before a proposal that the log did not take is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -50,8 +53,13 @@ impl Committer {
     pub async fn run(self) -> Result<(), CallError> {
         let mut changes = self.handle.changes();
         let (mut tasks, mut opening) = (JoinSet::new(), BTreeMap::new());
+        // Runs with checkpoints that copies of the store may lack and still have its mark.
+        let (mut unmarked, mut marked) = (BTreeSet::new(), Instant::now());
         loop {
-            for written in self.handle.read(ClusterState::written).await? {
+            let runs = unmarked.clone();
+            let look = move |state: &ClusterState| (state.written(), runs.iter().any(|run| has_ended(state, run)));
+            let (written, ended) = self.handle.read(look).await?;
+            for written in written {
                 if let Entry::Vacant(entry) = opening.entry(written) {
                     let (committer, written) = (self.clone(), entry.key().clone());
                     let task = tasks.spawn(async move {
@@ -59,8 +67,18 @@ impl Committer {
                             warn!(run = %written.0, step = written.2, %error, "cannot commit a checkpoint yet");
                             sleep(AGAIN).await;
                         }
+                        written.0
                     });
                     entry.insert(task.id());
+                }
+            }
+            if ended || (!unmarked.is_empty() && marked.elapsed() > MARK_PAUSE) {
+                match self.blocking(Identity::mark).await {
+                    Ok(()) => (unmarked, marked) = (BTreeSet::new(), Instant::now()),
+                    Err(reason) => {
+                        warn!("the store has no new mark: an older copy of it may be taken for it: {reason}");
+                        sleep(AGAIN).await;
+                    }
                 }
             }
             tokio::select! {
@@ -68,7 +86,10 @@ impl Committer {
                 // If it is still written, other shares have come meanwhile, or the log did not take the proposal.
                 Some(done) = tasks.join_next_with_id() => {
                     let done = match done {
-                        Ok((id, ())) => id,
+                        Ok((id, run)) => {
+                            unmarked.insert(run);
+                            id
+                        }
                         Err(panicked) => {
                             error!("opening a checkpoint panicked, and is tried again: {panicked}");
                             sleep(AGAIN).await;
@@ -79,6 +100,13 @@ impl Committer {
                 }
             }
         }
+    }
+
+    /// Does `work` with the identity, off the loop; in words why it could not be done.
+    async fn blocking(&self, work: fn(&Identity) -> Result<(), IdentityError>) -> Result<(), String> {
+        let identity = self.identity.clone();
+        let done = spawn_blocking(move || work(&identity)).await;
+        done.map_err(|_| "the store panicked".to_owned())?.map_err(|error| chain(&error))
     }
 
     /// Opens the blobs of one checkpoint, and proposes what follows from it.
@@ -126,18 +154,14 @@ impl Committer {
             let (store, pieces) = (Arc::clone(&self.store), Arc::clone(&pieces));
             spawn_blocking(move || pieces.iter().try_for_each(|piece| check(&store, piece)))
         };
-        let ours = || {
-            let identity = self.identity.clone();
-            spawn_blocking(move || identity.check())
-        };
         let panicked = |_| "the store panicked".to_owned();
         loop {
-            if let Err(error) = ours().await.map_err(panicked)? {
+            if let Err(reason) = self.blocking(Identity::check).await {
                 if Instant::now() < deadline {
                     sleep(PAUSE).await;
                     continue;
                 }
-                return Err(chain(&error));
+                return Err(reason);
             }
             match all(BlobStore::check).await.map_err(panicked)? {
                 Ok(()) => break,
@@ -154,13 +178,16 @@ impl Committer {
             read.map_err(|error| format!("the coordinator cannot read what was written: {}", chain(&error)))?;
         }
         // Still: it may have been mounted for a moment only.
-        ours().await.map_err(panicked)?.map_err(|error| chain(&error))?;
+        self.blocking(Identity::check).await?;
         if is_last {
             // A copy of the store that was made before lacks this checkpoint.
-            let identity = self.identity.clone();
-            let marked = spawn_blocking(move || identity.mark()).await.map_err(panicked)?;
-            marked.map_err(|error| chain(&error))?;
+            self.blocking(Identity::mark).await?;
         }
         Ok(())
     }
+}
+
+/// Whether a run makes no more checkpoints.
+fn has_ended(state: &ClusterState, run: &RunId) -> bool {
+    state.run(run).is_none_or(|run| run.state.status.is_final())
 }

@@ -10,7 +10,7 @@ use lockstep_rpc::{Hello, StoreSeen, Welcome};
 use tonic::{Code, Status};
 
 use crate::agent::{Agent, hello, ready};
-use crate::support::{Coordinator, wait_for, write_job};
+use crate::support::{Coordinator, copy, wait_for, write_job};
 
 /// How a node that says this of the store is refused.
 async fn refused(coordinator: &Coordinator, see: impl FnOnce(&Welcome) -> StoreSeen) -> Status {
@@ -86,19 +86,6 @@ async fn an_agent_of_another_version_is_refused_with_both_versions() {
     );
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().starts_with(&expected), "{}", status.message());
-}
-
-/// Everything in `from`, in `to`.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[tokio::test]

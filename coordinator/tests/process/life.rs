@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::agent::{Agent, Process, block, final_state, finished, hello, loss, ready};
-use crate::support::{Coordinator, coord, wait_for, write_job};
+use crate::support::{Coordinator, coord, fails, wait_for, write_job};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_rpc::control_client::ControlClient;
@@ -332,4 +332,76 @@ async fn followed_reports_come_as_they_are_said_and_end_with_the_run() {
     assert_eq!(next().await, Some(vec![3, 4, 5]));
     assert!(crate::support::run(&["cancel", &run, "--addr", &coordinator.address]).status.success());
     assert_eq!(next().await, None);
+}
+
+#[tokio::test]
+async fn what_was_followed_into_tools_ends_where_a_run_that_went_back_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = write_job(dir.path(), 1, 9);
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&job);
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = process(&run, 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p0, 2, block(1..=5, 1)).await;
+
+    let [followed, read, board] = ["followed.csv", "read.csv", "board"].map(|name| dir.path().join(name));
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let mirror = ["mirror", &run, "--addr", &coordinator.address, "--csv"].map(str::to_owned);
+    let follow = [&mirror[..], &[path(&followed), "--follow".into(), "--tensorboard".into(), path(&board)]].concat();
+    let mut following = coord(&follow.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
+    // TensorBoard's file is written as the run goes.
+    let written = || {
+        let files = std::fs::read_dir(board.join(&run)).ok()?;
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        (bytes > 1000).then_some(bytes)
+    };
+    wait_for("five steps in TensorBoard's file", written);
+    agent.tell(&p0, 3, exited(137)).await;
+    agent.until_desired("the next generation", |assigned| assigned.iter().any(|one| one.generation == 2)).await;
+    assert!(crate::support::run(&["cancel", &run, "--addr", &coordinator.address]).status.success());
+    assert!(following.wait().unwrap().success());
+    let again = [&mirror[..], &[path(&read)]].concat();
+    assert!(crate::support::run(&again.iter().map(String::as_str).collect::<Vec<_>>()).status.success());
+    let [followed, read] = [followed, read].map(|path| std::fs::read_to_string(path).unwrap());
+    assert_eq!(followed, read);
+    assert_eq!(read.lines().count(), 1, "{read}");
+
+    // A limit on the size of files is an error of the write; the signal would leave what was begun.
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -f 0; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_coord")]).args(&again);
+    let output = limited.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(6) && said.contains("File too large"), "{:?}: {said}", output.status);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with('.')), "{left:?}");
+}
+
+#[tokio::test]
+async fn what_fits_a_run_and_a_checkpoint_is_refused_with_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let (mut agent, first, process) = Agent::trained(&coordinator, dir.path()).await;
+    let share = agent.share(2, 0);
+    agent.tell(&process, 3, share).await;
+    let made = wait_for("the checkpoint", || {
+        coordinator.ask(&["show", &first])["checkpoints"][0]["id"].as_str().map(str::to_owned)
+    });
+    let name = &made[..8];
+    let job = dir.path().join("job.toml");
+    let output = crate::support::run(&[
+        "submit",
+        job.to_str().unwrap(),
+        "--set",
+        &format!("name=\"{name}\""),
+        "--addr",
+        &coordinator.address,
+    ]);
+    let second = String::from_utf8(output.stdout).unwrap();
+    for typed in [&["verify", name][..], &["diff", name, &first]] {
+        let said = fails(&[typed, &["--addr", &coordinator.address]].concat(), 4);
+        let both = format!("`{name}` fits run `{}` ({name}) and checkpoint `{made}`", second.trim());
+        assert!(said.contains(&both), "{typed:?}: {said}");
+    }
 }

@@ -9,8 +9,8 @@ use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{CheckpointShare, Save};
 
-use crate::agent::{Agent, blob, finished, hello};
-use crate::support::{Coordinator, fails, run, wait_for};
+use crate::agent::{Agent, blob, block, finished, hello, ready};
+use crate::support::{Coordinator, copy, fails, run, wait_for, write_job};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
@@ -178,4 +178,34 @@ fn a_limit_on_the_size_of_files_is_an_error_with_words() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{said}");
     assert!(said.contains("File too large"), "{said}");
+}
+
+#[tokio::test]
+async fn a_copy_of_the_store_from_before_a_cancelled_runs_checkpoint_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, old) = (dir.path().join("state"), dir.path().join("old"));
+    let store = state.join("store");
+    let coordinator = Coordinator::start(&state);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 9));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let p0 = (run.clone(), 1, 0);
+    agent.tell(&p0, 1, ready(0)).await;
+    agent.tell(&p0, 2, block(1..=2, 1)).await;
+    copy(&store, &old);
+    let share = agent.share(2, 0);
+    agent.tell(&p0, 3, share).await;
+    wait_for("the checkpoint", || {
+        (coordinator.ask(&["show", &run])["checkpoints"].as_array().unwrap().len() == 1).then_some(())
+    });
+    let mark = || fs::read(store.join("store-mark")).unwrap();
+    let before = mark();
+    assert!(crate::support::run(&["cancel", &run, "--addr", &coordinator.address]).status.success());
+    wait_for("a new mark", || (mark() != before).then_some(()));
+    coordinator.terminate();
+
+    fs::rename(&store, dir.path().join("away")).unwrap();
+    fs::rename(&old, &store).unwrap();
+    let said = fails(&["serve", "--data-dir", text(&state), "--listen", "127.0.0.1:0", "--web-listen", "off"], 6);
+    assert!(said.contains("is an older copy of this coordinator's"), "{said}");
 }

@@ -158,3 +158,16 @@ pub(crate) fn write_job(dir: &Path, ranks: u32, steps: u64) -> PathBuf {
     fs::write(&path, text).expect("written");
     path
 }
+
+/// Everything in `from`, in `to`.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("copied");
+    for entry in fs::read_dir(from).expect("copied").flatten() {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("copied");
+        }
+    }
+}

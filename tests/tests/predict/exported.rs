@@ -49,6 +49,15 @@ impl<'a> Exported<'a> {
         }
     }
 
+    /// That it says so where its answer has no room.
+    pub(super) fn tells_of_a_full_disk(&self, file: &Path) {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = python().arg(self.to.join("predict.py")).arg(file).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.ends_with("predict.py: cannot write the answer: No space left on device\n"), "{said}");
+    }
+
     /// The bits of the scores of every row of the run's file, as the worker's code computes them.
     pub(super) fn scores(&self, batch: &str) -> String {
         let manifest = self.to.with_file_name("manifest");

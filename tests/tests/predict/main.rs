@@ -226,6 +226,7 @@ fn arrays_that_are_none_and_samples_without_a_prediction_are_refused_by_name() {
     let mut holed = numbers;
     holed[5] = f32::NAN;
     fs::write(dir.path().join("x.npy"), npy("<f4", "64, 4", &bytes(&holed))).unwrap();
+    exported.tells_of_a_full_disk(&dir.path().join("x.npy"));
     let Outcome { code, printed: out, said } = exported.try_predict(&[&file("x.npy")]);
     assert!(code == 1 && said.contains("1 of 64 samples have no prediction"), "{said}");
     assert_eq!((out.lines().count(), out.lines().nth(2)), (65, Some("1,,nan")));
@@ -247,6 +248,7 @@ fn a_module_that_answers_its_loss_gets_targets_in_the_shape_of_the_file() {
     let wanted: f64 =
         oracle(&python, &["loss", exported.to.to_str().unwrap(), &files[0], &files[1]]).trim().parse().unwrap();
     assert_eq!(said(&words, "loss"), wanted);
+    assert!(exported.card().contains("prints the loss of files with targets: the module answers no predictions"));
 }
 
 #[test]

@@ -15,6 +15,9 @@ use serde::Deserialize;
 /// The commented defaults: a complete configuration file.
 pub const DEFAULTS: &str = include_str!("../../../configs/worker.toml");
 
+/// More is a mistake of typing: the coordinator is told each.
+const MAX_SLOTS: usize = 1 << 16;
+
 /// Less could not hold two parts of a log.
 const MIN_LOG_BYTES: u64 = 8192;
 
@@ -148,6 +151,16 @@ pub enum OptionsError {
         /// The least that is taken.
         least: u64,
     },
+    /// A number out of range.
+    #[error("key `{key}`: {value} is above {most}")]
+    TooLarge {
+        /// Which.
+        key: &'static str,
+        /// As given.
+        value: usize,
+        /// The most that is taken.
+        most: usize,
+    },
     /// The path of the running program is not known.
     #[error("cannot find the worker's own executable")]
     OwnExecutable(#[source] io::Error),
@@ -177,6 +190,9 @@ impl AgentOptions {
             if config.data_dir.is_empty() { default_data_dir(&node)? } else { config.data_dir.clone().into() };
         if config.log_bytes < MIN_LOG_BYTES {
             return Err(OptionsError::TooSmall { key: "log_bytes", value: config.log_bytes, least: MIN_LOG_BYTES });
+        }
+        if config.slots > MAX_SLOTS {
+            return Err(OptionsError::TooLarge { key: "slots", value: config.slots, most: MAX_SLOTS });
         }
         Ok(Self {
             join: config.join.clone(),
@@ -246,6 +262,7 @@ mod tests {
             AgentOptions::from_config(&config(&[("node", "a".into()), (key, value)])).unwrap_err().to_string()
         };
         assert_eq!(refused("log_bytes", 5.into()), "key `log_bytes`: 5 is below 8192");
+        assert_eq!(refused("slots", 4_294_967_295_i64.into()), "key `slots`: 4294967295 is above 65536");
         assert_eq!(refused("log_runs", 0.into()), "key `log_runs`: 0 is below 1");
         assert_eq!(refused("programs", 0.into()), "key `programs`: 0 is below 1");
         assert!(refused("node", "../x".into()).starts_with("key `node`"));

@@ -139,6 +139,16 @@ impl Process {
     /// The coordinator wants it, with this assignment.
     pub(crate) fn want(&mut self, assignment: Assignment) {
         self.desired = true;
+        if self.has_joined
+            && let Some(had) = &self.assignment
+            && had.store != assignment.store
+        {
+            warn!(
+                "{} ends: its checkpoints go to `{}`, and the store is `{}` now",
+                self.key, had.store, assignment.store
+            );
+            self.stop();
+        }
         self.assignment = Some(assignment);
         self.advance();
     }

@@ -8,6 +8,10 @@ use tch::{Device, Kind as Dtype, Reduction, TchError, Tensor};
 use super::inputs::Of::{self, Mixed, Positive, Unit};
 use super::inputs::{indices, tensor};
 
+/// Those that begin with what the processor answers roughly: each vendor has bits of its own.
+pub(super) const ROUGH: [&str; 9] =
+    ["sqrt", "sqrt.double", "log.double", "log2", "log10", "tan", "atan", "asin", "acos"];
+
 /// Of what an operator computes its output.
 type Forward = Box<dyn Fn(&[Tensor]) -> Result<Tensor, TchError>>;
 
@@ -79,7 +83,7 @@ pub(super) fn operators() -> Vec<Operator> {
     let layer_norm = |of: &[Tensor]| of[0].f_layer_norm([48], Some(&of[1]), Some(&of[2]), 1e-5, true);
     add("layer_norm", &[(Mixed, &[9, 48]), (Unit, &[48]), (Unit, &[48])], Box::new(layer_norm));
 
-    let each: [Elements; 16] = [
+    let each: [Elements; 24] = [
         ("softmax", Mixed, |x| x.f_softmax(-1, Dtype::Float)),
         ("log_softmax", Mixed, |x| x.f_log_softmax(-1, Dtype::Float)),
         ("gelu", Mixed, |x| x.f_gelu("none")),
@@ -90,6 +94,14 @@ pub(super) fn operators() -> Vec<Operator> {
         ("exp", Mixed, Tensor::f_exp),
         ("log", Positive, Tensor::f_log),
         ("sqrt", Positive, Tensor::f_sqrt),
+        ("sqrt.double", Positive, |x| x.f_to_kind(Dtype::Double)?.f_sqrt()),
+        ("log.double", Positive, |x| x.f_to_kind(Dtype::Double)?.f_log()),
+        ("log2", Positive, Tensor::f_log2),
+        ("log10", Positive, Tensor::f_log10),
+        ("tan", Unit, Tensor::f_tan),
+        ("atan", Mixed, Tensor::f_atan),
+        ("asin", Unit, Tensor::f_asin),
+        ("acos", Unit, Tensor::f_acos),
         ("sum", Mixed, |x| x.f_sum(Dtype::Float)),
         ("sum.columns", Mixed, |x| x.f_sum_dim_intlist([0].as_slice(), false, Dtype::Float)),
         ("mean.rows", Mixed, |x| x.f_mean_dim([1].as_slice(), false, Dtype::Float)),

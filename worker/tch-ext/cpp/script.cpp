@@ -39,6 +39,17 @@ void collect(const c10::IValue& value, lte_push_tensor sink_fn, void* sink) {
   }
 }
 
+// In which order the elements lie: the strides of each dimension that has more than one. Of a sparse tensor there are none.
+std::vector<int64_t> order_of(const at::Tensor& tensor) {
+  std::vector<int64_t> order;
+  for (int64_t i = 0; tensor.layout() == at::kStrided && i < tensor.dim(); ++i) {
+    if (tensor.size(i) > 1) {
+      order.push_back(tensor.stride(i));
+    }
+  }
+  return order;
+}
+
 std::string form_of(const c10::IValue& value) {
   if (!value.isTensor() || !value.toTensor().defined()) {
     return value.tagKind();
@@ -57,7 +68,9 @@ class Lent {
     own_.reserve(slots.size());
     for (const auto& slot : slots) {
       own_.push_back(slot.value().toTensor());
-      slot.object->setSlot(slot.index, own_.back().detach().clone());
+      const auto lent = own_.back().detach().clone();
+      order_.push_back(order_of(lent));
+      slot.object->setSlot(slot.index, lent);
     }
   }
 
@@ -77,6 +90,10 @@ class Lent {
       if (now != before || slots_[i].value().toTensor().layout() != own_[i].layout()) {
         return c10::str("`forward` made the buffer `", slots_[i].name, "` ", now, ", and it is ", before,
             ": a buffer keeps its type and shape");
+      }
+      if (order_of(slots_[i].value().toTensor()) != order_[i]) {
+        return c10::str("`forward` made the buffer `", slots_[i].name, "` lie otherwise in memory, with strides ",
+            slots_[i].value().toTensor().strides(), ": a buffer keeps its strides, which no checkpoint holds");
       }
     }
     if (const auto reason = shared(); !reason.empty()) {
@@ -113,6 +130,8 @@ class Lent {
   const std::vector<lockstep::Slot>& slots_;
   const std::unordered_map<const void*, std::string>& registered_;
   std::vector<at::Tensor> own_;
+  // Of what was lent.
+  std::vector<std::vector<int64_t>> order_;
 };
 
 // New memory has the same contents in every run, where the run asks for deterministic operators: for a module that takes memory as

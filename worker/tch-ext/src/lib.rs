@@ -20,6 +20,7 @@ pub mod histogram;
 pub mod hooks;
 pub mod memory;
 pub mod optim;
+pub mod processor;
 pub mod script;
 pub mod streams;
 

@@ -79,6 +79,7 @@ fn the_number_of_threads_and_the_level_show() {
     assert!(expected.iter().all(|key| threads.contains(*key)), "{threads:?}");
     let portable = of("numerics.level=portable");
     assert!(["level", "env.MKL_CBWR", "cpu.model"].iter().all(|key| portable.contains(*key)), "{portable:?}");
+    assert!(!portable.contains("cpu.approximations"), "no operator of a built-in model begins with them: {portable:?}");
     assert_eq!(of("numerics.reduction=native"), BTreeSet::from(["reduction".to_owned()]));
     let model = of("model.hidden=[9]");
     assert_eq!(model, BTreeSet::from(["layout".to_owned()]), "what is reduced");

@@ -34,16 +34,18 @@ pub enum NotFound {
 }
 
 impl ClusterState {
-    /// The run whose id begins with `prefix`, or else the one with that name.
-    pub fn find_run(&self, prefix: &str) -> Result<&Run, NotFound> {
+    /// The run with the id `typed`, or the only one whose id begins so or whose name it is.
+    pub fn find_run(&self, typed: &str) -> Result<&Run, NotFound> {
         let mut fits: Vec<&Run> = Vec::new();
-        if !prefix.is_empty() {
-            fits = self.runs().into_iter().filter(|run| run.id().as_str().starts_with(prefix)).collect();
-            if fits.is_empty() {
-                fits = self.runs().into_iter().filter(|run| run.job.name == prefix).collect();
+        if !typed.is_empty() {
+            let runs = self.runs();
+            if let Some(run) = runs.iter().find(|run| run.id().as_str() == typed) {
+                return Ok(run);
             }
+            fits =
+                runs.into_iter().filter(|run| run.id().as_str().starts_with(typed) || run.job.name == typed).collect();
         }
-        one("run", prefix, fits, |run| format!("`{}` ({}, {})", run.id(), run.job.name, run.state.status.word()))
+        one("run", typed, fits, |run| format!("`{}` ({}, {})", run.id(), run.job.name, run.state.status.word()))
     }
 
     /// The committed checkpoint whose id begins with `prefix`.

@@ -170,4 +170,17 @@ fn runs_and_checkpoints_are_found_by_unique_prefix() {
     };
     assert_eq!(count, 2);
     assert_eq!(candidates, format!("`{second}` (second, starting), `{third}` (second, queued)"));
+
+    // A name that is the beginning of another run's id.
+    let beginning = &run.as_str()[..6];
+    let fourth = cluster.submit(&[&format!("name={beginning}")]);
+    let said = cluster.state.find_run(beginning).unwrap_err().to_string();
+    assert!(said.contains(" fits 2 runs: ") && said.contains(run.as_str()) && said.contains(fourth.as_str()), "{said}");
+    let fifth = cluster.submit(&[&format!("name={run}")]);
+    assert_eq!(
+        cluster.state.find_run(run.as_str()).unwrap().id(),
+        &run,
+        "its own id names a run, whatever others are called"
+    );
+    assert_eq!(cluster.state.find_run(fifth.as_str()).unwrap().id(), &fifth);
 }

@@ -1,5 +1,6 @@
 //! A process from its start to its end, while nothing goes wrong.
 
+use lockstep_rpc::Assignment;
 use lockstep_rpc::process_message::Body;
 
 use crate::coordinator::Coordinator;
@@ -69,6 +70,25 @@ fn what_is_no_longer_desired_is_terminated_and_then_killed() {
         until("its spool to go", || !spool_dir(dir.path(), &key).exists());
         agent.stop().unwrap();
     }
+}
+
+/// The coordinator was started again on a store that was moved: nobody would find what the process writes.
+#[test]
+fn a_process_that_writes_into_another_store_than_the_coordinator_has_now_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new();
+    let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
+    let key = key(4, 1);
+    let of = |store: &str| Assignment { store: store.into(), ..with_peers(&key) };
+    coordinator.desire(vec![of("/old")]);
+    coordinator.wait("steps", |memory| (memory.step(&key) > 3).then_some(()));
+    coordinator.desire(vec![of("/new")]);
+    let exited = coordinator.hear("its end", &key, |body| match body {
+        Body::Exited(exit) => Some(exit.code),
+        _ => None,
+    });
+    assert_eq!(exited, 128 + 15);
+    agent.stop().unwrap();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The conformance suite of the mesh, with shared memory where there is any: everywhere, on one machine.
+//! The conformance suite of the mesh: with shared memory where there is any, everywhere, on one machine; and all of it again over
+//! nothing but connections.
 #![cfg(test)]
 
 mod failure;
@@ -6,3 +7,17 @@ mod processes;
 mod rounds;
 mod setup;
 mod support;
+
+use std::{env, process::Command};
+
+/// The whole suite in a process of its own, this program again.
+#[test]
+fn the_suite_holds_over_connections_alone() {
+    if !support::shared() {
+        return;
+    }
+    let output =
+        Command::new(env::current_exe().unwrap()).arg("--test-threads=2").env(support::CONNECTIONS, "1").output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -1,6 +1,6 @@
 //! Conformance: every byte arrives, for every size, number of processes and mixture of lengths.
 
-use crate::support::{SHARED, join_with, round, with_mesh};
+use crate::support::{join_with, round, shared, with_mesh};
 use lockstep_exchange::MeshConfig;
 
 #[test]
@@ -74,7 +74,7 @@ fn a_process_that_leaves_after_the_last_round_takes_no_bytes_with_it() {
 
 #[test]
 fn memory_is_shared_by_all_that_allow_it_and_by_nobody_else() {
-    let change = |config: &mut MeshConfig| config.shared_memory = SHARED && config.process != 2;
+    let change = |config: &mut MeshConfig| config.shared_memory = shared() && config.process != 2;
     let sharing = join_with(4, change, |joined| {
         let mut mesh = joined.unwrap();
         for number in 0..20 {
@@ -82,20 +82,20 @@ fn memory_is_shared_by_all_that_allow_it_and_by_nobody_else() {
         }
         mesh.sharing_memory()
     });
-    assert_eq!(sharing, if SHARED { [2, 2, 0, 2] } else { [0; 4] });
+    assert_eq!(sharing, if shared() { [2, 2, 0, 2] } else { [0; 4] });
 }
 
 #[test]
 fn windows_are_there_for_all_or_for_none() {
     for without in [None, Some(1)] {
-        let change = move |config: &mut MeshConfig| config.shared_memory = SHARED && Some(config.process) != without;
+        let change = move |config: &mut MeshConfig| config.shared_memory = shared() && Some(config.process) != without;
         let lengths = join_with(3, change, |joined| {
             let mut mesh = joined.unwrap();
             let windows = mesh.windows(1000 + mesh.process()).unwrap();
             round(&mut mesh, 0, |_, _| 1000).unwrap();
             windows.map(|windows| windows.iter().map(|window| window.len()).collect::<Vec<_>>())
         });
-        let expected = (SHARED && without.is_none()).then(|| vec![1000, 1001, 1002]);
+        let expected = (shared() && without.is_none()).then(|| vec![1000, 1001, 1002]);
         assert!(lengths.iter().all(|found| *found == expected), "{without:?}: {lengths:?}");
     }
 }

@@ -234,14 +234,26 @@ class Strided(Base):
     def forward(self, x):
         y = self.inner(x.flatten(1))
         self.b.add_(1)
-        self.c = (self.c + y.detach().mean(0).unsqueeze(1)).contiguous()
+        self.c = self.c + y.detach().mean(0).unsqueeze(1)
         return y + self.b[:, 0] + self.c[:, 1]
+
+
+class Turns(Base):
+    """The same shape, and other strides."""
+
+    def begin(self):
+        self.register_buffer("square", torch.zeros(3, 3))
+
+    def forward(self, x):
+        y = self.inner(x.flatten(1))
+        self.square = (self.square + y.detach().mean(0)).t()
+        return y + self.square[0]
 
 
 def write(folder):
     torch.manual_seed(0)
     modules = [Number(), Listed(), Dictionary(), Plain(), Aliased(), Replaced(), Shares(), Grows(), Widens(), Fair()]
-    for module in [*modules, Shrinks(), Past(), Evaluated(), Apart(), Strided()]:
+    for module in [*modules, Shrinks(), Past(), Evaluated(), Apart(), Strided(), Turns()]:
         torch.jit.script(module).save(folder / f"{type(module).__name__.lower()}.pt")
     views = {"transposed": lambda w: w.t(), "slice": lambda w: w[1:], "same": lambda w: w, "row": lambda w: w[0]}
     for name, view in views.items():

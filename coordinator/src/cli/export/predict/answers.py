@@ -130,12 +130,17 @@ def main():
     try:
         with torch.no_grad():
             (predict if ASKED.tokens is None else go_on)(network())
+        sys.stdout.flush()
     except FileNotFoundError as error:
         refuse(f"`{error.filename or ASKED.file}` does not exist")
     except BrokenPipeError:
         # Nobody reads on, as with `| head`. Python would fail once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # What is left of it would fail once more when Python flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            refuse(f"cannot write the answer: {error.strerror}")
         refuse(f"cannot read `{error.filename or ASKED.file}`: {error.strerror}")
     except csv.Error as error:
         refuse(f"`{ASKED.file}` is not a table: {error}")

@@ -16,6 +16,7 @@ own evaluation computes: --scores prints them.
 
 import argparse
 import csv
+import errno
 import gzip
 import hashlib
 import json

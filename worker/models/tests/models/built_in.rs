@@ -1,12 +1,9 @@
 //! The built-in models train, begin with the same bits, and are evaluated without a trace.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod support;
 
 use std::path::Path;
 
+use crate::support::{TRAINING, alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
 use lockstep_models::{Batch, Context, InputKind, ModelError, SampleShape, Targets, build_model};
-use support::{TRAINING, alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
 use tch::Device;
 
 const MLP: &str = r#"{ kind = "mlp", hidden = [32, 32], outputs = 4, activation = "gelu", dropout = 0.2 }"#;

@@ -1,5 +1,4 @@
 //! Flat gradients: the same numbers as tensor by tensor, and `.grad` stays untouched.
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
 
 use lockstep_tch_ext::{Error, fold, memory};
 use tch::{Device, Kind, Tensor};

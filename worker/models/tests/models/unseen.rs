@@ -1,14 +1,11 @@
 //! What a TorchScript module can do that neither the schemas of its operators nor the values of its buffers show: refused by the
 //! name of the attribute, the operator or the switch, and fair modules that look alike train on.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod support;
 
 use std::path::Path;
 
+use crate::support::{TRAINING, alone, chain, descend, image_shape, modules, samples, state, watched};
 use lockstep_models::{Context, Model, SampleShape, Watched};
 use lockstep_tch_ext::determinism::{Switches, apply};
-use support::{TRAINING, alone, chain, descend, image_shape, modules, samples, state, watched};
 use tch::{Device, Kind, Tensor};
 
 fn shape() -> SampleShape {

@@ -1,5 +1,4 @@
 //! Gloo groups whose members are threads: every collective, deadlines, the cut, and what is refused.
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::{Arc, Barrier};

@@ -1,5 +1,4 @@
 //! Generator states: what is restored continues the stream bit for bit.
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
 
 use lockstep_tch_ext::{Error, generator, memory};
 use tch::{Device, Kind, Tensor};

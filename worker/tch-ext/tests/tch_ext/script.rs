@@ -1,7 +1,4 @@
 //! TorchScript modules that PyTorch made: names, buffers, training in place, and files that are none.
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
-
-mod common;
 
 use std::path::PathBuf;
 
@@ -17,7 +14,7 @@ impl Made {
     fn new() -> Self {
         tch::set_num_threads(1);
         let made = Self { folder: tempfile::tempdir().unwrap() };
-        common::python("script.py", &[&made.path("net.pt"), &made.path("trained")]);
+        crate::common::python("script.py", &[&made.path("net.pt"), &made.path("trained")]);
         made
     }
 

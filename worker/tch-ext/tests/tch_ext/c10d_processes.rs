@@ -3,8 +3,6 @@
 //!
 //! The members are this same test, started again with a rank in the environment.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
-#![expect(clippy::print_stdout, reason = "the members talk to the test by their output")]
 #![expect(unsafe_code, reason = "one call of kill(2), which the standard library lacks for other signals")]
 
 use std::io::{BufRead, BufReader};
@@ -136,7 +134,7 @@ fn a_killed_member_is_known_to_all_at_once() {
     if let Ok(rank) = std::env::var(RANK) {
         return member(rank.parse().unwrap());
     }
-    let noticed = strike("a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE);
+    let noticed = strike("c10d_processes::a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE);
     println!("after a kill: {noticed:?}");
     for (word, late) in noticed {
         assert_eq!(word, "peer-gone");
@@ -150,7 +148,7 @@ fn a_stopped_member_is_known_to_all_at_the_deadline() {
         return member(rank.parse().unwrap());
     }
     let deadline = Duration::from_millis(800);
-    let noticed = strike("a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline);
+    let noticed = strike("c10d_processes::a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline);
     println!("after a stop: {noticed:?}");
     assert!(noticed.iter().any(|(word, _)| word == "timeout"), "{noticed:?}");
     for (_, late) in noticed {

@@ -1,13 +1,10 @@
 //! What a TorchScript module can hide: buffers that it assigns, state outside of buffers, changes of its parameters, tasks.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::support::{TRAINING, alone, bits, chain, descend, image_shape, modules, samples, state, watched};
 use lockstep_models::{Batch, Context, Model, SampleShape, Watched};
-use support::{TRAINING, alone, bits, chain, descend, image_shape, modules, samples, state, watched};
 use tch::Tensor;
 
 fn shape() -> SampleShape {
@@ -139,6 +136,7 @@ fn changes_that_the_code_does_not_show_end_at_the_step_that_made_them() {
     let fails = |name: &str| chain(&load(dir.path(), name).unwrap().loss(&batch, &TRAINING).unwrap_err());
     for (module, words) in [
         ("grows", "`forward` made the buffer `ema` Float of shape [4] on cpu, and it is Float of shape [3] on cpu"),
+        ("turns", "`forward` made the buffer `square` lie otherwise in memory, with strides [1, 3]"),
         ("shrinks", "the forward pass changed the parameter `inner.weight`, which only the optimizer may"),
     ] {
         let failed = fails(module);

@@ -32,7 +32,7 @@ fn what_was_registered_before_does_not_run() {
         exit(7);
     }
     let child = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "what_was_registered_before_does_not_run", "--nocapture"])
+        .args(["--exact", "exit::what_was_registered_before_does_not_run", "--nocapture"])
         .env(CHILD, "1")
         .output()
         .expect("starts");

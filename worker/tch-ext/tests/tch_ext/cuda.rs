@@ -1,5 +1,4 @@
 //! libtorch's CUDA libraries: loaded before a process's first use of a device where there is a driver, and nowhere else.
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +6,7 @@ use std::process::Command;
 
 use lockstep_tch_ext::determinism::describe;
 
-const LISTING: &str = "a_listing_of_what_a_process_loaded";
+const LISTING: &str = "cuda::a_listing_of_what_a_process_loaded";
 
 /// What [`LISTING`] prints in a process that finds libraries in `folder` first.
 fn listing(folder: &Path) -> String {

@@ -1,7 +1,4 @@
 //! Optimizers against PyTorch's own (`fused=True`, CPU): equal bits in parameters and state after every kind of step.
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect, also in its helpers")]
-
-mod common;
 
 use lockstep_tch_ext::optim::{Kind, Optimizer, STEPS};
 use lockstep_tch_ext::{Error, memory};
@@ -104,7 +101,7 @@ fn every_kind_is_pytorchs() {
     let numbers: Vec<u8> = numbers().iter().flat_map(|value| value.to_ne_bytes()).collect();
     std::fs::write(folder.path().join("numbers"), numbers).unwrap();
     std::fs::write(folder.path().join("kinds"), kinds.map(|(_, call)| call).join("\n")).unwrap();
-    common::python("optim.py", &[folder.path()]);
+    crate::common::python("optim.py", &[folder.path()]);
     for (line, (kind, call)) in kinds.into_iter().enumerate() {
         for (sometimes, name) in [(false, "result"), (true, "sometimes")] {
             let expected = std::fs::read(folder.path().join(format!("{name}-{line}"))).unwrap();

@@ -1,5 +1,4 @@
 //! What the tests of this crate share.
-#![expect(dead_code, reason = "each test binary uses a part")]
 
 use std::fs;
 use std::path::Path;

@@ -3,18 +3,15 @@
 //! Everything is equal bit for bit, since both sides run the same kernels: initial weights, loss, gradients, buffers, in
 //! full precision and with autocast to bfloat16. The oracle's `gpt` is also compared with its attention spelled out:
 //! other kernels, so within 1e-6.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::{TRAINING, alone, bits, data_for, image_shape, job, samples, token_shape};
 use lockstep_common::seed::{Stream, derive};
 use lockstep_models::{Context, InputKind, SampleShape, Targets, build_model};
 use lockstep_tests::Again;
-use support::{TRAINING, alone, bits, data_for, image_shape, job, samples, token_shape};
 use tch::{Device, Tensor};
 
 const BF16: &str = "numerics.autocast=bf16";

@@ -1,17 +1,14 @@
 //! TorchScript modules train as they do in PyTorch, keep their names and buffers, and are evaluated without a trace.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, modules, samples, state};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{Listed, Reading, hash_files, locate};
 use lockstep_models::{Batch, Context, Model, SampleShape, Targets, build_model};
 use lockstep_tch_ext::generator;
-use support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, modules, samples, state};
 use tch::{Device, Kind, Tensor};
 
 fn shape() -> SampleShape {

@@ -1,0 +1,74 @@
+//! What the processor is, and what it answers where processors may differ.
+
+use lockstep_common::{Digest, Domain};
+
+/// What operators begin with that no level pins, as one text: a digest of what `RSQRTPS` and `RCPPS` answer, and whether there is no
+/// fused multiplication.
+///
+/// Of those answers 11 bits are promised, and the rest is as each vendor likes. MKL's square root, arc functions, tangent and some
+/// logarithms begin with them, also on the code path that level `portable` pins. The C library takes other code for 64-bit functions where there is no
+/// fused multiplication.
+#[cfg(target_arch = "x86_64")]
+pub fn approximations() -> String {
+    use std::arch::x86_64::{_mm_cvtss_f32, _mm_rcp_ss, _mm_rsqrt_ss, _mm_set_ss};
+    let digest = digest_of(
+        // SAFETY: every processor of this architecture has SSE.
+        |value| unsafe { _mm_cvtss_f32(_mm_rsqrt_ss(_mm_set_ss(value))) },
+        // SAFETY: as above.
+        |value| unsafe { _mm_cvtss_f32(_mm_rcp_ss(_mm_set_ss(value))) },
+    );
+    let fuses = std::is_x86_feature_detected!("fma") && std::is_x86_feature_detected!("avx2");
+    if fuses { digest } else { format!("{digest}, no FMA") }
+}
+
+/// Other architectures have none of their own.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn approximations() -> String {
+    digest_of(|value| value.sqrt().recip(), f32::recip)
+}
+
+/// What the processor says of itself: family, model and stepping, and the words that name its instruction sets. For a machine whose
+/// system does not say it. None on other architectures.
+#[cfg(target_arch = "x86_64")]
+#[expect(unused_unsafe, reason = "the compiler may know that every processor of this architecture has it")]
+pub fn says() -> Option<String> {
+    use std::arch::x86_64::__cpuid_count;
+    // SAFETY: every processor of this architecture has the instruction; leaves that it lacks answer some words.
+    let leaf = |leaf, part| unsafe { __cpuid_count(leaf, part) };
+    let (first, more, rest) = (leaf(1, 0), leaf(7, 0), leaf(7, 1));
+    let [signature, sets] = [first.eax, first.ecx];
+    Some(format!(
+        "signature {signature:08x}, features {sets:08x} {:08x} {:08x} {:08x} {:08x} {:08x}",
+        first.edx, more.ebx, more.ecx, more.edx, rest.eax
+    ))
+}
+
+/// Others have no such instruction.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn says() -> Option<String> {
+    None
+}
+
+/// Of both functions, over 2^17 values.
+fn digest_of(root: impl Fn(f32) -> f32, reciprocal: impl Fn(f32) -> f32) -> String {
+    let mut hasher = Domain::Blob.hasher();
+    // From 1 up to 4: the answers repeat with every second power of two.
+    for value in (0..1_u32 << 17).map(|at| f32::from_bits((127 << 23) + (at << 7) + (at & 0x7f))) {
+        hasher.update(&root(value).to_bits().to_le_bytes()).update(&reciprocal(value).to_bits().to_le_bytes());
+    }
+    Digest::of(&hasher).to_hex()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_is_known_by_the_bits_that_are_not_promised() {
+        assert_eq!(approximations(), approximations());
+        let exact = |value: f32| value.sqrt().recip();
+        // Within what is promised, a last bit in one place.
+        let other = |value: f32| f32::from_bits(exact(value).to_bits() ^ u32::from(value.to_bits() == 0x3fc0_0000));
+        assert_ne!(digest_of(exact, f32::recip), digest_of(other, f32::recip));
+    }
+}
