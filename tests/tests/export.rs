@@ -131,7 +131,10 @@ fn an_exported_network_computes_in_python_what_the_run_computed() {
 fn an_exported_module_is_torchscript_again_with_the_trained_weights() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 1);
-    let run = cluster.submit(write(dir.path(), SCRIPT).argument(), &["--keep-data"]);
+    let submitted = cluster.coord(&["submit", write(dir.path(), SCRIPT).argument(), "--keep-data"]);
+    let said = String::from_utf8(submitted.stderr).unwrap();
+    assert!(said.contains("the first weights are those in `net.pt`, which `seed` does not change"), "{said}");
+    let run = String::from_utf8(submitted.stdout).unwrap().trim().to_owned();
     cluster.finished(&run);
     let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
     // It is gone where it lay, and in the store.

@@ -16,23 +16,55 @@ class CuttableGloo : public c10d::ProcessGroupGloo {
   using ProcessGroupGloo::ProcessGroupGloo;
 
   void cut_pairs() {
+    each_pair([](auto& pair) { pair.signalExceptionExternal("the group was cut"); });
+  }
+
+  bool all_connected() {
+    bool all = true;
+    each_pair([&](auto& pair) { all = all && pair.isConnected(); });
+    return all;
+  }
+
+ private:
+  template <class Act>
+  void each_pair(Act&& act) {
     for (const auto& context : contexts_) {
       for (int rank = 0; rank < getSize(); ++rank) {
         auto* pair = reinterpret_cast<gloo::transport::tcp::Pair*>(context->getPair(rank).get());
         if (pair != nullptr) {
-          pair->signalExceptionExternal("the group was cut");
+          act(*pair);
         }
       }
     }
   }
 };
 
+// Between two looks at the connections while an operation waits.
+constexpr std::chrono::milliseconds LOOK{100};
+// So many looks may find a connection closed before the operation fails: a member that has all it needs may leave a little earlier than others.
+constexpr int CLOSED = 7;
+
 class GlooGroup : public Group {
  public:
   explicit GlooGroup(c10::intrusive_ptr<CuttableGloo> gloo) : Group(gloo), gloo_(std::move(gloo)) {}
 
+  // A thread of c10d's that nobody can wake keeps what it works on; its group's destructor would wait for it.
+  ~GlooGroup() override {
+    if (abandoned_) {
+      gloo_.release();
+    }
+  }
+
+  // Gloo tells nobody who waits for a message that broke off in its middle, so connections are looked at meanwhile.
   void wait(c10d::Work& work, Deadline deadline) override {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    int closed = 0;
+    // Sent and received messages wait by themselves, and once.
+    while (dynamic_cast<c10d::ProcessGroupGloo::AsyncWork*>(&work) != nullptr && !completes(work, deadline)) {
+      closed = gloo_->all_connected() ? 0 : closed + 1;
+      abandoned_ = closed >= CLOSED;
+      TORCH_CHECK(!abandoned_, "connection closed in the middle of a message");
+    }
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now());
     // 0 would mean "without end" to c10d.
     const bool done = work.wait(std::max(left, std::chrono::milliseconds(1)));
     TORCH_CHECK(done, "the work was aborted");
@@ -44,7 +76,27 @@ class GlooGroup : public Group {
   }
 
  private:
+  static Deadline now() {
+    return std::chrono::steady_clock::now();
+  }
+
+  // Whether `work` completes before the next look or `deadline`, whatever came of it.
+  static bool completes(c10d::Work& work, Deadline deadline) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now());
+    if (left < LOOK) {
+      return true;
+    }
+    try {
+      work.wait(LOOK);
+    } catch (const std::exception&) {
+      // What failed says so again; what only took longer is not complete.
+    }
+    return work.isCompleted();
+  }
+
   c10::intrusive_ptr<CuttableGloo> gloo_;
+  // Whether an operation was given up that goes on until its deadline.
+  bool abandoned_ = false;
 };
 
 } // namespace

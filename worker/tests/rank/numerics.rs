@@ -3,6 +3,7 @@
 //! What the coordinator does with two maps that differ is in `tests/tests/levels.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use crate::lab::{Lab, idx, table};
 use lockstep_common::numerics::VARIABLES;
@@ -85,6 +86,20 @@ fn the_number_of_threads_and_the_level_show() {
     assert_eq!(model, BTreeSet::from(["layout".to_owned()]), "what is reduced");
     // Neither a name nor a seed is numerics.
     assert_eq!(of("seed=5"), BTreeSet::new());
+}
+
+/// Libraries choose by what the processor itself says, whatever the system shows of it.
+#[test]
+fn a_processor_that_the_system_hides_says_what_it_is() {
+    if !lockstep_tests::in_mount_namespace("numerics::a_processor_that_the_system_hides_says_what_it_is") {
+        return;
+    }
+    assert!(!lab(&[]).fingerprints(1)[0].contains_key("cpu.id"), "of a processor that the system shows");
+    let hidden = Command::new("mount").args(["--bind", "/dev/null", "/proc/cpuinfo"]).status();
+    assert!(hidden.unwrap().success());
+    let map = lab(&[]).fingerprints(1).remove(0);
+    assert_eq!(map["cpu.features"], "");
+    assert!(map["cpu.id"].starts_with("signature "), "{map:?}");
 }
 
 #[test]

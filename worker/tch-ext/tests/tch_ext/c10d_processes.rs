@@ -20,6 +20,10 @@ const MARK: &str = "member says: ";
 const STORE: &str = "LOCKSTEP_TEST_STORE";
 const RANK: &str = "LOCKSTEP_TEST_RANK";
 const DEADLINE_MS: &str = "LOCKSTEP_TEST_DEADLINE_MS";
+const LENGTH: &str = "LOCKSTEP_TEST_LENGTH";
+
+/// Elements that go around in a few packets.
+const SHORT: i64 = 16 * 1024;
 
 fn now_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
@@ -35,10 +39,17 @@ fn member(rank: usize) {
         ProcessGroup::new(&gloo, &store.prefix(generation).unwrap(), rank, size, PATIENCE).unwrap()
     };
     let group = join("0", rank, SIZE);
-    let tensor = Tensor::ones([16 * 1024], (Kind::Float, Device::Cpu));
+    let length = std::env::var(LENGTH).unwrap().parse().unwrap();
+    let tensor = Tensor::ones([length], (Kind::Float, Device::Cpu));
     group.barrier(PATIENCE).unwrap();
     for step in 0.. {
-        if let Err(error) = group.all_reduce(&tensor, deadline) {
+        let done = if length == SHORT {
+            group.all_reduce(&tensor, deadline)
+        } else {
+            // One message to each who gets it from the victim.
+            group.broadcast(&tensor, VICTIM, deadline)
+        };
+        if let Err(error) = done {
             let kind = match error {
                 Error::Timeout(_) => "timeout",
                 Error::PeerGone(_) => "peer-gone",
@@ -65,12 +76,13 @@ struct Member {
 }
 
 impl Member {
-    fn start(test: &str, rank: usize, store: SocketAddr, deadline: Duration) -> Self {
+    fn start(test: &str, rank: usize, store: SocketAddr, deadline: Duration, length: i64) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture"])
             .env(STORE, store.to_string())
             .env(RANK, rank.to_string())
             .env(DEADLINE_MS, deadline.as_millis().to_string())
+            .env(LENGTH, length.to_string())
             .env("OMP_NUM_THREADS", "1")
             .stdout(Stdio::piped())
             .spawn()
@@ -102,10 +114,10 @@ impl Drop for Member {
 }
 
 /// Strikes one member by `signal`; returns what the others said of it and how many milliseconds later.
-fn strike(test: &str, signal: libc::c_int, deadline: Duration) -> Vec<(String, u128)> {
+fn strike(test: &str, signal: libc::c_int, deadline: Duration, length: i64) -> Vec<(String, u128)> {
     let server = Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap();
     let address = server.address().unwrap();
-    let mut members: Vec<_> = (0..SIZE).map(|rank| Member::start(test, rank, address, deadline)).collect();
+    let mut members: Vec<_> = (0..SIZE).map(|rank| Member::start(test, rank, address, deadline, length)).collect();
     for member in &mut members {
         assert_eq!(member.next().0, "running");
     }
@@ -134,11 +146,26 @@ fn a_killed_member_is_known_to_all_at_once() {
     if let Ok(rank) = std::env::var(RANK) {
         return member(rank.parse().unwrap());
     }
-    let noticed = strike("c10d_processes::a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE);
+    let noticed = strike("c10d_processes::a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE, SHORT);
     println!("after a kill: {noticed:?}");
     for (word, late) in noticed {
         assert_eq!(word, "peer-gone");
         assert!(late < 2000, "known only {late} ms later");
+    }
+}
+
+/// Gloo itself tells nobody who waits for the rest of it.
+#[test]
+fn a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once() {
+    if let Ok(rank) = std::env::var(RANK) {
+        return member(rank.parse().unwrap());
+    }
+    let test = "c10d_processes::a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once";
+    let noticed = strike(test, libc::SIGKILL, PATIENCE, 4 << 20);
+    println!("after a kill: {noticed:?}");
+    for (word, late) in noticed {
+        assert_eq!(word, "peer-gone");
+        assert!(late < 5000, "known only {late} ms later");
     }
 }
 
@@ -148,7 +175,8 @@ fn a_stopped_member_is_known_to_all_at_the_deadline() {
         return member(rank.parse().unwrap());
     }
     let deadline = Duration::from_millis(800);
-    let noticed = strike("c10d_processes::a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline);
+    let noticed =
+        strike("c10d_processes::a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline, SHORT);
     println!("after a stop: {noticed:?}");
     assert!(noticed.iter().any(|(word, _)| word == "timeout"), "{noticed:?}");
     for (_, late) in noticed {

@@ -1,4 +1,4 @@
-// The one function of a TCP connection that the cut needs, as libtorch exports it.
+// The functions of a TCP connection that a group needs, as libtorch exports them.
 #pragma once
 
 #include <exception>
@@ -12,6 +12,9 @@ class Pair {
   // Fails whatever waits on this connection, now and later, and closes it. Returns the reason: this one, or that of
   // an earlier failure.
   std::exception_ptr signalExceptionExternal(const std::string& message);
+
+  // Whether it is open: once it was, it is until the peer closes it, dies, or a failure is signalled.
+  bool isConnected();
 };
 
 } // namespace gloo::transport::tcp
