@@ -70,6 +70,14 @@ fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone()
     assert_eq!(found(&["--commit", &commit[..8], "--data", "digits.csv", "--where", "steps<=20"]), [&*run, &*second]);
     assert!(found(&["--where", "optimizer.lr>0.1"]).is_empty() && found(&["--data", "other.csv"]).is_empty());
 
+    // The same commit, and other changes that are not committed.
+    fs::write(again.join("jobs/more.py"), "1\n").unwrap();
+    let third = cluster.submit(rebuilt.to_str().unwrap(), &[&["--allow-dirty"], &short[..]].concat());
+    cluster.finished(&third);
+    let differences = cluster.ask(&["diff", &second, &third])["differences"].clone();
+    let keys: Vec<&str> = differences.as_array().unwrap().iter().map(|one| one["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["uncommitted changes"], "{differences:#}");
+
     let (step, checkpoint) = cluster.checkpoints(&second)[0].clone();
     let resumed = cluster.resume(&checkpoint);
     cluster.finished(&resumed);

@@ -93,6 +93,9 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
         let gradients = script::gradients().unwrap_or_else(|error| error.to_string());
         map.insert(SCRIPT_GRADIENTS.to_owned(), gradients);
     }
+    if level == Level::Portable && !processor::fuses() {
+        map.insert("cpu.fma".to_owned(), "none".to_owned());
+    }
     if level == Level::Portable && device == Device::Cpu && may_be_rough(&job.model) {
         map.insert("cpu.approximations".to_owned(), processor::approximations());
     }

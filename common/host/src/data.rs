@@ -316,7 +316,7 @@ mod tests {
         let other = Digest::from_bytes([9; 32]);
         cache.put(
             Stamp::of(&fs::metadata(&path).unwrap()),
-            SystemTime::now() + std::time::Duration::from_secs(9),
+            SystemTime::now() + std::time::Duration::from_secs(90),
             other,
         );
         cache.save().unwrap();

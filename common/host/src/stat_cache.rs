@@ -8,12 +8,12 @@
 //!
 //! A cache, and no more: one that is damaged, or cannot be written, costs time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use lockstep_common::Digest;
@@ -31,6 +31,10 @@ const MOST: usize = 1 << 20;
 
 /// A file that changed less than this before it was hashed may change again without its times showing it.
 const YOUNG: Duration = Duration::from_secs(2);
+
+/// A file that changed less than this before it was hashed is not kept: who writes through a mapping moves its times only with the
+/// first write to each page since that was written back, which Linux does after half a minute.
+const SETTLED: Duration = Duration::from_mins(1);
 
 /// Which file: device and inode.
 type Key = [u64; 2];
@@ -70,10 +74,14 @@ impl Stamp {
         self.key == earlier.key && self.words[..3] != earlier.words[..3]
     }
 
-    /// Whether it had settled when it was looked at, at `now`.
+    /// Whether its times show every change by ordinary writes after it was looked at, at `now`.
     pub(crate) fn is_old(&self, now: SystemTime) -> bool {
+        self.is_older(YOUNG, now)
+    }
+
+    fn is_older(&self, age: Duration, now: SystemTime) -> bool {
         let [_, contents, _, status, _] = self.words;
-        let settled = now.checked_sub(YOUNG).and_then(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let settled = now.checked_sub(age).and_then(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok());
         settled.is_some_and(|settled| contents.max(status) < settled.as_secs())
     }
 }
@@ -88,13 +96,14 @@ pub struct StatCache {
     /// As the file has it.
     known: Files,
     news: Mutex<Files>,
+    in_memory: OnceLock<HashSet<u64>>,
 }
 
 impl StatCache {
     /// The one at `path`; an empty one if there is none, or none that can be read.
     pub fn open(path: &Path) -> Self {
         let known = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        Self { path: path.to_owned(), known, news: Mutex::default() }
+        Self { path: path.to_owned(), known, news: Mutex::default(), in_memory: OnceLock::new() }
     }
 
     /// The user's: below `$XDG_CACHE_HOME` or `~/.cache`; none without a home.
@@ -126,9 +135,9 @@ impl StatCache {
         self.known.get(&stamp.key).filter(|(then, _)| then == stamp).map(|(_, digest)| *digest)
     }
 
-    /// Keeps a digest, unless the file was too young at `now`, when its hashing began.
+    /// Keeps a digest, unless the file was too young at `now`, when its hashing began, or lies in memory, where a mapping moves no times.
     pub(crate) fn put(&self, stamp: Stamp, now: SystemTime, digest: Digest) {
-        if stamp.is_old(now) {
+        if stamp.is_older(SETTLED, now) && !self.in_memory.get_or_init(in_memory).contains(&stamp.key[0]) {
             self.news.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp.key, (stamp, digest));
         }
     }
@@ -148,6 +157,18 @@ impl StatCache {
         }
         durable::write_atomic(&self.path, &encode(&files))
     }
+}
+
+/// The devices of file systems in memory, as the system lists them.
+fn in_memory() -> HashSet<u64> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let device = |line: &str| {
+        let (of, kind) = line.split_once(" - ")?;
+        let is_memory = matches!(kind.split(' ').next(), Some("tmpfs" | "ramfs"));
+        let mounted = of.split(' ').nth(4).filter(|_| is_memory)?;
+        Some(fs::metadata(mounted).ok()?.dev())
+    };
+    mounts.lines().filter_map(device).collect()
 }
 
 fn encode(files: &Files) -> Vec<u8> {
@@ -197,7 +218,7 @@ mod tests {
         let (file, cache) = (dir.path().join("data"), dir.path().join("below/cache"));
         fs::write(&file, "one").unwrap();
         let (before, digest) = (stamp(&file), Domain::Blob.digest(b"one"));
-        let later = SystemTime::now() + Duration::from_secs(10);
+        let later = SystemTime::now() + Duration::from_secs(100);
         let known = StatCache::open(&cache);
         known.put(before, later, digest);
         known.save().unwrap();
@@ -225,13 +246,15 @@ mod tests {
         let (file, cache) = (dir.path().join("data"), dir.path().join("cache"));
         fs::write(&file, "one").unwrap();
         let known = StatCache::open(&cache);
-        known.put(stamp(&file), SystemTime::now(), Domain::Blob.digest(b"one"));
-        assert_eq!(known.get(&stamp(&file)), None);
+        // Its pages may still be written to through a mapping, and its times show nothing of that.
+        for age in [0, 30] {
+            known.put(stamp(&file), SystemTime::now() + Duration::from_secs(age), Domain::Blob.digest(b"one"));
+        }
         known.save().unwrap();
         assert!(!cache.exists(), "there was nothing to write");
 
         let known = StatCache::open(&cache);
-        known.put(stamp(&file), SystemTime::now() + Duration::from_secs(10), Domain::Blob.digest(b"one"));
+        known.put(stamp(&file), SystemTime::now() + Duration::from_secs(100), Domain::Blob.digest(b"one"));
         known.save().unwrap();
         let bytes = fs::read(&cache).unwrap();
         for at in 0..bytes.len() {
@@ -240,5 +263,11 @@ mod tests {
             assert!(decode(&damaged).is_none() && decode(&bytes[..at]).is_none(), "{at}");
         }
         assert_eq!(decode(&bytes).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn file_systems_in_memory_are_known() {
+        let shared = fs::metadata("/dev/shm").unwrap().dev();
+        assert!(in_memory().contains(&shared) && !in_memory().contains(&fs::metadata("/usr").unwrap().dev()));
     }
 }

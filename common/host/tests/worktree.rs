@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lockstep_host::git::{GitError, Sources, needed, restore, snapshot, source};
+use lockstep_host::git::{GitError, Sources, describe, needed, restore, snapshot, source};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -180,6 +180,10 @@ fn submodules_come_back_with_their_own_changes() {
     let status = |dir: &Path| git(dir, &["status", "--porcelain", "libs"]);
     assert_eq!(status(&to), status(&from));
 
+    // Whatever git was told of it.
+    git(&from, &["config", "-f", ".gitmodules", "submodule.libs/inner.ignore", "all"]);
+    assert!(describe(&from).unwrap().unwrap().changed.iter().any(|path| path == "libs/inner"));
+
     // Without any repository, from what was kept of both.
     let packed = source(&from, LIMIT).unwrap().unwrap();
     assert_eq!(source(&from, LIMIT).unwrap().unwrap(), packed, "again the same bytes");
@@ -268,4 +272,26 @@ fn damaged_bytes_and_occupied_places_are_refused() {
     assert_eq!(fs::read(to.join("something")).unwrap(), b"in the way");
     fs::remove_dir_all(&to).unwrap();
     assert!(matches!(restore(&taken, &to, &sources(&[dir.path()])), Err(GitError::NoSource { .. })));
+}
+
+#[test]
+fn files_that_git_was_told_not_to_look_at_are_named_and_kept_in_submodules_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inner, from, to) = (dir.path().join("inner"), dir.path().join("from"), dir.path().join("to"));
+    repository(&inner);
+    repository(&from);
+    git(&from, &["submodule", "--quiet", "add", inner.to_str().unwrap(), "libs/inner"]);
+    git(&from, &["commit", "-q", "-m", "with a submodule"]);
+    let module = from.join("libs/inner");
+    for (tree, flag) in [(&from, "--assume-unchanged"), (&module, "--skip-worktree")] {
+        git(tree, &["update-index", flag, "kept"]);
+        let same_length = vec![b'#'; fs::metadata(tree.join("kept")).unwrap().len() as usize];
+        write(tree, "kept", same_length);
+    }
+    assert_eq!(describe(&from).unwrap().unwrap().changed, ["kept", "libs/inner/kept"]);
+    let taken = snapshot(&from, LIMIT).unwrap();
+    restore(&taken.bytes, &to, &sources(&[&from, &module])).unwrap();
+    for name in ["kept", "libs/inner/kept"] {
+        assert_eq!(fs::read(to.join(name)).unwrap(), fs::read(from.join(name)).unwrap(), "{name}");
+    }
 }

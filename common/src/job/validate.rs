@@ -180,6 +180,9 @@ fn check(job: &Job) -> Result<(), JobError> {
     if job.eval.as_ref().is_some_and(|eval| eval.every_steps == 0) {
         return refuse("eval.every_steps", "0 is not at least 1".into());
     }
+    if job.eval.as_ref().is_some_and(|eval| eval.samples == Some(0)) {
+        return refuse("eval.samples", "0 is not at least 1".into());
+    }
     if let Some(importance) = job.eval.as_ref().and_then(|eval| eval.feature_importance.as_ref()) {
         if matches!(job.data, Data::Tokens { .. }) {
             let detail = "tokens are no features: it is for tables and images".into();

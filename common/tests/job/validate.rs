@@ -35,6 +35,7 @@ fn values_that_make_no_sense_are_refused_with_the_key() {
         ("model.dropout=1.0", "model.dropout"),
         ("data.validation=1.0", "data.validation"),
         ("eval.every_steps=5", "eval"),
+        ("eval={every_steps=5, samples=0}", "eval.samples"),
         ("eval={every_steps=5, feature_importance={samples=1}}", "eval.feature_importance.samples"),
         ("eval={every_steps=5, feature_importance={repeats=0}}", "eval.feature_importance.repeats"),
         ("schedule={kind=\"step\", every_steps=0, factor=0.5}", "schedule.every_steps"),

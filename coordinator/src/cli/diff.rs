@@ -145,11 +145,16 @@ pub(super) async fn unlike_checkpoint(client: &Client, view: &RunView) -> Result
 fn code(target: &Target) -> BTreeMap<String, String> {
     let Some(code) = &target.view.code else { return BTreeMap::new() };
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+    let uncommitted = match &code.tree {
+        _ if !code.dirty => "no".to_owned(),
+        Some(tree) => format!("the tree with them is {}", tree.digest),
+        None => "yes".to_owned(),
+    };
     BTreeMap::from([
         ("commit".to_owned(), code.commit.clone()),
         ("branch".to_owned(), text(&code.branch)),
         ("remote".to_owned(), text(&code.remote)),
-        ("uncommitted changes".to_owned(), if code.dirty { "yes" } else { "no" }.to_owned()),
+        ("uncommitted changes".to_owned(), uncommitted),
     ])
 }
 

@@ -36,7 +36,8 @@ pub(super) async fn fetch(base_dir: &Path, paths: &[PathBuf], accepted: bool) ->
             state if state.is_present() => {}
             _ => get(&tracked, &path).await?,
         }
-        if let Some(known) = &known {
+        // A directory's own times do not move with what lies in its files.
+        if let Some(known) = known.as_ref().filter(|_| path.is_file()) {
             known.keep(&path, begun, recorded);
         }
     }

@@ -2,29 +2,31 @@
 
 use lockstep_common::{Digest, Domain};
 
-/// What operators begin with that no level pins, as one text: a digest of what `RSQRTPS` and `RCPPS` answer, and whether there is no
-/// fused multiplication.
-///
-/// Of those answers 11 bits are promised, and the rest is as each vendor likes. MKL's square root, arc functions, tangent and some
-/// logarithms begin with them, also on the code path that level `portable` pins. The C library takes other code for 64-bit functions where there is no
-/// fused multiplication.
+/// A digest of what `RSQRTPS` and `RCPPS` answer: 11 bits are promised, and the rest is as each vendor likes. MKL's square root, arc
+/// functions, tangent and some logarithms begin with these answers, also on the code path that level `portable` pins.
 #[cfg(target_arch = "x86_64")]
 pub fn approximations() -> String {
     use std::arch::x86_64::{_mm_cvtss_f32, _mm_rcp_ss, _mm_rsqrt_ss, _mm_set_ss};
-    let digest = digest_of(
+    digest_of(
         // SAFETY: every processor of this architecture has SSE.
         |value| unsafe { _mm_cvtss_f32(_mm_rsqrt_ss(_mm_set_ss(value))) },
         // SAFETY: as above.
         |value| unsafe { _mm_cvtss_f32(_mm_rcp_ss(_mm_set_ss(value))) },
-    );
-    let fuses = std::is_x86_feature_detected!("fma") && std::is_x86_feature_detected!("avx2");
-    if fuses { digest } else { format!("{digest}, no FMA") }
+    )
 }
 
 /// Other architectures have none of their own.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn approximations() -> String {
     digest_of(|value| value.sqrt().recip(), f32::recip)
+}
+
+/// Whether it multiplies and adds with one rounding. Where it does not, the C library takes other code for functions of 64 bits.
+pub fn fuses() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("fma") && std::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return true;
 }
 
 /// What the processor says of itself: family, model and stepping, and the words that name its instruction sets. For a machine whose

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use git2::{
     DiffFormat, ErrorCode, IndexEntry, IndexEntryExtendedFlag, IndexEntryFlag, ObjectType, Oid, Patch, Repository,
-    StatusOptions,
+    StatusOptions, SubmoduleIgnore,
 };
 use lockstep_common::manifest::CodeVersion;
 use serde::Serialize;
@@ -171,7 +171,10 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
     let mut changed: Vec<String> =
         statuses.iter().map(|entry| String::from_utf8_lossy(entry.path_bytes()).into_owned()).collect();
-    changed.extend(unwatched(&repository).map_err(failed)?);
+    let mut more = Vec::new();
+    unshown(&repository, Path::new(""), &mut more).map_err(failed)?;
+    more.retain(|path| !changed.contains(path));
+    changed.append(&mut more);
     let tags = tags_of(&repository, id).map_err(failed)?;
     let (commit, dirty) = (id.to_string(), !changed.is_empty());
     let directory = directory_in(&repository, path);
@@ -179,9 +182,26 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     Ok(Some(WorkTree { version, changed }))
 }
 
+/// What changed in a work tree at `at` and git does not show: files that it was told not to look at, also in submodules, and submodules
+/// with changes, whatever `ignore` says of them.
+fn unshown(repository: &Repository, at: &Path, changed: &mut Vec<String>) -> Result<(), git2::Error> {
+    let text = |path: &Path| at.join(path).to_string_lossy().into_owned();
+    changed.extend(unwatched(repository)?.iter().map(|path| text(path)));
+    for submodule in repository.submodules()? {
+        let Ok(inner) = submodule.open() else { continue };
+        let name = submodule.name().unwrap_or_default();
+        let status = repository.submodule_status(name, SubmoduleIgnore::None)?;
+        if status.is_wd_modified() || status.is_wd_wd_modified() || status.is_wd_untracked() {
+            changed.push(text(submodule.path()));
+        }
+        unshown(&inner, &at.join(submodule.path()), changed)?;
+    }
+    Ok(())
+}
+
 /// Changed files that git was told not to look at (`update-index --assume-unchanged`, `--skip-worktree`). What a sparse checkout
 /// leaves out is no change.
-fn unwatched(repository: &Repository) -> Result<Vec<String>, git2::Error> {
+fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::Error> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
     let is_unwatched = |entry: &IndexEntry| {
         entry.flags & IndexEntryFlag::VALID.bits() != 0
@@ -192,7 +212,7 @@ fn unwatched(repository: &Repository) -> Result<Vec<String>, git2::Error> {
         path.is_file() && Oid::hash_file(ObjectType::Blob, &path).is_ok_and(|found| found != entry.id)
     };
     let entries: Vec<IndexEntry> = repository.index()?.iter().filter(is_unwatched).filter(is_changed).collect();
-    Ok(entries.into_iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect())
+    Ok(entries.into_iter().map(|entry| PathBuf::from(OsStr::from_bytes(&entry.path))).collect())
 }
 
 /// The root of the work tree that `path` lies in, if it lies in one.

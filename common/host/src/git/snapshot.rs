@@ -188,6 +188,8 @@ fn changed_paths(repository: &Repository, head: &git2::Tree<'_>) -> Result<Vec<P
             changed.push(path);
         }
     }
+    let unwatched = super::unwatched(repository).map_err(failed)?;
+    changed.extend(unwatched.into_iter().filter(|path| seen.insert(path.clone())));
     let odb = repository.odb().map_err(failed)?;
     let mut filtered = Vec::new();
     head.walk(TreeWalkMode::PreOrder, |directory, entry| {

@@ -42,8 +42,9 @@ impl ClusterState {
             if let Some(run) = runs.iter().find(|run| run.id().as_str() == typed) {
                 return Ok(run);
             }
-            fits =
-                runs.into_iter().filter(|run| run.id().as_str().starts_with(typed) || run.job.name == typed).collect();
+            // A replay has the name of the run that it repeats.
+            let is_called = |run: &&Run| run.job.name == typed && run.submission.replay.is_none();
+            fits = runs.into_iter().filter(|run| run.id().as_str().starts_with(typed) || is_called(run)).collect();
         }
         one("run", typed, fits, |run| format!("`{}` ({}, {})", run.id(), run.job.name, run.state.status.word()))
     }

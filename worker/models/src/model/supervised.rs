@@ -90,7 +90,10 @@ pub(crate) fn sums(kind: LossKind, scores: &Tensor, targets: &Tensor) -> Result<
     let losses = loss(kind, scores, targets, Reduction::None)?.f_sum(Kind::Double)?;
     let (outputs, right) = match kind {
         LossKind::CrossEntropy => {
-            let hits = scores.f_argmax(-1, false)?.f_eq_tensor(&targets.f_reshape(-1)?)?.f_sum(Kind::Int64)?;
+            // Of scores that are no numbers the first would be the greatest.
+            let answered = scores.f_isnan()?.f_any_dim(-1, false)?.f_logical_not()?;
+            let hits = scores.f_argmax(-1, false)?.f_eq_tensor(&targets.f_reshape(-1)?)?;
+            let hits = hits.f_logical_and(&answered)?.f_sum(Kind::Int64)?;
             (1.0, Some(hits.f_int64_value(&[])? as u64))
         }
         // The loss of a sample is the mean over its values.

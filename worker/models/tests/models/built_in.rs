@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::support::{TRAINING, alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
-use lockstep_models::{Batch, Context, InputKind, ModelError, SampleShape, Targets, build_model};
-use tch::Device;
+use lockstep_models::{Batch, Context, InputKind, ModelError, SampleShape, Targets, build_model, classified};
+use tch::{Device, Tensor};
 
 const MLP: &str = r#"{ kind = "mlp", hidden = [32, 32], outputs = 4, activation = "gelu", dropout = 0.2 }"#;
 const RESNET: &str = r#"{ kind = "resnet", blocks = 1, width = 8, outputs = 4 }"#;
@@ -201,4 +201,11 @@ fn a_loss_outside_of_training_is_that_of_an_evaluation_and_can_be_differentiated
         let gradient = tch::Tensor::run_backward(&[loss], &[first], false, false);
         assert!(gradient[0].abs().max().double_value(&[]) > 0.0, "{spec}");
     }
+}
+
+#[test]
+fn scores_that_are_no_numbers_are_no_right_answer() {
+    let scores = Tensor::from_slice(&[f32::NAN, f32::NAN, 1.0, 0.0]).view([2, 2]);
+    let sums = classified(&scores, &Tensor::from_slice(&[0_i64, 0])).unwrap();
+    assert_eq!((sums.right, sums.count), (Some(1), 2));
 }

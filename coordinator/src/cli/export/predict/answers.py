@@ -82,7 +82,7 @@ def predict(answer):
         if y is not None:
             values = y.shape[1] if loss_kind() == "mse" else 1
             total += float(losses(scores, y).sum(dtype=torch.float64)) / values
-            right += int((scores.argmax(-1) == y.reshape(-1)).sum()) if loss_kind() == "cross_entropy" else 0
+            right += int(((scores.argmax(-1) == y.reshape(-1)) & ~scores.isnan().any(-1)).sum()) if loss_kind() == "cross_entropy" else 0
             count += y.numel() // values
     if count > 0:
         report(total, right, count)
