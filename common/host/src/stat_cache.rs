@@ -2,7 +2,7 @@
 //! to have the contents that it had; the time of its last status change is the kernel's, and no program sets it back.
 //!
 //! ```text
-//! "lockstep stat cache 1\n" | records of 88 bytes | blake3 of all before, 32 bytes
+//! "lockstep stat cache 2\n" | records of 88 bytes | blake3 of all before, 32 bytes
 //! record: device, inode, size, mtime (s, ns), ctime (s, ns), each u64 LE | digest
 //! ```
 //!
@@ -20,7 +20,7 @@ use lockstep_common::Digest;
 
 use crate::durable;
 
-const MAGIC: &[u8] = b"lockstep stat cache 1\n";
+const MAGIC: &[u8] = b"lockstep stat cache 2\n";
 
 /// Words of a [`Stamp`] with its key.
 const WORDS: usize = 7;
@@ -32,8 +32,8 @@ const MOST: usize = 1 << 20;
 /// A file that changed less than this before it was hashed may change again without its times showing it.
 const YOUNG: Duration = Duration::from_secs(2);
 
-/// A file that changed less than this before it was hashed is not kept: who writes through a mapping moves its times only with the
-/// first write to each page since that was written back, which Linux does after half a minute.
+/// A file that changed less than this before it was hashed is not kept. A write through a mapping moves a file's times only if the page
+/// had no other write since the last was brought to the disk, which Linux does after half a minute.
 const SETTLED: Duration = Duration::from_mins(1);
 
 /// Which file: device and inode.

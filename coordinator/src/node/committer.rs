@@ -63,11 +63,14 @@ impl Committer {
                 if let Entry::Vacant(entry) = opening.entry(written) {
                     let (committer, written) = (self.clone(), entry.key().clone());
                     let task = tasks.spawn(async move {
-                        if let Err(error) = committer.commit(&written).await {
-                            warn!(run = %written.0, step = written.2, %error, "cannot commit a checkpoint yet");
-                            sleep(AGAIN).await;
+                        match committer.commit(&written).await {
+                            Ok(is_marked) => (!is_marked).then_some(written.0),
+                            Err(error) => {
+                                warn!(run = %written.0, step = written.2, %error, "cannot commit a checkpoint yet");
+                                sleep(AGAIN).await;
+                                None
+                            }
                         }
-                        written.0
                     });
                     entry.insert(task.id());
                 }
@@ -87,7 +90,7 @@ impl Committer {
                 Some(done) = tasks.join_next_with_id() => {
                     let done = match done {
                         Ok((id, run)) => {
-                            unmarked.insert(run);
+                            unmarked.extend(run);
                             id
                         }
                         Err(panicked) => {
@@ -109,20 +112,21 @@ impl Committer {
         done.map_err(|_| "the store panicked".to_owned())?.map_err(|error| chain(&error))
     }
 
-    /// Opens the blobs of one checkpoint, and proposes what follows from it.
-    async fn commit(&self, written: &Written) -> Result<(), CallError> {
+    /// Opens the blobs of one checkpoint, and proposes what follows from it. Whether no copy of the store that lacks it has its mark.
+    async fn commit(&self, written: &Written) -> Result<bool, CallError> {
         let (run, generation, step) = written.clone();
         let of = written.clone();
         let look = move |state: &ClusterState| {
             let is_last = state.run(&of.0).is_some_and(|run| run.last_step() == of.2);
             state.assembled(&of.0, of.1, of.2).map(|assembled| (assembled, is_last))
         };
-        let Some((assembled, is_last)) = self.handle.read(look).await? else { return Ok(()) };
+        let Some((assembled, is_last)) = self.handle.read(look).await? else { return Ok(true) };
         let opened = match assembled {
             Ok(manifest) => self.find(&manifest, is_last).await.map(|()| Manifest::id(&manifest.encode())),
             Err(reason) => Err(reason),
         };
         let at_ms = now_ms();
+        let is_marked = is_last || opened.is_err();
         let command = match opened {
             Ok(checkpoint) => {
                 info!(%run, step, checkpoint = %checkpoint.short(), "commits a checkpoint");
@@ -133,7 +137,7 @@ impl Committer {
                 Command::CommitFailed { at_ms, run, generation, step, reason }
             }
         };
-        self.handle.propose(command).await?.outcome().await.map(drop)
+        self.handle.propose(command).await?.outcome().await.map(|_| is_marked)
     }
 
     /// Opens every blob that `manifest` names; those of a run's last checkpoint are read, too.

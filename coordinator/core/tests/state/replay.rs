@@ -40,8 +40,11 @@ fn a_replay_ends_where_it_was_told_and_makes_no_checkpoint() {
         cluster.say(&again, process, Said::Finished { step: 8, state: Domain::State.digest(b"") });
     }
     let row = RunRow::of(cluster.run(&again));
-    assert_eq!((row.status.as_str(), row.steps, row.replay_of), ("finished", 8, Some(run)));
+    assert_eq!((row.status.as_str(), row.steps, row.replay_of), ("finished", 8, Some(run.clone())));
     assert!(cluster.run(&again).checkpoints.is_empty());
+    // It has the name of the run that it repeats, which means that run.
+    let name = cluster.run(&run).job.name.clone();
+    assert_eq!(cluster.state.find_run(&name).unwrap().id(), &run);
 }
 
 #[test]

@@ -243,7 +243,7 @@ Examples:
   coord verify 3f9a                        the steps that lead to this checkpoint
   coord verify 7d3k --steps 120..140")]
 pub(in crate::cli) struct VerifyArguments {
-    /// Run or checkpoint: id, a prefix that no other one has, or the name of a run.
+    /// Run or checkpoint: id or unique prefix of an id; of a run also its name.
     pub(in crate::cli) target: String,
     /// Only these steps, both included [default: all of the run; those since the checkpoint before].
     #[arg(long, value_name = "A..B", value_parser = steps)]
@@ -259,7 +259,7 @@ Exit code 0: the steps that both have are equal, bit for bit; 7: they part.
 Example:
   coord diff 7d3k 9x2m --bisect")]
 pub(in crate::cli) struct DiffArguments {
-    /// Run or checkpoint: id, a prefix that no other one has, or the name of a run.
+    /// Run or checkpoint: id or unique prefix of an id; of a run also its name.
     pub(in crate::cli) a: String,
     /// The other one.
     pub(in crate::cli) b: String,
@@ -299,7 +299,7 @@ pub(in crate::cli) struct PsArguments {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShowArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// The reports: every step's loss, gradient norm and learning rate, evaluations, telemetry.
     #[arg(long)]
@@ -326,7 +326,7 @@ Without `--process`, lines begin with the number of the process that wrote them.
 Example:
   coord logs 7d3k --process 0 --follow")]
 pub(in crate::cli) struct LogsArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// Only this process.
     #[arg(long, value_name = "P")]
@@ -340,7 +340,7 @@ pub(in crate::cli) struct LogsArguments {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CancelArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     #[command(flatten)]
     pub(in crate::cli) address: Address,

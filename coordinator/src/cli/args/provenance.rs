@@ -15,7 +15,7 @@ for has an arrow. Checkpoints that nothing came of are counted.
 Example:
   coord lineage 3f9a")]
 pub(in crate::cli) struct LineageArguments {
-    /// Run or checkpoint: id, a prefix that no other one has, or the name of a run.
+    /// Run or checkpoint: id or unique prefix of an id; of a run also its name.
     pub(in crate::cli) target: String,
     /// Every checkpoint.
     #[arg(long)]
@@ -33,7 +33,7 @@ is not too large; else it comes from a repository that has it, or by `git fetch`
 Example:
   coord checkout 7d3k again                prints where it lies, and which data files it has")]
 pub(in crate::cli) struct CheckoutArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// Where to; must be empty or not exist [default: `run-<id>`].
     pub(in crate::cli) directory: Option<PathBuf>,
@@ -54,7 +54,7 @@ Examples:
   coord reproduce 7d3k                     on the coordinator's workers
   coord reproduce 7d3k again --on local    here, in `again`, with nothing but this machine")]
 pub(in crate::cli) struct ReproduceArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// Where its code is rebuilt; must be empty or not exist [default: `run-<id>`].
     pub(in crate::cli) directory: Option<PathBuf>,

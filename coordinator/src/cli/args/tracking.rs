@@ -9,7 +9,7 @@ use super::Reader;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TagArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// Letters, digits and `-_.:/=`; none takes all away.
     pub(in crate::cli) tags: Vec<String>,
@@ -19,7 +19,7 @@ pub(in crate::cli) struct TagArguments {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NoteArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// An empty one takes it away.
     pub(in crate::cli) text: String,
@@ -36,7 +36,7 @@ Examples:
   coord mirror 7k3 --follow --mlflow http://127.0.0.1:5000
   coord mirror 7k3 --csv points.csv --parquet points.parquet")]
 pub(in crate::cli) struct MirrorArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// Go on with what comes, until the run has ended.
     #[arg(long)]
@@ -68,7 +68,7 @@ pub(in crate::cli) struct MirrorArguments {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CompareArguments {
-    /// Runs: ids, prefixes that no other one has, or names.
+    /// Runs: ids, unique prefixes of ids, or names.
     #[arg(required = true, num_args = 2..)]
     pub(in crate::cli) runs: Vec<String>,
     /// Which series; one that ends with `*` stands for all that begin so [default: loss, gradient norm, evaluations, rates].
@@ -85,7 +85,7 @@ Examples:
   coord plot 7k3 'phase/*' --part 1
   coord plot 7k3                                        lists all series")]
 pub(in crate::cli) struct PlotArguments {
-    /// Run: its id, a prefix that no other one has, or its name.
+    /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// Which; one that ends with `*` stands for all that begin so.
     pub(in crate::cli) series: Vec<String>,
