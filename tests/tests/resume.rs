@@ -94,6 +94,10 @@ fn changed_data_is_refused_or_taken_by_name_and_moved_data_is_found() {
     assert_eq!(refused.status.code(), Some(3), "{said}");
     let digest = cluster.show(&run)["data"][0]["digest"].as_str().unwrap().to_owned();
     assert!(said.contains(&digest) && said.contains("`--accept data.digits.csv`"), "{said}");
+    let mistyped = cluster.coord(&[&resume[..], &["--accept", "data.digit.csv"]].concat());
+    let said = String::from_utf8(mistyped.stderr).unwrap();
+    let words = "`--accept data.digit.csv`: the run has no such data; it has `data.digits.csv`";
+    assert!(mistyped.status.code() == Some(2) && said.contains(words), "{said}");
 
     let accepted = cluster.run(&[&resume[..], &["--accept", "data.digits.csv"]].concat()).trim().to_owned();
     assert_ne!(cluster.finished(&accepted), state);

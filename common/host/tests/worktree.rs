@@ -146,6 +146,14 @@ fn what_filters_hide_is_kept_as_it_lies_on_the_disk() {
     git(&origin, &["commit", "-q", "-m", "lines"]);
     git(dir.path(), &["clone", "-q", "origin", "from"]);
     assert_eq!(fs::read(from.join("lines.txt")).unwrap(), b"one\r\ntwo\r\n");
+    // A filter of the user's own, which keeps lengths.
+    git(&from, &["config", "filter.upper.clean", "tr a-z A-Z"]);
+    git(&from, &["config", "filter.upper.smudge", "tr A-Z a-z"]);
+    write(&from, ".git/info/attributes", "*.low filter=upper\n");
+    write(&from, "name.low", "name\n");
+    git(&from, &["add", "-A"]);
+    git(&from, &["commit", "-q", "-m", "filtered"]);
+    assert_eq!(git(&from, &["show", "HEAD:name.low"]), "NAME\n");
     assert_eq!(git(&from, &["status", "--porcelain"]), "");
     restore(&snapshot(&from, LIMIT).unwrap().bytes, &to, &sources(&[&from])).unwrap();
     assert_eq!(tree(&to), tree(&from));

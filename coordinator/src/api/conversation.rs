@@ -12,11 +12,13 @@ use lockstep_core::{Assigned, Outcome, Refusal};
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::coordinator_message;
 use lockstep_rpc::{Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Report as WireReport, Save};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::MAX_MESSAGE_BYTES;
 use super::agents::Terms;
 use super::convert::{invalid, run_id, said};
 use crate::node::{CallError, Event, Pending, Report, Session};
@@ -97,7 +99,9 @@ impl Conversation {
                 self.batches = batch_sizes(&assigned, &self.batches);
                 let store = self.terms.store.display().to_string();
                 let assignments = assigned.iter().map(|assigned| assignment(assigned, &store)).collect();
-                self.tell(coordinator_message::Body::Desired(Desired { assignments })).await
+                let desired = Desired { assignments };
+                self.check_size(&desired)?;
+                self.tell(coordinator_message::Body::Desired(desired)).await
             }
             Event::Log(request) => self.tell(coordinator_message::Body::Log(request)).await,
             Event::Closed => Err(End::Told(Status::aborted(
@@ -142,6 +146,23 @@ impl Conversation {
             self.tell(coordinator_message::Body::Acknowledged(acknowledged)).await?;
         }
         refused.map_or(Ok(()), |error| Err(End::Told(error.into())))
+    }
+
+    /// Says what cannot be told: a message that is too large would end the stream again and again without a word here.
+    fn check_size(&self, desired: &Desired) -> Result<(), End> {
+        let bytes = desired.encoded_len();
+        if bytes < MAX_MESSAGE_BYTES {
+            return Ok(());
+        }
+        let mut runs: Vec<&str> = desired.assignments.iter().map(|assignment| assignment.run.as_str()).collect();
+        runs.dedup();
+        let words = format!(
+            "what this node should run takes {bytes} bytes to say, and at most {MAX_MESSAGE_BYTES} can be said: of its runs {}, cancel the \
+             one with the most columns or tensors, or run it on more nodes",
+            runs.join(", ")
+        );
+        error!(node = %self.session.node(), "the node is told nothing: {words}");
+        Err(End::Told(Status::resource_exhausted(words)))
     }
 
     async fn on_message(&mut self, message: Result<Option<AgentMessage>, Status>) -> Result<(), End> {

@@ -3,6 +3,7 @@
 use lockstep_common::chain;
 use lockstep_core::Refusal;
 use lockstep_core::replica::ProposeError;
+use lockstep_core::state::NotFound;
 use tonic::Status;
 
 use crate::node::CallError;
@@ -17,7 +18,9 @@ impl From<CallError> for Status {
             CallError::Refused(
                 Refusal::NoRun(_) | Refusal::NoCheckpoint(_) | Refusal::NoDevice(_) | Refusal::NoData(_),
             )
-            | CallError::NotFound(_) => Self::not_found(words),
+            | CallError::NotFound(NotFound::Nothing { .. }) => Self::not_found(words),
+            // Of no error of its own: a client that looks for something else by the same name must not go on.
+            CallError::NotFound(NotFound::NotUnique { .. }) => Self::out_of_range(words),
             CallError::Refused(
                 Refusal::Ended { .. }
                 | Refusal::OutOfOrder { .. }

@@ -220,7 +220,7 @@ fn lines(report: &Report) -> Vec<String> {
         lines.push(format!("record: steps {first} to {last} are equal, bit for bit ({})", report.record.extent()));
         return lines;
     };
-    lines.push(format!("record: equal up to step {}, parts at step {}:", parting.step - 1, parting.step));
+    lines.push(parts(first, parting.step));
     lines.extend(parting.lines(("A", "B")));
     match &report.bisected {
         None if parting
@@ -247,9 +247,32 @@ fn lines(report: &Report) -> Vec<String> {
     lines
 }
 
+/// Where records part whose first common step is `first`; a run that was resumed has none before.
+fn parts(first: u64, at: u64) -> String {
+    let before = if first > 1 { ", before which nothing was compared" } else { "" };
+    if at == first {
+        return format!("record: parts at step {at}, the first that both have{before}:");
+    }
+    let equal = if first > 1 {
+        format!("steps {first} to {} are equal", at - 1)
+    } else {
+        format!("equal up to step {}", at - 1)
+    };
+    format!("record: {equal}, parts at step {at}:")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_said_of_steps_that_were_not_compared() {
+        assert_eq!(parts(1, 8), "record: equal up to step 7, parts at step 8:");
+        assert_eq!(parts(1, 1), "record: parts at step 1, the first that both have:");
+        assert_eq!(parts(201, 260), "record: steps 201 to 259 are equal, parts at step 260:");
+        let unknown = "record: parts at step 201, the first that both have, before which nothing was compared:";
+        assert_eq!(parts(201, 201), unknown);
+    }
 
     #[test]
     fn keys_are_compared_wherever_they_lie() {

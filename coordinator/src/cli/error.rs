@@ -14,12 +14,14 @@ pub(super) struct Failure {
     exit: Exit,
     message: String,
     hint: Option<String>,
+    /// What was typed fits several.
+    is_ambiguous: bool,
 }
 
 impl Failure {
     /// A failure in these words.
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None }
+        Self { exit, message: message.into(), hint: None, is_ambiguous: false }
     }
 
     /// A failure in the words of `error` and of all that caused it.
@@ -46,6 +48,11 @@ impl Failure {
         self.exit
     }
 
+    /// Whether there is nothing by the name that was typed.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.exit == Exit::NotFound && !self.is_ambiguous
+    }
+
     /// The lines for standard error.
     pub(super) fn render(&self) -> String {
         let mut text = format!("error: {}", self.message);
@@ -61,17 +68,18 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let exit = match status.code() {
             Code::InvalidArgument => Exit::Usage,
-            Code::NotFound => Exit::NotFound,
+            Code::NotFound | Code::OutOfRange => Exit::NotFound,
             Code::DataLoss => Exit::Damaged,
             // The store's disk is full, or refuses.
             Code::ResourceExhausted => Exit::Local,
             Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Exit::Refused,
             _ => Exit::Unreachable,
         };
-        match status.message() {
+        let failure = match status.message() {
             "" => Self::new(exit, format!("the coordinator answered `{:?}` without a reason", status.code())),
             message => Self::new(exit, message),
-        }
+        };
+        Self { is_ambiguous: status.code() == Code::OutOfRange, ..failure }
     }
 }
 
@@ -82,7 +90,9 @@ mod tests {
     #[test]
     fn a_status_keeps_its_words_and_gets_the_documented_code() {
         let failure = Failure::from(Status::not_found("there is no run `x`")).hint("`coord ps` lists them");
-        assert_eq!(failure.exit(), Exit::NotFound);
+        assert!(failure.exit() == Exit::NotFound && failure.is_nothing());
+        let several = Failure::from(Status::out_of_range("`x` fits 2 runs"));
+        assert!(several.exit() == Exit::NotFound && !several.is_nothing());
         assert_eq!(failure.render(), "error: there is no run `x`\nhint: `coord ps` lists them");
         assert_eq!(Failure::from(Status::invalid_argument("bad")).exit(), Exit::Usage);
         assert_eq!(Failure::from(Status::failed_precondition("ended")).exit(), Exit::Refused);

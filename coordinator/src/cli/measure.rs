@@ -62,14 +62,14 @@ pub(super) fn in_place(base_dir: &Path, paths: &[&str], directories: bool, rehas
     hash(named.map_err(|error| refused(&error))?, rehash, None)
 }
 
-/// The data as of `revision` of the repository that each path lies in: what DVC recorded in it, or git has of it. The
-/// work tree is left alone. A TorchScript module is code, and is taken from where it lies.
+/// The data as of `revision` of the job's work tree (of another one, if a path lies in that): what DVC recorded in it, or git has of
+/// it. The work tree is left alone. A TorchScript module is code, and is taken from where it lies.
 fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> Result<Measured, Failure> {
     let scratch = tempfile::tempdir()
         .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
     let mut named = Vec::new();
     for path in job.data.paths() {
-        let mut files = of_path(&base_dir.join(path.trim_end_matches('/')), revision, scratch.path())?;
+        let mut files = of_path(&base_dir.join(path.trim_end_matches('/')), base_dir, revision, scratch.path())?;
         let is_directory = files.iter().any(|file| !file.path.is_empty());
         if is_directory && !matches!(job.data, Data::Files { .. }) {
             return Err(Failure::new(Exit::Usage, format!("`{path}` is a directory in `{revision}`, not a file")));
@@ -114,9 +114,10 @@ fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Mea
     Ok(measured)
 }
 
-/// The files at or below `path` in `revision`, each called what follows `path`.
-fn of_path(path: &Path, revision: &str, scratch: &Path) -> Result<Vec<Listed>, Failure> {
-    let recorded = Recorded::at_revision(path, revision).map_err(|error| Failure::caused(Exit::Usage, &error))?;
+/// The files at or below `path` in `revision`, which a job in `base_dir` names, each called what follows `path`.
+fn of_path(path: &Path, base_dir: &Path, revision: &str, scratch: &Path) -> Result<Vec<Listed>, Failure> {
+    let commit = git::commit_at(path, base_dir, revision).map_err(|error| Failure::caused(Exit::Usage, &error))?;
+    let recorded = Recorded::at_revision(path, &commit).map_err(|error| Failure::caused(Exit::Usage, &error))?;
     if let Some(recorded) = recorded {
         let fetched = Handle::current().block_on(recorded.fetch_to_cache(&|_| ()));
         let fetched = fetched.map_err(|error| Failure::caused(Exit::Local, &error))?;
@@ -135,7 +136,7 @@ fn of_path(path: &Path, revision: &str, scratch: &Path) -> Result<Vec<Listed>, F
         };
         return Ok(fetched.files.iter().map(|file| Listed::at(below(&file.path), file.cache_path.clone())).collect());
     }
-    let found = git::files_at(path, revision, scratch).map_err(|error| Failure::caused(Exit::Usage, &error))?;
+    let found = git::files_at(path, &commit, scratch).map_err(|error| Failure::caused(Exit::Usage, &error))?;
     let found = found.map(|files| files.into_iter().map(|(path, at)| Listed::at(path, at)).collect());
     found.ok_or_else(|| {
         let words = format!("`{}` is in `{revision}` neither as a file of git nor as an output of DVC", path.display());

@@ -116,6 +116,11 @@ pub(super) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec
         Output::note(&format!("note: {} files that differ from the commit are kept with the run", tree.files));
     }
     let source = git::source(dir, limit).map_err(|error| Failure::caused(Exit::Local, &error))?;
+    if source.is_none() {
+        let words = "note: the commit itself is larger than `--code-limit` and is not kept with the run: `coord checkout` will need a \
+                     clone that has it";
+        Output::note(words);
+    }
     let piece = |bytes: &[u8]| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 };
     (code.tree, code.source) = (Some(piece(&tree.bytes)), source.as_deref().map(piece));
     Ok([tree.bytes].into_iter().chain(source).collect())

@@ -47,6 +47,7 @@ impl Wish {
         let dir = moved.clone().unwrap_or_else(|| manifest.base_dir.clone().into());
         let job = JobSpec::from_canonical(manifest.job_text.as_bytes());
         let job = job.map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+        self.names_data(&manifest)?;
         let takes_code = self.accept.iter().any(|key| key == "code");
         let code = block_in_place(|| {
             if takes_code {
@@ -72,6 +73,16 @@ impl Wish {
             base_dir: moved.map_or_else(String::new, |dir| dir.display().to_string()),
             data: data.iter().map(Into::into).collect(),
         })
+    }
+
+    /// Refuses to accept data that the run has not.
+    fn names_data(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let known: Vec<&str> = manifest.data.iter().map(|file| file.path.trim_end_matches('/')).collect();
+        let unknown = |key: &&String| key.strip_prefix("data.").is_some_and(|path| !known.contains(&path));
+        let Some(key) = self.accept.iter().find(unknown) else { return Ok(()) };
+        let known: Vec<String> = known.iter().map(|path| format!("`data.{path}`")).collect();
+        let words = format!("`--accept {key}`: the run has no such data; it has {}", known.join(", "));
+        Err(Failure::new(Exit::Usage, words))
     }
 
     /// Data that is otherwise now, and was accepted; the lists of its directories join `blobs`. What is not on this machine the

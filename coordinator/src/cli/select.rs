@@ -29,10 +29,9 @@ impl Selection {
             })
         };
         let data = |wanted: &String| {
+            let wanted = wanted.trim_end_matches('/');
             let is = |path: &str| path == wanted || path.ends_with(&format!("/{wanted}"));
-            view.data
-                .iter()
-                .any(|file| is(file.path.trim_end_matches('/')) || file.digest.to_hex().starts_with(wanted.as_str()))
+            view.data.iter().any(|file| is(file.path.trim_end_matches('/')) || file.digest.to_hex().starts_with(wanted))
         };
         let job: Value = serde_json::from_str(&view.job).unwrap_or_default();
         self.commit.as_ref().is_none_or(commit)
@@ -57,6 +56,19 @@ enum Operator {
     AtMost,
     Above,
     Below,
+}
+
+impl Operator {
+    fn holds<N: PartialOrd>(self, own: &N, other: &N) -> bool {
+        match self {
+            Self::Equal => own == other,
+            Self::NotEqual => own != other,
+            Self::AtLeast => own >= other,
+            Self::AtMost => own <= other,
+            Self::Above => own > other,
+            Self::Below => own < other,
+        }
+    }
 }
 
 /// The longer ones first: `>=` begins with `>`.
@@ -96,15 +108,13 @@ impl Condition {
     }
 
     fn compares(&self, value: &Value) -> bool {
+        // Whole numbers as such: a seed of 64 bits is not exact as a number with a fraction.
+        let whole = value.as_u64().map(i128::from).or(value.as_i64().map(i128::from));
+        if let (Some(own), Ok(other)) = (whole, self.value.parse::<i128>()) {
+            return self.operator.holds(&own, &other);
+        }
         if let (Some(own), Ok(other)) = (value.as_f64(), self.value.parse::<f64>()) {
-            return match self.operator {
-                Operator::Equal => own == other,
-                Operator::NotEqual => own != other,
-                Operator::AtLeast => own >= other,
-                Operator::AtMost => own <= other,
-                Operator::Above => own > other,
-                Operator::Below => own < other,
-            };
+            return self.operator.holds(&own, &other);
         }
         let own = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match self.operator {
@@ -136,7 +146,7 @@ mod tests {
     #[test]
     fn conditions_compare_numbers_as_numbers_and_texts_as_texts() {
         let job = serde_json::json!({
-            "name": "digits", "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9}, "batch": {"size": 64},
+            "name": "digits", "seed": 9_007_199_254_740_993_u64, "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9}, "batch": {"size": 64},
             "model": {"hidden": [128, 64]},
         });
         let holds = |text: &str| text.parse::<Condition>().unwrap().holds(&job);
@@ -148,6 +158,9 @@ mod tests {
             "size=64",
             "batch.size=64.0",
             "size!=65",
+            "seed=9007199254740993",
+            "seed>9007199254740992",
+            "seed<9007199254740994",
             "kind=sgd",
             "name = digits",
             "kind='sgd'",
@@ -156,7 +169,18 @@ mod tests {
         ] {
             assert!(holds(yes), "{yes}");
         }
-        for no in ["lr>0.05", "lr<0.05", "r=0.05", "size=65", "kind=adam", "kind>a", "nothing=1", "nothing!=1", "r>0"] {
+        for no in [
+            "lr>0.05",
+            "lr<0.05",
+            "r=0.05",
+            "size=65",
+            "kind=adam",
+            "kind>a",
+            "nothing=1",
+            "nothing!=1",
+            "r>0",
+            "seed=9007199254740992",
+        ] {
             assert!(!holds(no), "{no}");
         }
         for bad in ["", "lr", "lr>", ">1", "lr!1"] {

@@ -38,12 +38,12 @@ impl Target {
                 no_checkpoint(client, name, &view).await?;
                 (view, None)
             }
-            Err(failure) if failure.exit() == Exit::NotFound => {
-                let manifest = manifest(client, name).await.map_err(|other| match other.exit() {
-                    Exit::NotFound => {
-                        Failure::new(Exit::NotFound, format!("there is no run or checkpoint `{name}`, or several"))
+            Err(failure) if failure.is_nothing() => {
+                let manifest = manifest(client, name).await.map_err(|other| {
+                    if !other.is_nothing() {
+                        return other;
                     }
-                    _ => other,
+                    Failure::new(Exit::NotFound, format!("there is no run or checkpoint `{name}`"))
                 })?;
                 let text = client.query(What::Run(manifest.run.to_string())).await?;
                 (documents::decode_run(&text).map_err(|error| unreadable(&error))?, Some(manifest))
@@ -110,7 +110,7 @@ async fn no_checkpoint(client: &Client, name: &str, view: &RunView) -> Result<()
         return Ok(());
     }
     match manifest(client, name).await {
-        Err(failure) if failure.exit() == Exit::NotFound => Ok(()),
+        Err(failure) if failure.is_nothing() => Ok(()),
         Err(failure) => Err(failure),
         Ok(manifest) => {
             let checkpoint = Manifest::id(&manifest.encode());

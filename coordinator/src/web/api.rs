@@ -232,7 +232,7 @@ async fn blob(State(site): State<Site>, Path(digest): Path<String>) -> Response 
 fn refused(status: &Status) -> Response {
     let code = match status.code() {
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
-        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::NotFound | Code::OutOfRange => StatusCode::NOT_FOUND,
         Code::FailedPrecondition => StatusCode::CONFLICT,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

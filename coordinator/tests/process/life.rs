@@ -404,4 +404,24 @@ async fn what_fits_a_run_and_a_checkpoint_is_refused_with_both() {
         let both = format!("`{name}` fits run `{}` ({name}) and checkpoint `{made}`", second.trim());
         assert!(said.contains(&both), "{typed:?}: {said}");
     }
+
+    // Nor is it taken for the checkpoint where it fits two runs.
+    let name = &made[..7];
+    for seed in ["seed=101", "seed=102"] {
+        let named = format!("name=\"{name}\"");
+        crate::support::run(&[
+            "submit",
+            job.to_str().unwrap(),
+            "--set",
+            &named,
+            "--set",
+            seed,
+            "--addr",
+            &coordinator.address,
+        ]);
+    }
+    for typed in [&["verify", name][..], &["diff", name, &first], &["lineage", name], &["reproduce", name]] {
+        let said = fails(&[typed, &["--addr", &coordinator.address]].concat(), 4);
+        assert!(said.contains(&format!("`{name}` fits 2 runs")), "{typed:?}: {said}");
+    }
 }

@@ -48,6 +48,7 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
         (format!("{rest},-100\n"), "sample 1796: `-100.0` is not a class from 0 to 9"),
         (format!("{rest},4.9\n"), "`4.9` is not a class"),
         (header.to_owned(), "holds no rows"),
+        (format!("{rest},\"4"), "the quoted cell at its end is not closed: the file was cut off"),
         // A space that training takes for a letter is one here; digits are those of ASCII.
         (text.replacen("p00,", "p00\u{a0},", 1), "has no column `p00`"),
         (text.replacen("\n0,", "\n\u{ff11},", 1), "is not a finite number"),
@@ -67,6 +68,11 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     let folder = [dir.path()];
     cases.push((&folder, "cannot read `"));
     exported.refuses(&cases);
+
+    // What no training row had is said.
+    fs::write(&path, text.replacen("\n0,", "\n7,", 1)).unwrap();
+    let words = exported.predict(&[path.to_str().unwrap()]).1;
+    assert!(words.contains("note: column `p00` was always 0.0 in training, and what 7.0 means"), "{words}");
 
     let columns = exported.manifest()["preprocessing"]["inputs"]["columns"].as_array().unwrap().clone();
     assert_eq!(columns.len(), 64);
@@ -293,6 +299,9 @@ fn a_language_model_is_scored_and_continued() {
     fs::write(&wider, wide).unwrap();
     let looks = |what: &str| format!("looks like {what}, not like u8 tokens");
     exported.refuses(&[(&[&other], &looks("an npy array")), (&[&wider], &looks("32-bit integers"))]);
+    let large: Vec<u8> = (0..4000_u32).flat_map(|at| (at * at % 1021 * (at % 5)).to_le_bytes()[..2].to_vec()).collect();
+    fs::write(&wider, large).unwrap();
+    exported.refuses(&[(&[&wider], &looks("16-bit integers"))]);
     exported.predict(&[other.to_str().unwrap(), "--accept-as-is"]);
 
     let go_on =

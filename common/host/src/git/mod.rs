@@ -22,7 +22,7 @@ use serde::Serialize;
 
 pub use fetch::{fetch, restore_or_fetch};
 pub use restore::{Needed, Sources, needed, restore};
-pub use revision::files_at;
+pub use revision::{commit_at, files_at};
 pub use snapshot::{Snapshot, snapshot};
 pub use source::source;
 

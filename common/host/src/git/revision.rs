@@ -1,29 +1,54 @@
 //! Files as they were in another commit.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use git2::{ErrorCode, ObjectType, Repository, TreeWalkMode, TreeWalkResult};
+use git2::{ErrorCode, ObjectType, Oid, Repository, Tree, TreeEntry, TreeWalkMode, TreeWalkResult};
 
-use super::{GitError, directory_in};
+use super::GitError;
 
-/// Writes what `path`, a file or a directory, held in `revision` into the directory `into`: for each file its path below
-/// `path` (empty for `path` itself) and where its contents lie now, sorted. `None` if the commit has nothing there.
+/// The commit that `revision` of the work tree around `from` has of the repository that `path` lies in: the one that it names, or,
+/// of a submodule, the one that it records. Where `path` does not lie in that work tree, `revision` is one of its own.
 ///
 /// # Errors
-/// `Git` also for a revision that is none; `NotPlain` for links and submodules; `Io`.
-pub fn files_at(path: &Path, revision: &str, into: &Path) -> Result<Option<Vec<(String, PathBuf)>>, GitError> {
+/// `Git` also for a revision that is none; `NotPlain` for a path that was in no submodule then.
+pub fn commit_at(path: &Path, from: &Path, revision: &str) -> Result<String, GitError> {
+    let failed = |source| GitError::Git { path: path.to_owned(), source };
+    let around = roots(path);
+    let own = roots(&from.join("_")).last().and_then(|root| root.canonicalize().ok());
+    let begins = around.iter().position(|root| own.is_some() && root.canonicalize().ok() == own);
+    let mut chain = around[begins.unwrap_or(around.len().saturating_sub(1))..].iter();
+    let first = chain.next().map_or_else(|| path.parent().unwrap_or(path), PathBuf::as_path);
+    let (mut root, mut repository) = (first, Repository::discover(first).map_err(failed)?);
+    let mut commit =
+        repository.revparse_single(revision).and_then(|object| object.peel_to_commit()).map_err(failed)?.id();
+    for inner in chain {
+        let below = inner.strip_prefix(root).unwrap_or(inner);
+        let entry = entry_at(&tree_of(&repository, commit).map_err(failed)?, below, root)?;
+        let entry = entry.filter(|entry| entry.kind() == Some(ObjectType::Commit));
+        let what = || format!("it is no submodule in `{revision}` of `{}`", root.display());
+        commit = entry.ok_or_else(|| GitError::NotPlain { path: inner.clone(), what: what() })?.id();
+        (root, repository) = (inner, Repository::open(inner).map_err(failed)?);
+    }
+    Ok(commit.to_string())
+}
+
+/// Writes what `path`, a file or a directory, held in `commit` of its repository into the directory `into`: for each file its path
+/// below `path` (empty for `path` itself) and where its contents lie now, sorted. `None` if the commit has nothing there.
+/// Where today's links lead does not matter.
+///
+/// # Errors
+/// `Git` also for a commit that is none; `NotPlain` for links and submodules; `Io`.
+pub fn files_at(path: &Path, commit: &str, into: &Path) -> Result<Option<Vec<(String, PathBuf)>>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let repository = Repository::discover(parent).map_err(failed)?;
-    let commit = repository.revparse_single(revision).and_then(|object| object.peel_to_commit()).map_err(failed)?;
-    let name = path.file_name().unwrap_or_default();
-    let below = Path::new(&directory_in(&repository, parent)).join(name);
-    let entry = match commit.tree().and_then(|tree| tree.get_path(&below)) {
-        Ok(entry) => entry,
-        Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
+    let around = roots(path);
+    let root = around.last().map_or(parent, PathBuf::as_path);
+    let repository = Repository::discover(root).map_err(failed)?;
+    let tree = Oid::from_str(commit).and_then(|id| tree_of(&repository, id)).map_err(failed)?;
+    let path = spelled(path);
+    let below = path.strip_prefix(root).unwrap_or(&path);
+    let Some(entry) = entry_at(&tree, below, root)? else { return Ok(None) };
     let mut found = vec![(String::new(), entry.id(), entry.kind(), entry.filemode())];
     if entry.kind() == Some(ObjectType::Tree) {
         found.clear();
@@ -39,9 +64,9 @@ pub fn files_at(path: &Path, revision: &str, into: &Path) -> Result<Option<Vec<(
     }
     let mut files = Vec::new();
     for (name, id, kind, mode) in found {
-        let full = if name.is_empty() { path.to_owned() } else { path.join(&name) };
+        let full = if name.is_empty() { path.clone() } else { path.join(&name) };
         if kind != Some(ObjectType::Blob) || mode == LINK {
-            return Err(GitError::NotPlain { path: full, what: format!("it is no file in `{revision}`") });
+            return Err(GitError::NotPlain { path: full, what: format!("it is no file in commit `{commit}`") });
         }
         let blob = repository.find_blob(id).map_err(failed)?;
         let at = into.join(id.to_string());
@@ -50,6 +75,57 @@ pub fn files_at(path: &Path, revision: &str, into: &Path) -> Result<Option<Vec<(
     }
     files.sort();
     Ok(Some(files))
+}
+
+fn tree_of(repository: &Repository, commit: Oid) -> Result<Tree<'_>, git2::Error> {
+    repository.find_commit(commit)?.tree()
+}
+
+/// What `tree`, that of the work tree at `root`, has at `below`.
+fn entry_at(tree: &Tree<'_>, below: &Path, root: &Path) -> Result<Option<TreeEntry<'static>>, GitError> {
+    for above in below.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        if tree.get_path(above).is_ok_and(|entry| entry.filemode() == LINK) {
+            let what = "a symbolic link then, and revisions are read without following any".to_owned();
+            return Err(GitError::NotPlain { path: root.join(above), what });
+        }
+    }
+    match tree.get_path(below) {
+        Ok(entry) => Ok(Some(entry)),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(source) => Err(GitError::Git { path: root.join(below), source }),
+    }
+}
+
+/// The roots of the work trees that `path` lies in, outer ones first. A link within one of them is not followed.
+fn roots(path: &Path) -> Vec<PathBuf> {
+    let path = spelled(path);
+    let mut roots: Vec<PathBuf> = Vec::new();
+    for directory in path.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+        if !roots.is_empty() && directory.is_symlink() {
+            break;
+        }
+        if directory.join(".git").exists() {
+            roots.push(directory.to_owned());
+        }
+    }
+    roots
+}
+
+/// `path` from the root, without `.` and `..`. Links that lead into a work tree from outside of any are followed.
+fn spelled(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            component => plain.push(component),
+        }
+    }
+    let is_inside = plain.ancestors().skip(1).any(|directory| directory.join(".git").exists());
+    let parent = plain.parent().and_then(|parent| parent.canonicalize().ok()).filter(|_| !is_inside);
+    match (parent, plain.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => plain,
+    }
 }
 
 const LINK: i32 = 0o120_000;
@@ -72,20 +148,71 @@ mod tests {
             git(dir.path(), &["add", "."]);
             git(dir.path(), &["commit", "-q", "-m", text]);
         }
+        let found = |path: &Path, revision: &str| files_at(path, &commit_at(path, dir.path(), revision)?, &into);
         let texts = |path: &str, revision: &str| -> Vec<(String, String)> {
-            let files = files_at(&root.join(path), revision, &into).unwrap().unwrap();
+            let files = found(&root.join(path), revision).unwrap().unwrap();
             files.into_iter().map(|(name, at)| (name, fs::read_to_string(at).unwrap())).collect()
         };
         let text = |name: &str, text: &str| (name.to_owned(), text.to_owned());
         assert_eq!(texts("data", "HEAD~1"), [text("a", "old"), text("more/b", "old")]);
         assert_eq!(texts("data/a", "HEAD"), [text("", "new")]);
-        assert_eq!(files_at(&root.join("none"), "HEAD", &into).unwrap(), None);
-        assert!(matches!(files_at(&root.join("data"), "v9", &into), Err(GitError::Git { .. })));
+        assert_eq!(found(&root.join("none"), "HEAD").unwrap(), None);
+        assert!(matches!(found(&root.join("data"), "v9"), Err(GitError::Git { .. })));
         std::os::unix::fs::symlink("a", root.join("data/link")).unwrap();
         git(dir.path(), &["add", "."]);
         git(dir.path(), &["commit", "-q", "-m", "link"]);
         assert!(
-            matches!(files_at(&root.join("data"), "HEAD", &into), Err(GitError::NotPlain { path, .. }) if path.ends_with("data/link"))
+            matches!(found(&root.join("data"), "HEAD"), Err(GitError::NotPlain { path, .. }) if path.ends_with("data/link"))
         );
+    }
+
+    #[test]
+    fn neither_todays_links_nor_a_submodules_own_history_change_what_a_revision_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, inner, into) = (dir.path().join("tree"), dir.path().join("inner"), dir.path().join("into"));
+        for repository in [&tree, &inner] {
+            fs::create_dir_all(repository.join("data")).unwrap();
+            git(repository, &["init", "-q"]);
+            fs::write(repository.join("data/a"), "one").unwrap();
+            git(repository, &["add", "."]);
+            git(repository, &["commit", "-q", "-m", "one"]);
+        }
+        fs::create_dir(&into).unwrap();
+        let url = inner.to_str().unwrap();
+        git(&tree, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "module"]);
+        git(&tree, &["commit", "-q", "-m", "a submodule"]);
+        git(&tree, &["tag", "v1"]);
+        // Since then the directory has become a link to another one, and the submodule has a tag of the same name.
+        fs::create_dir(tree.join("other")).unwrap();
+        fs::write(tree.join("other/a"), "two").unwrap();
+        fs::remove_dir_all(tree.join("data")).unwrap();
+        std::os::unix::fs::symlink("other", tree.join("data")).unwrap();
+        let module = tree.join("module");
+        fs::write(module.join("data/a"), "two").unwrap();
+        for repository in [&module, &tree] {
+            git(repository, &["add", "-A"]);
+            git(repository, &["commit", "-q", "-m", "two"]);
+        }
+        git(&module, &["tag", "v1"]);
+
+        let found = |path: &str, from: &Path, revision: &str| {
+            let path = tree.join(path);
+            let found = files_at(&path, &commit_at(&path, from, revision)?, &into)?;
+            Ok::<_, GitError>(found.map(|files| fs::read_to_string(&files[0].1).unwrap()))
+        };
+        let text = |path: &str, from: &Path, revision: &str| found(path, from, revision).unwrap().unwrap();
+        assert_eq!(text("data/a", &tree, "v1"), "one");
+        assert_eq!(text("module/data/a", &tree, "v1"), "one");
+        assert_eq!(text("module/data/a", &tree, "HEAD"), "two");
+        // A job in the submodule speaks of the submodule's revisions, and so does one elsewhere.
+        assert_eq!(text("module/data/a", &module, "v1"), "two");
+        assert_eq!(text("module/data/a", dir.path(), "v1"), "two");
+        for (path, revision, words) in [
+            ("data/a", "HEAD", "data` cannot be kept with a run: a symbolic link then"),
+            ("module/data/a", "v1~1", "module` cannot be kept with a run: it is no submodule in `v1~1`"),
+        ] {
+            let refused = found(path, &tree, revision).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
+        }
     }
 }

@@ -16,8 +16,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use git2::{
-    Index, IndexEntry, IndexTime, ObjectType, Repository, RepositoryState, Status, StatusOptions, TreeWalkMode,
-    TreeWalkResult,
+    AttrCheckFlags, Index, IndexEntry, IndexTime, ObjectType, Odb, Oid, Repository, RepositoryState, Status,
+    StatusOptions, TreeWalkMode, TreeWalkResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -196,12 +196,7 @@ fn changed_paths(repository: &Repository, head: &git2::Tree<'_>) -> Result<Vec<P
         if entry.kind() == Some(ObjectType::Blob) {
             let path =
                 PathBuf::from(OsStr::from_bytes(directory.as_bytes())).join(OsStr::from_bytes(entry.name_bytes()));
-            let there = fs::symlink_metadata(root.join(&path)).map(|metadata| metadata.len());
-            let committed = odb.read_header(entry.id()).map(|(bytes, _)| bytes as u64);
-            if let (Ok(there), Ok(committed)) = (there, committed)
-                && there != committed
-                && !seen.contains(&path)
-            {
+            if !seen.contains(&path) && hides(repository, &odb, &root, &path, entry.id()) {
                 filtered.push(path);
             }
         }
@@ -210,6 +205,18 @@ fn changed_paths(repository: &Repository, head: &git2::Tree<'_>) -> Result<Vec<P
     .map_err(failed)?;
     changed.extend(filtered);
     Ok(changed)
+}
+
+/// Whether a filter lets git take the file at `path` for the blob `committed`, whose bytes are others.
+fn hides(repository: &Repository, odb: &Odb<'_>, root: &Path, path: &Path, committed: Oid) -> bool {
+    let full = root.join(path);
+    let (Ok(there), Ok((bytes, _))) = (fs::symlink_metadata(&full), odb.read_header(committed)) else { return false };
+    if there.len() != bytes as u64 {
+        return true;
+    }
+    // Of git's own filters none keeps a file's length.
+    let is_filtered = repository.get_attr_bytes(path, "filter", AttrCheckFlags::default()).ok().flatten().is_some();
+    is_filtered && there.is_file() && Oid::hash_file(ObjectType::Blob, &full).is_ok_and(|found| found != committed)
 }
 
 /// Puts what lies at `path` into `index`, or takes it out.

@@ -34,17 +34,18 @@ pub(super) fn value<'a>(numerics: &'a BTreeMap<String, String>, key: &str) -> Op
     numerics.get(key).map(String::as_str).or_else(|| of_earlier_builds(key))
 }
 
-/// Puts `files` in the place of those of the same path; what changed by it. The path that there is not, if there is one.
+/// Puts `files` in the place of those of the same path, which a job may name twice; what changed by it. The path that there is not, if
+/// there is one.
 pub(super) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Override>, String> {
     let mut changed = Vec::new();
     for file in files {
-        let place = all.iter_mut().find(|place| place.path == file.path).ok_or_else(|| file.path.clone())?;
-        if place.digest != file.digest {
+        let was = all.iter().find(|place| place.path == file.path).ok_or_else(|| file.path.clone())?;
+        if was.digest != file.digest {
             let text = |file: &DataFile| format!("{} bytes, {}", file.bytes, file.digest);
             let key = format!("data.{}", file.path.trim_end_matches('/'));
-            changed.push(Override { key, was: text(place), now: text(file) });
+            changed.push(Override { key, was: text(was), now: text(file) });
         }
-        place.clone_from(file);
+        all.iter_mut().filter(|place| place.path == file.path).for_each(|place| place.clone_from(file));
     }
     Ok(changed)
 }
@@ -86,6 +87,8 @@ pub(super) fn remember(known: &mut Vec<Override>, new: Vec<Override>) {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_common::Domain;
+
     use super::*;
 
     #[test]
@@ -127,6 +130,20 @@ mod tests {
             assert!(!accepts(&accepted, key), "{key}");
         }
         assert!(!accepts(&[String::new()], "data"));
+    }
+
+    #[test]
+    fn a_file_that_a_job_names_twice_is_changed_in_both_places() {
+        let file = |path: &str, bytes: &[u8]| DataFile {
+            path: path.to_owned(),
+            bytes: bytes.len() as u64,
+            digest: Domain::Blob.digest(bytes),
+        };
+        let mut all = [file("x", b"old"), file("y", b"y"), file("x", b"old")];
+        let changed = data(&mut all, &[file("x", b"new"), file("x", b"new")]).unwrap();
+        assert_eq!(changed.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), ["data.x"]);
+        assert_eq!(all, [file("x", b"new"), file("y", b"y"), file("x", b"new")]);
+        assert_eq!(data(&mut all, &[file("z", b"")]), Err("z".to_owned()));
     }
 
     #[test]

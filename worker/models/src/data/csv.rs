@@ -136,9 +136,11 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
         return Err(DataError::format(path, "a table with inputs", "the target is its only column"));
     }
     let (mut inputs, mut targets, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let mut last = 0;
     let mut record = csv::ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(broken)? {
         let line = record.position().map_or(0, |position| line_at(&bytes, position));
+        last = record.position().map_or(last, |position| position.byte() as usize);
         if record.len() != header.len() {
             let (expected, found) = (header.len(), record.len());
             return Err(DataError::Row { path: path.to_owned(), line, expected, found });
@@ -165,6 +167,14 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
     }
     if targets.is_empty() {
         return Err(DataError::Empty { path: path.to_owned() });
+    }
+    // A cell of numbers has quotation marks around it or none, so that they cut the last row into an odd number of pieces.
+    if bytes[last..].split(|&byte| byte == b'"').count().is_multiple_of(2) {
+        let detail = format!(
+            "the quoted cell at the end of line {} is not closed: the file was cut off",
+            lines[lines.len() - 1]
+        );
+        return Err(DataError::format(path, "a whole CSV table", detail));
     }
     let features = header.iter().enumerate().filter(|(column, _)| *column != target);
     Ok(Parsed { inputs, targets, features: features.map(|(_, name)| name.clone()).collect(), lines })

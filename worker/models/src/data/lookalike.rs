@@ -78,7 +78,35 @@ fn element(bytes: &[u8], length: usize, dtype: TokenType) -> Option<&'static str
     let pairs = bytes.as_chunks::<2>().0;
     let wide =
         length.is_multiple_of(2) && pairs.iter().all(|[_, high]| *high < 16) && pairs.iter().any(|[low, _]| *low >= 64);
+    let wide = wide || length.is_multiple_of(2) && alternates(pairs);
     (dtype == TokenType::U8 && wide).then_some("16-bit integers, `data.dtype = \"u16\"`")
+}
+
+/// Whether the second byte of each pair is told from the first by how few values it takes most often, as the high bytes of a large
+/// vocabulary's tokens are. Bytes that stand for themselves are alike at odd and even places.
+fn alternates(pairs: &[[u8; 2]]) -> bool {
+    /// Fewer pairs than this may differ by chance, and fewer values of the first byte are a pattern of somebody's.
+    const PAIRS: usize = 1024;
+    const VALUES: usize = 64;
+    let count = |place: usize| {
+        let mut counts = [0_usize; 256];
+        for pair in pairs {
+            counts[usize::from(pair[place])] += 1;
+        }
+        counts
+    };
+    let (low, high) = (count(0), count(1));
+    let most = |mut counts: [usize; 256]| {
+        counts.sort_unstable();
+        counts[248..].iter().sum::<usize>()
+    };
+    let unlike: usize = low.iter().zip(&high).map(|(low, high)| low.abs_diff(*high)).sum();
+    pairs.len() >= PAIRS
+        && low.iter().filter(|&&count| count > 0).count() >= VALUES
+        // Three of ten stand elsewhere.
+        && unlike * 10 >= pairs.len() * 6
+        && most(high) * 2 >= pairs.len()
+        && most(high) * 2 >= most(low) * 3
 }
 
 /// Whether these are characters in UTF-8; the last may be cut.
@@ -156,6 +184,24 @@ mod tests {
             assert_eq!(lookalike(&little::<8>(numbers()), dtype), Some("64-bit integers"));
             assert_eq!(lookalike(&[0; 400], dtype), None, "one token, again and again");
             assert_eq!(lookalike(&little::<4>(numbers())[..40], dtype), None, "too few to tell");
+        }
+        // As a large vocabulary's tokens in order of their frequency: the one of rank n as often as 1 / n.
+        let mut random = 1_u64;
+        let mut draw = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let large = little::<2>((0..4000).map(|_| 50_257_f64.powf(draw()) as u64));
+        assert!(lookalike(&large, TokenType::U8).is_some_and(|found| found.contains("\"u16\"")));
+        assert_eq!(lookalike(&large, TokenType::U16), None);
+        assert_eq!(lookalike(&large[..1000], TokenType::U8), None, "too few to tell");
+        let counted: Vec<u8> = (0..=255).cycle().take(4000).collect();
+        let drawn: Vec<u8> = (0..8000).map(|_| 256_f64.powf(draw()) as u8).collect();
+        let pattern: Vec<u8> =
+            (0..4000).map(|index: u32| if index.is_multiple_of(2) { (index % 50) as u8 } else { 100 }).collect();
+        let cyrillic = "Вначале было слово, и слово было короткое; а потом стало длиннее.\n".repeat(90);
+        for bytes in [&counted, &drawn, &pattern, cyrillic.as_bytes()] {
+            assert_eq!(lookalike(bytes, TokenType::U8), None, "{:?}", &bytes[..20]);
         }
         let bytes: Vec<u8> = (0..400_u32).map(|index| (index * 7919 % 251) as u8).collect();
         assert_eq!(lookalike(&bytes, TokenType::U8), None);

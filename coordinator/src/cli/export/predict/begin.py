@@ -19,6 +19,7 @@ import csv
 import errno
 import gzip
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -31,6 +32,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def refuse(words):
     sys.exit(f"predict.py: {words}")
+
+
+def note(words):
+    print(f"predict.py: note: {words}", file=sys.stderr)
 
 
 # SHA-256 of what was exported with this script.
@@ -105,8 +110,16 @@ except ImportError as error:
 
 OF_RUN = MANIFEST["numerics"].get("torch.version", torch.__version__)
 if torch.__version__.split("+")[0] != OF_RUN.split("+")[0]:
-    words = f"the run was made with torch {OF_RUN}, and this is {torch.__version__}: scores may have other bits"
-    print(f"predict.py: note: {words}", file=sys.stderr)
+    note(f"the run was made with torch {OF_RUN}, and this is {torch.__version__}: scores may have other bits")
+try:
+    about = [line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line]
+except OSError:
+    about = []
+about = {key.strip(): value.strip() for key, value in about}
+if "model name" in about and "cpu.model" in MANIFEST["numerics"]:
+    processor = f"{about['model name']}, family {about.get('cpu family', '?')}, model {about.get('model', '?')}"
+    if processor != MANIFEST["numerics"]["cpu.model"]:
+        note(f"the run was made on `{MANIFEST['numerics']['cpu.model']}`, and this is `{processor}`: scores may have other bits")
 
 
 def switches():

@@ -8,9 +8,8 @@ def table(path):
     columns = INPUTS["columns"]
     target = TARGETS["classes"]["column"] if "classes" in TARGETS else TARGETS["standardised"]["column"]
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.reader(file)
-        # Empty lines count for nothing, before the header too.
-        header = [cell.strip(BLANKS) for cell in next((row for row in rows if row), [])]
+        rows = whole_rows(path, file)
+        header = [cell.strip(BLANKS) for cell in rows.pop(0)[1]] if rows else []
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
             refuse(f"`{path}` has two columns `{twice}`")
@@ -21,12 +20,10 @@ def table(path):
         known = target in header
         places = [header.index(name) for name in names + [target] * known]
         values = []
-        for row in rows:
-            if not row:
-                continue
+        for line, row in rows:
             if len(row) != len(header):
-                refuse(f"`{path}`, line {rows.line_num}: {len(row)} cells where the header has {len(header)}")
-            values.append([number(path, rows.line_num, header[place], row[place]) for place in places])
+                refuse(f"`{path}`, line {line}: {len(row)} cells where the header has {len(header)}")
+            values.append([number(path, line, header[place], row[place]) for place in places])
     if not values:
         refuse(f"`{path}` holds no rows")
     values = numpy.array(values, dtype=numpy.float64)
@@ -36,6 +33,16 @@ def table(path):
     if "classes" in TARGETS:
         return inputs, classes(path, values[:, -1])
     return inputs, standardised(path, values[:, -1:], [TARGETS["standardised"]])
+
+
+def whole_rows(path, file):
+    """The rows with the lines that they end at, without empty ones. A cell whose quotation mark is never closed swallows what follows."""
+    end = ["the end"]
+    reader = csv.reader(itertools.chain(file, end))
+    rows = [(reader.line_num, row) for row in reader if row]
+    if rows.pop()[1] != end:
+        refuse(f"`{path}`: the quoted cell at its end is not closed: the file was cut off")
+    return rows
 
 
 def number(path, line, column, cell):
@@ -53,6 +60,10 @@ def standardised(path, values, columns):
     """In 64 bits, then rounded to 32, as in training."""
     means = numpy.array([column["mean"] for column in columns], dtype=numpy.float64)
     deviations = numpy.array([column["deviation"] for column in columns], dtype=numpy.float64)
+    for place, column in enumerate(columns):
+        other = values[values[:, place] != column["mean"], place] if column["constant"] else []
+        if len(other) and not numpy.isclose(other, column["mean"], rtol=1e-15, atol=0).all():
+            note(f"column `{column['column']}` was always {column['mean']} in training, and what {other[0]} means nothing has taught the model")
     with numpy.errstate(over="ignore"):
         result = ((values - means) / deviations).astype(numpy.float32)
     for place in numpy.argwhere(~numpy.isfinite(result))[:1]:
@@ -179,9 +190,17 @@ def lookalike(data, width):
         if len(data) % wider == 0 and not start[: len(start) // wider * wider].reshape(-1, wider)[:, 2:].any():
             return f"{8 * wider}-bit integers"
     low, high = start[: len(start) // 2 * 2].reshape(-1, 2).T
-    if width == 1 and len(data) % 2 == 0 and (high < 16).all() and (low >= 64).any():
+    if width == 1 and len(data) % 2 == 0 and ((high < 16).all() and (low >= 64).any() or alternates(low, high)):
         return "16-bit integers"
     return "text" if width == 2 and (start >= 9).all() and (start < 127).all() else None
+
+
+def alternates(low, high):
+    """As training tells the tokens of a large vocabulary from bytes."""
+    lows, highs = (numpy.bincount(part, minlength=256) for part in (low, high))
+    most = [int(numpy.sort(counts)[-8:].sum()) for counts in (lows, highs)]
+    unlike = int(numpy.abs(lows - highs).sum()) * 10 >= len(low) * 6
+    return len(low) >= 1024 and (lows > 0).sum() >= 64 and unlike and most[1] * 2 >= max(len(low), most[0] * 3)
 
 
 def token_file(path):

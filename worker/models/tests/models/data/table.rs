@@ -63,6 +63,10 @@ fn bad_csv_tables_are_refused_with_line_and_column() {
     assert_eq!(with(b"x,z\n1,2\n"), "data file `t.csv` has no column `y`; it has `x`, `z`");
     assert_eq!(with(b"x,y\n"), "data file `t.csv` holds no samples");
     assert_eq!(with(b""), "data file `t.csv` holds no samples");
+    assert_eq!(
+        with(b"x,y\n\"1\",\"2\"\n1,\"1"),
+        "data file `t.csv` is not a whole CSV table: the quoted cell at the end of line 3 is not closed: the file was cut off"
+    );
     assert!(with(b"y\n1\n").ends_with("the target is its only column"));
     assert!(with(b"x,y\n1,0\n1,3\n").contains("label 3 at position 1 is not from 0 to below `model.outputs` = 3"));
     let few = r#"{ kind = "csv", path = "t.csv", target = "y", validation = 0.1 }"#;
