@@ -1,6 +1,6 @@
 /** What runs differ in. Pure. */
 
-import { flatten } from './filter.js';
+import { flatten, parameters } from './filter.js';
 import { number } from './format.js';
 
 /** Characters of a name or a value in a legend. */
@@ -13,7 +13,7 @@ export function described(run) {
   const { source, tree, ...code } = run.code ?? {};
   const number = (value) => value?.value ?? null;
   return {
-    job: flatten(JSON.parse(run.job)),
+    job: parameters(run.job),
     code: flatten({ ...code, changes: tree?.digest }),
     data: Object.fromEntries(run.data.map(({ path, digest }) => [path, digest])),
     environment: run.environment,

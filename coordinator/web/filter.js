@@ -57,6 +57,13 @@ export function flatten(value, prefix = '', out = {}) {
   return out;
 }
 
+/** The parameters of a job by dotted path. Whole numbers that a JavaScript number would round stay text. */
+export function parameters(job) {
+  const tokens = /"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])-?\d{16,}(?![\d.eE])/g;
+  const exact = (token) => (token.startsWith('"') || Number.isSafeInteger(Number(token)) ? token : `"${token}"`);
+  return flatten(JSON.parse(job.replaceAll(tokens, exact)));
+}
+
 /** A row's number without its bits. */
 export function plain(value) {
   return value !== null && typeof value === 'object' && 'bits' in value ? value.value : value;

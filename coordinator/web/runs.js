@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { COLUMNS, DEFAULT, column, sorted } from './columns.js';
 import { fill, frame, h, store, stored, throttle } from './dom.js';
-import { fields, flatten, lookup, matches, parse } from './filter.js';
+import { fields, lookup, matches, parameters, parse } from './filter.js';
 import { grouped } from './format.js';
 import * as live from './live.js';
 import { amend, format, go, run as runAddress } from './route.js';
@@ -97,7 +97,7 @@ class RunsPage {
       // One that has just come is read alone.
       const alone = async ([run]) => ({ [run]: (await get(`runs/${run}`)).job });
       const jobs = await (wanted.length > 1 ? get('jobs') : alone(wanted));
-      for (const [run, job] of Object.entries(jobs)) live.keepParams(run, flatten(JSON.parse(job)));
+      for (const [run, job] of Object.entries(jobs)) live.keepParams(run, parameters(job));
     } catch {
       // What cannot be read now is asked for at the next change.
     } finally {

@@ -38,6 +38,9 @@ fn another_machine_is_refused_and_what_was_accepted_is_said_ever_after() {
     let accepted = cluster.run(&way).trim().to_owned();
     cluster.finished(&accepted);
     assert_eq!(overrides(&cluster.show(&accepted)), ["numerics.env.MKL_CBWR"]);
+    let anew = cluster.coord(&["reproduce", &accepted, dir.path().join("anew").to_str().unwrap()]);
+    let said = String::from_utf8(anew.stderr).unwrap();
+    assert!(anew.status.code() == Some(3) && said.contains("made otherwise: `numerics.env.MKL_CBWR` was"), "{said}");
     let (_, after) = cluster.checkpoints(&accepted)[0].clone();
     let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &after])).unwrap();
     assert_eq!(manifest["overrides"][0]["now"], "COMPATIBLE");

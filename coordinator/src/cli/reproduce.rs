@@ -166,9 +166,11 @@ async fn again(
     }))
 }
 
-/// Why what a run names does not make its first steps, if it does not: they were made with other data or code.
+/// Why what a run names does not make its first steps, if it does not: they were made with other data or code, or on
+/// a machine that computes otherwise.
 fn began_otherwise(view: &RunView) -> Option<String> {
-    let other = |one: &&Override| one.key == "code" || one.key.starts_with("data.");
+    let names = ["data.", "numerics."];
+    let other = |one: &&Override| one.key == "code" || names.iter().any(|name| one.key.starts_with(name));
     let Override { key, was, now } = view.row.overrides.iter().find(other)?;
     let run = &view.row.id;
     Some(format!(

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { column, sorted } from '../columns.js';
-import { fields, flatten, lookup, matches, parse } from '../filter.js';
+import { fields, flatten, lookup, matches, parameters, parse } from '../filter.js';
 
 const ROW = { run: 'ab12', name: 'gpt tiny', status: 'running', step: 40, loss: { value: 0.5, bits: 'x' }, tags: ['baseline', 'paper'], reason: null };
 const PARAMS = flatten({ optimizer: { lr: 0.01, betas: [0.9, 0.99] }, model: { kind: 'gpt', inner: { lr: 7 } }, batch: { size: 64 } });
@@ -28,6 +28,15 @@ test('a short name finds the shortest path of the job that ends so', () => {
   assert.equal(lookup(ROW, PARAMS, 'inner.lr'), 7);
   assert.equal(lookup(ROW, undefined, 'lr'), undefined);
   assert.equal(PARAMS['optimizer.betas'], '0.9, 0.99');
+});
+
+test('whole numbers that would be rounded are compared as they stand', () => {
+  const of = (text) => parameters(text)['seed'];
+  assert.equal(of('{"seed":9007199254740993}'), '9007199254740993');
+  assert.equal(of('{"seed":-9223372036854775807}'), '-9223372036854775807');
+  assert.equal(of('{"seed":9007199254740991}'), 9007199254740991);
+  const others = parameters('{"name":"a \\"1: 9007199254740993","optimizer":{"lr":0.12345678901234567,"eps":1e-300},"list":[9007199254740993, 1]}');
+  assert.deepEqual(others, { name: 'a "1: 9007199254740993', 'optimizer.lr': 0.12345678901234567, 'optimizer.eps': 1e-300, list: '9007199254740993, 1' });
 });
 
 test('rows sort by value, and what has none comes last in both directions', () => {

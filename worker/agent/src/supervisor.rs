@@ -220,7 +220,14 @@ impl Supervisor {
     fn desire(&mut self, desired: Desired) {
         self.postponed.clear();
         let mut wanted = BTreeSet::new();
-        for assignment in desired.assignments {
+        let mut restored = Vec::new();
+        for mut assignment in desired.assignments {
+            if assignment.restore_as_before {
+                assignment.restore.clone_from(&restored);
+                assignment.restore_as_before = false;
+            } else {
+                restored.clone_from(&assignment.restore);
+            }
             match ProcessKey::new(&assignment.run, assignment.generation, assignment.process) {
                 Err(error) => warn!("the coordinator desires what cannot be: {error}"),
                 Ok(key) => {

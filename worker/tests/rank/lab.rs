@@ -189,6 +189,7 @@ impl Lab {
             base_dir: self.dir.path().to_str().unwrap().to_owned(),
             store: self.store().to_str().unwrap().to_owned(),
             data: self.data.iter().map(Into::into).collect(),
+            restore_as_before: false,
             restore: restore.map(Manifest::encode).unwrap_or_default(),
             secret: vec![5; 32],
             peers: Vec::new(),

@@ -153,8 +153,10 @@ impl ClusterState {
             return Err(format!("the manifest of checkpoint `{id}` is missing"));
         };
         let differ = accept::numerics(&manifest.numerics, numerics);
-        let refused: Vec<_> =
-            differ.iter().filter(|one| !accept::accepts(&run.submission.accepted, &one.key)).collect();
+        // What was accepted is how the run began: from its own checkpoints on, its later generations compute as the earlier ones.
+        let is_own = run.checkpoints.values().any(|made| made.id == restore.checkpoint);
+        let accepted = |key: &str| !is_own && accept::accepts(&run.submission.accepted, key);
+        let refused: Vec<_> = differ.iter().filter(|one| !accepted(&one.key)).collect();
         let Some(first) = refused.first() else { return Ok(differ) };
         let key = first.key.strip_prefix("numerics.").unwrap_or(&first.key);
         let keys: Vec<&str> = refused.iter().map(|one| one.key.as_str()).collect();

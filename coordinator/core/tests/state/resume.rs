@@ -73,6 +73,34 @@ fn what_is_accepted_goes_on_and_is_remembered_by_all_that_comes_of_it() {
 }
 
 #[test]
+fn what_was_accepted_at_the_beginning_does_not_change_again_with_a_new_generation() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let checkpoint = cluster.checkpoint(&run, 5);
+    assert_eq!(cluster.cancel(&run), Outcome::Done);
+    let resumed = cluster.resume_with(checkpoint, &["numerics.cpu"], &[]).unwrap();
+    let ready_on = |cluster: &mut Cluster, cpu: &str| {
+        for process in [0, 1] {
+            cluster.say(&resumed, process, ready(process, cpu));
+        }
+    };
+    // Before its first own checkpoint it begins at the other run's again, with no step of its own.
+    for cpu in ["neon", "sve"] {
+        ready_on(&mut cluster, cpu);
+        assert_eq!(cluster.status(&resumed), "running");
+        cluster.exit(&resumed, 0, "");
+    }
+    ready_on(&mut cluster, "neon");
+    let own = cluster.checkpoint(&resumed, 8);
+    cluster.exit(&resumed, 0, "");
+    ready_on(&mut cluster, "sve");
+    let said = cluster.status(&resumed);
+    let words = format!("the run would not go on with the same bits: `cpu` is `neon` for checkpoint `{}`", own.short());
+    assert!(said.contains(&words), "{said}");
+}
+
+#[test]
 fn a_program_is_built_from_the_checkpoints_code_or_from_what_was_accepted() {
     let mut cluster = Cluster::with_two_nodes();
     let code = |commit: &str, tree: Option<&[u8]>| CodeVersion {
