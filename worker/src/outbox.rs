@@ -6,12 +6,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lockstep_rpc::ReportBlock;
 use lockstep_rpc::process_message::Body;
+use prost::Message as _;
 
 /// From this many waiting messages on, a block of reports joins the block that waits before it.
 const SOFT_LIMIT: usize = 16;
 
-/// A block takes no more steps than this: below a megabyte, far from the longest frame.
+/// A block takes no more steps than this.
 const BLOCK_STEPS: usize = 20_000;
+
+/// None joins a block so that both take more bytes than this: far from what a coordinator takes (`MAX_BLOCK_BYTES`), whatever is
+/// reported of a step.
+const BLOCK_BYTES: usize = 4 << 20;
 
 /// Telemetry of this many moments is kept in a block that waits; the oldest goes first.
 const BLOCK_SYSTEMS: usize = 60;
@@ -33,6 +38,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Body>,
+    /// Bytes of the last one, at most, if it is a block.
+    last_bytes: usize,
     closed: bool,
 }
 
@@ -40,12 +47,17 @@ impl Outbox {
     /// Puts a message behind all others.
     pub fn push(&self, body: Body) {
         let mut queue = self.lock();
-        let crowded = queue.waiting.len() >= SOFT_LIMIT;
+        let bytes = if let Body::Block(block) = &body { block.encoded_len() } else { 0 };
+        let joins = queue.waiting.len() >= SOFT_LIMIT && queue.last_bytes + bytes <= BLOCK_BYTES;
         match (queue.waiting.back_mut(), body) {
-            (Some(Body::Block(last)), Body::Block(block)) if crowded && last.steps.len() < BLOCK_STEPS => {
+            (Some(Body::Block(last)), Body::Block(block)) if joins && last.steps.len() < BLOCK_STEPS => {
                 join(last, block);
+                queue.last_bytes += bytes;
             }
-            (_, body) => queue.waiting.push_back(body),
+            (_, body) => {
+                queue.waiting.push_back(body);
+                queue.last_bytes = bytes;
+            }
         }
         self.0.changed.notify_all();
     }
@@ -151,6 +163,26 @@ mod tests {
         }
         assert_eq!((seen, finished_at), (steps, Some(101)));
         assert!(messages < SOFT_LIMIT + 6, "{messages}");
+    }
+
+    #[test]
+    fn a_block_stays_far_below_what_is_taken_whatever_is_reported_of_a_step() {
+        let outbox = Outbox::default();
+        let names = vec!["n".repeat(90); 100];
+        for step in 0..3_000 {
+            let report = FingerprintReport { step, names: names.clone(), ..FingerprintReport::default() };
+            outbox.push(Body::Block(ReportBlock { fingerprints: vec![report], ..ReportBlock::default() }));
+        }
+        outbox.close();
+        let (mut seen, mut largest) = (0, 0);
+        while let Some(Body::Block(block)) = outbox.pop() {
+            assert!(
+                block.fingerprints.iter().map(|report| report.step).eq(seen..seen + block.fingerprints.len() as u64)
+            );
+            seen += block.fingerprints.len() as u64;
+            largest = largest.max(block.encoded_len());
+        }
+        assert!(seen == 3_000 && largest > BLOCK_BYTES / 2 && largest <= BLOCK_BYTES, "{seen} steps, {largest} bytes");
     }
 
     #[test]

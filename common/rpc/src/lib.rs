@@ -20,6 +20,9 @@ pub const PROTOCOL: u32 = 3;
 /// which is shorter, and of which the log takes no more.
 pub const MAX_SHARE_BYTES: usize = 16 << 20;
 
+/// Longest block of reports (encoded) that a coordinator takes, for the same reason.
+pub const MAX_BLOCK_BYTES: usize = 15 << 20;
+
 /// Why a peer of another protocol is refused; `None` if both speak the same. 0 is what builds say that know no protocol.
 pub fn misfit(peer: &str, version: &str, protocol: u32) -> Option<String> {
     let protocol = protocol.max(1);

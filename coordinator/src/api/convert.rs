@@ -6,7 +6,7 @@ use lockstep_common::manifest::{Override, Share};
 use lockstep_common::{Digest, NodeId, RequestId, RunId, chain};
 use lockstep_core::command::{Device, Progress, Said};
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{CheckpointShare, Hello, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
+use lockstep_rpc::{CheckpointShare, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
 use prost::Message;
 use tonic::Status;
 
@@ -104,6 +104,14 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
             numerics: ready.numerics.into_iter().collect(),
             environment: ready.environment.into_iter().collect(),
         },
+        // Its steps cannot be recorded, so that the run cannot go on.
+        Body::Block(block) if block.encoded_len() > MAX_BLOCK_BYTES => Said::Failed {
+            reason: format!(
+                "what it reports at once up to step {} takes {} bytes, and at most {MAX_BLOCK_BYTES} can be recorded: report less at a step",
+                block.steps.last().map_or(0, |step| step.step),
+                block.encoded_len()
+            ),
+        },
         Body::Block(block) => Said::Block { progress: progress(&block, batch), bytes: block.encode_to_vec() },
         // A longer one fails that checkpoint in words, and the run goes on.
         Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => Said::ShareRefused {
@@ -194,6 +202,14 @@ mod tests {
             panic!("not refused at step 7")
         };
         assert_eq!(reason, "its description takes 16777217 bytes, more than 16777216");
+    }
+
+    #[test]
+    fn a_block_that_the_log_would_not_take_ends_the_run_in_words() {
+        let steps = vec![StepReport { step: 9, ..StepReport::default() }];
+        let block = ReportBlock { steps, record_before: vec![0; MAX_BLOCK_BYTES], ..ReportBlock::default() };
+        let Said::Failed { reason } = said_of(Body::Block(block), None).unwrap() else { panic!("it is taken") };
+        assert!(reason.contains("up to step 9 takes 15728") && reason.contains("at most 15728640"), "{reason}");
     }
 
     #[test]
