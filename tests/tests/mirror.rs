@@ -3,13 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, binary, cache, digits, repository, wait_for, wait_within};
+use lockstep_tests::{Cluster, binary, cache, digits, free_port, repository, wait_for, wait_within};
 
 /// Points by series, `name/part` where there are parts.
 type Series = BTreeMap<String, Vec<(u64, f64)>>;
@@ -26,7 +25,7 @@ struct Mlflow {
 
 impl Mlflow {
     fn start(dir: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut command = Command::new(tool("mlflow"));
         command.args(["server", "--host=127.0.0.1", "--workers=1", &format!("--port={port}")]);
         command.arg(format!("--backend-store-uri=sqlite:///{}", dir.join("mlflow.db").display()));
@@ -37,9 +36,11 @@ impl Mlflow {
         command.env("MLFLOW_DISABLE_TELEMETRY", "true").env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
         let log = std::fs::File::create(dir.join("mlflow.log")).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0).spawn().unwrap();
-        let server = Self { child, uri: format!("http://127.0.0.1:{port}") };
+        let mut server = Self { child, uri: format!("http://127.0.0.1:{port}") };
         // On a busy machine its imports alone take minutes.
         wait_within(Duration::from_mins(6), "the server of MLflow", || {
+            let log = || std::fs::read_to_string(dir.join("mlflow.log")).unwrap();
+            assert!(server.child.try_wait().unwrap().is_none(), "no server: {}", log());
             std::net::TcpStream::connect(("127.0.0.1", port)).ok()
         });
         server

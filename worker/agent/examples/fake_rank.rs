@@ -69,8 +69,11 @@ fn main() -> io::Result<ExitCode> {
 
 fn ready(assignment: &Assignment) -> Ready {
     let numerics = [("OMP_NUM_THREADS".to_owned(), env::var("OMP_NUM_THREADS").unwrap_or_default())];
-    let environment =
-        [("pid".to_owned(), std::process::id().to_string()), ("device".to_owned(), assignment.device.clone())];
+    let environment = [
+        ("pid".to_owned(), std::process::id().to_string()),
+        ("device".to_owned(), assignment.device.clone()),
+        ("restore".to_owned(), String::from_utf8_lossy(&assignment.restore).into_owned()),
+    ];
     Ready { address: "127.0.0.1:1".into(), numerics: numerics.into(), environment: environment.into() }
 }
 

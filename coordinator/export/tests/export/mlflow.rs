@@ -5,10 +5,11 @@ use std::process::Command;
 
 use lockstep_common::series::Point;
 use lockstep_export::{Item, Mlflow, MlflowServer, Run, Sink, Status};
+use lockstep_tests::free_port;
 use serde_json::{Value, json};
 
 use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};
-use crate::tools::{Server, free_port, python, tool};
+use crate::tools::{Server, python, tool};
 
 const EXPERIMENT: &str = "digits & more";
 

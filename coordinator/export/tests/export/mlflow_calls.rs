@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use lockstep_export::{ExportError, Item, Mlflow, MlflowServer, Sink};
+use lockstep_tests::free_port;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::fixture::{loss, points, run};
-use crate::tools::free_port;
 
 /// Of one run, whose artifacts go to a store of the server's.
 const RUN: &str = r#"{"run": {"info": {"run_id": "r", "artifact_uri": "s3://bucket/r"}, "data": {}}}"#;

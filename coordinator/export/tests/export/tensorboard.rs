@@ -6,10 +6,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lockstep_export::{Item, Sink, Status, TensorBoard};
+use lockstep_tests::free_port;
 use serde_json::{Value, json};
 
 use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};
-use crate::tools::{Server, free_port, python, tool};
+use crate::tools::{Server, python, tool};
 
 /// All that `TensorBoard`'s own library finds: of numbers, their bits.
 const READ: &str = r#"

@@ -28,11 +28,6 @@ pub(crate) fn python(script: &str, argument: &Path) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A server, and all that it starts, until this is dropped.
 pub(crate) struct Server {
     child: Child,

@@ -12,7 +12,8 @@ fn a_process_is_started_told_its_peers_heard_drained_and_forgotten() {
     let coordinator = Coordinator::new();
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("train:20")));
     let (key, other) = (key(1, 0), key(1, 1));
-    coordinator.desire(vec![assignment(&key), assignment(&other)]);
+    let begins = Assignment { restore: b"a manifest".to_vec(), ..assignment(&key) };
+    coordinator.desire(vec![begins, Assignment { restore_as_before: true, ..assignment(&other) }]);
 
     let ready = coordinator.hear("ready", &key, |body| match body {
         Body::Ready(ready) => Some(ready),
@@ -21,7 +22,11 @@ fn a_process_is_started_told_its_peers_heard_drained_and_forgotten() {
     assert_eq!(ready.address, "127.0.0.1:1");
     assert_eq!(ready.numerics["OMP_NUM_THREADS"], "3", "the job's environment reaches the process");
     assert_eq!(ready.environment["device"], "cpu");
-    coordinator.hear("the other", &other, |body| matches!(body, Body::Ready(_)).then_some(()));
+    let of_other = coordinator.hear("the other", &other, |body| match body {
+        Body::Ready(ready) => Some(ready.environment),
+        _ => None,
+    });
+    assert_eq!([&ready.environment["restore"], &of_other["restore"]], ["a manifest"; 2]);
     assert_eq!(coordinator.memory().bodies(&key).len(), 1, "without peers nothing is trained");
     assert_eq!(coordinator.memory().hellos[0].devices.len(), 2);
 
