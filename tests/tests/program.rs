@@ -42,6 +42,16 @@ fn project(root: &Path) -> Job {
     Job { path: root.join("job.toml") }
 }
 
+/// `lint` and whoever builds the example by itself take its lock file as it is: a new dependency of Lockstep's own belongs there, too.
+#[test]
+fn the_lock_file_of_the_example_is_as_its_dependencies_are() {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform"]);
+    cargo.arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+    let output = cargo.current_dir(repository().join("configs/examples/denoise")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The compiler's flags by which a program finds the crates that it names among those of this build.
 fn compiled() -> Vec<String> {
     let arguments = [
