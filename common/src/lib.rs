@@ -6,6 +6,7 @@
 pub mod canonical;
 pub mod contents;
 pub mod digest;
+pub mod ending;
 mod error;
 pub mod formats;
 pub mod id;
@@ -25,6 +26,7 @@ pub mod series;
 pub mod world;
 
 pub use digest::{Digest, Domain};
+pub use ending::Ending;
 pub use error::chain;
 pub use id::{NodeId, RequestId, RunId};
 pub use paths::JobPaths;

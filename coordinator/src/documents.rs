@@ -128,6 +128,8 @@ mod tests {
             restored_from: None,
             heard_at_ms: 4,
             restarts: 0,
+            crashes: 0,
+            transients: 0,
             last_exit: None,
             placement: vec![],
             checkpoints: vec![],

@@ -126,7 +126,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     // It ends with the tracker and the loop, which ring it.
     let (bell, hooks) = settings.hooks.clone().start();
     let tracker = Tracker::start(&settings.data_dir, reader.clone(), store.news(), bell.clone())?;
-    let (node, handle) = Node::new(store, recovered, settings.lease, settings.tick)?;
+    let (node, handle) = Node::new(store, recovered, settings.policy)?;
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
     if handle.serving().await.is_err() {
@@ -148,7 +148,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let page = web.map(|listener| Page::serve(listener, answers.clone(), &tracker, &settings.store, stop.clone()));
     let page = page.transpose()?;
     let control = Control::new(answers, reader, &settings.store, identity.clone(), stop.clone())?;
-    let terms = Terms { cluster, lease: settings.lease, store: settings.store.clone(), identity, starts };
+    let terms = Terms { cluster, lease: settings.policy.lease, store: settings.store.clone(), identity, starts };
     let agents = Agents::new(handle.clone(), terms, stop.clone());
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -234,7 +234,8 @@ fn about(settings: &Settings, address: SocketAddr) -> String {
         "process": std::process::id(),
         "data_dir": settings.data_dir,
         "store": settings.store,
-        "lease_ms": settings.lease.as_millis() as u64,
+        "lease_ms": settings.policy.lease.as_millis() as u64,
+        "retries": settings.policy.retries,
     }))
 }
 

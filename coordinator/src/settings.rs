@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_core::command::Retries;
 use lockstep_host::config::{self, ConfigError, Loaded};
 use serde::Deserialize;
 
 use crate::hooks::Hooks;
+use crate::node::Policy;
 
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("../../configs/coordinator.toml");
+
+/// A run that pauses keeps its place in the queue: no longer than a day.
+const LONGEST_PAUSE_MS: u64 = 86_400_000;
 
 /// The keys as written.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,6 +27,8 @@ pub struct RawSettings {
     allow_remote: bool,
     lease_ms: u64,
     tick_ms: u64,
+    forget_node_s: u64,
+    retries: Retries,
     store: RawStore,
     alarms: RawAlarms,
     log: RawLog,
@@ -60,10 +67,8 @@ pub struct Settings {
     pub store: PathBuf,
     /// How long a blob that a process has written is looked for.
     pub store_patience: Duration,
-    /// Silence after which a node is given up.
-    pub lease: Duration,
-    /// Between two ticks of the raft clock.
-    pub tick: Duration,
+    /// Times, and how often runs are tried again.
+    pub policy: Policy,
     /// Who is told of alarms.
     pub hooks: Hooks,
 }
@@ -99,6 +104,18 @@ pub enum SettingsError {
     /// A time that makes no sense.
     #[error("key `{key}`: {value} is not from {least} to {most} milliseconds")]
     Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// Least allowed.
+        least: u64,
+        /// Most allowed.
+        most: u64,
+    },
+    /// A number that is none of those allowed.
+    #[error("key `{key}`: {value} is not from {least} to {most}")]
+    Number {
         /// The key.
         key: &'static str,
         /// Its value.
@@ -144,8 +161,12 @@ impl Settings {
             store,
             // One machine: what is written is seen at once.
             store_patience: Duration::from_secs(5),
-            lease: Duration::from_secs(10),
-            tick: Duration::from_millis(50),
+            policy: Policy {
+                lease: Duration::from_secs(10),
+                tick: Duration::from_millis(50),
+                forget_node: Duration::from_hours(168),
+                retries: Retries { crashes: 5, transients: 5, pause_ms: 1_000, longest_pause_ms: 60_000 },
+            },
             hooks: Hooks::default(),
         }
     }
@@ -193,11 +214,27 @@ impl RawSettings {
             data_dir,
             store,
             store_patience: millis("store.patience_ms", self.store.patience_ms, 0, 3_600_000)?,
-            lease: millis("lease_ms", self.lease_ms, 100, 3_600_000)?,
-            tick: millis("tick_ms", self.tick_ms, 1, 10_000)?,
+            policy: Policy {
+                lease: millis("lease_ms", self.lease_ms, 100, 3_600_000)?,
+                tick: millis("tick_ms", self.tick_ms, 1, 10_000)?,
+                forget_node: Duration::from_secs(self.forget_node_s),
+                retries: check_retries(self.retries)?,
+            },
             hooks: self.alarms.check()?,
         })
     }
+}
+
+fn check_retries(retries: Retries) -> Result<Retries, SettingsError> {
+    let counts = [("retries.crashes", retries.crashes), ("retries.transients", retries.transients)];
+    if let Some((key, value)) = counts.into_iter().find(|(_, count)| *count == 0) {
+        return Err(SettingsError::Number { key, value: value.into(), least: 1, most: u32::MAX.into() });
+    }
+    let pauses = [("retries.pause_ms", retries.pause_ms), ("retries.longest_pause_ms", retries.longest_pause_ms)];
+    if let Some((key, value)) = pauses.into_iter().find(|(_, pause)| *pause > LONGEST_PAUSE_MS) {
+        return Err(SettingsError::Range { key, value, least: 0, most: LONGEST_PAUSE_MS });
+    }
+    Ok(retries)
 }
 
 impl RawAlarms {
@@ -235,6 +272,9 @@ mod tests {
         assert_eq!(settings.web_listen.map(|address| address.to_string()), Some("127.0.0.1:7080".to_owned()));
         assert_eq!(settings.store, settings.data_dir.join("store"));
         assert!(settings.data_dir.is_absolute());
+        let embedded = Settings::embedded(Path::new("/x")).policy;
+        assert_eq!(embedded.retries, settings.policy.retries, "a job of its own is tried again as others are");
+        assert_eq!(embedded.forget_node, settings.policy.forget_node);
     }
 
     #[test]
@@ -254,6 +294,8 @@ mod tests {
         assert!(with(&[listen, ("allow_remote", toml::Value::Boolean(true))]).is_ok());
         let error = with(&[("lease_ms", toml::Value::Integer(1))]).unwrap_err().to_string();
         assert_eq!(error, "key `lease_ms`: 1 is not from 100 to 3600000 milliseconds");
+        let error = with(&[("retries.crashes", toml::Value::Integer(0))]).unwrap_err().to_string();
+        assert_eq!(error, "key `retries.crashes`: 0 is not from 1 to 4294967295");
         let text = |key, text: &str| with(&[(key, toml::Value::String(text.into()))]);
         assert!(matches!(text("listen", "x"), Err(SettingsError::Listen { key: "listen", .. })));
         assert!(matches!(text("web_listen", "0.0.0.0:1"), Err(SettingsError::Remote { key: "web_listen", .. })));

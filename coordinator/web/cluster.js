@@ -30,8 +30,8 @@ export async function clusterPage() {
 function summary(nodes) {
   const devices = nodes.filter(({ alive }) => alive).flatMap((node) => node.devices);
   const free = devices.filter(({ run, fenced }) => !run && !fenced).length;
-  const lost = nodes.filter(({ alive }) => !alive).length;
-  return h('p', null, `${nodes.length} nodes${lost > 0 ? `, ${lost} of them lost` : ''}; ${devices.length} devices, ${free} free, ${devices.filter(({ fenced }) => fenced).length} fenced`);
+  const away = nodes.filter(({ alive }) => !alive).length;
+  return h('p', null, `${nodes.length} nodes${away > 0 ? `, ${away} of them not connected` : ''}; ${devices.length} devices, ${free} free, ${devices.filter(({ fenced }) => fenced).length} fenced`);
 }
 
 function queue(list, rows) {
@@ -45,7 +45,8 @@ function queue(list, rows) {
 
 function devices(nodes, rows) {
   const now = Date.now();
-  const state = ({ alive, changed_at_ms }) => h('span', { class: `status ${alive ? 'running' : 'failed'}` }, alive ? 'alive' : `lost ${ago(changed_at_ms, now)}`);
+  const colours = { alive: 'running', detached: 'starting', leaving: 'starting', gone: 'cancelled', lost: 'failed' };
+  const state = ({ alive, state: word, changed_at_ms }) => h('span', { class: `status ${colours[word]}` }, alive ? word : `${word} ${ago(changed_at_ms, now)}`);
   const fence = (fenced) => {
     if (!fenced) return '–';
     const why = fenced.wrong ? ['it got the state of ', runLink(fenced.wrong[0], rows), ` wrong, step ${fenced.wrong[1]}`] : 'by hand';

@@ -27,6 +27,8 @@ pub struct Cluster {
     dir: PathBuf,
     address: String,
     coordinator: Process,
+    /// The coordinator's configuration: variables, which layer above the defaults.
+    settings: Vec<(&'static str, &'static str)>,
     workers: Vec<Process>,
     /// Variables of every worker and every command.
     variables: Vec<(String, PathBuf)>,
@@ -42,28 +44,35 @@ impl Cluster {
 
     /// The same, where workers and commands have more environment variables, which are paths.
     pub fn start_with(dir: &Path, nodes: usize, variables: &[(&str, &Path)]) -> Self {
-        let coordinator = serve(dir, "127.0.0.1:0");
+        let mut cluster = Self::configured(dir, 0, &[]);
+        cluster.variables = variables.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())).collect();
+        cluster.add_workers(nodes)
+    }
+
+    /// A cluster whose coordinator has these variables, as `LOCKSTEP_COORD_LEASE_MS`.
+    pub fn configured(dir: &Path, nodes: usize, settings: &[(&'static str, &'static str)]) -> Self {
+        let coordinator = serve(dir, "127.0.0.1:0", settings);
         let address = wait_for("the coordinator's address", || {
             let output = coordinator.output();
             let line = output.lines().find_map(|line| line.split_once("listening on "))?;
             Some(line.1.trim().to_owned())
         });
-        let variables = variables.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())).collect();
-        let dir = dir.to_owned();
-        let mut cluster = Self { dir, address, coordinator, workers: Vec::new(), variables, left_out: &[] };
-        for _ in 0..nodes {
-            cluster.add_worker();
-        }
-        cluster
+        let (dir, settings) = (dir.to_owned(), settings.to_vec());
+        let (workers, variables) = (Vec::new(), Vec::new());
+        let cluster = Self { dir, address, coordinator, settings, workers, variables, left_out: &[] };
+        cluster.add_workers(nodes)
     }
 
     /// The same, where workers have none of the variables that change bits, whatever the tests are run with.
     pub fn start_plain(dir: &Path, nodes: usize) -> Self {
-        let mut cluster = Self { left_out: VARIABLES, ..Self::start(dir, 0) };
-        for _ in 0..nodes {
-            cluster.add_worker();
+        Self { left_out: VARIABLES, ..Self::start(dir, 0) }.add_workers(nodes)
+    }
+
+    fn add_workers(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            self.add_worker();
         }
-        cluster
+        self
     }
 
     /// The alarms of `run` that the coordinator's command was told so far.
@@ -117,6 +126,23 @@ impl Cluster {
         self.workers[index] = self.worker(index, variables);
     }
 
+    /// Asks a worker to end, as a machine does that is taken away, and waits until it has: its exit code.
+    pub fn stop_worker(&mut self, index: usize) -> Option<i32> {
+        self.workers[index].stop()
+    }
+
+    /// What `coord nodes` says of a node, in a word.
+    pub fn node_state(&self, name: &str) -> String {
+        let nodes = self.ask(&["nodes"]);
+        let node = nodes.as_array().into_iter().flatten().find(|node| node["id"] == name);
+        node.and_then(|node| node["state"].as_str()).unwrap_or("unknown").to_owned()
+    }
+
+    /// The coordinator's process.
+    pub fn coordinator_process(&mut self) -> &mut Process {
+        &mut self.coordinator
+    }
+
     fn worker(&self, index: usize, variables: &[(&str, &str)]) -> Process {
         let name = format!("node-{index}");
         let data = self.dir.join(&name);
@@ -139,7 +165,7 @@ impl Cluster {
 
     /// Starts the coordinator again, on the same directory and port.
     pub fn restart_coordinator(&mut self) {
-        self.coordinator = serve(&self.dir, &self.address);
+        self.coordinator = serve(&self.dir, &self.address, &self.settings);
         wait_for("the coordinator to answer", || {
             let code = self.coordinator.exit_code();
             assert_eq!(code, None, "it has ended: {}", self.coordinator.output());
@@ -333,12 +359,12 @@ fn unchunked(mut rest: &str) -> String {
     whole
 }
 
-fn serve(dir: &Path, listen: &str) -> Process {
+fn serve(dir: &Path, listen: &str, settings: &[(&str, &str)]) -> Process {
     let data = dir.join("coord");
     // Ten ports above one that is free, another test may be.
     let arguments = ["serve", "--listen", listen, "--web-listen", "127.0.0.1:0", "--data-dir", path(&data)];
     let rung = format!("cat >> '{}'", dir.join(RUNG).display());
-    let variables = [("LOCKSTEP_COORD_ALARMS__COMMAND", rung.as_str())];
+    let variables = [&[("LOCKSTEP_COORD_ALARMS__COMMAND", rung.as_str())], settings].concat();
     Process::start_with("coord", &arguments, &variables, &dir.join("coord.log"))
 }
 

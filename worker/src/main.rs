@@ -66,6 +66,9 @@ struct Arguments {
     /// [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
+    /// End as by SIGTERM when standard input closes: with whoever started it, however that ended
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
     /// A configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -154,8 +157,10 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
         // A write beyond a limit on the size of files (`ulimit -f`) is an error then, as on a full disk, and not the end.
         let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         let ending = shutdown.clone();
+        let closed = stdin_closed(arguments.until_stdin_closes);
         tokio::spawn(async move {
             tokio::select! {
+                () = closed => {}
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
@@ -163,6 +168,21 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
         });
         Ok(lockstep_agent::run(options, shutdown).await?)
     })
+}
+
+/// Waits until standard input has closed; for ever, if it is not to be `watched`.
+async fn stdin_closed(watched: bool) {
+    if !watched {
+        return std::future::pending().await;
+    }
+    // A thread of its own: a read cannot be broken off, and must not hold up the end.
+    let (closed, seen) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // What cannot be read is closed, too.
+        io::copy(&mut io::stdin().lock(), &mut io::sink()).ok();
+        closed.send(()).ok();
+    });
+    seen.await.ok();
 }
 
 /// The options that were given, as keys of the configuration.

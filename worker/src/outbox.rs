@@ -38,25 +38,47 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Body>,
-    /// Bytes of the last one, at most, if it is a block.
-    last_bytes: usize,
+    /// Of the last one, if it is a block.
+    last: Size,
     closed: bool,
+}
+
+/// How much a block holds: counted once, and not under the lock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    /// At most, encoded.
+    bytes: usize,
+    /// Values of series.
+    points: usize,
+}
+
+impl Size {
+    fn of(body: &Body) -> Self {
+        let Body::Block(block) = body else { return Self::default() };
+        Self { bytes: block.encoded_len(), points: block.series.iter().map(|series| series.values.len()).sum() }
+    }
 }
 
 impl Outbox {
     /// Puts a message behind all others.
     pub fn push(&self, body: Body) {
+        let size = Size::of(&body);
         let mut queue = self.lock();
-        let bytes = if let Body::Block(block) = &body { block.encoded_len() } else { 0 };
-        let joins = queue.waiting.len() >= SOFT_LIMIT && queue.last_bytes + bytes <= BLOCK_BYTES;
-        match (queue.waiting.back_mut(), body) {
-            (Some(Body::Block(last)), Body::Block(block)) if joins && last.steps.len() < BLOCK_STEPS => {
-                join(last, block);
-                queue.last_bytes += bytes;
+        let joins = queue.waiting.len() >= SOFT_LIMIT && queue.last.bytes + size.bytes <= BLOCK_BYTES;
+        let Queue { waiting, last, .. } = &mut *queue;
+        match (waiting.back_mut(), body) {
+            (Some(Body::Block(block)), Body::Block(more)) if joins && block.steps.len() < BLOCK_STEPS => {
+                join(block, more);
+                last.bytes += size.bytes;
+                last.points += size.points;
+                // Only when there is twice too much: what it costs is little for each push.
+                if is_twice_too_much(block, last.points) {
+                    last.points = trim(block);
+                }
             }
             (_, body) => {
-                queue.waiting.push_back(body);
-                queue.last_bytes = bytes;
+                waiting.push_back(body);
+                *last = size;
             }
         }
         self.0.changed.notify_all();
@@ -72,7 +94,11 @@ impl Outbox {
     pub fn pop(&self) -> Option<Body> {
         let mut queue = self.lock();
         loop {
-            if let Some(body) = queue.waiting.pop_front() {
+            if let Some(mut body) = queue.waiting.pop_front() {
+                drop(queue);
+                if let Body::Block(block) = &mut body {
+                    trim(block);
+                }
                 return Some(body);
             }
             if queue.closed {
@@ -101,15 +127,28 @@ fn join(last: &mut ReportBlock, block: ReportBlock) {
     last.histograms.extend(block.histograms);
     last.media.extend(block.media);
     last.model = block.model.or(last.model.take());
-    last.dropped += block.dropped
-        + drop_oldest(&mut last.systems, BLOCK_SYSTEMS)
-        + drop_oldest(&mut last.histograms, BLOCK_HISTOGRAMS);
-    let mut points: usize = last.series.iter().map(|series| series.values.len()).sum();
+    last.dropped += block.dropped;
+}
+
+fn is_twice_too_much(block: &ReportBlock, points: usize) -> bool {
+    points > 2 * BLOCK_POINTS
+        || block.systems.len() > 2 * BLOCK_SYSTEMS
+        || block.histograms.len() > 2 * BLOCK_HISTOGRAMS
+}
+
+/// Lets go of the oldest telemetry beyond what a block may hold, and counts it; the values of series that stay.
+fn trim(block: &mut ReportBlock) -> usize {
+    block.dropped +=
+        drop_oldest(&mut block.systems, BLOCK_SYSTEMS) + drop_oldest(&mut block.histograms, BLOCK_HISTOGRAMS);
+    let mut points: usize = block.series.iter().map(|series| series.values.len()).sum();
+    let mut gone = 0;
     while points > BLOCK_POINTS {
-        let oldest = last.series.remove(0);
-        points -= oldest.values.len();
-        last.dropped += oldest.values.len() as u64;
+        points -= block.series[gone].values.len();
+        block.dropped += block.series[gone].values.len() as u64;
+        gone += 1;
     }
+    block.series.drain(..gone);
+    points
 }
 
 /// Lets go of the oldest beyond `most`; how many.
@@ -197,6 +236,7 @@ mod tests {
         let many = |name: &str| Series { name: name.to_owned(), values: vec![0.0; BLOCK_POINTS], ..Series::default() };
         last.series.push(many("old"));
         join(&mut last, ReportBlock { series: vec![many("new")], ..ReportBlock::default() });
+        assert_eq!(trim(&mut last), BLOCK_POINTS);
         assert_eq!((last.series.len(), last.series[0].name.as_str()), (1, "new"));
         assert_eq!(last.dropped, BLOCK_POINTS as u64, "what is dropped is counted");
         join(&mut last, steps(7));

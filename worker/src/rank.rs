@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lockstep_common::ending::EXIT_PEERS_GONE;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{DataFile, Manifest, Override};
 use lockstep_common::preprocessing::OF_CHECKPOINT;
@@ -16,6 +17,7 @@ use lockstep_common::{RunId, chain};
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{self, Located, Reading};
+use lockstep_host::transient;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Assignment, Corrupt, Derived, Failed, Finished, ProcessHello, Ready, Replay};
 use lockstep_tch_ext::c10d::Backend;
@@ -30,9 +32,6 @@ use crate::numerics;
 use crate::program::{OtherData, Setup, Source};
 use crate::saving::Saving;
 use crate::train::{TrainError, Trainer};
-
-/// Exit code of a process that gives up because others are gone.
-pub const EXIT_PEERS: u8 = 10;
 
 /// How long the processes of a generation, which have all said that they are ready, may take to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_mins(1);
@@ -84,11 +83,11 @@ pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
         Err(Stop::Peers(reason)) => {
             error!("{reason}");
             link.close();
-            ExitCode::from(EXIT_PEERS)
+            ExitCode::from(EXIT_PEERS_GONE as u8)
         }
-        Err(Stop::Failed(reason)) => {
+        Err(Stop::Failed { reason, transient }) => {
             error!("{reason}");
-            link.outbox().push(Body::Failed(Failed { reason }));
+            link.outbox().push(Body::Failed(Failed { reason, transient }));
             link.close();
             ExitCode::FAILURE
         }
@@ -105,15 +104,20 @@ pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
 enum Stop {
     /// Other processes are gone: the run goes on in its next generation.
     Peers(String),
-    /// It would fail again: the run ends.
-    Failed(String),
+    /// It would fail again, and the run ends; or the reason may pass, and the run is tried again.
+    Failed { reason: String, transient: bool },
     /// The processes differ: the coordinator judges, and the run goes on without who was wrong.
     Corrupt(String, Corrupt),
 }
 
 impl Stop {
     fn failed(error: &dyn std::error::Error) -> Self {
-        Self::Failed(chain(error))
+        Self::Failed { reason: chain(error), transient: transient::is_of(error) }
+    }
+
+    /// A reason that would come again.
+    fn for_good(reason: String) -> Self {
+        Self::Failed { reason, transient: false }
     }
 }
 
@@ -134,7 +138,7 @@ impl From<TrainError> for Stop {
                 ..
             }
         );
-        if peers { Self::Peers(chain(&error)) } else { Self::Failed(chain(&error)) }
+        if peers { Self::Peers(chain(&error)) } else { Self::failed(&error) }
     }
 }
 
@@ -170,7 +174,7 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
 
     let start = link.started();
     let exchange = join(options, order.device, listener, &start)?;
-    let fault = Fault::from_environment(&order.job.name, options.generation).map_err(Stop::Failed)?;
+    let fault = Fault::from_environment(&order.job.name, options.generation).map_err(Stop::for_good)?;
     let trainer = trainer.watching(watch).with_fault(fault).judge_at(order.judge_at.iter().copied());
     let (trainer, store) = match &order.replay {
         // What it makes is compared, and not kept.
@@ -202,9 +206,9 @@ impl Order {
     fn parse(assignment: Assignment) -> Result<Self, Stop> {
         let job = JobSpec::from_canonical(&assignment.job).map_err(|error| Stop::failed(&error))?;
         let device = numerics::parse_device(&assignment.device)
-            .ok_or_else(|| Stop::Failed(format!("`{}` is not a device", assignment.device)))?;
+            .ok_or_else(|| Stop::for_good(format!("`{}` is not a device", assignment.device)))?;
         let data = assignment.data.into_iter().map(DataFile::try_from).collect::<Result<_, _>>();
-        let data = data.map_err(|_| Stop::Failed("the assignment has a data digest that is none".to_owned()))?;
+        let data = data.map_err(|_| Stop::for_good("the assignment has a data digest that is none".to_owned()))?;
         let restore = match assignment.restore.as_slice() {
             [] => None,
             bytes => Some(Manifest::decode(bytes).map_err(|error| Stop::failed(&error))?),
@@ -225,7 +229,7 @@ fn join(
     let addresses = start
         .peers
         .iter()
-        .map(|peer| peer.parse().map_err(|_| Stop::Failed(format!("`{peer}` is not a peer's address"))))
+        .map(|peer| peer.parse().map_err(|_| Stop::for_good(format!("`{peer}` is not a peer's address"))))
         .collect::<Result<Vec<SocketAddr>, Stop>>()?;
     if addresses.len() <= 1 {
         return Ok(None);
@@ -234,7 +238,7 @@ fn join(
     let config = MeshConfig {
         process: options.process as usize,
         addresses,
-        secret: secret.map_err(|_| Stop::Failed("the assignment has no secret of 32 bytes".to_owned()))?,
+        secret: secret.map_err(|_| Stop::for_good("the assignment has no secret of 32 bytes".to_owned()))?,
         run: options.run.as_str().to_owned(),
         generation: options.generation,
         connect_deadline: CONNECT_DEADLINE,

@@ -13,4 +13,5 @@ pub mod logging;
 mod opened;
 pub mod shared;
 pub mod stat_cache;
+pub mod transient;
 mod watch;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::manifest::{CodeVersion, DataFile, Override, Share};
-use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
 /// A change of the cluster's state.
@@ -75,10 +75,38 @@ pub enum Command {
         node: NodeId,
         /// Drawn at the agent's start. Another one than before: its processes are gone.
         incarnation: String,
+        /// Names the agent's data directory, which one agent at a time uses; empty in agents that have none.
+        #[serde(default)]
+        agent: String,
         /// Host name, for people.
         host: String,
         /// One process fits on each.
         devices: Vec<Device>,
+    },
+    /// A node's agent is about to end: it gets no more work.
+    NodeLeaving {
+        /// Leader's clock.
+        at_ms: u64,
+        /// The node.
+        node: NodeId,
+        /// The incarnation that leaves.
+        incarnation: String,
+    },
+    /// A node's stream has ended. What runs there goes on, and nothing more is placed there until the node is back.
+    NodeDetached {
+        /// Leader's clock.
+        at_ms: u64,
+        /// The node.
+        node: NodeId,
+        /// Index of the log entry with which that stream's agent joined; one that has joined again since is there.
+        joined: u64,
+    },
+    /// A person, or the leader after a time, forgets a node that is not there.
+    NodeForgotten {
+        /// At most once.
+        request: RequestId,
+        /// The node.
+        node: NodeId,
     },
     /// A node was silent for longer than its lease.
     NodeLost {
@@ -101,6 +129,9 @@ pub enum Command {
         process: u32,
         /// From 1 without gaps; one seen before is acknowledged and changes nothing, one from the future is refused.
         sequence: u64,
+        /// Whose agent brought it; `None` in logs of builds that did not say.
+        #[serde(default)]
+        from: Option<Messenger>,
         /// What it said.
         body: Said,
     },
@@ -156,6 +187,54 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// The leader's configuration of what is decided here.
+    Configure {
+        /// How often a run is tried again.
+        retries: Retries,
+    },
+    /// The pause before a run's next attempt is over.
+    Due {
+        /// The run.
+        run: RunId,
+        /// The generation that waited.
+        generation: u64,
+    },
+}
+
+/// The agent that brought a report, as the coordinator knows it from its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messenger {
+    /// Its node.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub incarnation: String,
+}
+
+/// How often a run is tried again after processes that ended too early, without a new checkpoint in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retries {
+    /// Processes that crashed, with which the run is given up; at least 1.
+    pub crashes: u32,
+    /// Processes that gave up for a reason that may pass, with which the run is given up; at least 1.
+    pub transients: u32,
+    /// Pause before the third attempt, in milliseconds; it doubles with each further one. The second follows at once.
+    pub pause_ms: u64,
+    /// The longest pause.
+    pub longest_pause_ms: u64,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { crashes: 5, transients: 5, pause_ms: 0, longest_pause_ms: 0 }
+    }
+}
+
+impl Retries {
+    /// The pause before the next attempt, after `count` processes that ended for one cause.
+    pub fn pause_ms(&self, count: u32) -> u64 {
+        let doubled = count.saturating_sub(2).min(32);
+        if count < 2 { 0 } else { self.pause_ms.saturating_mul(1 << doubled).min(self.longest_pause_ms) }
+    }
 }
 
 /// A part of a run, to be made again and compared with what was recorded. Such a run makes no checkpoints.
@@ -217,10 +296,13 @@ pub enum Said {
         /// Digest of the final state; equal in all processes, else the run fails as corrupt.
         state: Digest,
     },
-    /// The process gave up for a reason that would come again: the run fails.
+    /// The process gave up.
     Failed {
         /// Why.
         reason: String,
+        /// The reason may pass: the run is tried again. Else it would come again, and the run fails.
+        #[serde(default)]
+        transient: bool,
     },
     /// The process ended (its agent says so). Without `Finished` before: a new generation.
     Exited {
@@ -228,6 +310,9 @@ pub enum Said {
         code: i32,
         /// Its last output.
         output: String,
+        /// How its agent names that; `None`: as the code says.
+        #[serde(default)]
+        ending: Option<Ending>,
     },
     /// Replicas that should be equal are not. The process that says so has stopped.
     Corrupt {
@@ -332,6 +417,47 @@ pub enum Refusal {
         /// The run's generation.
         current: u64,
     },
+    /// A report that another node's agent brought than the one that runs the process, or an earlier agent of that node.
+    #[error(
+        "process {process} of run `{run}` runs on node `{placed}`: what the agent of `{brought}` (incarnation {incarnation}) says of \
+         it is not taken"
+    )]
+    NotItsAgent {
+        /// The run.
+        run: RunId,
+        /// The process.
+        process: u32,
+        /// Where it runs.
+        placed: NodeId,
+        /// Whose agent brought the report.
+        brought: NodeId,
+        /// That agent's incarnation.
+        incarnation: String,
+    },
+    /// Another agent has this node's name, and is there.
+    #[error(
+        "node `{node}` is taken: its agent runs on host `{host}`, and another one on host `{other}` asks for the name; give one of \
+         them another name (`worker --name`), or end the first"
+    )]
+    NodeTaken {
+        /// The name.
+        node: NodeId,
+        /// Host of the agent that has it.
+        host: String,
+        /// Host of the one that asks.
+        other: String,
+    },
+    /// A node that is there cannot be forgotten.
+    #[error("node `{node}` is there ({state}): end its worker first")]
+    NodeThere {
+        /// The node.
+        node: NodeId,
+        /// In a word.
+        state: String,
+    },
+    /// No such node.
+    #[error("there is no node `{0}`")]
+    NoNode(NodeId),
     /// A replay that cannot be.
     #[error("run `{run}` cannot be replayed: {reason}")]
     Replay {

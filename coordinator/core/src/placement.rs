@@ -19,7 +19,7 @@ pub enum Kind {
     Cpu,
 }
 
-/// The devices of all nodes that are heard.
+/// The devices of all nodes that are there, or may be back in a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     slots: BTreeMap<NodeId, Vec<Slot>>,
@@ -38,6 +38,8 @@ pub struct Slot {
     pub free: bool,
     /// Whether none may have it.
     pub fenced: bool,
+    /// Whether its node is not connected now: it counts, and is not given.
+    pub away: bool,
 }
 
 /// What a run asks for.
@@ -77,6 +79,8 @@ pub struct Shortage {
     pub total: u32,
     /// Devices of the kind that are fenced, and not counted above.
     pub fenced: u32,
+    /// Devices among `total` that no process has, and whose node is not connected now.
+    pub away: u32,
 }
 
 impl Kind {
@@ -104,7 +108,14 @@ impl Pool {
         let slots = (0_u32..)
             .zip(names)
             .filter_map(|(device, name)| {
-                Kind::of(name).map(|kind| Slot { device, name: name.to_owned(), kind, free: true, fenced: false })
+                Kind::of(name).map(|kind| Slot {
+                    device,
+                    name: name.to_owned(),
+                    kind,
+                    free: true,
+                    fenced: false,
+                    away: false,
+                })
             })
             .collect();
         self.slots.insert(node.clone(), slots);
@@ -116,6 +127,11 @@ impl Pool {
         if let Some(slot) = slots.iter_mut().find(|slot| slot.device == device) {
             slot.free = false;
         }
+    }
+
+    /// A node's devices count, and none is given: its agent is not connected.
+    pub fn set_away(&mut self, node: &NodeId) {
+        self.slots.get_mut(node).map_or(&mut [][..], Vec::as_mut_slice).iter_mut().for_each(|slot| slot.away = true);
     }
 
     /// Takes the devices of this name out of use, whether a process has them or not.
@@ -142,12 +158,13 @@ pub fn place(pool: &Pool, demand: Demand) -> Result<Vec<Place>, Shortage> {
         let fits = [Kind::Cuda, Kind::Cpu].into_iter().find(|&kind| total(kind) >= demand.min);
         fits.unwrap_or(if total(Kind::Cuda) > total(Kind::Cpu) { Kind::Cuda } else { Kind::Cpu })
     });
-    let usable = |slot: &Slot| slot.kind == kind && slot.free && !slot.fenced;
+    let usable = |slot: &Slot| slot.kind == kind && slot.free && !slot.fenced && !slot.away;
     let free = pool.count(usable);
     if free < demand.min {
         let bound = demand.kind.is_some();
         let fenced = pool.count(|slot| slot.kind == kind && slot.fenced);
-        return Err(Shortage { kind, bound, needed: demand.min, free, total: total(kind), fenced });
+        let away = pool.count(|slot| slot.kind == kind && slot.free && !slot.fenced && slot.away);
+        return Err(Shortage { kind, bound, needed: demand.min, free, total: total(kind), fenced, away });
     }
     let mut nodes: Vec<(&NodeId, Vec<&Slot>)> =
         pool.slots.iter().map(|(node, slots)| (node, slots.iter().filter(|slot| usable(slot)).collect())).collect();
@@ -184,6 +201,10 @@ impl fmt::Display for Shortage {
         write!(f, "needs {} {kind}{devices}, {} {are} free", self.needed, self.free)?;
         if self.too_large() {
             write!(f, " and the nodes have {} in all", self.total)?;
+        }
+        if self.away > 0 {
+            let are = if self.away == 1 { "is on a node" } else { "are on nodes" };
+            write!(f, "; {} more {are} whose worker is not connected", self.away)?;
         }
         if self.fenced > 0 {
             write!(

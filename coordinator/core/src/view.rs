@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Device;
 use crate::state::{
-    Checkpoint, ClusterState, Corruption, Exit, FailedCheckpoint, Fence, Node, Phase, Placed, Run, Status,
+    Checkpoint, ClusterState, Corruption, Exit, FailedCheckpoint, Fence, Node, Phase, Placed, Presence, Run, Status,
 };
 
 /// A run in a list.
@@ -90,6 +90,12 @@ pub struct RunView {
     pub heard_at_ms: u64,
     /// Generations before this one.
     pub restarts: u32,
+    /// Processes that crashed since the last checkpoint.
+    #[serde(default)]
+    pub crashes: u32,
+    /// Processes that gave up since then for a reason that may pass.
+    #[serde(default)]
+    pub transients: u32,
     /// The last process that ended too early.
     pub last_exit: Option<Exit>,
     /// The current generation's processes; of a run that has ended, the last one's.
@@ -155,9 +161,12 @@ pub struct NodeView {
     pub id: NodeId,
     /// Host name.
     pub host: String,
-    /// Whether its agent is heard.
+    /// Whether its agent is connected.
     pub alive: bool,
-    /// When it joined, or was lost: milliseconds since the epoch.
+    /// `alive`, `detached`, `leaving`, `gone` or `lost`.
+    #[serde(default)]
+    pub state: String,
+    /// Since when: milliseconds since the epoch.
     pub changed_at_ms: u64,
     /// Its devices.
     pub devices: Vec<DeviceView>,
@@ -268,6 +277,8 @@ impl RunView {
             restored_from: run.state.restore.as_ref().map(|restore| restore.checkpoint),
             heard_at_ms: run.state.heard_at_ms,
             restarts: run.state.restarts,
+            crashes: run.state.exits,
+            transients: run.state.transients,
             last_exit: run.state.last_exit.clone(),
             placement: run.state.placement.iter().map(process).collect(),
             checkpoints: CheckpointView::all_of(run),
@@ -320,7 +331,8 @@ impl NodeView {
         Self {
             id: node.id.clone(),
             host: node.host.clone(),
-            alive: node.alive,
+            alive: node.presence == Presence::Alive,
+            state: node.presence.word().to_owned(),
             changed_at_ms: node.changed_at_ms,
             devices: (0..).zip(&node.devices).map(device).collect(),
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_common::chain;
+use lockstep_core::command::Messenger;
 use lockstep_host::shared::Offer;
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::{AgentMessage, CoordinatorMessage, Hello, PROTOCOL, StoreSeen, Welcome, misfit};
@@ -171,8 +172,33 @@ impl Agents {
             checked
         });
         checked.await.map_err(panicked)?.map_err(|why| unshared(&joining, &self.terms.store, &path, &why))?;
-        let Joining { node, incarnation, host, devices } = joining;
-        Ok(self.handle.attach(node, incarnation, host, devices).await?)
+        self.wait_for_name(&joining, outgoing).await?;
+        let Joining { node, incarnation, agent, host, devices } = joining;
+        Ok(self.handle.attach(Messenger { node, incarnation }, agent, host, devices).await?)
+    }
+}
+
+impl Agents {
+    /// Waits while another agent has the node's name: for as long as that one's lease may last, if it is dead. One that lives is not
+    /// disturbed, and `attach` refuses the newcomer.
+    async fn wait_for_name(&self, joining: &Joining, outgoing: &Outgoing) -> Result<(), Status> {
+        let patience = self.terms.lease + self.terms.lease / 4;
+        let wait = async {
+            let mut changes = self.handle.changes();
+            loop {
+                let Joining { node, incarnation, agent, host, .. } = joining;
+                let asks = (node.clone(), incarnation.clone(), agent.clone(), host.clone());
+                let taken = self.handle.read(move |state| state.name_taken(&asks.0, &asks.1, &asks.2, &asks.3)).await?;
+                let Some(refusal) = taken else { return Ok(()) };
+                info!(node = %node, %refusal, "an agent waits for its name");
+                changes.next().await?;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = outgoing.closed() => Err(Status::cancelled("the node has gone")),
+            waited = tokio::time::timeout(patience, wait) => waited.unwrap_or(Ok(())).map_err(|error: CallError| error.into()),
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use lockstep_host::blobs::BlobError;
 use lockstep_rpc::control_server;
 use lockstep_rpc::{
     AnnotateRequest, BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest,
-    HasBlobReply, JsonReply, LogChunk, LogsRequest, QueryRequest, ReplayRequest, ReportBlock, ReportsRequest,
-    ResumeRequest, RunReply, SubmitRequest,
+    HasBlobReply, JsonReply, LogChunk, LogsRequest, QueryRequest, RemoveNodeRequest, ReplayRequest, ReportBlock,
+    ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -167,6 +167,14 @@ impl control_server::Control for Control {
         let device = if device.is_empty() { None } else { Some(text("device", device)?) };
         self.handle.fence(request_id(&id)?, named, device.clone(), fenced).await?;
         info!(node, device, "{}", if fenced { "fenced" } else { "given back" });
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn remove_node(&self, request: Request<RemoveNodeRequest>) -> Result<Response<Empty>, Status> {
+        let RemoveNodeRequest { request_id: id, node } = request.into_inner();
+        let named = node.parse().map_err(|error| invalid("node", error))?;
+        self.handle.remove_node(request_id(&id)?, named).await?;
+        info!(node, "forgotten");
         Ok(Response::new(Empty {}))
     }
 

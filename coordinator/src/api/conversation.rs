@@ -123,7 +123,10 @@ impl Conversation {
                 Ok(Outcome::Done | Outcome::Run(_)) => {}
                 // It will never be taken, so the agent may forget it.
                 Ok(Outcome::Refused(
-                    refusal @ (Refusal::NoRun(_) | Refusal::NoProcess { .. } | Refusal::Ended { .. }),
+                    refusal @ (Refusal::NoRun(_)
+                    | Refusal::NoProcess { .. }
+                    | Refusal::NotItsAgent { .. }
+                    | Refusal::Ended { .. }),
                 )) => {
                     warn!(node = %self.session.node(), %refusal, "dropped a report");
                 }
@@ -173,13 +176,14 @@ impl Conversation {
             Ok(None) | Err(_) => return Err(End::Gone),
         };
         let stopped = |error: CallError| End::Told(error.into());
-        self.session.heard().await.map_err(stopped)?;
+        self.session.heard();
         match body {
             Some(Body::Report(report)) => self.on_report(report).await,
             Some(Body::Log(reply)) => self.session.log_read(reply).await.map_err(stopped),
             Some(Body::Hello(_) | Body::Store(_)) => {
                 Err(End::Told(invalid("body", "`hello` and `store` come once, at the start")))
             }
+            Some(Body::Leaving(_)) => self.session.leaving().await.map_err(stopped),
             Some(Body::Heartbeat(_)) | None => Ok(()),
         }
     }

@@ -3,10 +3,10 @@
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest;
 use lockstep_common::manifest::{Override, Share};
-use lockstep_common::{Digest, NodeId, RequestId, RunId, chain};
+use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, chain};
 use lockstep_core::command::{Device, Progress, Said};
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{CheckpointShare, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
+use lockstep_rpc::{CheckpointShare, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
 use prost::Message;
 use tonic::Status;
 
@@ -64,6 +64,7 @@ fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Status> {
 pub(super) struct Joining {
     pub(super) node: NodeId,
     pub(super) incarnation: String,
+    pub(super) agent: String,
     pub(super) host: String,
     pub(super) devices: Vec<Device>,
 }
@@ -88,6 +89,7 @@ impl TryFrom<Hello> for Joining {
         Ok(Self {
             node: hello.node.parse().map_err(|error| invalid("node", error))?,
             incarnation: text("incarnation", hello.incarnation)?,
+            agent: text("agent", hello.agent)?,
             host: text("host", hello.host)?,
             devices: devices.collect::<Result<_, Status>>()?,
         })
@@ -111,6 +113,7 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
                 block.steps.last().map_or(0, |step| step.step),
                 block.encoded_len()
             ),
+            transient: false,
         },
         Body::Block(block) => Said::Block { progress: progress(&block, batch), bytes: block.encode_to_vec() },
         // A longer one fails that checkpoint in words, and the run goes on.
@@ -123,8 +126,15 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
         Body::Finished(finished) => {
             Said::Finished { step: finished.step, state: digest("finished.state", &finished.state)? }
         }
-        Body::Failed(failed) => Said::Failed { reason: failed.reason },
-        Body::Exited(exited) => Said::Exited { code: exited.code, output: exited.output },
+        Body::Failed(failed) => Said::Failed { reason: failed.reason, transient: failed.transient },
+        Body::Exited(exited) => {
+            let ending = match exited.cause() {
+                ExitCause::Unnamed => Ending::of_code(exited.code),
+                ExitCause::Dismissed => Ending::Dismissed,
+                ExitCause::NodeLeaving => Ending::NodeLeaving,
+            };
+            Said::Exited { code: exited.code, output: exited.output, ending: Some(ending) }
+        }
         Body::Corrupt(corrupt) => Said::Corrupt {
             step: corrupt.step,
             agreed: corrupt.agreed,
@@ -208,7 +218,9 @@ mod tests {
     fn a_block_that_the_log_would_not_take_ends_the_run_in_words() {
         let steps = vec![StepReport { step: 9, ..StepReport::default() }];
         let block = ReportBlock { steps, record_before: vec![0; MAX_BLOCK_BYTES], ..ReportBlock::default() };
-        let Said::Failed { reason } = said_of(Body::Block(block), None).unwrap() else { panic!("it is taken") };
+        let Said::Failed { reason, transient: false } = said_of(Body::Block(block), None).unwrap() else {
+            panic!("it is taken")
+        };
         assert!(reason.contains("up to step 9 takes 15728") && reason.contains("at most 15728640"), "{reason}");
     }
 

@@ -16,7 +16,11 @@ impl From<CallError> for Status {
             CallError::Refused(Refusal::Job(_) | Refusal::Annotation(_))
             | CallError::Propose(ProposeError::TooLarge { .. }) => Self::invalid_argument(words),
             CallError::Refused(
-                Refusal::NoRun(_) | Refusal::NoCheckpoint(_) | Refusal::NoDevice(_) | Refusal::NoData(_),
+                Refusal::NoRun(_)
+                | Refusal::NoCheckpoint(_)
+                | Refusal::NoDevice(_)
+                | Refusal::NoNode(_)
+                | Refusal::NoData(_),
             )
             | CallError::NotFound(NotFound::Nothing { .. }) => Self::not_found(words),
             // Of no error of its own: a client that looks for something else by the same name must not go on.
@@ -25,6 +29,9 @@ impl From<CallError> for Status {
                 Refusal::Ended { .. }
                 | Refusal::OutOfOrder { .. }
                 | Refusal::NoProcess { .. }
+                | Refusal::NotItsAgent { .. }
+                | Refusal::NodeTaken { .. }
+                | Refusal::NodeThere { .. }
                 | Refusal::Replay { .. }
                 | Refusal::NothingLeft { .. },
             ) => Self::failed_precondition(words),

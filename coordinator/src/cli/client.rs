@@ -6,7 +6,8 @@ use lockstep_common::chain;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
-    AnnotateRequest, CancelRequest, FenceRequest, QueryRequest, ReplayRequest, ResumeRequest, RunReply, SubmitRequest,
+    AnnotateRequest, CancelRequest, FenceRequest, QueryRequest, RemoveNodeRequest, ReplayRequest, ResumeRequest,
+    RunReply, SubmitRequest,
 };
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -88,6 +89,15 @@ impl Client {
     pub(super) async fn fence(&self, request: FenceRequest) -> Result<(), Failure> {
         let call = async |mut control: ControlClient<Channel>| {
             let done = control.fence(request.clone()).await?;
+            Ok(done.map(|_| RunReply::default()))
+        };
+        self.write(call).await.map(|_| ())
+    }
+
+    /// Forgets a node that is not there.
+    pub(super) async fn remove_node(&self, request: RemoveNodeRequest) -> Result<(), Failure> {
+        let call = async |mut control: ControlClient<Channel>| {
+            let done = control.remove_node(request.clone()).await?;
             Ok(done.map(|_| RunReply::default()))
         };
         self.write(call).await.map(|_| ())

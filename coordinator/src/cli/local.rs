@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use lockstep_core::state::Presence;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -41,6 +42,8 @@ struct Worker {
     name: String,
     log: PathBuf,
     child: Child,
+    /// The worker ends when this closes.
+    _lifeline: Option<ChildStdin>,
 }
 
 impl Local {
@@ -112,7 +115,9 @@ impl Local {
             .args(["--join", &self.address, "--name", name, "--share", share])
             .arg("--data-dir")
             .arg(self.dir.join(name))
-            .stdin(Stdio::null())
+            // It ends when this closes, however this process ends.
+            .arg("--until-stdin-closes")
+            .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(file)
             // Ctrl-C is for this process, which then ends the workers in order.
@@ -121,7 +126,10 @@ impl Local {
         if env::var_os("LOCKSTEP_WORKER_SLOTS").is_none() {
             command.env("LOCKSTEP_WORKER_SLOTS", "1");
         }
-        Ok(Worker { name: name.to_owned(), log, child: command.spawn()? })
+        let mut child = command.spawn()?;
+        // Waiting for a child closes what it still has.
+        let lifeline = child.stdin.take();
+        Ok(Worker { name: name.to_owned(), log, child, _lifeline: lifeline })
     }
 
     /// The coordinator's address.
@@ -189,7 +197,9 @@ async fn all_joined(handle: &Handle, count: usize, begun_ms: u64) -> Result<(), 
     let mut changes = handle.changes();
     loop {
         let joined = handle
-            .read(move |state| state.nodes().filter(|node| node.alive && node.changed_at_ms >= begun_ms).count())
+            .read(move |state| {
+                state.nodes().filter(|node| node.presence == Presence::Alive && node.changed_at_ms >= begun_ms).count()
+            })
             .await?;
         if joined >= count {
             return Ok(());

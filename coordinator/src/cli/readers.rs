@@ -54,7 +54,6 @@ pub(super) async fn nodes(arguments: Reader, out: &mut Output) -> Result<Exit, F
     let nodes: Vec<NodeView> = documents::decode(&text).map_err(|error| unreadable(&error))?;
     let mut rows = Vec::new();
     for node in nodes {
-        let state = if node.alive { "alive" } else { "lost" };
         for device in &node.devices {
             let busy = match (&device.run, device.process) {
                 (Some(run), Some(process)) => format!("{run} process {process}"),
@@ -63,7 +62,7 @@ pub(super) async fn nodes(arguments: Reader, out: &mut Output) -> Result<Exit, F
             let busy = device.fenced.as_ref().map_or(busy, fenced);
             rows.push(vec![
                 node.id.to_string(),
-                state.to_owned(),
+                node.state.clone(),
                 node.host.clone(),
                 device.name.clone(),
                 device.model.clone(),
@@ -73,7 +72,7 @@ pub(super) async fn nodes(arguments: Reader, out: &mut Output) -> Result<Exit, F
         }
         if node.devices.is_empty() {
             let none = "-".to_owned();
-            let row = [node.id.to_string(), state.to_owned(), node.host.clone(), none.clone(), none.clone(), none];
+            let row = [node.id.to_string(), node.state.clone(), node.host.clone(), none.clone(), none.clone(), none];
             rows.push(row.into_iter().chain([ago(node.changed_at_ms)]).collect());
         }
     }
@@ -254,7 +253,13 @@ fn print_run(view: &RunView, out: &mut Output) {
     }
     line("generation", format!("{} ({} restarts), {} ranks", row.generation, view.restarts, row.ranks));
     if let Some(exit) = &view.last_exit {
-        line("last failure", format!("process {} on {} ended with {}", exit.process, exit.node, exit.code));
+        let how = exit.ending.as_ref().map_or_else(|| format!("ended with {}", exit.code), ToString::to_string);
+        line(
+            "last ending",
+            format!("process {} of generation {} on {} {how}", exit.process, exit.generation, exit.node),
+        );
+        let since = format!("{} crashed, {} gave up for a reason that may pass", view.crashes, view.transients);
+        line("retries", format!("since the last checkpoint: {since}"));
         for text in exit.output.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev() {
             line("", text.to_owned());
         }

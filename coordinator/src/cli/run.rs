@@ -5,19 +5,18 @@ use std::pin::Pin;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{Arguments, Command, DataCommand};
+use super::args::{Arguments, Command, DataCommand, NodeCommand};
 use super::checkout::checkout;
 use super::compare::compare;
 use super::error::Failure;
 use super::exit::Exit;
-use super::fence::fence;
 use super::interrupt::interrupted;
 use super::lineage::lineage;
 use super::mirror::mirror;
 use super::output::Output;
 use super::plot::plot;
 use super::top::top;
-use super::{annotate, data, diff, export, readers, reproduce, serve, start, verify};
+use super::{annotate, data, diff, export, node, readers, reproduce, serve, start, verify};
 
 /// Carries out the command, and tells what hindered it.
 pub fn run(arguments: Arguments) -> Exit {
@@ -57,8 +56,9 @@ async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> 
         Command::Lineage(arguments) => Box::pin(lineage(arguments, out)),
         Command::Show(arguments) => Box::pin(readers::show(arguments, out)),
         Command::Nodes(arguments) => Box::pin(readers::nodes(arguments, out)),
-        Command::Fence(arguments) => Box::pin(fence(arguments, true)),
-        Command::Unfence(arguments) => Box::pin(fence(arguments, false)),
+        Command::Node(NodeCommand::Remove(arguments)) => Box::pin(node::remove(arguments)),
+        Command::Fence(arguments) => Box::pin(node::fence(arguments, true)),
+        Command::Unfence(arguments) => Box::pin(node::fence(arguments, false)),
         Command::Checkpoints(arguments) => Box::pin(readers::checkpoints(arguments, out)),
         Command::Checkout(arguments) => Box::pin(checkout(arguments, out)),
         Command::Export(arguments) => Box::pin(export::export(arguments, out)),

@@ -69,7 +69,7 @@ fn screen(nodes: &[NodeView], runs: &[RunRow], losses: &[Vec<Option<f64>>]) -> V
     let busy = devices().filter(|device| device.run.is_some()).count();
     let fenced = devices().filter(|device| device.fenced.is_some()).count();
     let mut lines = vec![format!(
-        "nodes {} alive, {} lost   devices {busy} busy, {} free, {fenced} fenced",
+        "nodes {} alive, {} not   devices {busy} busy, {} free, {fenced} fenced",
         alive.len(),
         nodes.len() - alive.len(),
         devices().count() - busy - fenced,

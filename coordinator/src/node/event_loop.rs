@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lockstep_common::{NodeId, RequestId};
+use lockstep_core::command::Retries;
 use lockstep_core::replica::{Config, Output, ProposeError, RecoverError, Recovered, Replica, Ticket};
+use lockstep_core::state::{Node as NodeState, Presence};
 use lockstep_core::{Command, Outcome};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -40,8 +43,21 @@ pub enum NodeError {
     Store(#[from] StoreError),
 }
 
-/// Ticks without which the loop, or the whole process, stood still: a stopped process, a suspended machine, a slow disk.
-const MISSED_TICKS: u32 = 5;
+/// Between two looks for nodes that have been away for long.
+const FORGET_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What the loop's owner sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Silence after which a node is given up.
+    pub lease: Duration,
+    /// Between two ticks of the raft clock.
+    pub tick: Duration,
+    /// How often runs are tried again.
+    pub retries: Retries,
+    /// How long a node that is gone or lost is remembered.
+    pub forget_node: Duration,
+}
 
 /// The owner of everything.
 pub struct Node {
@@ -51,7 +67,10 @@ pub struct Node {
     ticks: Interval,
     /// When the last one was.
     ticked: Instant,
+    policy: Policy,
     leases: Leases,
+    /// When nodes were last forgotten.
+    forgot: Instant,
     sessions: Sessions,
     /// Who waits for which proposal; proposals of the loop itself have nobody.
     waiting: BTreeMap<Ticket, Reply>,
@@ -62,12 +81,7 @@ pub struct Node {
 
 impl Node {
     /// A node that goes on from what `store` held, and its handle.
-    pub fn new(
-        store: Store,
-        recovered: Recovered,
-        lease: Duration,
-        tick: Duration,
-    ) -> Result<(Self, Handle), NodeError> {
+    pub fn new(store: Store, recovered: Recovered, policy: Policy) -> Result<(Self, Handle), NodeError> {
         let config = Config {
             id: ID,
             voters: vec![ID],
@@ -78,8 +92,9 @@ impl Node {
         let replica = Replica::new(config, recovered)?;
         let (changes, changes_seen) = watch::channel(0);
         let (serving, serving_seen) = watch::channel(false);
-        let (handle, requests) = Handle::new(changes_seen, serving_seen);
-        let mut ticks = interval(tick);
+        let leases = Leases::new(policy.lease);
+        let (handle, requests) = Handle::new(changes_seen, serving_seen, leases.clone());
+        let mut ticks = interval(policy.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let node = Self {
             replica,
@@ -87,7 +102,9 @@ impl Node {
             requests,
             ticks,
             ticked: Instant::now(),
-            leases: Leases::new(lease),
+            policy,
+            leases,
+            forgot: Instant::now(),
             sessions: Sessions::default(),
             waiting: BTreeMap::new(),
             last_ticket: 0,
@@ -114,6 +131,8 @@ impl Node {
                     if count == 0 {
                         return Ok(());
                     }
+                    // Before what others say of them: a node that has gone gets nothing new.
+                    self.note_detached();
                     for request in taken.drain(..) {
                         self.handle(request);
                     }
@@ -158,11 +177,31 @@ impl Node {
 
     fn leadership_changed(&mut self, serving: bool) {
         if serving {
-            let alive = self.replica.state().nodes().filter(|node| node.alive).map(|node| node.id.clone());
-            self.leases.restart(alive, Instant::now());
+            self.restart_leases(Instant::now());
+            self.set_policy();
             info!(term = self.replica.leadership().term, applied = self.replica.applied_index(), "leading");
         }
         self.serving.send_replace(serving);
+    }
+
+    /// Nobody listened before `now`: every node that may be there counts as heard.
+    fn restart_leases(&self, now: Instant) {
+        let there = self.replica.state().nodes().filter(|node| node.presence.may_run());
+        self.leases.restart(there.map(|node| node.id.clone()), now);
+    }
+
+    /// What this leader says at its start: its configuration, and that no node is connected but those that are.
+    fn set_policy(&mut self) {
+        let (state, retries) = (self.replica.state(), self.policy.retries);
+        let mut commands = Vec::new();
+        if state.retries() != retries {
+            commands.push(Command::Configure { retries });
+        }
+        let unconnected = state.nodes().filter(|node| node.presence == Presence::Alive && !self.sessions.has(&node.id));
+        commands.extend(unconnected.map(|node| detached(node.id.clone(), node.joined)));
+        for command in commands {
+            self.propose(&command, None);
+        }
     }
 
     fn answer(&mut self, ticket: Ticket, result: Result<Outcome, ProposeError>) {
@@ -175,20 +214,51 @@ impl Node {
     fn tick(&mut self) {
         self.replica.tick();
         let now = Instant::now();
-        let gap = now.duration_since(std::mem::replace(&mut self.ticked, now)).saturating_sub(self.ticks.period());
-        if gap > self.ticks.period() * MISSED_TICKS {
-            self.leases.slept(gap, now);
-        }
+        let gap = now.duration_since(std::mem::replace(&mut self.ticked, now));
         if !self.replica.is_serving() {
             return;
         }
+        if gap > self.policy.lease / 2 {
+            // A stopped process, a suspended machine, a slow disk: whoever stood still himself blames nobody.
+            warn!(seconds = gap.as_secs_f32(), "this coordinator stood still: the leases of all nodes begin anew");
+            self.restart_leases(now);
+        }
+        self.note_detached();
         for id in self.leases.expired(now) {
-            let Some(node) = self.replica.state().node(&id).filter(|node| node.alive) else { continue };
+            let Some(node) = self.replica.state().node(&id).filter(|node| node.presence.may_run()) else { continue };
             warn!(node = %id, "was silent for longer than its lease");
             let lost = Command::NodeLost { at_ms: now_ms(), node: id.clone(), incarnation: node.incarnation.clone() };
             self.propose(&lost, None);
             // If its agent is there after all, it attaches anew, and joins again.
             self.sessions.close(&id);
+        }
+        for (run, generation) in self.replica.state().due(now_ms()) {
+            self.propose(&Command::Due { run, generation }, None);
+        }
+        if now.duration_since(self.forgot) >= FORGET_INTERVAL {
+            self.forgot = now;
+            self.forget_nodes();
+        }
+    }
+
+    /// Nodes whose stream has ended get no more work.
+    fn note_detached(&mut self) {
+        for (node, joined) in self.sessions.take_ended() {
+            self.propose(&detached(node, joined), None);
+        }
+    }
+
+    /// Forgets nodes that have been away for long, but for those with a fence, which says what they did.
+    fn forget_nodes(&mut self) {
+        let before = now_ms().saturating_sub(self.policy.forget_node.as_millis() as u64);
+        let old = |node: &&NodeState| !node.presence.may_run() && node.fences.is_empty() && node.changed_at_ms < before;
+        let nodes: Vec<NodeId> = self.replica.state().nodes().filter(old).map(|node| node.id.clone()).collect();
+        for node in nodes {
+            let mut bytes = [0; 16];
+            if getrandom::fill(&mut bytes).is_ok() {
+                info!(%node, "is forgotten: it has been away for long");
+                self.propose(&Command::NodeForgotten { request: RequestId::from_bytes(bytes), node }, None);
+            }
         }
     }
 
@@ -206,7 +276,6 @@ impl Node {
                 // Gone again: the slot is closed at the next change.
                 let _ = attached.send(slot);
             }
-            Request::Heard(node) => self.leases.heard(&node, Instant::now()),
             Request::ReadLog(node, request, answer) => self.sessions.read_log(&node, request, answer),
             Request::LogRead(node, reply) => self.sessions.log_read(&node, reply),
         }
@@ -220,4 +289,8 @@ impl Node {
         }
         self.replica.propose(ticket, command);
     }
+}
+
+fn detached(node: NodeId, joined: u64) -> Command {
+    Command::NodeDetached { at_ms: now_ms(), node, joined }
 }

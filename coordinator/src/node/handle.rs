@@ -4,11 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RequestId, RunId};
-use lockstep_core::command::{self, Device, Replay};
+use lockstep_core::command::{self, Device, Messenger, Replay};
 use lockstep_core::{ClusterState, Command, Outcome, desired};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use super::leases::Leases;
 use super::request::{CallError, Request};
 use super::session::{Pending, Session};
 
@@ -22,6 +24,7 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     changes: watch::Receiver<u64>,
     serving: watch::Receiver<bool>,
+    leases: Leases,
 }
 
 /// Something that a process said, as its agent numbered it.
@@ -58,9 +61,10 @@ impl Handle {
     pub(super) fn new(
         changes: watch::Receiver<u64>,
         serving: watch::Receiver<bool>,
+        leases: Leases,
     ) -> (Self, mpsc::Receiver<Request>) {
         let (requests, queue) = mpsc::channel(QUEUE);
-        (Self { requests, changes, serving }, queue)
+        (Self { requests, changes, serving, leases }, queue)
     }
 
     /// Waits until this coordinator leads and knows everything that was ever acknowledged.
@@ -152,6 +156,14 @@ impl Handle {
         }
     }
 
+    /// Forgets a node that is not there.
+    pub async fn remove_node(&self, request: RequestId, node: NodeId) -> Result<(), CallError> {
+        match self.propose(Command::NodeForgotten { request, node }).await?.outcome().await? {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Run(_) | Outcome::Done => Ok(()),
+        }
+    }
+
     /// Waits until no node has anything to run.
     pub async fn idle(&self) -> Result<(), CallError> {
         let mut changes = self.changes();
@@ -166,8 +178,8 @@ impl Handle {
         let (runs, nodes) = self
             .read(|state| {
                 let going = state.runs().into_iter().filter(|run| !run.state.status.is_final());
-                let alive = state.nodes().filter(|node| node.alive);
-                (going.map(|run| run.id().clone()).collect::<Vec<_>>(), alive.cloned().collect::<Vec<_>>())
+                let there = state.nodes().filter(|node| node.presence.may_run());
+                (going.map(|run| run.id().clone()).collect::<Vec<_>>(), there.cloned().collect::<Vec<_>>())
             })
             .await?;
         for run in runs {
@@ -216,21 +228,26 @@ impl Handle {
     }
 
     /// A node's agent has opened its stream.
+    ///
+    /// # Errors
+    /// `Refused(NodeTaken)` while another agent of this name may be there.
     pub async fn attach(
         &self,
-        node: NodeId,
-        incarnation: String,
+        messenger: Messenger,
+        agent: String,
         host: String,
         devices: Vec<Device>,
     ) -> Result<Session, CallError> {
-        let joined = Command::NodeJoined { at_ms: now_ms(), node: node.clone(), incarnation, host, devices };
+        let Messenger { node, incarnation } = messenger.clone();
+        let at_ms = now_ms();
+        let joined = Command::NodeJoined { at_ms, node, incarnation, agent, host, devices };
         if let Outcome::Refused(refusal) = self.propose(joined).await?.outcome().await? {
             return Err(refusal.into());
         }
         let (attached, answer) = oneshot::channel();
-        self.send(Request::Attach(node.clone(), attached)).await?;
+        self.send(Request::Attach(messenger.node.clone(), attached)).await?;
         let attached = answer.await.map_err(|_| CallError::Stopping)?;
-        Ok(Session::new(self.clone(), node, attached))
+        Ok(Session::new(self.clone(), messenger, attached))
     }
 
     /// What a process wrote, from its node's agent. `request.id` is filled in by the loop.
@@ -241,13 +258,21 @@ impl Handle {
     }
 
     /// Queues what a process said; commands of one caller are applied in the order of its calls.
-    pub(super) async fn report(&self, said: Said) -> Result<Pending, CallError> {
+    pub(super) async fn report(&self, said: Said, from: Messenger) -> Result<Pending, CallError> {
         let Said { run, generation, process, sequence, body } = said;
-        self.propose(Command::Report { at_ms: now_ms(), run, generation, process, sequence, body }).await
+        let (at_ms, from) = (now_ms(), Some(from));
+        self.propose(Command::Report { at_ms, run, generation, process, sequence, from, body }).await
     }
 
-    pub(super) async fn heard(&self, node: NodeId) -> Result<(), CallError> {
-        self.send(Request::Heard(node)).await
+    /// Notes the time at which the node was heard, which is now: not when the loop comes to it.
+    pub(super) fn heard(&self, node: &NodeId) {
+        self.leases.heard(node, Instant::now());
+    }
+
+    pub(super) async fn leaving(&self, from: Messenger) -> Result<(), CallError> {
+        let Messenger { node, incarnation } = from;
+        // It stands in the log before whatever the node says next.
+        self.propose(Command::NodeLeaving { at_ms: now_ms(), node, incarnation }).await.map(|_| ())
     }
 
     pub(super) async fn log_read(&self, node: NodeId, reply: LogReply) -> Result<(), CallError> {

@@ -15,7 +15,7 @@ mod session;
 mod sessions;
 
 pub use committer::Committer;
-pub use event_loop::{Node, NodeError};
+pub use event_loop::{Node, NodeError, Policy};
 pub use handle::{Changes, Handle, Said as Report, now_ms};
 pub use request::CallError;
 pub use session::{Event, Pending, Session};

@@ -54,8 +54,6 @@ pub(super) enum Request {
     Read(Read),
     /// A joined node's stream is open; a stream that it had before ends.
     Attach(NodeId, oneshot::Sender<Attached>),
-    /// A node was heard.
-    Heard(NodeId),
     /// Ask a node for what a process wrote. The loop numbers the request.
     ReadLog(NodeId, LogRequest, oneshot::Sender<Result<LogReply, CallError>>),
     /// A node's answer to that.
@@ -68,7 +66,6 @@ impl fmt::Debug for Request {
             Self::Propose(command, _) => f.debug_tuple("Propose").field(command).finish(),
             Self::Read(_) => f.write_str("Read"),
             Self::Attach(node, _) => f.debug_tuple("Attach").field(node).finish(),
-            Self::Heard(node) => f.debug_tuple("Heard").field(node).finish(),
             Self::ReadLog(node, request, _) => f.debug_tuple("ReadLog").field(node).field(request).finish(),
             Self::LogRead(node, reply) => f.debug_tuple("LogRead").field(node).field(reply).finish(),
         }

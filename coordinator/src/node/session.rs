@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lockstep_common::NodeId;
+use lockstep_core::command::Messenger;
 use lockstep_core::{Assigned, Outcome};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::oneshot;
@@ -26,20 +27,20 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Session {
     handle: Handle,
-    node: NodeId,
+    messenger: Messenger,
     attached: Attached,
 }
 
 impl Session {
-    pub(super) fn new(handle: Handle, node: NodeId, mut attached: Attached) -> Self {
+    pub(super) fn new(handle: Handle, messenger: Messenger, mut attached: Attached) -> Self {
         // The state as of now is the first event.
         attached.desired.mark_changed();
-        Self { handle, node, attached }
+        Self { handle, messenger, attached }
     }
 
     /// The node.
     pub fn node(&self) -> &NodeId {
-        &self.node
+        &self.messenger.node
     }
 
     /// The next thing to tell it. Changes that were missed are one. May be dropped and called again.
@@ -60,18 +61,23 @@ impl Session {
     }
 
     /// The node said something: its lease begins anew.
-    pub async fn heard(&self) -> Result<(), CallError> {
-        self.handle.heard(self.node.clone()).await
+    pub fn heard(&self) {
+        self.handle.heard(&self.messenger.node);
+    }
+
+    /// The node's agent ends, and stops its processes.
+    pub async fn leaving(&self) -> Result<(), CallError> {
+        self.handle.leaving(self.messenger.clone()).await
     }
 
     /// Queues what a process of the node said, in the order of the calls.
     pub async fn report(&self, said: Said) -> Result<Pending, CallError> {
-        self.handle.report(said).await
+        self.handle.report(said, self.messenger.clone()).await
     }
 
     /// The node's answer to a log request.
     pub async fn log_read(&self, reply: LogReply) -> Result<(), CallError> {
-        self.handle.log_read(self.node.clone(), reply).await
+        self.handle.log_read(self.messenger.node.clone(), reply).await
     }
 }
 

@@ -17,6 +17,8 @@ type LogAnswer = oneshot::Sender<Result<LogReply, CallError>>;
 
 #[derive(Debug)]
 struct Slot {
+    /// Where in the log its agent joined.
+    joined: u64,
     desired: watch::Sender<Arc<Vec<Assigned>>>,
     logs: mpsc::Sender<LogRequest>,
     /// Open log requests by number.
@@ -35,7 +37,8 @@ impl Sessions {
     pub(super) fn attach(&mut self, node: NodeId, state: &ClusterState) -> Attached {
         let (desired, receiver) = watch::channel(Arc::new(desired(state, &node)));
         let (logs, requests) = mpsc::channel(LOG_REQUESTS);
-        self.slots.insert(node, Slot { desired, logs, asked: BTreeMap::new() });
+        let joined = state.node(&node).map_or(0, |node| node.joined);
+        self.slots.insert(node, Slot { joined, desired, logs, asked: BTreeMap::new() });
         Attached { desired: receiver, logs: requests }
     }
 
@@ -44,9 +47,19 @@ impl Sessions {
         self.slots.remove(node);
     }
 
+    /// Whether `node` has a session.
+    pub(super) fn has(&self, node: &NodeId) -> bool {
+        self.slots.contains_key(node)
+    }
+
+    /// The nodes whose session has ended since the last call, each with where in the log its agent had joined.
+    pub(super) fn take_ended(&mut self) -> Vec<(NodeId, u64)> {
+        let ended = self.slots.extract_if(.., |_, slot| slot.desired.is_closed());
+        ended.map(|(node, slot)| (node, slot.joined)).collect()
+    }
+
     /// Tells every attached node what it should run, if that has changed.
     pub(super) fn publish(&mut self, state: &ClusterState) {
-        self.slots.retain(|_, slot| !slot.desired.is_closed());
         for (node, slot) in &self.slots {
             let now = desired(state, node);
             slot.desired.send_if_modified(|last| {

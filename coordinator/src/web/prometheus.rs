@@ -55,8 +55,8 @@ fn text(runs: &[RunRow], nodes: &[NodeView]) -> String {
         (labels(&[("status", status)]), count as f64)
     });
     gauge(&mut out, "runs", "Runs by status.", of_status);
-    let alive = |alive: bool| nodes.iter().filter(|node| node.alive == alive).count() as f64;
-    let counts = [("alive", alive(true)), ("lost", alive(false))];
+    let in_state = |state: &str| nodes.iter().filter(|node| node.state == state).count() as f64;
+    let counts = ["alive", "detached", "leaving", "gone", "lost"].map(|state| (state, in_state(state)));
     gauge(
         &mut out,
         "nodes",
@@ -69,7 +69,7 @@ fn text(runs: &[RunRow], nodes: &[NodeView]) -> String {
     gauge(
         &mut out,
         "devices",
-        "Devices of living nodes.",
+        "Devices of connected nodes.",
         states.into_iter().map(|(state, count)| (labels(&[("state", state)]), count as f64)),
     );
     // Of ended runs there may be thousands, and nothing changes there.

@@ -8,6 +8,7 @@ mod crash;
 mod joining;
 mod life;
 mod links;
+mod nodes;
 mod saves;
 mod store;
 mod support;

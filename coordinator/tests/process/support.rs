@@ -114,11 +114,26 @@ impl Coordinator {
         self.child.wait().expect("it was started here");
     }
 
+    /// SIGTERM; all that it wrote.
+    pub(crate) fn log(self) -> String {
+        self.interrupt();
+        self.ended().1
+    }
+
     /// SIGTERM; its exit code.
     pub(crate) fn terminate(mut self) -> Option<i32> {
+        self.interrupt();
+        wait_for("its end after SIGTERM", || self.child.try_wait().expect("it was started here")).code()
+    }
+
+    fn interrupt(&self) {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("not 0");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        wait_for("its end after SIGTERM", || self.child.try_wait().expect("it was started here")).code()
+    }
+
+    /// Runs `coord` with `words` against it.
+    pub(crate) fn coord(&self, words: &[&str]) -> Output {
+        run(&[words, &["--addr", &self.address]].concat())
     }
 
     /// The answer of a reader as JSON.

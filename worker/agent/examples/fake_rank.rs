@@ -41,7 +41,7 @@ fn main() -> io::Result<ExitCode> {
     say(&mut socket, Body::Hello(ProcessHello { run, generation: generation.into(), process, protocol, version }))?;
     let Some(Command::Assign(assignment)) = hear(&mut socket)? else { return Err(Error::other("no assignment")) };
     if mode == "fail" {
-        say(&mut socket, Body::Failed(Failed { reason: "there is nothing to learn".into() }))?;
+        say(&mut socket, Body::Failed(Failed { reason: "there is nothing to learn".into(), transient: false }))?;
         return Ok(ExitCode::from(1));
     }
     if mode == "vanish" {

@@ -1,10 +1,13 @@
 //! The agent's life: set up, one loop that owns everything, an orderly end.
 
+use std::fs;
 use std::future::pending;
+use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use lockstep_host::durable::DirLock;
+use lockstep_host::durable::{self, DirLock};
 use lockstep_rpc::{AgentMessage, Hello};
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -42,13 +45,14 @@ async fn live(options: AgentOptions, shutdown: CancellationToken) -> Result<(), 
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let monitor = Monitor::open(options.nvml_library.as_deref(), visible.as_deref())?;
     let hello = hello(&options, monitor.as_ref())?;
+    let devices = hello.devices.iter().map(|device| device.name.clone()).collect();
     let (events, inbox) = mpsc::channel(EVENT_CAPACITY);
     let mut session = Session::new(&options.join, hello, events.clone())
         .ok_or_else(|| AgentError::Address { address: options.join.clone() })?;
     let socket = Socket::bind(&options.data_dir)
         .map_err(|source| AgentError::Path { path: options.data_dir.join("agent.sock"), source })?;
     let known = options.data_dir.join("coordinator");
-    let supervisor = Supervisor::new(options, socket.path().to_owned(), monitor, events.clone())?;
+    let supervisor = Supervisor::new(options, devices, socket.path().to_owned(), monitor, events.clone())?;
     let remembered = session.remember(&known, supervisor.has_reports());
     remembered.map_err(|source| AgentError::Path { path: known, source })?;
 
@@ -65,19 +69,42 @@ async fn live(options: AgentOptions, shutdown: CancellationToken) -> Result<(), 
     refused.map_or(Ok(()), |why| Err(AgentError::Refused(why)))
 }
 
+/// The name of this data directory: drawn once, and kept in it.
+fn own_id(data_dir: &Path) -> Result<String, AgentError> {
+    let path = data_dir.join("agent.id");
+    let error = |source| AgentError::Path { path: path.clone(), source };
+    match fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        Ok(_) => draw_id(&path),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => draw_id(&path),
+        Err(source) => Err(error(source)),
+    }
+}
+
+fn draw_id(path: &Path) -> Result<String, AgentError> {
+    let id = random()?;
+    durable::write_atomic(path, id.as_bytes()).map_err(|source| AgentError::Path { path: path.to_owned(), source })?;
+    Ok(id)
+}
+
+fn random() -> Result<String, AgentError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(AgentError::Randomness)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
 fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, AgentError> {
-    let mut incarnation = [0; 16];
-    getrandom::fill(&mut incarnation).map_err(AgentError::Randomness)?;
     let devices = devices::offered(options.devices, options.share, options.slots, monitor)?;
     let model = devices.first().map_or("no device of this machine", |device| &device.model);
     info!("node `{}` offers {} × {model}", options.node, devices.len());
     Ok(Hello {
         node: options.node.to_string(),
-        incarnation: format!("{:032x}", u128::from_be_bytes(incarnation)),
+        incarnation: random()?,
         host: devices::host_name(),
         devices,
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: lockstep_rpc::PROTOCOL,
+        agent: own_id(&options.data_dir)?,
         // What it was told is the session's to know.
         ..Hello::default()
     })

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use lockstep_common::Digest;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Assignment, Empty, Exited, Failed, ProcessMessage, Report, Save};
+use lockstep_rpc::{AgentCommand, Assignment, Empty, ExitCause, Exited, Failed, ProcessMessage, Report, Save};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -24,6 +24,21 @@ use crate::spool::Spool;
 /// SIGTERM, as an exit code.
 const TERMINATED: i32 = 128 + 15;
 
+/// Why a process was not started.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    pub(crate) reason: String,
+    /// The reason may pass.
+    pub(crate) transient: bool,
+}
+
+impl NotStarted {
+    /// A reason that would come again.
+    pub(crate) fn for_good(reason: String) -> Self {
+        Self { reason, transient: false }
+    }
+}
+
 /// See the module.
 pub(crate) struct Process {
     key: ProcessKey,
@@ -32,6 +47,8 @@ pub(crate) struct Process {
     /// The coordinator wants it. True until the coordinator has said otherwise.
     desired: bool,
     life: Life,
+    /// Why its agent has stopped it, if it has.
+    stopped: ExitCause,
     connection: Option<Connection>,
     has_joined: bool,
     has_finished: bool,
@@ -71,7 +88,12 @@ struct Held {
 
 impl Process {
     /// A process that was just started, or cannot be: then it gives up at once.
-    pub(crate) fn started(key: ProcessKey, assignment: Assignment, child: Result<Child, String>, spool: Spool) -> Self {
+    pub(crate) fn started(
+        key: ProcessKey,
+        assignment: Assignment,
+        child: Result<Child, NotStarted>,
+        spool: Spool,
+    ) -> Self {
         let mut process = Self::new(key, Some(assignment), Life::Gone, spool);
         process.begin(child);
         process
@@ -105,13 +127,13 @@ impl Process {
     }
 
     /// What it waited for is there, and it was started; or cannot be, and it gives up.
-    pub(crate) fn begin(&mut self, child: Result<Child, String>) {
+    pub(crate) fn begin(&mut self, child: Result<Child, NotStarted>) {
         match child {
             Ok(child) => self.life = Life::Alive(child),
-            Err(reason) => {
+            Err(NotStarted { reason, transient }) => {
                 warn!("{}: {reason}", self.key);
                 self.life = Life::Gone;
-                self.record(Body::Failed(Failed { reason }), None);
+                self.record(Body::Failed(Failed { reason, transient }), None);
             }
         }
         self.advance();
@@ -132,8 +154,18 @@ impl Process {
     }
 
     fn new(key: ProcessKey, assignment: Option<Assignment>, life: Life, spool: Spool) -> Self {
-        let (desired, connection, has_joined, has_finished) = (true, None, false, false);
-        Self { key, assignment, desired, life, connection, has_joined, has_finished, spool, held: VecDeque::new() }
+        Self {
+            key,
+            assignment,
+            desired: true,
+            life,
+            stopped: ExitCause::Unnamed,
+            connection: None,
+            has_joined: false,
+            has_finished: false,
+            spool,
+            held: VecDeque::new(),
+        }
     }
 
     /// The coordinator wants it, with this assignment.
@@ -147,7 +179,7 @@ impl Process {
                 "{} ends: its checkpoints go to `{}`, and the store is `{}` now",
                 self.key, had.store, assignment.store
             );
-            self.stop();
+            self.stop(ExitCause::Dismissed);
         }
         self.assignment = Some(assignment);
         self.advance();
@@ -162,13 +194,16 @@ impl Process {
         self.advance();
     }
 
-    /// Ends it because the agent ends.
-    pub(crate) fn stop(&mut self) {
+    /// Ends it, if it lives.
+    pub(crate) fn stop(&mut self, cause: ExitCause) {
         match &self.life {
-            Life::Alive(child) => child.stop(),
+            Life::Alive(child) => {
+                child.stop();
+                self.stopped = cause;
+            }
             Life::Waiting { .. } => {
                 self.life = Life::Gone;
-                self.record(Body::Exited(Exited { code: TERMINATED, output: String::new() }), None);
+                self.record_exit(TERMINATED, String::new(), cause);
             }
             Life::Dying { .. } | Life::Gone => {}
         }
@@ -256,7 +291,8 @@ impl Process {
                 // The numbering has no gaps, so something must be said in its place; the run cannot go on without it.
                 error!("{}: {lost}: {}", self.key, source(&lost));
                 let reason = format!("its agent lost a report: {lost}");
-                Some(self.spool.skip(ProcessMessage { body: Some(Body::Failed(Failed { reason })) }))
+                let failed = Failed { reason, transient: false };
+                Some(self.spool.skip(ProcessMessage { body: Some(Body::Failed(failed)) }))
             }
         }
     }
@@ -328,15 +364,19 @@ impl Process {
             }
         }
         if !self.desired && !self.has_finished {
-            self.stop();
+            self.stop(ExitCause::Dismissed);
         }
         if let Life::Dying { settled, .. } = &self.life
             && self.connection.is_none()
             && (*settled || self.has_joined)
             && let Life::Dying { exit, .. } = std::mem::replace(&mut self.life, Life::Gone)
         {
-            self.record(Body::Exited(Exited { code: exit.code, output: exit.output }), None);
+            self.record_exit(exit.code, exit.output, self.stopped);
         }
+    }
+
+    fn record_exit(&mut self, code: i32, output: String, cause: ExitCause) {
+        self.record(Body::Exited(Exited { code, output, cause: cause.into() }), None);
     }
 
     fn record(&mut self, body: Body, accepted: Option<oneshot::Sender<()>>) {

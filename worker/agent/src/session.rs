@@ -228,7 +228,9 @@ impl Session {
         if outbox.send(AgentMessage { body: Some(Body::Store(seen)) }).await.is_err() {
             return Err(Ended::Lost { address: address(), detail: "it closed the stream".into() });
         }
-        let verdict = timeout(VERDICT_DEADLINE, told.message()).await;
+        // One that waits for its name, which another agent had, waits as long as that one's lease lasts.
+        let lease = Duration::from_millis(welcome.lease_ms);
+        let verdict = timeout(VERDICT_DEADLINE + lease * 2, told.message()).await;
         // The coordinator has read it.
         drop(answer);
         match verdict {

@@ -147,7 +147,7 @@ async fn hello(frames: &mut Frames) -> Result<(ProcessKey, Option<String>), Stri
 
 /// Says for the process that it gives up: its run would fail again.
 async fn fail(key: &ProcessKey, connection: ConnectionId, reason: String, events: &mpsc::Sender<Event>) {
-    let message = ProcessMessage { body: Some(Body::Failed(Failed { reason })) };
+    let message = ProcessMessage { body: Some(Body::Failed(Failed { reason, transient: false })) };
     let (accepted, answer) = oneshot::channel();
     if events.send(Event::Said { key: key.clone(), connection, message, accepted }).await.is_ok() {
         answer.await.ok();

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::{canonical, numerics};
+use lockstep_host::transient;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentMessage, Assignment, Desired, Exited, LogReply, LogRequest};
+use lockstep_rpc::{AgentMessage, Assignment, Desired, Empty, ExitCause, Exited, LogReply, LogRequest};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -27,7 +28,7 @@ use crate::event::{Event, ProcessKey};
 use crate::nvml::Monitor;
 use crate::options::AgentOptions;
 use crate::output::{LogWriter, Logs};
-use crate::process::Process;
+use crate::process::{NotStarted, Process};
 use crate::programs::{Built, Ended, Order, Programs};
 use crate::spool::{Recovered, Spool, SpoolError};
 
@@ -47,8 +48,12 @@ pub(crate) struct Supervisor {
     children: TaskTracker,
     programs: Programs,
     processes: BTreeMap<ProcessKey, Process>,
-    /// Desired processes for which the disk had no room yet.
+    /// Devices that are offered, each as often as processes fit on it.
+    devices: Vec<String>,
+    /// Desired processes for which the disk had no room yet, or whose device another one still holds.
     postponed: BTreeMap<ProcessKey, Assignment>,
+    /// Those that wait for a device, which was said.
+    held: BTreeSet<ProcessKey>,
     outbox: Option<mpsc::Sender<AgentMessage>>,
     answers: VecDeque<AgentMessage>,
     /// Whose report was sent last: the others come first.
@@ -61,6 +66,7 @@ impl Supervisor {
     /// A supervisor without processes, but for what earlier agents left in the spool.
     pub(crate) fn new(
         options: AgentOptions,
+        devices: Vec<String>,
         socket: OsString,
         monitor: Option<Monitor>,
         events: mpsc::Sender<Event>,
@@ -82,7 +88,9 @@ impl Supervisor {
             children: TaskTracker::new(),
             programs,
             processes,
+            devices,
             postponed: BTreeMap::new(),
+            held: BTreeSet::new(),
             outbox: None,
             answers: VecDeque::new(),
             served: None,
@@ -96,6 +104,9 @@ impl Supervisor {
         match event {
             Event::Attached { outbox } => {
                 self.outbox = Some(outbox);
+                if self.leaving {
+                    self.say_leaving();
+                }
                 self.processes.values_mut().for_each(Process::rewind);
             }
             Event::Detached => {
@@ -133,7 +144,11 @@ impl Supervisor {
                 }
             }
             Event::HungUp { key, connection } => self.with(&key, |process| process.hang_up(connection)),
-            Event::Ended { key, exit } => self.with(&key, |process| process.end(exit)),
+            Event::Ended { key, exit } => {
+                self.with(&key, |process| process.end(exit));
+                // Its device is free.
+                self.start_postponed();
+            }
             Event::Settled { key } => self.with(&key, Process::settle),
             Event::Built(ended) => self.built(ended),
         }
@@ -166,6 +181,10 @@ impl Supervisor {
     /// Tries again what waits for the disk.
     pub(crate) fn retry(&mut self) {
         self.processes.values_mut().filter(|process| process.is_held()).for_each(Process::retry);
+        self.start_postponed();
+    }
+
+    fn start_postponed(&mut self) {
         for (key, assignment) in std::mem::take(&mut self.postponed) {
             self.start(key, assignment);
         }
@@ -176,8 +195,14 @@ impl Supervisor {
         info!("leaving: stopping {} processes", self.processes.values().filter(|process| process.is_alive()).count());
         self.leaving = true;
         self.postponed.clear();
-        self.processes.values_mut().for_each(Process::stop);
+        self.say_leaving();
+        self.processes.values_mut().for_each(|process| process.stop(ExitCause::NodeLeaving));
         self.programs.stop_unless(|_| false);
+    }
+
+    /// Before all else that waits to be sent: nothing more is to be placed here.
+    fn say_leaving(&mut self) {
+        self.answers.push_front(AgentMessage { body: Some(Say::Leaving(Empty {})) });
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
@@ -245,8 +270,28 @@ impl Supervisor {
         self.programs.stop_unless(|key| processes.values().any(|process| process.waits_for() == Some(key)));
     }
 
-    /// Starts a process. Its spool comes first: an agent that is killed between the two knows that it was started.
+    /// Who holds the device of `assignment`: a process that its run has left, and that has not ended yet. A device takes as many
+    /// as it was offered for.
+    fn holder(&self, assignment: &Assignment) -> Option<&ProcessKey> {
+        let room = self.devices.iter().filter(|device| **device == assignment.device).count();
+        let here = |process: &Process| process.is_alive() && process.device() == Some(&assignment.device);
+        let mut holders = self.processes.iter().filter(|(_, process)| here(process)).map(|(key, _)| key);
+        // One that is not offered at all is the process's own to refuse.
+        holders.nth(room.max(1) - 1)
+    }
+
+    /// Starts a process, once its device is free. Its spool comes first: an agent that is killed between the two knows that it was
+    /// started.
     fn start(&mut self, key: ProcessKey, assignment: Assignment) {
+        if let Some(holder) = self.holder(&assignment) {
+            if !self.held.contains(&key) {
+                info!("{key} waits: {holder} still holds `{}`", assignment.device);
+                self.held.insert(key.clone());
+            }
+            self.postponed.insert(key, assignment);
+            return;
+        }
+        self.held.remove(&key);
         let spool = Spool::create(process_dir(&self.spool_dir, &key), key.clone());
         let opened = spool
             .map_err(io::Error::other)
@@ -267,7 +312,7 @@ impl Supervisor {
         let job = job.map_err(|error| format!("its agent cannot read the job: {error}"));
         let order = job.and_then(|job| Ok((Order::of(&assignment, &job)?, job)));
         let process = match order {
-            Err(reason) => Process::started(key.clone(), assignment, Err(reason), spool),
+            Err(reason) => Process::started(key.clone(), assignment, Err(NotStarted::for_good(reason)), spool),
             Ok((Some(order), job)) => match self.programs.ready(&order) {
                 Some(built) => {
                     Process::started(key.clone(), assignment, self.spawn(&key, &job, Some(&built), log), spool)
@@ -312,15 +357,24 @@ impl Supervisor {
             let job = process.assignment().and_then(|assignment| JobSpec::from_canonical(&assignment.job).ok());
             let child = match (&mut ended.result, log, job) {
                 (Ok(built), Some(log), Some(job)) => self.spawn(&key, &job, Some(built), log),
-                (Err(reason), ..) => Err(format!("node `{}` cannot build its program: {reason}", self.options.node)),
-                _ => Err("its log or its job is gone".to_owned()),
+                (Err(reason), ..) => {
+                    let reason = format!("node `{}` cannot build its program: {reason}", self.options.node);
+                    Err(NotStarted::for_good(reason))
+                }
+                _ => Err(NotStarted::for_good("its log or its job is gone".to_owned())),
             };
             self.with(&key, |process| process.begin(child));
         }
     }
 
     /// Starts the program of a process: `built`, or what trains where a job brings none.
-    fn spawn(&self, key: &ProcessKey, job: &JobSpec, built: Option<&Built>, log: LogWriter) -> Result<Child, String> {
+    fn spawn(
+        &self,
+        key: &ProcessKey,
+        job: &JobSpec,
+        built: Option<&Built>,
+        log: LogWriter,
+    ) -> Result<Child, NotStarted> {
         let mut environment = numerics::environment(job);
         let mut command = self.options.rank_command.clone();
         if let Some(built) = built {
@@ -339,8 +393,9 @@ impl Supervisor {
             events: self.events.clone(),
             tasks: &self.children,
         });
-        child.map_err(|error| {
-            format!("node `{}` cannot start `{}`: {error}", self.options.node, command.program.display())
+        child.map_err(|error| NotStarted {
+            reason: format!("node `{}` cannot start `{}`: {error}", self.options.node, command.program.display()),
+            transient: transient::is_of(&error),
         })
     }
 
@@ -420,7 +475,8 @@ fn left_over(spool_dir: &Path, spool_bytes: u64) -> Result<BTreeMap<ProcessKey, 
             }
             let is_ended = last.is_some_and(|last| matches!(last.body, Some(Body::Exited(_) | Body::Failed(_))));
             let output = "its agent ended, and the process with it".to_owned();
-            let end = (!is_ended).then_some(Exited { code: KILLED, output });
+            let cause = ExitCause::NodeLeaving.into();
+            let end = (!is_ended).then_some(Exited { code: KILLED, output, cause });
             processes.insert(key.clone(), Process::left_over(key, spool.bounded(spool_bytes), end));
         }
     }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fstat, memfd_create};
 
 use crate::offer::{MemoryNonce, seal};
 
@@ -86,7 +86,8 @@ impl RingWriter {
     /// A new ring, marked with `nonce`, and the file through which the reader finds it.
     pub(crate) fn create(nonce: &MemoryNonce) -> io::Result<(Self, OwnedFd)> {
         let file = memfd_create("lockstep-ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, LENGTH as u64)?;
+        // Reserved, not only named: memory that is not there would be a signal in the middle of a step.
+        fallocate(&file, FallocateFlags::empty(), 0, LENGTH as u64)?;
         seal(&file)?;
         let memory = Memory::map(&file)?;
         // SAFETY: nobody else has the mapping yet, and it is longer than the nonce.
@@ -212,6 +213,13 @@ mod tests {
         let (writer, file) = RingWriter::create(&NONCE).unwrap();
         assert!(RingReader::open(&file, &[8; 32]).is_none(), "another ring's nonce");
         (writer, RingReader::open(&file, &NONCE).unwrap())
+    }
+
+    #[test]
+    fn the_memory_of_a_ring_is_reserved_when_it_is_made() {
+        let (_writer, file) = RingWriter::create(&NONCE).unwrap();
+        let found = fstat(&file).unwrap();
+        assert_eq!((found.st_size, found.st_blocks * 512), (LENGTH as i64, LENGTH as i64));
     }
 
     #[test]

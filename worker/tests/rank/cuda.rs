@@ -3,7 +3,7 @@
 //! Ignored, for they need a CUDA device: `make gpu` runs them. One is enough: processes share it.
 
 use crate::lab::{Lab, Outcome, idx, table};
-use lockstep_worker::rank::EXIT_PEERS;
+use lockstep_common::ending::EXIT_PEERS_GONE;
 
 /// Everything that could go astray: dropout, shuffling, momentum, a schedule, clipping, fingerprints at every third step.
 const MLP: &str = r#"
@@ -158,7 +158,7 @@ fn a_killed_process_ends_the_others_at_once() {
         processes.wait_for_step(1);
         processes.kill(1);
     });
-    assert_eq!(outcome.codes, [i32::from(EXIT_PEERS), 137, i32::from(EXIT_PEERS)], "{}", outcome.stderr);
+    assert_eq!(outcome.codes, [EXIT_PEERS_GONE, 137, EXIT_PEERS_GONE], "{}", outcome.stderr);
     assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
 }
 

@@ -1,7 +1,7 @@
 //! What goes wrong is said in words, and nothing that was good is lost.
 
 use crate::lab::{Lab, path_of_blob, table};
-use lockstep_worker::rank::EXIT_PEERS;
+use lockstep_common::ending::EXIT_PEERS_GONE;
 
 const JOB: &str = r#"
     name = "failing"
@@ -120,7 +120,7 @@ fn a_killed_process_ends_the_others_at_once_with_their_own_exit_code() {
         processes.wait_for_step(1);
         processes.kill(1);
     });
-    assert_eq!(outcome.codes, [i32::from(EXIT_PEERS), 137, i32::from(EXIT_PEERS)], "{}", outcome.stderr);
+    assert_eq!(outcome.codes, [EXIT_PEERS_GONE, 137, EXIT_PEERS_GONE], "{}", outcome.stderr);
     assert!(outcome.stderr.contains("process `1` has gone"), "{}", outcome.stderr);
     assert!(outcome.failures.is_empty(), "the run goes on in its next generation");
 }

@@ -2,15 +2,16 @@
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{CodeVersion, Manifest};
-use lockstep_common::{Digest, NodeId, RequestId, RunId, chain};
+use lockstep_common::{Digest, RequestId, RunId, chain};
 
 use super::accept;
 use super::cluster::ClusterState;
-use super::node::Node;
+use super::nodes::Joining;
+use super::report::Spoken;
 use super::requests::Answered;
 use super::rows::RowKey;
-use super::run::{Phase, Restore, Run, Status, Submission, TEXT_BYTES};
-use crate::command::{Command, Device, Effect, Outcome, Refusal, Replay};
+use super::run::{Restore, Run, Status, Submission, TEXT_BYTES};
+use crate::command::{Command, Effect, Outcome, Refusal, Replay};
 
 /// What a command did.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,11 +67,16 @@ impl ClusterState {
             Command::Submit { request, .. } | Command::Resume { request, .. } | Command::Replay { request, .. } => {
                 (Some(request), true)
             }
-            Command::Cancel { request, .. } | Command::Fence { request, .. } | Command::Annotate { request, .. } => {
-                (Some(request), false)
-            }
+            Command::Cancel { request, .. }
+            | Command::Fence { request, .. }
+            | Command::Annotate { request, .. }
+            | Command::NodeForgotten { request, .. } => (Some(request), false),
             Command::NodeJoined { .. }
+            | Command::NodeLeaving { .. }
+            | Command::NodeDetached { .. }
             | Command::NodeLost { .. }
+            | Command::Configure { .. }
+            | Command::Due { .. }
             | Command::Report { .. }
             | Command::Commit { .. }
             | Command::CommitFailed { .. } => (None, false),
@@ -151,16 +157,42 @@ impl ClusterState {
             Command::Fence { at_ms, node, device, fenced, .. } => {
                 self.fence_by_hand(*at_ms, node, device.as_deref(), *fenced, effects)
             }
-            Command::NodeJoined { at_ms, node, incarnation, host, devices } => {
-                self.node_joined(*at_ms, node, incarnation, host, devices, effects);
+            Command::NodeJoined { at_ms, node, incarnation, agent, host, devices } => {
+                self.node_joined((index, *at_ms), &Joining { node, incarnation, agent, host, devices }, effects)
+            }
+            Command::NodeLeaving { at_ms, node, incarnation } => {
+                self.node_leaving(*at_ms, node, incarnation);
                 Ok(Outcome::Done)
             }
+            Command::NodeDetached { at_ms, node, joined } => {
+                self.node_detached(*at_ms, node, *joined, effects);
+                Ok(Outcome::Done)
+            }
+            Command::NodeForgotten { node, .. } => self.forget_node(node),
             Command::NodeLost { at_ms, node, incarnation } => {
                 self.node_lost(*at_ms, node, incarnation, effects);
                 Ok(Outcome::Done)
             }
-            Command::Report { at_ms, run, generation, process, sequence, body } => {
-                self.report(*at_ms, run, *generation, *process, *sequence, body, effects)
+            Command::Report { at_ms, run, generation, process, sequence, from, body } => {
+                let spoken = Spoken {
+                    generation: *generation,
+                    process: *process,
+                    sequence: *sequence,
+                    from: from.as_ref(),
+                    body,
+                };
+                self.report(*at_ms, run, &spoken, effects)
+            }
+            Command::Configure { retries } => {
+                if self.retries != *retries {
+                    self.retries = *retries;
+                    self.changed.insert(RowKey::Retries);
+                }
+                Ok(Outcome::Done)
+            }
+            Command::Due { run, generation } => {
+                self.end_pause(run, *generation);
+                Ok(Outcome::Done)
             }
             Command::Commit { at_ms, run, generation, step, checkpoint } => {
                 self.commit_opened(*at_ms, run, (*generation, *step), checkpoint, effects);
@@ -269,68 +301,6 @@ impl ClusterState {
         run.next_generation();
         if run.owed.is_empty() {
             self.rewind(id, effects);
-        }
-    }
-
-    fn node_joined(
-        &mut self,
-        at_ms: u64,
-        id: &NodeId,
-        incarnation: &str,
-        host: &str,
-        devices: &[Device],
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.nodes.get(id).is_some_and(|node| node.incarnation != incarnation) {
-            self.processes_gone(at_ms, id, effects);
-        }
-        let fences = self.nodes.get(id).map(|node| node.fences.clone()).unwrap_or_default();
-        let node = Node {
-            id: id.clone(),
-            incarnation: incarnation.to_owned(),
-            host: host.to_owned(),
-            devices: devices.to_vec(),
-            alive: true,
-            changed_at_ms: at_ms,
-            fences,
-        };
-        self.changed.insert(RowKey::Node(id.clone()));
-        self.nodes.insert(id.clone(), node);
-        self.place_queued();
-    }
-
-    fn node_lost(&mut self, at_ms: u64, id: &NodeId, incarnation: &str, effects: &mut Vec<Effect>) {
-        let Some(node) = self.nodes.get_mut(id).filter(|node| node.alive && node.incarnation == incarnation) else {
-            return;
-        };
-        node.alive = false;
-        node.changed_at_ms = at_ms;
-        self.changed.insert(RowKey::Node(id.clone()));
-        self.processes_gone(at_ms, id, effects);
-        self.place_queued();
-    }
-
-    /// No process runs on `node` any more. One that had finished has left all that it owed; a run that still needed
-    /// another goes to its next generation.
-    fn processes_gone(&mut self, at_ms: u64, node: &NodeId, effects: &mut Vec<Effect>) {
-        let touched: Vec<RunId> = self
-            .runs
-            .values()
-            .filter(|run| run.state.placement.values().any(|placed| placed.node == *node))
-            .map(|run| run.id().clone())
-            .collect();
-        for id in touched {
-            let Some(run) = self.run_mut(&id) else { continue };
-            let mut needed = false;
-            for placed in run.state.placement.values_mut().filter(|placed| placed.node == *node) {
-                match &mut placed.phase {
-                    Phase::Finished { exited, .. } => *exited = true,
-                    Phase::Assigned | Phase::Ready => needed = true,
-                }
-            }
-            if needed && !run.state.status.is_final() {
-                self.leave_generation(at_ms, &id, effects);
-            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::node::Node;
 use super::requests::Requests;
 use super::rows::RowKey;
 use super::run::Run;
+use crate::command::Retries;
 
 /// What the log has made of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ pub struct ClusterState {
     /// Canonical bytes of every committed manifest.
     pub(super) manifests: BTreeMap<Digest, Vec<u8>>,
     pub(super) requests: Requests,
+    /// How often runs are tried again.
+    pub(super) retries: Retries,
     /// Rows that differ from what `take_changes` last gave.
     pub(super) changed: BTreeSet<RowKey>,
 }
@@ -42,6 +45,11 @@ impl ClusterState {
     /// The node with this name.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.nodes.get(id)
+    }
+
+    /// How often runs are tried again.
+    pub fn retries(&self) -> Retries {
+        self.retries
     }
 
     /// The canonical bytes of a committed checkpoint's manifest.

@@ -157,7 +157,7 @@ impl ClusterState {
         let bytes = manifest.encode();
         let checkpoint = Manifest::id(&bytes);
         let Some(run) = self.run_mut(id) else { return };
-        run.state.exits = 0;
+        (run.state.exits, run.state.transients) = (0, 0);
         let committed = Checkpoint {
             id: checkpoint,
             step: manifest.step,

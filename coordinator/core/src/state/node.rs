@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::{NodeId, RunId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::command::Device;
 
@@ -14,16 +14,71 @@ pub struct Node {
     pub id: NodeId,
     /// Its agent's incarnation.
     pub incarnation: String,
+    /// Names its agent's data directory; empty for an agent that has none.
+    #[serde(default)]
+    pub agent: String,
     /// Host name, for people.
     pub host: String,
     /// One process fits on each.
     pub devices: Vec<Device>,
-    /// Whether its agent is heard; nothing is placed on a node that is not.
-    pub alive: bool,
-    /// When it joined, or was lost: milliseconds since the epoch.
+    /// Whether it is there. Earlier builds wrote a truth: whether its agent is heard.
+    #[serde(alias = "alive", deserialize_with = "presence")]
+    pub presence: Presence,
+    /// Index of the log entry with which it joined last.
+    #[serde(default)]
+    pub joined: u64,
+    /// Since when it is there, or is not: milliseconds since the epoch.
     pub changed_at_ms: u64,
     /// Devices that get no process, by name: CPU slots of a node share its processor and memory, and so one name.
     pub fences: BTreeMap<String, Fence>,
+}
+
+/// Whether a node is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// Its agent is connected: it takes work.
+    Alive,
+    /// Its agent's stream has ended, and its lease has not. Its processes go on.
+    Detached,
+    /// Its agent ends, and stops its processes.
+    Leaving,
+    /// Its agent has ended as it said.
+    Gone,
+    /// It was silent for longer than its lease.
+    Lost,
+}
+
+impl Presence {
+    /// Whether its processes may be running.
+    pub fn may_run(self) -> bool {
+        matches!(self, Self::Alive | Self::Detached | Self::Leaving)
+    }
+
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Detached => "detached",
+            Self::Leaving => "leaving",
+            Self::Gone => "gone",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Presence, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Alive(bool),
+        Presence(Presence),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Alive(true) => Presence::Alive,
+        Written::Alive(false) => Presence::Lost,
+        Written::Presence(presence) => presence,
+    })
 }
 
 /// Why a device gets no process, until a person gives it back.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use lockstep_common::RunId;
 
 use super::cluster::ClusterState;
+use super::node::Presence;
 use super::run::{Phase, Placed, Status};
 use crate::placement::{self, Demand, Kind, Place, Pool};
 
@@ -24,7 +25,7 @@ impl ClusterState {
             .collect();
         for id in queued {
             let Some(run) = self.runs.get(&id) else { continue };
-            if let Some(reason) = run.waits_for_owed() {
+            if let Some(reason) = run.pause().or_else(|| run.waits_for_owed()) {
                 // It keeps its turn: it had devices a moment ago.
                 if let Some(kind) = run.state.kind {
                     held_by.entry(kind).or_insert_with(|| id.clone());
@@ -65,11 +66,18 @@ impl ClusterState {
         }
     }
 
-    /// The devices of nodes that are heard, less those that have a process.
+    /// The devices of nodes that are there, less those that have a process.
     fn pool(&self) -> Pool {
         let mut pool = Pool::default();
-        for node in self.nodes.values().filter(|node| node.alive) {
-            pool.add_node(&node.id, node.devices.iter().map(|device| device.name.as_str()));
+        for node in self.nodes.values() {
+            match node.presence {
+                Presence::Alive => pool.add_node(&node.id, node.devices.iter().map(|device| device.name.as_str())),
+                Presence::Detached => {
+                    pool.add_node(&node.id, node.devices.iter().map(|device| device.name.as_str()));
+                    pool.set_away(&node.id);
+                }
+                Presence::Leaving | Presence::Gone | Presence::Lost => continue,
+            }
             node.fences.keys().for_each(|name| pool.fence(&node.id, name));
         }
         for run in self.runs.values().filter(|run| !run.state.status.is_final()) {

@@ -3,27 +3,35 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::manifest::{Manifest, Override};
-use lockstep_common::{Digest, RunId};
+use lockstep_common::{Digest, Ending, RunId};
 
 use super::accept;
 use super::cluster::ClusterState;
 use super::corruption::Found;
-use super::run::{EXIT_LIMIT, Exit, Measured, Phase, Placed, Run, Status, bounded};
-use crate::command::{Effect, Outcome, Refusal, Said};
+use super::ending::End;
+use super::run::{Measured, Phase, Placed, Run, Status, bounded};
+use crate::command::{Effect, Messenger, Outcome, Refusal, Said};
+
+/// A report, but for its run and time.
+pub(super) struct Spoken<'a> {
+    pub(super) generation: u64,
+    pub(super) process: u32,
+    pub(super) sequence: u64,
+    pub(super) from: Option<&'a Messenger>,
+    pub(super) body: &'a Said,
+}
 
 impl ClusterState {
-    /// Applies one report, if it comes from the current generation of a run that goes on, and in its turn.
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of `Command::Report`")]
+    /// Applies one report, if it comes from the current generation of a run that goes on, from the agent that runs the process,
+    /// and in its turn.
     pub(super) fn report(
         &mut self,
         at_ms: u64,
         id: &RunId,
-        generation: u64,
-        process: u32,
-        sequence: u64,
-        body: &Said,
+        spoken: &Spoken<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<Outcome, Refusal> {
+        let Spoken { generation, process, sequence, from, body } = *spoken;
         let run = self.runs.get(id).ok_or_else(|| Refusal::NoRun(id.to_string()))?;
         let current = run.state.generation;
         // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,
@@ -37,6 +45,13 @@ impl ClusterState {
         let Some(placed) = placed else {
             return Err(Refusal::NoProcess { run: id.clone(), generation, process, current });
         };
+        if let Some(Messenger { node, incarnation }) = from
+            && (placed.node != *node || self.nodes.get(node).is_none_or(|known| known.incarnation != *incarnation))
+        {
+            let (run, placed) = (id.clone(), placed.node.clone());
+            let (brought, incarnation) = (node.clone(), incarnation.clone());
+            return Err(Refusal::NotItsAgent { run, process, placed, brought, incarnation });
+        }
         let expected = placed.sequence + 1;
         if sequence < expected {
             return Ok(Outcome::Done);
@@ -69,8 +84,15 @@ impl ClusterState {
             Said::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
             Said::ShareRefused { step, reason } => self.share_refused(at_ms, id, process, *step, reason),
             Said::Finished { step, state } => self.finished(at_ms, id, process, *step, state),
-            Said::Failed { reason } => self.fail(at_ms, id, Some(process), reason),
-            Said::Exited { code, output } => self.exited(at_ms, id, process, *code, output, effects),
+            Said::Failed { reason, transient } => {
+                let what = reason.clone();
+                let ending = if *transient { Ending::Transient { what } } else { Ending::Permanent { what } };
+                self.ended(at_ms, id, process, &End { ending, code: 0, output: "" }, effects);
+            }
+            Said::Exited { code, output, ending } => {
+                let ending = ending.clone().unwrap_or_else(|| Ending::of_code(*code));
+                self.ended(at_ms, id, process, &End { ending, code: *code, output }, effects);
+            }
             Said::Corrupt { step, agreed, fingerprints, tensors, trail } => {
                 let found = Found { step: *step, agreed: *agreed, fingerprints, tensors, trail };
                 self.corrupt(at_ms, id, process, found, effects);
@@ -82,16 +104,6 @@ impl ClusterState {
                 }
             }
         }
-    }
-
-    /// Ends a run for a reason that would come again, said by `process` or found by comparing.
-    pub(super) fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
-        let Some(run) = self.runs.get(id) else { return };
-        let reason = match process {
-            Some(process) => format!("{}: {}", run.name_of(process), bounded(reason)),
-            None => bounded(reason),
-        };
-        self.end_run(at_ms, id, Status::Failed { reason });
     }
 
     fn ready(
@@ -226,33 +238,6 @@ impl ClusterState {
             }
             self.end_run(at_ms, id, Status::Unsaved { state, reason });
         }
-    }
-
-    fn exited(&mut self, at_ms: u64, id: &RunId, process: u32, code: i32, output: &str, effects: &mut Vec<Effect>) {
-        let Some(run) = self.run_mut(id) else { return };
-        let generation = run.state.generation;
-        let Some(placed) = run.state.placement.get_mut(&process) else { return };
-        if let Phase::Finished { exited, .. } = &mut placed.phase {
-            *exited = true;
-            return;
-        }
-        let node = placed.node.clone();
-        let output = bounded(output);
-        run.state.exits += 1;
-        if run.state.exits >= EXIT_LIMIT {
-            let times = run.state.exits;
-            let last = if output.trim().is_empty() { "nothing".to_owned() } else { output };
-            let reason = format!(
-                "{times} processes ended without a new checkpoint in between; the last, {}, ended with code {code} and \
-                 wrote: {}",
-                run.name_of(process),
-                last.trim_end()
-            );
-            return self.end_run(at_ms, id, Status::Failed { reason });
-        }
-        run.state.last_exit = Some(Exit { generation, process, node, code, output });
-        self.leave_generation(at_ms, id, effects);
-        self.place_queued();
     }
 }
 

@@ -15,6 +15,7 @@ use super::cluster::ClusterState;
 use super::node::Node;
 use super::owed::Owed;
 use super::requests::Answered;
+use crate::command::Retries;
 use crate::formats::{self, EncodingError, encode};
 
 use super::run::{Checkpoint, Run, RunState, Submission};
@@ -39,6 +40,8 @@ pub enum RowKey {
     Request(RequestId),
     /// A written checkpoint of a generation that has ended, by step.
     Owed(RunId, u64),
+    /// How often runs are tried again; absent if nobody has said.
+    Retries,
 }
 
 /// Rows that are no state.
@@ -80,6 +83,7 @@ impl fmt::Display for RowKey {
             Self::Manifest(digest) => write!(f, "manifest/{digest}"),
             Self::Request(request) => write!(f, "request/{request}"),
             Self::Owed(run, step) => write!(f, "owed/{run}/{step:020}"),
+            Self::Retries => f.write_str("configuration/retries"),
         }
     }
 }
@@ -99,6 +103,7 @@ impl RowKey {
             "manifest" => Self::Manifest(id.parse().ok()?),
             "request" => Self::Request(id.parse().ok()?),
             "owed" => Self::Owed(id.parse().ok()?, part()?.parse().ok()?),
+            "configuration" if id == "retries" => Self::Retries,
             _ => return None,
         };
         (key.to_string() == text).then_some(key)
@@ -118,6 +123,7 @@ impl ClusterState {
         keys.extend(self.nodes.keys().cloned().map(RowKey::Node));
         keys.extend(self.manifests.keys().copied().map(RowKey::Manifest));
         keys.extend(self.requests.iter().map(|(request, _)| RowKey::Request(request.clone())));
+        keys.extend((self.retries != Retries::default()).then_some(RowKey::Retries));
         keys.iter().filter_map(|key| Some((key.to_string(), self.row(key)?))).collect()
     }
 
@@ -137,6 +143,7 @@ impl ClusterState {
             RowKey::Manifest(digest) => self.manifests.get(digest).cloned(),
             RowKey::Request(request) => self.requests.get(request).map(encode),
             RowKey::Owed(run, step) => self.runs.get(run)?.owed.get(step).map(encode),
+            RowKey::Retries => (self.retries != Retries::default()).then(|| encode(&self.retries)),
         }
     }
 
@@ -219,6 +226,7 @@ impl ClusterState {
                 }
                 self.runs.get_mut(id).ok_or_else(orphan)?.owed.insert(*step, owed);
             }
+            RowKey::Retries => self.retries = decode(key, &value)?,
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{CodeVersion, DataFile, Override};
-use lockstep_common::{Digest, Domain, NodeId, RunId};
+use lockstep_common::{Digest, Domain, Ending, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::corruption::Corruption;
@@ -13,9 +13,6 @@ use super::owed::Owed;
 use crate::command::{Progress, Replay};
 use crate::placement::Kind;
 use lockstep_common::manifest::Share;
-
-/// Exits of processes, without a checkpoint committed in between, after which a run is given up.
-pub(crate) const EXIT_LIMIT: u32 = 5;
 
 /// Failed checkpoints that a run remembers, the newest: they are for people, and a full disk makes many.
 pub(crate) const FAILED_CHECKPOINTS: usize = 100;
@@ -95,8 +92,14 @@ pub struct RunState {
     pub environment: BTreeMap<String, String>,
     /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
     pub overrides: Vec<Override>,
-    /// Processes that ended too early since the last checkpoint.
+    /// Processes that crashed since the last checkpoint.
     pub exits: u32,
+    /// Processes that gave up since then for a reason that may pass.
+    #[serde(default)]
+    pub transients: u32,
+    /// When the pause before the next attempt is over, in milliseconds since the epoch; 0: there is none.
+    #[serde(default)]
+    pub due_at_ms: u64,
     /// Generations before this one.
     pub restarts: u32,
     /// The last process that ended too early.
@@ -212,6 +215,9 @@ pub struct Exit {
     pub code: i32,
     /// Its last output.
     pub output: String,
+    /// How it ended, in a word; `None` in states of builds that did not say.
+    #[serde(default)]
+    pub ending: Option<Ending>,
 }
 
 /// A committed checkpoint.
@@ -268,6 +274,8 @@ impl Run {
             environment: BTreeMap::new(),
             overrides: Vec::new(),
             exits: 0,
+            transients: 0,
+            due_at_ms: 0,
             restarts: 0,
             last_exit: None,
             failed_checkpoints: Vec::new(),

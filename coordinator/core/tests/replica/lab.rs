@@ -32,7 +32,14 @@ pub(crate) fn config(id: u64, voters: u64) -> Config {
 
 pub(crate) fn joined(node: &str) -> Command {
     let node: NodeId = node.parse().unwrap();
-    Command::NodeJoined { at_ms: 1, node, incarnation: "1".into(), host: "h".into(), devices: Vec::new() }
+    Command::NodeJoined {
+        at_ms: 1,
+        node,
+        incarnation: "1".into(),
+        agent: String::new(),
+        host: "h".into(),
+        devices: Vec::new(),
+    }
 }
 
 pub(crate) fn cancel_nothing() -> Command {

@@ -115,10 +115,10 @@ fn the_format_of_log_entries_and_messages_is_frozen() {
     };
     assert_eq!(
         digest(&mut lab.disks[&1].entries.iter().map(|entry| &entry.data)),
-        "e884a23723fe26f5ddd80d033afe3e6aba4aef8c6f268957bbd47d9ad3382a38"
+        "14a15480093c62efdd1f9da4151271ba72a9178a829a390aac94e4835c51997c"
     );
     assert_eq!(
         digest(&mut lab.sent.iter().map(|message| &message.bytes)),
-        "0fe4943b7b107f410b7a7ada55833498b7f327a736cf49fa475139b350b2012c"
+        "f144eda70cdbacd8c28c279d6619555633111ecdc804e86167d17a02f26c0972"
     );
 }

@@ -9,7 +9,7 @@ use lockstep_common::manifest::Share;
 use lockstep_common::manifest::{Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Domain, NodeId, RequestId, RunId, job, world};
-use lockstep_core::command::{Device, Progress};
+use lockstep_core::command::{Device, Messenger, Progress};
 use lockstep_core::replica::Ticket;
 use lockstep_core::{ClusterState, Command, Said};
 
@@ -75,7 +75,12 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
         10 => {
             let nodes: Vec<_> = state.nodes().collect();
             let node = random.pick(&nodes)?;
-            Some(Command::NodeLost { at_ms, node: node.id.clone(), incarnation: node.incarnation.clone() })
+            let (node, incarnation, joined) = (node.id.clone(), node.incarnation.clone(), node.joined);
+            Some(match random.below(4) {
+                0 => Command::NodeDetached { at_ms, node, joined },
+                1 => Command::NodeLeaving { at_ms, node, incarnation },
+                _ => Command::NodeLost { at_ms, node, incarnation },
+            })
         }
         11..17 => opened(state, at_ms, random),
         _ => report(state, spools, at_ms, random),
@@ -86,7 +91,14 @@ fn joined(at_ms: u64, random: &mut Random) -> Command {
     let node: NodeId = ["a", "b", "c"][random.below(3) as usize].parse().unwrap();
     let device = Device { name: "cpu".to_owned(), model: "test".to_owned(), memory_bytes: 1 };
     let incarnation = random.below(2).to_string();
-    Command::NodeJoined { at_ms, node, incarnation, host: "h".to_owned(), devices: vec![device; 4] }
+    Command::NodeJoined {
+        at_ms,
+        node,
+        incarnation,
+        agent: String::new(),
+        host: "h".to_owned(),
+        devices: vec![device; 4],
+    }
 }
 
 /// What a leader says of a checkpoint that it found written, whenever that was: that it opened its blobs, or could not.
@@ -116,7 +128,10 @@ fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random
     let (run, generation, process) = random.pick(&known)?.clone();
     let sequence = spools.get(&(run.clone(), generation, process)).copied().unwrap_or(0) + 1;
     let body = said(&run, generation, process, sequence, random);
-    Some(Command::Report { at_ms, run, generation, process, sequence, body })
+    let placed = state.run(&run).and_then(|run| run.state.placement.get(&process));
+    let node = placed.and_then(|placed| state.node(&placed.node));
+    let from = node.map(|node| Messenger { node: node.id.clone(), incarnation: node.incarnation.clone() });
+    Some(Command::Report { at_ms, run, generation, process, sequence, from, body })
 }
 
 /// What a process says as its `sequence`th report: it gets ready, then takes a checkpoint at every sixth report, and
@@ -124,7 +139,7 @@ fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random
 fn said(run: &RunId, generation: u64, process: u32, sequence: u64, random: &mut Random) -> Said {
     let step = 100 * generation.min(8) + sequence;
     if random.chance(15) {
-        return Said::Exited { code: 1, output: "killed".to_owned() };
+        return Said::Exited { code: 1, output: "killed".to_owned(), ending: None };
     }
     match sequence {
         1 => Said::Ready {
@@ -136,7 +151,7 @@ fn said(run: &RunId, generation: u64, process: u32, sequence: u64, random: &mut 
             Said::ShareFailed { step, reason: "disk full".to_owned() }
         }
         _ if sequence.is_multiple_of(6) => Said::Share(share(generation, process, step)),
-        _ if sequence > STEPS => Said::Failed { reason: "too long".to_owned() },
+        _ if sequence > STEPS => Said::Failed { reason: "too long".to_owned(), transient: false },
         _ => {
             let samples_per_second = generation as f64;
             let progress = Progress { step, loss: random.next(), grad_norm: 0, samples_per_second };

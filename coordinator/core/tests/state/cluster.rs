@@ -7,7 +7,7 @@ use lockstep_common::manifest::{self, Share};
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
-use lockstep_core::command::{Device, Progress};
+use lockstep_core::command::{Device, Messenger, Progress};
 use lockstep_core::state::{Run, Status};
 use lockstep_core::{Applied, Assigned, ClusterState, Command, Effect, Outcome, Refusal, Said, desired};
 
@@ -135,6 +135,7 @@ impl Cluster {
             at_ms: self.now(),
             node: node.parse().unwrap(),
             incarnation: incarnation.to_owned(),
+            agent: format!("agent of {node}"),
             host: format!("{node}.example"),
             devices: devices(names),
         };
@@ -145,6 +146,18 @@ impl Cluster {
         let node = node.parse().unwrap();
         let command = Command::NodeLost { at_ms: self.now(), node, incarnation: incarnation.to_owned() };
         assert_eq!(self.apply(&command), Outcome::Done);
+    }
+
+    /// The node's stream ends, or `earlier` one of it.
+    pub(crate) fn detach(&mut self, node: &str, earlier: bool) {
+        let (at_ms, node) = (self.now(), node.parse().unwrap());
+        let joined = self.state.node(&node).map_or(0, |node| node.joined - u64::from(earlier));
+        assert_eq!(self.apply(&Command::NodeDetached { at_ms, node, joined }), Outcome::Done);
+    }
+
+    pub(crate) fn leave(&mut self, node: &str, incarnation: &str) {
+        let (at_ms, node, incarnation) = (self.now(), node.parse().unwrap(), incarnation.to_owned());
+        assert_eq!(self.apply(&Command::NodeLeaving { at_ms, node, incarnation }), Outcome::Done);
     }
 
     pub(crate) fn submit_command(&self, sets: &[&str]) -> Command {
@@ -200,9 +213,23 @@ impl Cluster {
         self.apply(&Command::Cancel { request: self.request(), at_ms: self.now(), run: run.clone() })
     }
 
+    /// A report that the agent brings on whose node the process is placed.
     pub(crate) fn report(&mut self, run: &RunId, generation: u64, process: u32, sequence: u64, body: Said) -> Outcome {
+        let placed = self.run(run).state.placement.get(&process);
+        let node = placed.and_then(|placed| self.state.node(&placed.node));
+        let from = node.map(|node| Messenger { node: node.id.clone(), incarnation: node.incarnation.clone() });
+        self.report_from(run, (generation, process, sequence), from, body)
+    }
+
+    pub(crate) fn report_from(
+        &mut self,
+        run: &RunId,
+        (generation, process, sequence): (u64, u32, u64),
+        from: Option<Messenger>,
+        body: Said,
+    ) -> Outcome {
         let at_ms = self.now();
-        self.apply(&Command::Report { at_ms, run: run.clone(), generation, process, sequence, body })
+        self.apply(&Command::Report { at_ms, run: run.clone(), generation, process, sequence, from, body })
     }
 
     /// The next report of a process of the current generation.
@@ -264,7 +291,7 @@ impl Cluster {
     }
 
     pub(crate) fn exit(&mut self, run: &RunId, process: u32, output: &str) {
-        self.say(run, process, Said::Exited { code: 137, output: output.to_owned() });
+        self.say(run, process, Said::Exited { code: 137, output: output.to_owned(), ending: None });
     }
 
     pub(crate) fn run(&self, id: &RunId) -> &Run {

@@ -41,8 +41,8 @@ fn an_older_generation_neither_commits_nor_reports() {
         Said::Share(share(1, 2, 5)),
         block(6),
         Said::Finished { step: 10, state: final_state() },
-        Said::Failed { reason: "late".into() },
-        Said::Exited { code: 1, output: String::new() },
+        Said::Failed { reason: "late".into(), transient: false },
+        Said::Exited { code: 1, output: String::new(), ending: None },
     ] {
         assert_eq!(cluster.report(&run, 1, 1, 2, body), Outcome::Done, "acknowledged, so that its agent drops it");
     }
@@ -106,7 +106,7 @@ fn a_reason_that_would_come_again_fails_the_run_at_once() {
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
     let checkpoint = cluster.checkpoint(&run, 5);
-    cluster.say(&run, 1, Said::Failed { reason: "the loss is NaN at step 7".into() });
+    cluster.say(&run, 1, Said::Failed { reason: "the loss is NaN at step 7".into(), transient: false });
     assert_eq!(cluster.status(&run), "failed: process 1 on `b`: the loss is NaN at step 7");
     assert!(cluster.state.manifest(&checkpoint).is_some(), "the last good checkpoint stays");
 }

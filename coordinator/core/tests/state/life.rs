@@ -37,7 +37,7 @@ fn a_run_is_placed_started_checkpointed_and_finished() {
     cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
     assert_eq!(cluster.run(&run).state.status, Status::Finished { state: final_state() });
     assert_eq!(cluster.desired("a").len(), 1, "it ends by itself");
-    cluster.say(&run, 0, Said::Exited { code: 0, output: String::new() });
+    cluster.say(&run, 0, Said::Exited { code: 0, output: String::new(), ending: None });
     assert_eq!(cluster.desired("a").len(), 0);
     assert_eq!(cluster.status(&run), "finished");
 

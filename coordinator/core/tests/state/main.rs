@@ -4,9 +4,11 @@
 mod checkpoints;
 mod cluster;
 mod corruption;
+mod endings;
 mod failures;
 mod format_6;
 mod life;
+mod nodes;
 mod owed;
 mod queue;
 mod random;

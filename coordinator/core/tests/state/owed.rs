@@ -66,7 +66,9 @@ fn an_incomplete_checkpoint_before_a_committed_one_is_named() {
 #[test]
 fn a_run_that_ends_keeps_its_written_checkpoints() {
     let ends: [fn(&mut Cluster, &RunId); 2] = [
-        |cluster, run| cluster.say(run, 1, Said::Failed { reason: "the loss is NaN at step 7".into() }),
+        |cluster, run| {
+            cluster.say(run, 1, Said::Failed { reason: "the loss is NaN at step 7".into(), transient: false });
+        },
         |cluster, run| drop(cluster.cancel(run)),
     ];
     for end in ends {

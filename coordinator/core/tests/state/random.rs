@@ -26,6 +26,17 @@ enum Action {
         incarnation: u8,
         slots: usize,
     },
+    Detach {
+        node: u8,
+        earlier: bool,
+    },
+    Leave {
+        node: u8,
+        incarnation: u8,
+    },
+    Forget {
+        node: u8,
+    },
     Lose {
         node: u8,
         incarnation: u8,
@@ -58,6 +69,9 @@ fn action() -> impl Strategy<Value = Action> {
         3 => (0..3_u8, 0..2_u8, 0..4_usize)
             .prop_map(|(node, incarnation, slots)| Action::Join { node, incarnation, slots }),
         2 => (0..3_u8, 0..2_u8).prop_map(|(node, incarnation)| Action::Lose { node, incarnation }),
+        2 => (0..3_u8, proptest::bool::ANY).prop_map(|(node, earlier)| Action::Detach { node, earlier }),
+        1 => (0..3_u8, 0..2_u8).prop_map(|(node, incarnation)| Action::Leave { node, incarnation }),
+        1 => (0..3_u8).prop_map(|node| Action::Forget { node }),
         2 => (0..3_u8, proptest::bool::ANY).prop_map(|(node, fenced)| Action::Fence { node, fenced }),
         4 => (proptest::bool::ANY, proptest::bool::ANY).prop_map(|(found, late)| Action::Open { found, late }),
         30 => (0..3_usize, prop_oneof![9 => Just(0_u64), 1 => 1..3_u64], 0..4_u32,
@@ -74,7 +88,7 @@ fn said(what: u8, process: u32, processes: u32, step: u64) -> Said {
         7 if step > 5 => Said::ShareRefused { step, reason: "too large".into() },
         4..=7 => Said::ShareFailed { step, reason: "disk full".into() },
         8 => Said::Finished { step: 10, state: if step == 1 { other_state() } else { final_state() } },
-        9 => Said::Exited { code: 1, output: "gone".into() },
+        9 => Said::Exited { code: [1, 10][step as usize % 2], output: "gone".into(), ending: None },
         10 => Said::Corrupt {
             step,
             agreed: 0,
@@ -83,7 +97,7 @@ fn said(what: u8, process: u32, processes: u32, step: u64) -> Said {
             trail: vec![step; 8],
         },
         11 => Said::Agreed { step, fingerprint: step % 2, trail: vec![1; 9] },
-        _ if step == 1 => Said::Failed { reason: "NaN".into() },
+        _ if step == 1 => Said::Failed { reason: "NaN".into(), transient: process == 1 },
         _ => Said::Block { progress: None, bytes: Vec::new() },
     }
 }
@@ -123,6 +137,12 @@ fn act(cluster: &mut Cluster, late_commits: &mut Vec<Command>, action: &Action) 
                 cluster.open_in_vain(&run, step);
             }
         }
+        Action::Detach { node, earlier } => cluster.detach(&format!("n{node}"), earlier),
+        Action::Leave { node, incarnation } => cluster.leave(&format!("n{node}"), &incarnation.to_string()),
+        Action::Forget { node } => {
+            let (request, node) = (cluster.request(), format!("n{node}").parse().unwrap());
+            cluster.apply(&Command::NodeForgotten { request, node });
+        }
         Action::Lose { node, incarnation } => cluster.lose(&format!("n{node}"), &incarnation.to_string()),
         Action::Report { pick: at, late, process, skip, what, step } => {
             let Some(id) = pick(&runs, at) else { return };
@@ -159,7 +179,7 @@ fn check(cluster: &Cluster) {
                 assert!((run.job.min_processes()..=run.job.processes()).contains(&processes));
                 for placed in run.state.placement.values() {
                     assert!(taken.insert((placed.node.clone(), placed.device)), "two processes on one device");
-                    let alive = cluster.state.node(&placed.node).is_some_and(|node| node.alive);
+                    let alive = cluster.state.node(&placed.node).is_some_and(|node| node.presence.may_run());
                     assert!(alive || matches!(placed.phase, Phase::Finished { .. }), "placed on a lost node");
                 }
             }

@@ -114,7 +114,7 @@ fn a_run_that_cannot_save_its_last_checkpoint_is_not_finished() {
     assert!(row.ended_at_ms.is_some() && cluster.run(&run).shares.is_empty());
     assert_eq!(cluster.desired("a").len(), 1, "it ends by itself");
     for process in 0..2 {
-        cluster.say(&run, process, Said::Exited { code: 0, output: String::new() });
+        cluster.say(&run, process, Said::Exited { code: 0, output: String::new(), ending: None });
     }
     assert!(cluster.desired("a").is_empty());
 }

@@ -60,6 +60,9 @@ pub(in crate::cli) enum Command {
     Show(ShowArguments),
     /// List the nodes and their devices.
     Nodes(Reader),
+    /// Forget a node.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Take devices of a node out of use: runs that have a process there move.
     Fence(FenceArguments),
     /// Give fenced devices back.
@@ -359,6 +362,20 @@ pub(in crate::cli) struct FenceArguments {
     pub(in crate::cli) node: String,
     /// Only the devices with this name: `cuda:N`, or `cpu` for all CPU slots, which share processor and memory.
     pub(in crate::cli) device: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) address: Address,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum NodeCommand {
+    /// Forget a node that is gone or lost, and what is fenced of it; one that is there is refused.
+    Remove(NodeRemoveArguments),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct NodeRemoveArguments {
+    /// The node's name.
+    pub(in crate::cli) node: String,
     #[command(flatten)]
     pub(in crate::cli) address: Address,
 }

@@ -9,7 +9,7 @@ fn key() -> ProcessKey {
 }
 
 fn failed(reason: &str) -> ProcessMessage {
-    ProcessMessage { body: Some(Body::Failed(Failed { reason: reason.into() })) }
+    ProcessMessage { body: Some(Body::Failed(Failed { reason: reason.into(), transient: false })) }
 }
 
 /// A message of about `bytes` bytes.

@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     pub(crate) repeated: usize,
     pub(crate) hellos: Vec<Hello>,
     pub(crate) heartbeats: usize,
+    /// Agents that said that they end.
+    pub(crate) leaving: usize,
     /// What agents said of the store.
     pub(crate) seen: Vec<StoreSeen>,
     /// Why agents are refused.
@@ -277,6 +279,7 @@ impl Service {
         match message.body? {
             Said::Hello(_) => panic!("a second hello on one stream"),
             Said::Heartbeat(_) => memory.heartbeats += 1,
+            Said::Leaving(_) => memory.leaving += 1,
             Said::Store(seen) => memory.seen.push(seen),
             Said::Log(reply) => {
                 memory.logs.insert(reply.id, reply);

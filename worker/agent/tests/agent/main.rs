@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod coordinator;
+mod endings;
 mod failure;
 mod joining;
 mod life;

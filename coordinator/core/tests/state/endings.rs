@@ -1,0 +1,150 @@
+//! How a process's end is judged: what is nobody's fault, what is counted, what ends the run.
+
+use lockstep_common::{Ending, RunId};
+use lockstep_core::command::{Messenger, Retries};
+use lockstep_core::view::RunView;
+use lockstep_core::{Command, Outcome, Refusal, Said};
+
+use super::cluster::{Cluster, block, final_state};
+
+const RETRIES: Retries = Retries { crashes: 3, transients: 4, pause_ms: 5_000, longest_pause_ms: 8_000 };
+
+fn with_retries() -> (Cluster, RunId) {
+    let mut cluster = Cluster::with_two_nodes();
+    assert_eq!(cluster.apply(&Command::Configure { retries: RETRIES }), Outcome::Done);
+    let run = cluster.submit(&[]);
+    (cluster, run)
+}
+
+fn exit(cluster: &mut Cluster, run: &RunId, ending: Ending) {
+    cluster.say(run, 1, Said::Exited { code: 143, output: "bye".into(), ending: Some(ending) });
+}
+
+fn transient(cluster: &mut Cluster, run: &RunId) {
+    cluster.say(run, 0, Said::Failed { reason: "cannot read `x`: Stale file handle".into(), transient: true });
+}
+
+/// The leader's clock has come to the end of the pause.
+fn wait(cluster: &mut Cluster, run: &RunId) {
+    let generation = cluster.run(run).state.generation;
+    let due = cluster.run(run).state.due_at_ms;
+    assert!(cluster.status(run).starts_with("queued: pauses before its next attempt"), "{}", cluster.status(run));
+    assert!(cluster.desired("a").is_empty() && cluster.state.due(due - 1).is_empty());
+    assert_eq!(cluster.state.due(due), [(run.clone(), generation)]);
+    assert_eq!(
+        cluster.state.due(due - RETRIES.longest_pause_ms - 1),
+        [(run.clone(), generation)],
+        "a clock that went back"
+    );
+    let early = Command::Due { run: run.clone(), generation: generation - 1 };
+    assert_eq!(cluster.apply(&early), Outcome::Done);
+    assert!(cluster.desired("a").is_empty(), "that was an earlier pause");
+    assert_eq!(cluster.apply(&Command::Due { run: run.clone(), generation }), Outcome::Done);
+    assert_eq!(cluster.status(run), "starting");
+}
+
+#[test]
+fn what_is_nobodys_fault_costs_nothing_however_often_it_happens() {
+    let (mut cluster, run) = with_retries();
+    for _ in 0..10 {
+        for ending in [Ending::PeersGone, Ending::NodeLeaving, Ending::Dismissed] {
+            exit(&mut cluster, &run, ending);
+            assert_eq!(cluster.status(&run), "starting");
+        }
+        // An agent that names nothing: the code says it.
+        cluster.say(&run, 0, Said::Exited { code: 10, output: String::new(), ending: None });
+    }
+    let view = RunView::of(cluster.run(&run));
+    assert_eq!((view.crashes, view.transients, view.restarts), (0, 0, 40));
+    assert_eq!(view.last_exit.unwrap().ending, Some(Ending::PeersGone));
+}
+
+#[test]
+fn crashes_are_tried_again_after_pauses_that_grow_until_a_checkpoint_forgives() {
+    let (mut cluster, run) = with_retries();
+    exit(&mut cluster, &run, Ending::Crashed { code: 139 });
+    assert_eq!(cluster.status(&run), "starting", "the first attempt follows at once");
+    let before = cluster.now();
+    exit(&mut cluster, &run, Ending::Crashed { code: 139 });
+    assert_eq!(cluster.run(&run).state.due_at_ms, before + 5_000);
+    assert!(cluster.status(&run).ends_with("since the last checkpoint its 2nd process has crashed"));
+    wait(&mut cluster, &run);
+    cluster.all_ready(&run);
+    cluster.checkpoint(&run, 5);
+    for _ in 0..2 {
+        exit(&mut cluster, &run, Ending::Crashed { code: 139 });
+    }
+    wait(&mut cluster, &run);
+    exit(&mut cluster, &run, Ending::Crashed { code: 139 });
+    assert_eq!(
+        cluster.status(&run),
+        "failed: 3 processes ended without a new checkpoint in between; the last, process 1 on `b`, ended with code 143 and wrote: bye"
+    );
+}
+
+#[test]
+fn reasons_that_may_pass_are_counted_by_themselves_and_the_longest_pause_bounds_them() {
+    let (mut cluster, run) = with_retries();
+    exit(&mut cluster, &run, Ending::Crashed { code: 1 });
+    transient(&mut cluster, &run);
+    assert_eq!(cluster.status(&run), "starting", "the crash is another cause");
+    transient(&mut cluster, &run);
+    assert!(cluster.status(&run).ends_with("its 2nd process gave up: cannot read `x`: Stale file handle"));
+    wait(&mut cluster, &run);
+    let before = cluster.now();
+    transient(&mut cluster, &run);
+    assert_eq!(cluster.run(&run).state.due_at_ms, before + 8_000, "and not 10 s");
+    wait(&mut cluster, &run);
+    // It says why, and then its agent says that it is gone.
+    let generation = cluster.run(&run).state.generation;
+    transient(&mut cluster, &run);
+    assert_eq!(
+        cluster.status(&run),
+        "failed: 4 processes gave up for a reason that may pass, without a new checkpoint in between; the last, process 0 on `a`: \
+         cannot read `x`: Stale file handle"
+    );
+    let exited = Said::Exited { code: 1, output: String::new(), ending: None };
+    assert_eq!(cluster.report(&run, generation, 0, 2, exited), Outcome::Done);
+}
+
+#[test]
+fn a_reason_that_would_come_again_ends_the_run_and_a_cancelled_run_does_not_come_due() {
+    let (mut cluster, run) = with_retries();
+    cluster.say(&run, 1, Said::Failed { reason: "the loss is NaN".into(), transient: false });
+    assert_eq!(cluster.status(&run), "failed: process 1 on `b`: the loss is NaN");
+    let run = cluster.submit(&[]);
+    for _ in 0..2 {
+        exit(&mut cluster, &run, Ending::Crashed { code: 1 });
+    }
+    let (due, generation) = (cluster.run(&run).state.due_at_ms, cluster.run(&run).state.generation);
+    cluster.cancel(&run);
+    assert!(cluster.state.due(due).is_empty());
+    assert_eq!(cluster.apply(&Command::Due { run: run.clone(), generation }), Outcome::Done);
+    assert_eq!(cluster.status(&run), "cancelled");
+}
+
+#[test]
+fn only_the_agent_that_runs_a_process_speaks_for_it() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    let from = |node: &str, incarnation: &str| {
+        Some(Messenger { node: node.parse().unwrap(), incarnation: incarnation.to_owned() })
+    };
+    let (rows, effects) = (cluster.store(), cluster.effects.len());
+    let finished = || Said::Finished { step: 10, state: final_state() };
+    let failed = || Said::Failed { reason: "a lie".into(), transient: false };
+    for (body, from) in [
+        (block(7), from("b", "1")),
+        (finished(), from("b", "1")),
+        (failed(), from("b", "1")),
+        (failed(), from("a", "0")),
+        (failed(), from("c", "1")),
+    ] {
+        let outcome = cluster.report_from(&run, (1, 0, 2), from, body);
+        assert!(matches!(outcome, Outcome::Refused(Refusal::NotItsAgent { process: 0, .. })), "{outcome:?}");
+    }
+    assert_eq!((cluster.store(), cluster.effects.len()), (rows, effects));
+    assert_eq!(cluster.report_from(&run, (1, 0, 2), from("a", "1"), block(7)), Outcome::Done);
+    assert_eq!(cluster.run(&run).step(), 7);
+}

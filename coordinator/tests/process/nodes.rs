@@ -1,0 +1,165 @@
+//! Who may speak for a node, and which nodes get work.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lockstep_rpc::agent_message::Body as Say;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{Empty, Exited, Failed, Hello};
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::Code;
+
+use crate::agent::{Agent, block, finished, hello, ready};
+use crate::support::{Coordinator, wait_for, write_job};
+
+fn with_lease(dir: &Path, lease_ms: u64) -> Coordinator {
+    let config = dir.join("coordinator.toml");
+    fs::write(&config, format!("lease_ms = {lease_ms}\ntick_ms = 10\n")).unwrap();
+    Coordinator::start_with(&dir.join("state"), &["--config", config.to_str().unwrap()])
+}
+
+fn on_host(host: &str, agent: &str, incarnation: &str) -> Say {
+    Say::Hello(Hello { host: host.into(), agent: agent.into(), ..hello("node-a", incarnation, 1) })
+}
+
+fn state_of(coordinator: &Coordinator, node: &str) -> String {
+    let nodes = coordinator.ask(&["nodes"]);
+    let found = nodes.as_array().unwrap().iter().find(|found| found["id"] == node);
+    found.map_or("forgotten".to_owned(), |found| found["state"].as_str().unwrap().to_owned())
+}
+
+/// Beats until `task` is done.
+async fn beating<T>(agent: &Agent, task: impl Future<Output = T>) -> T {
+    let mut task = std::pin::pin!(task);
+    loop {
+        match tokio::time::timeout(Duration::from_millis(100), &mut task).await {
+            Ok(done) => return done,
+            Err(_) => agent.beat().await,
+        }
+    }
+}
+
+/// Ends its stream, and lets the other side hear of it.
+async fn hang_up(agent: Agent) {
+    drop(agent);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn a_second_agent_of_a_nodes_name_is_refused_and_the_first_is_not_disturbed() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = with_lease(dir.path(), 1_000);
+    let mut first = Agent::open(&coordinator.address, on_host("h1", "x", "1")).await.unwrap();
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    first.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let begun = Instant::now();
+    let mut second = Agent::open(&coordinator.address, on_host("h2", "y", "9")).await.unwrap();
+    let status = beating(&first, second.listen()).await.expect_err("it is refused, and told no assignment");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(
+        status.message(),
+        "node `node-a` is taken: its agent runs on host `h1`, and another one on host `h2` asks for the name; give one of them \
+         another name (`worker --name`), or end the first"
+    );
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the first had its lease to show that it lives");
+    first.tell(&(run.clone(), 1, 0), 1, ready(0)).await;
+    assert_eq!(coordinator.ask(&["show", &run])["generation"], 1);
+
+    // The same agent, started again, has its name at once; and another one when the first is silent.
+    let _again = Agent::open(&coordinator.address, on_host("h1", "x", "2")).await.unwrap();
+    wait_for("the next generation", || (coordinator.ask(&["show", &run])["generation"] == 2).then_some(()));
+    let mut third = Agent::open(&coordinator.address, on_host("h2", "y", "9")).await.unwrap();
+    third.until_desired("the process", |assigned| assigned.len() == 1 && assigned[0].generation == 3).await;
+}
+
+#[tokio::test]
+async fn no_node_speaks_for_the_process_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut owner = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    owner.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let process = (run.clone(), 1, 0);
+    let mut stranger = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
+    let lies = [
+        ready(0),
+        Said::Failed(Failed { reason: "a lie".into(), transient: false }),
+        finished(4, 1),
+        Said::Exited(Exited { code: 1, ..Exited::default() }),
+    ];
+    for lie in lies {
+        // Acknowledged, so that an honest agent drops it; and it changes nothing.
+        stranger.tell(&process, 1, lie).await;
+        let view = coordinator.ask(&["show", &run]);
+        assert_eq!((&view["status"], &view["generation"]), (&"starting".into(), &1.into()), "{view:#}");
+    }
+    owner.tell(&process, 1, ready(0)).await;
+    owner.tell(&process, 2, block(1..=2, 1)).await;
+    assert_eq!(coordinator.ask(&["show", &run])["step"], 2);
+    assert!(coordinator.log().contains("what the agent of `node-b` (incarnation 1) says of it is not taken"));
+}
+
+#[tokio::test]
+async fn nodes_that_are_away_or_leave_get_no_work_and_are_forgotten_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = with_lease(dir.path(), 3_000);
+    let mut leaving = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let mut away = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
+    for agent in [&mut leaving, &mut away] {
+        agent.until_desired("taken", <[_]>::is_empty).await;
+    }
+    leaving.say(Say::Leaving(Empty {})).await;
+    hang_up(away).await;
+    for (node, state) in [("node-a", "leaving"), ("node-b", "detached")] {
+        wait_for(state, || (state_of(&coordinator, node) == state).then_some(()));
+    }
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    let view = coordinator.ask(&["show", &run]);
+    let reason = "needs 1 device, 0 are free; 1 more is on a node whose worker is not connected";
+    assert_eq!((&view["status"], &view["reason"]), (&"queued".into(), &reason.into()), "{view:#}");
+    let refused = coordinator.coord(&["node", "remove", "node-a"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && words.contains("node `node-a` is there (leaving): end its worker first"),
+        "{words}"
+    );
+    hang_up(leaving).await;
+    wait_for("gone", || (state_of(&coordinator, "node-a") == "gone").then_some(()));
+    assert!(coordinator.coord(&["node", "remove", "node-a"]).status.success());
+    assert_eq!(state_of(&coordinator, "node-a"), "forgotten");
+    wait_for("lost", || (state_of(&coordinator, "node-b") == "lost").then_some(()));
+
+    // A coordinator that starts does not know yet who is there.
+    let mut back = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
+    back.until_desired("the process", |assigned| assigned.len() == 1).await;
+    coordinator.kill();
+    let coordinator = with_lease(dir.path(), 30_000);
+    wait_for("detached", || (state_of(&coordinator, "node-b") == "detached").then_some(()));
+    assert_eq!(coordinator.ask(&["show", &run])["generation"], 1);
+    let mut back = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
+    back.until_desired("the same process", |assigned| assigned.len() == 1 && assigned[0].generation == 1).await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_stood_still_blames_no_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = with_lease(dir.path(), 1_000);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let pid = Pid::from_raw(coordinator.pid() as i32).unwrap();
+    for _ in 0..3 {
+        // Nothing was said meanwhile that could wait to be read.
+        kill_process(pid, Signal::STOP).unwrap();
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        kill_process(pid, Signal::CONT).unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        agent.beat().await;
+    }
+    assert_eq!(
+        (state_of(&coordinator, "node-a").as_str(), &coordinator.ask(&["show", &run])["generation"]),
+        ("alive", &1.into())
+    );
+    assert!(coordinator.log().contains("this coordinator stood still"));
+}

@@ -1,0 +1,142 @@
+//! Processes, nodes and coordinators that end, leave or stand still, with everything real: what is nobody's fault costs no run.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lockstep_tests::{Cluster, Process, binary, digits, wait_for};
+
+/// One crash is the end of a run: whatever is counted as one is seen.
+const STRICT: (&str, &str) = ("LOCKSTEP_COORD_RETRIES__CRASHES", "1");
+
+/// So many steps that nothing is committed on the way, and the state that they lead to.
+fn long(cluster: &Cluster, job: &str) -> (Vec<&'static str>, String) {
+    let sets = vec!["--set", "steps=2500", "--set", "checkpoint.every_steps=2500", "--set", "world.min_processes=2"];
+    let run = cluster.submit(job, &sets);
+    (sets, cluster.finished(&run))
+}
+
+#[test]
+fn preemptions_between_two_checkpoints_cost_no_attempt_and_no_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::configured(dir.path(), 2, &[STRICT]);
+    let job = digits(dir.path());
+    let (sets, state) = long(&cluster, job.argument());
+    let run = cluster.submit(job.argument(), &sets);
+    for round in 0..6 {
+        cluster.reached(&run, 20);
+        let index = round % 2;
+        assert_eq!(cluster.stop_worker(index), Some(0));
+        let name = format!("node-{index}");
+        wait_for("it to be gone", || (cluster.node_state(&name) == "gone").then_some(()));
+        let waiting =
+            wait_for("the run to wait", || Some(cluster.show(&run)).filter(|view| view["status"] == "queued"));
+        assert!(waiting["reason"].as_str().unwrap().starts_with("needs 2"), "{waiting:#}");
+        cluster.restart_worker_with(index, &[]);
+    }
+    assert_eq!(cluster.finished(&run), state);
+    let view = cluster.show(&run);
+    assert_eq!(
+        (&view["restarts"], &view["crashes"], &view["transients"]),
+        (&6.into(), &0.into(), &0.into()),
+        "{view:#}"
+    );
+}
+
+#[test]
+fn the_run_of_a_leaving_node_goes_on_elsewhere_and_a_node_that_dies_is_not_given_work_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::configured(dir.path(), 3, &[STRICT, ("LOCKSTEP_COORD_LEASE_MS", "4000")]);
+    let job = digits(dir.path());
+    let (sets, state) = long(&cluster, job.argument());
+    let run = cluster.submit(job.argument(), &sets);
+    cluster.reached(&run, 20);
+    let on = |view: &serde_json::Value, process: usize| view["placement"][process]["node"].as_str().unwrap().to_owned();
+    let leaving = on(&cluster.show(&run), 0);
+    let index = |name: &str| name.strip_prefix("node-").unwrap().parse::<usize>().unwrap();
+    cluster.stop_worker(index(&leaving));
+    let next = wait_for("the spare node", || Some(cluster.show(&run)).filter(|view| view["generation"] == 2));
+    assert!((0..2).all(|process| on(&next, process) != leaving), "{next:#}");
+    cluster.restart_worker_with(index(&leaving), &[]);
+    cluster.reached(&run, 20);
+
+    // Its peers notice at once, and its lease ends in seconds: until then its devices are no place to go.
+    let dies = on(&next, 1);
+    cluster.kill_worker(index(&dies));
+    let next = wait_for("the next generation", || {
+        let view = cluster.show(&run);
+        (view["generation"].as_u64()? > 2 && view["status"] != "queued").then_some(view)
+    });
+    assert!((0..2).all(|process| on(&next, process) != dies), "{next:#}");
+    assert_eq!(next["generation"], 3, "and it was not tried in vain: {next:#}");
+    assert_eq!(cluster.finished(&run), state);
+}
+
+#[test]
+fn two_workers_of_one_name_do_not_disturb_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::configured(dir.path(), 1, &[STRICT, ("LOCKSTEP_COORD_LEASE_MS", "1000")]);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=100000", "--set", "world.processes=1"]);
+    cluster.reached(&run, 20);
+    let data = dir.path().join("second");
+    let address = cluster.address().to_owned();
+    let arguments = ["--join", &address, "--name", "node-0", "--devices", "cpu", "--data-dir", data.to_str().unwrap()];
+    let mut second = Process::start("worker", &arguments, &dir.path().join("second.log"));
+    let code = wait_for("the second to end", || second.exit_code());
+    let words = second.output();
+    assert_eq!(code, 3, "{words}");
+    assert!(words.contains("node `node-0` is taken: its agent runs on host `"), "{words}");
+    let view = cluster.show(&run);
+    assert_eq!((&view["status"], &view["restarts"]), (&"running".into(), &0.into()), "{view:#}");
+    cluster.run(&["cancel", &run]);
+}
+
+#[test]
+fn a_coordinator_that_is_stopped_for_longer_than_a_lease_loses_no_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::configured(dir.path(), 2, &[STRICT, ("LOCKSTEP_COORD_LEASE_MS", "1000")]);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=100000"]);
+    cluster.reached(&run, 20);
+    let pid = cluster.coordinator_process().pid().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    for _ in 0..2 {
+        signal("-STOP");
+        std::thread::sleep(Duration::from_secs(3));
+        signal("-CONT");
+        let before = cluster.show(&run)["step"].as_u64().unwrap();
+        cluster.reached(&run, before + 20);
+    }
+    let view = cluster.show(&run);
+    assert_eq!((&view["generation"], &view["restarts"]), (&1.into(), &0.into()), "{view:#}");
+    cluster.run(&["cancel", &run]);
+}
+
+/// Ids of the processes whose command line names `text`.
+fn named(text: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
+    let names = |pid: &u32| std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
+    let is_named = |pid: &u32| names(pid).windows(text.len()).any(|part| part == text.as_bytes());
+    ids.filter(is_named).collect()
+}
+
+#[test]
+fn a_local_run_that_is_killed_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = digits(dir.path());
+    let local = |sets: &[&str]| {
+        let mut command = Command::new(binary("coord"));
+        command.args(["submit", "--local", "2", job.argument(), "--allow-dirty"]).args(sets).current_dir(dir.path());
+        command
+    };
+    let marker = dir.path().join(".lockstep/local").display().to_string();
+    let mut killed = local(&["--set", "steps=10000000"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("two agents and two rank processes", || (named(&marker).len() >= 4).then_some(()));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    wait_for("nothing to be left", || named(&marker).is_empty().then_some(()));
+    let next = local(&["--set", "steps=20"]).output().unwrap();
+    assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
+}

@@ -1,0 +1,81 @@
+//! Why a process ended, who holds a device, and who an agent is.
+
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{ExitCause, Exited};
+
+use crate::coordinator::{Coordinator, Key};
+use crate::support::{Agent, deaf_rank, fake_rank, key, logged, options, until, with_peers};
+
+fn exited(coordinator: &Coordinator, key: &Key) -> Exited {
+    coordinator.hear("its end", key, |body| match body {
+        Body::Exited(exit) => Some(exit),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_agent_names_why_it_stopped_a_process_and_says_first_that_it_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new();
+    let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
+    let (dismissed, left) = (key(1, 0), key(2, 0));
+    coordinator.desire(vec![with_peers(&dismissed)]);
+    coordinator.wait("steps", |memory| (memory.step(&dismissed) > 3).then_some(()));
+    coordinator.desire(vec![with_peers(&left)]);
+    assert_eq!(exited(&coordinator, &dismissed).cause(), ExitCause::Dismissed);
+    coordinator.wait("steps", |memory| (memory.step(&left) > 3).then_some(()));
+    assert_eq!(coordinator.memory().leaving, 0);
+    agent.stop().unwrap();
+    let exit = exited(&coordinator, &left);
+    assert_eq!((exit.code, exit.cause()), (128 + 15, ExitCause::NodeLeaving));
+    assert_eq!(coordinator.memory().leaving, 1);
+
+    // One that dies by itself: its code says it.
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("die")));
+    let died = key(3, 0);
+    coordinator.desire(vec![with_peers(&died)]);
+    let exit = exited(&coordinator, &died);
+    assert_eq!((exit.code, exit.cause()), (7, ExitCause::Unnamed));
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_process_starts_when_the_one_before_has_left_its_device() {
+    logged();
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new();
+    let mut options = options(coordinator.address(), dir.path(), deaf_rank("endless"));
+    options.slots = 1.try_into().unwrap();
+    let agent = Agent::start(options);
+    // Numbers of its own: the tests of this program share a log.
+    let (old, new) = (key(771, 0), key(772, 0));
+    coordinator.desire(vec![with_peers(&old)]);
+    coordinator.wait("steps", |memory| (memory.step(&old) > 3).then_some(()));
+    coordinator.desire(vec![with_peers(&new)]);
+    coordinator.wait("steps of the next", |memory| (memory.step(&new) > 3).then_some(()));
+    let name = |generation| format!("process 0 of run 0123456789 generation {generation}");
+    let log = logged();
+    let at = |text: String| log.find(&text).unwrap_or_else(|| panic!("`{text}` is not in {log}"));
+    let waits = at(format!("{} waits: {} still holds `cpu`", name(772), name(771)));
+    let ended = at(format!("{} ended with code 137", name(771)));
+    let started = at(format!("started {}", name(772)));
+    assert!(waits < ended && ended < started, "{log}");
+    agent.stop().unwrap();
+}
+
+#[test]
+fn an_agent_has_a_name_of_its_own_that_stays_in_its_data_directory() {
+    let coordinator = Coordinator::new();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for (joined, dir) in [&dirs[0], &dirs[0], &dirs[1]].into_iter().enumerate() {
+        let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
+        until("it to join", || coordinator.memory().hellos.len() == joined + 1);
+        agent.stop().unwrap();
+    }
+    let hellos = coordinator.memory().hellos.clone();
+    assert_eq!(hellos[0].agent.len(), 32);
+    assert_eq!(hellos[0].agent, hellos[1].agent);
+    assert_ne!(hellos[0].agent, hellos[2].agent);
+    assert_ne!(hellos[0].incarnation, hellos[1].incarnation);
+}
