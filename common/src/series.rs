@@ -151,7 +151,10 @@ impl Histogram {
             bars.insert(at, (low, high, self.zeros));
         }
         while bars.len() > most.max(1) {
-            bars = bars.chunks(2).map(|two| two[1..].iter().fold(two[0], |a, b| (a.0, b.1, a.2 + b.2))).collect();
+            bars = bars
+                .chunks(2)
+                .map(|two| two[1..].iter().fold(two[0], |a, b| (a.0, b.1, a.2.saturating_add(b.2))))
+                .collect();
         }
         let (mut edges, mut counts) = (Vec::new(), Vec::new());
         for (low, high, count) in bars {

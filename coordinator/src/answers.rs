@@ -13,6 +13,7 @@ use serde_json::Value;
 use tonic::Status;
 
 use crate::node::{CallError, Handle};
+use crate::tracker::{Stop, Tracker};
 use crate::{documents, mismatch, saves, tracked};
 
 /// Whoever answers. Cheap to clone.
@@ -20,13 +21,31 @@ use crate::{documents, mismatch, saves, tracked};
 pub struct Answers {
     handle: Handle,
     tracking: Tracking,
+    /// Why numbers are no longer kept.
+    stopped: Stop,
     about: Arc<str>,
 }
 
 impl Answers {
-    /// From the state behind `handle` and the numbers in `tracking`; `about` is the coordinator's own document.
-    pub fn new(handle: Handle, tracking: Tracking, about: &str) -> Self {
-        Self { handle, tracking, about: about.into() }
+    /// From the state behind `handle` and the numbers that `tracker` keeps; `about` is the coordinator's own document.
+    pub(crate) fn new(handle: Handle, tracker: &Tracker, about: &str) -> Self {
+        Self { handle, tracking: tracker.tracking(), stopped: tracker.stopped(), about: about.into() }
+    }
+
+    /// Why the numbers of runs are no longer kept, if they are not.
+    pub(crate) fn numbers_stopped(&self) -> Option<&str> {
+        self.stopped.get().map(String::as_str)
+    }
+
+    /// The coordinator's own document, as it is now.
+    fn about(&self) -> String {
+        let (Some(why), Ok(serde_json::Value::Object(mut about))) =
+            (self.numbers_stopped(), serde_json::from_str(&self.about))
+        else {
+            return self.about.to_string();
+        };
+        about.insert("numbers_not_kept".to_owned(), why.into());
+        documents::encode(&about)
     }
 
     /// The event loop behind it.
@@ -82,7 +101,7 @@ impl Answers {
                 let bytes = found.map_err(CallError::from)?.unwrap_or_default();
                 String::from_utf8(bytes).map_err(|_| Status::data_loss("the manifest is not valid UTF-8"))?
             }
-            What::Coordinator(_) => self.about.to_string(),
+            What::Coordinator(_) => self.about(),
             What::Tracked(TrackedQuery { run, what }) => {
                 let what = what.ok_or_else(|| Status::invalid_argument("`tracked.what` is empty"))?;
                 let run = handle.find_run(&run).await?;

@@ -144,7 +144,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let committer = tokio::spawn(committer.run());
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
-    let answers = Answers::new(handle.clone(), tracker.tracking(), &about(settings, address));
+    let answers = Answers::new(handle.clone(), &tracker, &about(settings, address));
     let page = web.map(|listener| Page::serve(listener, answers.clone(), &tracker, &settings.store, stop.clone()));
     let page = page.transpose()?;
     let control = Control::new(answers, reader, &settings.store, identity.clone(), stop.clone())?;

@@ -17,6 +17,8 @@ const MOST_PIXELS: usize = 20_000;
 const HISTOGRAMS: usize = 100;
 /// Bars of one.
 const BARS: usize = 80;
+/// Levels of a model's tree; what is deeper is one name.
+const DEPTH: usize = 64;
 
 /// The document that answers `what` about `run`.
 pub fn answer(tracking: &Tracking, run: &RunId, what: What) -> Result<Value, TrackingError> {
@@ -111,19 +113,23 @@ struct Module {
     shape: Option<Vec<i64>>,
     trainable: bool,
     children: Vec<(String, Module)>,
+    /// Where each of them stands, by name.
+    places: BTreeMap<String, usize>,
 }
 
 impl Module {
     fn add(&mut self, path: &[&str], shape: &[i64], trainable: bool) {
-        self.parameters += if trainable { shape.iter().product() } else { 0 };
+        let count = shape.iter().fold(1_i64, |count, length| count.saturating_mul(*length));
+        self.parameters = self.parameters.saturating_add(if trainable { count } else { 0 });
         let Some((name, rest)) = path.split_first() else {
             (self.shape, self.trainable) = (Some(shape.to_vec()), trainable);
             return;
         };
-        let at = self.children.iter().position(|(own, _)| own == name).unwrap_or_else(|| {
+        let next = self.children.len();
+        let at = *self.places.entry((*name).to_owned()).or_insert(next);
+        if at == next {
             self.children.push(((*name).to_owned(), Self::default()));
-            self.children.len() - 1
-        });
+        }
         self.children[at].1.add(rest, shape, trainable);
     }
 
@@ -144,7 +150,7 @@ impl Module {
 fn tree(model: &ModelReport) -> Value {
     let mut root = Module::default();
     for parameter in &model.parameters {
-        let path: Vec<&str> = parameter.name.split('.').collect();
+        let path: Vec<&str> = parameter.name.splitn(DEPTH, '.').collect();
         root.add(&path, &parameter.shape, parameter.trainable);
     }
     json!({ "kind": model.kind, "parameters": root.parameters, "tree": root.document("") })
@@ -173,5 +179,17 @@ mod tests {
         let bias = &document["tree"]["children"][0]["children"][1];
         assert_eq!(*bias, json!({"name": "bias", "parameters": 2, "children": [], "shape": [2], "trainable": true}));
         assert_eq!(document["tree"]["children"][1]["children"][0]["trainable"], json!(false));
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_is_shown_all_the_same() {
+        let parameter = |name: String, shape: &[i64]| ParameterReport { name, shape: shape.to_vec(), trainable: true };
+        let deep = parameter("a.".repeat(100_000), &[1]);
+        let huge = [parameter("h".to_owned(), &[i64::MAX, 2]), parameter("i".to_owned(), &[i64::MAX])];
+        let many = (0..50_000).map(|index| parameter(format!("m{index}"), &[1]));
+        let parameters = many.chain([deep]).chain(huge).collect();
+        let document = tree(&ModelReport { kind: "lie".to_owned(), parameters });
+        assert_eq!(document["parameters"], json!(i64::MAX));
+        assert_eq!(document["tree"]["children"].as_array().unwrap().len(), 50_003);
     }
 }

@@ -1,9 +1,13 @@
 //! The thread that keeps runs' numbers: reads the report blocks as they come, and feeds the tracking store.
 //!
-//! Nothing waits for it, and nothing breaks with it: if its database cannot be written, it says so and ends, and training, the
-//! record and the checkpoints go on.
+//! Nothing waits for it, and nothing breaks with it: a block whose numbers cannot be taken is left out by name, and if its database
+//! cannot be written, it says so (`Answers` do to whoever asks) and ends. Training, the record and the checkpoints go on.
 
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -26,11 +30,15 @@ const CHANGES: usize = 1024;
 /// Tells which runs have new numbers.
 pub(crate) type Changes = broadcast::Sender<RunId>;
 
+/// Why the numbers of runs are no longer kept; empty as long as they are.
+pub(crate) type Stop = Arc<OnceLock<String>>;
+
 /// The thread, and how to read what it keeps.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     tracking: Tracking,
     changes: Changes,
+    stopped: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,10 +57,18 @@ impl Tracker {
         let (writer, tracking) = Writer::open(&dir.join("tracking.redb"))?;
         let (changes, _) = broadcast::channel(CHANGES);
         let told = changes.clone();
+        let stopped = Stop::default();
+        let why = Arc::clone(&stopped);
         let work = move || {
-            if let Err(stopped) = keep(writer, &reader, &news, &told, &bell) {
-                error!(error = chain(&stopped), "numbers of runs are no longer kept; training goes on");
-            }
+            let kept = catch_unwind(AssertUnwindSafe(|| keep(writer, &reader, &news, &told, &bell)));
+            let reason = match kept {
+                Ok(Ok(())) => return,
+                Ok(Err(stopped)) => chain(&stopped),
+                Err(panic) => format!("a panic: {}", words_of(panic.as_ref())),
+            };
+            error!(error = reason, "numbers of runs are no longer kept; training goes on");
+            // There is one thread, which ends once.
+            let _ = why.set(reason);
         };
         let thread = thread::Builder::new().name("tracker".to_owned()).spawn(work);
         let thread = thread.map_err(|source| TrackingError::Database {
@@ -60,12 +76,17 @@ impl Tracker {
             path: dir.to_owned(),
             source: Box::new(redb::StorageError::Io(source).into()),
         })?;
-        Ok(Self { tracking, changes, thread: Some(thread) })
+        Ok(Self { tracking, changes, stopped, thread: Some(thread) })
     }
 
     /// Reads the numbers.
     pub(crate) fn tracking(&self) -> Tracking {
         self.tracking.clone()
+    }
+
+    /// Why it has ended before the coordinator, once it has.
+    pub(crate) fn stopped(&self) -> Stop {
+        Arc::clone(&self.stopped)
     }
 
     /// Where changes are told.
@@ -84,7 +105,7 @@ impl Drop for Tracker {
 }
 
 fn keep(writer: Writer, reader: &BlockReader, news: &News, changes: &Changes, bell: &Bell) -> Result<(), Stopped> {
-    let mut keeper = Keeper { writer, bell, flushed: Instant::now() };
+    let mut keeper = Keeper { writer, bell, flushed: Instant::now(), left_out: BTreeSet::new() };
     for run in reader.runs()? {
         keeper.catch_up(reader, &run, changes)?;
     }
@@ -103,6 +124,8 @@ struct Keeper<'a> {
     writer: Writer,
     bell: &'a Bell,
     flushed: Instant,
+    /// Events that could not be taken.
+    left_out: BTreeSet<(RunId, u64)>,
 }
 
 impl Keeper<'_> {
@@ -114,6 +137,9 @@ impl Keeper<'_> {
             (entries, more) = reader.entries(run, after)?;
             for (index, entry) in entries {
                 after = index;
+                if self.left_out.contains(&(run.clone(), index)) {
+                    continue;
+                }
                 let event = match entry {
                     Entry::Rewind(step) => Event::Rewind(step),
                     Entry::Block(process, bytes) => match ReportBlock::decode(bytes.as_slice()) {
@@ -124,7 +150,18 @@ impl Keeper<'_> {
                         }
                     },
                 };
-                self.writer.take(run, index, event)?;
+                match catch_unwind(AssertUnwindSafe(|| self.writer.take(run, index, event))) {
+                    Ok(taken) => taken?,
+                    Err(panic) => {
+                        let why = words_of(panic.as_ref());
+                        error!(%run, index, why, "the numbers of a report cannot be taken: they are left out");
+                        self.left_out.insert((run.clone(), index));
+                        // Half of it may be in memory: what is on the disk is sound, and the rest is read again.
+                        self.writer.forget(run);
+                        (after, more) = (self.writer.cursor(run)?, true);
+                        break;
+                    }
+                }
             }
             for alarm in self.writer.take_raised(run) {
                 self.bell.ring(run, &alarm);
@@ -144,4 +181,9 @@ impl Keeper<'_> {
         }
         Ok(())
     }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")
 }

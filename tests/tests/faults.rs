@@ -45,7 +45,12 @@ fn alarms(cluster: &Cluster, run: &str) -> Vec<Value> {
 /// A cluster, and a job whose trouble its submission names.
 fn troubled(dir: &Path, workers: usize) -> (Cluster, Job) {
     let programs = dir.join("programs");
-    let variables: &[(&str, &Path)] = &[("LOCKSTEP_WORKER_PROGRAMS_DIR", &programs), ("CARGO_TARGET_DIR", &programs)];
+    let pass = Path::new("[\"TROUBLED_*\"]");
+    let variables: &[(&str, &Path)] = &[
+        ("LOCKSTEP_WORKER_PROGRAMS_DIR", &programs),
+        ("CARGO_TARGET_DIR", &programs),
+        ("LOCKSTEP_WORKER_ENVIRONMENT__PASS", pass),
+    ];
     (Cluster::start_with(dir, workers, variables), project(&dir.join("work")))
 }
 
@@ -144,6 +149,35 @@ fn a_number_that_is_none_in_one_rank_is_named_with_operator_and_rank() {
         let count: String = of(&run).chars().skip(place).take_while(|one| !one.is_whitespace()).collect();
         assert_eq!(count, "1", "{text}");
     }
+}
+
+#[test]
+fn a_process_that_hangs_is_ended_with_its_stack_and_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cluster, job) = troubled(dir.path(), 0);
+    let hung = dir.path().join("hung");
+    for _ in 0..2 {
+        let limit = ("LOCKSTEP_WORKER_PROGRESS_LIMIT_S", "5");
+        cluster.add_worker_with(&[("TROUBLED_HANG", hung.to_str().unwrap()), limit]);
+    }
+    let run = cluster.submit(job.argument(), &[]);
+    let view = wait_for("the next generation", || Some(cluster.show(&run)).filter(|view| view["generation"] == 2));
+    assert!(hung.exists());
+    assert_eq!(
+        (&view["crashes"], &view["transients"], &view["last_exit"]["process"]),
+        (&json!(0), &json!(1), &json!(1)),
+        "{view:#}"
+    );
+    let what = view["last_exit"]["ending"]["Transient"]["what"].as_str().unwrap();
+    let words = "it made no progress for 5 s (`progress_limit_s`) while training, after step 400; its last output says where it stood";
+    assert_eq!(what, words);
+    let output = view["last_exit"]["output"].as_str().unwrap();
+    let at = |call: &str| output.find(call).unwrap_or_else(|| panic!("`{call}` is not in {output}"));
+    assert!(at("Trainer::run_saving") < at("Troubled as lockstep_worker::program::Program>::loss"), "{output}");
+    // Process 0 waited for it all the time, and was not blamed.
+    cluster.reached(&run, 450);
+    assert_eq!(cluster.show(&run)["generation"], 2);
+    cluster.run(&["cancel", &run]);
 }
 
 #[test]

@@ -25,8 +25,9 @@ fn can_trace() -> bool {
 fn traced(dir: &Path, more: &[&str]) -> (Cluster, PathBuf) {
     let trace = dir.join("trace");
     let mut cluster = Cluster::start(dir, 0);
-    // Its data directory is there: making one syncs, too.
+    // Its data directory is there, and its id: making them syncs, too.
     std::fs::create_dir(dir.join("node-0")).unwrap();
+    std::fs::write(dir.join("node-0/agent.id"), "0123456789abcdef0123456789abcdef").unwrap();
     let calls = ["strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2"];
     cluster.add_worker_under(&[&calls, more, &["-o", trace.to_str().unwrap()]].concat());
     (cluster, trace)

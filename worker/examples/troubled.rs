@@ -19,6 +19,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 /// If set, this process takes longer than it should.
 const SLOW: &str = "TROUBLED_SLOW";
+/// The path of a file: who does not find it makes it, and hangs for ever.
+const HANG: &str = "TROUBLED_HANG";
 /// What a step takes.
 const STEP: Duration = Duration::from_millis(6);
 /// The step from which on something is wrong.
@@ -82,6 +84,9 @@ impl Program for Troubled {
         if context.training {
             sleep(if self.slow { STEP * 2 } else { STEP });
             self.go_wrong(context.step);
+            if context.step == ONSET && context.rank == 1 {
+                hang_once()?;
+            }
         }
         let wrong = context.training && context.step >= ONSET;
         let mut hidden = self.layers[0].forward(&batch.inputs).relu();
@@ -112,6 +117,17 @@ impl Troubled {
             *self.passing.borrow_mut() = vec![1; bytes];
         }
     }
+}
+
+/// For ever, the first time.
+fn hang_once() -> Result<(), Failure> {
+    if let Some(path) = std::env::var_os(HANG).filter(|path| !Path::new(path).exists()) {
+        std::fs::write(path, "")?;
+        loop {
+            sleep(Duration::from_hours(1));
+        }
+    }
+    Ok(())
 }
 
 /// Takes its time.

@@ -5,6 +5,7 @@
 //! added in chunk order. It draws from seeds of its own and leaves no trace in the state.
 
 use lockstep_common::job::{Data, JobSpec};
+use lockstep_host::progress;
 use lockstep_models::{Context, Dataset, EvalSums};
 use lockstep_rpc::EvalReport;
 use lockstep_tch_ext::generator;
@@ -39,6 +40,7 @@ pub(crate) fn run(
     let chunks = plan.samples.div_ceil(plan.chunk);
     let mut own = Vec::new();
     for chunk in place.own(0..chunks) {
+        progress::advance();
         let context = Context { step, rank: chunk as u32, training: false, root: plan.job.seed };
         seed(&context, plan.device)?;
         let positions: Vec<u64> = (chunk * plan.chunk..plan.samples.min((chunk + 1) * plan.chunk)).collect();

@@ -9,6 +9,7 @@
 
 use lockstep_common::permutation::Permutation;
 use lockstep_common::seed::{Stream, derive};
+use lockstep_host::progress;
 use lockstep_models::{Batch, Context, Dataset, InputKind, Model, ModelError, SampleShape, without_trace};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -134,6 +135,7 @@ impl Samples {
     fn read(plan: &Plan, validation: &dyn Dataset) -> Result<Self, TrainError> {
         let mut batches = Vec::new();
         for from in (0..plan.samples).step_by(plan.chunk as usize) {
+            progress::advance();
             let positions: Vec<u64> = (from..plan.samples.min(from + plan.chunk)).collect();
             let batch = validation.batch(&positions, plan.device);
             batches.push(batch.map_err(|source| TrainError::Data { step: plan.step, source })?);
@@ -163,6 +165,7 @@ impl Samples {
     fn loss(&self, plan: &Plan, model: &dyn Model, inputs: &Tensor) -> Result<f64, ModelError> {
         let (mut sum, mut count) = (0.0, 0);
         for given in self.with(plan, inputs) {
+            progress::advance();
             let (batch, context) = given?;
             seed(&context, plan.device)?;
             let sums = model.evaluate(&batch, &context)?;
@@ -194,6 +197,7 @@ impl Samples {
         without_trace(model.buffers(), plan.device, || {
             let mut sum: Option<Tensor> = None;
             for given in self.with(plan, &self.inputs) {
+                progress::advance();
                 let (mut batch, context) = given?;
                 seed(&context, plan.device)?;
                 let samples = batch.inputs.size()[0];

@@ -8,14 +8,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use lockstep_host::progress;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Assignment, ProcessHello, ProcessMessage, Save, frame};
+use lockstep_rpc::{AgentCommand, Alive, Assignment, ProcessHello, ProcessMessage, Save, frame};
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::error;
 
-use crate::outbox::Outbox;
+use crate::outbox::{Closed, Outbox};
 use crate::saving::Verdicts;
+
+/// How often the agent is told how this process gets on.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A rank process's end of the socket.
 #[derive(Debug)]
@@ -76,6 +80,7 @@ impl Link {
     }
 
     fn wait<T>(&self, wanted: impl Fn(Command) -> Option<T>) -> T {
+        let _waits = progress::waits();
         loop {
             // The reader ends the process before it lets go of its end.
             let command = self.commands.recv().expect("the reading thread lives as long as the process");
@@ -120,10 +125,23 @@ fn read(mut stream: UnixStream, commands: &Sender<Command>) {
 }
 
 fn write(mut stream: UnixStream, outbox: &Outbox) {
-    while let Some(body) = outbox.pop() {
-        let sent = frame::write(&mut stream, &ProcessMessage { body: Some(body) });
-        if let Err(error) = sent {
+    let mut say = |body| {
+        if let Err(error) = frame::write(&mut stream, &ProcessMessage { body: Some(body) }) {
             end(&format!("the agent's socket failed: {error}"));
+        }
+    };
+    let mut due = Instant::now() + ALIVE_INTERVAL;
+    loop {
+        match outbox.pop_until(due) {
+            Ok(Some(body)) => say(body),
+            Ok(None) => {}
+            Err(Closed) => break,
+        }
+        // Also when there is much to say.
+        if Instant::now() >= due {
+            due = Instant::now() + ALIVE_INTERVAL;
+            let progress::Seen { count, phase, step, waits } = progress::seen();
+            say(Body::Alive(Alive { count, phase: phase.word().to_owned(), step, waits }));
         }
     }
     stream.flush().ok();

@@ -21,6 +21,11 @@ const RANK_PROGRAM: &str = "worker-rank";
 /// What rank processes take if they are told nothing.
 const SAVE_LIMIT_S: u64 = 3600;
 
+const SILENCE_LIMIT_S: u64 = 4800;
+
+/// If nobody looks for processes that hang.
+const UNWATCHED_SILENCE_S: u64 = 86_400;
+
 /// Exit code of a worker that the coordinator did not take.
 const REFUSED: u8 = 3;
 
@@ -143,6 +148,10 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
         // Programs that were built with an older library take no such argument.
         options.rank_command.args.extend(["--save-limit-s".into(), config.save_limit_s.to_string().into()]);
     }
+    let silence_limit_s = silence_limit_s(&config);
+    if silence_limit_s != SILENCE_LIMIT_S {
+        options.rank_command.args.extend(["--silence-limit-s".into(), silence_limit_s.to_string().into()]);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
@@ -168,6 +177,14 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
         });
         Ok(lockstep_agent::run(options, shutdown).await?)
     })
+}
+
+/// Silence after which processes give each other up: longer than one may wait for a slow store, and than its agent looks on if it hangs.
+fn silence_limit_s(config: &Config) -> u64 {
+    match config.progress_limit_s {
+        0 => UNWATCHED_SILENCE_S,
+        limit => (2 * limit).saturating_add(config.save_limit_s),
+    }
 }
 
 /// Waits until standard input has closed; for ever, if it is not to be `watched`.

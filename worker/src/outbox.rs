@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lockstep_rpc::ReportBlock;
 use lockstep_rpc::process_message::Body;
@@ -24,6 +25,13 @@ const BLOCK_SYSTEMS: usize = 60;
 /// As of distributions, which are some hundred bytes each, and of values of the run's own.
 const BLOCK_HISTOGRAMS: usize = 4096;
 const BLOCK_POINTS: usize = 100_000;
+
+/// How long a reader sleeps that waits for as long as it takes.
+const IDLE: Duration = Duration::from_hours(1);
+
+/// No message will come any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
 
 /// The queue. Clones are the same queue.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +100,20 @@ impl Outbox {
 
     /// The next message, waited for; `None` once the queue is closed and empty.
     pub fn pop(&self) -> Option<Body> {
+        loop {
+            match self.pop_until(Instant::now() + IDLE) {
+                Ok(Some(body)) => return Some(body),
+                Ok(None) => {}
+                Err(Closed) => return None,
+            }
+        }
+    }
+
+    /// The next message, if there is one before `deadline`.
+    ///
+    /// # Errors
+    /// `Closed` once the queue is closed and empty.
+    pub fn pop_until(&self, deadline: Instant) -> Result<Option<Body>, Closed> {
         let mut queue = self.lock();
         loop {
             if let Some(mut body) = queue.waiting.pop_front() {
@@ -99,12 +121,16 @@ impl Outbox {
                 if let Body::Block(block) = &mut body {
                     trim(block);
                 }
-                return Some(body);
+                return Ok(Some(body));
             }
             if queue.closed {
-                return None;
+                return Err(Closed);
             }
-            queue = self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            queue = self.0.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -17,10 +17,11 @@ use lockstep_common::{RunId, chain};
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{self, Located, Reading};
-use lockstep_host::transient;
+use lockstep_host::{progress, transient};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Assignment, Corrupt, Derived, Failed, Finished, ProcessHello, Ready, Replay};
 use lockstep_tch_ext::c10d::Backend;
+use lockstep_tch_ext::stacks;
 use tch::Device;
 use tracing::{error, info, warn};
 
@@ -35,10 +36,6 @@ use crate::train::{TrainError, Trainer};
 
 /// How long the processes of a generation, which have all said that they are ready, may take to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_mins(1);
-
-/// Silence after which a peer is given up. A process that dies is noticed at once; this is for one that stands still, and
-/// longer than any step, evaluation or checkpoint should take.
-const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
 /// What the agent starts a process with.
 #[derive(Clone, Debug)]
@@ -57,6 +54,9 @@ pub struct Options {
     pub shared_memory: bool,
     /// How long the last checkpoint is tried again.
     pub save_limit: Duration,
+    /// Silence after which a peer is given up. One that dies is noticed at once, and one that hangs by its agent: this is for a network
+    /// that is cut, and longer than a peer may wait for a slow store.
+    pub silence_limit: Duration,
 }
 
 /// Lives a rank process's life, training with `source`.
@@ -68,6 +68,7 @@ pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
         protocol: lockstep_rpc::PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
+    stacks::write_on_signal();
     let link = match Link::connect(&options.socket, hello) {
         Ok(link) => link,
         Err(error) => {
@@ -174,6 +175,7 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
 
     let start = link.started();
     let exchange = join(options, order.device, listener, &start)?;
+    progress::begin(progress::Phase::Training);
     let fault = Fault::from_environment(&order.job.name, options.generation).map_err(Stop::for_good)?;
     let trainer = trainer.watching(watch).with_fault(fault).judge_at(order.judge_at.iter().copied());
     let (trainer, store) = match &order.replay {
@@ -183,6 +185,7 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     };
     let saving = Saving::new(link, options.save_limit);
     let finished = trainer.run_saving(exchange, store, link.outbox(), Some(&saving))?;
+    progress::begin(progress::Phase::Ending);
     info!(step = finished.step, state = %finished.state.short(), "finished");
     let state = finished.state.as_bytes().to_vec();
     link.outbox().push(Body::Finished(Finished { step: finished.step, state }));
@@ -242,15 +245,16 @@ fn join(
         run: options.run.as_str().to_owned(),
         generation: options.generation,
         connect_deadline: CONNECT_DEADLINE,
-        silence_limit: SILENCE_LIMIT,
+        silence_limit: options.silence_limit,
         shared_memory: options.shared_memory,
     };
     let lost =
         |error: &dyn std::error::Error| Stop::Peers(format!("cannot join the other processes: {}", chain(error)));
+    let _waits = progress::waits();
     let mesh = Mesh::join(listener, &config).map_err(|error| lost(&error))?;
     Ok(Some(match device {
         Device::Cuda(device) => {
-            let group = GroupExchange::join(&Backend::Nccl { device }, mesh, options.bind, SILENCE_LIMIT);
+            let group = GroupExchange::join(&Backend::Nccl { device }, mesh, options.bind, options.silence_limit);
             Box::new(group.map_err(|error| lost(&error))?)
         }
         _ => Box::new(MeshExchange::new(mesh)),

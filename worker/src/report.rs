@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints, chain_start};
 use lockstep_common::series::{Histogram, Point, SeriesKey, is_own_histogram, is_own_series};
+use lockstep_host::progress;
 use lockstep_models::{InputKind, Said, SampleShape, take_said};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
@@ -158,6 +159,7 @@ impl Reporter {
 
     /// The time since the last call was spent on `phase`.
     pub(crate) fn spent(&mut self, phase: Phase) {
+        progress::advance();
         let now = Instant::now();
         self.clock.phases[phase as usize] += now - self.clock.lap;
         self.clock.lap = now;

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use lockstep_host::progress;
 use lockstep_rpc::Save;
 use tracing::{error, info, warn};
 
@@ -37,6 +38,8 @@ impl<'a> Saving<'a> {
 
     /// Returns when the checkpoint at `step`, the run's last, is committed or given up.
     pub(crate) fn finish(&self, writer: &mut Writer, step: u64) {
+        // For the store and the coordinator; `limit` bounds it.
+        let _waits = progress::waits();
         if writer.last_step() != Some(step) {
             // This process began where the run ends: an earlier one has saved it.
             return;

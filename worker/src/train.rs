@@ -15,6 +15,7 @@ use lockstep_common::Digest;
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::world::hosted;
 use lockstep_host::blobs::BlobStore;
+use lockstep_host::progress;
 use lockstep_models::Context;
 use lockstep_rpc::MAX_SHARE_BYTES;
 use lockstep_tch_ext::fold::layer_norms;
@@ -147,6 +148,7 @@ impl Run {
 
     fn step(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.state.step;
+        progress::at_step(step);
         self.fingerprints = self.trainer.fingerprints_due(step + 1);
         self.trainer.state.model.look_closely(self.fingerprints.compared || step == self.began);
         // A replay is compared by its record; who looks at distributions has those of the run.

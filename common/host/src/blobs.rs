@@ -24,6 +24,7 @@ use rayon::prelude::*;
 
 use crate::durable;
 use crate::opened::hash_read;
+use crate::progress;
 
 mod contents;
 
@@ -199,6 +200,7 @@ impl BlobStore {
             Ok(())
         };
         persist().map_err(|source| io("write")(source, &path))?;
+        progress::advance();
         self.note(piece);
         Ok(())
     }
@@ -321,6 +323,7 @@ impl BlobStore {
         let mut file = self.opened(piece)?;
         let path = self.path(&piece.digest);
         file.read_exact(into).map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
+        progress::advance();
         let found = lockstep_common::Domain::Blob.digest(into);
         if found == piece.digest { Ok(()) } else { Err(BlobError::Corrupt { digest: piece.digest, path, found }) }
     }

@@ -11,6 +11,7 @@ pub mod git;
 mod locate;
 pub mod logging;
 mod opened;
+pub mod progress;
 pub mod shared;
 pub mod stat_cache;
 pub mod transient;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use lockstep_common::{Digest, Domain};
 
 use crate::data::DataHashError;
+use crate::progress;
 use crate::stat_cache::Stamp;
 
 /// A process reads files into memory that have at most so many bytes together, the smallest first.
@@ -91,6 +92,7 @@ pub(crate) fn open(path: &Path, may_be_empty: bool, in_memory: Option<u64>) -> R
             return Err(DataHashError::LfsPointer { path });
         }
         hasher.update_rayon(&contents);
+        progress::advance();
         kept.then(|| Arc::new(contents))
     } else {
         hash_read(&file, &mut hasher).map_err(io)?;
@@ -123,6 +125,7 @@ pub(crate) fn hash_read(file: &File, hasher: &mut blake3::Hasher) -> io::Result<
             Err(error) => return Err(error),
         };
         hasher.update_rayon(&chunk[..read]);
+        progress::advance();
         at += read as u64;
     }
 }

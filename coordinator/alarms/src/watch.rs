@@ -128,7 +128,7 @@ impl Watch {
         let step = short(histogram.step);
         let Some(index) = self.take(key, step, histogram.at_ms) else { return };
         let slot = &mut self.seen.slots[index];
-        if histogram.nans + histogram.infs > 0 && slot.role.must_be_finite() {
+        if (histogram.nans > 0 || histogram.infs > 0) && slot.role.must_be_finite() {
             self.not_finite.note(index, step, &self.seen, &mut self.board);
         } else if slot.role == Role::Activation && histogram.count >= dead::FEWEST {
             slot.trail.push(step, (histogram.zeros as f64 / histogram.count as f64) as f32);

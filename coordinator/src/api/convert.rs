@@ -100,7 +100,9 @@ impl TryFrom<Hello> for Joining {
 pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Result<Said, Status> {
     let body = message.and_then(|message| message.body).ok_or_else(|| invalid("message", "it is empty"))?;
     Ok(match body {
-        Body::Hello(_) => return Err(invalid("message", "`hello` is between a process and its agent")),
+        Body::Hello(_) | Body::Alive(_) => {
+            return Err(invalid("message", "`hello` and `alive` are between a process and its agent"));
+        }
         Body::Ready(ready) => Said::Ready {
             address: text("ready.address", ready.address)?,
             numerics: ready.numerics.into_iter().collect(),
@@ -129,6 +131,7 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
         Body::Failed(failed) => Said::Failed { reason: failed.reason, transient: failed.transient },
         Body::Exited(exited) => {
             let ending = match exited.cause() {
+                _ if !exited.hung.is_empty() => Ending::Transient { what: exited.hung },
                 ExitCause::Unnamed => Ending::of_code(exited.code),
                 ExitCause::Dismissed => Ending::Dismissed,
                 ExitCause::NodeLeaving => Ending::NodeLeaving,

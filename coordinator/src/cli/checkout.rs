@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lockstep_common::manifest::DataFile;
 use lockstep_core::view::RunView;
 use lockstep_host::data::{self, DataHashError};
-use lockstep_host::git::{self, GitError, Sources};
+use lockstep_host::git::{self, GitError, Remotes, Sources};
 use lockstep_rpc::query_request::What;
 use serde::Serialize;
 
@@ -108,7 +108,8 @@ pub(super) async fn rebuild(
         .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
     let restored = tokio::task::spawn_blocking(move || {
         let sources = Sources { packed, repositories };
-        git::restore_or_fetch(&snapshot, &to, &sources, remote.as_deref(), &scratch.path().join("fetched.git"))
+        let (fetched, remotes) = (scratch.path().join("fetched.git"), Remotes::of_a_person());
+        git::restore_or_fetch(&snapshot, &to, &sources, remote.as_deref(), (&fetched, &remotes))
     });
     let remote = code.remote.as_deref();
     restored

@@ -16,7 +16,15 @@ pub(super) async fn metrics(State(site): State<Site>) -> Response {
     match read.await {
         Ok((mut runs, nodes)) => {
             site.answers.add_alarms(runs.iter_mut());
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text(&runs, &nodes)).into_response()
+            let mut out = text(&runs, &nodes);
+            let kept = f64::from(u8::from(site.answers.numbers_stopped().is_none()));
+            gauge(
+                &mut out,
+                "numbers_kept",
+                "Whether the numbers of runs are kept.",
+                [(String::new(), kept)].into_iter(),
+            );
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
         }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }

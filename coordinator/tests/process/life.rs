@@ -25,7 +25,7 @@ fn losses(coordinator: &Coordinator, run: &str) -> Vec<(u64, f64)> {
 }
 
 fn exited(code: i32) -> Said {
-    Said::Exited(Exited { code, output: "last words".into(), cause: 0 })
+    Said::Exited(Exited { code, output: "last words".into(), ..Exited::default() })
 }
 
 #[tokio::test]

@@ -253,7 +253,9 @@ impl Snapshot<'_> {
         let rows = self.all(|transaction| {
             let table = transaction.open_table(SERIES)?;
             let mut rows = Vec::new();
-            for row in table.range((run.as_str(), branch, "", i64::MIN)..(run.as_str(), branch + 1, "", i64::MIN))? {
+            for row in table
+                .range((run.as_str(), branch, "", i64::MIN)..(run.as_str(), branch.saturating_add(1), "", i64::MIN))?
+            {
                 let (key, value) = row?;
                 let (_, _, name, part) = key.value();
                 rows.push((key_of(name, part), value.value().to_vec()));

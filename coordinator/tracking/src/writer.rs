@@ -94,6 +94,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Forgets what is in memory of `run`, which is then read again: an event of it could not be taken.
+    pub fn forget(&mut self, run: &RunId) {
+        self.shared.tails_mut().remove(run);
+    }
+
     /// Alarms of `run` that were raised since the last call; after a crash perhaps some of them again.
     pub fn take_raised(&mut self, run: &RunId) -> Vec<Alarm> {
         self.shared.tails_mut().get_mut(run).map(|tail| tail.watch.take_raised()).unwrap_or_default()
@@ -186,7 +191,7 @@ fn append(
     last_id: &mut u64,
 ) -> Result<(), TrackingError> {
     tail.dirty = true;
-    tail.row.dropped += brought.dropped;
+    tail.row.dropped = tail.row.dropped.saturating_add(brought.dropped);
     if let Some(model) = brought.model {
         let names: Vec<String> = model.parameters.iter().map(|parameter| parameter.name.clone()).collect();
         tail.watch.layers(&names);
@@ -370,7 +375,7 @@ fn move_rest(transaction: &WriteTransaction, run: &RunId, branch: u32, step: u64
     }
     let mut table = transaction.open_table(MEDIA)?;
     let mut moved = Vec::new();
-    for row in table.extract_from_if((run, 0, step + 1, "")..(run, 1, 0, ""), |_, _| true)? {
+    for row in table.extract_from_if((run, 0, step.saturating_add(1), "")..(run, 1, 0, ""), |_, _| true)? {
         let (key, value) = row?;
         moved.push((key.value().3.to_owned(), key.value().2, value.value().to_vec()));
     }

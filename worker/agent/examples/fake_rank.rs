@@ -2,7 +2,8 @@
 //!
 //! `fake_rank MODE --socket S --run R --generation G --process P`, where MODE is what it does after its assignment:
 //! `train:N` says N blocks and finishes; `endless` says blocks until it is stopped; `fail` gives up; `vanish` closes its
-//! connection and lives on; `die` does not even connect; `earlier` is of a build that knew no protocol.
+//! connection and lives on; `die` does not even connect; `earlier` is of a build that knew no protocol; `hang` says how it gets on and
+//! does not; `wait` says that it waits for others.
 
 use std::env;
 use std::io::{self, Error, Write};
@@ -14,7 +15,8 @@ use std::time::Duration;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
-    AgentCommand, Assignment, Failed, Finished, ProcessHello, ProcessMessage, Ready, ReportBlock, StepReport, frame,
+    AgentCommand, Alive, Assignment, Failed, Finished, ProcessHello, ProcessMessage, Ready, ReportBlock, StepReport,
+    frame,
 };
 
 fn main() -> io::Result<ExitCode> {
@@ -54,6 +56,13 @@ fn main() -> io::Result<ExitCode> {
     let Some(Command::Start(start)) = hear(&mut socket)? else { return Err(Error::other("no peers")) };
     writeln!(out, "peers {}", start.peers.join(" "))?;
 
+    if mode == "hang" || mode == "wait" {
+        loop {
+            let alive = Alive { count: 7, phase: "training".into(), step: 3, waits: mode == "wait" };
+            say(&mut socket, Body::Alive(alive))?;
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
     let steps = mode.strip_prefix("train:").and_then(|steps| steps.parse().ok()).unwrap_or(u64::MAX);
     for step in 1..=steps {
         let steps = vec![StepReport { step, loss: (1.0 / step as f64).to_bits(), ..Default::default() }];

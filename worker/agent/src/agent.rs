@@ -25,6 +25,8 @@ use crate::supervisor::Supervisor;
 
 /// Between attempts to write what a full disk did not take.
 const DISK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks for processes that hang.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a leaving agent waits for the coordinator to acknowledge how its processes ended. What it does not, the next
 /// agent on the same directory says again.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -114,6 +116,9 @@ fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, Age
 async fn own(mut supervisor: Supervisor, mut inbox: mpsc::Receiver<Event>, shutdown: CancellationToken) -> Supervisor {
     let mut disk_retry = time::interval(DISK_RETRY_INTERVAL);
     disk_retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = Instant::now();
     let mut farewell: Option<Instant> = None;
     loop {
         supervisor.pump();
@@ -131,6 +136,10 @@ async fn own(mut supervisor: Supervisor, mut inbox: mpsc::Receiver<Event>, shutd
             () = shutdown.cancelled(), if !supervisor.is_leaving() => supervisor.leave(),
             event = inbox.recv() => supervisor.handle(event.expect("the supervisor holds a sender")),
             () = room => {}
+            _ = look.tick() => {
+                let before = std::mem::replace(&mut looked, Instant::now());
+                supervisor.end_hung(before.elapsed() > LOOK_INTERVAL * 3);
+            }
             _ = disk_retry.tick(), if supervisor.waits_for_disk() => supervisor.retry(),
             () = time::sleep_until(farewell.unwrap_or_else(Instant::now)), if farewell.is_some() => {}
         }

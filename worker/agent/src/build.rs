@@ -10,7 +10,7 @@ use std::time::Duration;
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Domain, chain};
 use lockstep_host::blobs::BlobStore;
-use lockstep_host::git::{self, Sources};
+use lockstep_host::git::{self, Remotes, Sources};
 use lockstep_rpc::GetBlobRequest;
 use lockstep_rpc::control_client::ControlClient;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
 use crate::child::{SETTLE, copy};
+use crate::environment::Environment;
 use crate::output::LogWriter;
 use crate::programs::{Built, Order, Place};
 
@@ -31,34 +32,140 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Lines of a build that failed that are told with the run; its log has all of them.
 const TOLD_LINES: usize = 30;
 
-/// Builds `order` below `programs`, or finds that somebody did meanwhile. The log comes back.
-pub(crate) async fn build(
-    programs: &Path,
-    join: &str,
-    order: &Order,
-    mut log: LogWriter,
-    stop: CancellationToken,
-) -> (LogWriter, Result<Built, String>) {
-    let done = async {
-        let place = Place::new(programs, order);
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| programs.join("target"), PathBuf::from);
-        // One build at a time in a target directory, from the writing of the tree on: cargo takes what was compiled after a
-        // file was written for being of that file.
-        let _lock = lock(programs, &target, &mut log).await?;
-        if let Some(built) = place.built() {
-            return Ok(built);
+/// Makes programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Builder {
+    /// Below this directory.
+    pub(crate) programs: PathBuf,
+    /// The coordinator that has code which this machine's disks have not.
+    pub(crate) join: String,
+    /// What may be fetched from elsewhere.
+    pub(crate) remotes: Remotes,
+    /// What commands are given of this process's variables.
+    pub(crate) given: Environment,
+}
+
+impl Builder {
+    /// Builds `order`, or finds that somebody did meanwhile. The log comes back.
+    pub(crate) async fn build(
+        &self,
+        order: &Order,
+        mut log: LogWriter,
+        stop: CancellationToken,
+    ) -> (LogWriter, Result<Built, String>) {
+        let done = async {
+            let place = Place::new(&self.programs, order);
+            let target =
+                std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.programs.join("target"), PathBuf::from);
+            // One build at a time in a target directory, from the writing of the tree on: cargo takes what was compiled after
+            // a file was written for being of that file.
+            let _lock = lock(&self.programs, &target, &mut log).await?;
+            if let Some(built) = place.built() {
+                return Ok(built);
+            }
+            self.materialise(order, &place).await?;
+            self.run(order, &place, &target, &mut log).await?;
+            let (order, rustc) = (order.clone(), self.rustc(&place.directory).await);
+            blocking(move || keep(&order, &place, &target, rustc)).await
+        };
+        let result = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err("the build was stopped: nobody waits for it any more".to_owned()),
+            done = done => done,
+        };
+        (log, result)
+    }
+
+    /// Writes the work tree, as it was at submit. It has another name until it is whole: what a build that was stopped is still
+    /// writing is in nobody's way.
+    async fn materialise(&self, order: &Order, place: &Place) -> Result<(), String> {
+        let Self { programs, join, remotes, .. } = self;
+        let snapshot = blob(join, &order.store, &order.tree).await?;
+        let packed = match &order.source {
+            Some(source) => Some(blob(join, &order.store, source).await?),
+            None => None,
+        };
+        let fresh = tempfile::Builder::new().prefix(".fresh-").tempdir_in(programs);
+        let fresh = fresh.map_err(|error| cannot("write in", programs, &error))?;
+        let (repository, remote, remotes) = (programs.join("repositories.git"), order.remote.clone(), remotes.clone());
+        let sources = Sources { packed, repositories: Vec::new() };
+        // The thread that writes owns the directory: if this build is cancelled, it is removed when nothing writes to it any more.
+        let fresh = blocking(move || {
+            let tree = fresh.path().join("tree");
+            let restored =
+                git::restore_or_fetch(&snapshot, &tree, &sources, remote.as_deref(), (&repository, &remotes));
+            restored.map(|()| fresh).map_err(|error| chain(&error))
+        })
+        .await?;
+        let tree = fresh.path().join("tree");
+        let moved = || -> io::Result<()> {
+            if place.dir.exists() {
+                fs::remove_dir_all(&place.dir)?;
+            }
+            fs::create_dir_all(&place.dir)?;
+            fs::rename(&tree, &place.tree)
+        };
+        moved().map_err(|error| cannot("make", &place.dir, &error))
+    }
+
+    /// Runs the command in the tree.
+    async fn run(&self, order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -> Result<(), String> {
+        let command = &order.program.build;
+        if !place.directory.is_dir() {
+            return Err(format!("the work tree has no directory `{}`", order.directory));
         }
-        materialise(programs, join, order, &place).await?;
-        run(order, &place, &target, &mut log).await?;
-        let (order, rustc) = (order.clone(), rustc(&place.directory).await);
-        blocking(move || keep(&order, &place, &target, rustc)).await
-    };
-    let result = tokio::select! {
-        biased;
-        () = stop.cancelled() => Err("the build was stopped: nobody waits for it any more".to_owned()),
-        done = done => done,
-    };
-    (log, result)
+        // What an earlier build made of this name must not be taken for this one's.
+        let old = made(order, place, target);
+        if old.exists() {
+            fs::remove_file(&old).map_err(|error| cannot("delete", &old, &error))?;
+        }
+        log.write(format!("[building `{}` of commit {}: {command}]\n", order.program.bin, order.commit).as_bytes());
+        let started = || -> io::Result<_> {
+            let (read, write) = io::pipe()?;
+            let output = pipe::Receiver::from_owned_fd(read.into())?;
+            let mut shell = Command::new("/bin/sh");
+            self.given.apply(&mut shell);
+            let child = shell
+                .args(["-c", command])
+                .current_dir(&place.directory)
+                .env("CARGO_TARGET_DIR", target)
+                .env("CARGO_TERM_COLOR", "never")
+                .env("CARGO_TERM_PROGRESS_WHEN", "never")
+                .stdin(Stdio::null())
+                .stdout(write.try_clone()?)
+                .stderr(write)
+                .process_group(0)
+                .spawn()?;
+            Ok((output, child))
+        };
+        let (mut output, mut child) = started().map_err(|error| format!("cannot start `{command}`: {error}"))?;
+        // Dropped with this future when the build is stopped.
+        let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        let status = tokio::select! {
+            status = child.wait() => status,
+            () = copy(&mut output, log) => child.wait().await,
+        };
+        let status = status.map_err(|error| format!("cannot wait for `{command}`: {error}"))?;
+        group.0 = None;
+        // It has ended; whoever it left running may hold the pipe open.
+        timeout(SETTLE, copy(&mut output, log)).await.ok();
+        if status.success() {
+            log.write(b"[built]\n");
+            return Ok(());
+        }
+        let said = log.last_lines();
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
+        Err(format!("`{command}` ended with {status}; it said last:\n{last}"))
+    }
+
+    /// The compiler, if there is one in this directory.
+    async fn rustc(&self, directory: &Path) -> Option<String> {
+        let mut rustc = Command::new("rustc");
+        self.given.apply(&mut rustc);
+        let output = rustc.arg("--version").current_dir(directory).output().await.ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
 }
 
 /// Sole use of a target directory.
@@ -82,36 +189,6 @@ async fn lock(programs: &Path, target: &Path, log: &mut LogWriter) -> Result<Fil
         }
         sleep(LOOK_INTERVAL).await;
     }
-}
-
-/// Writes the work tree, as it was at submit. It has another name until it is whole: what a build that was stopped is still
-/// writing is in nobody's way.
-async fn materialise(programs: &Path, join: &str, order: &Order, place: &Place) -> Result<(), String> {
-    let snapshot = blob(join, &order.store, &order.tree).await?;
-    let packed = match &order.source {
-        Some(source) => Some(blob(join, &order.store, source).await?),
-        None => None,
-    };
-    let fresh = tempfile::Builder::new().prefix(".fresh-").tempdir_in(programs);
-    let fresh = fresh.map_err(|error| cannot("write in", programs, &error))?;
-    let (repository, remote) = (programs.join("repositories.git"), order.remote.clone());
-    let sources = Sources { packed, repositories: Vec::new() };
-    // The thread that writes owns the directory: if this build is cancelled, it is removed when nothing writes to it any more.
-    let fresh = blocking(move || {
-        let tree = fresh.path().join("tree");
-        let restored = git::restore_or_fetch(&snapshot, &tree, &sources, remote.as_deref(), &repository);
-        restored.map(|()| fresh).map_err(|error| chain(&error))
-    })
-    .await?;
-    let tree = fresh.path().join("tree");
-    let moved = || -> io::Result<()> {
-        if place.dir.exists() {
-            fs::remove_dir_all(&place.dir)?;
-        }
-        fs::create_dir_all(&place.dir)?;
-        fs::rename(&tree, &place.tree)
-    };
-    moved().map_err(|error| cannot("make", &place.dir, &error))
 }
 
 /// A blob: from the store, if this machine sees it, or from the coordinator.
@@ -138,55 +215,6 @@ async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String
         return Ok(bytes);
     }
     Err(format!("the coordinator at {join} gave other bytes for blob `{}`", piece.digest))
-}
-
-/// Runs the command in the tree.
-async fn run(order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -> Result<(), String> {
-    let command = &order.program.build;
-    if !place.directory.is_dir() {
-        return Err(format!("the work tree has no directory `{}`", order.directory));
-    }
-    // What an earlier build made of this name must not be taken for this one's.
-    let old = made(order, place, target);
-    if old.exists() {
-        fs::remove_file(&old).map_err(|error| cannot("delete", &old, &error))?;
-    }
-    log.write(format!("[building `{}` of commit {}: {command}]\n", order.program.bin, order.commit).as_bytes());
-    let started = || -> io::Result<_> {
-        let (read, write) = io::pipe()?;
-        let output = pipe::Receiver::from_owned_fd(read.into())?;
-        let child = Command::new("/bin/sh")
-            .args(["-c", command])
-            .current_dir(&place.directory)
-            .env("CARGO_TARGET_DIR", target)
-            .env("CARGO_TERM_COLOR", "never")
-            .env("CARGO_TERM_PROGRESS_WHEN", "never")
-            .stdin(Stdio::null())
-            .stdout(write.try_clone()?)
-            .stderr(write)
-            .process_group(0)
-            .spawn()?;
-        Ok((output, child))
-    };
-    let (mut output, mut child) = started().map_err(|error| format!("cannot start `{command}`: {error}"))?;
-    // Dropped with this future when the build is stopped.
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
-    let status = tokio::select! {
-        status = child.wait() => status,
-        () = copy(&mut output, log) => child.wait().await,
-    };
-    let status = status.map_err(|error| format!("cannot wait for `{command}`: {error}"))?;
-    group.0 = None;
-    // It has ended; whoever it left running may hold the pipe open.
-    timeout(SETTLE, copy(&mut output, log)).await.ok();
-    if status.success() {
-        log.write(b"[built]\n");
-        return Ok(());
-    }
-    let said = log.last_lines();
-    let lines: Vec<&str> = said.lines().collect();
-    let last = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
-    Err(format!("`{command}` ended with {status}; it said last:\n{last}"))
 }
 
 /// Where the command puts the program.
@@ -227,12 +255,6 @@ fn keep(order: &Order, place: &Place, target: &Path, rustc: Option<String>) -> R
     }
     place.keep(&program, &facts).map_err(|error| cannot("keep", &program, &error))?;
     place.built().ok_or_else(|| format!("`{}` is gone", place.dir.display()))
-}
-
-/// The compiler, if there is one in this directory.
-async fn rustc(directory: &Path) -> Option<String> {
-    let output = Command::new("rustc").arg("--version").current_dir(directory).output().await.ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {

@@ -3,13 +3,14 @@
 //! Signals are sent by the task that waits for the process, so a process id is never used after it was given back.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child as Process, Command};
@@ -20,6 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+use crate::environment::Environment;
 use crate::event::{Event, ProcessKey};
 use crate::options::RankCommand;
 use crate::output::LogWriter;
@@ -27,6 +29,8 @@ use crate::output::LogWriter;
 /// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
 /// unless a child of it holds them open.
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+/// How long a process that hangs may take to write where it stands: it looks up names in libtorch.
+const STACK_TIME: Duration = Duration::from_secs(5);
 /// The size of a pipe: one read takes all there is.
 const READ_BYTES: usize = 64 << 10;
 
@@ -42,6 +46,7 @@ pub(crate) struct Exit {
 /// A running process. It is stopped when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
+    hung: CancellationToken,
     stop: CancellationToken,
     retire: CancellationToken,
     _over: DropGuard,
@@ -54,6 +59,9 @@ pub(crate) struct Start<'a> {
     /// Where it is started; `None`: where the agent was.
     pub(crate) directory: Option<&'a Path>,
     pub(crate) socket: &'a OsStr,
+    /// What it is given of the agent's variables.
+    pub(crate) given: &'a Environment,
+    /// What is set for it.
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) grace: Duration,
     pub(crate) log: LogWriter,
@@ -65,11 +73,12 @@ pub(crate) struct Start<'a> {
 impl Child {
     /// Starts the process; `events` hears of its end.
     pub(crate) fn spawn(start: Start<'_>) -> io::Result<Self> {
-        let Start { key, command, directory, socket, environment, grace, log, events, tasks } = start;
+        let Start { key, command, directory, socket, given, environment, grace, log, events, tasks } = start;
         // One pipe for both streams keeps their order.
         let (read, write) = io::pipe()?;
         let output = pipe::Receiver::from_owned_fd(read.into())?;
         let mut process = Command::new(&command.program);
+        given.apply(&mut process);
         if let Some(directory) = directory {
             process.current_dir(directory);
         }
@@ -91,12 +100,24 @@ impl Child {
             .kill_on_drop(true)
             .spawn()?;
         info!("started {key} as pid {}", process.id().unwrap_or_default());
-        let (stop, retire, over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let [hung, stop, retire, over] = std::array::from_fn(|_| CancellationToken::new());
         let capture = tasks.spawn(capture(output, log));
-        let watch =
-            Watch { key: key.clone(), process, grace, stop: stop.clone(), retire: retire.clone(), over: over.clone() };
+        let watch = Watch {
+            key: key.clone(),
+            process,
+            grace,
+            hung: hung.clone(),
+            stop: stop.clone(),
+            retire: retire.clone(),
+            over: over.clone(),
+        };
         tasks.spawn(watch.run(capture, events));
-        Ok(Self { stop, retire, _over: over.drop_guard() })
+        Ok(Self { hung, stop, retire, _over: over.drop_guard() })
+    }
+
+    /// It does not get on: it is asked where it stands, and then stopped.
+    pub(crate) fn end_hung(&self) {
+        self.hung.cancel();
     }
 
     /// SIGTERM now, SIGKILL after the grace.
@@ -114,6 +135,7 @@ struct Watch {
     key: ProcessKey,
     process: Process,
     grace: Duration,
+    hung: CancellationToken,
     stop: CancellationToken,
     retire: CancellationToken,
     /// Nobody wants to hear of it any more.
@@ -152,6 +174,12 @@ impl Watch {
             biased; // An end that has come is worth more than a signal.
             status = self.process.wait() => return status,
             () = self.stop.cancelled() => {}
+            () = self.hung.cancelled() => {
+                self.ask_where_it_stands();
+                if let Ok(status) = timeout(STACK_TIME, self.process.wait()).await {
+                    return status;
+                }
+            }
             () = self.over.cancelled() => {}
             () = retired(&self.retire, self.grace) => {}
         }
@@ -164,6 +192,16 @@ impl Watch {
         self.process.wait().await
     }
 
+    /// Its main thread writes its stack, as far as it can; what its threads wait for, the kernel tells.
+    fn ask_where_it_stands(&self) {
+        let Some(pid) = self.process.id() else { return };
+        info!("{} has these threads: {}", self.key, threads(pid).unwrap_or_else(|error| error.to_string()));
+        let signalled = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, Signal::USR2));
+        if let Some(Err(error)) = signalled {
+            debug!("cannot signal {}: {error}", self.key);
+        }
+    }
+
     /// Signals the process and what it has started, if it was not waited for.
     fn signal(&self, signal: Signal) {
         let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
@@ -173,6 +211,20 @@ impl Watch {
             debug!("cannot signal {}: {error}", self.key);
         }
     }
+}
+
+/// Name, state and kernel function of each thread of a process.
+fn threads(pid: u32) -> io::Result<String> {
+    let mut threads = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = entry?.path();
+        // A thread may have ended meanwhile.
+        let read = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default().trim().to_owned();
+        let stat = read("stat");
+        let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..rest.len().min(1)]);
+        threads.push(format!("{} {state} {}", read("comm"), read("wchan")));
+    }
+    Ok(threads.join(", "))
 }
 
 async fn retired(retire: &CancellationToken, grace: Duration) {

@@ -10,6 +10,7 @@ use std::{env, io, thread};
 use lockstep_common::NodeId;
 use lockstep_common::id::NotAnId;
 use lockstep_host::config::{self, ConfigError, Loaded};
+use lockstep_host::git::Remotes;
 use serde::Deserialize;
 
 /// The commented defaults: a complete configuration file.
@@ -78,12 +79,30 @@ pub struct Config {
     pub slots: usize,
     pub stop_grace_ms: u64,
     pub save_limit_s: u64,
+    pub progress_limit_s: u64,
     pub log_bytes: u64,
     pub spool_bytes: u64,
     pub log_runs: usize,
     pub programs_dir: String,
     pub programs: usize,
     pub nvml_library: String,
+    pub fetch: Fetch,
+    pub environment: Environment,
+}
+
+/// `[fetch]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    pub protocols: Vec<String>,
+    pub limit_s: u64,
+}
+
+/// `[environment]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    pub pass: Vec<String>,
 }
 
 /// The program that an agent starts for each rank process, if the job brings none of its own; the agent adds `--socket S
@@ -115,6 +134,8 @@ pub struct AgentOptions {
     pub rank_command: RankCommand,
     /// Time between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
+    /// Without any progress for so long, a process is ended; `None`: never.
+    pub progress_limit: Option<Duration>,
     /// Output kept of each process, in bytes.
     pub log_bytes: u64,
     /// Bytes of reports of one process that wait for the coordinator, above which telemetry goes.
@@ -127,6 +148,10 @@ pub struct AgentOptions {
     pub programs: NonZeroUsize,
     /// The NVML library; `None`: where the loader finds it, if it does.
     pub nvml_library: Option<PathBuf>,
+    /// How commits are fetched from runs' remotes.
+    pub remotes: Remotes,
+    /// Variables that rank processes and builds are given beside those that libraries and compilers read.
+    pub pass: Vec<String>,
 }
 
 /// A configuration that cannot be meant.
@@ -203,6 +228,7 @@ impl AgentOptions {
             slots: NonZeroUsize::new(config.slots).unwrap_or_else(cores),
             rank_command: RankCommand::own()?,
             stop_grace: Duration::from_millis(config.stop_grace_ms),
+            progress_limit: Some(Duration::from_secs(config.progress_limit_s)).filter(|limit| !limit.is_zero()),
             log_bytes: config.log_bytes,
             spool_bytes: config.spool_bytes,
             log_runs: at_least_one("log_runs", config.log_runs)?,
@@ -212,6 +238,11 @@ impl AgentOptions {
             },
             programs: at_least_one("programs", config.programs)?,
             nvml_library: Some(PathBuf::from(&config.nvml_library)).filter(|path| !path.as_os_str().is_empty()),
+            remotes: Remotes {
+                protocols: config.fetch.protocols.clone(),
+                limit: Duration::from_secs(config.fetch.limit_s),
+            },
+            pass: config.environment.pass.clone(),
         })
     }
 }

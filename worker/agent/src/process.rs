@@ -8,11 +8,12 @@
 //! Methods take one event each and then bring the process to where it should be (`advance`); none of them waits.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use lockstep_common::Digest;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Assignment, Empty, ExitCause, Exited, Failed, ProcessMessage, Report, Save};
+use lockstep_rpc::{AgentCommand, Alive, Assignment, Empty, ExitCause, Exited, Failed, ProcessMessage, Report, Save};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -49,6 +50,10 @@ pub(crate) struct Process {
     life: Life,
     /// Why its agent has stopped it, if it has.
     stopped: ExitCause,
+    /// How it gets on, as it said last.
+    progress: Progress,
+    /// What it was about when it was ended because it did not get on.
+    hung: String,
     connection: Option<Connection>,
     has_joined: bool,
     has_finished: bool,
@@ -70,6 +75,13 @@ enum Life {
         settled: bool,
     },
     Gone,
+}
+
+/// How a process gets on.
+struct Progress {
+    said: Alive,
+    /// When it last said something new, or that it waits for others.
+    since: Instant,
 }
 
 struct Connection {
@@ -160,6 +172,8 @@ impl Process {
             desired: true,
             life,
             stopped: ExitCause::Unnamed,
+            progress: Progress { said: Alive::default(), since: Instant::now() },
+            hung: String::new(),
             connection: None,
             has_joined: false,
             has_finished: false,
@@ -221,6 +235,7 @@ impl Process {
         commands.try_send(AgentCommand { body: Some(Command::Assign(assign)) }).ok();
         self.connection = Some(Connection { id, commands, started: false, drained: false, save: Save::default() });
         self.has_joined = true;
+        self.gets_on();
         self.advance();
     }
 
@@ -233,12 +248,40 @@ impl Process {
             None | Some(Body::Hello(_) | Body::Exited(_)) => {
                 warn!("{} said what a process does not say", self.key);
             }
+            Some(Body::Alive(said)) => {
+                if said.waits || said != self.progress.said {
+                    self.gets_on();
+                }
+                self.progress.said = said;
+                accepted.send(()).ok();
+            }
             Some(body) => {
                 self.has_finished |= matches!(body, Body::Finished(_));
                 self.record(body, Some(accepted));
                 self.advance();
             }
         }
+    }
+
+    /// It gets on, or nobody has looked.
+    pub(crate) fn gets_on(&mut self) {
+        self.progress.since = Instant::now();
+    }
+
+    /// Ends it if it hangs: it made no progress for `limit`, and it is not for others that it waits.
+    pub(crate) fn end_if_hung(&mut self, limit: Duration) {
+        let Life::Alive(child) = &self.life else { return };
+        if !self.has_joined || !self.hung.is_empty() || self.progress.since.elapsed() < limit {
+            return;
+        }
+        let Alive { phase, step, .. } = &self.progress.said;
+        let phase = if phase.is_empty() { "loading" } else { phase };
+        self.hung = format!(
+            "it made no progress for {} s (`progress_limit_s`) while {phase}, after step {step}; its last output says where it stood",
+            limit.as_secs()
+        );
+        warn!("{} hangs: {}", self.key, self.hung);
+        child.end_hung();
     }
 
     /// Its connection ended.
@@ -376,7 +419,8 @@ impl Process {
     }
 
     fn record_exit(&mut self, code: i32, output: String, cause: ExitCause) {
-        self.record(Body::Exited(Exited { code, output, cause: cause.into() }), None);
+        let hung = std::mem::take(&mut self.hung);
+        self.record(Body::Exited(Exited { code, output, cause: cause.into(), hung }), None);
     }
 
     fn record(&mut self, body: Body, accepted: Option<oneshot::Sender<()>>) {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use lockstep_common::job::{JobSpec, Program};
@@ -27,8 +27,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::build::build;
+use crate::build::Builder;
+use crate::environment::Environment;
 use crate::event::{Event, ProcessKey};
+use crate::options::AgentOptions;
 use crate::output::LogWriter;
 
 /// Variables that another program may come of.
@@ -72,6 +74,9 @@ impl Order {
         let Some(CodeVersion { commit, remote, directory, tree: Some(tree), source, .. }) = code else {
             return Err(format!("nothing is known to build its program `{}` from: no work tree was kept", program.bin));
         };
+        if Path::new(&directory).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(format!("its paths begin in `{directory}`, which is not in its work tree"));
+        }
         let variables = VARIABLES.map(|name| (name, env::var(name).ok()));
         let what = (tree.digest, &directory, &program.build, &program.bin, variables);
         let key = Domain::Program.digest(&canonical::encode(&what));
@@ -94,22 +99,23 @@ pub(crate) struct Ended {
 /// The programs of this node.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    dir: PathBuf,
-    join: String,
+    builder: Builder,
     keep: usize,
     running: BTreeMap<Digest, (u64, DropGuard)>,
     started: u64,
 }
 
 impl Programs {
-    /// Those in `dir`, of which `keep` stay; `join` is the coordinator that has code which this machine's disks have not.
-    pub(crate) fn new(dir: PathBuf, join: String, keep: usize) -> Self {
-        Self { dir, join, keep, running: BTreeMap::new(), started: 0 }
+    /// Those of an agent with these options; builds are given the variables `given`.
+    pub(crate) fn new(options: &AgentOptions, given: Environment) -> Self {
+        let (programs, join) = (options.programs_dir.clone(), options.join.clone());
+        let builder = Builder { programs, join, remotes: options.remotes.clone(), given };
+        Self { builder, keep: options.programs.get(), running: BTreeMap::new(), started: 0 }
     }
 
     /// The program, if it was built before.
     pub(crate) fn ready(&self, order: &Order) -> Option<Built> {
-        let place = Place::new(&self.dir, order);
+        let place = Place::new(&self.builder.programs, order);
         let built = place.built()?;
         place.touch();
         Some(built)
@@ -133,11 +139,11 @@ impl Programs {
         self.started += 1;
         self.running.insert(key, (number, stop.clone().drop_guard()));
         info!("building `{}` of commit {}", order.program.bin, order.commit);
-        let (dir, join, keep) = (self.dir.clone(), self.join.clone(), self.keep);
+        let (builder, keep) = (self.builder.clone(), self.keep);
         tasks.spawn(async move {
-            let (log, result) = build(&dir, &join, &order, log, stop).await;
+            let (log, result) = builder.build(&order, log, stop).await;
             match &result {
-                Ok(_) => prune(&dir, keep),
+                Ok(_) => prune(&builder.programs, keep),
                 Err(reason) => warn!("cannot build `{}`: {reason}", order.program.bin),
             }
             // The owner takes events for as long as it has processes.

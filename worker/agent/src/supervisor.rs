@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::child::{Child, Start};
+use crate::environment::Environment;
 use crate::error::AgentError;
 use crate::event::{Event, ProcessKey};
 use crate::nvml::Monitor;
@@ -47,6 +48,8 @@ pub(crate) struct Supervisor {
     events: mpsc::Sender<Event>,
     children: TaskTracker,
     programs: Programs,
+    /// What rank processes and builds are given of this process's variables.
+    given: Environment,
     processes: BTreeMap<ProcessKey, Process>,
     /// Devices that are offered, each as often as processes fit on it.
     devices: Vec<String>,
@@ -77,7 +80,8 @@ impl Supervisor {
         }
         let logs = Logs::new(log_dir, options.log_bytes);
         let processes = left_over(&spool_dir, options.spool_bytes)?;
-        let programs = Programs::new(options.programs_dir.clone(), options.join.clone(), options.programs.get());
+        let given = Environment::of(&options.pass);
+        let programs = Programs::new(&options, given.clone());
         Ok(Self {
             options,
             socket,
@@ -87,6 +91,7 @@ impl Supervisor {
             events,
             children: TaskTracker::new(),
             programs,
+            given,
             processes,
             devices,
             postponed: BTreeMap::new(),
@@ -187,6 +192,17 @@ impl Supervisor {
     fn start_postponed(&mut self) {
         for (key, assignment) in std::mem::take(&mut self.postponed) {
             self.start(key, assignment);
+        }
+    }
+
+    /// Ends processes that hang. `stood_still`: so has this agent, and what they said waits to be read.
+    pub(crate) fn end_hung(&mut self, stood_still: bool) {
+        let Some(limit) = self.options.progress_limit else { return };
+        for process in self.processes.values_mut() {
+            if stood_still {
+                process.gets_on();
+            }
+            process.end_if_hung(limit);
         }
     }
 
@@ -387,6 +403,7 @@ impl Supervisor {
             command: &command,
             directory: built.map(|built| built.directory.as_path()),
             socket: &self.socket,
+            given: &self.given,
             environment,
             grace: self.options.stop_grace,
             log,
@@ -476,7 +493,7 @@ fn left_over(spool_dir: &Path, spool_bytes: u64) -> Result<BTreeMap<ProcessKey, 
             let is_ended = last.is_some_and(|last| matches!(last.body, Some(Body::Exited(_) | Body::Failed(_))));
             let output = "its agent ended, and the process with it".to_owned();
             let cause = ExitCause::NodeLeaving.into();
-            let end = (!is_ended).then_some(Exited { code: KILLED, output, cause });
+            let end = (!is_ended).then_some(Exited { code: KILLED, output, cause, ..Exited::default() });
             processes.insert(key.clone(), Process::left_over(key, spool.bounded(spool_bytes), end));
         }
     }

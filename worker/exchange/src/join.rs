@@ -22,7 +22,7 @@ use rustix::{
     event::{PollFd, PollFlags},
     rand::{GetRandomFlags, getrandom},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::{
     Listener, MeshConfig, MeshError,
@@ -35,6 +35,11 @@ const MAX_STRANGERS: usize = 64;
 
 /// When no more room is left, who has not proved itself for this long makes some. Until then the others queue up.
 const STRANGER_LIMIT: Duration = Duration::from_millis(500);
+
+/// A peer that is waited for, and whose machine answers none of these probes, is gone after a minute and a half.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 6;
 
 /// Connects to every other process: one proved connection each, `None` at this process's own place.
 pub(crate) fn connect_all(listener: &Listener, config: &MeshConfig) -> Result<Vec<Option<Arc<Socket>>>, MeshError> {
@@ -328,8 +333,11 @@ fn dial(own: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-/// What every connection of a mesh has: small frames leave at once.
+/// What every connection of a mesh has: small frames leave at once, and a machine that has vanished without a word is noticed.
 fn configure(socket: &Socket) -> io::Result<()> {
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_nodelay(true)
 }
 

@@ -11,6 +11,7 @@ use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::world::shares;
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_host::data::{DataHashError, Watch};
+use lockstep_host::progress;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{CheckpointFailed, CheckpointShare};
 use lockstep_tch_ext::memory::cpu_bytes;
@@ -124,6 +125,8 @@ impl Writer {
         self.wait_staged();
         self.last_step = Some(staging.step);
         let orders = self.orders.as_ref().expect("present until dropped");
+        // For a store that is slow with the one before.
+        let _waits = progress::waits();
         orders.send(Order::Write(Box::new(staging))).expect("the checkpoint thread ends only with its orders");
         self.open += 1;
         self.waiting = true;
@@ -144,6 +147,7 @@ impl Writer {
     ///
     /// None: nobody writes any more.
     pub fn wait_written(&mut self) -> Option<bool> {
+        let _waits = progress::waits();
         let mut last = None;
         while self.open > 0 {
             last = Some(self.written.recv().ok()?);

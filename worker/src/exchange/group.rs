@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lockstep_exchange::Mesh;
+use lockstep_host::progress;
 use lockstep_tch_ext::c10d::{self, Backend, ProcessGroup, Store};
 use tch::{Device, Kind, Tensor};
 
@@ -83,6 +84,7 @@ impl Exchange for GroupExchange {
     }
 
     fn exchange(&mut self, outgoing: &[Tensor], incoming: &mut [Tensor]) -> Result<(), ExchangeError> {
+        let _waits = progress::waits();
         let own = self.group.rank();
         let lengths = |tensors: &[Tensor]| -> Vec<i64> {
             let length = |(process, tensor): (usize, &Tensor)| if process == own { 0 } else { tensor.numel() as i64 };
@@ -107,6 +109,7 @@ impl Exchange for GroupExchange {
     }
 
     fn all_reduce(&mut self, tensor: &mut Tensor) -> Result<(), ExchangeError> {
+        let _waits = progress::waits();
         Ok(self.group.all_reduce(tensor, self.deadline)?)
     }
 

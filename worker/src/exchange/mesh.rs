@@ -1,6 +1,7 @@
 //! CPU tensors over the mesh: their bytes go to the peers as they lie in memory. Hot.
 
 use lockstep_exchange::Mesh;
+use lockstep_host::progress;
 use lockstep_tch_ext::memory::{cpu_bytes, cpu_bytes_mut, tensor_over};
 use tch::{Kind, Tensor};
 
@@ -22,6 +23,7 @@ impl MeshExchange {
 
     /// One round of plain bytes, as [`Exchange::exchange`].
     pub fn exchange_bytes(&mut self, outgoing: &[&[u8]], incoming: &mut [&mut [u8]]) -> Result<(), ExchangeError> {
+        let _waits = progress::waits();
         Ok(self.mesh.exchange(outgoing, incoming)?)
     }
 }
@@ -41,6 +43,7 @@ impl Exchange for MeshExchange {
         let outgoing = outgoing.iter().enumerate().map(bytes).collect::<Result<Vec<_>, _>>()?;
         let bytes = |(process, tensor)| if process == own { Ok(&mut [][..]) } else { cpu_bytes_mut(tensor) };
         let mut incoming = incoming.iter_mut().enumerate().map(bytes).collect::<Result<Vec<_>, _>>()?;
+        let _waits = progress::waits();
         Ok(self.mesh.exchange(&outgoing, &mut incoming)?)
     }
 

@@ -94,6 +94,9 @@ struct RankArguments {
     /// Seconds for which the last checkpoint is tried again
     #[arg(long, default_value_t = 3600)]
     save_limit_s: u64,
+    /// Seconds of silence after which another process is given up
+    #[arg(long, default_value_t = 4800)]
+    silence_limit_s: u64,
 }
 
 /// Does what the command line says with `source`.
@@ -130,6 +133,7 @@ fn train_share(source: &dyn Source, arguments: RankArguments) -> ExitCode {
         bind: arguments.bind,
         shared_memory: !arguments.no_shared_memory,
         save_limit: Duration::from_secs(arguments.save_limit_s),
+        silence_limit: Duration::from_secs(arguments.silence_limit_s),
     };
     rank::run(source, &options)
 }

@@ -22,6 +22,7 @@ pub mod memory;
 pub mod optim;
 pub mod processor;
 pub mod script;
+pub mod stacks;
 pub mod streams;
 
 pub use error::Error;

@@ -20,7 +20,7 @@ use git2::{
 use lockstep_common::manifest::CodeVersion;
 use serde::Serialize;
 
-pub use fetch::{fetch, restore_or_fetch};
+pub use fetch::{Remotes, fetch, restore_or_fetch};
 pub use restore::{Needed, Sources, needed, restore};
 pub use revision::{commit_at, files_at};
 pub use snapshot::{Snapshot, snapshot};

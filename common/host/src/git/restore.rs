@@ -64,7 +64,7 @@ pub fn restore(snapshot: &[u8], target: &Path, sources: &Sources) -> Result<(), 
 }
 
 fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -> Result<(), GitError> {
-    let root = target.join(&part.path);
+    let root = below(target, &part.path)?;
     let failed = |source| GitError::Git { path: root.clone(), source };
     let io = |source| GitError::Io { path: root.clone(), source };
     let (commit, tree) = (Oid::from_str(&part.commit).map_err(failed)?, Oid::from_str(&part.tree).map_err(failed)?);
@@ -83,10 +83,23 @@ fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -
     let committed = repository.find_commit(commit).and_then(|commit| commit.tree()).map_err(failed)?;
     index.read_tree(&committed).and_then(|()| index.write()).map_err(failed)?;
     for directory in &part.empty_directories {
-        let path = root.join(directory);
+        let path = below(&root, directory)?;
         fs::create_dir_all(&path).map_err(|source| GitError::Io { path, source })?;
     }
     Ok(())
+}
+
+/// The path of `name` below `root`, which no link leads out of. Nobody else writes there: what was a directory stays one.
+fn below(root: &Path, name: &str) -> Result<PathBuf, GitError> {
+    let mut path = root.to_owned();
+    for part in Path::new(name).components() {
+        path.push(part);
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink()) {
+            let reason = format!("`{name}` would be written through the link `{}` of another part", path.display());
+            return Err(GitError::NotASnapshot { reason });
+        }
+    }
+    Ok(path)
 }
 
 /// The objects of the commit and of its tree, without its parents.
@@ -119,10 +132,59 @@ fn read(snapshot: &[u8]) -> Result<(Vec<Part>, &[u8]), GitError> {
         return Err(no("it does not begin with the tree itself"));
     }
     for part in &parts {
-        let inside = |path: &str| !path.split('/').any(|name| name == ".." || name == ".git") && !path.starts_with('/');
+        let is_outside = |name: &str| name == ".." || name.eq_ignore_ascii_case(".git");
+        let inside = |path: &str| !path.split('/').any(is_outside) && !path.starts_with('/');
         if !inside(&part.path) || !part.empty_directories.iter().all(|path| inside(path)) {
             return Err(no("it names a path outside of its tree"));
         }
     }
     Ok((parts, objects))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::git;
+    use super::super::{container, snapshot};
+    use super::*;
+
+    /// A snapshot is made by whoever submits: its parts may be anything.
+    #[test]
+    fn nothing_is_written_through_a_link_of_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hostile, outside) = (dir.path().join("hostile"), dir.path().join("home"));
+        for dir in [&hostile, &outside] {
+            fs::create_dir(dir).unwrap();
+        }
+        fs::write(outside.join(".bashrc"), "mine").unwrap();
+        git(&hostile, &["init", "-q"]);
+        std::os::unix::fs::symlink(&outside, hostile.join("sub")).unwrap();
+        fs::write(hostile.join(".bashrc"), "theirs").unwrap();
+        git(&hostile, &["add", "."]);
+        git(&hostile, &["commit", "-q", "-m", "x"]);
+        let kept = snapshot(&hostile, 1000).unwrap().bytes;
+        let (parts, objects) = read(&kept).unwrap();
+        let sources = Sources { packed: None, repositories: vec![hostile] };
+        let restored = |change: &dyn Fn(&mut Part), second: Option<&str>| {
+            let mut parts = parts.clone();
+            change(&mut parts[0]);
+            parts.extend(second.map(|path| Part { path: path.to_owned(), objects: 0, ..parts[0].clone() }));
+            let forged = container::write(&parts, objects).unwrap();
+            let to = tempfile::tempdir_in(dir.path()).unwrap();
+            restore(&forged, &to.path().join("tree"), &sources)
+        };
+        restored(&|_| {}, None).unwrap();
+        for path in ["sub", "sub/inner", "./sub"] {
+            let error = restored(&|_| {}, Some(path)).unwrap_err().to_string();
+            assert!(error.contains("through the link"), "{path}: {error}");
+        }
+        let error =
+            restored(&|part| part.empty_directories = vec!["sub/made".to_owned()], None).unwrap_err().to_string();
+        assert!(error.contains("through the link"), "{error}");
+        for path in ["../out", "/out", "a/../../out", ".git/hooks", "a/.GIT"] {
+            let error = restored(&|_| {}, Some(path)).unwrap_err().to_string();
+            assert!(error.contains("a path outside of its tree"), "{path}: {error}");
+        }
+        assert_eq!(fs::read_to_string(outside.join(".bashrc")).unwrap(), "mine");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    }
 }

@@ -1,5 +1,7 @@
 //! Why a process ended, who holds a device, and who an agent is.
 
+use std::time::Duration;
+
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{ExitCause, Exited};
 
@@ -78,4 +80,30 @@ fn an_agent_has_a_name_of_its_own_that_stays_in_its_data_directory() {
     assert_eq!(hellos[0].agent, hellos[1].agent);
     assert_ne!(hellos[0].agent, hellos[2].agent);
     assert_ne!(hellos[0].incarnation, hellos[1].incarnation);
+}
+
+#[test]
+fn a_process_that_makes_no_progress_is_ended_and_one_that_waits_for_others_is_not() {
+    let coordinator = Coordinator::new();
+    let start = |mode| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = options(coordinator.address(), dir.path(), fake_rank(mode));
+        options.progress_limit = Some(Duration::from_millis(1_500));
+        (Agent::start(options), dir)
+    };
+    let (waiting, _dir) = start("wait");
+    let waits = key(5, 0);
+    coordinator.desire(vec![with_peers(&waits)]);
+    coordinator.hear("ready", &waits, |body| matches!(body, Body::Ready(_)).then_some(()));
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(coordinator.memory().bodies(&waits).len(), 1, "and nothing else is passed on");
+    waiting.stop().unwrap();
+
+    let (agent, _dir) = start("hang");
+    let hangs = key(6, 0);
+    coordinator.desire(vec![with_peers(&hangs)]);
+    let exit = exited(&coordinator, &hangs);
+    let words = "it made no progress for 1 s (`progress_limit_s`) while training, after step 3; its last output says where it stood";
+    assert_eq!((exit.hung.as_str(), exit.cause()), (words, ExitCause::Unnamed));
+    agent.stop().unwrap();
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_agent::{AgentError, AgentOptions, DeviceChoice, DeviceShare, RankCommand};
 use lockstep_common::job::{JobSpec, parse_toml};
+use lockstep_host::git::Remotes;
 use lockstep_rpc::Assignment;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -87,12 +88,15 @@ pub(crate) fn options(join: String, data_dir: &Path, rank_command: RankCommand) 
         slots: NonZeroUsize::new(2).unwrap(),
         rank_command,
         stop_grace: Duration::from_millis(300),
+        progress_limit: None,
         log_bytes: 1 << 20,
         spool_bytes: 1 << 30,
         log_runs: NonZeroUsize::new(10).unwrap(),
         programs_dir: data_dir.join("programs"),
         programs: NonZeroUsize::new(2).unwrap(),
         nvml_library: None,
+        remotes: Remotes { protocols: vec!["file".into()], limit: DEADLINE },
+        pass: Vec::new(),
     }
 }
 

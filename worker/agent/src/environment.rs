@@ -1,0 +1,160 @@
+//! Which of the agent's variables rank processes and builds are given.
+//!
+//! What an agent was started with may hold credentials, and a job's program is somebody else's. So the list says what is given: what
+//! the loader, libtorch, CUDA, NCCL, compilers and cargo read, every variable that is compared, and faults on purpose. More is given if the
+//! node's operator says so (`[environment] pass` of `worker.toml`).
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use lockstep_common::numerics;
+use tokio::process::Command;
+
+const NAMES: [&str; 39] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TERM",
+    "TZ",
+    "TZDIR",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "LD_BIND_NOW",
+    "LIBRARY_PATH",
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "AR",
+    "CC",
+    "CXX",
+    "LD",
+    "CFLAGS",
+    "CPPFLAGS",
+    "CXXFLAGS",
+    "LDFLAGS",
+    "RUSTC",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
+    "VIRTUAL_ENV",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+];
+
+const PREFIXES: [&str; 38] = [
+    "LC_",
+    "XDG_",
+    "LOCKSTEP_",
+    "LIBTORCH",
+    "ATEN_",
+    "C10_",
+    "TORCH_",
+    "PYTORCH_",
+    "CUDA_",
+    "CUDNN_",
+    "CUBLAS_",
+    "CUBLASLT_",
+    "NVIDIA_",
+    "NVRTC_",
+    "NCCL_",
+    "GLOO_",
+    "UCX_",
+    "FI_",
+    "IBV_",
+    "RDMAV_",
+    "MKL_",
+    "MKLDNN_",
+    "DNNL_",
+    "ONEDNN_",
+    "FBGEMM_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "TBB_",
+    "GLIBC_",
+    "MALLOC_",
+    "INTEL_",
+    "CARGO_",
+    "RUSTUP_",
+    "RUST_",
+    "PKG_CONFIG",
+    "CMAKE_",
+    "OPENSSL_",
+];
+
+/// What stands in the names of credentials, also where the prefix is one of the above.
+const CREDENTIALS: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "_KEY"];
+
+/// The variables that are given, with their values as they were when the agent started.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment(Arc<Vec<(OsString, OsString)>>);
+
+impl Environment {
+    /// Of this process's variables, those of the list, and those that `pass` names; one that ends with `*` stands for all that begin so.
+    pub(crate) fn of(pass: &[String]) -> Self {
+        let given = |name: &OsString| name.to_str().is_some_and(|name| is_given(name, pass));
+        Self(Arc::new(std::env::vars_os().filter(|(name, _)| given(name)).collect()))
+    }
+
+    /// Gives them to `command`, and nothing else of this process's.
+    pub(crate) fn apply(&self, command: &mut Command) {
+        command.env_clear().envs(self.0.iter().map(|(name, value)| (name, value)));
+    }
+}
+
+fn is_given(name: &str, pass: &[String]) -> bool {
+    let passed = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == pattern,
+    };
+    let listed =
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !CREDENTIALS.iter().any(|word| name.contains(word));
+    pass.iter().any(passed) || NAMES.contains(&name) || numerics::VARIABLES.contains(&name) || listed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libraries_read_is_given_and_credentials_are_not() {
+        let given = |name: &str| is_given(name, &[]);
+        for name in [
+            "PATH",
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "OMP_NUM_THREADS",
+            "NCCL_SOCKET_IFNAME",
+            "LOCKSTEP_FAULT",
+            "CARGO_HOME",
+        ] {
+            assert!(given(name), "{name}");
+        }
+        assert!(numerics::VARIABLES.iter().all(|name| given(name)), "all that is compared");
+        for name in [
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_ACCESS_KEY_ID",
+            "GITHUB_TOKEN",
+            "CARGO_REGISTRY_TOKEN",
+            "WANDB_API_KEY",
+            "SSH_AUTH_SOCK",
+            "KUBECONFIG",
+            "PATHS",
+        ] {
+            assert!(!given(name), "{name}");
+        }
+        let pass = ["WANDB_API_KEY".to_owned(), "MINE_*".to_owned()];
+        assert!(is_given("WANDB_API_KEY", &pass) && is_given("MINE_A", &pass) && !is_given("MINE", &pass));
+    }
+}
