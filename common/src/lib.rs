@@ -17,6 +17,7 @@ pub mod numerics;
 pub mod paths;
 pub mod permutation;
 pub mod preprocessing;
+mod printable;
 pub mod record;
 pub mod reduction;
 pub mod sampler;
@@ -27,6 +28,7 @@ pub mod world;
 
 pub use digest::{Digest, Domain};
 pub use ending::Ending;
-pub use error::chain;
+pub use error::{chain, without_frames};
 pub use id::{NodeId, RequestId, RunId};
 pub use paths::JobPaths;
+pub use printable::{is_steering, printable, quoted};

@@ -84,7 +84,7 @@ fn a_detached_head_is_as_good_as_a_branch_and_what_cannot_be_kept_is_refused_by_
     fs::write(root.join("x"), "main").unwrap();
     git(&root, &["add", "-A"]);
     git(&root, &["commit", "-q", "-m", "main"]);
-    git(&root, &["merge", "-q", "-s", "ours", "--no-commit", "side"]);
+    git(&root, &["merge", "-q", "-X", "theirs", "--no-commit", "side"]);
     let refused = cluster.coord(&["submit", job.argument(), "--allow-dirty"]);
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && said.contains("is in the middle of a merge"), "{said}");

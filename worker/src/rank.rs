@@ -13,7 +13,7 @@ use lockstep_common::ending::EXIT_PEERS_GONE;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{DataFile, Manifest, Override};
 use lockstep_common::preprocessing::OF_CHECKPOINT;
-use lockstep_common::{RunId, chain};
+use lockstep_common::{RunId, chain, without_frames};
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{self, Located, Reading};
@@ -113,7 +113,13 @@ enum Stop {
 
 impl Stop {
     fn failed(error: &dyn std::error::Error) -> Self {
-        Self::Failed { reason: chain(error), transient: transient::is_of(error) }
+        let whole = chain(error);
+        let reason = without_frames(&whole);
+        if reason != whole {
+            // Where it was thrown is for the log.
+            error!("{whole}");
+        }
+        Self::Failed { transient: transient::is_in(&whole), reason }
     }
 
     /// A reason that would come again.

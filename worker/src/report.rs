@@ -56,6 +56,15 @@ const PHASES: [(Phase, &str); 9] = [
     (Phase::Other, "other"),
 ];
 
+/// Times are kept by place in the table.
+const _: () = {
+    let mut place = 0;
+    while place < PHASES.len() {
+        assert!(PHASES[place].0 as usize == place, "`PHASES` names the phases in the order of the enum");
+        place += 1;
+    }
+};
+
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepNumbers {

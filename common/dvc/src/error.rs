@@ -47,7 +47,8 @@ pub enum DvcError {
     },
     /// Nothing says where the data is.
     #[error(
-        "the repository `{}` has no default remote ({}): name one with `dvc remote default NAME`", root.display(),
+        "the repository `{}` has no default remote ({}): name one with `dvc remote default NAME`; data that was imported (`dvc import`) \
+         comes with `dvc pull`", root.display(),
         if names.is_empty() { "and no other".to_owned() } else {
             names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         }

@@ -50,7 +50,10 @@ pub enum BlobError {
         dir: PathBuf,
     },
     /// Its length is not what the manifest says.
-    #[error("blob `{digest}` is truncated: {found} bytes of {expected} in `{}`", path.display())]
+    #[error(
+        "blob `{digest}` {}: {found} bytes of {expected} in `{}`",
+        if found < expected { "is truncated" } else { "is longer than it was" }, path.display()
+    )]
     Truncated {
         /// The blob.
         digest: Digest,
@@ -155,11 +158,11 @@ impl BlobStore {
     }
 
     /// Stores what is written to it, bit by bit, however much it is.
-    pub fn writer(&self) -> Result<BlobWriter<'_>, BlobError> {
+    pub fn writer(&self) -> Result<BlobWriter, BlobError> {
         let tmp = self.dir.join("tmp");
         let file = tempfile::Builder::new().tempfile_in(&tmp);
         let file = file.map_err(|source| BlobError::Io { action: "write", path: tmp, source })?;
-        Ok(BlobWriter { store: self, file, hasher: lockstep_common::Domain::Blob.hasher() })
+        Ok(BlobWriter { file, hasher: lockstep_common::Domain::Blob.hasher() })
     }
 
     /// Writes the blob `piece` where an earlier attempt left off; what that left is kept until the blob is whole.
@@ -331,13 +334,12 @@ impl BlobStore {
 
 /// A blob that is being written. It has no name before [`BlobWriter::finish`], and leaves nothing without it.
 #[derive(Debug)]
-pub struct BlobWriter<'a> {
-    store: &'a BlobStore,
+pub struct BlobWriter {
     file: tempfile::NamedTempFile,
     hasher: blake3::Hasher,
 }
 
-impl BlobWriter<'_> {
+impl BlobWriter {
     /// Adds bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         self.hasher.update(bytes);
@@ -345,10 +347,10 @@ impl BlobWriter<'_> {
         self.file.write_all(bytes).map_err(|source| BlobError::Io { action: "write", path, source })
     }
 
-    /// Names it by its contents; durable after [`BlobStore::sync`].
-    pub fn finish(self) -> Result<Piece, BlobError> {
+    /// Names it by its contents in `store`, whose writer it is; durable after [`BlobStore::sync`].
+    pub fn finish(self, store: &BlobStore) -> Result<Piece, BlobError> {
         let piece = Piece { digest: Digest::of(&self.hasher), bytes: self.hasher.count() };
-        self.store.keep(self.file, &piece)?;
+        store.keep(self.file, &piece)?;
         Ok(piece)
     }
 }

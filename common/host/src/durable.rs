@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Writes `path` so that after a crash it holds all of `bytes` or what it held before: temporary file, fsync, rename,
@@ -27,9 +27,13 @@ pub fn make_dirs(dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|one| !one.as_os_str().is_empty() && !one.exists()).collect();
     fs::create_dir_all(dir)?;
     for made in missing {
-        sync_dir(made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        sync_dir(parent_of(made))?;
     }
     Ok(())
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes the file at `path` by `make`, if it is not there: under another name first, so that it is never there in part.
@@ -115,7 +119,12 @@ impl DirLock {
     /// Makes `dir` if need be and locks its file `LOCK`.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { dir: dir.to_owned(), source };
-        make_dirs(dir).map_err(io)?;
+        if !dir.exists() {
+            // State, and secrets: for nobody else, whatever umask says.
+            make_dirs(parent_of(dir)).map_err(io)?;
+            fs::DirBuilder::new().mode(0o700).create(dir).map_err(io)?;
+            sync_dir(parent_of(dir)).map_err(io)?;
+        }
         let path = dir.join("LOCK");
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         match file.try_lock() {

@@ -226,7 +226,7 @@ mod tests {
         let mut writer = store.writer().unwrap();
         writer.write(b"ab").unwrap();
         writer.write(b"c").unwrap();
-        let piece = writer.finish().unwrap();
+        let piece = writer.finish(&store).unwrap();
         assert_eq!((piece.digest, piece.bytes), (files[0].digest, 3));
         let located = locate(false).unwrap().files;
         let copy = located.at("a");

@@ -54,6 +54,13 @@ fn deserialize<T: DeserializeOwned>(value: toml::Value) -> Result<T, JobError> {
             let key = if parent.is_empty() { field } else { format!("{parent}.{field}") };
             return JobError::UnknownKey { key, nearest };
         }
-        JobError::Type { key: path, detail }
+        let of_parent = |field: &str| match path.trim_matches('.') {
+            "" => field.to_owned(),
+            parent => format!("{parent}.{field}"),
+        };
+        if let Some(field) = detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+            return JobError::Type { key: of_parent(field), detail: "it is missing".to_owned() };
+        }
+        JobError::Type { key: path, detail: crate::quoted(&detail) }
     })
 }

@@ -155,7 +155,7 @@ fn check(job: &Job) -> Result<(), JobError> {
     let positive = |value: f64| value.is_finite() && value > 0.0;
     let not_negative = |value: f64| value.is_finite() && value >= 0.0;
 
-    if job.name.is_empty() || job.name.len() > 100 || job.name.chars().any(char::is_control) {
+    if job.name.is_empty() || job.name.chars().count() > 100 || job.name.chars().any(char::is_control) {
         return refuse("name", "expected 1 to 100 printable characters".into());
     }
     if job.seed > i64::MAX as u64 {

@@ -26,9 +26,19 @@ fn an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one() {
 fn a_wrong_type_and_a_missing_key_are_refused_with_the_key() {
     assert!(refused("steps = 10", "steps = \"ten\"").starts_with("key `steps`: invalid type: string \"ten\""));
     assert!(refused("lr = 0.1", "lr = []").starts_with("key `optimizer.lr`: invalid type: sequence"));
-    assert!(refused("batch = { size = 8 }", "batch = { last = \"pad\" }").contains("missing field `size`"));
+    assert_eq!(refused("batch = { size = 8 }", "batch = { last = \"pad\" }"), "key `batch.size`: it is missing");
+    assert_eq!(refused("steps = 10", ""), "key `steps`: it is missing");
+    let long = refused("steps = 10", &format!("steps = \"{}\"", "x".repeat(10_000)));
+    assert!(long.starts_with("key `steps`: invalid type: string \"xxx") && long.len() < 300, "{}", long.len());
     assert!(refused("\"mlp\"", "\"mpl\"").contains("unknown variant `mpl`"));
     assert!(refused("steps = 10", "steps = = 10").starts_with("not valid TOML"));
+}
+
+#[test]
+fn a_name_has_up_to_100_letters_of_any_alphabet() {
+    let named = |letter: &str, times: usize| parse_toml(JOB, &[format!("name=\"{}\"", letter.repeat(times))]);
+    assert!(named("学", 100).is_ok());
+    assert!(named("学", 101).unwrap_err().to_string().contains("100 printable characters"));
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! Blobs between clients and the coordinator's store: work trees, data; never tensors.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Take};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use lockstep_common::chain;
 use lockstep_common::manifest::{Manifest, Piece, TensorEntry};
+use lockstep_common::{Digest, Domain, chain};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::BlobChunk;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
@@ -18,15 +20,12 @@ use crate::identity::Identity;
 /// Bytes in a message.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
-/// A blob up to this size is verified before it is sent; of a larger one the client alone sees whether it is whole.
-const VERIFIED_BYTES: u64 = 256 << 20;
+/// How long a stream may stand still, in either direction.
+const IDLE: Duration = Duration::from_mins(2);
 
 /// A checkpoint up to this size is read before a run begins from it, which takes seconds; of a larger one the processes alone
 /// see whether it is whole.
 const CHECKED_BYTES: u64 = 4 << 30;
-
-/// Chunks that wait for the disk.
-const WAITING: usize = 4;
 
 /// The store, as clients reach it.
 #[derive(Clone, Debug)]
@@ -91,76 +90,114 @@ impl Blobs {
         checked.map_err(|error| Status::data_loss(format!("the checkpoint cannot be read: {}", chain(&error))))
     }
 
-    /// Stores what comes, and says what it is once that is durable. Nothing is kept of a stream that breaks off.
+    /// Stores what comes, and says what it is once that is durable. Nothing is kept of a stream that breaks off, or that brings
+    /// nothing for [`IDLE`]; and while it brings nothing, no thread waits for it.
     pub(super) async fn put(
         &self,
         mut chunks: impl Stream<Item = Result<BlobChunk, Status>> + Unpin,
     ) -> Result<Piece, Status> {
         self.is_ours().await?;
         let store = Arc::clone(&self.0);
-        // `None` says that it is whole.
-        let (to, mut from) = mpsc::channel::<Option<Vec<u8>>>(WAITING);
-        let writing = tokio::task::spawn_blocking(move || {
-            let mut writer = store.writer()?;
-            while let Some(next) = from.blocking_recv() {
-                let Some(data) = next else {
-                    let piece = writer.finish()?;
-                    store.sync()?;
-                    return Ok(Some(piece));
-                };
-                writer.write(&data)?;
-            }
-            Ok(None)
+        let mut writer = on_disk(move || store.writer()).await?;
+        while let Some(chunk) = timeout(IDLE, chunks.next()).await.map_err(|_| idle())? {
+            let data = chunk?.data;
+            writer = on_disk(move || writer.write(&data).map(|()| writer)).await?;
+        }
+        let store = Arc::clone(&self.0);
+        let piece = on_disk(move || {
+            let piece = writer.finish(&store)?;
+            store.sync()?;
+            Ok(piece)
         });
-        while let Some(chunk) = chunks.next().await {
-            // A writer that has failed says why below.
-            if to.send(Some(chunk?.data)).await.is_err() {
-                break;
+        let piece = piece.await?;
+        self.is_ours().await?;
+        Ok(piece)
+    }
+
+    /// Sends the bytes of `piece` from `offset` on into `to`, a chunk at a time: for a reader that is slow nothing more is held. What
+    /// is not as it was ends the stream with an error.
+    pub(super) async fn send(self, piece: Piece, offset: u64, to: mpsc::Sender<Result<BlobChunk, Status>>) {
+        if let Err(status) = self.stream(&piece, offset, &to).await {
+            // The client may be gone.
+            let _ = timeout(IDLE, to.send(Err(status))).await;
+        }
+    }
+
+    async fn stream(
+        &self,
+        piece: &Piece,
+        offset: u64,
+        to: &mpsc::Sender<Result<BlobChunk, Status>>,
+    ) -> Result<(), Status> {
+        let (store, of) = (Arc::clone(&self.0), piece.clone());
+        let mut reading = on_disk(move || Reading::begin(&store, of, offset)).await?;
+        loop {
+            let data;
+            (reading, data) = on_disk(move || reading.next()).await?;
+            if data.is_empty() {
+                return on_disk(move || reading.end()).await;
+            }
+            match timeout(IDLE, to.send(Ok(BlobChunk { data }))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => return Err(idle()),
             }
         }
-        let _ = to.send(None).await;
-        drop(to);
-        let written = writing.await.map_err(|_| Status::internal("the store panicked"))?;
-        let written = written.map_err(|error| refusal(&error))?;
-        self.is_ours().await?;
-        written.ok_or_else(|| Status::cancelled("the blob broke off"))
     }
+}
 
-    /// Sends the bytes of `piece` from `offset` on into `to`.
-    pub(super) async fn send(self, piece: Piece, offset: u64, to: mpsc::Sender<Result<BlobChunk, Status>>) {
-        let sending = tokio::task::spawn_blocking(move || {
-            let send = |data: &[u8]| to.blocking_send(Ok(BlobChunk { data: data.to_vec() })).is_ok();
-            let sent = if offset == 0 && piece.bytes <= VERIFIED_BYTES {
-                // The client may be gone.
-                self.0.get(&piece).map(|bytes| bytes.chunks(CHUNK_BYTES).all(send))
-            } else {
-                self.stream(&piece, offset, send)
-            };
-            if let Err(error) = sent {
-                let _ = to.blocking_send(Err(refusal(&error)));
-            }
-        });
-        // One that panics ends the stream too early, which the client sees.
-        let _ = sending.await;
-    }
+/// A blob that is read and hashed bit by bit.
+struct Reading {
+    piece: Piece,
+    path: PathBuf,
+    file: Take<File>,
+    /// None for one that is not read from its beginning: then the client alone sees whether it is whole.
+    hasher: Option<blake3::Hasher>,
+}
 
-    fn stream(&self, piece: &Piece, offset: u64, send: impl Fn(&[u8]) -> bool) -> Result<bool, BlobError> {
-        let path = self.0.path(&piece.digest);
-        let read = || -> io::Result<bool> {
+impl Reading {
+    fn begin(store: &BlobStore, piece: Piece, offset: u64) -> Result<Self, BlobError> {
+        store.check(&piece)?;
+        let path = store.path(&piece.digest);
+        let open = || -> io::Result<_> {
             let mut file = File::open(&path)?;
             file.seek(SeekFrom::Start(offset))?;
-            let mut file = file.take(piece.bytes.saturating_sub(offset));
-            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            loop {
-                chunk.clear();
-                (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
-                if chunk.is_empty() || !send(&chunk) {
-                    return Ok(chunk.is_empty());
-                }
-            }
+            Ok(file.take(piece.bytes.saturating_sub(offset)))
         };
-        read().map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })
+        let file = open().map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
+        let hasher = (offset == 0).then(|| Domain::Blob.hasher());
+        Ok(Self { piece, path, file, hasher })
     }
+
+    /// The next chunk; empty at the end.
+    fn next(mut self) -> Result<(Self, Vec<u8>), BlobError> {
+        let mut data = Vec::with_capacity(CHUNK_BYTES);
+        let read = (&mut self.file).take(CHUNK_BYTES as u64).read_to_end(&mut data);
+        read.map_err(|source| BlobError::Io { action: "read", path: self.path.clone(), source })?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&data);
+        }
+        Ok((self, data))
+    }
+
+    /// Whether it was what it should be.
+    fn end(self) -> Result<(), BlobError> {
+        let Self { piece: Piece { digest, .. }, path, hasher, .. } = self;
+        match hasher.map(|hasher| Digest::of(&hasher)) {
+            Some(found) if found != digest => Err(BlobError::Corrupt { digest, path, found }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Work for a thread that may wait for the disk.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))
+}
+
+fn idle() -> Status {
+    Status::deadline_exceeded(format!("nothing came or went for {} s", IDLE.as_secs()))
 }
 
 fn refusal(error: &BlobError) -> Status {
@@ -174,7 +211,6 @@ fn refusal(error: &BlobError) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_common::Domain;
     use tonic::Code;
 
     use super::*;
@@ -200,7 +236,43 @@ mod tests {
         let refused = blobs.sees(&piece).await.unwrap_err();
         assert_eq!(refused.code(), Code::DataLoss);
         assert!(refused.message().contains("is truncated: 2 bytes of 7"), "{}", refused.message());
+        std::fs::write(blobs.0.path(&piece.digest), b"weights and more").unwrap();
+        assert!(blobs.sees(&piece).await.unwrap_err().message().contains("is longer than it was: 16 bytes of 7"));
         let other = Piece { digest: Domain::Blob.digest(b"other"), bytes: 5 };
         assert_eq!(blobs.sees(&other).await.unwrap_err().code(), Code::NotFound);
+    }
+
+    /// What comes of a blob, and how its stream ends.
+    async fn received(blobs: &Blobs, piece: &Piece, offset: u64) -> (Vec<u8>, Option<Code>) {
+        let (to, mut from) = mpsc::channel(1);
+        let sending = tokio::spawn(blobs.clone().send(piece.clone(), offset, to));
+        let (mut bytes, mut end) = (Vec::new(), None);
+        while let Some(chunk) = from.recv().await {
+            match chunk {
+                Ok(chunk) => bytes.extend(chunk.data),
+                Err(status) => end = Some(status.code()),
+            }
+        }
+        sending.await.unwrap();
+        (bytes, end)
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_hashed_on_the_way_and_one_that_has_changed_breaks_the_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::take(&dir.path().join("store"), dir.path(), Vec::new, || Ok("id".into())).unwrap();
+        let blobs = Blobs::open(&dir.path().join("store"), identity).unwrap();
+        let mut whole: Vec<u8> = (0..2_500_000_u32).map(|index| index as u8).collect();
+        let chunks = whole.chunks(700_000).map(|data| Ok(BlobChunk { data: data.to_vec() }));
+        let piece = blobs.put(tokio_stream::iter(chunks.collect::<Vec<_>>())).await.unwrap();
+        assert_eq!(received(&blobs, &piece, 0).await, (whole.clone(), None));
+        assert_eq!(received(&blobs, &piece, 2_000_000).await, (whole[2_000_000..].to_vec(), None));
+        whole[2_400_000] ^= 1;
+        std::fs::write(blobs.0.path(&piece.digest), &whole).unwrap();
+        let (bytes, end) = received(&blobs, &piece, 0).await;
+        assert_eq!((bytes.len(), end), (whole.len(), Some(Code::DataLoss)));
+        let broken = [Ok(BlobChunk { data: vec![1] }), Err(Status::cancelled("gone"))];
+        assert_eq!(blobs.put(tokio_stream::iter(broken)).await.unwrap_err().code(), Code::Cancelled);
+        assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
     }
 }

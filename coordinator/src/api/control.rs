@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lockstep_common::manifest::{CodeVersion, Piece};
+use lockstep_common::manifest::Piece;
 use lockstep_core::ClusterState;
 use lockstep_core::command::Replay;
 use lockstep_core::view::RunView;
@@ -21,13 +21,16 @@ use tracing::info;
 
 use super::STREAM_QUEUE;
 use super::blobs::Blobs;
-use super::convert::{data, invalid, job, request_id, run_id, text};
+use super::convert::{code, data, invalid, job, request_id, run_id, text};
 use super::{logs, reports};
 use crate::answers::Answers;
 use crate::documents;
 use crate::identity::Identity;
 use crate::node::{CallError, Handle};
 use crate::store::BlockReader;
+
+/// What one resume may accept by name.
+const MOST_ACCEPTED: usize = 1_000;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -93,14 +96,14 @@ impl control_server::Control for Control {
     type GetBlobStream = ReceiverStream<Result<BlobChunk, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<RunReply>, Status> {
-        let SubmitRequest { request_id: id, job: text_of_job, base_dir, code, data: files } = request.into_inner();
+        let SubmitRequest { request_id: id, job: text_of_job, base_dir, code: wire, data: files } =
+            request.into_inner();
         let (id, job) = (request_id(&id)?, job(text_of_job)?);
         let base_dir = text("base_dir", base_dir)?;
         if !base_dir.starts_with('/') {
             return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
         }
-        let code: Option<CodeVersion> =
-            code.map(TryInto::try_into).transpose().map_err(|_| invalid("code", "a digest does not have 32 bytes"))?;
+        let code = code(wire)?;
         let trees: Vec<Piece> = code.iter().flat_map(|code| code.tree.iter().chain(&code.source)).cloned().collect();
         for piece in trees {
             if !self.blobs.has(piece.clone()).await? {
@@ -113,7 +116,11 @@ impl control_server::Control for Control {
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<RunReply>, Status> {
-        let ResumeRequest { request_id: id, checkpoint, accept, base_dir, data: files, code } = request.into_inner();
+        let ResumeRequest { request_id: id, checkpoint, accept, base_dir, data: files, code: wire } =
+            request.into_inner();
+        if accept.len() > MOST_ACCEPTED {
+            return Err(invalid("accept", format!("{} are more than {MOST_ACCEPTED}", accept.len())));
+        }
         for key in &accept {
             let part = key.split('.').next().unwrap_or_default();
             if part != "numerics" && part != "data" && key != "code" {
@@ -127,8 +134,7 @@ impl control_server::Control for Control {
             return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
         }
         let base_dir = Some(base_dir).filter(|dir| !dir.is_empty());
-        let code = code.map(TryInto::try_into).transpose();
-        let code = code.map_err(|_| invalid("code", "a digest in it does not have 32 bytes"))?;
+        let code = code(wire)?;
         self.check(&checkpoint).await?;
         let run = self.handle.resume(request_id(&id)?, &checkpoint, accept, base_dir, data(files)?, code).await?;
         info!(%run, checkpoint, "resumed");

@@ -1,10 +1,13 @@
 //! From wire messages to commands. Everything here comes from a network: what is wrong is said in a `Status`.
 
+use std::path::{Component, Path};
+
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest;
 use lockstep_common::manifest::{Override, Share};
-use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, chain};
+use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, chain, is_steering, quoted};
 use lockstep_core::command::{Device, Progress, Said};
+use lockstep_core::placement::Kind;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{CheckpointShare, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
 use prost::Message;
@@ -12,6 +15,15 @@ use tonic::Status;
 
 /// Devices of one node at most: a bound on what a broken agent can make us place on.
 const MAX_DEVICES: usize = 1024;
+
+/// Data files and directories of one job; a directory of thousands is one.
+const MAX_DATA: usize = 10_000;
+
+/// Tags of a commit.
+const MAX_TAGS: usize = 100;
+
+/// Bytes of what a process measures of itself.
+const MAX_MEASURED_BYTES: usize = 1 << 20;
 
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
@@ -21,13 +33,60 @@ pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("field `{field}`: {why}"))
 }
 
-/// A text of sane length.
+/// A text of sane length, without letters that steer a terminal.
 pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
-    if text.len() <= MAX_TEXT_BYTES {
-        Ok(text)
-    } else {
+    if text.len() > MAX_TEXT_BYTES {
         Err(invalid(field, format!("{} bytes are too long", text.len())))
+    } else if text.contains(is_steering) {
+        Err(invalid(field, format!("`{}` has control characters", quoted(&text))))
+    } else {
+        Ok(text)
     }
+}
+
+/// At most `most` of something.
+fn few<T>(field: &str, all: Vec<T>, most: usize) -> Result<Vec<T>, Status> {
+    if all.len() <= most { Ok(all) } else { Err(invalid(field, format!("{} are more than {most}", all.len()))) }
+}
+
+/// What a process measured of itself: not more than is compared and shown.
+fn measured(
+    field: &str,
+    values: std::collections::HashMap<String, String>,
+) -> Result<std::collections::BTreeMap<String, String>, Status> {
+    let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > MAX_MEASURED_BYTES {
+        return Err(invalid(field, format!("{bytes} bytes are more than {MAX_MEASURED_BYTES}")));
+    }
+    Ok(values.into_iter().collect())
+}
+
+/// Where a run's code comes from, if it can be.
+pub(super) fn code(wire: Option<lockstep_rpc::CodeVersion>) -> Result<Option<manifest::CodeVersion>, Status> {
+    let Some(wire) = wire else { return Ok(None) };
+    let code = manifest::CodeVersion::try_from(wire).map_err(|_| invalid("code", "a digest does not have 32 bytes"))?;
+    let is_hex = |id: &str| id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_hex(&code.commit) {
+        return Err(invalid(
+            "code.commit",
+            format!("`{}` is no commit: expected 40 hexadecimal characters", quoted(&code.commit)),
+        ));
+    }
+    let below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(&code.directory).components().all(below) {
+        return Err(invalid("code.directory", format!("`{}` is not in the work tree", quoted(&code.directory))));
+    }
+    Ok(Some(manifest::CodeVersion {
+        commit: code.commit,
+        branch: code.branch.map(|branch| text("code.branch", branch)).transpose()?,
+        remote: code.remote.map(|remote| text("code.remote", remote)).transpose()?,
+        tags: few("code.tags", code.tags, MAX_TAGS)?
+            .into_iter()
+            .map(|tag| text("code.tags", tag))
+            .collect::<Result<_, _>>()?,
+        directory: text("code.directory", code.directory)?,
+        ..code
+    }))
 }
 
 pub(super) fn request_id(text: &str) -> Result<RequestId, Status> {
@@ -45,10 +104,11 @@ pub(super) fn job(bytes: Vec<u8>) -> Result<String, Status> {
 }
 
 pub(super) fn data(files: Vec<lockstep_rpc::DataFile>) -> Result<Vec<manifest::DataFile>, Status> {
-    files
+    few("data", files, MAX_DATA)?
         .into_iter()
         .map(|file| {
             let path = file.path.clone();
+            text("data.path", path.clone())?;
             file.try_into().map_err(|_| invalid("data", format!("the digest of `{path}` does not have 32 bytes")))
         })
         .collect()
@@ -76,12 +136,13 @@ impl TryFrom<Hello> for Joining {
         if hello.incarnation.is_empty() {
             return Err(invalid("incarnation", "it is empty"));
         }
-        if hello.devices.len() > MAX_DEVICES {
-            return Err(invalid("devices", format!("{} are more than {MAX_DEVICES}", hello.devices.len())));
-        }
-        let devices = hello.devices.into_iter().map(|device| {
+        let devices = few("devices", hello.devices, MAX_DEVICES)?.into_iter().map(|device| {
+            if Kind::of(&device.name).is_none() {
+                let words = format!("`{}` is no device: expected `cpu` or `cuda:N`", quoted(&device.name));
+                return Err(invalid("devices.name", words));
+            }
             Ok(Device {
-                name: text("devices.name", device.name)?,
+                name: device.name,
                 model: text("devices.model", device.model)?,
                 memory_bytes: device.memory_bytes,
             })
@@ -105,8 +166,8 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
         }
         Body::Ready(ready) => Said::Ready {
             address: text("ready.address", ready.address)?,
-            numerics: ready.numerics.into_iter().collect(),
-            environment: ready.environment.into_iter().collect(),
+            numerics: measured("ready.numerics", ready.numerics)?,
+            environment: measured("ready.environment", ready.environment)?,
         },
         // Its steps cannot be recorded, so that the run cannot go on.
         Body::Block(block) if block.encoded_len() > MAX_BLOCK_BYTES => Said::Failed {
@@ -206,6 +267,37 @@ mod tests {
         assert!(words(job(b"{}".to_vec()).unwrap_err()).starts_with("field `job`: not a valid job"));
         let hello = Hello { node: "../x".into(), incarnation: "1".into(), ..Hello::default() };
         assert!(words(Joining::try_from(hello).unwrap_err()).starts_with("field `node`: `../x` is not a node name"));
+    }
+
+    #[test]
+    fn what_nobody_would_send_is_refused_by_its_field() {
+        let sound = lockstep_rpc::CodeVersion { commit: "a".repeat(40), ..Default::default() };
+        let refused = |wire| code(Some(wire)).unwrap_err().message().to_owned();
+        assert!(code(Some(sound.clone())).unwrap().is_some());
+        for commit in ["", "HEAD", "--upload-pack=x", &"g".repeat(40)] {
+            let wire = lockstep_rpc::CodeVersion { commit: commit.to_owned(), ..sound.clone() };
+            assert!(refused(wire).starts_with("field `code.commit`"), "{commit}");
+        }
+        for directory in ["../x", "/etc", "a/../../b"] {
+            let wire = lockstep_rpc::CodeVersion { directory: directory.to_owned(), ..sound.clone() };
+            assert!(refused(wire).contains("is not in the work tree"), "{directory}");
+        }
+        let wire = lockstep_rpc::CodeVersion { tags: vec![String::new(); 101], ..sound.clone() };
+        assert_eq!(refused(wire), "field `code.tags`: 101 are more than 100");
+        let wire = lockstep_rpc::CodeVersion { remote: "\x1b[2J".to_owned(), ..sound };
+        assert_eq!(refused(wire), "field `code.remote`: `\\u{1b}[2J` has control characters");
+        let file = lockstep_rpc::DataFile { digest: vec![0; 32], ..Default::default() };
+        assert!(data(vec![file; 10_001]).unwrap_err().message().starts_with("field `data`: 10001 are more"));
+        let device = |name: &str| lockstep_rpc::Device { name: name.to_owned(), ..Default::default() };
+        for name in ["tpu", "cuda:x", "cpu\n", "CPU"] {
+            let hello =
+                Hello { node: "a".into(), incarnation: "1".into(), devices: vec![device(name)], ..Hello::default() };
+            assert!(Joining::try_from(hello).unwrap_err().message().contains("expected `cpu` or `cuda:N`"), "{name}");
+        }
+        let many = (0..5).map(|index| (index.to_string(), "x".repeat(1 << 18))).collect();
+        let ready = lockstep_rpc::Ready { environment: many, ..Default::default() };
+        let error = said_of(Body::Ready(ready), None).unwrap_err();
+        assert!(error.message().starts_with("field `ready.environment`: 1310725 bytes"), "{}", error.message());
     }
 
     #[test]

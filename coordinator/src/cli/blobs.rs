@@ -132,11 +132,13 @@ impl Client {
     /// What is wrong with a blob that is not whole.
     async fn damage(&mut self, piece: &Piece) -> Failure {
         let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
-        let first = match self.control().get_blob(request).await {
-            Ok(reply) => reply.into_inner().message().await.map(drop),
-            Err(status) => Err(status),
+        let read = async {
+            let mut chunks = self.control().get_blob(request).await?.into_inner();
+            // What is wrong with it is said at its end.
+            while chunks.message().await?.is_some() {}
+            Ok(())
         };
-        match first {
+        match read.await {
             Err(status) => self.missing(status),
             Ok(()) => Failure::new(Exit::Damaged, format!("blob `{}` is damaged in the store", piece.digest)),
         }

@@ -94,7 +94,7 @@ pub(super) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
         }
         if let (true, Some(changes)) = (arguments.patch, &report.changes) {
             out.line("");
-            out.line(changes.patch.trim_end());
+            out.raw(format!("{}\n", changes.patch.trim_end()).as_bytes());
         }
     }
     Ok(if report.record.equal() { Exit::Done } else { Exit::Differs })

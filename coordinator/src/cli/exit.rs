@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use lockstep_host::blobs::BlobError;
+
 /// How a command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -44,6 +46,14 @@ Exit codes:
     8  stored bytes are missing or damaged
     9  the followed run was trained to the end, and its last checkpoint was not saved
   130  interrupted by Ctrl-C";
+
+    /// Of a blob that cannot be used: what is stored is damaged, or this machine fails.
+    pub(super) fn of_blob(error: &BlobError) -> Self {
+        match error {
+            BlobError::Missing { .. } | BlobError::Truncated { .. } | BlobError::Corrupt { .. } => Self::Damaged,
+            _ => Self::Local,
+        }
+    }
 
     /// The number.
     pub const fn code(self) -> u8 {

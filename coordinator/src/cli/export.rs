@@ -190,7 +190,7 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
         failure.context(&where_not).hint("`--without-module` exports its weights alone")
     })?;
     let store = BlobStore::open(blobs).and_then(|store| store.verify(&piece));
-    store.map_err(|error| Failure::caused(Exit::Local, &error))
+    store.map_err(|error| Failure::caused(Exit::of_blob(&error), &error))
 }
 
 /// Whether there is a script that predicts, or why not.

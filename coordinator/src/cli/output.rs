@@ -1,7 +1,9 @@
 //! The one writer of the command line. A reader that goes away (`coord ps | head -1`) is not an error; a disk that is full is.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
+use lockstep_common::{is_steering, printable};
 use serde::Serialize;
 
 use super::error::Failure;
@@ -16,9 +18,9 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// One line of the answer.
+    /// One line of the answer, or several. Texts of others steer no terminal.
     pub(super) fn line(&mut self, text: &str) {
-        self.bytes(format!("{text}\n").as_bytes());
+        self.bytes(format!("{}\n", printable(text)).as_bytes());
     }
 
     /// Raw bytes of the answer.
@@ -30,6 +32,15 @@ impl Output {
         if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
             self.closed = true;
             self.failed = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    /// What others wrote: as it is for a program, and for a person what steers no terminal.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        if io::stdout().is_terminal() {
+            self.bytes(printable(&String::from_utf8_lossy(bytes)).as_bytes());
+        } else {
+            self.bytes(bytes);
         }
     }
 
@@ -47,7 +58,18 @@ impl Output {
     /// The answer as JSON.
     pub(super) fn json<T: Serialize>(&mut self, value: &T) {
         let text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
-        self.line(&text);
+        // JSON writes what steers in its own way; controls are written so already.
+        let mut plain = String::with_capacity(text.len());
+        for letter in text.chars() {
+            if is_steering(letter) && letter != '\n' {
+                // Writing to a string does not fail.
+                let _ = write!(plain, "\\u{:04x}", u32::from(letter));
+            } else {
+                plain.push(letter);
+            }
+        }
+        plain.push('\n');
+        self.bytes(plain.as_bytes());
     }
 
     /// Whether nobody reads the answer any more.
@@ -58,7 +80,7 @@ impl Output {
     /// One line for the person, beside the answer.
     pub(super) fn note(text: &str) {
         // Nobody left to tell: nothing can be done about that.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", printable(text));
     }
 
     /// Whether a person watches standard error.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::job::parse_toml;
@@ -34,6 +35,24 @@ pub(super) struct Prepared {
     pub(super) measured: Measured,
 }
 
+/// Bytes of a job file: what is longer is no job.
+const JOB_BYTES: u64 = 1 << 20;
+
+/// The text of a job file, which is a regular file of sane length.
+fn read_job(path: &Path) -> Result<String, String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut text = String::new();
+    let opened = fs::File::open(path).and_then(|file| file.take(JOB_BYTES + 1).read_to_string(&mut text));
+    opened.map_err(|error| error.to_string())?;
+    if text.len() as u64 > JOB_BYTES {
+        return Err(format!("it has more than {JOB_BYTES} bytes"));
+    }
+    Ok(text)
+}
+
 /// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
 /// With `rehash` all data is read, also what looks as it did the last time. To be called where a runtime lets its callers
 /// block.
@@ -45,8 +64,8 @@ pub(super) fn prepare(
     rehash: bool,
 ) -> Result<Prepared, Failure> {
     let file = path.display().to_string();
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::new(Exit::Usage, format!("cannot read job file `{file}`: {error}")))?;
+    let text =
+        read_job(path).map_err(|why| Failure::new(Exit::Usage, format!("cannot read job file `{file}`: {why}")))?;
     let mut overrides = overrides.to_vec();
     if allow_dirty {
         overrides.push("code.allow_dirty=true".to_owned());

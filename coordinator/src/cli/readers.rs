@@ -146,12 +146,12 @@ pub(super) async fn logs(arguments: LogsArguments, out: &mut Output) -> Result<E
     let mut stream = stream.map_err(|status| client.failure(status))?.into_inner();
     let mut lines = Lines::new(arguments.process.is_none());
     while let Some(chunk) = stream.message().await.map_err(|status| client.failure(status))? {
-        out.bytes(&lines.push(chunk.process, &chunk.text));
+        out.raw(&lines.push(chunk.process, &chunk.text));
         if out.closed() {
             return Ok(Exit::Done);
         }
     }
-    out.bytes(&lines.finish());
+    out.raw(&lines.finish());
     Ok(Exit::Done)
 }
 

@@ -68,7 +68,7 @@ pub struct Drawn {
     pub steps: Vec<u64>,
     /// Its time.
     pub at_ms: Vec<u64>,
-    /// The mean of its finite values; no number if there is none. If exact, the value.
+    /// The mean of its finite values; no number if there is none. If exact, and where the curve ends, the value.
     pub values: Vec<f64>,
     /// The least of each, unless exact.
     pub min: Vec<f64>,
@@ -145,7 +145,12 @@ impl Tracking {
         let mut stored = snapshot.index(summary.id, query.from, query.to)?;
         // The memory has a newer one of the last chunk.
         stored.retain(|(chunk, bucket)| chunk.2 < before && bucket.last_step >= query.from);
-        draw(&snapshot, &stored, &live, query).map(Some)
+        let mut drawn = draw(&snapshot, &stored, &live, query)?;
+        // Where a curve ends is its last value, not the mean of its last pixel.
+        if let (Some(end), true) = (drawn.values.last_mut(), query.to >= summary.last_step) {
+            *end = summary.last;
+        }
+        Ok(Some(drawn))
     }
 
     /// Names of what there are distributions of.

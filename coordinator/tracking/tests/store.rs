@@ -100,6 +100,7 @@ fn a_curve_has_about_as_many_points_as_pixels_and_hides_no_extreme() {
         assert!(curve.steps.len() > pixels / 2, "{pixels}: {}", curve.steps.len());
         assert!(curve.steps.is_sorted());
         assert_eq!(*curve.steps.last().unwrap(), count - 1, "the newest is there");
+        assert_eq!(*curve.values.last().unwrap(), value(count - 1), "as it is, not as a mean");
         let gap = curve.steps.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
         assert!(gap <= 2 * count.div_ceil(pixels as u64) + 64, "{pixels}: nothing for {gap} steps");
         assert_eq!(curve.min.iter().copied().fold(f64::INFINITY, f64::min), least, "{pixels}");

@@ -91,7 +91,7 @@ fn the_name_of_a_blob_that_is_found_is_made_durable_too() {
 
     let mut again = store.writer().unwrap();
     again.write(b"weights").unwrap();
-    assert_eq!(again.finish().unwrap(), piece);
+    assert_eq!(again.finish(&store).unwrap(), piece);
     without_directory(&store, &piece, || assert!(store.sync().is_err()));
 
     let other = BlobStore::open(dir.path()).unwrap();
@@ -154,7 +154,7 @@ fn a_blob_that_was_damaged_is_healed_by_whoever_puts_it_again() {
     damage(b"Weights");
     let mut writer = store.writer().unwrap();
     writer.write(b"weights").unwrap();
-    writer.finish().unwrap();
+    writer.finish(&store).unwrap();
     assert_eq!(store.get(&piece).unwrap(), b"weights");
 
     damage(b"weighTs");

@@ -3,14 +3,16 @@
 mod container;
 mod fetch;
 mod objects;
+mod open;
 mod restore;
 mod revision;
 mod snapshot;
 mod source;
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use git2::{
@@ -104,6 +106,28 @@ pub enum GitError {
         #[source]
         source: io::Error,
     },
+    /// A work tree that git was told to look for elsewhere.
+    #[error(
+        "`{}` does not lie in the work tree of its repository, which is `{}` (`core.worktree`): submit from there, or unset it",
+        path.display(), work_tree.display()
+    )]
+    Elsewhere {
+        /// The path.
+        path: PathBuf,
+        /// The work tree.
+        work_tree: PathBuf,
+    },
+    /// A repository in a form that cannot be read.
+    #[error("cannot read the repository of `{}`: {helps}", path.display())]
+    Unsupported {
+        /// A path in it.
+        path: PathBuf,
+        /// What helps.
+        helps: &'static str,
+        /// In libgit2's words.
+        #[source]
+        source: git2::Error,
+    },
     /// Names that cannot be written down.
     #[error("cannot write down the state of a work tree: {reason}")]
     Header {
@@ -150,11 +174,7 @@ pub enum GitError {
 /// Describes the work tree that `path` lies in; `None` if it lies in none.
 pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
-    let repository = match Repository::discover(path) {
-        Ok(repository) => repository,
-        Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
+    let Some(repository) = open::discover(path)? else { return Ok(None) };
     let head = match repository.head() {
         Ok(head) => head,
         Err(error) if error.code() == ErrorCode::UnbornBranch => {
@@ -169,8 +189,10 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false);
     let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
+    let left_out = left_out(&repository).map_err(failed)?;
+    let changed = statuses.iter().filter(|entry| !left_out.contains(OsStr::from_bytes(entry.path_bytes())));
     let mut changed: Vec<String> =
-        statuses.iter().map(|entry| String::from_utf8_lossy(entry.path_bytes()).into_owned()).collect();
+        changed.map(|entry| String::from_utf8_lossy(entry.path_bytes()).into_owned()).collect();
     let mut more = Vec::new();
     unshown(&repository, Path::new(""), &mut more).map_err(failed)?;
     more.retain(|path| !changed.contains(path));
@@ -215,9 +237,20 @@ fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::Error> {
     Ok(entries.into_iter().map(|entry| PathBuf::from(OsStr::from_bytes(&entry.path))).collect())
 }
 
+/// Files that a sparse checkout leaves out: that they are not there is no change.
+fn left_out(repository: &Repository) -> Result<HashSet<OsString>, git2::Error> {
+    let Some(root) = repository.workdir() else { return Ok(HashSet::new()) };
+    let is_left_out = |entry: &IndexEntry| {
+        entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
+            && root.join(OsStr::from_bytes(&entry.path)).symlink_metadata().is_err()
+    };
+    let entries = repository.index()?.iter().filter(is_left_out).collect::<Vec<_>>();
+    Ok(entries.into_iter().map(|entry| OsString::from_vec(entry.path)).collect())
+}
+
 /// The root of the work tree that `path` lies in, if it lies in one.
 pub fn root(path: &Path) -> Option<PathBuf> {
-    Repository::discover(path).ok()?.workdir().map(Path::to_owned)
+    open::discover(path).ok()??.workdir().map(Path::to_owned)
 }
 
 /// Where `path` lies in its work tree; empty at its root, and where there is none.
@@ -293,15 +326,29 @@ pub fn changes(path: &Path, a: &str, b: &str) -> Result<Option<Changes>, GitErro
     Ok(Some(Changes { files, patch }))
 }
 
-/// `https://user:token@host/x` without what stands before the `@`.
+/// `https://user:token@host/x?token=..` without what stands before the `@`, and without the query; `user:password@host:x`, as ssh takes
+/// it, without the password.
 fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or(url);
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let host = rest.split('/').next().unwrap_or(rest);
-            let bare = host.rsplit('@').next().unwrap_or(host);
+            let bare = match host.rsplit_once('@') {
+                // Who logs in is no secret there, and is needed.
+                Some((user, host)) if scheme.contains("ssh") => {
+                    format!("{}@{host}", user.split(':').next().unwrap_or(user))
+                }
+                Some((_, host)) => host.to_owned(),
+                None => host.to_owned(),
+            };
             format!("{scheme}://{bare}{}", &rest[host.len()..])
         }
-        None => url.to_owned(),
+        None => match url.split_once('@') {
+            Some((user, rest)) if !user.contains('/') => {
+                format!("{}@{rest}", user.split(':').next().unwrap_or(user))
+            }
+            _ => url.to_owned(),
+        },
     }
 }
 
@@ -369,5 +416,21 @@ mod tests {
         assert!(found.patch.contains("-two\n+three\n+four\n"), "{}", found.patch);
         assert_eq!(changes(dir.path(), &a, &"0".repeat(40)).unwrap(), None);
         assert_eq!(changes(Path::new("/proc"), &a, &b).unwrap(), None);
+    }
+
+    #[test]
+    fn no_password_of_a_remote_is_kept() {
+        for (url, kept) in [
+            ("https://me:secret@example.org/r.git", "https://example.org/r.git"),
+            ("https://example.org/r.git?access_token=secret", "https://example.org/r.git"),
+            ("https://example.org/r.git#secret", "https://example.org/r.git"),
+            ("ssh://git:secret@example.org:22/r.git", "ssh://git@example.org:22/r.git"),
+            ("git:secret@example.org:r.git", "git@example.org:r.git"),
+            ("git@example.org:r.git", "git@example.org:r.git"),
+            ("/srv/a@b/r.git", "/srv/a@b/r.git"),
+            ("../r.git", "../r.git"),
+        ] {
+            assert_eq!(without_credentials(url), kept);
+        }
     }
 }

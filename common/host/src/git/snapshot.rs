@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GitError;
 use super::container::{self, Container};
-use super::objects;
+use super::{objects, open};
 use crate::stat_cache::Stamp;
 
 const FILE: u32 = 0o100_644;
@@ -73,7 +73,7 @@ pub struct Snapshot {
 /// `TooLarge`, which names the largest files; `Unfinished` in the middle of a merge, a rebase and the like; `NotPlain` for
 /// what git cannot keep; `Changing` for a file that is written meanwhile; `Git`, `Io`.
 pub fn snapshot(path: &Path, limit: u64) -> Result<Snapshot, GitError> {
-    let repository = Repository::discover(path).map_err(|source| GitError::Git { path: path.to_owned(), source })?;
+    let repository = open::require(path)?;
     let mut taking = Taking { limit, files: Vec::new(), parts: Vec::new(), objects: Vec::new() };
     taking.part(&repository, "", None)?;
     Ok(Snapshot { bytes: container::write(&taking.parts, &taking.objects)?, files: taking.files.len() })
@@ -93,9 +93,6 @@ impl Taking {
     fn part(&mut self, repository: &Repository, at: &str, url: Option<String>) -> Result<(), GitError> {
         let root = work_dir(repository)?.to_owned();
         let failed = |source| GitError::Git { path: root.clone(), source };
-        if let Some(doing) = unfinished(repository) {
-            return Err(GitError::Unfinished { path: root, doing });
-        }
         let commit = repository.head().and_then(|head| head.peel_to_commit()).map_err(failed)?;
         let head = commit.tree().map_err(failed)?;
         // New objects stay in memory: it is somebody else's repository.
@@ -104,7 +101,15 @@ impl Taking {
 
         let mut index = Index::new().map_err(failed)?;
         index.read_tree(&head).map_err(failed)?;
-        let changed = changed_paths(repository, &head)?;
+        let doing = unfinished(repository);
+        let changed = match (changed_paths(repository, &head), doing) {
+            (Err(GitError::Unfinished { .. }), Some(doing)) => Err(GitError::Unfinished { path: root.clone(), doing }),
+            // With nothing changed, what is there is the commit.
+            (Ok(changed), Some(doing)) if !changed.is_empty() => {
+                Err(GitError::Unfinished { path: root.clone(), doing })
+            }
+            (changed, _) => changed,
+        }?;
         let submodules: HashSet<PathBuf> =
             repository.submodules().map_err(failed)?.iter().map(|submodule| submodule.path().to_owned()).collect();
         self.count(&root, &changed, &submodules)?;
@@ -129,7 +134,10 @@ impl Taking {
 
         for submodule in repository.submodules().map_err(failed)? {
             // One that was never initialised has nothing that the commit has not.
-            let Ok(inner) = submodule.open() else { continue };
+            if submodule.open().is_err() {
+                continue;
+            }
+            let inner = open::open(&root.join(submodule.path()))?;
             let path = submodule.path().to_str().map(|path| join(at, path));
             let path = path.ok_or_else(|| not_plain(submodule.path(), "the name of a submodule is not valid UTF-8"))?;
             let url = submodule.url().ok().flatten().map(super::without_credentials);
@@ -174,9 +182,10 @@ fn changed_paths(repository: &Repository, head: &git2::Tree<'_>) -> Result<Vec<P
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false).include_unmodified(false);
     let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
+    let left_out = super::left_out(repository).map_err(failed)?;
     let mut changed = Vec::new();
     let mut seen = HashSet::new();
-    for entry in statuses.iter() {
+    for entry in statuses.iter().filter(|entry| !left_out.contains(OsStr::from_bytes(entry.path_bytes()))) {
         let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
         if entry.status().contains(Status::CONFLICTED) {
             return Err(GitError::Unfinished { path: root.join(path), doing: "resolving a conflict" });

@@ -11,9 +11,9 @@ use std::path::Path;
 use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use serde::{Deserialize, Serialize};
 
-use super::GitError;
 use super::container::{self, Container};
 use super::objects;
+use super::{GitError, open};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
@@ -36,7 +36,7 @@ impl Container for Entry {
 /// `Git`, `Header`.
 pub fn source(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
-    let repository = Repository::discover(path).map_err(failed)?;
+    let repository = open::require(path)?;
     let (mut entries, mut all, mut left) = (Vec::new(), Vec::new(), limit);
     let fits = add(&repository, &mut entries, &mut all, &mut left).map_err(failed)?;
     if fits { container::write(&entries, &all).map(Some) } else { Ok(None) }

@@ -32,9 +32,9 @@ struct Origin {
     created_at_ms: u64,
 }
 
-/// Tags of a run, and bytes of one.
+/// Tags of a run, and letters of one.
 const TAGS: usize = 32;
-const TAG_BYTES: usize = 64;
+const TAG_LETTERS: usize = 64;
 
 /// Tags are words: they stand in filters and in names of other tools.
 fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
@@ -43,11 +43,11 @@ fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
     }
     let sound = |tag: &&String| {
         !tag.is_empty()
-            && tag.len() <= TAG_BYTES
+            && tag.chars().count() <= TAG_LETTERS
             && tag.chars().all(|letter| letter.is_alphanumeric() || "-_.:/=".contains(letter))
     };
     if let Some(bad) = tags.iter().find(|tag| !sound(tag)) {
-        let words = format!("`{bad}` is no tag: expected up to {TAG_BYTES} letters, digits and `-_.:/=`");
+        let words = format!("`{bad}` is no tag: expected up to {TAG_LETTERS} letters, digits and `-_.:/=`");
         return Err(Refusal::Annotation(words));
     }
     if note.len() > TEXT_BYTES {

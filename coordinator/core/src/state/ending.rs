@@ -7,7 +7,7 @@
 use lockstep_common::{Ending, RunId};
 
 use super::cluster::ClusterState;
-use super::run::{Exit, Phase, Run, Status, bounded};
+use super::run::{Exit, Phase, Run, Status, bounded, shortened};
 use crate::command::Effect;
 
 /// What is known of a process that has ended, or is about to.
@@ -24,8 +24,8 @@ impl ClusterState {
     pub(super) fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
         let Some(run) = self.runs.get(id) else { return };
         let reason = match process {
-            Some(process) => format!("{}: {}", run.name_of(process), bounded(reason)),
-            None => bounded(reason),
+            Some(process) => format!("{}: {}", run.name_of(process), shortened(reason)),
+            None => shortened(reason),
         };
         self.end_run(at_ms, id, Status::Failed { reason });
     }
@@ -56,7 +56,10 @@ impl ClusterState {
             }
             pause_ms = retries.pause_ms(*count);
         }
-        let ending = Some(end.ending.clone());
+        let ending = Some(match &end.ending {
+            Ending::Transient { what } => Ending::Transient { what: shortened(what) },
+            ending => ending.clone(),
+        });
         run.state.last_exit = Some(Exit { generation, process, node, code, output, ending });
         run.state.due_at_ms = if pause_ms == 0 { 0 } else { at_ms.saturating_add(pause_ms) };
         self.leave_generation(at_ms, id, effects);
@@ -91,7 +94,7 @@ fn too_often(run: &Run, process: u32, end: &End<'_>, output: &str) -> String {
     let number = |times: u32| if times == 1 { "1 process".to_owned() } else { format!("{times} processes") };
     let between = "without a new checkpoint in between";
     if let Ending::Transient { what } = &end.ending {
-        let (processes, what) = (number(run.state.transients), bounded(what));
+        let (processes, what) = (number(run.state.transients), shortened(what));
         return format!("{processes} gave up for a reason that may pass, {between}; the last, {name}: {what}");
     }
     let last = if output.trim().is_empty() { "nothing" } else { output.trim_end() };

@@ -352,7 +352,7 @@ impl Run {
 
     /// The same, of an earlier generation.
     pub(super) fn failed_in(&mut self, at_ms: u64, generation: u64, step: u64, reason: &str) {
-        let reason = bounded(reason);
+        let reason = shortened(reason);
         let failed = &mut self.state.failed_checkpoints;
         if let Some(again) = failed.iter_mut().find(|failed| (failed.generation, failed.step) == (generation, step)) {
             *again = FailedCheckpoint { generation, step, reason, at_ms, attempts: again.attempts.saturating_add(1) };
@@ -422,7 +422,23 @@ impl fmt::Display for Status {
     }
 }
 
-/// The end of `text`, where the cause usually stands, cut to [`TEXT_BYTES`].
+/// A reason, whose first words say what happened and whose last ones why: of one that is longer than [`TEXT_BYTES`] the middle is cut.
+pub(super) fn shortened(text: &str) -> String {
+    const GAP: &str = "\n[..]\n";
+    if text.len() <= TEXT_BYTES {
+        return text.to_owned();
+    }
+    let (mut first, mut rest) = (TEXT_BYTES / 2, text.len() - (TEXT_BYTES / 2 - GAP.len()));
+    while !text.is_char_boundary(first) {
+        first -= 1;
+    }
+    while !text.is_char_boundary(rest) {
+        rest += 1;
+    }
+    [&text[..first], GAP, &text[rest..]].concat()
+}
+
+/// The end of an output, where the cause usually stands, cut to [`TEXT_BYTES`].
 pub(super) fn bounded(text: &str) -> String {
     let mut start = text.len().saturating_sub(TEXT_BYTES);
     while !text.is_char_boundary(start) {

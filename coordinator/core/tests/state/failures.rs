@@ -112,6 +112,18 @@ fn a_reason_that_would_come_again_fails_the_run_at_once() {
 }
 
 #[test]
+fn of_a_long_reason_the_first_and_the_last_words_are_kept() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    let reason = format!("the model failed: {} RuntimeError: out of bounds", "é".repeat(5_000));
+    cluster.say(&run, 1, Said::Failed { reason, transient: false });
+    let status = cluster.status(&run);
+    assert!(status.starts_with("failed: process 1 on `b`: the model failed: éé"), "{status}");
+    assert!(status.ends_with("é RuntimeError: out of bounds") && status.contains("\n[..]\n"), "{status}");
+    assert!(status.len() < 4_200, "{}", status.len());
+}
+
+#[test]
 fn replicas_that_end_in_different_states_are_found() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);

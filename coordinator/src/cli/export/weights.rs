@@ -39,7 +39,7 @@ pub(super) fn write(entries: &[TensorEntry], store: &BlobStore, manifest: &Manif
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(|error| unwritten(&error))?;
     file.write_all(&header).map_err(|error| unwritten(&error))?;
     for piece in tensors.iter().flat_map(|tensor| &tensor.entry.pieces) {
-        let bytes = store.get(piece).map_err(|error| Failure::caused(Exit::Local, &error))?;
+        let bytes = store.get(piece).map_err(|error| Failure::caused(Exit::of_blob(&error), &error))?;
         file.write_all(&bytes).map_err(|error| unwritten(&error))?;
     }
     let file = file.into_inner().map_err(|error| unwritten(error.error()))?;

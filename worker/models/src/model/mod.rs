@@ -7,6 +7,7 @@ mod gpt;
 mod interface;
 mod layers;
 mod log;
+mod lookalike;
 mod memory;
 mod mlp;
 mod parts;

@@ -9,6 +9,7 @@ use lockstep_tch_ext::memory::{is_plain, is_same};
 use lockstep_tch_ext::script::{Finding, ScriptModule};
 use tch::{Device, Kind, Reduction, Tensor};
 
+use super::lookalike;
 use super::memory::{Place, disjoint, restorable};
 use super::parts::Parts;
 use super::supervised::Objective;
@@ -32,13 +33,25 @@ pub(crate) fn load(
 ) -> Result<Box<dyn Model>, ModelError> {
     // Before the first module runs: otherwise a resumed process takes other kernels for its first steps.
     lockstep_tch_ext::determinism::pin_torchscript_executor();
-    let module = match opened {
+    let loaded = match opened {
         Some(opened) => match opened.memory() {
-            Some(bytes) => ScriptModule::load_bytes(bytes, path, device)?,
-            None => ScriptModule::load_from(&opened.path(), path, device)?,
+            Some(bytes) => ScriptModule::load_bytes(bytes, path, device),
+            None => ScriptModule::load_from(&opened.path(), path, device),
         },
-        None => ScriptModule::load(path, device)?,
+        None => ScriptModule::load(path, device),
     };
+    let module = loaded.map_err(|error| {
+        let file = opened.map_or_else(|| path.to_owned(), Opened::path);
+        match lookalike::of(&file) {
+            Some(what) => ModelError::Script {
+                path: path.to_owned(),
+                detail: format!(
+                    "it is {what}, and no TorchScript module: `torch.jit.save(torch.jit.script(model), \"model.pt\")` writes one"
+                ),
+            },
+            None => error.into(),
+        }
+    })?;
     module.train(true)?;
     let refuse = |detail: String| ModelError::Script { path: path.to_owned(), detail };
     if let Some(finding) = module.examine()?.into_iter().next() {

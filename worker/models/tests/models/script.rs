@@ -49,6 +49,25 @@ fn a_module_is_the_same_as_in_pytorch() {
 }
 
 #[test]
+fn another_file_than_a_module_is_told_what_it_is_and_what_to_do() {
+    let _alone = alone();
+    let dir = modules("others.py");
+    for (name, what) in [
+        ("state", "a file of `torch.save` (a state_dict"),
+        ("whole", "a file of `torch.save` (a state_dict, or a module by reference"),
+        ("old", "a file of `torch.save` in the form before PyTorch 1.6"),
+        ("exported", "a program of `torch.export` (`.pt2`)"),
+        ("tensors", "a safetensors file"),
+        ("array", "a NumPy array"),
+    ] {
+        let Err(error) = load(dir.path(), name, "logits") else { panic!("{name} is taken") };
+        assert!(error.contains(what) && error.contains("`torch.jit.save(torch.jit.script(model)"), "{name}: {error}");
+    }
+    let Err(error) = load(dir.path(), "words", "logits") else { panic!("it is taken") };
+    assert!(error.contains("words.pt"), "{error}");
+}
+
+#[test]
 fn gradients_are_those_of_autograd_and_not_of_the_executor() {
     let _alone = alone();
     let dir = modules("eager.py");

@@ -1,0 +1,44 @@
+//! Files of other formats where a TorchScript module is named, told by how they begin and by what lies in them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// The end of an archive, where the names of its files stand.
+const TAIL_BYTES: u64 = 1 << 20;
+
+/// What `path` is, if it is something else than a TorchScript module and known.
+pub(super) fn of(path: &Path) -> Option<&'static str> {
+    let (head, tail) = ends(path).ok()?;
+    let names = |name: &str| tail.windows(name.len()).any(|part| part == name.as_bytes());
+    if head.starts_with(b"PK\x03\x04") {
+        // One that was cut has lost its list of files: what it was is not known.
+        return if names("constants.pkl") || !tail.windows(4).any(|part| part == b"PK\x05\x06") {
+            None
+        } else if names("models/model.json") || names("serialized_exported_program.json") {
+            Some("a program of `torch.export` (`.pt2`)")
+        } else if names("data.pkl") {
+            Some("a file of `torch.save` (a state_dict, or a module by reference to its Python class)")
+        } else {
+            Some("a zip archive without a TorchScript module")
+        };
+    }
+    if head.starts_with(b"\x80") {
+        return Some("a pickle, or a file of `torch.save` in the form before PyTorch 1.6");
+    }
+    if head.starts_with(b"\x93NUMPY") {
+        return Some("a NumPy array");
+    }
+    (head.get(8) == Some(&b'{')).then_some("a safetensors file: it has tensors and no code")
+}
+
+/// The first bytes, and the last.
+fn ends(path: &Path) -> io::Result<([u8; 16], Vec<u8>)> {
+    let (mut file, mut head, mut tail) = (File::open(path)?, [0; 16], Vec::new());
+    let length = file.metadata()?.len();
+    let read = file.read(&mut head)?;
+    head[read..].fill(0);
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    file.read_to_end(&mut tail)?;
+    Ok((head, tail))
+}
