@@ -33,6 +33,8 @@ pub enum Domain {
     Secret,
     /// What a program is built from, and how.
     Program,
+    /// A value of the coordinator's databases, for its checksum.
+    Row,
 }
 
 impl Domain {
@@ -49,6 +51,7 @@ impl Domain {
             Self::Run => Some("lockstep run v1"),
             Self::Secret => Some("lockstep secret v1"),
             Self::Program => Some("lockstep program v1"),
+            Self::Row => Some("lockstep row v1"),
         }
     }
 

@@ -5,7 +5,7 @@
 //! | job | [`crate::job::JobSpec`] | its text is kept as it was written; a key that it lacks has its default | in the manifests |
 //! | manifest | [`crate::manifest::Manifest`] | read as they are: a key that one lacks is absent | `common/golden/manifest-4.json` |
 //! | state | `coordinator/core/src/formats` | rewritten when a coordinator starts, with a copy beside it | `coordinator/core/golden/state-6.txt` |
-//! | reports | `coordinator/src/store/blocks.rs` | protobuf: fields are only added | in the fixture |
+//! | reports | `coordinator/src/store/blocks.rs` | protobuf: fields are only added; blocks of format 1 have no checksums | in the fixture |
 //! | tracking | `coordinator/tracking` | rebuilt from the reports | in the fixture |
 //!
 //! The fixture is `tests/data/format-6`: the data directory of a coordinator of version 0.1.0, which today's starts on, resumes
@@ -26,7 +26,7 @@ pub struct Format {
 pub const MANIFEST: Format = Format { name: "checkpoint manifest", written: 5, oldest: 4 };
 
 /// Rows and log of the coordinator's state database.
-pub const STATE: Format = Format { name: "coordinator state", written: 7, oldest: 6 };
+pub const STATE: Format = Format { name: "coordinator state", written: 8, oldest: 6 };
 
 /// Blocks of reports. Databases without a number are of format 1.
 pub const REPORTS: Format = Format { name: "report database", written: 1, oldest: 1 };
@@ -79,7 +79,7 @@ mod tests {
         }
         assert_eq!(
             STATE.check(9).unwrap_err().to_string(),
-            "the coordinator state has format 9, and this program reads formats 6 to 7: a newer version of Lockstep wrote it"
+            "the coordinator state has format 9, and this program reads formats 6 to 8: a newer version of Lockstep wrote it"
         );
     }
 }

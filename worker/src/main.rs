@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lockstep_agent::{AgentError, AgentOptions, Config, OptionsError};
+use lockstep_agent::{AgentError, AgentOptions, Config, OptionsError, environment};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -113,6 +113,8 @@ enum WorkerError {
     Logging(String),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    #[error("cannot begin anew without the variables that programs must not see")]
+    Anew(#[source] io::Error),
     #[error("cannot start `{}`", program.display())]
     Rank { program: PathBuf, source: io::Error },
 }
@@ -139,6 +141,13 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), WorkerError> {
     lockstep_host::logging::init("info").map_err(WorkerError::Logging)?;
     let config = Config::load(arguments.config.as_deref(), &flags(arguments))?.value;
+    if environment::has_more(&config.environment.pass) {
+        // A program of the same user could read them in this process's `/proc`: it begins anew without them.
+        let own = std::env::current_exe().map_err(WorkerError::Anew)?;
+        let mut anew = Command::new(own);
+        anew.args(std::env::args_os().skip(1)).env_clear().envs(environment::kept(&config.environment.pass));
+        return Err(WorkerError::Anew(anew.exec()));
+    }
     let mut options = AgentOptions::from_config(&config)?;
     options.rank_command.args.extend(["--bind".into(), config.bind.to_string().into()]);
     if !config.shared_memory {

@@ -117,7 +117,15 @@ impl Blobs {
     /// Sends the bytes of `piece` from `offset` on into `to`, a chunk at a time: for a reader that is slow nothing more is held. What
     /// is not as it was ends the stream with an error.
     pub(super) async fn send(self, piece: Piece, offset: u64, to: mpsc::Sender<Result<BlobChunk, Status>>) {
-        if let Err(status) = self.stream(&piece, offset, &to).await {
+        let streamed = if offset > piece.bytes {
+            Err(Status::invalid_argument(format!(
+                "offset {offset} is behind the end of a blob of {} bytes",
+                piece.bytes
+            )))
+        } else {
+            self.stream(&piece, offset, &to).await
+        };
+        if let Err(status) = streamed {
             // The client may be gone.
             let _ = timeout(IDLE, to.send(Err(status))).await;
         }
@@ -267,6 +275,7 @@ mod tests {
         let piece = blobs.put(tokio_stream::iter(chunks.collect::<Vec<_>>())).await.unwrap();
         assert_eq!(received(&blobs, &piece, 0).await, (whole.clone(), None));
         assert_eq!(received(&blobs, &piece, 2_000_000).await, (whole[2_000_000..].to_vec(), None));
+        assert_eq!(received(&blobs, &piece, u64::MAX).await, (Vec::new(), Some(Code::InvalidArgument)));
         whole[2_400_000] ^= 1;
         std::fs::write(blobs.0.path(&piece.digest), &whole).unwrap();
         let (bytes, end) = received(&blobs, &piece, 0).await;

@@ -19,6 +19,9 @@ const MAX_DEVICES: usize = 1024;
 /// Data files and directories of one job; a directory of thousands is one.
 const MAX_DATA: usize = 10_000;
 
+/// Bytes of a job.
+const MAX_JOB_BYTES: usize = 1 << 20;
+
 /// Tags of a commit.
 const MAX_TAGS: usize = 100;
 
@@ -99,6 +102,9 @@ pub(super) fn run_id(text: &str) -> Result<RunId, Status> {
 
 /// The job's text, if it is a sound job in canonical form.
 pub(super) fn job(bytes: Vec<u8>) -> Result<String, Status> {
+    if bytes.len() > MAX_JOB_BYTES {
+        return Err(invalid("job", format!("{} bytes are more than {MAX_JOB_BYTES}", bytes.len())));
+    }
     JobSpec::from_canonical(&bytes).map_err(|error| invalid("job", chain(&error)))?;
     String::from_utf8(bytes).map_err(|error| invalid("job", error))
 }

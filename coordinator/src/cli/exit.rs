@@ -55,6 +55,12 @@ Exit codes:
         }
     }
 
+    /// What the table says of it.
+    pub(super) fn words(self) -> &'static str {
+        let of = |line: &'static str| line.trim_start().strip_prefix(&format!("{}  ", self.code()));
+        Self::TABLE.lines().find_map(of).unwrap_or_default()
+    }
+
     /// The number.
     pub const fn code(self) -> u8 {
         match self {
@@ -100,6 +106,7 @@ mod tests {
         ] {
             let code = format!("{:>5}  ", exit.code());
             assert_eq!(Exit::TABLE.lines().filter(|line| line.starts_with(&code)).count(), 1, "{exit:?}");
+            assert!(exit.words().len() > 5, "{exit:?}");
         }
     }
 }

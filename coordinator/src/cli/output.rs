@@ -2,12 +2,16 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lockstep_common::{is_steering, printable};
 use serde::Serialize;
 
 use super::error::Failure;
 use super::exit::Exit;
+
+/// Whether anything was written for whoever reads: an end that is not a success says why.
+static SPOKE: AtomicBool = AtomicBool::new(false);
 
 /// Standard output for answers, standard error for what is said beside them.
 #[derive(Debug, Default)]
@@ -28,6 +32,7 @@ impl Output {
         if self.closed {
             return;
         }
+        SPOKE.store(true, Ordering::Relaxed);
         let mut out = io::stdout().lock();
         if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
             self.closed = true;
@@ -80,7 +85,13 @@ impl Output {
     /// One line for the person, beside the answer.
     pub(super) fn note(text: &str) {
         // Nobody left to tell: nothing can be done about that.
+        SPOKE.store(true, Ordering::Relaxed);
         let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+    }
+
+    /// Whether nothing was written at all.
+    pub(super) fn was_silent() -> bool {
+        !SPOKE.load(Ordering::Relaxed)
     }
 
     /// Whether a person watches standard error.

@@ -16,7 +16,7 @@ use super::exit::Exit;
 use super::metrics::Metrics;
 use super::output::{Output, table};
 use super::plot::ask;
-use super::select::Selection;
+use super::select::{Known, Selection};
 use super::time::{ago, span};
 use crate::documents::{self, DocumentError};
 use crate::{mismatch, saves};
@@ -27,12 +27,17 @@ pub(super) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit,
     let mut text = client.query(What::Runs(Empty {})).await?;
     let selection = Selection { commit, data, conditions };
     if !selection.is_empty() {
-        let mut rows = Vec::new();
-        for row in documents::decode_rows(&text).map_err(|error| unreadable(&error))? {
+        let (mut rows, mut known) = (Vec::new(), Known::default());
+        let all = documents::decode_rows(&text).map_err(|error| unreadable(&error))?;
+        let any = !all.is_empty();
+        for row in all {
             let view = client.query(What::Run(row.id.to_string())).await?;
-            if selection.takes(&documents::decode_run(&view).map_err(|error| unreadable(&error))?) {
+            if selection.takes(&documents::decode_run(&view).map_err(|error| unreadable(&error))?, &mut known) {
                 rows.push(row);
             }
+        }
+        if let Some(unknown) = selection.unknown(&known).filter(|_| any) {
+            return Err(Failure::new(Exit::NotFound, unknown));
         }
         text = documents::encode_rows(&rows);
     }

@@ -24,7 +24,11 @@ pub fn run(arguments: Arguments) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return tell(&Failure::new(Exit::Local, format!("cannot start the runtime: {error}"))),
     };
-    runtime.block_on(dispatch(arguments.command)).unwrap_or_else(|failure| tell(&failure))
+    let exit = runtime.block_on(dispatch(arguments.command)).unwrap_or_else(|failure| tell(&failure));
+    if exit != Exit::Done && Output::was_silent() {
+        Output::note(&format!("ended with code {}: {}", exit.code(), exit.words()));
+    }
+    exit
 }
 
 async fn dispatch(command: Command) -> Result<Exit, Failure> {

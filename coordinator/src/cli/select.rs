@@ -1,5 +1,6 @@
 //! Which runs a list shows: those of a commit, of data, or whose job has some value.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use lockstep_core::view::RunView;
@@ -20,7 +21,8 @@ impl Selection {
         self.commit.is_none() && self.data.is_none() && self.conditions.is_empty()
     }
 
-    pub(super) fn takes(&self, view: &RunView) -> bool {
+    /// Whether it shows the run; what it asks for is noted as `known` if the run has it at all.
+    pub(super) fn takes(&self, view: &RunView, known: &mut Known) -> bool {
         let commit = |wanted: &String| {
             view.code.as_ref().is_some_and(|code| {
                 code.commit.starts_with(wanted.as_str())
@@ -34,10 +36,32 @@ impl Selection {
             view.data.iter().any(|file| is(file.path.trim_end_matches('/')) || file.digest.to_hex().starts_with(wanted))
         };
         let job: Value = serde_json::from_str(&view.job).unwrap_or_default();
-        self.commit.as_ref().is_none_or(commit)
-            && self.data.as_ref().is_none_or(data)
-            && self.conditions.iter().all(|condition| condition.holds(&job))
+        let (of_commit, of_data) = (self.commit.as_ref().is_none_or(commit), self.data.as_ref().is_none_or(data));
+        known.commit |= of_commit;
+        known.data |= of_data;
+        known.keys.extend(self.conditions.iter().filter(|one| one.is_about(&job)).map(|one| one.key.clone()));
+        of_commit && of_data && self.conditions.iter().all(|condition| condition.holds(&job))
     }
+
+    /// What of it no run has: then nothing is shown for another reason than that nothing fits.
+    pub(super) fn unknown(&self, known: &Known) -> Option<String> {
+        if let Some(commit) = self.commit.as_ref().filter(|_| !known.commit) {
+            return Some(format!("no run is of a commit, branch or tag `{commit}`"));
+        }
+        if let Some(data) = self.data.as_ref().filter(|_| !known.data) {
+            return Some(format!("no run has data `{data}`: neither a path nor the beginning of a digest"));
+        }
+        let key = self.conditions.iter().find(|condition| !known.keys.contains(&condition.key));
+        key.map(|condition| format!("no run's job has a key `{}`", condition.key))
+    }
+}
+
+/// What of a selection any run has.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    commit: bool,
+    data: bool,
+    keys: BTreeSet<String>,
 }
 
 /// A comparison with a key of the job, as `optimizer.lr>0.001`.
@@ -101,10 +125,20 @@ impl FromStr for Condition {
 impl Condition {
     /// Of keys with this name, or that end in it, one must compare so.
     fn holds(&self, job: &Value) -> bool {
+        self.meant(job).into_iter().any(|value| self.compares(value))
+    }
+
+    /// Whether the job has such a key.
+    fn is_about(&self, job: &Value) -> bool {
+        !self.meant(job).is_empty()
+    }
+
+    /// The values of keys with this name, or that end in it.
+    fn meant<'a>(&self, job: &'a Value) -> Vec<&'a Value> {
         let mut found = Vec::new();
         leaves("", job, &mut found);
         let meant = |key: &str| key == self.key || key.strip_suffix(&self.key).is_some_and(|rest| rest.ends_with('.'));
-        found.iter().filter(|(key, _)| meant(key)).any(|(_, value)| self.compares(value))
+        found.into_iter().filter(|(key, _)| meant(key)).map(|(_, value)| value).collect()
     }
 
     fn compares(&self, value: &Value) -> bool {

@@ -34,6 +34,9 @@ pub(super) async fn serve(arguments: &SettingsArguments) -> Result<Exit, Failure
 
 pub(super) fn config(arguments: &ConfigArguments, out: &mut Output) -> Result<Exit, Failure> {
     let loaded = load(&arguments.settings)?;
+    Output::note(
+        "configuration of the coordinator, as `coord serve` here would have it; workers have one of their own (`worker.toml`)",
+    );
     if arguments.json {
         out.json(&loaded.origins);
     } else {

@@ -22,13 +22,20 @@ use lockstep_host::durable::Place;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::error::StoreError;
-use super::open_database;
+use super::sealed;
+use super::{guarded, open_database};
 
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Checksums of the values above: of blocks, then of rewinds, by the same key.
+const SUMS: TableDefinition<(&str, u64, u8), u64> = TableDefinition::new("sums");
+const OF_BLOCK: u8 = 0;
+const OF_REWIND: u8 = 1;
 /// The log index of the newest effect in it.
 const NEWEST: &str = "newest_index";
+/// The first log index whose effects have checksums: programs before kept none.
+const SUMS_FROM: &str = "sums_from_index";
 
 /// Bytes of blocks read at a time: bounds memory, and fits a message.
 const PAGE_BYTES: usize = 4 << 20;
@@ -70,6 +77,7 @@ pub(super) struct BlockDatabase {
     path: PathBuf,
     place: Place,
     database: Arc<Database>,
+    sums_from: u64,
     /// Whether something was written that is not durable yet.
     lazy: bool,
 }
@@ -84,19 +92,23 @@ impl BlockDatabase {
         let path = dir.join("reports.redb");
         let database = open_database(&path)?;
         let place = Place::of(&path).map_err(|error| StoreError::open(&path, error))?;
-        let stamp = || -> Result<(u64, u64), redb::Error> {
+        let stamp = || -> Result<(u64, u64, u64), redb::Error> {
             let transaction = database.begin_write()?;
-            transaction.open_table(BLOCKS)?;
-            transaction.open_table(REWINDS)?;
+            let kept = kept_before(&transaction)?;
             let mut meta = transaction.open_table(META)?;
             let found = meta.get("format")?.map(|value| value.value());
             meta.insert("format", found.unwrap_or(formats::REPORTS.written))?;
             let newest = meta.get(NEWEST)?.map_or(0, |value| value.value());
+            let known = meta.get(SUMS_FROM)?.map(|value| value.value());
+            let sums_from = known.unwrap_or(kept + 1);
+            meta.insert(SUMS_FROM, sums_from)?;
             drop(meta);
+            transaction.open_table(SUMS)?;
             transaction.commit()?;
-            Ok((found.unwrap_or(formats::REPORTS.written), newest))
+            Ok((found.unwrap_or(formats::REPORTS.written), newest, sums_from))
         };
-        let (found, newest) = stamp().map_err(|error| StoreError::write(&path, error))?;
+        let stamped = guarded(&path, || stamp().map_err(|error| StoreError::write(&path, error)));
+        let (found, newest, sums_from) = stamped?;
         formats::REPORTS.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
         let (counted, last) = log.into_inner();
         let detail = if newest < counted {
@@ -110,13 +122,13 @@ impl BlockDatabase {
                  {newest}; put files of one time there"
             )
         } else {
-            return Ok(Self { path, place, database: Arc::new(database), lazy: false });
+            return Ok(Self { path, place, database: Arc::new(database), sums_from, lazy: false });
         };
         Err(StoreError::Damaged { path, detail })
     }
 
     pub(super) fn reader(&self) -> BlockReader {
-        BlockReader { path: self.path.clone(), database: Arc::clone(&self.database) }
+        BlockReader { path: self.path.clone(), database: Arc::clone(&self.database), sums_from: self.sums_from }
     }
 
     /// Writes `effects`; with `sync`, everything written so far is durable afterwards.
@@ -138,13 +150,18 @@ impl BlockDatabase {
         {
             let mut blocks = transaction.open_table(BLOCKS)?;
             let mut rewinds = transaction.open_table(REWINDS)?;
+            let mut sums = transaction.open_table(SUMS)?;
             for (index, effect) in effects {
                 match effect {
                     Effect::AppendBlock { run, process, bytes } => {
                         blocks.insert((run.as_str(), *index), (*process, bytes.as_slice()))?;
+                        let sum = sum_of_block(run.as_str(), *index, *process, bytes);
+                        sums.insert((run.as_str(), *index, OF_BLOCK), sum)?;
                     }
                     Effect::Rewind { run, step } => {
                         rewinds.insert((run.as_str(), *index), step)?;
+                        let sum = sum_of_rewind(run.as_str(), *index, *step);
+                        sums.insert((run.as_str(), *index, OF_REWIND), sum)?;
                     }
                 }
             }
@@ -162,20 +179,82 @@ impl BlockDatabase {
 pub struct BlockReader {
     path: PathBuf,
     database: Arc<Database>,
+    sums_from: u64,
+}
+
+/// The highest log index of what is in it; 0 if nothing is.
+fn kept_before(transaction: &redb::WriteTransaction) -> Result<u64, redb::Error> {
+    let mut highest = 0;
+    for block in transaction.open_table(BLOCKS)?.iter()? {
+        highest = highest.max(block?.0.value().1);
+    }
+    for rewind in transaction.open_table(REWINDS)?.iter()? {
+        highest = highest.max(rewind?.0.value().1);
+    }
+    Ok(highest)
+}
+
+/// Why a run's reports cannot be read.
+enum Unread {
+    Database(redb::Error),
+    /// What the log brought at this index is not as it was written.
+    Changed(u64),
+}
+
+impl<E: Into<redb::Error>> From<E> for Unread {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+fn sum_of_block(run: &str, index: u64, process: u32, bytes: &[u8]) -> u64 {
+    let place = [run.as_bytes(), &index.to_le_bytes(), &process.to_le_bytes()].concat();
+    sealed::sum(&place, bytes)
+}
+
+fn sum_of_rewind(run: &str, index: u64, step: u64) -> u64 {
+    let place = [run.as_bytes(), &index.to_le_bytes()].concat();
+    sealed::sum(&place, &step.to_le_bytes())
 }
 
 impl BlockReader {
     /// Blocks of `run` whose index is above `after`: as many as fit a page. Blocks on the disk: call it where that is
     /// allowed.
     pub fn page(&self, run: &RunId, after: u64) -> Result<Page, StoreError> {
-        self.read(run.as_str(), after).map_err(|error| StoreError::read(&self.path, error))
+        self.reading(run, || self.read(run.as_str(), after))
+    }
+
+    fn reading<T>(&self, run: &RunId, read: impl FnOnce() -> Result<T, Unread>) -> Result<T, StoreError> {
+        guarded(&self.path, || {
+            read().map_err(|error| match error {
+                Unread::Database(error) => StoreError::read(&self.path, error),
+                Unread::Changed(index) => StoreError::Damaged {
+                    path: self.path.clone(),
+                    detail: format!("a report of run `{run}` (log index {index}) is not as it was written"),
+                },
+            })
+        })
+    }
+
+    /// Whether what stands at this place has the checksum that was written with it.
+    fn check(
+        &self,
+        sums: &impl ReadableTable<(&'static str, u64, u8), u64>,
+        place: (&str, u64, u8),
+        sum: u64,
+    ) -> Result<(), Unread> {
+        let known = sums.get(place)?.map(|value| value.value());
+        let is_sound =
+            if place.1 >= self.sums_from { known == Some(sum) } else { known.is_none_or(|known| known == sum) };
+        if is_sound { Ok(()) } else { Err(Unread::Changed(place.1)) }
     }
 
     /// Blocks and rewinds of `run` whose index is above `after`, as they came: as many as fit a page, and whether there are
     /// more.
     pub fn entries(&self, run: &RunId, after: u64) -> Result<(Vec<(u64, Entry)>, bool), StoreError> {
-        let read = || -> Result<_, redb::Error> {
+        let read = || -> Result<_, Unread> {
             let transaction = self.database.begin_read()?;
+            let sums = transaction.open_table(SUMS)?;
             let range = || (run.as_str(), after.saturating_add(1))..=(run.as_str(), u64::MAX);
             let mut entries = Vec::new();
             let (mut size, mut last) = (0, None);
@@ -185,21 +264,24 @@ impl BlockReader {
                     last = entries.last().map(|(index, _)| *index);
                     break;
                 }
-                let (process, bytes) = value.value();
+                let (index, (process, bytes)) = (key.value().1, value.value());
+                self.check(&sums, (run.as_str(), index, OF_BLOCK), sum_of_block(run.as_str(), index, process, bytes))?;
                 size += bytes.len();
-                entries.push((key.value().1, Entry::Block(process, bytes.to_vec())));
+                entries.push((index, Entry::Block(process, bytes.to_vec())));
             }
             for rewind in transaction.open_table(REWINDS)?.range(range())? {
                 let (key, step) = rewind?;
                 // Those behind the page come with the next one.
-                if last.is_none_or(|last| key.value().1 <= last) {
-                    entries.push((key.value().1, Entry::Rewind(step.value())));
+                let (index, step) = (key.value().1, step.value());
+                if last.is_none_or(|last| index <= last) {
+                    self.check(&sums, (run.as_str(), index, OF_REWIND), sum_of_rewind(run.as_str(), index, step))?;
+                    entries.push((index, Entry::Rewind(step)));
                 }
             }
             entries.sort_by_key(|(index, _)| *index);
             Ok((entries, last.is_some()))
         };
-        read().map_err(|error| StoreError::read(&self.path, error))
+        self.reading(run, read)
     }
 
     /// All runs that have reported.
@@ -216,16 +298,19 @@ impl BlockReader {
             }
             Ok(runs)
         };
-        let runs = read().map_err(|error| StoreError::read(&self.path, error))?;
+        let runs = guarded(&self.path, || read().map_err(|error| StoreError::read(&self.path, error)))?;
         Ok(runs.iter().filter_map(|run| run.parse().ok()).collect())
     }
 
-    fn read(&self, run: &str, after: u64) -> Result<Page, redb::Error> {
+    fn read(&self, run: &str, after: u64) -> Result<Page, Unread> {
         let transaction = self.database.begin_read()?;
+        let sums = transaction.open_table(SUMS)?;
         let mut rewinds = BTreeMap::new();
         for rewind in transaction.open_table(REWINDS)?.range((run, after)..=(run, u64::MAX))? {
             let (key, step) = rewind?;
-            rewinds.insert(key.value().1, step.value());
+            let (index, step) = (key.value().1, step.value());
+            self.check(&sums, (run, index, OF_REWIND), sum_of_rewind(run, index, step))?;
+            rewinds.insert(index, step);
         }
         let mut page = Page::default();
         let mut size = 0;
@@ -236,6 +321,7 @@ impl BlockReader {
                 break;
             }
             let (index, (process, bytes)) = (key.value().1, value.value());
+            self.check(&sums, (run, index, OF_BLOCK), sum_of_block(run, index, process, bytes))?;
             size += bytes.len();
             let cut = rewinds.range(index..).map(|(_, step)| *step).min();
             page.blocks.push(StoredBlock { index, process, cut, bytes: bytes.to_vec() });
@@ -290,6 +376,65 @@ mod tests {
         let block = |byte| Entry::Block(0, vec![byte]);
         let expected = [(17, Entry::Rewind(20)), (21, block(3)), (25, Entry::Rewind(30)), (30, block(4))];
         assert_eq!(entries, expected);
+    }
+
+    #[test]
+    fn a_report_that_is_not_as_it_was_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "aaaaaaaaaa";
+        let mut database = BlockDatabase::open(dir.path(), 0..=u64::MAX).unwrap();
+        let rewind = Effect::Rewind { run: run(name), step: 20 };
+        database.write(&[(1, block(name, 1)), (2, rewind), (3, block(name, 2))], true).unwrap();
+        let reader = database.reader();
+        let refused = |change: &dyn Fn(&redb::WriteTransaction)| {
+            let transaction = database.database.begin_write().unwrap();
+            change(&transaction);
+            transaction.commit().unwrap();
+            let page = reader.page(&run(name), 0).unwrap_err().to_string();
+            let entries = reader.entries(&run(name), 0).unwrap_err().to_string();
+            assert!(page.contains("is not as it was written") && entries.contains("is not as it was written"));
+            page
+        };
+        let of_block = |byte: u8, process| {
+            move |transaction: &redb::WriteTransaction| {
+                transaction.open_table(BLOCKS).unwrap().insert((name, 3), (process, &[byte][..])).unwrap();
+            }
+        };
+        let words = "a report of run `aaaaaaaaaa` (log index 3) is not as it was written";
+        assert!(refused(&of_block(3, 0)).contains(words));
+        assert!(refused(&of_block(2, 1)).contains(words));
+        let restored = refused(&|transaction| {
+            of_block(2, 0)(transaction);
+            transaction.open_table(REWINDS).unwrap().insert((name, 2), 21).unwrap();
+        });
+        assert!(restored.contains("log index 2"), "{restored}");
+        let lost = refused(&|transaction| {
+            transaction.open_table(REWINDS).unwrap().insert((name, 2), 20).unwrap();
+            transaction.open_table(SUMS).unwrap().remove((name, 1, OF_BLOCK)).unwrap();
+        });
+        assert!(lost.contains("log index 1"), "{lost}");
+    }
+
+    #[test]
+    fn reports_that_an_earlier_build_kept_without_checksums_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "aaaaaaaaaa";
+        let mut database = BlockDatabase::open(dir.path(), 0..=u64::MAX).unwrap();
+        database.write(&[(4, block(name, 1)), (9, block(name, 2))], true).unwrap();
+        // As 0.1.0 left it: no checksums, and no word of where they begin.
+        let transaction = database.database.begin_write().unwrap();
+        transaction.delete_table(SUMS).unwrap();
+        transaction.open_table(META).unwrap().retain(|_, _| false).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let mut database = BlockDatabase::open(dir.path(), 0..=u64::MAX).unwrap();
+        database.write(&[(10, block(name, 3))], true).unwrap();
+        let bytes = |page: Page| page.blocks.iter().map(|block| block.bytes[0]).collect::<Vec<_>>();
+        assert_eq!(bytes(database.reader().page(&run(name), 0).unwrap()), [1, 2, 3]);
+        let transaction = database.database.begin_write().unwrap();
+        transaction.open_table(SUMS).unwrap().remove((name, 10, OF_BLOCK)).unwrap();
+        transaction.commit().unwrap();
+        assert!(database.reader().page(&run(name), 0).is_err());
     }
 
     #[test]

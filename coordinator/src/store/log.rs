@@ -6,18 +6,19 @@ use lockstep_common::formats;
 use lockstep_core::ClusterState;
 use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
 use lockstep_host::durable::Place;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::error::StoreError;
-use super::open_database;
+use super::sealed;
 use super::upgrade::keep_copy;
+use super::{guarded, open_database};
 
 /// The format that this program writes.
 const FORMAT: u64 = formats::STATE.written;
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Index → term, command.
-const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
+pub(super) const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
 pub(super) const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
 
 pub(super) const FORMAT_KEY: &str = "format";
@@ -29,6 +30,11 @@ const VOTE: &str = "hard_state.vote";
 const COMMIT: &str = "hard_state.commit";
 const TRUNCATED_INDEX: &str = "truncated.index";
 const TRUNCATED_TERM: &str = "truncated.term";
+/// Checksum of the numbers above.
+const META_SUM: &str = "sum";
+
+/// All numbers that the sum covers.
+const NUMBERS: [&str; 8] = [FORMAT_KEY, APPLIED, COUNTED, TERM, VOTE, COMMIT, TRUNCATED_INDEX, TRUNCATED_TERM];
 
 /// Keys and values of the state's rows.
 type RowList = Vec<(String, Vec<u8>)>;
@@ -81,7 +87,10 @@ impl StateDatabase {
     /// Makes all tables, and writes the format.
     fn stamp(&self) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
-        transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT_KEY, FORMAT)?;
+        seal_numbers(&mut meta)?;
+        drop(meta);
         transaction.open_table(ENTRIES)?;
         transaction.open_table(ROWS)?;
         transaction.commit()?;
@@ -99,26 +108,41 @@ impl StateDatabase {
 
     /// Everything that is durable, for a replica to go on from.
     pub(super) fn recover(&self) -> Result<Recovered, StoreError> {
-        let (mut recovered, rows) = self.read().map_err(|error| StoreError::read(&self.path, error))?;
-        recovered.state = ClusterState::from_rows(rows)
-            .map_err(|error| StoreError::Damaged { path: self.path.clone(), detail: lockstep_common::chain(&error) })?;
-        Ok(recovered)
+        guarded(&self.path, || {
+            let damaged = |detail: String| StoreError::Damaged { path: self.path.clone(), detail };
+            let (mut recovered, rows) = self.read().map_err(|error| match error {
+                Unread::Database(error) => StoreError::read(&self.path, error),
+                Unread::Changed(what) => damaged(format!(
+                    "{what} is not as it was written; put a copy in its place, of all files of the directory at one time"
+                )),
+            })?;
+            recovered.state = ClusterState::from_rows(rows).map_err(|error| damaged(lockstep_common::chain(&error)))?;
+            Ok(recovered)
+        })
     }
 
-    fn read(&self) -> Result<(Recovered, RowList), redb::Error> {
+    fn read(&self) -> Result<(Recovered, RowList), Unread> {
         let transaction = self.database.begin_read()?;
         let meta = transaction.open_table(META)?;
-        let number = |key: &str| Ok::<u64, redb::Error>(meta.get(key)?.map_or(0, |value| value.value()));
+        let number = |key: &str| Ok::<u64, Unread>(meta.get(key)?.map_or(0, |value| value.value()));
+        if number(META_SUM)? != numbers_sum(&meta)? {
+            return Err(Unread::Changed("where its log stands".to_owned()));
+        }
         let mut entries = Vec::new();
         for entry in transaction.open_table(ENTRIES)?.iter()? {
             let (index, value) = entry?;
-            let (term, data) = value.value();
-            entries.push(LogEntry { index: index.value(), term, data: data.to_vec() });
+            let (index, (term, data)) = (index.value(), value.value());
+            let data = sealed::opened(&place_of(index, term), data);
+            let data = data.ok_or_else(|| Unread::Changed(format!("entry {index} of its log")))?.to_vec();
+            entries.push(LogEntry { index, term, data });
         }
         let mut rows = Vec::new();
         for row in transaction.open_table(ROWS)?.iter()? {
             let (key, value) = row?;
-            rows.push((key.value().to_owned(), value.value().to_vec()));
+            let key = key.value().to_owned();
+            let value = sealed::opened(key.as_bytes(), value.value());
+            let value = value.ok_or_else(|| Unread::Changed(format!("the row `{key}`")))?.to_vec();
+            rows.push((key, value));
         }
         let recovered = Recovered {
             truncated: LogPosition { index: number(TRUNCATED_INDEX)?, term: number(TRUNCATED_TERM)? },
@@ -148,6 +172,7 @@ impl StateDatabase {
         if let Some((index, _)) = persist.effects.last() {
             meta.insert(COUNTED, index)?;
         }
+        seal_numbers(&mut meta)?;
         drop(meta);
         transaction.commit()?;
         Ok(())
@@ -169,7 +194,8 @@ fn write_log(transaction: &WriteTransaction, persist: &Persist) -> Result<(), re
         entries.retain_in(first.index.., |_, _| false)?;
     }
     for entry in &persist.entries {
-        entries.insert(entry.index, (entry.term, entry.data.as_slice()))?;
+        let data = sealed::seal(&place_of(entry.index, entry.term), &entry.data);
+        entries.insert(entry.index, (entry.term, data.as_slice()))?;
     }
     if let Some(HardState { term, vote, commit }) = persist.hard_state {
         meta.insert(TERM, term)?;
@@ -185,7 +211,7 @@ fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<(), redb::E
         Rows::Changed(rows) => {
             for (key, value) in rows {
                 match value {
-                    Some(value) => table.insert(key.as_str(), value.as_slice())?,
+                    Some(value) => table.insert(key.as_str(), sealed::seal(key.as_bytes(), value).as_slice())?,
                     None => table.remove(key.as_str())?,
                 };
             }
@@ -193,11 +219,47 @@ fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<(), redb::E
         Rows::Replaced(rows) => {
             table.retain(|_, _| false)?;
             for (key, value) in rows {
-                table.insert(key.as_str(), value.as_slice())?;
+                table.insert(key.as_str(), sealed::seal(key.as_bytes(), value).as_slice())?;
             }
         }
     }
     Ok(())
+}
+
+/// Where an entry of the log stands.
+pub(super) fn place_of(index: u64, term: u64) -> [u8; 16] {
+    (u128::from(index) << 64 | u128::from(term)).to_le_bytes()
+}
+
+/// The checksum of the numbers in `meta`.
+fn numbers_sum(meta: &impl ReadableTable<&'static str, u64>) -> Result<u64, redb::Error> {
+    let mut numbers = Vec::with_capacity(8 * NUMBERS.len());
+    for key in NUMBERS {
+        let number = meta.get(key)?.map_or(0, |value| value.value());
+        numbers.extend_from_slice(&number.to_le_bytes());
+    }
+    Ok(sealed::sum(META_SUM.as_bytes(), &numbers))
+}
+
+/// Writes it.
+pub(super) fn seal_numbers(meta: &mut Table<'_, &'static str, u64>) -> Result<(), redb::Error> {
+    let sum = numbers_sum(meta)?;
+    meta.insert(META_SUM, sum)?;
+    Ok(())
+}
+
+/// Why the database cannot be read.
+#[derive(Debug)]
+enum Unread {
+    Database(redb::Error),
+    /// This is not as it was written.
+    Changed(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for Unread {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
 }
 
 impl StoreError {
@@ -280,6 +342,35 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_format_7_is_read_and_gets_checksums() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        {
+            let database = StateDatabase::open(dir.path()).unwrap();
+            database.write(&persist(1, vec![entry(1, 1), entry(2, 1)])).unwrap();
+            let plain = entry(1, 1).data;
+            let transaction = database.database.begin_write().unwrap();
+            {
+                let mut meta = transaction.open_table(META).unwrap();
+                meta.remove(META_SUM).unwrap();
+                meta.insert(FORMAT_KEY, 7).unwrap();
+                let mut entries = transaction.open_table(ENTRIES).unwrap();
+                for index in 1..=2 {
+                    entries.insert(index, (1, plain.as_slice())).unwrap();
+                }
+                transaction.open_table(ROWS).unwrap().insert("node/a", &[7][..]).unwrap();
+            }
+            transaction.commit().unwrap();
+        }
+        let database = StateDatabase::open(dir.path()).unwrap();
+        let (recovered, rows) = database.read().unwrap();
+        assert_eq!(indexes(&recovered), [(1, 1), (2, 1)]);
+        assert_eq!(recovered.entries[0], entry(1, 1));
+        assert_eq!(rows, [("node/a".to_owned(), vec![7])]);
+        assert!(path.with_extension("format-7.redb").exists(), "a copy is kept");
+    }
+
+    #[test]
     fn another_format_a_damaged_row_and_a_file_that_is_no_database_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         {
@@ -288,6 +379,19 @@ mod tests {
             database.write(&Persist { rows, ..persist(1, vec![]) }).unwrap();
             let error = database.recover().unwrap_err().to_string();
             assert!(error.contains("is damaged: the row `node/a` cannot be read"), "{error}");
+            let change = |bytes: &[u8]| {
+                let transaction = database.database.begin_write().unwrap();
+                transaction.open_table(ROWS).unwrap().insert("node/a", bytes).unwrap();
+                transaction.commit().unwrap();
+                database.recover().unwrap_err().to_string()
+            };
+            assert!(change(&sealed::seal(b"node/b", &[0xff])).contains("the row `node/a` is not as it was written"));
+            assert!(change(&[0xff]).contains("the row `node/a` is not as it was written"));
+            let transaction = database.database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().insert(APPLIED, 7).unwrap();
+            transaction.commit().unwrap();
+            let error = database.recover().unwrap_err().to_string();
+            assert!(error.contains("where its log stands is not as it was written"), "{error}");
             let transaction = database.database.begin_write().unwrap();
             transaction.open_table(META).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
             transaction.commit().unwrap();

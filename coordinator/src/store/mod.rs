@@ -5,6 +5,7 @@ mod blocks;
 mod error;
 mod log;
 mod news;
+mod sealed;
 #[cfg(test)]
 mod testing;
 mod upgrade;
@@ -15,6 +16,7 @@ pub use error::StoreError;
 pub use news::News;
 pub use writer::Store;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use lockstep_host::durable;
@@ -26,7 +28,17 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Opens the database at `path`, or makes it: whole or not at all.
 fn open_database(path: &Path) -> Result<Database, StoreError> {
     let create = |path: &Path| Database::builder().set_cache_size(CACHE_BYTES).create(path);
-    let opened = durable::make_whole(path, |new| create(new).map(drop).map_err(redb::Error::from))
-        .and_then(|()| create(path).map_err(redb::Error::from));
-    opened.map_err(|error| StoreError::open(path, error))
+    guarded(path, || {
+        let opened = durable::make_whole(path, |new| create(new).map(drop).map_err(redb::Error::from))
+            .and_then(|()| create(path).map_err(redb::Error::from));
+        opened.map_err(|error| StoreError::open(path, error))
+    })
+}
+
+/// What `read` finds in the database at `path`. Pages that are damaged panic in redb: that is an error, too.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let detail = "its pages are not as they were written; put a copy in its place, of all files of the directory at one time";
+        Err(StoreError::Damaged { path: path.to_owned(), detail: detail.to_owned() })
+    })
 }

@@ -10,7 +10,8 @@ use redb::{ReadableDatabase, ReadableTable};
 use tracing::info;
 
 use super::error::StoreError;
-use super::log::{FORMAT_KEY, META, ROWS, StateDatabase};
+use super::log::{ENTRIES, FORMAT_KEY, META, ROWS, StateDatabase, place_of, seal_numbers};
+use super::sealed;
 
 /// The copy of `state.redb` of format `found`, beside it.
 pub(super) fn backup(path: &Path, found: u64) -> PathBuf {
@@ -22,6 +23,11 @@ impl StateDatabase {
     pub(super) fn upgrade(&self, found: u64) -> Result<(), StoreError> {
         let mut rows = Vec::new();
         for (key, value) in self.rows().map_err(|error| StoreError::read(&self.path, error))? {
+            // Format 7 has today's rows, without checksums.
+            if found > 6 {
+                rows.push((key, value));
+                continue;
+            }
             let value = upgrade_row(&key, &value).map_err(|error| StoreError::Damaged {
                 path: self.path.clone(),
                 detail: format!("the row `{key}` cannot be read: {}", chain(&error)),
@@ -50,9 +56,19 @@ impl StateDatabase {
         {
             let mut table = transaction.open_table(ROWS)?;
             for (key, value) in rows {
-                table.insert(key.as_str(), value.as_slice())?;
+                table.insert(key.as_str(), sealed::seal(key.as_bytes(), value).as_slice())?;
             }
-            transaction.open_table(META)?.insert(FORMAT_KEY, formats::STATE.written)?;
+            let mut entries = transaction.open_table(ENTRIES)?;
+            let all = entries
+                .iter()?
+                .map(|entry| entry.map(|(index, value)| (index.value(), value.value().0, value.value().1.to_vec())));
+            let all: Vec<(u64, u64, Vec<u8>)> = all.collect::<Result<_, _>>()?;
+            for (index, term, data) in all {
+                entries.insert(index, (term, sealed::seal(&place_of(index, term), &data).as_slice()))?;
+            }
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(FORMAT_KEY, formats::STATE.written)?;
+            seal_numbers(&mut meta)?;
         }
         transaction.commit()?;
         Ok(())

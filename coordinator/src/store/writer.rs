@@ -1,5 +1,6 @@
 //! The store's own thread: disk writes block, and the event loop must not.
 
+use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
@@ -39,9 +40,10 @@ impl Store {
     pub fn open(dir: &Path) -> Result<(Self, Recovered), StoreError> {
         let lock = DirLock::acquire(dir)?;
         let of_a_start = ["reports.redb", "starts"].into_iter().find(|name| dir.join(name).exists());
-        if let (false, Some(other)) = (dir.join("state.redb").exists(), of_a_start) {
+        let there = fs::metadata(dir.join("state.redb")).is_ok_and(|metadata| metadata.len() > 0);
+        if let (false, Some(other)) = (there, of_a_start) {
             let missing = io::Error::other(format!(
-                "it is missing, and `{other}` is there: the runs of this directory are in it; put it back, or use another directory"
+                "it is missing or empty, and `{other}` is there: the runs of this directory are in it; put it back, or use another directory"
             ));
             return Err(StoreError::open(&dir.join("state.redb"), redb::StorageError::Io(missing)));
         }
@@ -178,9 +180,13 @@ mod tests {
         assert!(newer.contains("reports.redb` is damaged: it is newer than `state.redb`"), "{newer}");
         assert!(newer.contains("whose log ends at index 2, and this one has reports up to 3"), "{newer}");
         std::fs::remove_file(&state).unwrap();
+        std::fs::write(&state, b"").unwrap();
+        let empty = Store::open(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
+        assert!(empty.contains("it is missing or empty"), "{empty}");
+        std::fs::remove_file(&state).unwrap();
         let missing = Store::open(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
         assert!(
-            missing.contains("state.redb`") && missing.contains("it is missing, and `reports.redb` is there"),
+            missing.contains("state.redb`") && missing.contains("it is missing or empty, and `reports.redb` is there"),
             "{missing}"
         );
     }

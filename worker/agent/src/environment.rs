@@ -96,6 +96,23 @@ const PREFIXES: [&str; 38] = [
 /// What stands in the names of credentials, also where the prefix is one of the above.
 const CREDENTIALS: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "_KEY"];
 
+/// What git needs to fetch for the agent, and programs are not given.
+const OF_GIT: [&str; 3] = ["SSH_AUTH_SOCK", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"];
+
+/// Whether this process has variables that programs must not see: they could read them in `/proc`.
+pub fn has_more(pass: &[String]) -> bool {
+    std::env::vars_os().any(|(name, _)| !is_kept(&name, pass))
+}
+
+/// The variables that an agent keeps for itself.
+pub fn kept(pass: &[String]) -> Vec<(OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| is_kept(name, pass)).collect()
+}
+
+fn is_kept(name: &OsString, pass: &[String]) -> bool {
+    name.to_str().is_some_and(|name| OF_GIT.contains(&name) || is_given(name, pass))
+}
+
 /// The variables that are given, with their values as they were when the agent started.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment(Arc<Vec<(OsString, OsString)>>);

@@ -20,7 +20,7 @@ mod agent;
 mod build;
 mod child;
 mod devices;
-mod environment;
+pub mod environment;
 mod error;
 mod event;
 mod nvml;

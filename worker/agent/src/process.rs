@@ -141,7 +141,10 @@ impl Process {
     /// What it waited for is there, and it was started; or cannot be, and it gives up.
     pub(crate) fn begin(&mut self, child: Result<Child, NotStarted>) {
         match child {
-            Ok(child) => self.life = Life::Alive(child),
+            Ok(child) => {
+                self.life = Life::Alive(child);
+                self.gets_on();
+            }
             Err(NotStarted { reason, transient }) => {
                 warn!("{}: {reason}", self.key);
                 self.life = Life::Gone;
@@ -271,11 +274,11 @@ impl Process {
     /// Ends it if it hangs: it made no progress for `limit`, and it is not for others that it waits.
     pub(crate) fn end_if_hung(&mut self, limit: Duration) {
         let Life::Alive(child) = &self.life else { return };
-        if !self.has_joined || !self.hung.is_empty() || self.progress.since.elapsed() < limit {
+        if !self.hung.is_empty() || self.progress.since.elapsed() < limit {
             return;
         }
         let Alive { phase, step, .. } = &self.progress.said;
-        let phase = if phase.is_empty() { "loading" } else { phase };
+        let phase = if phase.is_empty() { "starting" } else { phase };
         self.hung = format!(
             "it made no progress for {} s (`progress_limit_s`) while {phase}, after step {step}; its last output says where it stood",
             limit.as_secs()

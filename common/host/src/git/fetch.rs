@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use git2::{Oid, Repository};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{GitError, Needed, Sources, needed, restore};
+use super::{GitError, Needed, Sources, needed, open, restore};
 
 /// Between looks whether it has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -55,8 +55,9 @@ pub fn fetch(repository: &Path, remotes: &Remotes, url: &str, commit: &str) -> R
     if remotes.protocols.is_empty() {
         return Err(refused("nothing is fetched here (`fetch.protocols` is empty)".to_owned()));
     }
-    let mut child = Command::new("git")
-        .current_dir(repository)
+    let mut child = open::git()
+        .arg("--git-dir")
+        .arg(repository)
         // A remote that stops sending must not hold a run for ever.
         .args([
             "-c",

@@ -79,7 +79,7 @@ fn top_level(path: &Path) -> Option<PathBuf> {
 fn rewritten_index(repository: &Repository) -> Option<TempPath> {
     let file = tempfile::NamedTempFile::new().ok()?.into_temp_path();
     std::fs::copy(repository.path().join("index"), &file).ok()?;
-    let done = Command::new("git")
+    let done = git()
         .arg("-C")
         .arg(repository.workdir()?)
         .args(["-c", "index.sparse=false", "-c", "core.splitIndex=false", "-c", "core.fsmonitor=false"])
@@ -91,6 +91,32 @@ fn rewritten_index(repository: &Repository) -> Option<TempPath> {
         .status();
     done.is_ok_and(|status| status.success()).then_some(file)
 }
+
+/// The program git, whatever repository the environment names (as in a hook or an alias), and without any repository's hooks.
+pub(super) fn git() -> Command {
+    let mut command = Command::new("git");
+    for name in OF_A_REPOSITORY {
+        command.env_remove(name);
+    }
+    command.args(["-c", "core.hooksPath=/dev/null"]);
+    command
+}
+
+/// Variables by which git is told of one repository (`git rev-parse --local-env-vars`), but for its configuration.
+const OF_A_REPOSITORY: [&str; 12] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
 
 /// What cannot be read, with what helps where that is known.
 fn unreadable(path: &Path, source: git2::Error) -> GitError {
@@ -113,6 +139,7 @@ fn unreadable(path: &Path, source: git2::Error) -> GitError {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::super::tests::git;
     use super::super::{GitError, describe, root, snapshot};
@@ -153,7 +180,12 @@ mod tests {
             git(dir.path(), &["commit", "-q", "-m", "x"]);
             git(dir.path(), change);
             assert_eq!(describe(dir.path()).unwrap().unwrap().changed, [] as [&str; 0], "{form}");
+            let hook = dir.path().join(".git/hooks/post-index-change");
+            fs::create_dir_all(hook.parent().unwrap()).unwrap();
+            fs::write(&hook, "#!/bin/sh\ntouch ran\n").unwrap();
+            fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
             assert_eq!(snapshot(dir.path(), 1000).unwrap().files, 0, "{form}");
+            assert!(!dir.path().join("ran").exists(), "{form}: a hook of the repository ran");
             fs::write(dir.path().join("a/f"), "other").unwrap();
             assert_eq!(describe(dir.path()).unwrap().unwrap().changed, ["a/f"], "{form}");
         }

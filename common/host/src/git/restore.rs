@@ -1,5 +1,6 @@
 //! The work tree of a [`snapshot`](super::snapshot()), again, in a directory of its own.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +69,11 @@ fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -
     let failed = |source| GitError::Git { path: root.clone(), source };
     let io = |source| GitError::Io { path: root.clone(), source };
     let (commit, tree) = (Oid::from_str(&part.commit).map_err(failed)?, Oid::from_str(&part.tree).map_err(failed)?);
+    // A tree that lies there already may hold links, and what is written below them would lie elsewhere.
+    if fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
+        let reason = format!("its part `{}` would be written over another one", part.path);
+        return Err(GitError::NotASnapshot { reason });
+    }
     let repository = Repository::init(&root).map_err(failed)?;
     objects::add(&repository, &commit_from(sources, part, commit)?).map_err(failed)?;
     objects::add(&repository, objects).map_err(failed)?;
@@ -131,6 +137,10 @@ fn read(snapshot: &[u8]) -> Result<(Vec<Part>, &[u8]), GitError> {
     if parts.first().is_none_or(|part| !part.path.is_empty()) {
         return Err(no("it does not begin with the tree itself"));
     }
+    let mut paths = HashSet::new();
+    if let Some(twice) = parts.iter().find(|part| !paths.insert(part.path.as_str())) {
+        return Err(no(&format!("it has two parts at `{}`", twice.path)));
+    }
     for part in &parts {
         let is_outside = |name: &str| name == ".." || name.eq_ignore_ascii_case(".git");
         let inside = |path: &str| !path.split('/').any(is_outside) && !path.starts_with('/');
@@ -176,6 +186,10 @@ mod tests {
         for path in ["sub", "sub/inner", "./sub"] {
             let error = restored(&|_| {}, Some(path)).unwrap_err().to_string();
             assert!(error.contains("through the link"), "{path}: {error}");
+        }
+        for (path, words) in [("", "two parts at ``"), (".", "over another one"), ("./", "over another one")] {
+            let error = restored(&|_| {}, Some(path)).unwrap_err().to_string();
+            assert!(error.contains(words), "{path}: {error}");
         }
         let error =
             restored(&|part| part.empty_directories = vec!["sub/made".to_owned()], None).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! What the end of a process means for its run: the one place that judges.
 //!
 //! Others that are gone, an order to stop and a node that leaves are nobody's fault: the run goes on in its next generation, as
-//! often as that happens. A crash or a reason that may pass costs one of the run's [`Retries`](crate::command::Retries), counted for each of the two
+//! often as that happens, and pauses only if generation after generation ends before its first step. A crash or a reason that may pass costs one of the run's [`Retries`](crate::command::Retries), counted for each of the two
 //! until a checkpoint is committed, and from the second on the run pauses. A reason that would come again ends the run.
 
 use lockstep_common::{Ending, RunId};
@@ -41,13 +41,19 @@ impl ClusterState {
             return;
         }
         let (node, code, output) = (placed.node.clone(), end.code, bounded(end.output));
+        let mut pause_ms = 0;
         let spent = match &end.ending {
             Ending::Permanent { what } => return self.fail(at_ms, id, Some(process), what),
-            Ending::Finished | Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving => None,
+            Ending::Finished | Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving => {
+                // It costs nothing, and is not tried as fast as a machine can: processes that do not reach each other would
+                // start for ever.
+                run.state.futile = if run.state.progress.is_none() { run.state.futile.saturating_add(1) } else { 0 };
+                pause_ms = retries.pause_ms(run.state.futile);
+                None
+            }
             Ending::Crashed { .. } => Some((&mut run.state.exits, retries.crashes)),
             Ending::Transient { .. } => Some((&mut run.state.transients, retries.transients)),
         };
-        let mut pause_ms = 0;
         if let Some((count, most)) = spent {
             *count = count.saturating_add(1);
             if *count >= most {
@@ -112,6 +118,12 @@ impl Run {
     pub(super) fn pause(&self) -> Option<String> {
         let words = match self.state.last_exit.as_ref().and_then(|exit| exit.ending.as_ref()) {
             Some(Ending::Transient { what }) => format!("{} process gave up: {what}", ordinal(self.state.transients)),
+            Some(ending @ (Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving | Ending::Finished)) => {
+                let words = "generations in a row made no step; the last ended when a process";
+                return self
+                    .pauses()
+                    .then(|| format!("pauses before its next attempt: {} {words} {ending}", self.state.futile));
+            }
             _ => format!("{} process has crashed", ordinal(self.state.exits)),
         };
         self.pauses().then(|| format!("pauses before its next attempt: since the last checkpoint its {words}"))

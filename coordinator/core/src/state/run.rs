@@ -97,6 +97,9 @@ pub struct RunState {
     /// Processes that gave up since then for a reason that may pass.
     #[serde(default)]
     pub transients: u32,
+    /// Generations in a row, the last ones, that ended before their first step for a reason that costs nothing.
+    #[serde(default)]
+    pub futile: u32,
     /// When the pause before the next attempt is over, in milliseconds since the epoch; 0: there is none.
     #[serde(default)]
     pub due_at_ms: u64,
@@ -275,6 +278,7 @@ impl Run {
             overrides: Vec::new(),
             exits: 0,
             transients: 0,
+            futile: 0,
             due_at_ms: 0,
             restarts: 0,
             last_exit: None,

@@ -48,15 +48,38 @@ fn what_is_nobodys_fault_costs_nothing_however_often_it_happens() {
     let (mut cluster, run) = with_retries();
     for _ in 0..10 {
         for ending in [Ending::PeersGone, Ending::NodeLeaving, Ending::Dismissed] {
+            cluster.say(&run, 0, block(1));
             exit(&mut cluster, &run, ending);
             assert_eq!(cluster.status(&run), "starting");
         }
         // An agent that names nothing: the code says it.
+        cluster.say(&run, 0, block(1));
         cluster.say(&run, 0, Said::Exited { code: 10, output: String::new(), ending: None });
     }
     let view = RunView::of(cluster.run(&run));
     assert_eq!((view.crashes, view.transients, view.restarts), (0, 0, 40));
     assert_eq!(view.last_exit.unwrap().ending, Some(Ending::PeersGone));
+}
+
+#[test]
+fn generations_that_end_before_their_first_step_are_not_tried_as_fast_as_a_machine_can() {
+    let (mut cluster, run) = with_retries();
+    exit(&mut cluster, &run, Ending::PeersGone);
+    assert_eq!(cluster.status(&run), "starting");
+    for count in 2..30 {
+        let before = cluster.now();
+        exit(&mut cluster, &run, Ending::PeersGone);
+        let words = format!(
+            "{count} generations in a row made no step; the last ended when a process gave up because others were gone"
+        );
+        assert!(cluster.status(&run).ends_with(&words), "{}", cluster.status(&run));
+        assert_eq!(cluster.run(&run).state.due_at_ms - before, if count == 2 { 5_000 } else { 8_000 });
+        wait(&mut cluster, &run);
+    }
+    cluster.say(&run, 0, block(1));
+    exit(&mut cluster, &run, Ending::PeersGone);
+    assert_eq!(cluster.status(&run), "starting", "it got on");
+    assert_eq!(RunView::of(cluster.run(&run)).crashes, 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lockstep_agent::RankCommand;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{ExitCause, Exited};
 
@@ -105,5 +106,16 @@ fn a_process_that_makes_no_progress_is_ended_and_one_that_waits_for_others_is_no
     let exit = exited(&coordinator, &hangs);
     let words = "it made no progress for 1 s (`progress_limit_s`) while training, after step 3; its last output says where it stood";
     assert_eq!((exit.hung.as_str(), exit.cause()), (words, ExitCause::Unnamed));
+    agent.stop().unwrap();
+
+    // One that never says who it is.
+    let command = RankCommand { program: "/bin/sh".into(), args: vec!["-c".into(), "exec sleep 1000".into()] };
+    let dir = tempfile::tempdir().unwrap();
+    let mut silent = options(coordinator.address(), dir.path(), command);
+    silent.progress_limit = Some(Duration::from_millis(1_500));
+    let agent = Agent::start(silent);
+    let never = key(7, 0);
+    coordinator.desire(vec![with_peers(&never)]);
+    assert!(exited(&coordinator, &never).hung.contains("while starting, after step 0"));
     agent.stop().unwrap();
 }
