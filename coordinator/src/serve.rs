@@ -10,6 +10,7 @@ use lockstep_core::ClusterState;
 use lockstep_host::shared;
 use lockstep_rpc::agents_server::AgentsServer;
 use lockstep_rpc::control_server::ControlServer;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -99,6 +100,7 @@ pub struct Running {
 
 /// Starts a coordinator, and returns once it answers.
 pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
+    raise_file_limit();
     // The port first: it is what most often is in use, and nothing was touched yet.
     let listen = |source| ServeError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
@@ -253,6 +255,13 @@ fn draw_id() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// Each client, node and blob on its way is an open file: as many as the system lets this process have.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // It goes on with those that it has.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// State that lies in a work tree must not make it dirty. If this cannot be written, git shows the directory: no harm.

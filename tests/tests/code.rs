@@ -68,7 +68,16 @@ fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone()
     let commit = cluster.show(&run)["code"]["commit"].as_str().unwrap().to_owned();
     assert_eq!(found(&["--commit", "v1"]), [run.as_str()], "the clone has no tags");
     assert_eq!(found(&["--commit", &commit[..8], "--data", "digits.csv", "--where", "steps<=20"]), [&*run, &*second]);
-    assert!(found(&["--where", "optimizer.lr>0.1"]).is_empty() && found(&["--data", "other.csv"]).is_empty());
+    assert!(found(&["--where", "optimizer.lr>0.1"]).is_empty());
+    for (asked, words) in [
+        (["--data", "other.csv"], "no run has data `other.csv`"),
+        (["--where", "optimizer.rl>0.1"], "no run's job has a key `optimizer.rl`"),
+        (["--commit", "v2"], "no run is of a commit, branch or tag `v2`"),
+    ] {
+        let refused = cluster.coord(&[&["runs"][..], &asked].concat());
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(4) && said.contains(words), "{said}");
+    }
 
     // The same commit, and other changes that are not committed.
     fs::write(again.join("jobs/more.py"), "1\n").unwrap();

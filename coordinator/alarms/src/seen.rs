@@ -78,7 +78,7 @@ impl Seen {
         match (after.checked_sub(1).map(|before| points[before]), points.get(after)) {
             (Some(before), Some(after)) => {
                 let part = f64::from(step - before.0) / f64::from(after.0 - before.0);
-                before.1 + (part * after.1.saturating_sub(before.1) as f64) as u64
+                before.1.saturating_add((part * after.1.saturating_sub(before.1) as f64) as u64)
             }
             (before, after) => after.copied().or(before).map_or(0, |known| known.1),
         }

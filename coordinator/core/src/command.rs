@@ -455,6 +455,9 @@ pub enum Refusal {
         /// In a word.
         state: String,
     },
+    /// A node whose fences would be forgotten with it.
+    #[error("devices of node `{0}` are fenced, which would be forgotten with it: `coord unfence {0}` first")]
+    NodeFenced(NodeId),
     /// No such node.
     #[error("there is no node `{0}`")]
     NoNode(NodeId),

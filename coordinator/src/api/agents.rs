@@ -184,13 +184,15 @@ impl Agents {
     async fn wait_for_name(&self, joining: &Joining, outgoing: &Outgoing) -> Result<(), Status> {
         let patience = self.terms.lease + self.terms.lease / 4;
         let wait = async {
-            let mut changes = self.handle.changes();
+            let (mut changes, mut told) = (self.handle.changes(), false);
             loop {
                 let Joining { node, incarnation, agent, host, .. } = joining;
                 let asks = (node.clone(), incarnation.clone(), agent.clone(), host.clone());
                 let taken = self.handle.read(move |state| state.name_taken(&asks.0, &asks.1, &asks.2, &asks.3)).await?;
                 let Some(refusal) = taken else { return Ok(()) };
-                info!(node = %node, %refusal, "an agent waits for its name");
+                if !std::mem::replace(&mut told, true) {
+                    info!(%node, %refusal, "an agent waits for its name");
+                }
                 changes.next().await?;
             }
         };

@@ -10,15 +10,21 @@ use lockstep_common::manifest::{Manifest, Piece, TensorEntry};
 use lockstep_common::{Digest, Domain, chain};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::BlobChunk;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
 use crate::identity::Identity;
 
-/// Bytes in a message.
+/// Bytes in a message of a client.
 pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes in a message to a client: what is on its way to one that is slow is held.
+const SENT_BYTES: usize = 1 << 18;
+
+/// Blobs that come at a time: each has an open file.
+const UPLOADS: usize = 128;
 
 /// How long a stream may stand still, in either direction.
 const IDLE: Duration = Duration::from_mins(2);
@@ -29,12 +35,12 @@ const CHECKED_BYTES: u64 = 4 << 30;
 
 /// The store, as clients reach it.
 #[derive(Clone, Debug)]
-pub(super) struct Blobs(Arc<BlobStore>, Identity);
+pub(super) struct Blobs(Arc<BlobStore>, Identity, Arc<Semaphore>);
 
 impl Blobs {
     /// The store at `dir`, which must stay the one of `identity` for whatever is acknowledged.
     pub(super) fn open(dir: &Path, identity: Identity) -> Result<Self, BlobError> {
-        Ok(Self(Arc::new(BlobStore::open(dir)?), identity))
+        Ok(Self(Arc::new(BlobStore::open(dir)?), identity, Arc::new(Semaphore::new(UPLOADS))))
     }
 
     /// That it is the coordinator's own store: asked before something is looked for or written there, and after.
@@ -96,6 +102,10 @@ impl Blobs {
         &self,
         mut chunks: impl Stream<Item = Result<BlobChunk, Status>> + Unpin,
     ) -> Result<Piece, Status> {
+        let _place = self
+            .2
+            .try_acquire()
+            .map_err(|_| Status::unavailable(format!("{UPLOADS} blobs are on their way here already: try again")))?;
         self.is_ours().await?;
         let store = Arc::clone(&self.0);
         let mut writer = on_disk(move || store.writer()).await?;
@@ -179,8 +189,8 @@ impl Reading {
 
     /// The next chunk; empty at the end.
     fn next(mut self) -> Result<(Self, Vec<u8>), BlobError> {
-        let mut data = Vec::with_capacity(CHUNK_BYTES);
-        let read = (&mut self.file).take(CHUNK_BYTES as u64).read_to_end(&mut data);
+        let mut data = Vec::with_capacity(SENT_BYTES);
+        let read = (&mut self.file).take(SENT_BYTES as u64).read_to_end(&mut data);
         read.map_err(|source| BlobError::Io { action: "read", path: self.path.clone(), source })?;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&data);

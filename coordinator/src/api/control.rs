@@ -72,7 +72,17 @@ impl Control {
         F: Future<Output = ()> + Send + 'static,
         P: FnOnce(mpsc::Sender<Result<T, Status>>) -> F,
     {
-        let (to, stream) = mpsc::channel(STREAM_QUEUE);
+        self.stream_of(STREAM_QUEUE, produce)
+    }
+
+    /// The same, where up to `waiting` messages wait for the client.
+    fn stream_of<T, F, P>(&self, waiting: usize, produce: P) -> Response<ReceiverStream<Result<T, Status>>>
+    where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+        P: FnOnce(mpsc::Sender<Result<T, Status>>) -> F,
+    {
+        let (to, stream) = mpsc::channel(waiting);
         let (stop, last_word, work) = (self.stop.clone(), to.clone(), produce(to));
         tokio::spawn(async move {
             tokio::select! {
@@ -227,7 +237,8 @@ impl control_server::Control for Control {
         let GetBlobRequest { blob, offset } = request.into_inner();
         let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
         blobs.sees(&piece).await?;
-        Ok(self.stream(move |to| blobs.send(piece, offset, to)))
+        // A reader that is slow holds what waits for it.
+        Ok(self.stream_of(1, move |to| blobs.send(piece, offset, to)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use lockstep_common::RunId;
 use lockstep_common::job::JobSpec;
 use lockstep_core::replica::ProposeError;
-use lockstep_core::{Assigned, Outcome, Refusal};
+use lockstep_core::{Assigned, Outcome, Refusal, Said};
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::coordinator_message;
 use lockstep_rpc::{Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Report as WireReport, Save};
@@ -190,7 +190,12 @@ impl Conversation {
 
     async fn on_report(&mut self, wire: WireReport) -> Result<(), End> {
         let run = run_id(&wire.run).map_err(End::Told)?;
-        let body = said(wire.message, self.batches.get(&run).copied()).map_err(End::Told)?;
+        // Of one that cannot be meant the agent would send the same again and again, and nothing else of its node would be heard.
+        let body = said(wire.message, self.batches.get(&run).copied()).unwrap_or_else(|status| {
+            let reason = format!("what it says cannot be taken: {}", status.message());
+            warn!(node = %self.session.node(), %run, reason);
+            Said::Failed { reason, transient: false }
+        });
         let WireReport { generation, process, sequence, .. } = wire;
         let report = Report { run: run.clone(), generation, process, sequence, body };
         let pending = self.session.report(report).await.map_err(|error| End::Told(error.into()))?;

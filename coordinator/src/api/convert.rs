@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest;
 use lockstep_common::manifest::{Override, Share};
-use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, chain, is_steering, quoted};
+use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, chain, is_steering, printable, quoted};
 use lockstep_core::command::{Device, Progress, Said};
 use lockstep_core::placement::Kind;
 use lockstep_rpc::process_message::Body;
@@ -23,10 +23,13 @@ const MAX_DATA: usize = 10_000;
 const MAX_JOB_BYTES: usize = 1 << 20;
 
 /// Tags of a commit.
-const MAX_TAGS: usize = 100;
+const MAX_TAGS: usize = 1_000;
 
 /// Bytes of what a process measures of itself.
 const MAX_MEASURED_BYTES: usize = 1 << 20;
+
+/// Bytes of what names a node or a device.
+const MAX_SHORT_BYTES: usize = 256;
 
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
@@ -45,6 +48,19 @@ pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
     } else {
         Ok(text)
     }
+}
+
+/// A name that git gave: whatever letters it has, it is one, and is shown without what steers a terminal.
+fn name(field: &str, given: &str) -> Result<String, Status> {
+    text(field, printable(given).into_owned())
+}
+
+/// As [`text`], of what every list of nodes shows.
+fn short(field: &str, given: String) -> Result<String, Status> {
+    if given.len() > MAX_SHORT_BYTES {
+        return Err(invalid(field, format!("{} bytes are more than {MAX_SHORT_BYTES}", given.len())));
+    }
+    text(field, given)
 }
 
 /// At most `most` of something.
@@ -81,11 +97,11 @@ pub(super) fn code(wire: Option<lockstep_rpc::CodeVersion>) -> Result<Option<man
     }
     Ok(Some(manifest::CodeVersion {
         commit: code.commit,
-        branch: code.branch.map(|branch| text("code.branch", branch)).transpose()?,
+        branch: code.branch.map(|branch| name("code.branch", &branch)).transpose()?,
         remote: code.remote.map(|remote| text("code.remote", remote)).transpose()?,
         tags: few("code.tags", code.tags, MAX_TAGS)?
             .into_iter()
-            .map(|tag| text("code.tags", tag))
+            .map(|tag| name("code.tags", &tag))
             .collect::<Result<_, _>>()?,
         directory: text("code.directory", code.directory)?,
         ..code
@@ -149,15 +165,15 @@ impl TryFrom<Hello> for Joining {
             }
             Ok(Device {
                 name: device.name,
-                model: text("devices.model", device.model)?,
+                model: short("devices.model", device.model)?,
                 memory_bytes: device.memory_bytes,
             })
         });
         Ok(Self {
             node: hello.node.parse().map_err(|error| invalid("node", error))?,
-            incarnation: text("incarnation", hello.incarnation)?,
-            agent: text("agent", hello.agent)?,
-            host: text("host", hello.host)?,
+            incarnation: short("incarnation", hello.incarnation)?,
+            agent: short("agent", hello.agent)?,
+            host: short("host", hello.host)?,
             devices: devices.collect::<Result<_, Status>>()?,
         })
     }
@@ -288,8 +304,8 @@ mod tests {
             let wire = lockstep_rpc::CodeVersion { directory: directory.to_owned(), ..sound.clone() };
             assert!(refused(wire).contains("is not in the work tree"), "{directory}");
         }
-        let wire = lockstep_rpc::CodeVersion { tags: vec![String::new(); 101], ..sound.clone() };
-        assert_eq!(refused(wire), "field `code.tags`: 101 are more than 100");
+        let wire = lockstep_rpc::CodeVersion { tags: vec![String::new(); 1_001], ..sound.clone() };
+        assert_eq!(refused(wire), "field `code.tags`: 1001 are more than 1000");
         let wire = lockstep_rpc::CodeVersion { remote: "\x1b[2J".to_owned(), ..sound };
         assert_eq!(refused(wire), "field `code.remote`: `\\u{1b}[2J` has control characters");
         let file = lockstep_rpc::DataFile { digest: vec![0; 32], ..Default::default() };

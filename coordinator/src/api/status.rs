@@ -32,6 +32,7 @@ impl From<CallError> for Status {
                 | Refusal::NotItsAgent { .. }
                 | Refusal::NodeTaken { .. }
                 | Refusal::NodeThere { .. }
+                | Refusal::NodeFenced(_)
                 | Refusal::Replay { .. }
                 | Refusal::NothingLeft { .. },
             ) => Self::failed_precondition(words),

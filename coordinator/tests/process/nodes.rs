@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Empty, Exited, Failed, Hello};
+use lockstep_rpc::{Empty, Exited, Failed, Finished, Hello};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
@@ -98,6 +98,23 @@ async fn no_node_speaks_for_the_process_of_another() {
     owner.tell(&process, 2, block(1..=2, 1)).await;
     assert_eq!(coordinator.ask(&["show", &run])["step"], 2);
     assert!(coordinator.log().contains("what the agent of `node-b` (incarnation 1) says of it is not taken"));
+}
+
+#[tokio::test]
+async fn a_report_that_cannot_be_meant_fails_its_run_and_no_other_of_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 2).await;
+    let job = write_job(dir.path(), 1, 4);
+    let (broken, sound) = (coordinator.submit(&job), coordinator.submit(&job));
+    agent.until_desired("both", |assigned| assigned.len() == 2).await;
+    let short = Said::Finished(Finished { step: 4, state: vec![1] });
+    agent.tell(&(broken.clone(), 1, 0), 1, short).await;
+    let reason = &coordinator.ask(&["show", &broken])["reason"];
+    assert!(reason.as_str().unwrap().contains("what it says cannot be taken: field `finished.state`"), "{reason}");
+    agent.tell(&(sound.clone(), 1, 0), 1, ready(0)).await;
+    agent.tell(&(sound.clone(), 1, 0), 2, block(1..=2, 1)).await;
+    assert_eq!(coordinator.ask(&["show", &sound])["step"], 2);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::future::pending;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
@@ -71,16 +72,18 @@ async fn live(options: AgentOptions, shutdown: CancellationToken) -> Result<(), 
     refused.map_or(Ok(()), |why| Err(AgentError::Refused(why)))
 }
 
-/// The name of this data directory: drawn once, and kept in it.
+/// The name of this data directory: drawn once, and kept in it. The file's own number tells it from a copy of the directory.
 fn own_id(data_dir: &Path) -> Result<String, AgentError> {
     let path = data_dir.join("agent.id");
     let error = |source| AgentError::Path { path: path.clone(), source };
-    match fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        Ok(_) => draw_id(&path),
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => draw_id(&path),
-        Err(source) => Err(error(source)),
-    }
+    let id = match fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+        Ok(_) => draw_id(&path)?,
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => draw_id(&path)?,
+        Err(source) => return Err(error(source)),
+    };
+    let number = fs::metadata(&path).map_err(error)?.ino();
+    Ok(format!("{id}-{number:x}"))
 }
 
 fn draw_id(path: &Path) -> Result<String, AgentError> {

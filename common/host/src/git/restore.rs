@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use git2::build::CheckoutBuilder;
-use git2::{Oid, Repository};
+use git2::{ObjectType, Oid, Repository};
 
 use super::snapshot::Part;
 use super::{GitError, container, objects, source};
@@ -80,17 +80,46 @@ fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -
     // Its parents stay where they are.
     fs::write(repository.path().join("shallow"), format!("{commit}\n")).map_err(io)?;
     repository.set_head_detached(commit).map_err(failed)?;
+    let committed = repository.find_commit(commit).map_err(failed)?.tree_id();
+    for tree in [tree, committed] {
+        bounded(&repository, tree, part)?;
+    }
     let tree = repository.find_tree(tree).map_err(failed)?;
     let mut how = CheckoutBuilder::new();
     // The bytes are those of the disk that they came from.
     how.force().disable_filters(true);
     repository.checkout_tree(tree.as_object(), Some(&mut how)).map_err(failed)?;
     let mut index = repository.index().map_err(failed)?;
-    let committed = repository.find_commit(commit).and_then(|commit| commit.tree()).map_err(failed)?;
+    let committed = repository.find_tree(committed).map_err(failed)?;
     index.read_tree(&committed).and_then(|()| index.write()).map_err(failed)?;
     for directory in &part.empty_directories {
         let path = below(&root, directory)?;
         fs::create_dir_all(&path).map_err(|source| GitError::Io { path, source })?;
+    }
+    Ok(())
+}
+
+/// Directories below each other, and files and directories in all, beyond which a tree is none that somebody works in.
+const DEPTH: usize = 100;
+const ENTRIES: usize = 4_000_000;
+
+/// Refuses a tree that libgit2 would not survive, which descends into it call by call, or that no disk holds.
+fn bounded(repository: &Repository, tree: Oid, part: &Part) -> Result<(), GitError> {
+    let no =
+        |reason: &str| Err(GitError::NotASnapshot { reason: format!("the tree of its part `{}` {reason}", part.path) });
+    let (mut open, mut entries) = (vec![(tree, 0)], 0);
+    while let Some((tree, depth)) = open.pop() {
+        if depth > DEPTH {
+            return no(&format!("is deeper than {DEPTH} directories"));
+        }
+        let path = || PathBuf::from(&part.path);
+        let tree = repository.find_tree(tree).map_err(|source| GitError::Git { path: path(), source })?;
+        entries += tree.len();
+        if entries > ENTRIES {
+            return no(&format!("has more than {ENTRIES} entries"));
+        }
+        let below = tree.iter().filter(|entry| entry.kind() == Some(ObjectType::Tree));
+        open.extend(below.map(|entry| (entry.id(), depth + 1)));
     }
     Ok(())
 }
@@ -200,5 +229,33 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(outside.join(".bashrc")).unwrap(), "mine");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_tree_that_is_too_deep_is_refused_before_it_ends_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let hostile = dir.path().join("hostile");
+        fs::create_dir(&hostile).unwrap();
+        git(&hostile, &["init", "-q"]);
+        let nest = |levels: usize| {
+            let file = hostile.join("d/".repeat(levels)).join("f");
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "1").unwrap();
+            git(&hostile, &["add", "."]);
+            git(&hostile, &["commit", "-q", "-m", "x"]);
+        };
+        let sources = Sources { packed: None, repositories: vec![hostile.clone()] };
+        nest(DEPTH - 10);
+        let kept = snapshot(&hostile, 1000).unwrap().bytes;
+        restore(&kept, &dir.path().join("deep"), &sources).unwrap();
+        // No such snapshot is taken; it can be forged.
+        nest(DEPTH + 1);
+        let (mut parts, objects) = read(&kept).unwrap();
+        let repository = Repository::open(&hostile).unwrap();
+        let head = repository.head().unwrap().peel_to_commit().unwrap();
+        (parts[0].commit, parts[0].tree) = (head.id().to_string(), head.tree_id().to_string());
+        let forged = container::write(&parts, objects).unwrap();
+        let error = restore(&forged, &dir.path().join("deeper"), &sources).unwrap_err().to_string();
+        assert!(error.contains("the tree of its part `` is deeper than 100 directories"), "{error}");
     }
 }

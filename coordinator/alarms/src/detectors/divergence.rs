@@ -70,7 +70,9 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
         } else if let Some(newest) = slot.blocks.back(0) {
             let since = crate::history::short(since);
             let late = || place.is_none() || culprit::grown_weights(seen, since).is_some();
-            if newest.to.saturating_sub(since) <= SEARCH * (newest.to - newest.from + 1) && late() {
+            if newest.to.saturating_sub(since) <= SEARCH.saturating_mul((newest.to - newest.from).saturating_add(1))
+                && late()
+            {
                 let start = slot.blocks.before(0, REFERENCE);
                 let verdict =
                     Verdict { slot, subject, before: level, now: start.last().copied().unwrap_or(level), level };

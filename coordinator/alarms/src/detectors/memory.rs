@@ -102,7 +102,7 @@ fn finding(seen: &Seen, slot: &Slot, kind: Kind, subject: Option<u32>, growth: G
         } else if marks
             .points()
             .first()
-            .is_some_and(|mark| mark.0.abs_diff(since) <= (last.to - last.from) + 1 && since > 0)
+            .is_some_and(|mark| mark.0.abs_diff(since) <= (last.to - last.from).saturating_add(1) && since > 0)
         {
             what.push(format!("It began with the first step that had {event}."));
         }

@@ -98,6 +98,9 @@ impl ClusterState {
         if node.presence.may_run() {
             return Err(Refusal::NodeThere { node: id.clone(), state: node.presence.word().to_owned() });
         }
+        if !node.fences.is_empty() {
+            return Err(Refusal::NodeFenced(id.clone()));
+        }
         self.nodes.remove(id);
         self.changed.insert(RowKey::Node(id.clone()));
         Ok(Outcome::Done)

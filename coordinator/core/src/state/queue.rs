@@ -25,7 +25,12 @@ impl ClusterState {
             .collect();
         for id in queued {
             let Some(run) = self.runs.get(&id) else { continue };
-            if let Some(reason) = run.pause().or_else(|| run.waits_for_owed()) {
+            if let Some(reason) = run.pause() {
+                // It wants no device now, and takes its turn when it does.
+                self.set_queued(&id, reason);
+                continue;
+            }
+            if let Some(reason) = run.waits_for_owed() {
                 // It keeps its turn: it had devices a moment ago.
                 if let Some(kind) = run.state.kind {
                     held_by.entry(kind).or_insert_with(|| id.clone());

@@ -131,6 +131,19 @@ fn reasons_that_may_pass_are_counted_by_themselves_and_the_longest_pause_bounds_
 }
 
 #[test]
+fn a_run_that_pauses_holds_nobody_back() {
+    let (mut cluster, run) = with_retries();
+    for _ in 0..2 {
+        exit(&mut cluster, &run, Ending::Crashed { code: 1 });
+    }
+    let other = cluster.submit(&["world={processes=4, min_processes=4}"]);
+    assert_eq!(cluster.status(&other), "starting", "on all devices: the first wants none now");
+    let generation = cluster.run(&run).state.generation;
+    cluster.apply(&Command::Due { run: run.clone(), generation });
+    assert!(cluster.status(&run).starts_with("queued: needs 2 cpu devices"), "{}", cluster.status(&run));
+}
+
+#[test]
 fn a_reason_that_would_come_again_ends_the_run_and_a_cancelled_run_does_not_come_due() {
     let (mut cluster, run) = with_retries();
     cluster.say(&run, 1, Said::Failed { reason: "the loss is NaN".into(), transient: false });

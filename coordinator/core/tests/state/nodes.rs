@@ -116,6 +116,13 @@ fn only_a_node_that_is_not_there_is_forgotten() {
     cluster.detach("a", false);
     assert!(matches!(forget(&mut cluster, "a"), Outcome::Refused(Refusal::NodeThere { .. })));
     cluster.lose("a", "1");
+    let fence = |cluster: &mut Cluster, fenced| {
+        let (request, at_ms, node) = (cluster.request(), cluster.now(), "a".parse().unwrap());
+        cluster.apply(&Command::Fence { request, at_ms, node, device: None, fenced });
+    };
+    fence(&mut cluster, true);
+    assert!(matches!(forget(&mut cluster, "a"), Outcome::Refused(Refusal::NodeFenced(_))));
+    fence(&mut cluster, false);
     assert_eq!(forget(&mut cluster, "a"), Outcome::Done);
     assert!(cluster.state.node(&"a".parse().unwrap()).is_none());
     assert!(matches!(forget(&mut cluster, "a"), Outcome::Refused(Refusal::NoNode(_))));

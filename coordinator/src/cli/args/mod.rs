@@ -368,7 +368,7 @@ pub(in crate::cli) struct FenceArguments {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum NodeCommand {
-    /// Forget a node that is gone or lost, and what is fenced of it; one that is there is refused.
+    /// Forget a node that is gone or lost; one that is there, or has fenced devices, is refused.
     Remove(NodeRemoveArguments),
 }
 

@@ -70,16 +70,20 @@ fn a_process_starts_when_the_one_before_has_left_its_device() {
 #[test]
 fn an_agent_has_a_name_of_its_own_that_stays_in_its_data_directory() {
     let coordinator = Coordinator::new();
-    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    for (joined, dir) in [&dirs[0], &dirs[0], &dirs[1]].into_iter().enumerate() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for (joined, dir) in [&dirs[0], &dirs[0], &dirs[1], &dirs[2]].into_iter().enumerate() {
+        if joined == 3 {
+            std::fs::copy(dirs[0].path().join("agent.id"), dir.path().join("agent.id")).unwrap();
+        }
         let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
         until("it to join", || coordinator.memory().hellos.len() == joined + 1);
         agent.stop().unwrap();
     }
     let hellos = coordinator.memory().hellos.clone();
-    assert_eq!(hellos[0].agent.len(), 32);
+    assert!(hellos[0].agent.len() > 32);
     assert_eq!(hellos[0].agent, hellos[1].agent);
     assert_ne!(hellos[0].agent, hellos[2].agent);
+    assert_ne!(hellos[0].agent, hellos[3].agent, "a copy is another one");
     assert_ne!(hellos[0].incarnation, hellos[1].incarnation);
 }
 
