@@ -29,12 +29,12 @@ pub enum Ending {
     },
     /// It gave up for a reason that may pass: a device, the memory, a disk or the network.
     Transient {
-        /// Which.
+        /// The reason in its own words, for people: first what failed, then what it said.
         what: String,
     },
     /// It gave up for a reason that would come again.
     Permanent {
-        /// Which.
+        /// The reason in its own words, for people; it becomes the run's.
         what: String,
     },
 }

@@ -82,7 +82,7 @@ pub enum SettingsError {
     /// Not an address.
     #[error("key `{key}`: `{text}` is not an address: expected IP:PORT, as {example}")]
     Listen {
-        /// The key.
+        /// The key, with its table.
         key: &'static str,
         /// What would do.
         example: &'static str,
@@ -94,7 +94,7 @@ pub enum SettingsError {
         "key `{key}`: `{address}` is not a loopback address, and there is no TLS yet: whoever reaches it can {can}"
     )]
     Remote {
-        /// The key.
+        /// The key, with its table.
         key: &'static str,
         /// Do what.
         can: &'static str,
@@ -104,25 +104,25 @@ pub enum SettingsError {
     /// A time that makes no sense.
     #[error("key `{key}`: {value} is not from {least} to {most} milliseconds")]
     Range {
-        /// The key.
+        /// The key, with its table.
         key: &'static str,
-        /// Its value.
+        /// What the file or the environment gives it.
         value: u64,
-        /// Least allowed.
+        /// The least that is allowed, in the key's unit.
         least: u64,
-        /// Most allowed.
+        /// The most that is allowed, in the key's unit.
         most: u64,
     },
     /// A number that is none of those allowed.
     #[error("key `{key}`: {value} is not from {least} to {most}")]
     Number {
-        /// The key.
+        /// The key, with its table.
         key: &'static str,
-        /// Its value.
+        /// What the file or the environment gives it.
         value: u64,
-        /// Least allowed.
+        /// The least that is allowed, in the key's unit.
         least: u64,
-        /// Most allowed.
+        /// The most that is allowed, in the key's unit.
         most: u64,
     },
     /// Nothing that can be posted to.

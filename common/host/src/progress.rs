@@ -21,7 +21,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// In a word.
+    /// As the agent's reason for a hung process writes it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Loading => "loading",

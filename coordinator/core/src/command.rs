@@ -1,4 +1,4 @@
-//! Commands: what goes into the replicated log, and what comes back after it was applied.
+//! Commands: what goes into the replicated log. What comes back is in `outcome.rs`.
 //!
 //! Time, randomness and identity enter as fields that the leader or the client filled in (I2).
 
@@ -204,9 +204,9 @@ pub enum Command {
 /// The agent that brought a report, as the coordinator knows it from its stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Messenger {
-    /// Its node.
+    /// The node that it joined as.
     pub node: NodeId,
-    /// Its incarnation.
+    /// Drawn at the agent's start: another one means that all its earlier processes are gone.
     pub incarnation: String,
 }
 
@@ -219,7 +219,7 @@ pub struct Retries {
     pub transients: u32,
     /// Pause before the third attempt, in milliseconds; it doubles with each further one. The second follows at once.
     pub pause_ms: u64,
-    /// The longest pause.
+    /// Where the doubling ends, in milliseconds.
     pub longest_pause_ms: u64,
 }
 
@@ -362,149 +362,4 @@ pub struct Progress {
     pub grad_norm: u64,
     /// Samples a second over the block.
     pub samples_per_second: f64,
-}
-
-/// What applying a command answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// A run was created, or the request that created it was repeated.
-    Run(RunId),
-    /// Applied.
-    Done,
-    /// Refused; nothing changed.
-    Refused(Refusal),
-}
-
-/// Why a command was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// The job is not sound.
-    #[error("the job was refused: {0}")]
-    Job(String),
-    /// No such run.
-    #[error("there is no run `{0}`")]
-    NoRun(String),
-    /// No such checkpoint.
-    #[error("there is no checkpoint `{0}`")]
-    NoCheckpoint(String),
-    /// The run has ended already.
-    #[error("run `{run}` has already ended: {status}")]
-    Ended {
-        /// The run.
-        run: RunId,
-        /// How.
-        status: String,
-    },
-    /// A report came before the one that precedes it.
-    #[error("report {got} of process {process} came before report {expected}")]
-    OutOfOrder {
-        /// The process.
-        process: u32,
-        /// Next expected sequence number.
-        expected: u64,
-        /// The one that came.
-        got: u64,
-    },
-    /// A report of a generation, or of a process in it, that nobody placed.
-    #[error("run `{run}`, now at generation {current}, has no process {process} in generation {generation}")]
-    NoProcess {
-        /// The run.
-        run: RunId,
-        /// The generation that the report names.
-        generation: u64,
-        /// The process that it names.
-        process: u32,
-        /// The run's generation.
-        current: u64,
-    },
-    /// A report that another node's agent brought than the one that runs the process, or an earlier agent of that node.
-    #[error(
-        "process {process} of run `{run}` runs on node `{placed}`: what the agent of `{brought}` (incarnation {incarnation}) says of \
-         it is not taken"
-    )]
-    NotItsAgent {
-        /// The run.
-        run: RunId,
-        /// The process.
-        process: u32,
-        /// Where it runs.
-        placed: NodeId,
-        /// Whose agent brought the report.
-        brought: NodeId,
-        /// That agent's incarnation.
-        incarnation: String,
-    },
-    /// Another agent has this node's name, and is there.
-    #[error(
-        "node `{node}` is taken: its agent runs on host `{host}`, and another one on host `{other}` asks for the name; give one of \
-         them another name (`worker --name`), or end the first"
-    )]
-    NodeTaken {
-        /// The name.
-        node: NodeId,
-        /// Host of the agent that has it.
-        host: String,
-        /// Host of the one that asks.
-        other: String,
-    },
-    /// A node that is there cannot be forgotten.
-    #[error("node `{node}` is there ({state}): end its worker first")]
-    NodeThere {
-        /// The node.
-        node: NodeId,
-        /// In a word.
-        state: String,
-    },
-    /// A node whose fences would be forgotten with it.
-    #[error("devices of node `{0}` are fenced, which would be forgotten with it: `coord unfence {0}` first")]
-    NodeFenced(NodeId),
-    /// No such node.
-    #[error("there is no node `{0}`")]
-    NoNode(NodeId),
-    /// A replay that cannot be.
-    #[error("run `{run}` cannot be replayed: {reason}")]
-    Replay {
-        /// The run.
-        run: RunId,
-        /// Why.
-        reason: String,
-    },
-    /// Tags or a note that are too long, or none.
-    #[error("{0}")]
-    Annotation(String),
-    /// Data that the checkpoint's job has not.
-    #[error("the job of the checkpoint has no data file `{0}`")]
-    NoData(String),
-    /// No such node, or it has no such device.
-    #[error("there is no {0}")]
-    NoDevice(String),
-    /// The resume step is at or past the end of the job.
-    #[error("checkpoint `{checkpoint}` is at step {step}, the job's last: nothing is left to train")]
-    NothingLeft {
-        /// The checkpoint.
-        checkpoint: String,
-        /// Its step.
-        step: u64,
-    },
-}
-
-/// What must be done beside the state, as part of the same durable write.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Store a report block under (run, log index).
-    AppendBlock {
-        /// The run.
-        run: RunId,
-        /// The process that said it.
-        process: u32,
-        /// The encoded `ReportBlock`.
-        bytes: Vec<u8>,
-    },
-    /// The run was rolled back: of all blocks before this log index, steps after `step` are void.
-    Rewind {
-        /// The run.
-        run: RunId,
-        /// Steps that remain.
-        step: u64,
-    },
 }

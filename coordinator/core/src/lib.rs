@@ -7,11 +7,13 @@
 pub mod command;
 pub mod desired;
 pub mod formats;
+pub mod outcome;
 pub mod placement;
 pub mod replica;
 pub mod state;
 pub mod view;
 
-pub use command::{Command, Effect, Outcome, Refusal, Said};
+pub use command::{Command, Said};
 pub use desired::{Assigned, Save, desired};
+pub use outcome::{Effect, Outcome, Refusal};
 pub use state::{Applied, ClusterState};

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockstep_common::{RunId, formats};
-use lockstep_core::command::Effect;
+use lockstep_core::outcome::Effect;
 use lockstep_host::durable::Place;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 
 use lockstep_common::chain;
-use lockstep_core::command::Effect;
+use lockstep_core::outcome::Effect;
 use lockstep_core::replica::{Persist, Recovered};
 use lockstep_host::durable::DirLock;
 use tokio::sync::{mpsc, oneshot};

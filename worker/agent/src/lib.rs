@@ -23,6 +23,7 @@ mod devices;
 pub mod environment;
 mod error;
 mod event;
+mod left_over;
 mod nvml;
 mod options;
 mod output;

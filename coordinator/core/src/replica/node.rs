@@ -9,7 +9,8 @@ use super::config::{self, Config, RecoverError, Recovered};
 use super::log::LogTail;
 use super::message::{self, StepError};
 use super::output::{HardState, Leadership, LogPosition, Output, PeerMessage, Persist, ProposeError, Rows, Ticket};
-use crate::command::{Command, Effect, Outcome};
+use crate::command::Command;
+use crate::outcome::{Effect, Outcome};
 use crate::state::ClusterState;
 
 /// Elections' worth of time after which a snapshot that was not acknowledged counts as lost, and may be sent again.

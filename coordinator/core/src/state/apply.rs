@@ -11,7 +11,8 @@ use super::report::Spoken;
 use super::requests::Answered;
 use super::rows::RowKey;
 use super::run::{Restore, Run, Status, Submission, TEXT_BYTES};
-use crate::command::{Command, Effect, Outcome, Refusal, Replay};
+use crate::command::{Command, Replay};
+use crate::outcome::{Effect, Outcome, Refusal};
 
 /// What a command did.
 #[derive(Clone, Debug, PartialEq)]

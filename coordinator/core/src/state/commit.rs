@@ -19,7 +19,7 @@ use lockstep_common::{Digest, RunId};
 use super::cluster::ClusterState;
 use super::rows::RowKey;
 use super::run::{Checkpoint, Run};
-use crate::command::Effect;
+use crate::outcome::Effect;
 use lockstep_common::manifest::Share;
 
 impl Run {

@@ -17,7 +17,7 @@ use super::cluster::ClusterState;
 use super::node::Fence;
 use super::rows::RowKey;
 use super::run::{Run, bounded};
-use crate::command::{Effect, Outcome, Refusal};
+use crate::outcome::{Effect, Outcome, Refusal};
 
 /// Differences of which nobody knows who was wrong, after which a run is given up.
 const OPEN_LIMIT: usize = 3;

@@ -55,7 +55,7 @@ impl Presence {
         matches!(self, Self::Alive | Self::Detached | Self::Leaving)
     }
 
-    /// In a word.
+    /// As `coord nodes` and the API write it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Alive => "alive",

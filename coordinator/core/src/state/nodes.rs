@@ -6,7 +6,8 @@ use super::cluster::ClusterState;
 use super::node::{Node, Presence};
 use super::rows::RowKey;
 use super::run::Phase;
-use crate::command::{Device, Effect, Outcome, Refusal};
+use crate::command::Device;
+use crate::outcome::{Effect, Outcome, Refusal};
 
 /// An agent that opened its stream.
 pub(super) struct Joining<'a> {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster::ClusterState;
 use super::rows::RowKey;
 use super::run::Run;
-use crate::command::Effect;
+use crate::outcome::Effect;
 
 /// A written checkpoint of a generation that has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

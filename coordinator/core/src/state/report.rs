@@ -10,7 +10,8 @@ use super::cluster::ClusterState;
 use super::corruption::Found;
 use super::ending::End;
 use super::run::{Measured, Phase, Placed, Run, Status, bounded};
-use crate::command::{Effect, Messenger, Outcome, Refusal, Said};
+use crate::command::{Messenger, Said};
+use crate::outcome::{Effect, Outcome, Refusal};
 
 /// A report, but for its run and time.
 pub(super) struct Spoken<'a> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lockstep_common::RequestId;
 use serde::{Deserialize, Serialize};
 
-use crate::command::Outcome;
+use crate::outcome::Outcome;
 
 /// Requests that are remembered. A client asks again within seconds; this is hours of people's commands.
 pub(crate) const REMEMBERED: usize = 4096;

@@ -1,0 +1,66 @@
+//! What earlier agents left in the data directory: spools of processes that are gone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{ExitCause, Exited};
+use tracing::{error, warn};
+
+use crate::error::AgentError;
+use crate::event::ProcessKey;
+use crate::process::Process;
+use crate::spool::{Recovered, Spool, SpoolError};
+
+/// SIGKILL, as an exit code.
+const KILLED: i32 = 128 + 9;
+
+/// Where the process's spool lies.
+pub(crate) fn process_dir(spool_dir: &Path, key: &ProcessKey) -> PathBuf {
+    spool_dir.join(key.run.as_str()).join(format!("{}-{}", key.generation, key.process))
+}
+
+/// What earlier agents left. Their processes are gone with them: whichever has not said so yet, it is said for.
+pub(crate) fn left_over(spool_dir: &Path, spool_bytes: u64) -> Result<BTreeMap<ProcessKey, Process>, AgentError> {
+    let path_error = |path: &Path, source: io::Error| AgentError::Path { path: path.to_owned(), source };
+    let list = |dir: &Path| -> Result<Vec<PathBuf>, AgentError> {
+        let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        entries.map_err(|source| path_error(dir, source))
+    };
+    let mut processes = BTreeMap::new();
+    for run_dir in list(spool_dir)? {
+        let dirs = list(&run_dir)?;
+        if dirs.is_empty() {
+            fs::remove_dir(&run_dir).map_err(|source| path_error(&run_dir, source))?;
+        }
+        for dir in dirs {
+            let Some(key) = key_of(&dir) else {
+                warn!("`{}` is not a process's spool: left alone", dir.display());
+                continue;
+            };
+            let recovered = Spool::recover(dir.clone(), key.clone()).map_err(|error| match error {
+                SpoolError::Io { path, source } => AgentError::Path { path, source },
+                damaged @ SpoolError::Corrupt { .. } => path_error(&dir, io::Error::other(damaged)),
+            })?;
+            let Recovered { spool, torn_bytes, last } = recovered;
+            if torn_bytes > 0 {
+                error!("the last {torn_bytes} bytes of the reports of {key} were not whole: cut off");
+            }
+            let is_ended = last.is_some_and(|last| matches!(last.body, Some(Body::Exited(_) | Body::Failed(_))));
+            let output = "its agent ended, and the process with it".to_owned();
+            let cause = ExitCause::NodeLeaving.into();
+            let end = (!is_ended).then_some(Exited { code: KILLED, output, cause, ..Exited::default() });
+            processes.insert(key.clone(), Process::left_over(key, spool.bounded(spool_bytes), end));
+        }
+    }
+    Ok(processes)
+}
+
+fn key_of(dir: &Path) -> Option<ProcessKey> {
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let (process, run) = (name(dir)?, name(dir.parent()?)?);
+    let (generation, process) = process.split_once('-')?;
+    ProcessKey::new(&run, generation.parse().ok()?, process.parse().ok()?).ok()
+}

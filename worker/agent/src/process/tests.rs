@@ -1,0 +1,106 @@
+use lockstep_rpc::{Finished, ReportBlock};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A process with connection 1, of which nothing but the spool is real.
+fn process() -> (TempDir, Process, mpsc::Receiver<AgentCommand>) {
+    let dir = tempfile::tempdir().unwrap();
+    let key = ProcessKey::new("0123456789", 1, 0).unwrap();
+    let spool = Spool::create(dir.path().join("s"), key.clone()).unwrap();
+    let mut process = Process::new(key, None, Life::Gone, spool);
+    let (commands, told) = mpsc::channel(4);
+    process.connection = Some(Connection { id: 1, commands, started: false, drained: false, save: Save::default() });
+    (dir, process, told)
+}
+
+fn say(process: &mut Process, id: ConnectionId, body: Body) -> oneshot::Receiver<()> {
+    let (accepted, answer) = oneshot::channel();
+    process.say(id, ProcessMessage { body: Some(body) }, accepted);
+    answer
+}
+
+#[test]
+fn a_full_disk_makes_the_process_wait_and_loses_nothing() {
+    let (dir, mut process, _told) = process();
+    // A directory that is gone stands for a disk that takes nothing.
+    let spool = dir.path().join("s");
+    std::fs::remove_dir(&spool).unwrap();
+    let mut answer = say(&mut process, 1, Body::Block(ReportBlock::default()));
+    process.retry();
+    process.record(Body::Exited(Exited::default()), None);
+    assert!(process.is_held() && !process.is_gone() && process.next_report().is_none());
+    assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty), "it is not read on");
+    std::fs::create_dir(&spool).unwrap();
+    process.retry();
+    assert_eq!(answer.try_recv(), Ok(()));
+    assert!(process.is_gone());
+    let bodies: Vec<_> =
+        std::iter::from_fn(|| process.next_report()).map(|report| report.message.unwrap().body.unwrap()).collect();
+    assert!(matches!(bodies[..], [Body::Block(_), Body::Exited(_)]), "{bodies:?}");
+}
+
+#[test]
+fn a_finished_process_may_go_when_all_is_acknowledged_or_it_is_dismissed() {
+    let is_drained = |told: &mut mpsc::Receiver<AgentCommand>| told.try_recv().is_ok();
+    let (_dir, mut process, mut told) = process();
+    say(&mut process, 1, Body::Block(ReportBlock::default()));
+    say(&mut process, 1, Body::Finished(Finished::default()));
+    process.acknowledge(1);
+    assert!(!is_drained(&mut told));
+    process.acknowledge(2);
+    assert!(is_drained(&mut told));
+    process.acknowledge(2);
+    assert!(!is_drained(&mut told), "it is told once");
+
+    let (_dir, mut process, mut told) = self::process();
+    say(&mut process, 1, Body::Finished(Finished::default()));
+    process.dismiss();
+    assert!(is_drained(&mut told), "what it said is on disk");
+    assert!(!process.is_over(), "and still to be sent");
+    process.acknowledge(1);
+    assert!(process.is_over());
+}
+
+#[test]
+fn a_started_process_is_told_what_became_of_the_last_checkpoint_whenever_that_changes() {
+    let (_dir, mut process, mut told) = process();
+    let with = |peers: &[&str], save| Assignment {
+        peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
+        save,
+        ..Assignment::default()
+    };
+    let rejected = Save { attempt: 1, ..Save::default() };
+    process.want(with(&[], Some(rejected)));
+    assert!(told.try_recv().is_err(), "it is not started");
+    process.want(with(&["a"], Some(Save::default())));
+    assert!(matches!(told.try_recv().unwrap().body, Some(Command::Start(_))));
+    for save in [rejected, Save { committed: true, ..rejected }] {
+        for _ in 0..2 {
+            process.want(with(&["a"], Some(save)));
+        }
+        assert_eq!(told.try_recv().unwrap().body, Some(Command::Save(save)));
+        assert!(told.try_recv().is_err(), "it is told once");
+    }
+}
+
+#[test]
+fn what_only_the_agent_may_say_or_another_connection_says_is_not_taken() {
+    let (_dir, mut process, _told) = process();
+    for body in [Body::Exited(Exited::default()), Body::Hello(lockstep_rpc::ProcessHello::default())] {
+        assert_eq!(say(&mut process, 1, body).try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
+    let mut late = say(&mut process, 2, Body::Block(ReportBlock::default()));
+    assert_eq!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    assert!(!process.has_unsent());
+}
+
+#[test]
+fn a_report_that_the_disk_lost_is_replaced_under_its_number() {
+    let (dir, mut process, _told) = process();
+    say(&mut process, 1, Body::Block(ReportBlock::default()));
+    std::fs::remove_file(dir.path().join("s/00000000000000000001.segment")).unwrap();
+    let report = process.next_report().unwrap();
+    assert_eq!(report.sequence, 1);
+    assert!(matches!(report.message.unwrap().body, Some(Body::Failed(failed)) if failed.reason.contains("lost")));
+}
