@@ -26,7 +26,7 @@ const SENT_BYTES: usize = 1 << 18;
 /// Blobs that come at a time: each has an open file.
 const UPLOADS: usize = 128;
 
-/// How long a stream may stand still, in either direction.
+/// See [`Blobs::idle`].
 const IDLE: Duration = Duration::from_mins(2);
 
 /// A checkpoint up to this size is read before a run begins from it, which takes seconds; of a larger one the processes alone
@@ -35,17 +35,25 @@ const CHECKED_BYTES: u64 = 4 << 30;
 
 /// The store, as clients reach it.
 #[derive(Clone, Debug)]
-pub(super) struct Blobs(Arc<BlobStore>, Identity, Arc<Semaphore>);
+pub(super) struct Blobs {
+    store: Arc<BlobStore>,
+    identity: Identity,
+    /// A permit for each blob that comes.
+    uploads: Arc<Semaphore>,
+    /// How long a stream may stand still, in either direction.
+    idle: Duration,
+}
 
 impl Blobs {
     /// The store at `dir`, which must stay the one of `identity` for whatever is acknowledged.
     pub(super) fn open(dir: &Path, identity: Identity) -> Result<Self, BlobError> {
-        Ok(Self(Arc::new(BlobStore::open(dir)?), identity, Arc::new(Semaphore::new(UPLOADS))))
+        let store = Arc::new(BlobStore::open(dir)?);
+        Ok(Self { store, identity, uploads: Arc::new(Semaphore::new(UPLOADS)), idle: IDLE })
     }
 
     /// That it is the coordinator's own store: asked before something is looked for or written there, and after.
     async fn is_ours(&self) -> Result<(), Status> {
-        let identity = self.1.clone();
+        let identity = self.identity.clone();
         let checked = tokio::task::spawn_blocking(move || identity.check()).await;
         let checked = checked.map_err(|_| Status::internal("the store panicked"))?;
         checked.map_err(|error| Status::failed_precondition(chain(&error)))
@@ -57,7 +65,7 @@ impl Blobs {
     /// `NotFound`, or `DataLoss` with both lengths.
     pub(super) async fn sees(&self, piece: &Piece) -> Result<(), Status> {
         self.is_ours().await?;
-        self.0.check(piece).map_err(|error| match error {
+        self.store.check(piece).map_err(|error| match error {
             BlobError::Missing { digest, .. } => Status::not_found(format!("blob `{digest}` is not in the store")),
             _ => refusal(&error),
         })
@@ -66,7 +74,7 @@ impl Blobs {
     /// Whether it is there and whole; it will be there after a power cut, too.
     pub(super) async fn has(&self, piece: Piece) -> Result<bool, Status> {
         self.is_ours().await?;
-        let store = Arc::clone(&self.0);
+        let store = Arc::clone(&self.store);
         let found = tokio::task::spawn_blocking(move || store.has_durably(&piece)).await;
         let found = found.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))?;
         self.is_ours().await?;
@@ -81,7 +89,7 @@ impl Blobs {
     pub(super) async fn check(&self, manifest: Vec<u8>) -> Result<(), Status> {
         let manifest = Manifest::decode(&manifest).map_err(|error| Status::data_loss(chain(&error)))?;
         self.is_ours().await?;
-        let store = Arc::clone(&self.0);
+        let store = Arc::clone(&self.store);
         let checked = tokio::task::spawn_blocking(move || {
             let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
             let mut pieces = tensors.chain(manifest.ranks.iter().flat_map(|rank| rank.generators.values()));
@@ -97,23 +105,23 @@ impl Blobs {
     }
 
     /// Stores what comes, and says what it is once that is durable. Nothing is kept of a stream that breaks off, or that brings
-    /// nothing for [`IDLE`]; and while it brings nothing, no thread waits for it.
+    /// nothing for a while ([`Blobs::idle`]); and while it brings nothing, no thread waits for it.
     pub(super) async fn put(
         &self,
         mut chunks: impl Stream<Item = Result<BlobChunk, Status>> + Unpin,
     ) -> Result<Piece, Status> {
         let _place = self
-            .2
+            .uploads
             .try_acquire()
             .map_err(|_| Status::unavailable(format!("{UPLOADS} blobs are on their way here already: try again")))?;
         self.is_ours().await?;
-        let store = Arc::clone(&self.0);
+        let store = Arc::clone(&self.store);
         let mut writer = on_disk(move || store.writer()).await?;
-        while let Some(chunk) = timeout(IDLE, chunks.next()).await.map_err(|_| idle())? {
+        while let Some(chunk) = timeout(self.idle, chunks.next()).await.map_err(|_| self.stood_still())? {
             let data = chunk?.data;
             writer = on_disk(move || writer.write(&data).map(|()| writer)).await?;
         }
-        let store = Arc::clone(&self.0);
+        let store = Arc::clone(&self.store);
         let piece = on_disk(move || {
             let piece = writer.finish(&store)?;
             store.sync()?;
@@ -137,8 +145,12 @@ impl Blobs {
         };
         if let Err(status) = streamed {
             // The client may be gone.
-            let _ = timeout(IDLE, to.send(Err(status))).await;
+            let _ = timeout(self.idle, to.send(Err(status))).await;
         }
+    }
+
+    fn stood_still(&self) -> Status {
+        Status::deadline_exceeded(format!("nothing came or went for {} s", self.idle.as_secs_f32()))
     }
 
     async fn stream(
@@ -147,7 +159,7 @@ impl Blobs {
         offset: u64,
         to: &mpsc::Sender<Result<BlobChunk, Status>>,
     ) -> Result<(), Status> {
-        let (store, of) = (Arc::clone(&self.0), piece.clone());
+        let (store, of) = (Arc::clone(&self.store), piece.clone());
         let mut reading = on_disk(move || Reading::begin(&store, of, offset)).await?;
         loop {
             let data;
@@ -155,10 +167,10 @@ impl Blobs {
             if data.is_empty() {
                 return on_disk(move || reading.end()).await;
             }
-            match timeout(IDLE, to.send(Ok(BlobChunk { data }))).await {
+            match timeout(self.idle, to.send(Ok(BlobChunk { data }))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(()),
-                Err(_) => return Err(idle()),
+                Err(_) => return Err(self.stood_still()),
             }
         }
     }
@@ -214,10 +226,6 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> 
     done.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))
 }
 
-fn idle() -> Status {
-    Status::deadline_exceeded(format!("nothing came or went for {} s", IDLE.as_secs()))
-}
-
 fn refusal(error: &BlobError) -> Status {
     match error {
         BlobError::Missing { .. } => Status::not_found(chain(error)),
@@ -248,13 +256,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::take(&dir.path().join("store"), dir.path(), Vec::new, || Ok("id".into())).unwrap();
         let blobs = Blobs::open(&dir.path().join("store"), identity).unwrap();
-        let piece = blobs.0.put(b"weights").unwrap();
+        let piece = blobs.store.put(b"weights").unwrap();
         blobs.sees(&piece).await.unwrap();
-        std::fs::write(blobs.0.path(&piece.digest), b"we").unwrap();
+        std::fs::write(blobs.store.path(&piece.digest), b"we").unwrap();
         let refused = blobs.sees(&piece).await.unwrap_err();
         assert_eq!(refused.code(), Code::DataLoss);
         assert!(refused.message().contains("is truncated: 2 bytes of 7"), "{}", refused.message());
-        std::fs::write(blobs.0.path(&piece.digest), b"weights and more").unwrap();
+        std::fs::write(blobs.store.path(&piece.digest), b"weights and more").unwrap();
         assert!(blobs.sees(&piece).await.unwrap_err().message().contains("is longer than it was: 16 bytes of 7"));
         let other = Piece { digest: Domain::Blob.digest(b"other"), bytes: 5 };
         assert_eq!(blobs.sees(&other).await.unwrap_err().code(), Code::NotFound);
@@ -287,11 +295,38 @@ mod tests {
         assert_eq!(received(&blobs, &piece, 2_000_000).await, (whole[2_000_000..].to_vec(), None));
         assert_eq!(received(&blobs, &piece, u64::MAX).await, (Vec::new(), Some(Code::InvalidArgument)));
         whole[2_400_000] ^= 1;
-        std::fs::write(blobs.0.path(&piece.digest), &whole).unwrap();
+        std::fs::write(blobs.store.path(&piece.digest), &whole).unwrap();
         let (bytes, end) = received(&blobs, &piece, 0).await;
         assert_eq!((bytes.len(), end), (whole.len(), Some(Code::DataLoss)));
         let broken = [Ok(BlobChunk { data: vec![1] }), Err(Status::cancelled("gone"))];
         assert_eq!(blobs.put(tokio_stream::iter(broken)).await.unwrap_err().code(), Code::Cancelled);
         assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_stands_still_ends_and_there_are_only_so_many_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::take(&dir.path().join("store"), dir.path(), Vec::new, || Ok("id".into())).unwrap();
+        let opened = Blobs::open(&dir.path().join("store"), identity).unwrap();
+        let blobs = Blobs { idle: Duration::from_millis(200), ..opened };
+        let piece = blobs.store.put(&vec![7; 4 * SENT_BYTES]).unwrap();
+        // Nothing comes.
+        let silent = tokio_stream::once(Ok(BlobChunk { data: vec![1] })).chain(tokio_stream::pending());
+        assert_eq!(blobs.put(silent).await.unwrap_err().code(), Code::DeadlineExceeded);
+        assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
+        // Nobody reads.
+        let (to, mut from) = mpsc::channel(1);
+        blobs.clone().send(piece, 0, to).await;
+        assert!(from.recv().await.unwrap().is_ok() && from.recv().await.is_none());
+        // Others come.
+        let places = blobs.uploads.try_acquire_many(UPLOADS as u32).unwrap();
+        let whole = || tokio_stream::once(Ok(BlobChunk { data: vec![1] }));
+        let refused = blobs.put(whole()).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::Unavailable, "128 blobs are on their way here already: try again")
+        );
+        drop(places);
+        blobs.put(whole()).await.unwrap();
     }
 }

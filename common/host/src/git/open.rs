@@ -103,7 +103,7 @@ pub(super) fn git() -> Command {
 }
 
 /// Variables by which git is told of one repository (`git rev-parse --local-env-vars`), but for its configuration.
-const OF_A_REPOSITORY: [&str; 12] = [
+const OF_A_REPOSITORY: [&str; 13] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
     "GIT_DIR",
@@ -111,6 +111,7 @@ const OF_A_REPOSITORY: [&str; 12] = [
     "GIT_IMPLICIT_WORK_TREE",
     "GIT_INDEX_FILE",
     "GIT_NAMESPACE",
+    "GIT_NO_REPLACE_OBJECTS",
     "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX",
     "GIT_REPLACE_REF_BASE",
@@ -138,8 +139,10 @@ fn unreadable(path: &Path, source: git2::Error) -> GitError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     use super::super::tests::git;
     use super::super::{GitError, describe, root, snapshot};
@@ -196,6 +199,18 @@ mod tests {
         git(dir.path(), &["commit", "-q", "-m", "x"]);
         let error = describe(dir.path()).unwrap_err().to_string();
         assert!(error.contains("SHA-256"), "{error}");
+    }
+
+    #[test]
+    fn git_is_told_of_no_other_repository_by_any_variable_that_it_knows() {
+        let known = Command::new("git").args(["rev-parse", "--local-env-vars"]).output().unwrap();
+        let known = String::from_utf8(known.stdout).unwrap();
+        // The configuration of one call (`git -c`) is the caller's own will.
+        let names: BTreeSet<&str> = known.lines().filter(|name| !name.starts_with("GIT_CONFIG")).collect();
+        let command = super::git();
+        let removed = command.get_envs().filter(|(_, value)| value.is_none()).filter_map(|(name, _)| name.to_str());
+        let removed: BTreeSet<&str> = removed.collect();
+        assert!(names.contains("GIT_DIR") && names.is_subset(&removed), "{names:?} and {removed:?}");
     }
 
     #[test]

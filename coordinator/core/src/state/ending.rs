@@ -1,8 +1,9 @@
 //! What the end of a process means for its run: the one place that judges.
 //!
 //! Others that are gone, an order to stop and a node that leaves are nobody's fault: the run goes on in its next generation, as
-//! often as that happens, and pauses only if generation after generation ends before its first step. A crash or a reason that may pass costs one of the run's [`Retries`](crate::command::Retries), counted for each of the two
-//! until a checkpoint is committed, and from the second on the run pauses. A reason that would come again ends the run.
+//! often as that happens, and pauses only if generation after generation ends before its first step. A crash or a reason that may
+//! pass costs one of the run's [`Retries`](crate::command::Retries), counted for each of the two until a checkpoint is committed,
+//! and from the second on the run pauses. A reason that would come again ends the run.
 
 use lockstep_common::{Ending, RunId};
 
@@ -116,17 +117,23 @@ impl Run {
 
     /// What it waits for meanwhile, for people.
     pub(super) fn pause(&self) -> Option<String> {
+        if !self.pauses() {
+            return None;
+        }
+        let since = "since the last checkpoint its";
         let words = match self.state.last_exit.as_ref().and_then(|exit| exit.ending.as_ref()) {
-            Some(Ending::Transient { what }) => format!("{} process gave up: {what}", ordinal(self.state.transients)),
-            Some(ending @ (Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving | Ending::Finished)) => {
-                let words = "generations in a row made no step; the last ended when a process";
-                return self
-                    .pauses()
-                    .then(|| format!("pauses before its next attempt: {} {words} {ending}", self.state.futile));
+            Some(Ending::Transient { what }) => {
+                format!("{since} {} process gave up: {what}", ordinal(self.state.transients))
             }
-            _ => format!("{} process has crashed", ordinal(self.state.exits)),
+            Some(ending @ (Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving | Ending::Finished)) => {
+                let futile = self.state.futile;
+                format!("{futile} generations in a row made no step; the last ended when a process {ending}")
+            }
+            Some(Ending::Crashed { .. } | Ending::Permanent { .. }) | None => {
+                format!("{since} {} process has crashed", ordinal(self.state.exits))
+            }
         };
-        self.pauses().then(|| format!("pauses before its next attempt: since the last checkpoint its {words}"))
+        Some(format!("pauses before its next attempt: {words}"))
     }
 }
 

@@ -131,6 +131,20 @@ fn reasons_that_may_pass_are_counted_by_themselves_and_the_longest_pause_bounds_
 }
 
 #[test]
+fn a_checkpoint_forgives_reasons_that_may_pass_too() {
+    let (mut cluster, run) = with_retries();
+    for _ in 0..2 {
+        transient(&mut cluster, &run);
+    }
+    wait(&mut cluster, &run);
+    cluster.all_ready(&run);
+    cluster.checkpoint(&run, 5);
+    assert_eq!(RunView::of(cluster.run(&run)).transients, 0);
+    transient(&mut cluster, &run);
+    assert_eq!(cluster.status(&run), "starting", "as after the first");
+}
+
+#[test]
 fn a_run_that_pauses_holds_nobody_back() {
     let (mut cluster, run) = with_retries();
     for _ in 0..2 {
