@@ -14,6 +14,20 @@ impl ReportBlock {
         self.dropped += values;
         values
     }
+
+    /// The greatest step that anything in it names; 0 if nothing does.
+    pub fn last_step(&self) -> u64 {
+        let series = |series: &crate::Series| series.steps.iter().fold(0_u64, |step, more| step.saturating_add(*more));
+        let steps = (self.steps.iter().map(|one| one.step))
+            .chain(self.layers.iter().map(|one| one.step))
+            .chain(self.evals.iter().map(|one| one.step))
+            .chain(self.systems.iter().map(|one| one.step))
+            .chain(self.fingerprints.iter().map(|one| one.step))
+            .chain(self.histograms.iter().map(|one| one.step))
+            .chain(self.media.iter().map(|one| one.step))
+            .chain(self.series.iter().map(series));
+        steps.max().unwrap_or(0)
+    }
 }
 
 #[cfg(test)]

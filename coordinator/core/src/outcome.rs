@@ -125,6 +125,17 @@ pub enum Refusal {
         /// Its step.
         step: u64,
     },
+    /// A request id that made another run already.
+    #[error("request `{request}` made run `{run}`, which is another one: use a new request id for each run")]
+    RequestTaken {
+        /// The request.
+        request: String,
+        /// The run that it made.
+        run: RunId,
+    },
+    /// More nodes than a coordinator keeps.
+    #[error("{0} nodes are known, as many as a coordinator keeps: `coord node remove NAME` forgets one that is gone")]
+    TooManyNodes(usize),
 }
 
 /// What must be done beside the state, as part of the same durable write.

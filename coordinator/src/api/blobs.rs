@@ -1,7 +1,7 @@
 //! Blobs between clients and the coordinator's store: work trees, data; never tensors.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Take};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use lockstep_common::manifest::{Manifest, Piece, TensorEntry};
 use lockstep_common::{Digest, Domain, chain};
 use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_host::git::built_on;
 use lockstep_rpc::BlobChunk;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -79,6 +80,21 @@ impl Blobs {
         let found = found.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))?;
         self.is_ours().await?;
         Ok(found)
+    }
+
+    /// The commit that the work tree in `piece` builds on; only its header is read.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is no work tree.
+    pub(super) async fn commit_of(&self, piece: Piece) -> Result<String, Status> {
+        let store = Arc::clone(&self.store);
+        on_disk(move || {
+            let path = store.path(&piece.digest);
+            let file = File::open(&path).map_err(|source| BlobError::Io { action: "read", path, source })?;
+            Ok(built_on(&mut BufReader::new(file)).map_err(|error| chain(&error)))
+        })
+        .await?
+        .map_err(|why| Status::invalid_argument(format!("field `code.tree`: {why}")))
     }
 
     /// That everything that `manifest` names is there, as long as it should be; of a checkpoint that is not huge, that it is what
@@ -301,6 +317,35 @@ mod tests {
         let broken = [Ok(BlobChunk { data: vec![1] }), Err(Status::cancelled("gone"))];
         assert_eq!(blobs.put(tokio_stream::iter(broken)).await.unwrap_err().code(), Code::Cancelled);
         assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
+    }
+
+    #[tokio::test]
+    async fn the_commit_of_a_work_tree_is_read_from_its_header_and_of_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::take(&dir.path().join("store"), dir.path(), Vec::new, || Ok("id".into())).unwrap();
+        let blobs = Blobs::open(&dir.path().join("store"), identity).unwrap();
+        let tree = |header: &str| {
+            [
+                b"lockstep work tree 1\n".to_vec(),
+                (header.len() as u64).to_le_bytes().to_vec(),
+                header.as_bytes().to_vec(),
+            ]
+            .concat()
+        };
+        let part = |path: &str| {
+            format!(r#"{{"path":"{path}","url":null,"commit":"c0","tree":"t0","objects":3,"empty_directories":[]}}"#)
+        };
+        let whole = [tree(&format!("[{}]", part(""))), vec![1, 2, 3]].concat();
+        let piece = blobs.store.put(&whole).unwrap();
+        assert_eq!(blobs.commit_of(piece).await.unwrap(), "c0");
+        let huge = [b"lockstep work tree 1\n".to_vec(), u64::MAX.to_le_bytes().to_vec()].concat();
+        for other in [b"".to_vec(), b"text".to_vec(), tree("["), tree("[]"), tree(&format!("[{}]", part("sub"))), huge]
+        {
+            let piece = blobs.store.put(&other).unwrap();
+            let refused = blobs.commit_of(piece).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{other:?}");
+            assert!(refused.message().starts_with("field `code.tree`: "), "{}", refused.message());
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lockstep_common::manifest::Piece;
+use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
 use lockstep_core::ClusterState;
 use lockstep_core::command::Replay;
 use lockstep_core::view::RunView;
@@ -21,7 +21,7 @@ use tracing::info;
 
 use super::STREAM_QUEUE;
 use super::blobs::Blobs;
-use super::convert::{code, data, invalid, job, request_id, run_id, text};
+use super::convert::{all_of, code, data, invalid, job, request_id, run_id, text};
 use super::{logs, reports};
 use crate::answers::Answers;
 use crate::documents;
@@ -63,6 +63,35 @@ impl Control {
         };
         let manifest = self.handle.read(look).await?.map_err(CallError::from)?;
         self.blobs.check(manifest).await
+    }
+
+    /// That what is kept of `code` is in the store, and is of the commit that is named.
+    async fn check_code(&self, code: Option<&CodeVersion>) -> Result<(), Status> {
+        let Some(code) = code else { return Ok(()) };
+        for piece in code.tree.iter().chain(&code.source) {
+            if !self.blobs.has(piece.clone()).await? {
+                return Err(invalid("code", format!("blob `{}` was not stored before", piece.digest)));
+            }
+        }
+        let Some(tree) = &code.tree else { return Ok(()) };
+        let (commit, built_on) = (&code.commit, self.blobs.commit_of(tree.clone()).await?);
+        if *commit != built_on {
+            let words = format!("the work tree that is kept is one of commit `{built_on}`, not of `{commit}`");
+            return Err(invalid("code.commit", words));
+        }
+        Ok(())
+    }
+
+    /// That `data` is what the job reads, and that the lists of its directories are in the store.
+    async fn check_data(&self, job: &str, data: &[DataFile]) -> Result<(), Status> {
+        all_of(job, data)?;
+        for directory in data.iter().filter(|file| file.is_directory()) {
+            if !self.blobs.has(directory.piece()).await? {
+                let words = format!("the list of `{}` was not stored before", directory.path);
+                return Err(invalid("data", words));
+            }
+        }
+        Ok(())
     }
 
     /// A stream that `produce` fills until it is done, the client is gone, or the coordinator ends.
@@ -113,14 +142,10 @@ impl control_server::Control for Control {
         if !base_dir.starts_with('/') {
             return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
         }
-        let code = code(wire)?;
-        let trees: Vec<Piece> = code.iter().flat_map(|code| code.tree.iter().chain(&code.source)).cloned().collect();
-        for piece in trees {
-            if !self.blobs.has(piece.clone()).await? {
-                return Err(invalid("code", format!("blob `{}` was not stored before", piece.digest)));
-            }
-        }
-        let run = self.handle.submit(id, job, base_dir, code, data(files)?).await?;
+        let (code, data) = (code(wire)?, data(files)?);
+        self.check_code(code.as_ref()).await?;
+        self.check_data(&job, &data).await?;
+        let run = self.handle.submit(id, job, base_dir, code, data).await?;
         info!(%run, "submitted");
         Ok(Response::new(RunReply { run: run.into() }))
     }
@@ -145,6 +170,7 @@ impl control_server::Control for Control {
         }
         let base_dir = Some(base_dir).filter(|dir| !dir.is_empty());
         let code = code(wire)?;
+        self.check_code(code.as_ref()).await?;
         self.check(&checkpoint).await?;
         let run = self.handle.resume(request_id(&id)?, &checkpoint, accept, base_dir, data(files)?, code).await?;
         info!(%run, checkpoint, "resumed");

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::MAX_MESSAGE_BYTES;
 use super::agents::Terms;
-use super::convert::{invalid, run_id, said};
+use super::convert::{Asked, invalid, run_id, said};
 use crate::node::{CallError, Event, Pending, Report, Session};
 
 /// Reports of one agent that are not applied yet. Enough for the reports of many processes to share a disk write; a
@@ -37,8 +37,8 @@ pub(super) struct Conversation {
     terms: Terms,
     /// Reports that wait to be applied, oldest first.
     open: VecDeque<(Process, u64, Pending)>,
-    /// Batch sizes of the runs that the node was told to run: rates are in samples.
-    batches: BTreeMap<RunId, u64>,
+    /// The jobs of the runs that the node was told to run, as far as their reports are judged by them.
+    jobs: BTreeMap<RunId, Asked>,
 }
 
 /// Why a conversation ended.
@@ -56,7 +56,7 @@ impl Conversation {
         outgoing: mpsc::Sender<Result<CoordinatorMessage, Status>>,
         terms: Terms,
     ) -> Self {
-        Self { session, incoming, outgoing, terms, open: VecDeque::new(), batches: BTreeMap::new() }
+        Self { session, incoming, outgoing, terms, open: VecDeque::new(), jobs: BTreeMap::new() }
     }
 
     /// Talks until one side ends it.
@@ -96,7 +96,7 @@ impl Conversation {
     async fn on_event(&mut self, event: Event) -> Result<(), End> {
         match event {
             Event::Desired(assigned) => {
-                self.batches = batch_sizes(&assigned, &self.batches);
+                self.jobs = jobs(&assigned, &self.jobs);
                 let store = self.terms.store.display().to_string();
                 let mut assignments: Vec<Assignment> =
                     assigned.iter().map(|assigned| assignment(assigned, &store)).collect();
@@ -191,7 +191,7 @@ impl Conversation {
     async fn on_report(&mut self, wire: WireReport) -> Result<(), End> {
         let run = run_id(&wire.run).map_err(End::Told)?;
         // Of one that cannot be meant the agent would send the same again and again, and nothing else of its node would be heard.
-        let body = said(wire.message, self.batches.get(&run).copied()).unwrap_or_else(|status| {
+        let body = said(wire.message, self.jobs.get(&run).copied()).unwrap_or_else(|status| {
             let reason = format!("what it says cannot be taken: {}", status.message());
             warn!(node = %self.session.node(), %run, reason);
             Said::Failed { reason, transient: false }
@@ -212,15 +212,16 @@ async fn front(open: &mut VecDeque<(Process, u64, Pending)>) -> Result<Outcome, 
     }
 }
 
-fn batch_sizes(assigned: &[Assigned], known: &BTreeMap<RunId, u64>) -> BTreeMap<RunId, u64> {
-    let mut batches = BTreeMap::new();
+fn jobs(assigned: &[Assigned], known: &BTreeMap<RunId, Asked>) -> BTreeMap<RunId, Asked> {
+    let mut jobs = BTreeMap::new();
     for assigned in assigned {
-        let parsed = || JobSpec::from_canonical(assigned.job.as_bytes()).ok().map(|job| job.batch.size);
-        if let Some(batch) = known.get(&assigned.run).copied().or_else(parsed) {
-            batches.insert(assigned.run.clone(), batch);
+        let asked = |job: JobSpec| Asked { batch: job.batch.size, steps: job.steps };
+        let parsed = || JobSpec::from_canonical(assigned.job.as_bytes()).ok().map(asked);
+        if let Some(job) = known.get(&assigned.run).copied().or_else(parsed) {
+            jobs.insert(assigned.run.clone(), job);
         }
     }
-    batches
+    jobs
 }
 
 /// Leaves out what the assignment before restores, too.

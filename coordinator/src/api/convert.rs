@@ -125,6 +125,20 @@ pub(super) fn job(bytes: Vec<u8>) -> Result<String, Status> {
     String::from_utf8(bytes).map_err(|error| invalid("job", error))
 }
 
+/// That `files` are what a job reads, each of its paths once and in their order: of a path that is left out nobody would know later
+/// what was in it.
+pub(super) fn all_of(job: &str, files: &[manifest::DataFile]) -> Result<(), Status> {
+    let job = JobSpec::from_canonical(job.as_bytes()).map_err(|error| invalid("job", chain(&error)))?;
+    let asked: Vec<&str> = job.data_paths().iter().map(|path| path.trim_end_matches('/')).collect();
+    let given: Vec<&str> = files.iter().map(|file| file.path.trim_end_matches('/')).collect();
+    if asked == given {
+        return Ok(());
+    }
+    let list = |paths: &[&str]| paths.iter().map(|path| format!("`{}`", quoted(path))).collect::<Vec<_>>().join(", ");
+    let none = if given.is_empty() { "nothing".to_owned() } else { list(&given) };
+    Err(invalid("data", format!("the job reads {}, and {none} was measured", list(&asked))))
+}
+
 pub(super) fn data(files: Vec<lockstep_rpc::DataFile>) -> Result<Vec<manifest::DataFile>, Status> {
     few("data", files, MAX_DATA)?
         .into_iter()
@@ -179,8 +193,17 @@ impl TryFrom<Hello> for Joining {
     }
 }
 
-/// What a process said. `batch` is the job's batch size, for the rate.
-pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Result<Said, Status> {
+/// What a run's job asked for, as far as what its processes say is judged by it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// Samples of a step.
+    pub(super) batch: u64,
+    /// Steps in all.
+    pub(super) steps: u64,
+}
+
+/// What a process said. `job` is what its run's job asked for, if the node was told of the run.
+pub(super) fn said(message: Option<ProcessMessage>, job: Option<Asked>) -> Result<Said, Status> {
     let body = message.and_then(|message| message.body).ok_or_else(|| invalid("message", "it is empty"))?;
     Ok(match body {
         Body::Hello(_) | Body::Alive(_) => {
@@ -200,7 +223,17 @@ pub(super) fn said(message: Option<ProcessMessage>, batch: Option<u64>) -> Resul
             ),
             transient: false,
         },
-        Body::Block(block) => Said::Block { progress: progress(&block, batch), bytes: block.encode_to_vec() },
+        Body::Block(block) if job.is_some_and(|job| block.last_step() > job.steps) => Said::Failed {
+            reason: format!(
+                "it reports of step {}, and the job's last is {}",
+                block.last_step(),
+                job.map_or(0, |job| job.steps)
+            ),
+            transient: false,
+        },
+        Body::Block(block) => {
+            Said::Block { progress: progress(&block, job.map(|job| job.batch)), bytes: block.encode_to_vec() }
+        }
         // A longer one fails that checkpoint in words, and the run goes on.
         Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => Said::ShareRefused {
             step: share.step,
@@ -264,12 +297,12 @@ fn checkpoint_share(wire: &CheckpointShare) -> Result<Share, Status> {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_rpc::{Finished, StepReport};
+    use lockstep_rpc::{Finished, MediaReport, Series, StepReport};
 
     use super::*;
 
-    fn said_of(body: Body, batch: Option<u64>) -> Result<Said, Status> {
-        said(Some(ProcessMessage { body: Some(body) }), batch)
+    fn said_of(body: Body, job: Option<Asked>) -> Result<Said, Status> {
+        said(Some(ProcessMessage { body: Some(body) }), job)
     }
 
     #[test]
@@ -289,6 +322,34 @@ mod tests {
         assert!(words(job(b"{}".to_vec()).unwrap_err()).starts_with("field `job`: not a valid job"));
         let hello = Hello { node: "../x".into(), incarnation: "1".into(), ..Hello::default() };
         assert!(words(Joining::try_from(hello).unwrap_err()).starts_with("field `node`: `../x` is not a node name"));
+    }
+
+    #[test]
+    fn data_that_is_not_what_the_job_reads_is_refused_with_both() {
+        let job = lockstep_common::job::parse_toml(
+            r#"
+                name = "t"
+                steps = 1
+                batch = { size = 1 }
+                model = { kind = "mlp", hidden = [8], outputs = 10 }
+                data = { kind = "npy", inputs = "x.npy", targets = "y.npy" }
+                optimizer = { kind = "sgd", lr = 0.1 }
+            "#,
+            &[],
+        )
+        .unwrap();
+        let job = String::from_utf8(job.canonical()).unwrap();
+        let file = |path: &str| manifest::DataFile {
+            path: path.to_owned(),
+            bytes: 0,
+            digest: lockstep_common::Domain::Blob.digest(b""),
+        };
+        all_of(&job, &[file("x.npy"), file("y.npy")]).unwrap();
+        let refused = |files: &[manifest::DataFile]| all_of(&job, files).unwrap_err().message().to_owned();
+        assert_eq!(refused(&[]), "field `data`: the job reads `x.npy`, `y.npy`, and nothing was measured");
+        assert!(refused(&[file("x.npy")]).ends_with("and `x.npy` was measured"));
+        assert!(refused(&[file("y.npy"), file("x.npy")]).ends_with("and `y.npy`, `x.npy` was measured"));
+        assert!(refused(&[file("x.npy"), file("y.npy"), file("/etc/passwd")]).contains("`/etc/passwd`"));
     }
 
     #[test]
@@ -342,16 +403,33 @@ mod tests {
     }
 
     #[test]
+    fn a_block_of_a_step_that_the_job_does_not_have_ends_the_run_in_words() {
+        let series = Series { steps: vec![9, 2], ..Series::default() };
+        let media = MediaReport { step: 11, ..MediaReport::default() };
+        let blocks = [
+            ReportBlock { steps: vec![StepReport { step: 11, ..StepReport::default() }], ..ReportBlock::default() },
+            ReportBlock { series: vec![series], ..ReportBlock::default() },
+            ReportBlock { media: vec![media], ..ReportBlock::default() },
+        ];
+        for block in blocks {
+            let said = |steps| said_of(Body::Block(block.clone()), Some(Asked { batch: 1, steps })).unwrap();
+            assert!(matches!(said(11), Said::Block { .. }));
+            let Said::Failed { reason, transient: false } = said(10) else { panic!("it is taken: {block:?}") };
+            assert_eq!(reason, "it reports of step 11, and the job's last is 10");
+        }
+    }
+
+    #[test]
     fn a_block_gives_progress_at_its_last_step_and_the_rate_over_all() {
         let step = |step, micros| StepReport { step, loss: step, micros, ..StepReport::default() };
         let block = ReportBlock { steps: vec![step(4, 1_000), step(5, 3_000)], ..ReportBlock::default() };
-        let Said::Block { progress: Some(progress), bytes } = said_of(Body::Block(block.clone()), Some(8)).unwrap()
-        else {
+        let job = Some(Asked { batch: 8, steps: 5 });
+        let Said::Block { progress: Some(progress), bytes } = said_of(Body::Block(block.clone()), job).unwrap() else {
             panic!("not a block with progress")
         };
         assert_eq!((progress.step, progress.loss, progress.samples_per_second), (5, 5, 4_000.0));
         assert_eq!(ReportBlock::decode(bytes.as_slice()).unwrap(), block);
-        let empty = said_of(Body::Block(ReportBlock::default()), Some(8)).unwrap();
+        let empty = said_of(Body::Block(ReportBlock::default()), job).unwrap();
         assert!(matches!(empty, Said::Block { progress: None, .. }));
     }
 }

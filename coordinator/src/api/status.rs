@@ -34,6 +34,8 @@ impl From<CallError> for Status {
                 | Refusal::NodeThere { .. }
                 | Refusal::NodeFenced(_)
                 | Refusal::Replay { .. }
+                | Refusal::RequestTaken { .. }
+                | Refusal::TooManyNodes(_)
                 | Refusal::NothingLeft { .. },
             ) => Self::failed_precondition(words),
             CallError::Propose(ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Busy)

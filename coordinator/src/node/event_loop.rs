@@ -57,6 +57,8 @@ pub struct Policy {
     pub retries: Retries,
     /// How long a node that is gone or lost is remembered.
     pub forget_node: Duration,
+    /// How long a node may be leaving before it counts as lost.
+    pub leave: Duration,
 }
 
 /// The owner of everything.
@@ -225,12 +227,10 @@ impl Node {
         }
         self.note_detached();
         for id in self.leases.expired(now) {
-            let Some(node) = self.replica.state().node(&id).filter(|node| node.presence.may_run()) else { continue };
-            warn!(node = %id, "was silent for longer than its lease");
-            let lost = Command::NodeLost { at_ms: now_ms(), node: id.clone(), incarnation: node.incarnation.clone() };
-            self.propose(&lost, None);
-            // If its agent is there after all, it attaches anew, and joins again.
-            self.sessions.close(&id);
+            self.give_up(&id, "was silent for longer than its lease");
+        }
+        for id in self.stayed() {
+            self.give_up(&id, "said long ago that it leaves, and is still here");
         }
         for (run, generation) in self.replica.state().due(now_ms()) {
             self.propose(&Command::Due { run, generation }, None);
@@ -239,6 +239,22 @@ impl Node {
             self.forgot = now;
             self.forget_nodes();
         }
+    }
+
+    /// Nodes that have been leaving for longer than they may.
+    fn stayed(&self) -> Vec<NodeId> {
+        let before = now_ms().saturating_sub(self.policy.leave.as_millis() as u64);
+        let stayed = |node: &&NodeState| node.presence == Presence::Leaving && node.changed_at_ms < before;
+        self.replica.state().nodes().filter(stayed).map(|node| node.id.clone()).collect()
+    }
+
+    /// A node counts as lost. If its agent is there after all, it attaches anew, and joins again.
+    fn give_up(&mut self, id: &NodeId, why: &str) {
+        let Some(node) = self.replica.state().node(id).filter(|node| node.presence.may_run()) else { return };
+        warn!(node = %id, "{why}");
+        let lost = Command::NodeLost { at_ms: now_ms(), node: id.clone(), incarnation: node.incarnation.clone() };
+        self.propose(&lost, None);
+        self.sessions.close(id);
     }
 
     /// Nodes whose stream has ended get no more work.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use lockstep_common::RunId;
 use lockstep_common::id::NotAnId;
-use lockstep_rpc::{AgentCommand, AgentMessage, CoordinatorMessage, ProcessMessage};
+use lockstep_rpc::{AgentCommand, AgentMessage, CoordinatorMessage, ProcessMessage, Report};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::child::Exit;
@@ -21,6 +21,12 @@ pub(crate) struct ProcessKey {
 impl ProcessKey {
     pub(crate) fn new(run: &str, generation: u64, process: u32) -> Result<Self, NotAnId> {
         Ok(Self { run: run.parse()?, generation, process })
+    }
+
+    /// `message` of this process, as its report of this number.
+    pub(crate) fn report(&self, sequence: u64, message: ProcessMessage) -> Report {
+        let Self { run, generation, process } = self;
+        Report { run: run.to_string(), generation: *generation, process: *process, sequence, message: Some(message) }
     }
 }
 

@@ -358,6 +358,11 @@ impl Process {
     }
 
     /// Whether its output may still grow.
+    /// Whether the coordinator wants it, as far as it has said.
+    pub(crate) fn is_desired(&self) -> bool {
+        self.desired
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.life, Life::Alive(_) | Life::Waiting { .. })
     }

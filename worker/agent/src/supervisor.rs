@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::{canonical, numerics};
@@ -17,7 +18,7 @@ use lockstep_host::transient;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentMessage, Assignment, Desired, Empty, ExitCause, LogReply, LogRequest};
+use lockstep_rpc::{AgentMessage, Assignment, Desired, Empty, ExitCause, Failed, LogReply, LogRequest, ProcessMessage};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -56,6 +57,8 @@ pub(crate) struct Supervisor {
     postponed: BTreeMap<ProcessKey, Assignment>,
     /// Those that wait for a device, which was said.
     held: BTreeSet<ProcessKey>,
+    /// Those for which the disk takes no spool, and since when, or when that was last told.
+    unspooled: BTreeMap<ProcessKey, Instant>,
     outbox: Option<mpsc::Sender<AgentMessage>>,
     answers: VecDeque<AgentMessage>,
     /// Whose report was sent last: the others come first.
@@ -95,6 +98,7 @@ impl Supervisor {
             devices,
             postponed: BTreeMap::new(),
             held: BTreeSet::new(),
+            unspooled: BTreeMap::new(),
             outbox: None,
             answers: VecDeque::new(),
             served: None,
@@ -259,7 +263,7 @@ impl Supervisor {
 
     fn desire(&mut self, desired: Desired) {
         self.postponed.clear();
-        let mut wanted = BTreeSet::new();
+        let mut wanted = BTreeMap::new();
         let mut restored = Vec::new();
         for mut assignment in desired.assignments {
             if assignment.restore_as_before {
@@ -270,17 +274,20 @@ impl Supervisor {
             }
             match ProcessKey::new(&assignment.run, assignment.generation, assignment.process) {
                 Err(error) => warn!("the coordinator desires what cannot be: {error}"),
-                Ok(key) => {
-                    wanted.insert(key.clone());
-                    match self.processes.entry(key.clone()) {
-                        Entry::Occupied(process) => process.into_mut().want(assignment),
-                        Entry::Vacant(_) if self.leaving => {}
-                        Entry::Vacant(_) => self.start(key, assignment),
-                    }
-                }
+                Ok(key) => drop(wanted.insert(key, assignment)),
             }
         }
-        self.processes.iter_mut().filter(|(key, _)| !wanted.contains(key)).for_each(|(_, process)| process.dismiss());
+        // First who goes: the next ones wait for their devices.
+        let goes = |key: &ProcessKey| !wanted.contains_key(key);
+        self.processes.iter_mut().filter(|(key, _)| goes(key)).for_each(|(_, process)| process.dismiss());
+        self.unspooled.retain(|key, _| !goes(key));
+        for (key, assignment) in wanted {
+            match self.processes.entry(key.clone()) {
+                Entry::Occupied(process) => process.into_mut().want(assignment),
+                Entry::Vacant(_) if self.leaving => {}
+                Entry::Vacant(_) => self.start(key, assignment),
+            }
+        }
         let processes = &self.processes;
         self.programs.stop_unless(|key| processes.values().any(|process| process.waits_for() == Some(key)));
     }
@@ -290,9 +297,13 @@ impl Supervisor {
     fn holder(&self, assignment: &Assignment) -> Option<&ProcessKey> {
         let room = self.devices.iter().filter(|device| **device == assignment.device).count();
         let here = |process: &Process| process.is_alive() && process.device() == Some(&assignment.device);
-        let mut holders = self.processes.iter().filter(|(_, process)| here(process)).map(|(key, _)| key);
+        let holders: Vec<_> = self.processes.iter().filter(|(_, process)| here(process)).collect();
         // One that is not offered at all is the process's own to refuse.
-        holders.nth(room.max(1) - 1)
+        if holders.len() < room.max(1) {
+            return None;
+        }
+        let left = holders.iter().find(|(_, process)| !process.is_desired());
+        left.or(holders.last()).map(|(key, _)| *key)
     }
 
     /// Starts a process, once its device is free. Its spool comes first: an agent that is killed between the two knows that it was
@@ -313,12 +324,9 @@ impl Supervisor {
             .and_then(|spool| Ok((spool.bounded(self.options.spool_bytes), self.logs.create(&key)?)));
         let (spool, log) = match opened {
             Ok(opened) => opened,
-            Err(error) => {
-                warn!("cannot start {key} yet: {error}");
-                self.postponed.insert(key, assignment);
-                return;
-            }
+            Err(error) => return self.not_spooled(key, assignment, &error),
         };
+        self.unspooled.remove(&key);
         let in_use = self.processes.keys().chain([&key]).map(|key| key.run.as_str()).collect();
         if let Err(error) = self.logs.prune(self.options.log_runs.get(), &in_use) {
             warn!("cannot delete old logs: {error}");
@@ -337,6 +345,24 @@ impl Supervisor {
             Ok((None, job)) => Process::started(key.clone(), assignment, self.spawn(&key, &job, None, log), spool),
         };
         self.processes.insert(key, process);
+    }
+
+    /// The disk takes no spool, which would keep what the process says. It may soon; but its run does not wait here for ever: after
+    /// the limit of progress the coordinator is told, and it tries elsewhere, or ends the run in words.
+    fn not_spooled(&mut self, key: ProcessKey, assignment: Assignment, error: &io::Error) {
+        warn!("cannot start {key} yet: {error}");
+        let now = Instant::now();
+        let since = *self.unspooled.entry(key.clone()).or_insert(now);
+        let is_over = |limit| now.duration_since(since) > limit && self.answers.len() < ANSWER_CAPACITY;
+        if self.options.progress_limit.is_some_and(is_over) {
+            self.unspooled.insert(key.clone(), now);
+            let reason = format!("node `{}` cannot start it: its disk keeps no reports: {error}", self.options.node);
+            let body = Some(Body::Failed(Failed { reason, transient: true }));
+            // The first thing that is said of it: there is no spool that would number it.
+            let report = key.report(1, ProcessMessage { body });
+            self.answers.push_back(AgentMessage { body: Some(Say::Report(report)) });
+        }
+        self.postponed.insert(key, assignment);
     }
 
     /// A process whose program is to be built first; the build is begun, if it is not under way for another.

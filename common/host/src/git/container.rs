@@ -1,5 +1,7 @@
 //! Objects with a header that says what they are: the form of what is kept of a repository.
 
+use std::io::Read;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +23,25 @@ pub(super) fn write<T: Container>(entries: &[T], objects: &[u8]) -> Result<Vec<u
     bytes.extend_from_slice(&header);
     bytes.extend_from_slice(objects);
     Ok(bytes)
+}
+
+/// Bytes of a header that is read by itself.
+const HEADER_BYTES: u64 = 16 << 20;
+
+/// The entries alone, of what `from` reads from its beginning.
+pub(super) fn header<T: Container>(from: &mut impl Read) -> Result<Vec<T>, GitError> {
+    let no = |reason: String| GitError::NotASnapshot { reason };
+    let (mut magic, mut length) = (vec![0; T::MAGIC.len()], [0; 8]);
+    let read = from.read_exact(&mut magic).and_then(|()| from.read_exact(&mut length));
+    read.map_err(|error| no(format!("it ends in its header: {error}")))?;
+    if magic != T::MAGIC {
+        return Err(no("it does not begin as one".to_owned()));
+    }
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_BYTES {
+        return Err(no(format!("its header has {length} bytes, more than {HEADER_BYTES}")));
+    }
+    serde_json::from_reader(from.take(length)).map_err(|error| no(error.to_string()))
 }
 
 /// The entries, and their objects one after another: as long together as the entries say.

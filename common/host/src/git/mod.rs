@@ -23,7 +23,7 @@ use lockstep_common::manifest::CodeVersion;
 use serde::Serialize;
 
 pub use fetch::{Remotes, fetch, restore_or_fetch};
-pub use restore::{Needed, Sources, needed, restore};
+pub use restore::{Needed, Sources, built_on, needed, restore};
 pub use revision::{commit_at, files_at};
 pub use snapshot::{Snapshot, snapshot};
 pub use source::source;

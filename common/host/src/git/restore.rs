@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use git2::build::CheckoutBuilder;
@@ -37,6 +38,18 @@ pub struct Needed {
 pub fn needed(snapshot: &[u8]) -> Result<Vec<Needed>, GitError> {
     let (parts, _) = read(snapshot)?;
     Ok(parts.into_iter().map(|Part { path, url, commit, .. }| Needed { path, url, commit }).collect())
+}
+
+/// The commit that a snapshot builds on, of which `from` reads the beginning: nothing but its header is read.
+///
+/// # Errors
+/// `NotASnapshot`.
+pub fn built_on(from: &mut impl Read) -> Result<String, GitError> {
+    let parts: Vec<Part> = container::header(from)?;
+    let whole = parts.into_iter().next().filter(|part| part.path.is_empty());
+    whole
+        .map(|part| part.commit)
+        .ok_or_else(|| GitError::NotASnapshot { reason: "it does not begin with the tree itself".to_owned() })
 }
 
 /// Rebuilds the work tree of `snapshot` in `target`, which does not exist or is empty: every file, mode, link and empty

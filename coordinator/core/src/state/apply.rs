@@ -85,13 +85,36 @@ impl ClusterState {
         if let Some(answered) = request.and_then(|request| self.requests.get(request))
             && matches!(answered.outcome, Outcome::Run(_)) == makes_run
         {
-            return Applied { outcome: answered.outcome.clone(), effects };
+            let other = self.other_request(command, &answered.outcome).map(Outcome::Refused);
+            return Applied { outcome: other.unwrap_or_else(|| answered.outcome.clone()), effects };
         }
         let outcome = self.dispatch(index, command, &mut effects).unwrap_or_else(Outcome::Refused);
         if let (Some(request), Outcome::Run(_) | Outcome::Done) = (request, &outcome) {
             self.remember(request, Answered { index, outcome: outcome.clone() });
         }
         Applied { outcome, effects }
+    }
+
+    /// Why `command` does not get the answer that its request id got before: it asks for another run than the one that was made.
+    fn other_request(&self, command: &Command, answered: &Outcome) -> Option<Refusal> {
+        let Outcome::Run(run) = answered else { return None };
+        let made = &self.runs.get(run)?.submission;
+        let (request, is_same) = match command {
+            Command::Submit { request, job, base_dir, code, data, .. } => {
+                let asked = (job, base_dir, code, data);
+                let same = asked == (&made.job, &made.base_dir, &made.code, &made.data);
+                (request, same && made.parent.is_none() && made.replay.is_none())
+            }
+            Command::Resume { request, checkpoint, accepted, base_dir, data, code, .. } => {
+                let from = made.replay.is_none() && made.parent == Some(*checkpoint) && made.accepted == *accepted;
+                let code = code.is_none() || *code == made.code;
+                let base_dir = base_dir.as_ref().is_none_or(|base_dir| *base_dir == made.base_dir);
+                (request, from && code && base_dir && data.iter().all(|file| made.data.contains(file)))
+            }
+            Command::Replay { request, replay, .. } => (request, made.replay.as_ref() == Some(replay)),
+            _ => return None,
+        };
+        (!is_same).then(|| Refusal::RequestTaken { request: request.to_string(), run: run.clone() })
     }
 
     fn dispatch(&mut self, index: u64, command: &Command, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal> {

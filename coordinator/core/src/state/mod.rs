@@ -24,6 +24,7 @@ pub use cluster::ClusterState;
 pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use find::NotFound;
 pub use node::{Fence, Node, Presence};
+pub use nodes::NODES;
 pub use owed::Owed;
 pub use rows::{RowKey, StateError};
 pub use run::{

@@ -9,6 +9,9 @@ use super::run::Phase;
 use crate::command::Device;
 use crate::outcome::{Effect, Outcome, Refusal};
 
+/// Nodes that are kept. Each is in the state that is held in memory, and in every list of nodes.
+pub const NODES: usize = 4096;
+
 /// An agent that opened its stream.
 pub(super) struct Joining<'a> {
     pub(super) node: &'a NodeId,
@@ -39,6 +42,9 @@ impl ClusterState {
             return Err(refusal);
         }
         let known = self.nodes.get(id);
+        if known.is_none() && self.nodes.len() >= NODES {
+            return Err(Refusal::TooManyNodes(NODES));
+        }
         let fences = known.map(|node| node.fences.clone()).unwrap_or_default();
         if known.is_some_and(|node| node.incarnation != joining.incarnation) {
             self.processes_gone(at_ms, id, effects);

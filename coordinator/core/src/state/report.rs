@@ -22,6 +22,31 @@ pub(super) struct Spoken<'a> {
     pub(super) body: &'a Said,
 }
 
+impl Run {
+    /// Why no process of this run can say `body`: it names a step that the job does not have, or where it writes no checkpoint.
+    fn impossible(&self, body: &Said) -> Option<String> {
+        let (last, every) = (self.last_step(), self.job.checkpoint.every_steps);
+        let beyond =
+            |step: u64, what: &str| (step > last).then(|| format!("{what} step {step}, and the last is {last}"));
+        let no_checkpoint = |step: u64| {
+            let due = step <= last && (step == last || self.job.checkpoint_due(step));
+            (!due).then(|| {
+                format!("a checkpoint at step {step}, and the job writes one every {every} steps up to {last}")
+            })
+        };
+        match body {
+            Said::Block { progress, .. } => beyond(progress.as_ref()?.step, "a report of"),
+            Said::Share(share) => no_checkpoint(share.step),
+            Said::ShareFailed { step, .. } | Said::ShareRefused { step, .. } => no_checkpoint(*step),
+            Said::Corrupt { step, .. } | Said::Agreed { step, .. } => beyond(*step, "a comparison at"),
+            Said::Finished { step, .. } => {
+                (*step != last).then(|| format!("finished at step {step}, and its last is {last}"))
+            }
+            Said::Ready { .. } | Said::Failed { .. } | Said::Exited { .. } | Said::Derived { .. } => None,
+        }
+    }
+}
+
 impl ClusterState {
     /// Applies one report, if it comes from the current generation of a run that goes on, from the agent that runs the process,
     /// and in its turn.
@@ -66,7 +91,10 @@ impl ClusterState {
                 placed.sequence = sequence;
             }
         }
-        self.said(at_ms, id, process, body, effects);
+        match self.runs.get(id).and_then(|run| run.impossible(body)) {
+            Some(reason) => self.fail(at_ms, id, Some(process), &reason),
+            None => self.said(at_ms, id, process, body, effects),
+        }
         Ok(Outcome::Done)
     }
 
@@ -184,10 +212,6 @@ impl ClusterState {
 
     fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {
         let Some(run) = self.run_mut(id) else { return };
-        if step != run.last_step() {
-            let reason = format!("finished at step {step}, and its last is {}", run.last_step());
-            return self.fail(at_ms, id, Some(process), &reason);
-        }
         if let Some(placed) = run.state.placement.get_mut(&process) {
             placed.phase = Phase::Finished { state: *digest, exited: false };
         }

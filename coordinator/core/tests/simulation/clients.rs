@@ -31,6 +31,7 @@ const JOB: &str = r#"
     model = { kind = "mlp", hidden = [8], outputs = 2 }
     data = { kind = "csv", path = "x.csv", target = "y" }
     optimizer = { kind = "sgd", lr = 0.1 }
+    checkpoint = { every_steps = 1 }
 "#;
 
 /// A question without an answer yet.

@@ -20,6 +20,7 @@ pub(crate) const JOB: &str = r#"
     model = { kind = "mlp", hidden = [8], outputs = 2 }
     data = { kind = "csv", path = "x.csv", target = "y" }
     optimizer = { kind = "sgd", lr = 0.1 }
+    checkpoint = { every_steps = 1 }
 "#;
 
 #[derive(Default)]

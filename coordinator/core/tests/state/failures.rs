@@ -173,3 +173,32 @@ fn a_process_that_had_finished_may_be_lost() {
     cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
     assert_eq!(cluster.run(&run).state.status, Status::Finished { state: final_state() });
 }
+
+#[test]
+fn a_process_that_names_a_step_which_cannot_be_fails_its_run_alone() {
+    let cases: [(Said, &str); 7] = [
+        (block(11), "a report of step 11, and the last is 10"),
+        (Said::Share(share(0, 2, 3)), "a checkpoint at step 3, and the job writes one every 5 steps up to 10"),
+        (Said::Share(share(0, 2, 0)), "a checkpoint at step 0, and"),
+        (Said::Share(share(0, 2, 15)), "a checkpoint at step 15, and"),
+        (Said::ShareFailed { step: 4, reason: "full".into() }, "a checkpoint at step 4, and"),
+        (
+            Said::ShareRefused { step: u64::MAX, reason: "large".into() },
+            "a checkpoint at step 18446744073709551615, and",
+        ),
+        (Said::Finished { step: 9, state: final_state() }, "finished at step 9, and its last is 10"),
+    ];
+    for (said, expected) in cases {
+        let mut cluster = Cluster::with_two_nodes();
+        let sets = ["checkpoint.every_steps=5", "world.processes=1", "world.min_processes=1"];
+        let (run, other) = (cluster.submit(&sets), cluster.submit(&sets));
+        cluster.all_ready(&run);
+        cluster.all_ready(&other);
+        cluster.say(&run, 0, block(10));
+        cluster.say(&run, 0, said);
+        let status = cluster.status(&run);
+        assert!(status.starts_with(&format!("failed: process 0 on `a`: {expected}")), "{status}");
+        assert!(cluster.run(&run).shares.is_empty());
+        assert_eq!(cluster.status(&other), "running");
+    }
+}

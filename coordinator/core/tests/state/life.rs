@@ -1,10 +1,11 @@
 //! A run from submission to its end, with nothing going wrong.
 
+use lockstep_core::command::Replay;
 use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
 use lockstep_core::{Effect, Outcome, Refusal, Said};
 
-use super::cluster::{Cluster, block, final_state, ready, share};
+use super::cluster::{Cluster, block, final_state, job_text, ready, share};
 
 #[test]
 fn a_run_is_placed_started_checkpointed_and_finished() {
@@ -123,4 +124,24 @@ fn reports_are_taken_in_order_and_once() {
         let stranger = cluster.report(&run, generation, process, 1, block(1));
         assert!(matches!(stranger, Outcome::Refused(Refusal::NoProcess { .. })), "{stranger:?}");
     }
+}
+
+#[test]
+fn a_request_id_that_made_a_run_makes_no_other_one() {
+    let mut cluster = Cluster::with_two_nodes();
+    let submit = cluster.submit_command(&[]);
+    let Outcome::Run(run) = cluster.apply(&submit) else { panic!("not submitted") };
+    let lockstep_core::Command::Submit { request, at_ms, base_dir, secret, .. } = submit.clone() else {
+        unreachable!()
+    };
+    let job = job_text(&["steps=9"]);
+    let (code, data) = (None, Vec::new());
+    let other = lockstep_core::Command::Submit { request: request.clone(), at_ms, job, base_dir, code, data, secret };
+    let taken = Refusal::RequestTaken { request: request.to_string(), run: run.clone() };
+    assert_eq!(cluster.apply(&other), Outcome::Refused(taken.clone()));
+    let (replay, checkpoint) = (Replay { of: run.clone(), until: 2, fingerprints_every: 0 }, None);
+    let replay = lockstep_core::Command::Replay { request, at_ms, replay, checkpoint, secret };
+    assert_eq!(cluster.apply(&replay), Outcome::Refused(taken));
+    assert_eq!(cluster.apply(&submit), Outcome::Run(run), "the same again has the same answer");
+    assert_eq!(cluster.state.runs().len(), 1);
 }

@@ -1,7 +1,7 @@
 //! Nodes that come, go away for a while, leave, and are forgotten.
 
 use lockstep_common::Ending;
-use lockstep_core::state::{Node, Presence};
+use lockstep_core::state::{NODES, Node, Presence};
 use lockstep_core::{ClusterState, Command, Outcome, Refusal, Said};
 
 use super::cluster::{Cluster, devices};
@@ -140,4 +140,28 @@ fn a_node_that_an_earlier_build_wrote_is_read() {
     };
     assert_eq!((read(true).presence, read(false).presence), (Presence::Alive, Presence::Lost));
     assert_eq!(read(true).agent, "");
+}
+
+#[test]
+fn there_are_only_so_many_nodes() {
+    let mut state = ClusterState::default();
+    let join = |name: String| Command::NodeJoined {
+        at_ms: 1,
+        node: name.parse().unwrap(),
+        incarnation: "1".to_owned(),
+        agent: String::new(),
+        host: String::new(),
+        devices: Vec::new(),
+    };
+    for number in 0..NODES {
+        assert_eq!(state.apply(number as u64 + 1, &join(format!("n{number}"))).outcome, Outcome::Done);
+    }
+    let one_more = join("one-more".to_owned());
+    assert_eq!(state.apply(5_000, &one_more).outcome, Outcome::Refused(Refusal::TooManyNodes(NODES)));
+    assert_eq!(state.apply(5_001, &join("n7".to_owned())).outcome, Outcome::Done, "a known one may come back");
+    let node: lockstep_common::NodeId = "n7".parse().unwrap();
+    state.apply(5_002, &Command::NodeLost { at_ms: 2, node: node.clone(), incarnation: "1".to_owned() });
+    let forget = Command::NodeForgotten { request: lockstep_common::RequestId::from_bytes([1; 16]), node };
+    assert_eq!(state.apply(5_003, &forget).outcome, Outcome::Done);
+    assert_eq!(state.apply(5_004, &one_more).outcome, Outcome::Done);
 }

@@ -68,6 +68,25 @@ fn a_process_starts_when_the_one_before_has_left_its_device() {
 }
 
 #[test]
+fn of_two_that_are_on_a_device_the_one_that_its_run_has_left_is_waited_for() {
+    logged();
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new();
+    let mut options = options(coordinator.address(), dir.path(), deaf_rank("endless"));
+    options.slots = 2.try_into().unwrap();
+    let agent = Agent::start(options);
+    let (old, stays, new) = (key(773, 0), key(774, 0), key(775, 0));
+    coordinator.desire(vec![with_peers(&old), with_peers(&stays)]);
+    coordinator.wait("steps of both", |memory| (memory.step(&old) > 1 && memory.step(&stays) > 1).then_some(()));
+    coordinator.desire(vec![with_peers(&stays), with_peers(&new)]);
+    coordinator.wait("steps of the next", |memory| (memory.step(&new) > 1).then_some(()));
+    let name = |generation| format!("process 0 of run 0123456789 generation {generation}");
+    let waits = format!("{} waits: {} still holds `cpu`", name(775), name(773));
+    assert!(logged().contains(&waits), "{}", logged());
+    agent.stop().unwrap();
+}
+
+#[test]
 fn an_agent_has_a_name_of_its_own_that_stays_in_its_data_directory() {
     let coordinator = Coordinator::new();
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

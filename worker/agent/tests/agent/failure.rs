@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use lockstep_agent::AgentError;
 use lockstep_rpc::Exited;
@@ -192,6 +193,30 @@ fn a_process_for_which_the_disk_has_no_room_is_started_when_it_has() {
     until("the first attempt", || logged().contains("cannot start process 0 of run dsk0000000 generation 1 yet"));
     std::fs::remove_file(&obstacle).unwrap();
     assert_eq!(exited(&coordinator, &key).code, 7);
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_process_that_the_disk_keeps_from_starting_is_told_and_its_run_can_go_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new();
+    let mut options = options(coordinator.address(), dir.path(), fake_rank("die"));
+    options.progress_limit = Some(Duration::from_millis(300));
+    let agent = Agent::start(options);
+    coordinator.wait("the agent", |memory| (memory.hellos.len() == 1).then_some(()));
+    let key = ("dsk0000001".to_owned(), 1, 0);
+    let obstacle = dir.path().join("spool").join(&key.0);
+    std::fs::write(&obstacle, "").unwrap();
+    coordinator.desire(vec![assignment(&key)]);
+    let (reason, transient) = coordinator.hear("why it does not start", &key, |body| match body {
+        Body::Failed(failed) => Some((failed.reason, failed.transient)),
+        _ => None,
+    });
+    assert!(
+        reason.starts_with("node `node-a` cannot start it: its disk keeps no reports: cannot use spool"),
+        "{reason}"
+    );
+    assert!(transient, "another node, or another time, may do");
     agent.stop().unwrap();
 }
 
