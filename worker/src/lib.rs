@@ -21,6 +21,7 @@ mod libraries;
 pub mod link;
 pub mod local;
 mod media;
+mod memory;
 pub mod numerics;
 pub mod operators;
 mod origin;

@@ -29,6 +29,7 @@ use crate::exchange::{Exchange, ExchangeError, GroupExchange, MeshExchange};
 use crate::fault::Fault;
 use crate::fingerprint::Divergence;
 use crate::link::Link;
+use crate::memory;
 use crate::numerics;
 use crate::program::{OtherData, Setup, Source};
 use crate::saving::Saving;
@@ -114,10 +115,13 @@ enum Stop {
 impl Stop {
     fn failed(error: &dyn std::error::Error) -> Self {
         let whole = chain(error);
-        let reason = without_frames(&whole);
+        let mut reason = without_frames(&whole);
         if reason != whole {
             // Where it was thrown is for the log.
             error!("{whole}");
+        }
+        if let Some(memory) = memory::of(&reason) {
+            reason.push_str(&memory);
         }
         Self::Failed { transient: transient::is_in(&whole), reason }
     }

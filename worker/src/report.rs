@@ -27,6 +27,8 @@ use crate::usage::Usage;
 const BLOCK_EVERY: Duration = Duration::from_millis(250);
 /// Steps after which a block is handed over at once.
 const BLOCK_STEPS: usize = 1000;
+/// Bytes of names and their values after which it is, too: far from what a coordinator takes, whatever is reported of a step.
+const BLOCK_BYTES: usize = 4 << 20;
 /// Time between two telemetry reports.
 const SYSTEM_EVERY: Duration = Duration::from_secs(1);
 
@@ -112,6 +114,8 @@ pub(crate) struct Reporter {
     device: Device,
     block: ReportBlock,
     keeper: Option<Keeper>,
+    /// Bytes of names and values in it, of what may be large at one step.
+    block_bytes: usize,
     /// What will be the block's series.
     numbers: BTreeMap<SeriesKey, Vec<Point>>,
     handed_over: Instant,
@@ -152,6 +156,7 @@ impl Reporter {
             tokens: None,
             device,
             block: ReportBlock { process, ..ReportBlock::default() },
+            block_bytes: 0,
             keeper: None,
             numbers: BTreeMap::new(),
             handed_over: now,
@@ -200,6 +205,7 @@ impl Reporter {
                 contents,
             });
             if let Some(Fingerprints { names, sums }) = fingerprints {
+                self.block_bytes += bytes_of(&names, 1);
                 self.block.fingerprints.push(FingerprintReport { step, names, sums });
             }
         }
@@ -208,7 +214,8 @@ impl Reporter {
         if now - self.system.since >= SYSTEM_EVERY {
             self.report_system(numbers.step, now);
         }
-        if now - self.handed_over >= BLOCK_EVERY || self.block.steps.len() >= BLOCK_STEPS {
+        let full = self.block.steps.len() >= BLOCK_STEPS || self.block_bytes >= BLOCK_BYTES;
+        if full || now - self.handed_over >= BLOCK_EVERY {
             self.hand_over();
         }
     }
@@ -221,12 +228,14 @@ impl Reporter {
     /// Norms of the parameters' gradients; the caller asks process 0 only.
     pub(crate) fn layers(&mut self, step: u64, names: Vec<String>, grad_norms: Vec<f64>) {
         let at_ms = now_ms();
+        self.block_bytes += bytes_of(&names, 1);
         self.block.layers.push(LayerReport { step, names, grad_norms, at_ms, ..LayerReport::default() });
     }
 
     /// Norms of some parameters and of what the step changed in them.
     pub(crate) fn updates(&mut self, step: u64, names: Vec<String>, weight_norms: Vec<f64>, update_norms: Vec<f64>) {
         let at_ms = now_ms();
+        self.block_bytes += bytes_of(&names, 2);
         self.block.layers.push(LayerReport { step, names, grad_norms: vec![], at_ms, weight_norms, update_norms });
     }
 
@@ -305,6 +314,7 @@ impl Reporter {
     /// Puts what was collected into the outbox. Before a checkpoint, so that its share comes behind the steps it covers.
     pub(crate) fn hand_over(&mut self) {
         self.handed_over = Instant::now();
+        self.block_bytes = 0;
         let numbers = std::mem::take(&mut self.numbers);
         self.block.series.extend(numbers.iter().map(|(key, points)| Series::of_points(key, points)));
         let next = ReportBlock { process: self.process, ..ReportBlock::default() };
@@ -376,108 +386,14 @@ fn device_report(device: Device) -> Option<DeviceReport> {
     })
 }
 
+/// Bytes that `names` take with so many numbers each.
+fn bytes_of(names: &[String], numbers: usize) -> usize {
+    names.iter().map(|name| name.len() + 8 * numbers).sum()
+}
+
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn blocks(outbox: &Outbox) -> Vec<ReportBlock> {
-        outbox.close();
-        std::iter::from_fn(|| outbox.pop())
-            .map(|body| match body {
-                Body::Block(block) => block,
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    fn evidence(numbers: &StepNumbers) -> Evidence {
-        let [loss, grad_norm, lr] = [numbers.loss, numbers.grad_norm, numbers.lr].map(f64::to_bits);
-        let StepNumbers { step, positions, contents, .. } = *numbers;
-        Evidence { step, loss, grad_norm, lr, positions, fingerprint: 0, contents }
-    }
-
-    #[test]
-    fn process_0_records_every_step_in_order_and_chains_it() {
-        let outbox = Outbox::default();
-        let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
-        let mut digest = chain_start();
-        for step in 1..=2500 {
-            let loss = 1.0 / step as f64;
-            let numbers = StepNumbers { step, loss, grad_norm: 2.0, lr: 0.1, positions: step * 7, contents: step % 2 };
-            reporter.step(&numbers, None);
-            digest = evidence(&numbers).chain(&digest);
-        }
-        assert_eq!(*reporter.record(), RecordPosition { steps: 2500, digest });
-        reporter.finish(2500);
-        let blocks = blocks(&outbox);
-        assert!(blocks.len() >= 3, "no block waits for more than {BLOCK_STEPS} steps");
-        let steps: Vec<u64> = blocks.iter().flat_map(|block| &block.steps).map(|step| step.step).collect();
-        assert_eq!(steps, (1..=2500).collect::<Vec<_>>());
-        for pair in blocks.windows(2).filter(|pair| !pair[1].steps.is_empty()) {
-            assert_eq!(pair[1].record_before.len(), 32);
-            assert_ne!(pair[0].record_before, pair[1].record_before, "each block names what it follows");
-        }
-        assert_eq!(blocks[0].record_before, chain_start().as_bytes());
-        let system = blocks.iter().flat_map(|block| &block.systems).last().unwrap();
-        assert!(system.step == 2500 && system.rss_bytes > 0 && system.phase_micros.len() == PHASES.len());
-    }
-
-    #[test]
-    fn other_processes_say_only_telemetry() {
-        let outbox = Outbox::default();
-        let mut reporter = Reporter::new(outbox.clone(), 1, 8, Device::Cpu, None);
-        reporter.spent(Phase::Data);
-        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0, contents: 0 }, None);
-        reporter.finish(1);
-        let blocks = blocks(&outbox);
-        assert!(blocks.iter().all(|block| block.process == 1 && block.steps.is_empty()));
-        assert_eq!(blocks.iter().map(|block| block.systems.len()).sum::<usize>(), 1);
-    }
-
-    #[test]
-    fn a_program_takes_no_name_that_lockstep_tracks_under() {
-        let context = lockstep_models::Context { step: 0, rank: 0, training: true, root: 0 };
-        let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, None);
-        let mut said = |speaker| reporter.said(1, speaker).map_err(|error| error.to_string());
-        for name in ["loss", "lr", "grad_norm", "step_seconds", "eval/loss", "grad_norm/a", "throughput/samples"] {
-            for speaker in [Speaker::Rank(None), Speaker::Rank(Some(1)), Speaker::Evaluation] {
-                context.log(name, 1.0);
-                let error = said(speaker).unwrap_err();
-                assert!(error.contains(&format!("tracks `{name}`")), "{error}");
-            }
-        }
-        context.histogram("weight/a", &tch::Tensor::from_slice(&[1.0_f32]));
-        assert!(said(Speaker::Rank(None)).unwrap_err().contains("`weight/a`"));
-        context.histogram("loss", &tch::Tensor::from_slice(&[1.0_f32]));
-        for name in ["own/loss", "loss/a", "losses", "weight/a"] {
-            context.log(name, 1.0);
-        }
-        said(Speaker::Rank(None)).unwrap();
-    }
-
-    #[test]
-    fn samples_of_tokens_have_a_rate_of_tokens() {
-        let outbox = Outbox::default();
-        let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
-        let targets = lockstep_models::Targets::Tokens;
-        reporter.samples_are(&SampleShape { input: vec![64], kind: InputKind::Tokens, targets });
-        reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0, contents: 0 }, None);
-        reporter.finish(1);
-        let series: Vec<Series> = blocks(&outbox).into_iter().flat_map(|block| block.series).collect();
-        let rate = |name: &str| series.iter().find(|series| series.name == name).unwrap().values[0];
-        assert_eq!(rate("throughput/tokens"), rate("throughput/steps") * 512.0);
-    }
-
-    #[test]
-    fn a_resumed_record_goes_on_where_it_stood() {
-        let record = RecordPosition { steps: 7, digest: chain_start() };
-        let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, Some(record.clone()));
-        let numbers = StepNumbers { step: 8, loss: 0.0, grad_norm: 0.0, lr: 0.0, positions: 0, contents: 0 };
-        reporter.step(&numbers, None);
-        assert_eq!(*reporter.record(), RecordPosition { steps: 8, digest: evidence(&numbers).chain(&record.digest) });
-    }
-}
+mod tests;

@@ -64,7 +64,7 @@ fn rss_bytes(status: &str) -> Option<u64> {
 }
 
 /// The number in the line that begins with `name`.
-fn line(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn line(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -14,7 +14,7 @@ pub use generated::*;
 
 /// What builds must share to work together: raised when a message changes its meaning, or one waits for another that earlier builds
 /// do not send. Builds before it existed count as 1.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Longest description (bytes of JSON) of one process's share of a checkpoint that a coordinator takes. It becomes a command,
 /// which is shorter, and of which the log takes no more.

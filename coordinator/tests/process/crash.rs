@@ -11,7 +11,7 @@ use crate::support::{Coordinator, coord, write_job};
 use lockstep_common::RequestId;
 use lockstep_common::job::parse_toml;
 use lockstep_rpc::control_client::ControlClient;
-use lockstep_rpc::{RunReply, SubmitRequest};
+use lockstep_rpc::{DataFile, RunReply, SubmitRequest};
 use tokio::sync::mpsc;
 use tonic::Code;
 
@@ -30,7 +30,7 @@ fn request(client: u64, number: u64, job: &[u8]) -> SubmitRequest {
         job: job.to_vec(),
         base_dir: format!("/{}", "x".repeat(4_000)),
         code: None,
-        data: vec![],
+        data: vec![DataFile { path: "data.csv".to_owned(), bytes: 0, digest: vec![0; 32] }],
     }
 }
 

@@ -16,8 +16,8 @@ use std::net::SocketAddr;
 
 use crate::MeshError;
 
-const HELLO_MAGIC: [u8; 8] = *b"LSXHELO2";
-const REPLY_MAGIC: [u8; 8] = *b"LSXREPL2";
+const HELLO_MAGIC: [u8; 8] = *b"LSXHELO3";
+const REPLY_MAGIC: [u8; 8] = *b"LSXREPL3";
 const NONCE_BYTES: usize = 32;
 const PROOF_BYTES: usize = blake3::OUT_LEN;
 /// No proof has this value but with a chance of 2^-256.

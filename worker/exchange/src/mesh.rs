@@ -72,6 +72,13 @@ impl fmt::Debug for MeshConfig {
     }
 }
 
+/// How far apart the numbers of two processes on one machine may be that have rings: each process reserves at most twice as many MiB.
+const FARTHEST: usize = 63;
+
+fn are_near(one: usize, other: usize) -> bool {
+    one.abs_diff(other) <= FARTHEST
+}
+
 /// A process's place in the full mesh. Dropping it leaves the mesh.
 #[derive(Debug)]
 pub struct Mesh {
@@ -118,13 +125,16 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Offers every peer a ring, and takes those that are offered.
+    /// Offers a ring to every peer on this machine that is near enough, and takes those that are offered.
     fn share_memory(&mut self, allowed: bool) -> Result<(), MeshError> {
         let host = Host::this().ok().filter(|_| allowed);
+        // First who is here: memory is reserved for each ring, also for one that nobody could take.
+        let hosts = self.swap(&vec![host.as_ref().map_or([0; 32], Host::id); self.processes])?;
         let mut rings: Vec<Option<OfferedRing>> = (0..self.processes).map(|_| None).collect();
-        if host.is_some() {
-            for link in &self.links {
-                rings[link.process()] = OfferedRing::new(nonce()?);
+        for link in &self.links {
+            let there = link.process();
+            if host.is_some_and(|host| hosts[there] == host.id()) && are_near(self.process, there) {
+                rings[there] = OfferedRing::new(nonce()?);
             }
         }
         let offers: Vec<_> = rings
@@ -348,5 +358,17 @@ pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<()
     match poll(fds, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(MeshError::Io { operation: "wait for the peers", source: errno.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_rings_with_the_nearest_only_and_both_ends_agree() {
+        let rings = |own: usize, of: usize| (0..of).filter(|&there| there != own && are_near(own, there)).count();
+        assert_eq!((rings(0, 8), rings(63, 64), rings(500, 4096), rings(0, 4096)), (7, 63, 2 * FARTHEST, FARTHEST));
+        assert!((0..200).all(|a| (0..200).all(|b| are_near(a, b) == are_near(b, a))));
     }
 }
