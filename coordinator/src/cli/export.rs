@@ -1,6 +1,7 @@
 //! `coord export`: a checkpoint as files that other programs read: weights, what they are, where they come from, and a script
-//! that predicts with them.
+//! that predicts with them. Nothing of a run is executed, unless `--raw-inputs` asks for it.
 
+mod module;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -15,14 +16,12 @@ use lockstep_host::durable::{is_full, sync_dir};
 use lockstep_rpc::query_request::What;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tokio::process::Command;
 
 use super::args::ExportArguments;
 use super::card::{Files, Predicts, card};
 use super::client::Client;
 use super::error::Failure;
 use super::exit::Exit;
-use super::local::worker_program;
 use super::output::Output;
 use super::readers::reports;
 
@@ -87,14 +86,11 @@ pub(super) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
         && !arguments.without_module
     {
         let original = original(&client, &manifest, path, &blobs).await?;
-        let module = Module { original: &original, weights: &made.join(WEIGHTS) };
-        module.write(&made.join(MODULE), None).await?;
+        module::write(&original, &made.join(MODULE), &entries, &store)?;
         files.push(MODULE);
         if let Some(preprocessing) = &raw_inputs {
-            Output::note(&format!(
-                "note: `{RAW_MODULE}` is made by loading the module `{path}`, which may run code of its own"
-            ));
-            module.write(&made.join(RAW_MODULE), Some(preprocessing)).await?;
+            Output::note(&format!("note: `{RAW_MODULE}` is made by loading the module `{path}`, which runs its code"));
+            module::write_raw(&original, &made.join(WEIGHTS), &made.join(RAW_MODULE), preprocessing).await?;
             files.push(RAW_MODULE);
         }
     }
@@ -216,29 +212,6 @@ fn raw_inputs(manifest: &Manifest, job: &JobSpec) -> Result<String, Failure> {
         _ => "the model is no TorchScript module; `predict.py` takes raw files",
     };
     Err(Failure::new(Exit::Usage, format!("`--raw-inputs`: {why}")))
-}
-
-/// What libtorch makes a trained module of: this program does without it.
-struct Module<'a> {
-    original: &'a Path,
-    weights: &'a Path,
-}
-
-impl Module<'_> {
-    /// Writes the module; with preprocessing, one that takes raw inputs.
-    async fn write(&self, to: &Path, preprocessing: Option<&String>) -> Result<(), Failure> {
-        let program = worker_program()?.with_file_name("worker-rank");
-        let mut command = Command::new(&program);
-        command.arg("export-script").args([self.original, self.weights, to]).args(preprocessing);
-        let output = command.output().await;
-        let output = output
-            .map_err(|error| Failure::new(Exit::Local, format!("cannot start `{}`: {error}", program.display())))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(Failure::new(Exit::Local, format!("the TorchScript module cannot be written: {}", said.trim())))
-    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ enum Command {
     /// Computes each operator at level `portable` and compares the bits; `worker --operators` starts it
     #[command(hide = true)]
     Operators,
-    /// Writes a TorchScript module with other weights; `coord export` starts it
+    /// Writes a TorchScript module with other weights; `coord export --raw-inputs` starts it
     #[command(hide = true)]
     ExportScript {
         module: PathBuf,

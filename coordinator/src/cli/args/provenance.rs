@@ -131,6 +131,9 @@ and prints predictions in their units (it needs torch, numpy and safetensors; th
 the model came as TorchScript: the same module with the trained weights; `README.md`, a model card; and `manifest.json`, with \
 the preprocessing. Every byte is verified by its digest.
 
+A TorchScript file is a program. Its weights are replaced in the file without running it; `--raw-inputs` runs it here. Whoever \
+loads `model.pt`, as `predict.py` does, runs it too: export only modules that you trust as you trust code.
+
 Example:
   coord export 3f9a --to model
   python3 model/predict.py new.csv
@@ -141,7 +144,7 @@ pub(in crate::cli) struct ExportArguments {
     /// Where to; must be empty or not exist.
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) to: PathBuf,
-    /// TorchScript: also write `model-raw.pt`, the module with the preprocessing inside; loads the module to make it.
+    /// TorchScript: also write `model-raw.pt`, the module with the preprocessing inside; runs the module's code to make it.
     #[arg(long, conflicts_with = "without_module")]
     pub(in crate::cli) raw_inputs: bool,
     /// TorchScript: leave the module out, where its file is gone; then there is no `predict.py` either.
