@@ -25,23 +25,45 @@ pub(super) const DATASET_DIGEST_LENGTH: usize = 36;
 /// Of the name of a metric, a parameter or a tag; enough for an artifact.
 const NAME_LENGTH: usize = 250;
 
-/// `name` as a metric, a parameter, a tag or an artifact may have it: what is not allowed becomes `_`, and what is too long ends
-/// in a digest.
+/// Of the digest of a name that was changed, in hexadecimal digits.
+const DIGEST_LENGTH: usize = 16;
+
+/// `name` as a metric, a parameter or a tag may have it. What is not allowed becomes `_`, what is too long is cut, and a name that was
+/// changed ends in a digest of what it was: it depends on nothing else, and no two names become one.
 ///
 /// Colons are left out, for a server on Windows refuses them.
 pub(super) fn valid_name(name: &str) -> String {
+    let valid = fitted(name);
+    if valid == name { valid } else { marked(&valid, name, "") }
+}
+
+/// `path` as an artifact may have it: as a name, but an ending such as `.txt` stays behind the digest.
+pub(super) fn valid_path(path: &str) -> String {
+    let valid = fitted(path);
+    if valid == path {
+        return valid;
+    }
+    let file = valid.rfind('/').map_or(0, |slash| slash + 1);
+    let ending = valid[file..].rfind('.').filter(|&dot| dot > 0 && valid.len() - file - dot <= DIGEST_LENGTH);
+    let (stem, ending) = valid.split_at(ending.map_or(valid.len(), |dot| file + dot));
+    marked(stem, path, ending)
+}
+
+/// In allowed characters, and cut.
+fn fitted(name: &str) -> String {
     let allowed = |c: char| if c.is_alphanumeric() || "_-. /".contains(c) { c } else { '_' };
-    let name: String = name.chars().map(allowed).collect();
+    let name: String = name.chars().take(NAME_LENGTH + 1).map(allowed).collect();
     let segments = name.split('/').filter(|segment| !segment.is_empty());
     let segments: Vec<&str> =
         segments.map(|segment| if matches!(segment, "." | "..") { "_" } else { segment }).collect();
-    let valid = if segments.is_empty() { "_".to_owned() } else { segments.join("/") };
-    if valid.chars().count() <= NAME_LENGTH {
-        return valid;
-    }
-    let digest = &blake3::hash(name.as_bytes()).to_hex()[..16];
-    let kept: String = valid.chars().take(NAME_LENGTH - 1 - digest.len()).collect();
-    format!("{kept}-{digest}")
+    if segments.is_empty() { "_".to_owned() } else { segments.join("/") }
+}
+
+/// `fitted` with a digest of `name` and then `ending` at its end.
+fn marked(fitted: &str, name: &str, ending: &str) -> String {
+    let digest = &blake3::hash(name.as_bytes()).to_hex()[..DIGEST_LENGTH];
+    let kept: String = fitted.chars().take(NAME_LENGTH - 1 - DIGEST_LENGTH - ending.chars().count()).collect();
+    format!("{kept}-{digest}{ending}")
 }
 
 /// `value` in at most `length` characters, saying at its end if some are missing.
@@ -67,23 +89,41 @@ pub(super) fn number(value: f64) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn names_are_made_valid_and_stay_apart() {
-        for (name, valid) in [
-            ("eval/accuracy", "eval/accuracy"),
-            ("grad_norm/layers.0.weight", "grad_norm/layers.0.weight"),
-            ("a[0]:b", "a_0__b"),
-            ("/a//../b/", "a/_/b"),
-            ("", "_"),
-            ("größe", "größe"),
-        ] {
-            assert_eq!(valid_name(name), valid, "{name}");
+        for name in ["eval/accuracy", "grad_norm/layers.0.weight", "größe", "a_b"] {
+            assert_eq!(valid_name(name), name);
         }
-        let long = |end: &str| valid_name(&("ä".repeat(300) + end));
-        assert_eq!(long("a").chars().count(), NAME_LENGTH);
-        assert_ne!(long("a"), long("b"));
+        let cases = [("a%b", "a_b-"), ("a@b", "a_b-"), ("a[0]:b", "a_0__b-"), ("/a//../b/", "a/_/b-"), ("", "_-")];
+        for (name, begin) in cases {
+            let valid = valid_name(name);
+            assert!(valid.starts_with(begin) && valid.len() == begin.len() + DIGEST_LENGTH, "{name}: {valid}");
+        }
+        // Frozen: a run that is written on must find its metrics.
+        assert_eq!(valid_name("a%b"), "a_b-a3bb1fd0ee7b2195");
+        assert_ne!(valid_name("a%b"), valid_name("a@b"));
+        let long = |begin: &str, end: &str| valid_name(&format!("{begin}{}{end}", "ä".repeat(300)));
+        assert_eq!(long("", "a").chars().count(), NAME_LENGTH);
+        let names =
+            [long("", "a"), long("", "b"), long("_", "a"), long("%", "a"), valid_name(&"ä".repeat(NAME_LENGTH))];
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        assert!(names.iter().all(|name| name.chars().count() <= NAME_LENGTH && *name == valid_name(name)));
+    }
+
+    #[test]
+    fn a_file_keeps_its_ending() {
+        assert_eq!(valid_path("text/a_b/3.txt"), "text/a_b/3.txt");
+        let [percent, at] = ["text/a%b/3.txt", "text/a@b/3.txt"].map(valid_path);
+        for path in [&percent, &at] {
+            assert_eq!(path.strip_prefix("text/a_b/3-").and_then(|rest| rest.find(".txt")), Some(16), "{path}");
+        }
+        assert_ne!(percent, at);
+        assert!(valid_path("a%b/.hidden").starts_with("a_b/.hidden-"));
+        assert_eq!(valid_path(&format!("{}.txt", "a".repeat(400))).len(), NAME_LENGTH);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Content, MlflowServer, Tries};
 use super::names::{
     DATASET_DIGEST_LENGTH, DATASET_NAME_LENGTH, ENTITIES_PER_CALL, METRICS_PER_CALL, PARAMETER_LENGTH, TAG_LENGTH, cut,
-    number, valid_name,
+    number, valid_name, valid_path,
 };
 use crate::run::name_of;
 use crate::{ExportError, Item, Run, Status};
@@ -25,7 +25,8 @@ const KNOWN_TAGS: [(&str, &str); 2] = [("code.commit", "mlflow.source.git.commit
 
 /// A run on a server of MLflow. Its database makes infinite values the greatest finite ones, and -0 a 0.
 ///
-/// A series of a process is `name/process`; texts and images are artifacts, as `text/name/step.txt`.
+/// A series of a process is `name/process`; texts and images are artifacts, as `text/name/step.txt`. A name that MLflow does not take is
+/// changed, and then ends in a digest.
 #[derive(Debug)]
 pub struct Mlflow {
     client: Client,
@@ -234,7 +235,7 @@ impl Mlflow {
         self.client.post::<Value>("runs/update", &body).await.map(drop)
     }
 
-    /// Of one name once, or the server refuses all of them: names may have become equal when they were made valid.
+    /// Of one name once, or the server refuses all of them.
     async fn log_texts(&self, kind: &str, texts: BTreeMap<String, String>) -> Result<(), ExportError> {
         let texts: Vec<Value> = texts.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
         for batch in texts.chunks(ENTITIES_PER_CALL) {
@@ -254,6 +255,6 @@ impl Mlflow {
         let root = uri.strip_prefix("mlflow-artifacts:").ok_or_else(no_proxy)?;
         // `//host` may stand before the path.
         let root = root.strip_prefix("//").map_or(root, |rest| rest.split_once('/').map_or("", |(_, path)| path));
-        self.client.upload(&format!("{}/{}", root.trim_matches('/'), valid_name(name)), content).await
+        self.client.upload(&format!("{}/{}", root.trim_matches('/'), valid_path(name)), content).await
     }
 }

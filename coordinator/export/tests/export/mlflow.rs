@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_common::series::Point;
+use lockstep_common::series::{Point, SeriesKey};
 use lockstep_export::{Item, Mlflow, MlflowServer, Run, Sink, Status};
 use lockstep_tests::free_port;
 use serde_json::{Value, json};
@@ -64,6 +64,12 @@ fn stored(points: &[Point]) -> Value {
     points.iter().map(|point| json!([point.step, point.at_ms, kept(point.value).to_bits()])).collect()
 }
 
+/// As MLflow knows `name`; the ending of an artifact stays at its end.
+fn known_as(name: &str) -> String {
+    let valid = name.replace(['%', '@', '[', ']', '#', '?'], "_");
+    if valid == name { valid } else { format!("{valid}-{}", &blake3::hash(name.as_bytes()).to_hex()[..16]) }
+}
+
 #[tokio::test]
 async fn a_server_has_all_of_a_run_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -86,6 +92,9 @@ async fn a_server_has_all_of_a_run_once() {
         sink.write(&[
             Item::Points { key: &loss(), points: &points[..to] },
             Item::Points { key: &memory(1), points: &points[..2] },
+            Item::Points { key: &SeriesKey::whole("a%b"), points: &points[..1] },
+            Item::Points { key: &SeriesKey::whole("a@b"), points: &points[1..2] },
+            Item::Points { key: &SeriesKey::whole("a_b"), points: &points[..2] },
             Item::Histogram { key: &loss(), histogram: &histogram(10) },
             Item::Artifact { name: "files/odd name #1?.bin", path: &artifact },
         ])
@@ -99,15 +108,21 @@ async fn a_server_has_all_of_a_run_once() {
     let found = read();
     assert_eq!((&found["name"], &found["status"]), (&json!("digits, 2 processes"), &json!("RUNNING")));
     let metrics = found["metrics"].as_object().unwrap();
-    assert_eq!(metrics.keys().collect::<Vec<_>>(), ["process/rss_bytes/1", "train/loss"]);
+    // What MLflow does not take in a name becomes `_`, and a digest tells such names apart.
+    let [percent, at, underscore] = ["a%b", "a@b", "a_b"].map(known_as);
+    let mut names = vec![&*percent, &at, &underscore, "process/rss_bytes/1", "train/loss"];
+    names.sort_unstable();
+    assert_eq!(metrics.keys().collect::<Vec<_>>(), names);
+    assert_eq!((&metrics[&percent], &metrics[&at]), (&stored(&points[..1]), &stored(&points[1..2])));
+    assert_eq!((&*underscore, &metrics["a_b"]), ("a_b", &stored(&points[..2])));
     assert_eq!(metrics["process/rss_bytes/1"], stored(&points[..2]));
     let (loss, wanted) = (&metrics["train/loss"], stored(&points));
     let differ = || loss.as_array().unwrap().iter().zip(wanted.as_array().unwrap()).find(|(a, b)| a != b);
     assert!(*loss == wanted, "{} points, of which differ {:?}", loss.as_array().unwrap().len(), differ());
     let params = found["params"].as_object().unwrap();
-    assert_eq!(params.len(), 5 + 1 + 1 + 150);
+    assert_eq!(params.len(), 5 + 1 + 2 + 150);
     assert_eq!((&params["optimizer.lr"], &params["seed"]), (&json!("0.1"), &json!("12345678901234567891")));
-    assert_eq!(params["many_149_"], "149");
+    assert_eq!(params[&known_as("many[149]")], "149");
     assert_eq!(params["long"].as_str().unwrap().chars().count(), 6000);
     assert!(params["long"].as_str().unwrap().ends_with("x… (cut, of 6001 characters)"));
     let digest = "ab".repeat(32);
@@ -121,7 +136,7 @@ async fn a_server_has_all_of_a_run_once() {
     assert_eq!(
         found["artifacts"],
         json!({
-            "files/odd name _1_.bin": [1, 2, 3], "images/digit/first/10.png": png,
+            (known_as("files/odd name #1?.bin").replace(".bin", "") + ".bin"): [1, 2, 3], "images/digit/first/10.png": png,
             "text/sample/10.txt": "once **upon** a time".as_bytes(),
         })
     );
