@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use lockstep_common::RunId;
+use lockstep_common::job::{Autocast, JobSpec};
+use lockstep_common::manifest::Manifest;
 use lockstep_core::ClusterState;
 use lockstep_core::view::{CheckpointView, RunRow, RunView};
 use lockstep_rpc::TrackedQuery;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as TrackedWhat;
-use lockstep_tracking::{Tracking, TrackingError};
-use serde_json::Value;
+use lockstep_tracking::{Alarm, Facts, Tracking, TrackingError};
 use tonic::Status;
 
 use crate::node::{CallError, Handle};
@@ -53,13 +54,26 @@ impl Answers {
         &self.handle
     }
 
-    /// Replicas of `run` that differed and checkpoints that failed, as alarms.
-    async fn mismatches(&self, run: &RunId) -> Result<Vec<Value>, Status> {
-        let run = run.to_string();
-        let found = self.handle.read(move |state| state.find_run(&run).map(RunView::of)).await?;
-        let view = found.map_err(CallError::from)?;
-        let mismatches = view.corruptions.iter().map(mismatch::alarm);
-        Ok(mismatches.chain(saves::alarms(&view)).map(|alarm| serde_json::json!(alarm)).collect())
+    /// All alarms of `run`: those of its numbers, replicas that differed, and checkpoints that failed.
+    async fn alarms(&self, run: &RunId) -> Result<Vec<Alarm>, Status> {
+        let id = run.to_string();
+        let found = self.handle.read(move |state| {
+            state.find_run(&id).map(|run| {
+                let view = RunView::of(run);
+                let parent = view.row.parent.and_then(|parent| state.manifest(&parent).map(<[u8]>::to_vec));
+                (view, parent)
+            })
+        });
+        let (view, parent) = found.await?.map_err(CallError::from)?;
+        let (tracking, run) = (self.tracking.clone(), run.clone());
+        let known = tokio::task::spawn_blocking(move || tracking.alarms(&run)).await;
+        let mut alarms = known.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?;
+        let facts = facts(&view, parent.as_deref());
+        for alarm in &mut alarms {
+            alarm.advise(&facts);
+        }
+        alarms.extend(view.corruptions.iter().map(mismatch::alarm).chain(saves::alarms(&view)));
+        Ok(alarms)
     }
 
     /// How many alarms stand in its numbers, to what each row knows already.
@@ -105,22 +119,26 @@ impl Answers {
             What::Tracked(TrackedQuery { run, what }) => {
                 let what = what.ok_or_else(|| Status::invalid_argument("`tracked.what` is empty"))?;
                 let run = handle.find_run(&run).await?;
+                if let TrackedWhat::Alarms(_) = what {
+                    return Ok(serde_json::json!(self.alarms(&run).await?).to_string());
+                }
                 let tracking = self.tracking.clone();
-                let mismatches = match what {
-                    TrackedWhat::Alarms(_) => self.mismatches(&run).await?,
-                    _ => Vec::new(),
-                };
-                let answered = tokio::task::spawn_blocking(move || {
-                    let mut answer = tracked::answer(&tracking, &run, what)?;
-                    if let Some(alarms) = answer.as_array_mut() {
-                        alarms.extend(mismatches);
-                    }
-                    Ok(answer.to_string())
-                });
+                let answered =
+                    tokio::task::spawn_blocking(move || Ok(tracked::answer(&tracking, &run, what)?.to_string()));
                 answered.await.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?
             }
         })
     }
+}
+
+/// What the advice of alarms needs to know; `parent` is the manifest of the checkpoint that the run began from.
+fn facts(view: &RunView, parent: Option<&[u8]>) -> Facts {
+    let is_bf16 = JobSpec::from_canonical(view.job.as_bytes()).is_ok_and(|job| job.numerics.autocast == Autocast::Bf16);
+    let mut checkpoints: Vec<_> = view.checkpoints.iter().map(|made| (made.step, made.id.short())).collect();
+    let parent = parent.and_then(|bytes| Some((Manifest::decode(bytes).ok()?.step, Manifest::id(bytes).short())));
+    checkpoints.extend(parent);
+    checkpoints.sort_unstable();
+    Facts { checkpoints, is_bf16 }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]

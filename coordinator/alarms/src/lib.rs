@@ -8,6 +8,7 @@
 //! A rule that cries on a healthy run is not read when it matters. So each rule asks for persistence, compares with the
 //! series' own noise, and states what healthy shape it could be taken in by; `tests/runs/healthy.rs` holds them to it.
 
+mod advice;
 mod alarm;
 mod board;
 mod detectors;
@@ -17,5 +18,6 @@ mod seen;
 mod slot;
 mod watch;
 
+pub use advice::Facts;
 pub use alarm::{Alarm, Kind, Severity};
 pub use watch::Watch;

@@ -48,6 +48,11 @@ impl Failure {
         self.exit
     }
 
+    /// What failed and why, without a hint.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Whether there is nothing by the name that was typed.
     pub(super) fn is_nothing(&self) -> bool {
         self.exit == Exit::NotFound && !self.is_ambiguous

@@ -1,12 +1,14 @@
 //! `coord mirror`: a run in the tools that people have: all of it so far, and with `--follow` what comes.
 
+mod targets;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_core::view::RunView;
 use lockstep_export::{
-    Dataset, ExportError, Item, Mlflow, MlflowServer, Run, Sink, Status, TableFile, TableFormat, TensorBoard, Wandb,
+    Dataset, Item, Mlflow, MlflowServer, Run, Sink, Status, TableFile, TableFormat, TensorBoard, Wandb,
 };
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::query_request::What;
@@ -23,6 +25,7 @@ use super::exit::Exit;
 use super::output::Output;
 use super::readers::unreadable;
 use crate::documents;
+use targets::Targets;
 
 /// Blocks that are written together: a tool takes many points as quickly as few.
 const TOGETHER: Duration = Duration::from_millis(500);
@@ -32,20 +35,14 @@ const MOST_BLOCKS: usize = 256;
 pub(super) async fn mirror(arguments: MirrorArguments, out: &mut Output) -> Result<Exit, Failure> {
     let mut client = Client::connect(&arguments.address.addr).await?;
     let view = view(&client, &arguments.run).await?;
-    let mut sinks = sinks(&arguments, view.row.id.as_str())?;
-    let run = run_of(&view);
-    for sink in &mut sinks {
-        sink.begin(&run).await.map_err(|error| failed(&error))?;
-    }
-    let mut mirror = Mirror { sinks, blobs: Blobs::new(client.clone())?, last: BTreeMap::new(), reached: 0 };
+    let mut targets = targets(&arguments, view.row.id.as_str())?;
+    targets.begin(&run_of(&view)).await?;
+    let mut mirror = Mirror { targets, blobs: Blobs::new(client.clone())?, last: BTreeMap::new(), reached: 0 };
     let id = view.row.id.as_str();
     mirror.all(&mut client, id, arguments.follow).await?;
     let view = self::view(&client, id).await?;
     mirror.end(&client, id, view.row.step).await?;
-    let run = run_of(&view);
-    for sink in &mut mirror.sinks {
-        sink.finish(&run).await.map_err(|error| failed(&error))?;
-    }
+    mirror.targets.finish(&run_of(&view)).await?;
     out.line(&format!("run {} ({}) is written", view.row.id, view.row.name));
     Ok(Exit::Done)
 }
@@ -55,19 +52,7 @@ async fn view(client: &Client, run: &str) -> Result<RunView, Failure> {
     documents::decode_run(&text).map_err(|error| unreadable(&error))
 }
 
-fn sinks(arguments: &MirrorArguments, run: &str) -> Result<Vec<Sink>, Failure> {
-    let mut sinks = Vec::new();
-    if let Some(dir) = &arguments.tensorboard {
-        sinks.push(Sink::TensorBoard(TensorBoard::new(dir.join(run))));
-    }
-    if let Some(uri) = &arguments.mlflow {
-        let server = MlflowServer { uri: uri.clone(), token: std::env::var("MLFLOW_TRACKING_TOKEN").ok() };
-        let mlflow = Mlflow::new(server, &arguments.experiment).map_err(|error| failed(&error))?;
-        sinks.push(Sink::Mlflow(mlflow));
-    }
-    if let Some(dir) = &arguments.wandb {
-        sinks.push(Sink::Wandb(Wandb::new(&arguments.python, dir, &arguments.experiment)));
-    }
+fn targets(arguments: &MirrorArguments, run: &str) -> Result<Targets, Failure> {
     let place = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
     if let (Some(csv), Some(parquet)) = (&arguments.csv, &arguments.parquet)
         && place(csv) == place(parquet)
@@ -75,18 +60,30 @@ fn sinks(arguments: &MirrorArguments, run: &str) -> Result<Vec<Sink>, Failure> {
         let words = format!("--csv and --parquet are one file, `{}`: name two", parquet.display());
         return Err(Failure::new(Exit::Usage, words));
     }
-    let table = |path: &PathBuf, format| Sink::Table(TableFile::new(path, format));
-    sinks.extend(arguments.csv.as_ref().map(|path| table(path, TableFormat::Csv)));
-    sinks.extend(arguments.parquet.as_ref().map(|path| table(path, TableFormat::Parquet)));
-    if sinks.is_empty() {
+    let mut targets = Targets::default();
+    if let Some(dir) = &arguments.tensorboard {
+        targets.add(format!("--tensorboard {}", dir.display()), Ok(Sink::TensorBoard(TensorBoard::new(dir.join(run)))));
+    }
+    if let Some(uri) = &arguments.mlflow {
+        let server = MlflowServer { uri: uri.clone(), token: std::env::var("MLFLOW_TRACKING_TOKEN").ok() };
+        // Without the address, which may hold a password: the error names it without.
+        targets.add("--mlflow".to_owned(), Mlflow::new(server, &arguments.experiment).map(Sink::Mlflow));
+    }
+    if let Some(dir) = &arguments.wandb {
+        let wandb = Wandb::new(&arguments.python, dir, &arguments.experiment);
+        targets.add(format!("--wandb {}", dir.display()), Ok(Sink::Wandb(wandb)));
+    }
+    let tables = [("--csv", &arguments.csv, TableFormat::Csv), ("--parquet", &arguments.parquet, TableFormat::Parquet)];
+    for (flag, path, format) in tables {
+        if let Some(path) = path {
+            targets.add(format!("{flag} {}", path.display()), Ok(Sink::Table(TableFile::new(path, format))));
+        }
+    }
+    if targets.is_empty() {
         let words = "nowhere to write to: name one of --tensorboard, --mlflow, --wandb, --csv, --parquet";
         return Err(Failure::new(Exit::Usage, words));
     }
-    Ok(sinks)
-}
-
-fn failed(error: &ExportError) -> Failure {
-    Failure::caused(Exit::Local, error)
+    Ok(targets)
 }
 
 /// The run as other tools see it.
@@ -149,7 +146,7 @@ fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
 }
 
 struct Mirror {
-    sinks: Vec<Sink>,
+    targets: Targets,
     blobs: Blobs,
     /// The last step of each process's, to see when a run goes back.
     last: BTreeMap<u32, u64>,
@@ -279,10 +276,7 @@ impl Mirror {
     }
 
     async fn put(&mut self, items: &[Item<'_>]) -> Result<(), Failure> {
-        for sink in &mut self.sinks {
-            sink.write(items).await.map_err(|error| failed(&error))?;
-        }
-        Ok(())
+        self.targets.write(items).await
     }
 }
 

@@ -12,3 +12,4 @@ mod nodes;
 mod saves;
 mod store;
 mod support;
+mod tools;

@@ -20,7 +20,7 @@ mod writer;
 
 pub use database::{Branch, Media, SeriesSummary};
 pub use error::TrackingError;
-pub use lockstep_alarms::{Alarm, Kind, Severity};
+pub use lockstep_alarms::{Alarm, Facts, Kind, Severity};
 pub use points::{Brought, brought};
 pub use query::{Drawn, Query, Tracking};
 pub use writer::{Event, Writer};

@@ -42,7 +42,7 @@ const RATE_RISE: f64 = 1.3;
 const SEARCH: u32 = 24;
 
 const ADVICE: &[&str] = &[
-    "resume from the last checkpoint before it, with a lower learning rate or a longer warm-up",
+    "resume from the last checkpoint before it, if there is one, with a lower learning rate or a longer warm-up",
     "clip gradients by their norm, at about twice what it was before",
     "look at the samples of the steps where it began",
 ];

@@ -20,10 +20,9 @@ const CALM: u32 = 200;
 const MOST: usize = 1024;
 
 const ADVICE: &[&str] = &[
-    "resume from the last checkpoint before it; everything after it is lost",
+    "resume from the last checkpoint before it, if there is one; everything after it is lost",
     "look at that step's samples for values that are not finite, empty batches and divisions by zero",
     "lower the learning rate or clip gradients, if the norms rose before",
-    "train in bf16 or fp32 where fp16 overflows",
 ];
 
 /// What was not finite, and when.

@@ -19,7 +19,7 @@ const ROW: usize = 3;
 const ENOUGH: usize = 6;
 
 const ADVICE: &[&str] = &[
-    "take the checkpoint at the minimum, and stop there next time",
+    "take the checkpoint at the minimum, if there is one, and stop there next time",
     "more data or augmentation; weight decay or dropout; a smaller model",
     "check that held-out data is drawn like the training data",
 ];

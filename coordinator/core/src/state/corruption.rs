@@ -325,9 +325,13 @@ fn undecided(run: &Run, stalemate: bool) -> String {
     } else {
         format!("{OPEN_LIMIT} times it could not be found who was wrong")
     };
+    let next = match run.last_checkpoint() {
+        Some(_) => "resume from the last checkpoint",
+        None => "submit the run again: it has no checkpoint",
+    };
     format!(
         "silent corruption: after step {} the processes differ (all agreed after step {}): {}; {why}: take one out of use \
-         with `coord fence`, and resume from the last checkpoint",
+         with `coord fence`, and {next}",
         last.step,
         last.agreed,
         sides.join(", ")

@@ -168,6 +168,24 @@ fn one_that_changes_its_mind_was_wrong_and_two_that_do_not_end_the_run() {
 }
 
 #[test]
+fn a_run_without_a_checkpoint_is_told_to_begin_again() {
+    let mut cluster = Cluster::default();
+    for node in ["a", "b"] {
+        cluster.join(node, "1", &["cpu"]);
+    }
+    let run = cluster.submit(&["world={processes=2, min_processes=1}"]);
+    cluster.all_ready(&run);
+    for _ in 0..2 {
+        corrupt(&mut cluster, &run, 8, &[1, 9]);
+        if cluster.status(&run) == "starting" {
+            cluster.all_ready(&run);
+        }
+    }
+    let status = cluster.status(&run);
+    assert!(status.ends_with("with `coord fence`, and submit the run again: it has no checkpoint"), "{status}");
+}
+
+#[test]
 fn what_nobody_can_explain_three_times_ends_the_run() {
     let (mut cluster, run) = at_work(&["a", "b"], &[]);
     for step in [8, 9] {

@@ -1,0 +1,71 @@
+//! A run in other tools: what can be written is written.
+
+use std::fs;
+
+use lockstep_rpc::process_message::Body as Said;
+
+use crate::agent::{Agent, block, ready};
+use crate::support::{Coordinator, fails, run, wait_for, write_job};
+
+#[tokio::test]
+async fn of_several_targets_those_are_written_that_can_be_and_the_others_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let process = (id.clone(), 1, 0);
+    agent.tell(&process, 1, ready(0)).await;
+    agent.tell(&process, 2, block(1..=5, 1)).await;
+    wait_for("five steps", || (coordinator.ask(&["show", &id])["step"] == 5).then_some(()));
+
+    // A directory cannot be made below a file.
+    fs::write(dir.path().join("file"), "").unwrap();
+    let [board, csv, parquet] =
+        ["file/board", "run.csv", "file/run.parquet"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    let mirror = ["mirror", &id, "--addr", &coordinator.address];
+    let targets = ["--tensorboard", &board, "--mlflow", "ftp://nowhere", "--csv", &csv, "--parquet", &parquet];
+    let said = fails(&[&mirror[..], &targets].concat(), 6);
+    for words in [
+        format!("`--tensorboard {board}`: cannot"),
+        "`--mlflow`: `ftp://nowhere` is not the address of a server".to_owned(),
+        format!("`--parquet {parquet}`: cannot"),
+        format!("written: `--csv {csv}`"),
+        format!("warning: `--tensorboard {board}` is no longer written"),
+    ] {
+        assert!(said.contains(&words), "{words}: {said}");
+    }
+    let alone = dir.path().join("alone.csv").to_str().unwrap().to_owned();
+    assert!(run(&[&mirror[..], &["--csv", &alone]].concat()).status.success());
+    let [written, alone] = [csv, alone].map(|path| fs::read_to_string(path).unwrap());
+    assert!(written == alone && written.lines().count() > 5, "{written}");
+
+    // Where nothing can be written, it ends at once.
+    let said = fails(&[&mirror[..], &["--tensorboard", &board]].concat(), 6);
+    assert!(said.contains(&format!("`--tensorboard {board}`: cannot")) && !said.contains("warning"), "{said}");
+}
+
+#[tokio::test]
+async fn advice_names_a_checkpoint_only_if_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let process = (id.clone(), 1, 0);
+    agent.tell(&process, 1, ready(0)).await;
+    let lost = |step| {
+        let Said::Block(mut told) = block(step..=step, 1) else { unreachable!("it makes blocks") };
+        told.steps[0].loss = f64::NAN.to_bits();
+        Said::Block(told)
+    };
+    agent.tell(&process, 2, lost(1)).await;
+    let tries = |words: &str| {
+        wait_for(words, || {
+            let shown = String::from_utf8(coordinator.coord(&["show", &id]).stdout).unwrap();
+            shown.contains(words).then_some(shown)
+        })
+    };
+    let shown = tries("try: no checkpoint was written before step 1: submit the run again");
+    assert!(!shown.contains("coord resume") && !shown.contains("bf16") && !shown.contains("bfloat16"), "{shown}");
+}
