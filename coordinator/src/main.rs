@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use lockstep_coordinator::cli::{Arguments, run};
+use lockstep_coordinator::cli;
 
 fn main() -> ExitCode {
-    run(Arguments::parse()).into()
+    cli::main().into()
 }

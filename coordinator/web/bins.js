@@ -38,12 +38,11 @@ export function density(item, pixel) {
   return cells;
 }
 
-/** Ends of the columns of histograms at `steps`: in the middle between neighbours. One more than steps. */
+/** Ends of the columns of histograms at `steps`: in the middle between neighbours, and at the first and the last step. One more than steps. */
 export function columnEnds(steps) {
   if (steps.length === 1) return [steps[0] - 0.5, steps[0] + 0.5];
   const middles = steps.slice(1).map((step, index) => (step + steps[index]) / 2);
-  const [first, last] = [steps[0], steps[steps.length - 1]];
-  return [first - (middles[0] - first), ...middles, last + (last - middles[middles.length - 1])];
+  return [steps[0], ...middles, steps[steps.length - 1]];
 }
 
 /** What of a histogram is evidence of an alarm of some kind. */

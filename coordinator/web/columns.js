@@ -40,6 +40,11 @@ export function column(key, paramsOf) {
   };
 }
 
+/** Whether the jobs of all `rows` are known, and none has the parameter `key`. */
+export function nobodyHas(key, rows, paramsOf) {
+  return rows.length > 0 && rows.every((row) => paramsOf(row.run) && lookup(row, paramsOf(row.run), key) === undefined);
+}
+
 /** Rows in the order of a column's values; what has none comes last in both directions. */
 export function sorted(rows, own, descending, now) {
   const keyed = rows.map((row, index) => ({ row, index, value: own.value(row, now) }));

@@ -62,7 +62,7 @@ function glance(run, job) {
     ['status', status(run)],
     ['steps', [`${grouped(run.step)} of ${grouped(run.steps)}`, bar(run)]],
     ...(run.status === 'running' ? [['time left', left === null ? '–' : `${seconds(Math.round(left))} (${clock(now + left * 1000, left > 43200)})`]] : []),
-    ['duration', seconds(Math.round(lasted(run, now) ?? NaN))],
+    ['duration', seconds(lasted(run, now))],
     ['loss', number(run.loss?.value, 6)],
     ['gradient norm', number(run.grad_norm?.value, 5)],
     ['samples/s', number(run.samples_per_second, 4)],

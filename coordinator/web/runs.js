@@ -1,7 +1,7 @@
 /** The page of all runs: a table to filter and sort, of which only the rows that can be seen are in the document. */
 
 import { get } from './api.js';
-import { COLUMNS, DEFAULT, column, sorted } from './columns.js';
+import { COLUMNS, DEFAULT, column, nobodyHas, sorted } from './columns.js';
 import { fill, frame, h, store, stored, throttle } from './dom.js';
 import { fields, lookup, matches, parameters, parse } from './filter.js';
 import { grouped } from './format.js';
@@ -86,10 +86,10 @@ class RunsPage {
     return this.keys.map((key) => column(key, live.params));
   }
 
-  /** Reads jobs once a condition or a column is about their parameters. */
-  async needJobs() {
+  /** Reads jobs once a condition or a column, or one of the keys of `more`, is about their parameters. */
+  async needJobs(more = []) {
     const own = new Set([...COLUMNS.map(({ key }) => key), 'step', 'steps', 'created_at_ms', 'started_at_ms', 'ended_at_ms']);
-    const asked = [...fields(this.terms), ...this.keys].some((field) => !own.has(field));
+    const asked = [...fields(this.terms), ...this.keys, ...more].some((field) => !own.has(field));
     const wanted = asked ? [...this.rows.keys()].filter((run) => !live.params(run)) : [];
     if (wanted.length === 0 || this.reading) return;
     this.reading = true;
@@ -225,10 +225,19 @@ class RunsPage {
     };
     const draw = () => {
       const all = [...COLUMNS.map(({ key }) => key), ...this.keys.filter((key) => !COLUMNS.some((own) => own.key === key))];
-      const extra = h('input', { type: 'text', placeholder: 'optimizer.lr', 'aria-label': 'a parameter of the job' });
-      const add = (event) => {
+      const extra = h('input', {
+        type: 'text', placeholder: 'optimizer.lr', 'aria-label': 'a parameter of the job', oninput: () => extra.setCustomValidity(''),
+      });
+      const add = async (event) => {
         event.preventDefault();
-        if (extra.value.trim() && !this.keys.includes(extra.value.trim())) this.keys.push(extra.value.trim());
+        const key = extra.value.trim();
+        await this.needJobs([key]);
+        if (key && !COLUMNS.some((own) => own.key === key) && nobodyHas(key, [...this.rows.values()], live.params)) {
+          extra.setCustomValidity(`no run's job has ${key}`);
+          extra.reportValidity();
+          return;
+        }
+        if (key && !this.keys.includes(key)) this.keys.push(key);
         keep();
         draw();
       };

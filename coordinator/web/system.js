@@ -6,14 +6,13 @@ import { Chart } from './chart.js';
 import { facts, h, table } from './dom.js';
 import { Watch } from './grid.js';
 import { HeatMap } from './heatmap.js';
+import { colourOf, placeOf } from './phases.js';
 import { groupOf, line, stacked } from './series.js';
 import { controls, withoutBranches } from './view.js';
 import { run as runAddress } from './route.js';
 
 /** Processes of which each has a chart of its own. */
 const STACKS = 16;
-/** Phases from the bottom of the stack up. */
-const PHASES = ['data', 'forward', 'backward', 'reduction', 'optimizer', 'record', 'checkpoint', 'evaluation', 'other'];
 
 /** The tab. */
 export function system({ run, series, alarms, source, view }) {
@@ -92,12 +91,12 @@ class Stack {
       const { from, to } = this.view;
       // A stack needs all its lines at the same steps, so it is read whole, and with few points.
       const found = (await points(this.source.id, 'phase/*', { pixels: 300, from, to, part: this.process })).filter(({ steps }) => steps.length > 0);
-      const order = ({ name }) => (PHASES.indexOf(name.slice(6)) + PHASES.length + 1) % (PHASES.length + 1);
-      found.sort((a, b) => order(a) - order(b));
+      const phase = ({ name }) => name.slice(6);
+      found.sort((a, b) => placeOf(phase(a)) - placeOf(phase(b)));
       const lines = found.length > 0 ? stacked(found.map(line)) : [];
       this.chart.setLines(lines.map((own, index) => ({
-        ...own, key: found[index].name, label: found[index].name.slice(6), context: this.source.context,
-        colour: ({ series }) => series[index % series.length],
+        ...own, key: found[index].name, label: phase(found[index]), context: this.source.context,
+        colour: (palette) => colourOf(phase(found[index]), palette),
       })));
     } catch (error) {
       this.chart.fail(error);

@@ -40,6 +40,5 @@ mod tracked;
 mod unused;
 mod verify;
 
-pub use args::Arguments;
 pub use exit::Exit;
-pub use run::run;
+pub use run::main;

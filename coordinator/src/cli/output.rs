@@ -52,7 +52,7 @@ impl Output {
     /// How a command ended that would end with `exit`: a command that did all else has failed without its answer.
     pub(super) fn delivered(self, exit: Exit) -> Result<Exit, Failure> {
         let Some(error) = self.failed else { return Ok(exit) };
-        let failure = Failure::new(Exit::Local, format!("cannot write all of the answer to standard output: {error}"));
+        let failure = unwritten(&error);
         if exit == Exit::Done {
             return Err(failure);
         }
@@ -98,6 +98,11 @@ impl Output {
     pub(super) fn watched() -> bool {
         io::stderr().is_terminal()
     }
+}
+
+/// Of an answer that standard output did not take.
+pub(super) fn unwritten(error: &io::Error) -> Failure {
+    Failure::new(Exit::Local, format!("cannot write all of the answer to standard output: {error}"))
 }
 
 /// Columns as wide as their widest cell, two spaces between them.

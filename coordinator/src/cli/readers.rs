@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::output::{Output, table};
 use super::plot::ask;
 use super::select::{Known, Selection};
-use super::time::{ago, span};
+use super::time::{ago, lasted};
 use crate::documents::{self, DocumentError};
 use crate::{mismatch, saves};
 
@@ -233,7 +233,7 @@ fn print_run(view: &RunView, out: &mut Output) {
     line("samples/s", row.samples_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")));
     line("created", ago(row.created_at_ms));
     if let (Some(start), Some(end)) = (row.started_at_ms, row.ended_at_ms) {
-        line("trained for", span(std::time::Duration::from_millis(end.saturating_sub(start))));
+        line("trained for", lasted(std::time::Duration::from_millis(end.saturating_sub(start))));
     }
     if let Some(digest) = row.final_state_digest {
         line("final state", digest.to_string());

@@ -1,7 +1,9 @@
 //! From words to a command, and from a failure to lines on standard error.
 
+use std::io;
 use std::pin::Pin;
 
+use clap::Parser as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,13 +15,26 @@ use super::exit::Exit;
 use super::interrupt::interrupted;
 use super::lineage::lineage;
 use super::mirror::mirror;
-use super::output::Output;
+use super::output::{Output, unwritten};
 use super::plot::plot;
 use super::top::top;
 use super::{annotate, data, diff, export, node, readers, reproduce, serve, start, verify};
 
+/// Carries out the command line of this process.
+pub fn main() -> Exit {
+    match Arguments::try_parse() {
+        Ok(arguments) => run(arguments),
+        // A wrong command line, or a text that was asked for: `--help`, `--version`.
+        Err(said) => match said.print() {
+            Ok(()) if said.use_stderr() => Exit::Usage,
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => tell(&unwritten(&error)),
+            _ => Exit::Done,
+        },
+    }
+}
+
 /// Carries out the command, and tells what hindered it.
-pub fn run(arguments: Arguments) -> Exit {
+fn run(arguments: Arguments) -> Exit {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return tell(&Failure::new(Exit::Local, format!("cannot start the runtime: {error}"))),

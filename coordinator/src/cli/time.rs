@@ -13,6 +13,15 @@ pub(super) fn span(duration: Duration) -> String {
     }
 }
 
+/// How long a run took: as [`span`], and below 10 s with the digits that `0 s` would hide.
+pub(super) fn lasted(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis @ 0..1_000 => format!("{millis} ms"),
+        1_000..10_000 => format!("{:.1} s", duration.as_secs_f64()),
+        _ => span(duration),
+    }
+}
+
 /// `1:20`, `2:03:20`: minutes and seconds, after hours if there are any.
 pub(super) fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -34,6 +43,8 @@ mod tests {
     fn spans_read_well() {
         let text = |seconds| span(Duration::from_secs(seconds));
         assert_eq!([text(5), text(65), text(3_900), text(180_000)], ["5 s", "1 min 05 s", "1 h 05 min", "2 d 2 h"]);
+        let text = |millis| lasted(Duration::from_millis(millis));
+        assert_eq!([text(0), text(420), text(1_260), text(65_000)], ["0 ms", "420 ms", "1.3 s", "1 min 05 s"]);
         let text = |seconds| clock(Duration::from_secs(seconds));
         assert_eq!([text(5), text(80), text(7_400)], ["0:05", "1:20", "2:03:20"]);
     }

@@ -40,6 +40,7 @@ assets!(
     "overview.js",
     "panel.js",
     "parallel.js",
+    "phases.js",
     "plot.js",
     "provenance.js",
     "route.js",

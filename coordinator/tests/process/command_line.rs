@@ -65,11 +65,14 @@ fn configuration_is_shown_with_origins_and_mistakes_are_named() {
     assert_eq!((&of("listen")["origin"], &of("tick_ms")["origin"]), (&"flag".into(), &"default".into()));
     assert_eq!(of("store.path")["origin"], "environment variable `LOCKSTEP_COORD_STORE__PATH`");
     // An answer that a full disk cuts off is no answer; a reader that goes away wants no more.
-    let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = coord(&["config", "--show"]).stdout(full).output().unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(6), "{errors}");
-    assert!(errors.contains("cannot write all of the answer to standard output: No space left on device"), "{errors}");
+    for words in [&["config", "--show"][..], &["--help"], &["submit", "--help"], &["--version"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = coord(words).stdout(full).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(6), "{words:?}: {errors}");
+        let said = "cannot write all of the answer to standard output: No space left on device";
+        assert!(errors.contains(said), "{words:?}: {errors}");
+    }
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     assert_eq!(coord(&["config", "--show"]).stdout(writer).output().unwrap().status.code(), Some(0));

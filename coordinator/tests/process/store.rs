@@ -136,10 +136,17 @@ async fn verify_of_a_checkpoint_finds_blobs_that_are_damaged_or_missing() {
     fs::remove_dir_all(state.join("store")).unwrap();
     fs::rename(dir.path().join("away"), state.join("store")).unwrap();
     let blob = blob(&state, 4);
-    for (bytes, words) in [(&b"evil"[..], "is corrupt"), (&b"e"[..], "is truncated: 1 bytes of 4")] {
+    let damages = [
+        (&b"evil"[..], "is corrupt"),
+        (&b"e"[..], "is truncated: 1 bytes of 4"),
+        (&b"evils"[..], "is longer than it was: 5 bytes of 4"),
+    ];
+    for (bytes, words) in damages {
         fs::write(&blob, bytes).unwrap();
         let said = fails(&["verify", &checkpoint, "--addr", &coordinator.address], 8);
         assert!(said.contains("cannot be read: blob") && said.contains(words), "{said}");
+        let said = fails(&["export", &checkpoint, "--to", text(&exported), "--addr", &coordinator.address], 8);
+        assert!(said.contains(words) && !exported.exists(), "{said}");
     }
     fs::remove_file(&blob).unwrap();
     let said = fails(&["verify", &checkpoint, "--addr", &coordinator.address], 8);
@@ -177,6 +184,17 @@ fn a_limit_on_the_size_of_files_is_an_error_with_words() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+}
+
+#[test]
+fn data_that_the_stores_disk_has_no_room_for_is_this_machines_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = ["bash", "-c", "ulimit -f 8192; exec \"$0\" \"$@\""];
+    let coordinator = Coordinator::start_under(&limited, &dir.path().join("state"), &[]);
+    let file = dir.path().join("x.npy");
+    fs::write(&file, vec![7; 9 << 20]).unwrap();
+    let said = fails(&["data", "add", text(&file), "--addr", &coordinator.address], 6);
     assert!(said.contains("File too large"), "{said}");
 }
 

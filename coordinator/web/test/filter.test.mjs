@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { column, sorted } from '../columns.js';
+import { column, nobodyHas, sorted } from '../columns.js';
 import { fields, flatten, lookup, matches, parameters, parse } from '../filter.js';
 
 const ROW = { run: 'ab12', name: 'gpt tiny', status: 'running', step: 40, loss: { value: 0.5, bits: 'x' }, tags: ['baseline', 'paper'], reason: null };
@@ -44,4 +44,13 @@ test('rows sort by value, and what has none comes last in both directions', () =
   const order = (descending) => sorted(rows, column('loss'), descending, 0).map(({ run }) => run);
   assert.deepEqual(order(false), ['3', '0', '2', '1']);
   assert.deepEqual(order(true), ['2', '0', '3', '1']);
+});
+
+test('a column that no run has is known for one once all jobs are read', () => {
+  const rows = [ROW, { ...ROW, run: 'cd34' }];
+  const known = () => PARAMS;
+  assert.ok(nobodyHas('optimizer.lrr', rows, known));
+  for (const key of ['optimizer.lr', 'lr', 'step', 'reason']) assert.ok(!nobodyHas(key, rows, known), key);
+  assert.ok(!nobodyHas('optimizer.lrr', rows, (run) => (run === 'ab12' ? PARAMS : undefined)));
+  assert.ok(!nobodyHas('optimizer.lrr', [], known));
 });

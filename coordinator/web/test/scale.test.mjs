@@ -49,7 +49,7 @@ test('bins lie one upon the other, and their shares are those of pixels', () => 
   const axis = axisOf([item], 100, 0, true);
   assert.ok(Math.abs(axis.pixel(-1) - 100) < 1e-9 && Math.abs(axis.pixel(1)) < 1e-9 && Math.abs(axis.pixel(0) - 50) < 1e-9);
   assert.ok(axis.ticks.includes(0) && axis.ticks.every((tick) => tick >= -1 && tick <= 1));
-  assert.deepEqual(columnEnds([10, 20, 40]), [5, 15, 30, 50]);
+  assert.deepEqual(columnEnds([10, 20, 40]), [10, 15, 30, 40]);
 });
 
 test('of histograms an alarm shows what it is about, and the spread of nothing is none', () => {

@@ -36,7 +36,7 @@ Examples:
 /// Lockstep trains data-parallel and makes every run repeatable bit for bit.
 #[derive(Debug, Parser)]
 #[command(name = "coord", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", Exit::TABLE))]
-pub struct Arguments {
+pub(in crate::cli) struct Arguments {
     #[command(subcommand)]
     pub(in crate::cli) command: Command,
 }
