@@ -5,6 +5,7 @@
 mod agent;
 mod command_line;
 mod crash;
+mod export;
 mod joining;
 mod life;
 mod links;
