@@ -29,7 +29,9 @@ pub(in crate::cli) struct NoteArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What a tool has of the run already is not written again: a mirror that was stopped goes on where it was.
+What a tool has of the run already is not written again: a mirror that was stopped goes on where it was. Of several targets those are \
+written that can be; the others are named, and the exit code is 6. MLflow takes few characters in a name: one with others is changed, \
+and ends in a digest.
 
 Examples:
   coord mirror 7k3 --tensorboard runs                  then: tensorboard --logdir runs
