@@ -1,17 +1,18 @@
 //! A commit from where its repository is published, without its history.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use git2::{Oid, Repository};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{GitError, Needed, Sources, needed, open, restore};
+use super::command::git;
+use super::{GitError, Needed, Sources, needed, restore};
 
 /// Between looks whether it has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -55,37 +56,63 @@ pub fn fetch(repository: &Path, remotes: &Remotes, url: &str, commit: &str) -> R
     if remotes.protocols.is_empty() {
         return Err(refused("nothing is fetched here (`fetch.protocols` is empty)".to_owned()));
     }
-    let mut child = open::git()
+    let mut command = command(repository, remotes);
+    command.args(["--depth=1", "--", url, commit]).stdin(Stdio::null());
+    run(command, remotes.limit).map_err(refused)
+}
+
+/// Puts the objects `ids` from `url` into a new bare repository at `repository`. A relative URL begins at `from`.
+///
+/// # Errors
+/// In git's own words.
+pub(super) fn fetch_objects(
+    repository: &Path,
+    remotes: &Remotes,
+    url: &str,
+    ids: &[Oid],
+    from: &Path,
+) -> Result<(), String> {
+    Repository::init_bare(repository).map_err(|error| error.message().to_owned())?;
+    let listed = || {
+        let mut list = tempfile::tempfile()?;
+        ids.iter().try_for_each(|id| writeln!(list, "{id}"))?;
+        list.rewind().map(|()| list)
+    };
+    let list = listed().map_err(|error| format!("cannot write a temporary file: {error}"))?;
+    let mut command = command(repository, remotes);
+    command.args(["--no-write-fetch-head", "--stdin", "--", url]).stdin(list).current_dir(from);
+    run(command, remotes.limit)
+}
+
+/// `git fetch` into `repository`, as far as its arguments are always the same.
+fn command(repository: &Path, remotes: &Remotes) -> Command {
+    let mut command = git();
+    command
         .arg("--git-dir")
         .arg(repository)
         // A remote that stops sending must not hold a run for ever.
-        .args([
-            "-c",
-            "http.lowSpeedLimit=1000",
-            "-c",
-            "http.lowSpeedTime=30",
-            "fetch",
-            "--quiet",
-            "--depth=1",
-            "--no-tags",
-        ])
-        .args(["--", url, commit])
+        .args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"])
+        .args(["fetch", "--quiet", "--no-tags"])
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ALLOW_PROTOCOL", remotes.protocols.join(":"))
-        .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=15")
-        .stdin(Stdio::null())
+        .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=15");
+    command
+}
+
+/// Runs `command` for at most `limit`; in its own words why it failed.
+fn run(mut command: Command, limit: Duration) -> Result<(), String> {
+    let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         // With whatever it starts, so that all of it can be ended.
         .process_group(0)
         .spawn()
-        .map_err(|error| refused(format!("cannot start `git`: {error}")))?;
+        .map_err(|error| format!("cannot start `git`: {error}"))?;
     let said = read_in_background(child.stderr.take());
-    let ended = wait(&mut child, remotes.limit).map_err(|error| refused(format!("cannot wait for `git`: {error}")))?;
-    match ended {
+    match wait(&mut child, limit).map_err(|error| format!("cannot wait for `git`: {error}"))? {
         Some(status) if status.success() => Ok(()),
-        Some(_) => Err(refused(said.join().unwrap_or_default())),
-        None => Err(refused(format!("it took longer than {} s", remotes.limit.as_secs()))),
+        Some(_) => Err(said.join().unwrap_or_default()),
+        None => Err(format!("it took longer than {} s", limit.as_secs())),
     }
 }
 
@@ -156,7 +183,7 @@ pub fn restore_or_fetch(
 mod tests {
     use super::super::snapshot;
     use super::super::tests::git;
-    use super::*;
+    use super::{Duration, GitError, Remotes, Sources, fetch, needed, restore_or_fetch};
 
     #[test]
     fn a_commit_is_fetched_once_and_suffices_to_rebuild_the_tree() {

@@ -1,13 +1,18 @@
 //! What git says of the work tree that holds a job; the tree as bytes, and back.
 
+mod between;
+mod command;
 mod container;
 mod fetch;
+mod index;
+mod missing;
 mod objects;
 mod open;
 mod restore;
 mod revision;
 mod snapshot;
 mod source;
+mod submodules;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -15,13 +20,12 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use git2::{
-    DiffFormat, ErrorCode, IndexEntry, IndexEntryExtendedFlag, IndexEntryFlag, ObjectType, Oid, Patch, Repository,
-    StatusOptions, SubmoduleIgnore,
-};
+use git2::{ErrorCode, IndexEntry, IndexEntryExtendedFlag, IndexEntryFlag, Oid, Repository, Status, StatusOptions};
 use lockstep_common::manifest::CodeVersion;
-use serde::Serialize;
 
+use missing::Kinds;
+
+pub use between::{ChangedFile, Changes, changes};
 pub use fetch::{Remotes, fetch, restore_or_fetch};
 pub use restore::{Needed, Sources, built_on, needed, restore};
 pub use revision::{commit_at, files_at};
@@ -128,6 +132,20 @@ pub enum GitError {
         #[source]
         source: git2::Error,
     },
+    /// A partial clone whose remote does not give the rest.
+    #[error(
+        "`{}` is a partial clone, and its remote did not give {missing} objects that are not in it: {said}; `git fetch --refetch \
+         --no-filter` there makes it a whole one",
+        path.display()
+    )]
+    Partial {
+        /// Its work tree.
+        path: PathBuf,
+        /// Objects that are not there.
+        missing: usize,
+        /// Why not.
+        said: String,
+    },
     /// Names that cannot be written down.
     #[error("cannot write down the state of a work tree: {reason}")]
     Header {
@@ -174,29 +192,16 @@ pub enum GitError {
 /// Describes the work tree that `path` lies in; `None` if it lies in none.
 pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
-    let Some(repository) = open::discover(path)? else { return Ok(None) };
-    let head = match repository.head() {
-        Ok(head) => head,
-        Err(error) if error.code() == ErrorCode::UnbornBranch => {
-            return Err(GitError::NoCommit { path: path.to_owned() });
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    let id = head.peel_to_commit().map_err(failed)?.id();
+    let Some(mut repository) = open::discover(path)? else { return Ok(None) };
+    let id = head_of(&repository, path)?;
+    repository.complete(id, Kinds::Trees)?;
+    let head = repository.head().map_err(failed)?;
     let branch = head.is_branch().then(|| head.shorthand().ok().map(str::to_owned)).flatten();
     let remote = repository.find_remote("origin").ok().and_then(|remote| remote.url().ok().map(without_credentials));
-
-    let mut options = StatusOptions::new();
-    options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false);
-    let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
-    let left_out = left_out(&repository).map_err(failed)?;
-    let changed = statuses.iter().filter(|entry| !left_out.contains(OsStr::from_bytes(entry.path_bytes())));
-    let mut changed: Vec<String> =
-        changed.map(|entry| String::from_utf8_lossy(entry.path_bytes()).into_owned()).collect();
-    let mut more = Vec::new();
-    unshown(&repository, Path::new(""), &mut more).map_err(failed)?;
-    more.retain(|path| !changed.contains(path));
-    changed.append(&mut more);
+    let (mut changed, mut unshown) = (Vec::new(), Vec::new());
+    changes_in(&repository, Path::new(""), &mut changed, &mut unshown)?;
+    unshown.retain(|path| !changed.contains(path));
+    changed.append(&mut unshown);
     let tags = tags_of(&repository, id).map_err(failed)?;
     let (commit, dirty) = (id.to_string(), !changed.is_empty());
     let directory = directory_in(&repository, path);
@@ -204,36 +209,79 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     Ok(Some(WorkTree { version, changed }))
 }
 
-/// What changed in a work tree at `at` and git does not show: files that it was told not to look at, also in submodules, and submodules
-/// with changes, whatever `ignore` says of them.
-fn unshown(repository: &Repository, at: &Path, changed: &mut Vec<String>) -> Result<(), git2::Error> {
+/// The commit of a work tree in which `path` lies.
+///
+/// # Errors
+/// `NoCommit`, `Git`.
+fn head_of(repository: &Repository, path: &Path) -> Result<Oid, GitError> {
+    match repository.head().and_then(|head| head.peel_to_commit()) {
+        Ok(commit) => Ok(commit.id()),
+        Err(error) if error.code() == ErrorCode::UnbornBranch => Err(GitError::NoCommit { path: path.to_owned() }),
+        Err(source) => Err(GitError::Git { path: path.to_owned(), source }),
+    }
+}
+
+/// What changed in the work tree at `at`: what git shows, and a submodule by its path; and in `unshown` files that git was told not to
+/// look at, also in submodules.
+fn changes_in(
+    repository: &Repository,
+    at: &Path,
+    changed: &mut Vec<String>,
+    unshown: &mut Vec<String>,
+) -> Result<(), GitError> {
+    let failed = |source| GitError::Git { path: repository.path().to_owned(), source };
     let text = |path: &Path| at.join(path).to_string_lossy().into_owned();
-    changed.extend(unwatched(repository)?.iter().map(|path| text(path)));
-    for submodule in repository.submodules()? {
-        let Ok(inner) = submodule.open() else { continue };
-        let name = submodule.name().unwrap_or_default();
-        let status = repository.submodule_status(name, SubmoduleIgnore::None)?;
-        if status.is_wd_modified() || status.is_wd_wd_modified() || status.is_wd_untracked() {
-            changed.push(text(submodule.path()));
+    for (path, _) in shown(repository).map_err(failed)? {
+        changed.push(text(&path));
+    }
+    unshown.extend(unwatched(repository).map_err(failed)?.iter().map(|path| text(path)));
+    for submodules::Submodule { path, mut repository, head, is_moved, .. } in submodules::of(repository)? {
+        repository.complete(head, Kinds::Trees)?;
+        let mut inside = Vec::new();
+        changes_in(&repository, &at.join(&path), &mut inside, unshown)?;
+        let path = text(&path);
+        if (is_moved || !inside.is_empty()) && !changed.contains(&path) {
+            changed.push(path);
         }
-        unshown(&inner, &at.join(submodule.path()), changed)?;
     }
     Ok(())
+}
+
+/// What git shows as changed, but for what is in submodules, which are looked at by themselves.
+fn shown(repository: &Repository) -> Result<Vec<(PathBuf, Status)>, git2::Error> {
+    let mut options = StatusOptions::new();
+    options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false).exclude_submodules(true);
+    let (statuses, left_out) = (repository.statuses(Some(&mut options))?, left_out(repository)?);
+    let of_files = statuses.iter().map(|entry| (PathBuf::from(OsStr::from_bytes(entry.path_bytes())), entry.status()));
+    let mut shown: Vec<_> = of_files.collect();
+    for path in submodules::gone(repository)? {
+        if shown.iter().all(|(known, _)| *known != path) {
+            shown.push((path, Status::WT_DELETED));
+        }
+    }
+    shown.retain(|(path, _)| !left_out.contains(path.as_os_str()));
+    Ok(shown)
 }
 
 /// Changed files that git was told not to look at (`update-index --assume-unchanged`, `--skip-worktree`). What a sparse checkout
 /// leaves out is no change.
 fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::Error> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
-    let is_unwatched = |entry: &IndexEntry| {
-        entry.flags & IndexEntryFlag::VALID.bits() != 0
-            || entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
-    };
+    let is_skipped = |entry: &IndexEntry| entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0;
+    let is_unwatched = |entry: &IndexEntry| entry.flags & IndexEntryFlag::VALID.bits() != 0 || is_skipped(entry);
     let is_changed = |entry: &IndexEntry| {
         let path = root.join(OsStr::from_bytes(&entry.path));
-        path.is_file() && Oid::hash_file(ObjectType::Blob, &path).is_ok_and(|found| found != entry.id)
+        match snapshot::on_disk(&path) {
+            Ok(Some(found)) => found != (entry.mode, entry.id),
+            Ok(None) => !is_skipped(entry),
+            // It cannot be read: that is said where it is to be kept.
+            Err(_) => true,
+        }
     };
-    let entries: Vec<IndexEntry> = repository.index()?.iter().filter(is_unwatched).filter(is_changed).collect();
+    let is_file = |entry: &IndexEntry| entry.mode != snapshot::SUBMODULE;
+    let index = repository.index()?;
+    let entries: Vec<IndexEntry> =
+        index.iter().filter(|entry| is_file(entry) && is_unwatched(entry)).filter(is_changed).collect();
     Ok(entries.into_iter().map(|entry| PathBuf::from(OsStr::from_bytes(&entry.path))).collect())
 }
 
@@ -275,55 +323,6 @@ fn tags_of(repository: &Repository, commit: Oid) -> Result<Vec<String>, git2::Er
     }
     tags.sort();
     Ok(tags)
-}
-
-/// What lies between two commits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Changes {
-    /// File by file.
-    pub files: Vec<ChangedFile>,
-    /// All of it, as `git diff` prints it.
-    pub patch: String,
-}
-
-/// A file that differs between two commits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ChangedFile {
-    /// Relative to the tree's root.
-    pub path: String,
-    /// Lines that only the second has.
-    pub added: usize,
-    /// Lines that only the first has.
-    pub removed: usize,
-}
-
-/// What changed from commit `a` to commit `b`, if the repository that `path` lies in has both.
-pub fn changes(path: &Path, a: &str, b: &str) -> Result<Option<Changes>, GitError> {
-    let failed = |source| GitError::Git { path: path.to_owned(), source };
-    let Ok(repository) = Repository::discover(path) else { return Ok(None) };
-    let tree = |commit: &str| {
-        let commit = repository.find_commit(Oid::from_str(commit).ok()?).ok()?;
-        commit.tree().ok()
-    };
-    let (Some(tree_a), Some(tree_b)) = (tree(a), tree(b)) else { return Ok(None) };
-    let diff = repository.diff_tree_to_tree(Some(&tree_a), Some(&tree_b), None).map_err(failed)?;
-    let mut files = Vec::new();
-    for (index, delta) in diff.deltas().enumerate() {
-        let path = delta.new_file().path_bytes().or(delta.old_file().path_bytes()).unwrap_or_default();
-        let lines = Patch::from_diff(&diff, index).map_err(failed)?.map(|patch| patch.line_stats());
-        let (_, added, removed) = lines.transpose().map_err(failed)?.unwrap_or_default();
-        files.push(ChangedFile { path: String::from_utf8_lossy(path).into_owned(), added, removed });
-    }
-    let mut patch = String::new();
-    diff.print(DiffFormat::Patch, |_, _, line| {
-        if matches!(line.origin(), '+' | '-' | ' ') {
-            patch.push(line.origin());
-        }
-        patch.push_str(&String::from_utf8_lossy(line.content()));
-        true
-    })
-    .map_err(failed)?;
-    Ok(Some(Changes { files, patch }))
 }
 
 /// `https://user:token@host/x?token=..` without what stands before the `@`, and without the query; `user:password@host:x`, as ssh takes
@@ -393,29 +392,6 @@ mod tests {
             assert_eq!(describe(dir.path()).unwrap().unwrap().changed, ["a"], "{flag}");
             git(dir.path(), &["update-index", &flag.replacen("--", "--no-", 1), "a"]);
         }
-    }
-
-    #[test]
-    fn what_lies_between_two_commits_is_told_if_both_are_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let commit = |message: &str| {
-            git(dir.path(), &["add", "-A"]);
-            git(dir.path(), &["commit", "-m", message]);
-            describe(dir.path()).unwrap().unwrap().version.commit
-        };
-        git(dir.path(), &["init"]);
-        std::fs::write(dir.path().join("train.rs"), "one\ntwo\n").unwrap();
-        std::fs::write(dir.path().join("old"), "x\n").unwrap();
-        let a = commit("a");
-        std::fs::write(dir.path().join("train.rs"), "one\nthree\nfour\n").unwrap();
-        std::fs::remove_file(dir.path().join("old")).unwrap();
-        let b = commit("b");
-        let found = changes(dir.path(), &a, &b).unwrap().unwrap();
-        let files: Vec<_> = found.files.iter().map(|file| (file.path.as_str(), file.added, file.removed)).collect();
-        assert_eq!(files, [("old", 0, 1), ("train.rs", 2, 1)]);
-        assert!(found.patch.contains("-two\n+three\n+four\n"), "{}", found.patch);
-        assert_eq!(changes(dir.path(), &a, &"0".repeat(40)).unwrap(), None);
-        assert_eq!(changes(Path::new("/proc"), &a, &b).unwrap(), None);
     }
 
     #[test]

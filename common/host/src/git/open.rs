@@ -1,22 +1,28 @@
-//! A repository as git itself sees it, where libgit2 alone sees another one or none.
+//! A repository as it lies on the disk, where libgit2 alone sees another one or none.
 //!
 //! libgit2 takes the directory that holds a separate git directory for the work tree, and reads no sparse and no split index. The
-//! top level is where `.git` lies; such an index is rewritten by git, where it is installed, into a file beside.
+//! top level is where `.git` lies; such an index is rewritten by git (see [`super::index`]). A repository's own configuration cannot
+//! hide that a file differs from its commit: [`TRUTH`] stands above it.
 
+use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use git2::{ErrorCode, Index, Repository};
-use tempfile::TempPath;
+use git2::{ConfigLevel, ErrorCode, Index, Oid, Repository};
+use tempfile::TempDir;
 
-use super::GitError;
+use super::missing::{self, Kinds};
+use super::{GitError, index};
+
+/// Modes, links and names as they are, and no file taken for unchanged whose times say otherwise.
+const TRUTH: &str =
+    "[core]\n fileMode = true\n symlinks = true\n ignoreCase = false\n trustctime = true\n ignoreStat = false\n";
 
 /// An open repository.
 pub(super) struct Opened {
     repository: Repository,
-    /// The index that it was given in place of its own.
-    _index: Option<TempPath>,
+    /// Files of it that lie elsewhere: the configuration above its own, an index, fetched objects.
+    beside: Vec<TempDir>,
 }
 
 impl Deref for Opened {
@@ -24,6 +30,23 @@ impl Deref for Opened {
 
     fn deref(&self) -> &Repository {
         &self.repository
+    }
+}
+
+impl Opened {
+    /// Fetches what a partial clone left with its remote of `commit`.
+    ///
+    /// # Errors
+    /// `Partial`, `Git`.
+    pub(super) fn complete(&mut self, commit: Oid, kinds: Kinds) -> Result<(), GitError> {
+        self.beside.extend(missing::complete(&self.repository, commit, kinds)?);
+        Ok(())
+    }
+
+    /// As [`Opened::complete`], of the objects `ids` and what is below them.
+    pub(super) fn complete_objects(&mut self, ids: &[Oid]) -> Result<(), GitError> {
+        self.beside.extend(missing::complete_objects(&self.repository, ids, Kinds::All)?);
+        Ok(())
     }
 }
 
@@ -50,8 +73,32 @@ pub(super) fn open(root: &Path) -> Result<Opened, GitError> {
     whole(Repository::open(root).map_err(|error| unreadable(root, error))?, root)
 }
 
+/// The repository that `path` lies in, for its commits alone: neither its work tree nor its index is looked at.
+pub(super) fn history(path: &Path) -> Result<Opened, GitError> {
+    without_index(Repository::discover(path).map_err(|error| unreadable(path, error))?, path)
+}
+
+/// As [`history`], of the repository at `path` itself.
+pub(super) fn history_at(path: &Path) -> Result<Opened, GitError> {
+    without_index(Repository::open(path).map_err(|error| unreadable(path, error))?, path)
+}
+
+/// One that cannot be read is taken for empty: libgit2 looks for attributes in it.
+fn without_index(repository: Repository, path: &Path) -> Result<Opened, GitError> {
+    if repository.index().is_err() {
+        let set = Index::new().and_then(|mut empty| repository.set_index(&mut empty));
+        set.map_err(|source| GitError::Git { path: path.to_owned(), source })?;
+    }
+    Ok(Opened { repository, beside: Vec::new() })
+}
+
 fn whole(repository: Repository, path: &Path) -> Result<Opened, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
+    let io = |source| GitError::Io { path: std::env::temp_dir(), source };
+    let above = tempfile::tempdir().map_err(io)?;
+    let file = above.path().join("config");
+    fs::write(&file, TRUTH).map_err(io)?;
+    repository.config().and_then(|mut config| config.add_file(&file, ConfigLevel::App, true)).map_err(failed)?;
     if let (Some(top), Some(work)) = (top_level(path), repository.workdir())
         && work.canonicalize().ok().as_ref() != Some(&top)
     {
@@ -62,11 +109,11 @@ fn whole(repository: Repository, path: &Path) -> Result<Opened, GitError> {
             return Err(GitError::Elsewhere { path: path.to_owned(), work_tree: work.to_owned() });
         }
     }
-    let Err(error) = repository.index() else { return Ok(Opened { repository, _index: None }) };
-    let Some(own) = rewritten_index(&repository) else { return Err(unreadable(path, error)) };
-    let mut index = Index::open(&own).map_err(failed)?;
-    repository.set_index(&mut index).map_err(failed)?;
-    Ok(Opened { repository, _index: Some(own) })
+    let mut beside = vec![above];
+    if let Err(error) = repository.index() {
+        beside.push(index::rewrite(&repository).map_err(failed)?.ok_or_else(|| unreadable(path, error))?);
+    }
+    Ok(Opened { repository, beside })
 }
 
 /// The nearest directory from `path` upwards in which `.git` lies.
@@ -74,50 +121,6 @@ fn top_level(path: &Path) -> Option<PathBuf> {
     let path = path.canonicalize().ok()?;
     path.ancestors().find(|dir| dir.join(".git").exists()).map(Path::to_owned)
 }
-
-/// The index in the form that libgit2 reads, written by git from its own; none if that is not installed, or cannot either.
-fn rewritten_index(repository: &Repository) -> Option<TempPath> {
-    let file = tempfile::NamedTempFile::new().ok()?.into_temp_path();
-    std::fs::copy(repository.path().join("index"), &file).ok()?;
-    let done = git()
-        .arg("-C")
-        .arg(repository.workdir()?)
-        .args(["-c", "index.sparse=false", "-c", "core.splitIndex=false", "-c", "core.fsmonitor=false"])
-        .args(["update-index", "--no-split-index", "--force-write-index"])
-        .env("GIT_INDEX_FILE", file.as_os_str())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    done.is_ok_and(|status| status.success()).then_some(file)
-}
-
-/// The program git, whatever repository the environment names (as in a hook or an alias), and without any repository's hooks.
-pub(super) fn git() -> Command {
-    let mut command = Command::new("git");
-    for name in OF_A_REPOSITORY {
-        command.env_remove(name);
-    }
-    command.args(["-c", "core.hooksPath=/dev/null"]);
-    command
-}
-
-/// Variables by which git is told of one repository (`git rev-parse --local-env-vars`), but for its configuration.
-const OF_A_REPOSITORY: [&str; 13] = [
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_NAMESPACE",
-    "GIT_NO_REPLACE_OBJECTS",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_REPLACE_REF_BASE",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-];
 
 /// What cannot be read, with what helps where that is known.
 fn unreadable(path: &Path, source: git2::Error) -> GitError {
@@ -128,6 +131,9 @@ fn unreadable(path: &Path, source: git2::Error) -> GitError {
         "its references are in a form that is not read here: `git refs migrate --ref-format=files` changes that"
     } else if said.contains("object format") || said.contains("objectformat") {
         "its objects have SHA-256 names, and only SHA-1 is read: submit from a repository with `git init --object-format=sha1`"
+    } else if said.contains("unsupported extension") {
+        "it has an extension that is not read here (`git config --get-regexp '^extensions'`): unset it where git does without, or submit \
+         from a new clone"
     } else if said.contains("index") {
         "its index is in a form that is not read here, and git could not rewrite it: `git sparse-checkout reapply --no-sparse-index`, or \
          `git update-index --no-split-index`, changes that"
@@ -139,10 +145,8 @@ fn unreadable(path: &Path, source: git2::Error) -> GitError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::process::Command;
 
     use super::super::tests::git;
     use super::super::{GitError, describe, root, snapshot};
@@ -199,18 +203,6 @@ mod tests {
         git(dir.path(), &["commit", "-q", "-m", "x"]);
         let error = describe(dir.path()).unwrap_err().to_string();
         assert!(error.contains("SHA-256"), "{error}");
-    }
-
-    #[test]
-    fn git_is_told_of_no_other_repository_by_any_variable_that_it_knows() {
-        let known = Command::new("git").args(["rev-parse", "--local-env-vars"]).output().unwrap();
-        let known = String::from_utf8(known.stdout).unwrap();
-        // The configuration of one call (`git -c`) is the caller's own will.
-        let names: BTreeSet<&str> = known.lines().filter(|name| !name.starts_with("GIT_CONFIG")).collect();
-        let command = super::git();
-        let removed = command.get_envs().filter(|(_, value)| value.is_none()).filter_map(|(name, _)| name.to_str());
-        let removed: BTreeSet<&str> = removed.collect();
-        assert!(names.contains("GIT_DIR") && names.is_subset(&removed), "{names:?} and {removed:?}");
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use git2::build::CheckoutBuilder;
 use git2::{ObjectType, Oid, Repository};
 
+use super::missing::Kinds;
 use super::snapshot::Part;
-use super::{GitError, container, objects, source};
+use super::{GitError, container, objects, open, source};
 
 /// Where commits may be found, for the tree itself and for its submodules.
 #[derive(Clone, Debug, Default)]
@@ -158,8 +159,10 @@ fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<Vec<u8>, G
         return Ok(objects.to_vec());
     }
     for path in &sources.repositories {
-        if let Ok(repository) = Repository::open(path)
+        // A partial clone whose remote does not give the rest has not the commit.
+        if let Ok(mut repository) = open::history_at(path)
             && repository.find_commit(commit).is_ok()
+            && repository.complete(commit, Kinds::All).is_ok()
         {
             return source::objects_of(&repository, commit)
                 .map_err(|source| GitError::Git { path: path.clone(), source });

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use git2::{ErrorCode, ObjectType, Oid, Repository, Tree, TreeEntry, TreeWalkMode, TreeWalkResult};
 
-use super::GitError;
+use super::missing::Kinds;
+use super::{GitError, open};
 
 /// The commit that `revision` of the work tree around `from` has of the repository that `path` lies in: the one that it names, or,
 /// of a submodule, the one that it records. Where `path` does not lie in that work tree, `revision` is one of its own.
@@ -19,16 +20,17 @@ pub fn commit_at(path: &Path, from: &Path, revision: &str) -> Result<String, Git
     let begins = around.iter().position(|root| own.is_some() && root.canonicalize().ok() == own);
     let mut chain = around[begins.unwrap_or(around.len().saturating_sub(1))..].iter();
     let first = chain.next().map_or_else(|| path.parent().unwrap_or(path), PathBuf::as_path);
-    let (mut root, mut repository) = (first, Repository::discover(first).map_err(failed)?);
+    let (mut root, mut repository) = (first, open::history(first)?);
     let mut commit =
         repository.revparse_single(revision).and_then(|object| object.peel_to_commit()).map_err(failed)?.id();
+    repository.complete(commit, Kinds::Trees)?;
     for inner in chain {
         let below = inner.strip_prefix(root).unwrap_or(inner);
         let entry = entry_at(&tree_of(&repository, commit).map_err(failed)?, below, root)?;
         let entry = entry.filter(|entry| entry.kind() == Some(ObjectType::Commit));
         let what = || format!("it is no submodule in `{revision}` of `{}`", root.display());
         commit = entry.ok_or_else(|| GitError::NotPlain { path: inner.clone(), what: what() })?.id();
-        (root, repository) = (inner, Repository::open(inner).map_err(failed)?);
+        (root, repository) = (inner, open::history_at(inner)?);
     }
     Ok(commit.to_string())
 }
@@ -44,24 +46,15 @@ pub fn files_at(path: &Path, commit: &str, into: &Path) -> Result<Option<Vec<(St
     let parent = path.parent().unwrap_or(Path::new("/"));
     let around = roots(path);
     let root = around.last().map_or(parent, PathBuf::as_path);
-    let repository = Repository::discover(root).map_err(failed)?;
-    let tree = Oid::from_str(commit).and_then(|id| tree_of(&repository, id)).map_err(failed)?;
+    let mut repository = open::history(root)?;
+    let id = Oid::from_str(commit).map_err(failed)?;
+    repository.find_commit(id).map_err(failed)?;
+    repository.complete(id, Kinds::Trees)?;
     let path = spelled(path);
-    let below = path.strip_prefix(root).unwrap_or(&path);
-    let Some(entry) = entry_at(&tree, below, root)? else { return Ok(None) };
-    let mut found = vec![(String::new(), entry.id(), entry.kind(), entry.filemode())];
-    if entry.kind() == Some(ObjectType::Tree) {
-        found.clear();
-        let tree = repository.find_tree(entry.id()).map_err(failed)?;
-        let walked = tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
-            if entry.kind() != Some(ObjectType::Tree) {
-                let name = format!("{directory}{}", String::from_utf8_lossy(entry.name_bytes()));
-                found.push((name, entry.id(), entry.kind(), entry.filemode()));
-            }
-            TreeWalkResult::Ok
-        });
-        walked.map_err(failed)?;
-    }
+    let Some(found) = entries_at(&repository, id, path.strip_prefix(root).unwrap_or(&path), root)? else {
+        return Ok(None);
+    };
+    repository.complete_objects(&found.iter().map(|(_, id, ..)| *id).collect::<Vec<_>>())?;
     let mut files = Vec::new();
     for (name, id, kind, mode) in found {
         let full = if name.is_empty() { path.clone() } else { path.join(&name) };
@@ -75,6 +68,30 @@ pub fn files_at(path: &Path, commit: &str, into: &Path) -> Result<Option<Vec<(St
     }
     files.sort();
     Ok(Some(files))
+}
+
+/// A path below another one, its object, and what that is.
+type Found = (String, Oid, Option<ObjectType>, i32);
+
+/// What `commit` of the work tree at `root` has at `below`: that alone, or all files in it.
+fn entries_at(repository: &Repository, commit: Oid, below: &Path, root: &Path) -> Result<Option<Vec<Found>>, GitError> {
+    let failed = |source| GitError::Git { path: root.join(below), source };
+    let tree = tree_of(repository, commit).map_err(failed)?;
+    let Some(entry) = entry_at(&tree, below, root)? else { return Ok(None) };
+    if entry.kind() != Some(ObjectType::Tree) {
+        return Ok(Some(vec![(String::new(), entry.id(), entry.kind(), entry.filemode())]));
+    }
+    let mut found = Vec::new();
+    let tree = repository.find_tree(entry.id()).map_err(failed)?;
+    let walked = tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
+        if entry.kind() != Some(ObjectType::Tree) {
+            let name = format!("{directory}{}", String::from_utf8_lossy(entry.name_bytes()));
+            found.push((name, entry.id(), entry.kind(), entry.filemode()));
+        }
+        TreeWalkResult::Ok
+    });
+    walked.map_err(failed)?;
+    Ok(Some(found))
 }
 
 fn tree_of(repository: &Repository, commit: Oid) -> Result<Tree<'_>, git2::Error> {

@@ -8,28 +8,31 @@
 //! "lockstep work tree 1\n" | length of header, u64 LE | header, JSON | objects of the tree | of its submodules
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use git2::{
     AttrCheckFlags, Index, IndexEntry, IndexTime, ObjectType, Odb, Oid, Repository, RepositoryState, Status,
-    StatusOptions, TreeWalkMode, TreeWalkResult,
+    TreeWalkMode, TreeWalkResult,
 };
 use serde::{Deserialize, Serialize};
 
 use super::GitError;
 use super::container::{self, Container};
+use super::missing::Kinds;
+use super::submodules::{self, Submodule};
 use super::{objects, open};
 use crate::stat_cache::Stamp;
 
 const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
 const LINK: u32 = 0o120_000;
-const SUBMODULE: u32 = 0o160_000;
+pub(super) const SUBMODULE: u32 = 0o160_000;
 
 /// Files that are named when all are too large together.
 const NAMED: usize = 10;
@@ -73,9 +76,9 @@ pub struct Snapshot {
 /// `TooLarge`, which names the largest files; `Unfinished` in the middle of a merge, a rebase and the like; `NotPlain` for
 /// what git cannot keep; `Changing` for a file that is written meanwhile; `Git`, `Io`.
 pub fn snapshot(path: &Path, limit: u64) -> Result<Snapshot, GitError> {
-    let repository = open::require(path)?;
+    let mut repository = open::require(path)?;
     let mut taking = Taking { limit, files: Vec::new(), parts: Vec::new(), objects: Vec::new() };
-    taking.part(&repository, "", None)?;
+    taking.part(&mut repository, "", None)?;
     Ok(Snapshot { bytes: container::write(&taking.parts, &taking.objects)?, files: taking.files.len() })
 }
 
@@ -90,11 +93,13 @@ struct Taking {
 
 impl Taking {
     /// Adds the work tree of `repository`, which lies at `at` in the outermost one.
-    fn part(&mut self, repository: &Repository, at: &str, url: Option<String>) -> Result<(), GitError> {
+    fn part(&mut self, repository: &mut open::Opened, at: &str, url: Option<String>) -> Result<(), GitError> {
         let root = work_dir(repository)?.to_owned();
         let failed = |source| GitError::Git { path: root.clone(), source };
-        let commit = repository.head().and_then(|head| head.peel_to_commit()).map_err(failed)?;
-        let head = commit.tree().map_err(failed)?;
+        let commit = super::head_of(repository, &root)?;
+        repository.complete(commit, Kinds::All)?;
+        let repository: &Repository = repository;
+        let head = repository.find_commit(commit).and_then(|commit| commit.tree()).map_err(failed)?;
         // New objects stay in memory: it is somebody else's repository.
         let odb = repository.odb().map_err(failed)?;
         let _memory = odb.add_new_mempack_backend(1000).map_err(failed)?;
@@ -102,7 +107,8 @@ impl Taking {
         let mut index = Index::new().map_err(failed)?;
         index.read_tree(&head).map_err(failed)?;
         let doing = unfinished(repository);
-        let changed = match (changed_paths(repository, &head), doing) {
+        let submodules = submodules::of(repository)?;
+        let changed = match (changed_paths(repository, &head, &submodules), doing) {
             (Err(GitError::Unfinished { .. }), Some(doing)) => Err(GitError::Unfinished { path: root.clone(), doing }),
             // With nothing changed, what is there is the commit.
             (Ok(changed), Some(doing)) if !changed.is_empty() => {
@@ -110,11 +116,10 @@ impl Taking {
             }
             (changed, _) => changed,
         }?;
-        let submodules: HashSet<PathBuf> =
-            repository.submodules().map_err(failed)?.iter().map(|submodule| submodule.path().to_owned()).collect();
-        self.count(&root, &changed, &submodules)?;
+        let heads: HashMap<&Path, Oid> = submodules.iter().map(|one| (one.path.as_path(), one.head)).collect();
+        self.count(&root, &changed, &heads)?;
         for path in changed {
-            take(repository, &mut index, &root, &path, &submodules)?;
+            take(repository, &mut index, &root, &path, &heads)?;
         }
         let tree = index.write_tree_to(repository).map_err(failed)?;
         let mut known = HashSet::new();
@@ -126,29 +131,24 @@ impl Taking {
         self.parts.push(Part {
             path: at.to_owned(),
             url,
-            commit: commit.id().to_string(),
+            commit: commit.to_string(),
             tree: tree.to_string(),
             objects: (self.objects.len() - before) as u64,
             empty_directories,
         });
 
-        for submodule in repository.submodules().map_err(failed)? {
-            // One that was never initialised has nothing that the commit has not.
-            if submodule.open().is_err() {
-                continue;
-            }
-            let inner = open::open(&root.join(submodule.path()))?;
-            let path = submodule.path().to_str().map(|path| join(at, path));
-            let path = path.ok_or_else(|| not_plain(submodule.path(), "the name of a submodule is not valid UTF-8"))?;
-            let url = submodule.url().ok().flatten().map(super::without_credentials);
-            self.part(&inner, &path, url)?;
+        for Submodule { path, url, mut repository, .. } in submodules {
+            let inside = path.to_str().map(|path| join(at, path));
+            let inside = inside.ok_or_else(|| not_plain(&path, "the name of a submodule is not valid UTF-8"))?;
+            let url = url.as_deref().map(super::without_credentials);
+            self.part(&mut repository, &inside, url)?;
         }
         Ok(())
     }
 
     /// Refuses what is too large, before any of it is read.
-    fn count(&mut self, root: &Path, changed: &[PathBuf], submodules: &HashSet<PathBuf>) -> Result<(), GitError> {
-        for path in changed.iter().filter(|path| !submodules.contains(*path)) {
+    fn count(&mut self, root: &Path, changed: &[PathBuf], submodules: &HashMap<&Path, Oid>) -> Result<(), GitError> {
+        for path in changed.iter().filter(|path| !submodules.contains_key(path.as_path())) {
             let bytes = fs::symlink_metadata(root.join(path)).map_or(0, |metadata| metadata.len());
             self.files.push((root.join(path), bytes));
         }
@@ -175,30 +175,30 @@ fn unfinished(repository: &Repository) -> Option<&'static str> {
     }
 }
 
-/// Paths whose bytes or modes on the disk are not those of `head`: what git says, and what only a filter hides from it.
-fn changed_paths(repository: &Repository, head: &git2::Tree<'_>) -> Result<Vec<PathBuf>, GitError> {
+/// Paths whose bytes or modes on the disk are not those of `head`: what git says, and what only a filter hides from it; and submodules
+/// that have another commit.
+fn changed_paths(
+    repository: &Repository,
+    head: &git2::Tree<'_>,
+    submodules: &[Submodule],
+) -> Result<Vec<PathBuf>, GitError> {
     let root = work_dir(repository)?.to_owned();
     let failed = |source| GitError::Git { path: root.clone(), source };
-    let mut options = StatusOptions::new();
-    options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false).include_unmodified(false);
-    let statuses = repository.statuses(Some(&mut options)).map_err(failed)?;
-    let left_out = super::left_out(repository).map_err(failed)?;
-    let mut changed = Vec::new();
-    let mut seen = HashSet::new();
-    for entry in statuses.iter().filter(|entry| !left_out.contains(OsStr::from_bytes(entry.path_bytes()))) {
-        let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
-        if entry.status().contains(Status::CONFLICTED) {
+    let (mut changed, mut seen) = (Vec::new(), HashSet::new());
+    for (path, status) in super::shown(repository).map_err(failed)? {
+        if status.contains(Status::CONFLICTED) {
             return Err(GitError::Unfinished { path: root.join(path), doing: "resolving a conflict" });
         }
-        if entry.status().contains(Status::WT_NEW) && entry.path_bytes().ends_with(b"/") {
+        if status.contains(Status::WT_NEW) && path.as_os_str().as_bytes().ends_with(b"/") {
             return Err(not_plain(&root.join(path), "a git repository of its own, and no submodule"));
         }
         if seen.insert(path.clone()) {
             changed.push(path);
         }
     }
+    let moved = submodules.iter().filter(|submodule| submodule.is_moved).map(|submodule| submodule.path.clone());
     let unwatched = super::unwatched(repository).map_err(failed)?;
-    changed.extend(unwatched.into_iter().filter(|path| seen.insert(path.clone())));
+    changed.extend(moved.chain(unwatched).filter(|path| seen.insert(path.clone())));
     let odb = repository.odb().map_err(failed)?;
     let mut filtered = Vec::new();
     head.walk(TreeWalkMode::PreOrder, |directory, entry| {
@@ -234,20 +234,16 @@ fn take(
     index: &mut Index,
     root: &Path,
     path: &Path,
-    submodules: &HashSet<PathBuf>,
+    submodules: &HashMap<&Path, Oid>,
 ) -> Result<(), GitError> {
     let full = root.join(path);
     let failed = |source| GitError::Git { path: full.clone(), source };
     let io = |source| GitError::Io { path: full.clone(), source };
-    let metadata = match fs::symlink_metadata(&full) {
-        Ok(metadata) => metadata,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return match index.remove(path, 0) {
-                Err(error) if error.code() != git2::ErrorCode::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
-        }
-        Err(error) => return Err(io(error)),
+    let Some(metadata) = there(&full).map_err(io)? else {
+        return match index.remove(path, 0) {
+            Err(error) if error.code() != git2::ErrorCode::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        };
     };
     let (mode, id) = if metadata.is_symlink() {
         let target = fs::read_link(&full).map_err(io)?;
@@ -261,12 +257,9 @@ fn take(
         if Stamp::of(&now) != Stamp::of(&metadata) || bytes.len() as u64 != metadata.len() {
             return Err(GitError::Changing { path: full });
         }
-        let mode = if metadata.permissions().mode() & 0o100 == 0 { FILE } else { EXECUTABLE };
-        (mode, repository.blob(&bytes).map_err(failed)?)
-    } else if metadata.is_dir() && submodules.contains(path) {
-        let inner = Repository::open(&full).map_err(failed)?;
-        let head = inner.head().and_then(|head| head.peel_to_commit()).map_err(failed)?.id();
-        (SUBMODULE, head)
+        (mode_of(&metadata), repository.blob(&bytes).map_err(failed)?)
+    } else if let Some(head) = submodules.get(path).filter(|_| metadata.is_dir()) {
+        (SUBMODULE, *head)
     } else if metadata.is_dir() {
         // A file has become a directory; what is in it stands for itself.
         index.remove(path, 0).ok();
@@ -290,6 +283,32 @@ fn take(
         path: path.as_os_str().as_bytes().to_vec(),
     };
     index.add(&entry).map_err(failed)
+}
+
+/// What git would record of the file or link at `path`, without any filter; none if nothing lies there that it records.
+pub(super) fn on_disk(path: &Path) -> io::Result<Option<(u32, Oid)>> {
+    let hashed = |hashed: Result<Oid, git2::Error>| hashed.map_err(io::Error::other);
+    let Some(metadata) = there(path)? else { return Ok(None) };
+    Ok(if metadata.is_symlink() {
+        let target = fs::read_link(path)?;
+        Some((LINK, hashed(Oid::hash_object(ObjectType::Blob, target.as_os_str().as_bytes()))?))
+    } else if metadata.is_file() {
+        Some((mode_of(&metadata), hashed(Oid::hash_file(ObjectType::Blob, path))?))
+    } else {
+        None
+    })
+}
+
+fn there(path: &Path) -> io::Result<Option<fs::Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn mode_of(file: &fs::Metadata) -> u32 {
+    if file.permissions().mode() & 0o100 == 0 { FILE } else { EXECUTABLE }
 }
 
 /// Directories without anything in them that are not ignored, relative to `root`.

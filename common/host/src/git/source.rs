@@ -12,8 +12,8 @@ use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use serde::{Deserialize, Serialize};
 
 use super::container::{self, Container};
-use super::objects;
-use super::{GitError, open};
+use super::missing::Kinds;
+use super::{GitError, objects, open, submodules};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
@@ -33,42 +33,48 @@ impl Container for Entry {
 /// `limit` bytes together.
 ///
 /// # Errors
-/// `Git`, `Header`.
+/// `Git`, `Header`, `Partial`.
 pub fn source(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, GitError> {
-    let failed = |source| GitError::Git { path: path.to_owned(), source };
-    let repository = open::require(path)?;
+    let mut repository = open::require(path)?;
     let (mut entries, mut all, mut left) = (Vec::new(), Vec::new(), limit);
-    let fits = add(&repository, &mut entries, &mut all, &mut left).map_err(failed)?;
+    let fits = add(&mut repository, &mut entries, &mut all, &mut left)?;
     if fits { container::write(&entries, &all).map(Some) } else { Ok(None) }
 }
 
 fn add(
-    repository: &Repository,
+    repository: &mut open::Opened,
     entries: &mut Vec<Entry>,
     all: &mut Vec<u8>,
     left: &mut u64,
-) -> Result<bool, git2::Error> {
-    let commit = repository.head()?.peel_to_commit()?;
+) -> Result<bool, GitError> {
+    let place = repository.path().to_owned();
+    let failed = |source| GitError::Git { path: place.clone(), source };
+    let commit = super::head_of(repository, &place)?;
+    repository.complete(commit, Kinds::All)?;
+    let bytes = bytes_of(repository, commit).map_err(failed)?;
+    let Some(rest) = left.checked_sub(bytes) else { return Ok(false) };
+    *left = rest;
+    let objects = objects_of(repository, commit).map_err(failed)?;
+    entries.push(Entry { commit: commit.to_string(), objects: objects.len() as u64 });
+    all.extend_from_slice(&objects);
+    for mut submodule in submodules::of(repository)? {
+        if !add(&mut submodule.repository, entries, all, left)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Bytes of all files of a commit.
+fn bytes_of(repository: &Repository, commit: Oid) -> Result<u64, git2::Error> {
     let (odb, mut bytes) = (repository.odb()?, 0);
-    commit.tree()?.walk(TreeWalkMode::PreOrder, |_, entry| {
+    repository.find_commit(commit)?.tree()?.walk(TreeWalkMode::PreOrder, |_, entry| {
         if entry.kind() == Some(ObjectType::Blob) {
             bytes += odb.read_header(entry.id()).map_or(0, |(bytes, _)| bytes as u64);
         }
         TreeWalkResult::Ok
     })?;
-    let Some(rest) = left.checked_sub(bytes) else { return Ok(false) };
-    *left = rest;
-    let objects = objects_of(repository, commit.id())?;
-    entries.push(Entry { commit: commit.id().to_string(), objects: objects.len() as u64 });
-    all.extend_from_slice(&objects);
-    for submodule in repository.submodules()? {
-        if let Ok(inner) = submodule.open()
-            && !add(&inner, entries, all, left)?
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(bytes)
 }
 
 /// A commit and all of its tree, without its parents.

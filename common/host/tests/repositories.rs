@@ -1,0 +1,299 @@
+//! Repositories in forms that libgit2 alone does not read, and configurations that hide changes or name commands.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lockstep_host::git::{
+    Remotes, Sources, changes, commit_at, describe, files_at, restore, restore_or_fetch, snapshot, source,
+};
+
+const LIMIT: u64 = 1 << 20;
+
+fn git(dir: &Path, arguments: &[&str]) -> String {
+    let options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
+    let output = Command::new("git").current_dir(dir).args(options).args(arguments).output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A repository with two commits of `a/f` and `b/f`, and one more file.
+fn repository(dir: &Path) {
+    for text in ["1\n", "2\n"] {
+        for name in ["a", "b"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+            fs::write(dir.join(name).join("f"), format!("{name}{text}")).unwrap();
+        }
+        fs::write(dir.join("other"), "other").unwrap();
+        if !dir.join(".git").exists() {
+            git(dir, &["init", "-q", "-b", "main"]);
+        }
+        git(dir, &["add", "."]);
+        git(dir, &["commit", "-q", "-m", text]);
+    }
+    git(dir, &["config", "uploadpack.allowFilter", "true"]);
+}
+
+/// A repository with the submodule `sub`, and a linked work tree of it with the same; of each tree its root and its submodule's.
+fn trees(dir: &Path) -> [[PathBuf; 2]; 2] {
+    let (inner, tree, linked) = (dir.join("inner"), dir.join("tree"), dir.join("linked"));
+    repository(&inner);
+    repository(&tree);
+    git(&tree, &["submodule", "--quiet", "add", inner.to_str().unwrap(), "sub"]);
+    git(&tree, &["commit", "-q", "-m", "with a submodule"]);
+    git(&tree, &["worktree", "add", "-q", linked.to_str().unwrap()]);
+    git(&linked, &["submodule", "--quiet", "update", "--init"]);
+    [tree, linked].map(|root| [root.clone(), root.join("sub")])
+}
+
+fn restored(from: &Path, to: &Path) {
+    let packed = source(from, LIMIT).unwrap();
+    assert!(packed.is_some());
+    restore(&snapshot(from, LIMIT).unwrap().bytes, to, &Sources { packed, repositories: Vec::new() }).unwrap();
+}
+
+fn changed(dir: &Path) -> Vec<String> {
+    describe(dir).unwrap().unwrap().changed
+}
+
+#[test]
+fn split_and_sparse_indexes_are_read_in_submodules_and_linked_work_trees_too() {
+    for (form, change) in [
+        ("split", &["update-index", "--split-index"][..]),
+        ("sparse", &["sparse-checkout", "set", "--cone", "--sparse-index", "a"][..]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for (index, [root, sub]) in trees(dir.path()).into_iter().enumerate() {
+            git(&sub, change);
+            assert_eq!(changed(&root), [] as [&str; 0], "{form} {index}");
+            if form == "split" {
+                git(&root, change);
+                assert_eq!(changed(&root), [] as [&str; 0], "{form} {index}");
+            }
+            fs::write(sub.join("a/f"), "x2\n").unwrap();
+            assert_eq!(changed(&root), ["sub"], "{form} {index}");
+            let to = dir.path().join(format!("to-{index}"));
+            restored(&root, &to);
+            assert_eq!(fs::read_to_string(to.join("sub/a/f")).unwrap(), "x2\n", "{form} {index}");
+            git(&sub, &["checkout", "-q", "a/f"]);
+            // Another commit in it, and one that is recorded, and not committed yet.
+            git(&sub, &["checkout", "-q", "HEAD~1"]);
+            assert_eq!(changed(&root), ["sub"], "{form} {index}");
+            git(&root, &["add", "sub"]);
+            assert_eq!(changed(&root), ["sub"], "{form} {index}");
+        }
+    }
+}
+
+#[test]
+fn what_a_partial_clone_left_with_its_remote_is_fetched_beside_it_or_the_error_says_what_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    repository(&origin);
+    let url = format!("file://{}", origin.display());
+    for filter in ["blob:none", "tree:0"] {
+        let part = dir.path().join(format!("part-{filter}"));
+        let path = part.to_str().unwrap();
+        git(dir.path(), &["clone", "-q", &format!("--filter={filter}"), "--sparse", &url, path]);
+        let before = git(&part, &["count-objects", "-v"]);
+        assert_eq!(changed(&part), [] as [&str; 0], "{filter}");
+        let to = dir.path().join(format!("to-{filter}"));
+        restored(&part, &to);
+        assert_eq!(fs::read_to_string(to.join("b/f")).unwrap(), "b2\n", "{filter}");
+        // Also where it is but one of the sources, or an older revision is read.
+        let (again, sources) = (dir.path().join(format!("again-{filter}")), [part.clone()].to_vec());
+        let sources = Sources { packed: None, repositories: sources };
+        let none = dir.path().join("none.git");
+        let kept = snapshot(&part, LIMIT).unwrap().bytes;
+        restore_or_fetch(&kept, &again, &sources, None, (&none, &Remotes::of_a_person())).unwrap();
+        let commit = commit_at(&part.join("b/f"), &part, "HEAD~1").unwrap();
+        let files = files_at(&part.join("b"), &commit, dir.path()).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(&files[0].1).unwrap(), "b1\n", "{filter}");
+        let between = changes(&part, &commit, &git(&part, &["rev-parse", "HEAD"])).unwrap().unwrap();
+        assert!(between.patch.contains("-b1\n+b2\n"), "{filter}: {}", between.patch);
+        assert_eq!(git(&part, &["count-objects", "-v"]), before, "{filter}: the repository is only read");
+
+        let hidden = dir.path().join("hidden");
+        fs::rename(&origin, &hidden).unwrap();
+        let error = source(&part, LIMIT).unwrap_err().to_string();
+        assert!(error.contains("partial clone") && error.contains("git fetch --refetch --no-filter"), "{error}");
+        fs::rename(&hidden, &origin).unwrap();
+        git(&part, &["fetch", "-q", "--refetch", "--no-filter"]);
+        fs::rename(&origin, &hidden).unwrap();
+        source(&part, LIMIT).unwrap().unwrap();
+        fs::rename(&hidden, &origin).unwrap();
+    }
+}
+
+#[test]
+fn a_submodule_that_is_a_partial_clone_is_kept_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    for (index, [root, sub]) in trees(dir.path()).into_iter().enumerate() {
+        let url = format!("file://{}", dir.path().join("inner").display());
+        fs::remove_dir_all(&sub).unwrap();
+        git(dir.path(), &["clone", "-q", "--filter=blob:none", "--sparse", &url, sub.to_str().unwrap()]);
+        assert_eq!(changed(&root), [] as [&str; 0]);
+        let to = dir.path().join(format!("to-{index}"));
+        restored(&root, &to);
+        assert_eq!(fs::read_to_string(to.join("sub/b/f")).unwrap(), "b2\n");
+    }
+}
+
+#[test]
+fn a_submodule_that_cannot_be_read_is_named_and_one_that_was_never_made_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let [[root, sub], _] = trees(dir.path());
+    fs::remove_dir_all(&sub).unwrap();
+    assert_eq!(changed(&root), ["sub"]);
+    let to = dir.path().join("to");
+    restored(&root, &to);
+    assert!(!to.join("sub").exists());
+    fs::create_dir(&sub).unwrap();
+    assert_eq!(changed(&root), [] as [&str; 0]);
+    git(&sub, &["init", "-q", "--object-format=sha256"]);
+    for error in [describe(&root).unwrap_err(), snapshot(&root, LIMIT).unwrap_err(), source(&root, LIMIT).unwrap_err()]
+    {
+        let error = error.to_string();
+        assert!(error.contains("sub`") && error.contains("SHA-256"), "{error}");
+    }
+}
+
+/// What git is told, the file that then changes, and how.
+type Case<'a> = (&'a [&'a str], &'a str, &'a dyn Fn(&Path));
+
+#[test]
+fn no_configuration_hides_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let [[root, sub], _] = trees(dir.path());
+    for tree in [&root, &sub] {
+        symlink("a/f", tree.join("link")).unwrap();
+        git(tree, &["add", "-A"]);
+        git(tree, &["commit", "-q", "-m", "link"]);
+    }
+    git(&root, &["commit", "-q", "-am", "the submodule"]);
+    assert_eq!(changed(&root), [] as [&str; 0]);
+    let mode = |bits: u32| move |at: &Path| fs::set_permissions(at, fs::Permissions::from_mode(bits)).unwrap();
+    let same_stat = |at: &Path| {
+        let modified = fs::metadata(at).unwrap().modified().unwrap();
+        fs::write(at, "x2\n").unwrap();
+        File::options().append(true).open(at).unwrap().set_modified(modified).unwrap();
+    };
+    let plain = |at: &Path| {
+        fs::remove_file(at).unwrap();
+        fs::write(at, "a/f").unwrap();
+    };
+    let untracked = |at: &Path| fs::write(at, "new").unwrap();
+    let gone = |at: &Path| fs::remove_file(at).unwrap();
+    let assumed = &["update-index", "--assume-unchanged", "b/f", "link"][..];
+    let cases: [Case<'_>; 9] = [
+        (&["config", "core.fileMode", "false"], "a/f", &mode(0o755)),
+        (&["config", "core.trustctime", "false"], "a/f", &same_stat),
+        (&["config", "core.checkStat", "minimal"], "a/f", &same_stat),
+        (&["config", "core.symlinks", "false"], "link", &plain),
+        (&["config", "status.showUntrackedFiles", "no"], "new", &untracked),
+        (&["config", "core.ignoreCase", "true"], "OTHER", &untracked),
+        (assumed, "b/f", &mode(0o755)),
+        (assumed, "b/f", &gone),
+        (assumed, "link", &plain),
+    ];
+    for tree in [&root, &sub] {
+        for (configured, name, change) in &cases {
+            git(tree, configured);
+            change(&tree.join(name));
+            let shown = if tree == &root { (*name).to_owned() } else { format!("sub/{name}") };
+            let found = changed(&root);
+            assert!(found.contains(&shown) || (tree == &sub && found == ["sub"]), "{configured:?}: {found:?}");
+            let to = dir.path().join("to");
+            restored(&root, &to);
+            let (kept, lies) = (to.join(tree.strip_prefix(&root).unwrap()).join(name), tree.join(name));
+            let kind = |path: &Path| fs::symlink_metadata(path).ok().map(|found| (found.is_symlink(), found.mode_x()));
+            assert_eq!(kind(&kept), kind(&lies), "{configured:?}");
+            assert_eq!(fs::read(&kept).ok(), fs::read(&lies).ok(), "{configured:?}");
+            fs::remove_dir_all(&to).unwrap();
+            git(tree, &["update-index", "--no-assume-unchanged", "b/f", "link"]);
+            if configured[0] == "config" {
+                git(tree, &["config", "--unset", configured[1]]);
+            }
+            git(tree, &["reset", "-q", "--hard"]);
+            git(tree, &["clean", "-qfd"]);
+            assert_eq!(changed(&root), [] as [&str; 0], "{configured:?}");
+        }
+    }
+}
+
+trait Executable {
+    fn mode_x(&self) -> u32;
+}
+
+impl Executable for fs::Metadata {
+    fn mode_x(&self) -> u32 {
+        self.permissions().mode() & 0o100
+    }
+}
+
+/// A repository's own configuration may name commands, and git runs them.
+#[test]
+fn no_command_of_a_repository_is_run() {
+    for form in [
+        &["sparse-checkout", "set", "--cone", "--sparse-index", "a"][..],
+        &["update-index", "--split-index", "--untracked-cache"],
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (origin, part, ran) = (dir.path().join("origin"), dir.path().join("part"), dir.path().join("ran"));
+        repository(&origin);
+        let url = format!("file://{}", origin.display());
+        git(dir.path(), &["clone", "-q", "--filter=blob:none", &url, part.to_str().unwrap()]);
+        git(&part, form);
+        let command = dir.path().join("command");
+        fs::write(&command, format!("#!/bin/sh\necho \"$0\" \"$@\" >> {}\nexit 1\n", ran.display())).unwrap();
+        name_commands(&part, &command);
+        assert!(!ran.exists());
+        fs::write(part.join("a/f"), "x2\n").unwrap();
+        assert_eq!(changed(&part), ["a/f"]);
+        restored(&part, &dir.path().join("to"));
+        let commit = commit_at(&part.join("b/f"), &part, "HEAD~1").unwrap();
+        files_at(&part.join("b"), &commit, dir.path()).unwrap().unwrap();
+        changes(&part, &commit, &git(&origin, &["rev-parse", "HEAD"])).unwrap().unwrap();
+        assert!(!ran.exists(), "{}", fs::read_to_string(&ran).unwrap());
+        // git itself does run them.
+        Command::new("git").current_dir(&part).arg("status").output().unwrap();
+        assert!(ran.exists());
+    }
+}
+
+/// Names `command` wherever a configuration of `repository` can.
+fn name_commands(repository: &Path, command: &Path) {
+    fs::set_permissions(command, fs::Permissions::from_mode(0o755)).unwrap();
+    for key in [
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.gitProxy",
+        "core.editor",
+        "core.pager",
+        "core.askPass",
+        "core.alternateRefsCommand",
+        "credential.helper",
+        "diff.external",
+        "diff.x.command",
+        "diff.x.textconv",
+        "filter.x.clean",
+        "filter.x.process",
+        "filter.x.smudge",
+        "gpg.program",
+        "merge.x.driver",
+        "remote.origin.uploadpack",
+        "uploadpack.packObjectsHook",
+    ] {
+        git(repository, &["config", key, command.to_str().unwrap()]);
+    }
+    let hooks = repository.join(".git/commands");
+    fs::create_dir(&hooks).unwrap();
+    for hook in ["post-index-change", "post-checkout", "reference-transaction", "pre-auto-gc"] {
+        symlink(command, hooks.join(hook)).unwrap();
+    }
+    git(repository, &["config", "core.hooksPath", hooks.to_str().unwrap()]);
+    fs::write(repository.join(".git/info/attributes"), "* filter=x diff=x merge=x\n").unwrap();
+}
