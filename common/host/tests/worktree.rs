@@ -108,6 +108,17 @@ fn every_kind_of_change_comes_back_byte_for_byte() {
     let (index, objects) = (fs::read(from.join(".git/index")).unwrap(), tree(&from.join(".git/objects")));
     let taken = snapshot(&from.join("untracked"), LIMIT).unwrap();
     assert!(taken.files >= 18, "{} of {status}", taken.files);
+    let untracked: Vec<&str> = taken.untracked.iter().map(String::as_str).collect();
+    let expected = [
+        "becomes-directory/inner",
+        "d",
+        "empty",
+        "not-\u{fffd}-utf8",
+        "run.sh",
+        "untracked/deep/er",
+        "untracked/new-link",
+    ];
+    assert_eq!(untracked, expected, "neither what is staged nor what is ignored");
     assert_eq!((tree(&from), git(&from, &["status", "--porcelain"])), (before.clone(), status), "nothing is changed");
     assert_eq!((fs::read(from.join(".git/index")).unwrap(), tree(&from.join(".git/objects"))), (index, objects));
     assert_eq!(snapshot(&from, LIMIT).unwrap().bytes, taken.bytes, "again the same bytes");

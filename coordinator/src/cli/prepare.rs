@@ -19,6 +19,8 @@ use super::unused::{unused, warning};
 
 /// Changed files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;
+/// Untracked files that are named when they are kept.
+const NAMED_UNTRACKED: usize = 10;
 
 /// A job that was checked and measured.
 #[derive(Debug)]
@@ -131,8 +133,8 @@ pub(super) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec
         Err(error @ (GitError::Io { .. } | GitError::Git { .. })) => return Err(Failure::caused(Exit::Local, &error)),
         Err(error) => return Err(Failure::caused(Exit::Refused, &error)),
     };
-    if code.dirty {
-        Output::note(&format!("note: {} files that differ from the commit are kept with the run", tree.files));
+    if tree.files > 0 {
+        Output::note(&kept_words(&tree, code.dirty));
     }
     let source = git::source(dir, limit).map_err(|error| Failure::caused(Exit::Local, &error))?;
     if source.is_none() {
@@ -143,6 +145,27 @@ pub(super) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec
     let piece = |bytes: &[u8]| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 };
     (code.tree, code.source) = (Some(piece(&tree.bytes)), source.as_deref().map(piece));
     Ok([tree.bytes].into_iter().chain(source).collect())
+}
+
+/// Says which files go along. Untracked ones are named: nobody has looked at them for what must not leave this machine.
+fn kept_words(tree: &git::Snapshot, is_dirty: bool) -> String {
+    let (files, verb) = if tree.files == 1 { ("file that differs", "is") } else { ("files that differ", "are") };
+    let mut words = format!("note: {} {files} from the commit {verb} kept with the run", tree.files);
+    if !is_dirty {
+        words.push_str(" as on the disk: a filter or `core.autocrlf` makes git take what differs for unchanged");
+    }
+    if tree.untracked.is_empty() {
+        return words;
+    }
+    let _ = write!(words, "; not tracked by git, and kept too:");
+    for path in tree.untracked.iter().take(NAMED_UNTRACKED) {
+        let _ = write!(words, "\n    {path}");
+    }
+    if tree.untracked.len() > NAMED_UNTRACKED {
+        let _ = write!(words, "\n    and {} more", tree.untracked.len() - NAMED_UNTRACKED);
+    }
+    words.push_str("\n  name in `.gitignore` what must stay here");
+    words
 }
 
 /// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.

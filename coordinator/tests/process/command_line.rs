@@ -166,6 +166,17 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
     let reply: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let code = &coordinator.ask(&["show", reply["run"].as_str().unwrap()])["code"];
     assert_eq!((&code["commit"], &code["dirty"]), (&head.as_str().into(), &true.into()));
+
+    // Who passes `--allow-dirty` sees what goes along.
+    for index in 0..11 {
+        fs::write(tree.join(format!("secret-{index:02}")), "x").unwrap();
+    }
+    fs::write(tree.join("bell\u{7}"), "x").unwrap();
+    let output = run(&[words.as_slice(), &["--allow-dirty"]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let begins = "note: 13 files that differ from the commit are kept with the run; not tracked by git, and kept too:\n    bell\\";
+    assert!(said.contains(begins), "{said}");
+    assert!(said.contains("\n    secret-07\n    and 3 more\n  name in `.gitignore`"), "{said}");
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub struct Snapshot {
     pub bytes: Vec<u8>,
     /// Files that differ from the commit, in submodules too.
     pub files: usize,
+    /// Those of them that git does not track, relative to the tree's root.
+    pub untracked: Vec<String>,
 }
 
 /// Takes a snapshot of the work tree that `path` lies in, if its changed files have at most `limit` bytes together.
@@ -77,16 +79,19 @@ pub struct Snapshot {
 /// what git cannot keep; `Changing` for a file that is written meanwhile; `Git`, `Io`.
 pub fn snapshot(path: &Path, limit: u64) -> Result<Snapshot, GitError> {
     let mut repository = open::require(path)?;
-    let mut taking = Taking { limit, files: Vec::new(), parts: Vec::new(), objects: Vec::new() };
+    let mut taking = Taking { limit, ..Taking::default() };
     taking.part(&mut repository, "", None)?;
-    Ok(Snapshot { bytes: container::write(&taking.parts, &taking.objects)?, files: taking.files.len() })
+    let Taking { files, untracked, parts, objects, .. } = taking;
+    Ok(Snapshot { bytes: container::write(&parts, &objects)?, files: files.len(), untracked })
 }
 
 /// A snapshot under way.
+#[derive(Default)]
 struct Taking {
     limit: u64,
     /// Changed files with their sizes.
     files: Vec<(PathBuf, u64)>,
+    untracked: Vec<String>,
     parts: Vec<Part>,
     objects: Vec<u8>,
 }
@@ -111,14 +116,15 @@ impl Taking {
         let changed = match (changed_paths(repository, &head, &submodules), doing) {
             (Err(GitError::Unfinished { .. }), Some(doing)) => Err(GitError::Unfinished { path: root.clone(), doing }),
             // With nothing changed, what is there is the commit.
-            (Ok(changed), Some(doing)) if !changed.is_empty() => {
+            (Ok(changed), Some(doing)) if !changed.all.is_empty() => {
                 Err(GitError::Unfinished { path: root.clone(), doing })
             }
             (changed, _) => changed,
         }?;
+        self.untracked.extend(changed.untracked.iter().map(|path| join(at, &path.to_string_lossy())));
         let heads: HashMap<&Path, Oid> = submodules.iter().map(|one| (one.path.as_path(), one.head)).collect();
-        self.count(&root, &changed, &heads)?;
-        for path in changed {
+        self.count(&root, &changed.all, &heads)?;
+        for path in changed.all {
             take(repository, &mut index, &root, &path, &heads)?;
         }
         let tree = index.write_tree_to(repository).map_err(failed)?;
@@ -175,22 +181,31 @@ fn unfinished(repository: &Repository) -> Option<&'static str> {
     }
 }
 
+struct Changed {
+    all: Vec<PathBuf>,
+    /// Those of them that git does not track.
+    untracked: Vec<PathBuf>,
+}
+
 /// Paths whose bytes or modes on the disk are not those of `head`: what git says, and what only a filter hides from it; and submodules
 /// that have another commit.
 fn changed_paths(
     repository: &Repository,
     head: &git2::Tree<'_>,
     submodules: &[Submodule],
-) -> Result<Vec<PathBuf>, GitError> {
+) -> Result<Changed, GitError> {
     let root = work_dir(repository)?.to_owned();
     let failed = |source| GitError::Git { path: root.clone(), source };
-    let (mut changed, mut seen) = (Vec::new(), HashSet::new());
+    let (mut changed, mut untracked, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for (path, status) in super::shown(repository).map_err(failed)? {
         if status.contains(Status::CONFLICTED) {
             return Err(GitError::Unfinished { path: root.join(path), doing: "resolving a conflict" });
         }
         if status.contains(Status::WT_NEW) && path.as_os_str().as_bytes().ends_with(b"/") {
             return Err(not_plain(&root.join(path), "a git repository of its own, and no submodule"));
+        }
+        if status.contains(Status::WT_NEW) {
+            untracked.push(path.clone());
         }
         if seen.insert(path.clone()) {
             changed.push(path);
@@ -213,7 +228,7 @@ fn changed_paths(
     })
     .map_err(failed)?;
     changed.extend(filtered);
-    Ok(changed)
+    Ok(Changed { all: changed, untracked })
 }
 
 /// Whether a filter lets git take the file at `path` for the blob `committed`, whose bytes are others.
