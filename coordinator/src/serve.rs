@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_common::chain;
 use lockstep_common::manifest::{Manifest, Piece};
 use lockstep_core::ClusterState;
-use lockstep_host::shared;
+use lockstep_host::access::{self, ShareError};
+use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_host::{durable, shared};
 use lockstep_rpc::agents_server::AgentsServer;
 use lockstep_rpc::control_server::ControlServer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -17,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::answers::Answers;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
@@ -56,7 +59,10 @@ pub enum ServeError {
     },
     /// The blob store.
     #[error(transparent)]
-    Blobs(#[from] lockstep_host::blobs::BlobError),
+    Blobs(#[from] BlobError),
+    /// The blob store cannot be its group's.
+    #[error("key `store.group`")]
+    Share(#[from] ShareError),
     /// The blob store is another one than before, or its directory cannot be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -118,7 +124,11 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let (store, recovered) = Store::open(&settings.data_dir)?;
     // Before anything is made in the store's directory.
     let identity = Identity::take(&settings.store, &settings.data_dir, || blobs_of(&recovered.state), draw_id)?;
+    if settings.store_group {
+        access::share(&settings.store)?;
+    }
     shared::sweep(&settings.store);
+    sweep(settings.store.clone());
     let starts = draw_id().and_then(|id| Starts::begin(&settings.data_dir, id));
     let starts = starts.map_err(|source| ServeError::Starts { path: settings.data_dir.clone(), source })?;
     ignore_in_git(&settings.data_dir);
@@ -264,7 +274,19 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// How long a file that nobody writes to may lie unfinished in the store.
+const UNFINISHED: Duration = Duration::from_hours(24);
+
+/// Deletes in the background what writers that are gone have left in the store.
+fn sweep(store: PathBuf) {
+    tokio::task::spawn_blocking(move || match BlobStore::existing(&store).and_then(|blobs| blobs.sweep(UNFINISHED)) {
+        Ok(0) | Err(BlobError::NoStore { .. }) => {}
+        Ok(files) => info!(store = %store.display(), files, "deleted unfinished files that nobody writes to"),
+        Err(error) => warn!("cannot delete unfinished files: {}", chain(&error)),
+    });
+}
+
 /// State that lies in a work tree must not make it dirty. If this cannot be written, git shows the directory: no harm.
 fn ignore_in_git(dir: &Path) {
-    let _ = std::fs::write(dir.join(".gitignore"), "*\n");
+    let _ = durable::write_atomic(&dir.join(".gitignore"), b"*\n");
 }

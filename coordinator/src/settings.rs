@@ -46,6 +46,7 @@ struct RawAlarms {
 #[serde(deny_unknown_fields)]
 struct RawStore {
     path: PathBuf,
+    group: bool,
     patience_ms: u64,
 }
 
@@ -66,6 +67,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The blob store; absolute.
     pub store: PathBuf,
+    /// Whether the store is its directory's group's, and not this user's alone.
+    pub store_group: bool,
     /// How long a blob that a process has written is looked for.
     pub store_patience: Duration,
     /// Times, and how often runs are tried again.
@@ -101,6 +104,18 @@ pub enum SettingsError {
         can: &'static str,
         /// The address.
         address: SocketAddr,
+    },
+    /// A store of a group where only its owner gets in.
+    #[error(
+        "key `store.group`: the store `{}` lies in the data directory `{}`, which is its owner's alone; set `store.path` to a directory \
+         outside",
+        store.display(), data_dir.display()
+    )]
+    StoreOfGroup {
+        /// The store.
+        store: PathBuf,
+        /// Where it lies.
+        data_dir: PathBuf,
     },
     /// A time that makes no sense.
     #[error("key `{key}`: {value} is not from {least} to {most} milliseconds")]
@@ -161,6 +176,7 @@ impl Settings {
             data_dir,
             store,
             // One machine: what is written is seen at once.
+            store_group: false,
             store_patience: Duration::from_secs(5),
             policy: Policy {
                 lease: Duration::from_secs(10),
@@ -210,11 +226,15 @@ impl RawSettings {
         let data_dir = absolute(&self.data_dir)?;
         let store =
             if self.store.path.as_os_str().is_empty() { data_dir.join("store") } else { absolute(&self.store.path)? };
+        if self.store.group && store.starts_with(&data_dir) {
+            return Err(SettingsError::StoreOfGroup { store, data_dir });
+        }
         Ok(Settings {
             listen,
             web_listen,
             data_dir,
             store,
+            store_group: self.store.group,
             store_patience: millis("store.patience_ms", self.store.patience_ms, 0, 3_600_000)?,
             policy: Policy {
                 lease: millis("lease_ms", self.lease_ms, 100, 3_600_000)?,
@@ -287,6 +307,15 @@ mod tests {
         assert_eq!(settings.store, settings.data_dir.join("store"));
         std::fs::create_dir(dir.path().join("store")).unwrap();
         assert_eq!(Settings::embedded(dir.path()).store, dir.path().join("store"));
+    }
+
+    #[test]
+    fn a_store_of_a_group_lies_where_the_group_gets_in() {
+        let group = ("store.group", toml::Value::Boolean(true));
+        let error = with(std::slice::from_ref(&group)).unwrap_err().to_string();
+        assert!(error.starts_with("key `store.group`: the store `") && error.contains("set `store.path`"), "{error}");
+        let outside = ("store.path", toml::Value::String("/srv/blobs".into()));
+        assert!(with(&[group, outside]).unwrap().store_group && !with(&[]).unwrap().store_group);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/ab/abcdef…(64)      a blob; complete from the moment that it has its name
-//! DIR/tmp/…               being written
+//! DIR/tmp/…               being written, and locked meanwhile
 //! ```
 //!
 //! A name is given only to complete, synced contents, so a blob that is there is whole, unless the disk changed it: every
@@ -17,16 +17,19 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::Piece;
 use rayon::prelude::*;
 
+use crate::access::{Access, private};
 use crate::durable;
 use crate::opened::hash_read;
 use crate::progress;
 
 mod contents;
+mod left;
 
 /// Large tensors are cut into pieces of this size: small enough to hash and write in parallel, large enough that their
 /// number does not matter.
@@ -91,6 +94,7 @@ pub enum BlobError {
 #[derive(Debug)]
 pub struct BlobStore {
     dir: PathBuf,
+    access: Access,
     unsynced: Mutex<Unsynced>,
 }
 
@@ -105,9 +109,17 @@ struct Unsynced {
 impl BlobStore {
     /// Opens the store at `dir`, and makes it if it is not there: for who owns it. See [`BlobStore::existing`].
     pub fn open(dir: &Path) -> Result<Self, BlobError> {
-        let tmp = dir.join("tmp");
-        durable::make_dirs(&tmp).map_err(|source| BlobError::Io { action: "make", path: tmp, source })?;
-        Ok(Self { dir: dir.to_owned(), unsynced: Mutex::default() })
+        let (tmp, access) = (dir.join("tmp"), Access::of(dir));
+        let make = || -> io::Result<()> {
+            durable::make_private_dir(dir)?;
+            if !tmp.is_dir() {
+                access.make_dir(&tmp)?;
+                durable::sync_dir(dir)?;
+            }
+            Ok(())
+        };
+        make().map_err(|source| BlobError::Io { action: "make", path: tmp.clone(), source })?;
+        Ok(Self { dir: dir.to_owned(), access, unsynced: Mutex::default() })
     }
 
     /// Opens the store at `dir`, which somebody else has made. A directory that is made here would take blobs that nobody
@@ -117,10 +129,17 @@ impl BlobStore {
     /// `NoStore` if there is none.
     pub fn existing(dir: &Path) -> Result<Self, BlobError> {
         if dir.join("tmp").is_dir() {
-            Ok(Self { dir: dir.to_owned(), unsynced: Mutex::default() })
+            Ok(Self { dir: dir.to_owned(), access: Access::of(dir), unsynced: Mutex::default() })
         } else {
             Err(BlobError::NoStore { dir: dir.to_owned() })
         }
+    }
+
+    /// Deletes what writers that are gone have left half written: files without a change for `age` that nobody holds. Gives their
+    /// number.
+    pub fn sweep(&self, age: Duration) -> Result<usize, BlobError> {
+        let tmp = self.dir.join("tmp");
+        left::sweep(&tmp, age).map_err(|source| BlobError::Io { action: "look through", path: tmp, source })
     }
 
     /// Where it lies.
@@ -149,6 +168,7 @@ impl BlobStore {
         let tmp = self.dir.join("tmp");
         let write = || -> io::Result<_> {
             let mut file = tempfile::Builder::new().tempfile_in(&tmp)?;
+            left::hold(file.as_file());
             file.write_all(bytes)?;
             Ok(file)
         };
@@ -162,6 +182,7 @@ impl BlobStore {
         let tmp = self.dir.join("tmp");
         let file = tempfile::Builder::new().tempfile_in(&tmp);
         let file = file.map_err(|source| BlobError::Io { action: "write", path: tmp, source })?;
+        left::hold(file.as_file());
         Ok(BlobWriter { file, hasher: lockstep_common::Domain::Blob.hasher() })
     }
 
@@ -169,8 +190,19 @@ impl BlobStore {
     pub fn part(&self, piece: &Piece) -> Result<Part<'_>, BlobError> {
         let path = self.dir.join("tmp").join(format!("{}.part", piece.digest.to_hex()));
         let open = || -> io::Result<_> {
-            let mut file = File::options().create(true).append(true).read(true).open(&path)?;
-            file.lock()?;
+            let open = || -> io::Result<File> {
+                let file = private().append(true).read(true).open(&path)?;
+                file.lock()?;
+                Ok(file)
+            };
+            let mut file = open()?;
+            while !durable::is_at(&file, &path)? {
+                // Whoever had it has finished or deleted it.
+                file = open()?;
+            }
+            if file.metadata()?.len() == 0 {
+                self.access.give(&file)?;
+            }
             let mut hasher = lockstep_common::Domain::Blob.hasher();
             if file.metadata()?.len() > piece.bytes {
                 file.set_len(0)?;
@@ -196,8 +228,9 @@ impl BlobStore {
         let path = self.path(&piece.digest);
         let io = |action| move |source, path: &Path| BlobError::Io { action, path: path.to_owned(), source };
         let parent = path.parent().expect("a blob's path has a directory");
-        fs::create_dir_all(parent).map_err(|source| io("make")(source, parent))?;
+        self.access.make_dir(parent).map_err(|source| io("make")(source, parent))?;
         let persist = || -> io::Result<()> {
+            self.access.give(file.as_file())?;
             file.as_file().sync_data()?;
             file.persist(&path).map_err(|error| error.error)?;
             Ok(())

@@ -1,16 +1,24 @@
 //! Files that are whole or not there, and directories that one process owns.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::access::{Access, make_private_dirs, make_private_file};
+
 /// Writes `path` so that after a crash it holds all of `bytes` or what it held before: temporary file, fsync, rename,
-/// fsync of the directory.
+/// fsync of the directory. The file is its owner's alone.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_atomic_in(path, bytes, Access::Owner)
+}
+
+/// The same, in a store to which those of `access` have access.
+pub fn write_atomic_in(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
     file.write_all(bytes)?;
+    access.give(file.as_file())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)
@@ -30,6 +38,16 @@ pub fn make_dirs(dir: &Path) -> io::Result<()> {
         sync_dir(parent_of(made))?;
     }
     Ok(())
+}
+
+/// Makes the directory `dir` for its owner alone, whatever umask says, and as [`make_dirs`] those above it; durably.
+pub fn make_private_dir(dir: &Path) -> io::Result<()> {
+    if dir.exists() {
+        return Ok(());
+    }
+    make_dirs(parent_of(dir))?;
+    make_private_dirs(dir)?;
+    sync_dir(parent_of(dir))
 }
 
 fn parent_of(path: &Path) -> &Path {
@@ -82,6 +100,16 @@ impl Place {
     }
 }
 
+/// Whether `file` is what lies at `path`, and not one that was removed or replaced.
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes the entries of `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -119,14 +147,9 @@ impl DirLock {
     /// Makes `dir` if need be and locks its file `LOCK`.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { dir: dir.to_owned(), source };
-        if !dir.exists() {
-            // State, and secrets: for nobody else, whatever umask says.
-            make_dirs(parent_of(dir)).map_err(io)?;
-            fs::DirBuilder::new().mode(0o700).create(dir).map_err(io)?;
-            sync_dir(parent_of(dir)).map_err(io)?;
-        }
-        let path = dir.join("LOCK");
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        // State, and secrets.
+        make_private_dir(dir).map_err(io)?;
+        let mut file = make_private_file(&dir.join("LOCK")).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {

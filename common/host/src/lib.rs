@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: anything of the cluster, of libtorch or of the network, but for what `git` fetches.
 
+pub mod access;
 pub mod blobs;
 pub mod config;
 pub mod data;

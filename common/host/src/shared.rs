@@ -9,13 +9,13 @@
 //! the disk is full: a file may stay empty, as that it is there under its random name says enough; where the owner can make none,
 //! the guest reads the store's mark, and where the guest can make none, it says so.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::access::{Access, private};
 use crate::durable::is_full;
 
 /// How long a file of the other side is looked for. A new name is asked for over the network at once; this is for a server
@@ -145,8 +145,10 @@ fn is_same(found: &str, text: &str) -> bool {
 /// # Errors
 /// A disk that does not even take the name of a file, among others.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    // For nobody else, as a blob is: a node of another user must fail here, and not at its first checkpoint.
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // For whom a blob is: a node of another user must fail here, and not at its first checkpoint.
+    let mut file = private().write(true).truncate(true).open(path)?;
+    let store = path.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+    Access::of(store).give(&file)?;
     match file.write_all(text.as_bytes()) {
         Err(error) if is_full(&error) => Ok(()),
         written => written,
@@ -229,7 +231,7 @@ mod tests {
         assert_eq!((count(&owners), count(&guests)), (0, 1));
         sweep(guests.path());
         assert_eq!(count(&guests), 1, "it may be under way");
-        let left = File::open(guests.path().join("tmp/join-a1.owner")).unwrap();
+        let left = fs::File::open(guests.path().join("tmp/join-a1.owner")).unwrap();
         left.set_modified(SystemTime::now() - LEFT * 2).unwrap();
         sweep(guests.path());
         assert_eq!(count(&guests), 0);

@@ -1,12 +1,14 @@
 //! `--local N`: an embedded coordinator and N worker processes, for the length of one job.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use lockstep_core::state::Presence;
+use lockstep_host::access::private;
+use lockstep_host::durable;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
@@ -54,9 +56,9 @@ impl Local {
             Failure::new(Exit::Local, format!("cannot use directory `{}`: {error}", dir.display()))
         };
         let dir = std::path::absolute(dir).map_err(disk)?;
-        fs::create_dir_all(&dir).map_err(disk)?;
+        durable::make_private_dir(&dir).map_err(disk)?;
         // A directory in a work tree must not make it dirty.
-        fs::write(dir.join(".gitignore"), "*\n").map_err(disk)?;
+        durable::write_atomic(&dir.join(".gitignore"), b"*\n").map_err(disk)?;
 
         let settings = Settings::embedded(&dir);
         let running = serve::start(&settings).await.map_err(|error| serve_failure(&error))?;
@@ -109,7 +111,7 @@ impl Local {
 
     fn spawn(&self, program: &Path, name: &str, share: &str) -> std::io::Result<Worker> {
         let log = self.dir.join(format!("{name}.log"));
-        let file = File::create(&log)?;
+        let file = private().write(true).truncate(true).open(&log)?;
         let mut command = Command::new(program);
         command
             .args(["--join", &self.address, "--name", name, "--share", share])

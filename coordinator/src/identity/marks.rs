@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lockstep_host::access::Access;
 use lockstep_host::durable;
 use lockstep_host::shared::MARK;
 use tracing::warn;
@@ -92,7 +93,9 @@ impl Marks {
         self.drawn.drain(..self.drawn.len().saturating_sub(MOST));
         self.pending = self.pending.min(self.drawn.len());
         self.keep()?;
-        match durable::write_atomic(&self.store, format!("{}\n", self.drawn[self.drawn.len() - 1]).as_bytes()) {
+        let access = Access::of(self.store.parent().unwrap_or(Path::new(".")));
+        let line = format!("{}\n", self.drawn[self.drawn.len() - 1]);
+        match durable::write_atomic_in(&self.store, line.as_bytes(), access) {
             Ok(()) => {
                 self.pending = 0;
                 self.keep()

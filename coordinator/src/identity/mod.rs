@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lockstep_common::manifest::Piece;
+use lockstep_host::access::Access;
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::durable;
 use marks::Marks;
@@ -145,7 +146,7 @@ impl Identity {
             }
         }
         this.marks.lock().unwrap_or_else(PoisonError::into_inner).forget();
-        durable::make_dirs(store).map_err(|source| io("make", store, source))?;
+        durable::make_private_dir(store).map_err(|source| io("make", store, source))?;
         this.drawn = draw().map_err(|source| io("draw an id for", store, source))?;
         this.place = Some(this.place_now()?);
         this.check()?;
@@ -197,7 +198,8 @@ impl Identity {
         let id = if let Some(id) = read(&path)? {
             id
         } else {
-            match durable::write_atomic(&path, format!("{}\n", self.drawn).as_bytes()) {
+            let access = Access::of(&self.store);
+            match durable::write_atomic_in(&path, format!("{}\n", self.drawn).as_bytes(), access) {
                 Ok(()) => self.drawn.clone(),
                 Err(error) if durable::is_full(&error) => {
                     warn!(store = %self.store.display(), "the store is full and gets no id yet: {error}");

@@ -19,6 +19,7 @@ pub use writer::Store;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use lockstep_host::access::make_private_file;
 use lockstep_host::durable;
 use redb::Database;
 
@@ -27,10 +28,12 @@ const CACHE_BYTES: usize = 64 << 20;
 
 /// Opens the database at `path`, or makes it: whole or not at all.
 fn open_database(path: &Path) -> Result<Database, StoreError> {
-    let create = |path: &Path| Database::builder().set_cache_size(CACHE_BYTES).create(path);
+    let create = |path: &Path| {
+        make_private_file(path)?;
+        Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(redb::Error::from)
+    };
     guarded(path, || {
-        let opened = durable::make_whole(path, |new| create(new).map(drop).map_err(redb::Error::from))
-            .and_then(|()| create(path).map_err(redb::Error::from));
+        let opened = durable::make_whole(path, |new| create(new).map(drop)).and_then(|()| create(path));
         opened.map_err(|error| StoreError::open(path, error))
     })
 }

@@ -2,6 +2,7 @@
 //! transaction. A crash on the way leaves the earlier format, and the next start begins anew.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::{chain, formats};
@@ -76,10 +77,11 @@ impl StateDatabase {
 }
 
 /// Copies the closed database at `path` to [`backup`], durably and whole.
-pub(super) fn keep_copy(path: &Path, found: u64) -> std::io::Result<()> {
+pub(super) fn keep_copy(path: &Path, found: u64) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let copy = tempfile::Builder::new().prefix(".backup-").tempfile_in(dir)?;
-    fs::copy(path, copy.path())?;
+    let mut copy = tempfile::Builder::new().prefix(".backup-").tempfile_in(dir)?;
+    // Its bytes alone: the copy is its owner's, whatever the mode of the original.
+    io::copy(&mut fs::File::open(path)?, &mut copy)?;
     copy.as_file().sync_all()?;
     copy.persist(backup(path, found)).map_err(|error| error.error)?;
     lockstep_host::durable::sync_dir(dir)

@@ -1,7 +1,9 @@
 //! The coordinator's store: which one it is, and blobs in it that are damaged.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockstep_common::Domain;
@@ -226,4 +228,57 @@ async fn a_copy_of_the_store_from_before_a_cancelled_runs_checkpoint_is_refused(
     fs::rename(&old, &store).unwrap();
     let said = fails(&["serve", "--data-dir", text(&state), "--listen", "127.0.0.1:0", "--web-listen", "off"], 6);
     assert!(said.contains("is an older copy of this coordinator's"), "{said}");
+}
+
+/// Modes of what lies in `dir`, by path, but for `dir` itself.
+fn modes(dir: &Path) -> BTreeMap<PathBuf, u32> {
+    let (mut found, mut open) = (BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(at) = open.pop() {
+        for entry in fs::read_dir(at).unwrap().map(Result::unwrap) {
+            let metadata = entry.metadata().unwrap();
+            found.insert(entry.path(), metadata.permissions().mode() & 0o7777);
+            open.extend(Some(entry.path()).filter(|_| metadata.is_dir()));
+        }
+    }
+    found
+}
+
+#[test]
+fn state_is_its_users_alone_and_a_store_its_groups_where_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, store) = (dir.path().join("state"), dir.path().join("store"));
+    // Made by somebody who did not think of it.
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    let add = |coordinator: &Coordinator, text: &str| {
+        let file = dir.path().join(text);
+        fs::write(&file, text).unwrap();
+        let added = run(&["data", "add", file.to_str().unwrap(), "--addr", &coordinator.address]);
+        assert!(added.status.success(), "{added:?}");
+    };
+    let private = |path: &Path| if path.is_dir() { 0o700 } else { 0o600 };
+    let group = |path: &Path| if path.is_dir() { 0o2770 } else { 0o660 };
+    let check = |dir: &Path, expected: &dyn Fn(&Path) -> u32| {
+        for (path, mode) in modes(dir) {
+            assert_eq!(mode, expected(&path), "{}: {mode:o}", path.display());
+        }
+    };
+    // With an umask that takes nothing away.
+    let serve = |more: &[&str]| {
+        let more = [&["--store", text(&store)], more].concat();
+        Coordinator::start_under(&["sh", "-c", "umask 0; exec \"$0\" \"$@\""], &state, &more)
+    };
+    let coordinator = serve(&[]);
+    add(&coordinator, "one");
+    check(&state, &private);
+    check(&store, &private);
+    coordinator.terminate();
+    let config = dir.path().join("coordinator.toml");
+    fs::write(&config, "[store]\ngroup = true\n").unwrap();
+    let coordinator = serve(&["--config", text(&config)]);
+    add(&coordinator, "two");
+    check(&state, &private);
+    check(&store, &group);
+    assert_eq!(group(&store), fs::metadata(&store).unwrap().permissions().mode() & 0o7777);
+    coordinator.terminate();
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::RunId;
@@ -120,6 +121,11 @@ fn is_unborn(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Makes the file at `path`, if it is not there: for its owner alone, whatever umask says.
+fn private(path: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -131,7 +137,10 @@ impl Database {
     /// Opens or makes it; one of another format is made anew.
     pub(crate) fn open(path: &Path) -> Result<Self, TrackingError> {
         let fail = |action| move |error: redb::Error| TrackingError::database(action, path, error);
-        let create = || Redb::builder().set_cache_size(CACHE_BYTES).create(path);
+        let create = || {
+            private(path).map_err(redb::StorageError::Io)?;
+            Redb::builder().set_cache_size(CACHE_BYTES).create(path)
+        };
         // Of a start that was killed before it was whole; what is in it is derived from the reports.
         if is_unborn(path).map_err(|error| fail("read")(redb::StorageError::Io(error).into()))? {
             std::fs::remove_file(path).map_err(|error| fail("write")(redb::StorageError::Io(error).into()))?;

@@ -1,5 +1,9 @@
 //! Blobs: what is put is got, what is damaged is found, what is not durable is not called so.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::time::SystemTime;
+
 use super::*;
 
 fn store() -> (tempfile::TempDir, BlobStore) {
@@ -186,4 +190,48 @@ fn contents_are_hashed_whatever_their_size() {
         assert_eq!((hasher.finalize(), hasher.count()), (blake3::hash(&bytes), size as u64));
         assert!(contents::are(&path, &bytes));
     }
+}
+
+#[test]
+fn what_writers_that_are_gone_left_is_deleted_and_nothing_that_is_young_or_held() {
+    let day = Duration::from_hours(24);
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).unwrap();
+    let tmp = dir.path().join("tmp");
+    let age = |path: &Path| {
+        let file = File::options().append(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - 2 * day).unwrap();
+    };
+    let names = || fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>();
+    // Of running saves, here or on another machine, which have stood still.
+    let piece = Piece { digest: lockstep_common::Domain::Blob.digest(b"part"), bytes: 4 };
+    let (mut writer, mut part) = (store.writer().unwrap(), store.part(&piece).unwrap());
+    writer.write(b"wri").unwrap();
+    part.write(b"pa").unwrap();
+    let held = names();
+    for name in &held {
+        age(&tmp.join(name));
+    }
+    for (name, is_old) in [("young", false), (".tmpOld", true), ("0123.part", true), ("join-x.owner", true)] {
+        fs::write(tmp.join(name), "left").unwrap();
+        if is_old {
+            age(&tmp.join(name));
+        }
+    }
+    fs::create_dir(tmp.join("directory")).unwrap();
+    assert_eq!(store.sweep(day).unwrap(), 3);
+    let kept: BTreeSet<OsString> = held.into_iter().chain(["young".into(), "directory".into()]).collect();
+    assert_eq!(names(), kept);
+    writer.finish(&store).unwrap();
+    part.write(b"rt").unwrap();
+    part.finish().unwrap();
+    assert_eq!(store.get(&piece).unwrap(), b"part");
+    // One that is given up is let go of.
+    let mut part = store.part(&Piece { bytes: 9, ..piece }).unwrap();
+    part.write(b"pa").unwrap();
+    drop(part);
+    for name in names().iter().filter(|name| *name != "directory") {
+        age(&tmp.join(name));
+    }
+    assert_eq!(store.sweep(day).unwrap(), 2);
 }

@@ -1,0 +1,188 @@
+//! Who may read and write what is made: its owner alone, whatever umask says, or the group of a shared store too.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_DIR: u32 = 0o700;
+const GROUP_FILE: u32 = 0o660;
+/// New entries get the directory's group.
+const GROUP_DIR: u32 = 0o2770;
+/// By these a store is known as its group's.
+const OF_GROUP: u32 = 0o2020;
+
+/// To make a file for its owner alone.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).mode(PRIVATE_FILE);
+    options
+}
+
+/// Makes the file at `path` for its owner alone, if it is not there.
+pub fn make_private_file(path: &Path) -> io::Result<File> {
+    private().read(true).write(true).truncate(false).open(path)
+}
+
+/// Makes the directory `dir` and those above it that are missing, for their owner alone.
+pub fn make_private_dirs(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(dir)
+}
+
+/// Who may read and write a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its owner.
+    Owner,
+    /// Its group too.
+    Group,
+}
+
+impl Access {
+    /// That of the store at `dir`. Its directory says so to all machines: the group's has mode 2770.
+    pub fn of(dir: &Path) -> Self {
+        match fs::metadata(dir) {
+            Ok(found) if found.permissions().mode() & OF_GROUP == OF_GROUP => Self::Group,
+            _ => Self::Owner,
+        }
+    }
+
+    /// Makes a directory in the store, if it is not there.
+    pub fn make_dir(self, dir: &Path) -> io::Result<()> {
+        match DirBuilder::new().mode(PRIVATE_DIR).create(dir) {
+            // Umask takes the group's right away.
+            Ok(()) if self == Self::Group => fs::set_permissions(dir, Permissions::from_mode(GROUP_DIR)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            made => made,
+        }
+    }
+
+    /// Gives a private file of this process to whom the store belongs.
+    pub fn give(self, file: &File) -> io::Result<()> {
+        match self {
+            Self::Owner => Ok(()),
+            Self::Group => file.set_permissions(Permissions::from_mode(GROUP_FILE)),
+        }
+    }
+}
+
+/// What cannot be given to its group.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot give `{}` to its group: {why}", path.display())]
+pub struct ShareError {
+    path: PathBuf,
+    why: String,
+}
+
+/// Gives the store at `dir`, with what is in it, to the directory's group. The directory is the last: a store that is its group's is so
+/// as a whole.
+///
+/// # Errors
+/// If anything in it belongs to another user, or the directory to a group that this process is not in.
+pub fn share(dir: &Path) -> Result<(), ShareError> {
+    if Access::of(dir) == Access::Group {
+        return Ok(());
+    }
+    let mut dirs = vec![dir.to_owned()];
+    let mut next = 0;
+    while next < dirs.len() {
+        let at = dirs[next].clone();
+        next += 1;
+        let failed = |path: &Path, error: &io::Error| ShareError { path: path.to_owned(), why: error.to_string() };
+        for entry in fs::read_dir(&at).map_err(|error| failed(&at, &error))? {
+            let entry = entry.map_err(|error| failed(&at, &error))?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(|error| failed(&at, &error))?);
+            if kind.is_dir() {
+                dirs.push(path);
+            } else if kind.is_file() {
+                let given = fs::set_permissions(&path, Permissions::from_mode(GROUP_FILE));
+                given.map_err(|error| failed(&path, &error))?;
+            }
+        }
+    }
+    for at in dirs.iter().rev() {
+        let given = fs::set_permissions(at, Permissions::from_mode(GROUP_DIR));
+        given.map_err(|error| ShareError { path: at.clone(), why: error.to_string() })?;
+    }
+    match Access::of(dir) {
+        Access::Group => Ok(()),
+        Access::Owner => {
+            let why = "the system takes the set-group-ID bit away: is this user in the directory's group?".to_owned();
+            Err(ShareError { path: dir.to_owned(), why })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_common::manifest::Piece;
+
+    use super::*;
+    use crate::blobs::BlobStore;
+    use crate::durable;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    /// Modes of everything in `dir`, without doubles.
+    fn modes(dir: &Path) -> Vec<u32> {
+        let (mut found, mut open) = (vec![mode(dir)], vec![dir.to_owned()]);
+        while let Some(dir) = open.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                found.push(mode(&path));
+                open.extend(Some(path).filter(|path| path.is_dir()));
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn fill(store: &BlobStore, text: &str) -> Piece {
+        let piece = store.put(text.as_bytes()).unwrap();
+        let mut writer = store.writer().unwrap();
+        writer.write(text.repeat(2).as_bytes()).unwrap();
+        writer.finish(store).unwrap();
+        let part = text.repeat(3);
+        let whole = Piece { digest: lockstep_common::Domain::Blob.digest(part.as_bytes()), bytes: part.len() as u64 };
+        let mut part = store.part(&whole).unwrap();
+        part.write(&text.as_bytes()[..1]).unwrap();
+        piece
+    }
+
+    #[test]
+    fn a_store_is_its_owners_and_its_groups_once_it_is_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("above/store");
+        let store = BlobStore::open(&at).unwrap();
+        fill(&store, "one");
+        durable::write_atomic_in(&at.join("store-mark"), b"m", Access::of(&at)).unwrap();
+        assert_eq!(modes(&at), [PRIVATE_FILE, PRIVATE_DIR]);
+        share(&at).unwrap();
+        let store = BlobStore::existing(&at).unwrap();
+        let piece = fill(&store, "two");
+        durable::write_atomic_in(&at.join("store-id"), b"i", Access::of(&at)).unwrap();
+        let offer = crate::shared::Offer::write(&at, "a1", "x").unwrap();
+        assert_eq!(modes(&at), [GROUP_FILE, GROUP_DIR]);
+        assert_eq!(store.get(&piece).unwrap(), b"two");
+        drop(offer);
+        // The group's right to write alone is what many umasks leave.
+        fs::set_permissions(&at, Permissions::from_mode(0o775)).unwrap();
+        assert_eq!(Access::of(&at), Access::Owner);
+    }
+
+    #[test]
+    fn what_is_made_for_the_owner_is_so_whatever_is_above() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        make_private_dirs(&dir.path().join("a/b")).unwrap();
+        make_private_file(&dir.path().join("a/b/f")).unwrap();
+        let _lock = durable::DirLock::acquire(&dir.path().join("data")).unwrap();
+        for name in ["a", "data"] {
+            assert_eq!(modes(&dir.path().join(name)), [PRIVATE_FILE, PRIVATE_DIR], "{name}");
+        }
+    }
+}
