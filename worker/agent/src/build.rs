@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Domain, chain};
+use lockstep_host::access::{make_private_dirs, make_private_file};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::git::{self, Remotes, Sources};
 use lockstep_rpc::GetBlobRequest;
@@ -23,7 +24,8 @@ use tonic::transport::Endpoint;
 use crate::child::{SETTLE, copy};
 use crate::environment::Environment;
 use crate::output::LogWriter;
-use crate::programs::{Built, Order, Place};
+use crate::place::{Claim, FRESH, Place};
+use crate::programs::{Built, Order};
 
 /// Between looks whether another build is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -57,16 +59,18 @@ impl Builder {
             let place = Place::new(&self.programs, order);
             let target =
                 std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.programs.join("target"), PathBuf::from);
+            make_private_dirs(&self.programs).map_err(|error| cannot("make", &self.programs, &error))?;
+            let alone = match claim(&place, &mut log).await? {
+                Ok(alone) => alone,
+                Err(built) => return Ok(built),
+            };
             // One build at a time in a target directory, from the writing of the tree on: cargo takes what was compiled after
             // a file was written for being of that file.
-            let _lock = lock(&self.programs, &target, &mut log).await?;
-            if let Some(built) = place.built() {
-                return Ok(built);
-            }
+            let _lock = lock(&target, &mut log).await?;
             self.materialise(order, &place).await?;
             self.run(order, &place, &target, &mut log).await?;
             let (order, rustc) = (order.clone(), self.rustc(&place.directory).await);
-            blocking(move || keep(&order, &place, &target, rustc)).await
+            blocking(move || keep(&order, &place, &target, rustc, alone)).await
         };
         let result = tokio::select! {
             biased;
@@ -85,7 +89,7 @@ impl Builder {
             Some(source) => Some(blob(join, &order.store, source).await?),
             None => None,
         };
-        let fresh = tempfile::Builder::new().prefix(".fresh-").tempdir_in(programs);
+        let fresh = tempfile::Builder::new().prefix(FRESH).tempdir_in(programs);
         let fresh = fresh.map_err(|error| cannot("write in", programs, &error))?;
         let (repository, remote, remotes) = (programs.join("repositories.git"), order.remote.clone(), remotes.clone());
         let sources = Sources { packed, repositories: Vec::new() };
@@ -102,7 +106,7 @@ impl Builder {
             if place.dir.exists() {
                 fs::remove_dir_all(&place.dir)?;
             }
-            fs::create_dir_all(&place.dir)?;
+            make_private_dirs(&place.dir)?;
             fs::rename(&tree, &place.tree)
         };
         moved().map_err(|error| cannot("make", &place.dir, &error))
@@ -168,13 +172,28 @@ impl Builder {
     }
 }
 
-/// Sole use of a target directory.
-async fn lock(programs: &Path, target: &Path, log: &mut LogWriter) -> Result<File, String> {
-    for dir in [programs, target] {
-        fs::create_dir_all(dir).map_err(|error| cannot("make", dir, &error))?;
+/// Sole use of a place; or what somebody else has built there meanwhile.
+async fn claim(place: &Place, log: &mut LogWriter) -> Result<Result<File, Built>, String> {
+    let mut told = false;
+    loop {
+        match place.claim().map_err(|error| cannot("lock", &place.dir, &error))? {
+            Claim::Alone(alone) => return Ok(Ok(alone)),
+            Claim::Built(built) => return Ok(Err(built)),
+            Claim::Taken => {}
+        }
+        if !told {
+            log.write(b"[waiting: another agent builds this program, or a process runs in what is left of it]\n");
+            told = true;
+        }
+        sleep(LOOK_INTERVAL).await;
     }
+}
+
+/// Sole use of a target directory.
+async fn lock(target: &Path, log: &mut LogWriter) -> Result<File, String> {
+    fs::create_dir_all(target).map_err(|error| cannot("make", target, &error))?;
     let path = target.join(".lockstep-build");
-    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let open = make_private_file(&path);
     let file = open.map_err(|error| cannot("open", &path, &error))?;
     let mut told = false;
     loop {
@@ -236,7 +255,7 @@ impl Drop for Group {
 }
 
 /// Keeps what was built, and what is known of it.
-fn keep(order: &Order, place: &Place, target: &Path, rustc: Option<String>) -> Result<Built, String> {
+fn keep(order: &Order, place: &Place, target: &Path, rustc: Option<String>, alone: File) -> Result<Built, String> {
     let bin = &order.program.bin;
     let program = made(order, place, target);
     if !program.is_file() {
@@ -253,8 +272,7 @@ fn keep(order: &Order, place: &Place, target: &Path, rustc: Option<String>) -> R
     if let Some(lock) = above.map(|dir| dir.join("Cargo.lock")).find_map(|path| fs::read(path).ok()) {
         facts.insert("program.cargo_lock".to_owned(), Domain::Blob.digest(&lock).to_hex());
     }
-    place.keep(&program, &facts).map_err(|error| cannot("keep", &program, &error))?;
-    place.built().ok_or_else(|| format!("`{}` is gone", place.dir.display()))
+    place.keep(&program, &facts, alone).map_err(|error| cannot("keep", &program, &error))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {

@@ -3,7 +3,7 @@
 //! Signals are sent by the task that waits for the process, so a process id is never used after it was given back.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -59,6 +59,8 @@ pub(crate) struct Start<'a> {
     /// Where it is started; `None`: where the agent was.
     pub(crate) directory: Option<&'a Path>,
     pub(crate) socket: &'a OsStr,
+    /// Its standard input, and nothing to read; `None`: `/dev/null`.
+    pub(crate) input: Option<File>,
     /// What it is given of the agent's variables.
     pub(crate) given: &'a Environment,
     /// What is set for it.
@@ -73,7 +75,7 @@ pub(crate) struct Start<'a> {
 impl Child {
     /// Starts the process; `events` hears of its end.
     pub(crate) fn spawn(start: Start<'_>) -> io::Result<Self> {
-        let Start { key, command, directory, socket, given, environment, grace, log, events, tasks } = start;
+        let Start { key, command, directory, socket, input, given, environment, grace, log, events, tasks } = start;
         // One pipe for both streams keeps their order.
         let (read, write) = io::pipe()?;
         let output = pipe::Receiver::from_owned_fd(read.into())?;
@@ -93,7 +95,7 @@ impl Child {
             // Devices are numbered as NVML does, which hides none: the agent has left out those that it may not offer.
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             .env_remove("CUDA_VISIBLE_DEVICES")
-            .stdin(Stdio::null())
+            .stdin(input.map_or_else(Stdio::null, Stdio::from))
             .stdout(write.try_clone()?)
             .stderr(write)
             .process_group(0)

@@ -1,6 +1,7 @@
 //! What earlier agents left in the data directory: spools of processes that are gone.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,12 +45,15 @@ pub(crate) fn left_over(spool_dir: &Path, spool_bytes: u64) -> Result<BTreeMap<P
                 SpoolError::Io { path, source } => AgentError::Path { path, source },
                 damaged @ SpoolError::Corrupt { .. } => path_error(&dir, io::Error::other(damaged)),
             })?;
-            let Recovered { spool, torn_bytes, last } = recovered;
-            if torn_bytes > 0 {
-                error!("the last {torn_bytes} bytes of the reports of {key} were not whole: cut off");
+            let Recovered { spool, lost, last } = recovered;
+            for lost in &lost {
+                error!("reports of {key} are lost: {lost}");
             }
             let is_ended = last.is_some_and(|last| matches!(last.body, Some(Body::Exited(_) | Body::Failed(_))));
-            let output = "its agent ended, and the process with it".to_owned();
+            let mut output = "its agent ended, and the process with it".to_owned();
+            for lost in &lost {
+                let _ = write!(output, "; reports are lost: {lost}");
+            }
             let cause = ExitCause::NodeLeaving.into();
             let end = (!is_ended).then_some(Exited { code: KILLED, output, cause, ..Exited::default() });
             processes.insert(key.clone(), Process::left_over(key, spool.bounded(spool_bytes), end));

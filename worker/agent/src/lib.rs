@@ -27,6 +27,7 @@ mod left_over;
 mod nvml;
 mod options;
 mod output;
+mod place;
 mod process;
 mod programs;
 mod session;

@@ -5,11 +5,12 @@
 //! reader who asks for it is told how many bytes are missing.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use lockstep_host::access::{make_private_dirs, private};
 use tracing::warn;
 
 use crate::event::ProcessKey;
@@ -60,9 +61,9 @@ impl Logs {
     /// Begins the log of `key`.
     pub(crate) fn create(&self, key: &ProcessKey) -> io::Result<LogWriter> {
         let dir = self.dir.join(key.run.as_str());
-        fs::create_dir_all(&dir)?;
+        make_private_dirs(&dir)?;
         let stem = stem(key);
-        let part = File::create(dir.join(part_name(&stem, 0)))?;
+        let part = private().write(true).truncate(true).open(dir.join(part_name(&stem, 0)))?;
         let part_limit = self.limit / 2;
         let (part_begin, part_bytes, before, refused_bytes, tail) = (0, 0, None, 0, Vec::new());
         Ok(LogWriter { dir, stem, part_limit, part, part_begin, part_bytes, before, refused_bytes, tail })
@@ -161,7 +162,7 @@ impl LogWriter {
     fn next_part(&mut self) -> io::Result<()> {
         let begin = self.part_begin + self.part_bytes;
         let path = self.dir.join(part_name(&self.stem, begin));
-        let part = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        let part = private().write(true).truncate(true).open(path)?;
         if let Some(before) = self.before.replace(self.part_begin) {
             fs::remove_file(self.dir.join(part_name(&self.stem, before)))?;
         }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use lockstep_common::Digest;
+use lockstep_common::{Digest, chain};
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{AgentCommand, Alive, Assignment, Empty, ExitCause, Exited, Failed, ProcessMessage, Report, Save};
@@ -335,7 +335,8 @@ impl Process {
             Ok(report) => report,
             Err(lost) => {
                 // The numbering has no gaps, so something must be said in its place; the run cannot go on without it.
-                error!("{}: {lost}: {}", self.key, source(&lost));
+                let lost = chain(&lost);
+                error!("{}: {lost}", self.key);
                 let reason = format!("its agent lost a report: {lost}");
                 let failed = Failed { reason, transient: false };
                 Some(self.spool.skip(ProcessMessage { body: Some(Body::Failed(failed)) }))

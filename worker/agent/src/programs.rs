@@ -4,19 +4,19 @@
 //! DIR/<key>/tree/        the work tree of the run
 //! DIR/<key>/program      what was built in it
 //! DIR/<key>/built.json   the facts of it; there is one only if all is whole
+//! DIR/<key>.lock         who uses it: see [`crate::place`]
 //! DIR/repositories.git   commits that were fetched from remotes
 //! DIR/target/            cargo's, of all of them, so that what they depend on is compiled once
 //! ```
 //!
-//! Agents of one machine may share a directory. `key` is a digest of the work tree, of the command and of the variables that a
+//! Agents of one machine may share a directory, and none deletes what a process of another one runs in. `key` is a digest of the work tree, of the command and of the variables that a
 //! build depends on. Which builds are under way is known here; how one is made, in [`crate::build`].
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use lockstep_common::job::{JobSpec, Program};
 use lockstep_common::manifest::{CodeVersion, Piece};
@@ -32,6 +32,7 @@ use crate::environment::Environment;
 use crate::event::{Event, ProcessKey};
 use crate::options::AgentOptions;
 use crate::output::LogWriter;
+use crate::place::{Place, prune};
 
 /// Variables that another program may come of.
 const VARIABLES: [&str; 6] =
@@ -63,6 +64,8 @@ pub(crate) struct Built {
     pub(crate) directory: PathBuf,
     /// What people want to know of it, for the run's environment.
     pub(crate) facts: BTreeMap<String, String>,
+    /// Keeps it from being deleted: for as long as anybody has the file open, so a process gets it too.
+    pub(crate) in_use: Arc<File>,
 }
 
 impl Order {
@@ -163,75 +166,5 @@ impl Programs {
     /// Stops the builds that nobody waits for.
     pub(crate) fn stop_unless(&mut self, wanted: impl Fn(&Digest) -> bool) {
         self.running.retain(|key, _| wanted(key));
-    }
-}
-
-/// Where a program lies.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// The program's own directory.
-    pub(crate) dir: PathBuf,
-    /// The work tree.
-    pub(crate) tree: PathBuf,
-    /// Where in it the build is made, and the program started.
-    pub(crate) directory: PathBuf,
-    program: PathBuf,
-    facts: PathBuf,
-}
-
-impl Place {
-    pub(crate) fn new(programs: &Path, order: &Order) -> Self {
-        let dir = programs.join(order.key.to_hex());
-        let tree = dir.join("tree");
-        let directory = tree.join(&order.directory);
-        Self { program: dir.join("program"), facts: dir.join("built.json"), dir, tree, directory }
-    }
-
-    pub(crate) fn built(&self) -> Option<Built> {
-        let facts = serde_json::from_slice(&fs::read(&self.facts).ok()?).ok()?;
-        let (program, directory) = (self.program.clone(), self.directory.clone());
-        (program.is_file() && directory.is_dir()).then_some(Built { program, directory, facts })
-    }
-
-    /// Keeps `program` and what is known of it: from now on it is built.
-    pub(crate) fn keep(&self, program: &Path, facts: &BTreeMap<String, String>) -> io::Result<()> {
-        fs::copy(program, &self.program)?;
-        File::open(&self.program)?.sync_all()?;
-        lockstep_host::durable::write_atomic(&self.facts, &canonical::encode(facts))
-    }
-
-    /// It was used now.
-    fn touch(&self) {
-        let touched =
-            File::options().append(true).open(&self.facts).and_then(|file| file.set_modified(SystemTime::now()));
-        if let Err(error) = touched {
-            warn!("cannot note that `{}` is in use: {error}", self.dir.display());
-        }
-    }
-}
-
-/// Deletes all programs but the `keep` that were used last.
-fn prune(programs: &Path, keep: usize) {
-    let list = || -> io::Result<Vec<(SystemTime, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(programs)? {
-            let dir = entry?.path();
-            if let Ok(used) = fs::metadata(dir.join("built.json")).and_then(|metadata| metadata.modified()) {
-                found.push((used, dir));
-            }
-        }
-        found.sort();
-        Ok(found)
-    };
-    let pruned = list().and_then(|found| {
-        let surplus = found.len().saturating_sub(keep);
-        found[..surplus].iter().try_for_each(|(_, dir)| {
-            // Without its facts, what is left of it is no program.
-            fs::remove_file(dir.join("built.json"))?;
-            fs::remove_dir_all(dir)
-        })
-    });
-    if let Err(error) = pruned {
-        warn!("cannot delete old programs in `{}`: {error}", programs.display());
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lockstep_host::access::private;
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
@@ -106,7 +107,7 @@ impl Session {
     /// one was told: to a coordinator that has forgotten it, its reports are another run's future.
     pub(crate) fn remember(&mut self, path: &Path, reports: bool) -> io::Result<()> {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let file = File::options().read(true).write(true).create(true).truncate(!reports).open(path)?;
+        let file = private().read(true).write(true).truncate(!reports).open(path)?;
         let text = io::read_to_string(&file)?;
         // What is written over a longer line leaves its end.
         if let Some((start, acknowledged)) = text.lines().next().and_then(|line| line.split_once(' ')) {

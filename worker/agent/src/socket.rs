@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use prost::Message;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -28,6 +29,8 @@ use crate::event::{ConnectionId, Event, ProcessKey};
 
 /// The longest path that the kernel takes for a socket, without the zero at its end.
 const MAX_PATH_BYTES: usize = 107;
+/// Connections that wait to be taken, as the standard library has it.
+const BACKLOG: u32 = 128;
 /// A process says who it is first of all, before it loads anything.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// A process is told three things in its life: its assignment, its peers, and that it may go.
@@ -57,8 +60,11 @@ impl Socket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let socket = UnixSocket::new_stream()?;
+        // Before it has a name: nobody else connects in between.
+        fs::File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(fs::Permissions::from_mode(0o600))?;
+        socket.bind(&path)?;
+        let listener = socket.listen(BACKLOG)?;
         Ok(Self { path, listener, _short_dir: short_dir })
     }
 

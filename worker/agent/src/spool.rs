@@ -2,7 +2,8 @@
 //!
 //! A spool is a directory of segments, each a file `<first sequence number>.segment` of records: length (`u32`,
 //! little-endian), blake3 of the payload, payload (a `Report`). Appends go to the last segment; a segment whose reports
-//! are all acknowledged is deleted, but the last one stays, so that the numbering survives a restart of the agent.
+//! are all acknowledged is deleted, but the last one stays, so that the numbering survives a restart of the agent. The file `deleted`
+//! says up to which number, so that a segment that was lost is known from one that was deleted.
 //! Memory holds one entry a segment, whatever the backlog: what is sent is read back from the disk.
 //!
 //! A spool has a bound. Where what waits is more, the oldest telemetry goes first, whole segments of it, and is counted in the
@@ -12,12 +13,13 @@
 //! the generation, and the coordinator has promised to nobody what it has not acknowledged.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::{Domain, chain};
+use lockstep_host::access::{make_private_dirs, private};
 use lockstep_rpc::frame::MAX_FRAME_BYTES;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{ProcessMessage, Report};
@@ -26,11 +28,18 @@ use tracing::warn;
 
 use crate::event::ProcessKey;
 
+mod recovery;
+
+pub(crate) use recovery::Recovered;
+
 /// A segment that is longer is not appended to. Bounds what one process leaves on disk when all is acknowledged.
 const SEGMENT_BYTES: u64 = 4 << 20;
 const HEADER_BYTES: u64 = 4 + 32;
 /// The longest payload: a process's longest message, and what names it.
 const MAX_PAYLOAD_BYTES: u64 = MAX_FRAME_BYTES as u64 + 4096;
+
+/// The file with the number of the last report whose segment was deleted.
+const DELETED: &str = "deleted";
 
 /// What can go wrong with a spool.
 #[derive(Debug, thiserror::Error)]
@@ -89,70 +98,28 @@ struct Reader {
     offset: u64,
 }
 
-/// A spool that an earlier agent left.
-pub(crate) struct Recovered {
-    pub(crate) spool: Spool,
-    /// Bytes behind the last whole record: cut off.
-    pub(crate) torn_bytes: u64,
-    /// The last thing that the process, or its agent, said.
-    pub(crate) last: Option<ProcessMessage>,
-}
-
 impl Spool {
     /// A new spool in `dir`, which must not hold one.
     pub(crate) fn create(dir: PathBuf, key: ProcessKey) -> Result<Self, SpoolError> {
-        fs::create_dir_all(&dir).map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
-        let segments = VecDeque::from([Segment::empty(1)]);
-        Ok(Self { key, dir, segments, tail: None, acknowledged: 0, unsent: 1, reader: None, bound: u64::MAX })
+        make_private_dirs(&dir).map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
+        let spool = Self::new(key, dir, VecDeque::from([Segment::empty(1)]));
+        spool.note_deleted(0)?;
+        Ok(spool)
     }
 
-    /// Reads the spool in `dir`. Whatever follows the last whole record is cut off.
-    pub(crate) fn recover(dir: PathBuf, key: ProcessKey) -> Result<Recovered, SpoolError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| SpoolError::Io { path, source }
-        };
-        let mut firsts = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(io(&dir))? {
-            let name = entry.map_err(io(&dir))?.file_name();
-            let first = name.to_str().and_then(|name| name.strip_suffix(".segment")?.parse::<u64>().ok());
-            firsts.extend(first.filter(|&first| first > 0));
-        }
-        firsts.sort_unstable();
-        let mut segments: VecDeque<Segment> = VecDeque::new();
-        let (mut torn_bytes, mut last) = (0, None);
-        for first in firsts {
-            let path = segment_path(&dir, first);
-            let file = File::open(&path).map_err(io(&path))?;
-            let length = file.metadata().map_err(io(&path))?.len();
-            // After a hole nothing can be sent: the numbering has no gaps.
-            let follows = segments.back().is_none_or(|before| before.first + before.count == first);
-            let mut reader = Reader { first, path: path.clone(), file, sequence: first, offset: 0 };
-            while follows && torn_bytes == 0 && reader.offset < length {
-                match reader.read(length) {
-                    Ok(report) => last = report.message,
-                    Err(SpoolError::Corrupt { .. }) => break,
-                    Err(error) => return Err(error),
-                }
-            }
-            torn_bytes += length - reader.offset;
-            if follows {
-                segments.push_back(Segment {
-                    count: reader.sequence - first,
-                    bytes: reader.offset,
-                    ..Segment::empty(first)
-                });
-            } else {
-                fs::remove_file(&path).map_err(io(&path))?;
-            }
-        }
+    /// Of `segments`, of which there is one at least; what lies before them is acknowledged.
+    fn new(key: ProcessKey, dir: PathBuf, segments: VecDeque<Segment>) -> Self {
         let first = segments.front().map_or(1, |segment| segment.first);
-        if segments.is_empty() {
-            segments.push_back(Segment::empty(1));
-        }
-        let (acknowledged, bound) = (first - 1, u64::MAX);
-        let spool = Self { key, dir, segments, tail: None, acknowledged, unsent: first, reader: None, bound };
-        Ok(Recovered { spool, torn_bytes, last })
+        let (acknowledged, unsent, bound) = (first - 1, first, u64::MAX);
+        Self { key, dir, segments, tail: None, acknowledged, unsent, reader: None, bound }
+    }
+
+    /// Writes down that segments up to `sequence` are deleted on purpose: by that a lost one is known.
+    fn note_deleted(&self, sequence: u64) -> Result<(), SpoolError> {
+        let path = self.dir.join(DELETED);
+        let fresh = path.with_extension("fresh");
+        let written = write(&fresh, format!("{sequence}\n").as_bytes()).and_then(|()| fs::rename(&fresh, &path));
+        written.map_err(|source| SpoolError::Io { path, source })
     }
 
     /// With a bound on its bytes.
@@ -228,7 +195,7 @@ impl Spool {
             kept.extend_from_slice(&record(&report));
         }
         let fresh = path.with_extension("fresh");
-        fs::write(&fresh, &kept).and_then(|()| fs::rename(&fresh, &path)).map_err(io)?;
+        write(&fresh, &kept).and_then(|()| fs::rename(&fresh, &path)).map_err(io)?;
         let segment = &mut self.segments[index];
         (segment.bytes, segment.shed) = (kept.len() as u64, true);
         // It may be reading the file that was.
@@ -285,9 +252,15 @@ impl Spool {
         while let [oldest, _, ..] = self.segments.make_contiguous()
             && oldest.first + oldest.count <= self.acknowledged + 1
         {
-            let path = segment_path(&self.dir, oldest.first);
-            fs::remove_file(&path).map_err(|source| SpoolError::Io { path, source })?;
-            self.segments.pop_front();
+            let (path, last) = (segment_path(&self.dir, oldest.first), oldest.first + oldest.count - 1);
+            if self.note_deleted(last).is_err() {
+                // A full disk takes no note, and must be emptied all the same; without a note nothing counts as lost.
+                fs::remove_file(self.dir.join(DELETED)).ok();
+            }
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(SpoolError::Io { path, source }),
+                _ => self.segments.pop_front(),
+            };
         }
         Ok(())
     }
@@ -316,7 +289,7 @@ impl Spool {
 
     fn tail(&mut self, path: &Path) -> io::Result<&File> {
         if self.tail.is_none() {
-            self.tail = Some(OpenOptions::new().write(true).create(true).truncate(false).open(path)?);
+            self.tail = Some(private().write(true).truncate(false).open(path)?);
         }
         Ok(self.tail.as_ref().expect("set above"))
     }
@@ -364,6 +337,10 @@ fn record(report: &Report) -> Vec<u8> {
     record.extend_from_slice(Domain::Blob.digest(&payload).as_bytes());
     record.extend_from_slice(&payload);
     record
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    private().write(true).truncate(true).open(path)?.write_all(bytes)
 }
 
 fn segment_path(dir: &Path, first: u64) -> PathBuf {

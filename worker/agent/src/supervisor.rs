@@ -6,7 +6,6 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use std::time::Instant;
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::{canonical, numerics};
+use lockstep_host::access::make_private_dirs;
 use lockstep_host::transient;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::coordinator_message::Body as Told;
@@ -78,7 +78,7 @@ impl Supervisor {
     ) -> Result<Self, AgentError> {
         let (spool_dir, log_dir) = (options.data_dir.join("spool"), options.data_dir.join("logs"));
         for dir in [&spool_dir, &log_dir] {
-            fs::create_dir_all(dir).map_err(|source| AgentError::Path { path: dir.clone(), source })?;
+            make_private_dirs(dir).map_err(|source| AgentError::Path { path: dir.clone(), source })?;
         }
         let logs = Logs::new(log_dir, options.log_bytes);
         let processes = left_over(&spool_dir, options.spool_bytes)?;
@@ -423,17 +423,20 @@ impl Supervisor {
             environment.push((numerics::PROGRAM.to_owned(), String::from_utf8_lossy(&facts).into_owned()));
             command.program.clone_from(&built.program);
         }
-        let child = Child::spawn(Start {
-            key,
-            command: &command,
-            directory: built.map(|built| built.directory.as_path()),
-            socket: &self.socket,
-            given: &self.given,
-            environment,
-            grace: self.options.stop_grace,
-            log,
-            events: self.events.clone(),
-            tasks: &self.children,
+        let child = built.map(|built| built.in_use.try_clone()).transpose().and_then(|input| {
+            Child::spawn(Start {
+                key,
+                command: &command,
+                directory: built.map(|built| built.directory.as_path()),
+                socket: &self.socket,
+                input,
+                given: &self.given,
+                environment,
+                grace: self.options.stop_grace,
+                log,
+                events: self.events.clone(),
+                tasks: &self.children,
+            })
         });
         child.map_err(|error| NotStarted {
             reason: format!("node `{}` cannot start `{}`: {error}", self.options.node, command.program.display()),

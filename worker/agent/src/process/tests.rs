@@ -25,7 +25,7 @@ fn a_full_disk_makes_the_process_wait_and_loses_nothing() {
     let (dir, mut process, _told) = process();
     // A directory that is gone stands for a disk that takes nothing.
     let spool = dir.path().join("s");
-    std::fs::remove_dir(&spool).unwrap();
+    std::fs::remove_dir_all(&spool).unwrap();
     let mut answer = say(&mut process, 1, Body::Block(ReportBlock::default()));
     process.retry();
     process.record(Body::Exited(Exited::default()), None);

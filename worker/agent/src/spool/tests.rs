@@ -2,6 +2,7 @@ use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Failed, ReportBlock, Series, StepReport};
 use tempfile::TempDir;
 
+use super::recovery::Lost;
 use super::*;
 
 fn key() -> ProcessKey {
@@ -28,7 +29,8 @@ fn sequences(spool: &mut Spool) -> Vec<u64> {
 }
 
 fn segment_files(spool: &Spool) -> usize {
-    fs::read_dir(&spool.dir).unwrap().count()
+    let names = fs::read_dir(&spool.dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".segment")).count()
 }
 
 #[test]
@@ -106,7 +108,7 @@ fn a_tail_torn_anywhere_is_cut_off_and_its_number_is_given_again() {
         recovered.spool.append(failed("again")).unwrap();
         assert_eq!(sequences(&mut recovered.spool), [kept + 1]);
         let again = Spool::recover(spool.dir.clone(), key()).unwrap();
-        assert_eq!((again.torn_bytes, again.last), (0, Some(failed("again"))));
+        assert_eq!((again.lost, again.last), (Vec::new(), Some(failed("again"))));
     }
 }
 
@@ -126,12 +128,13 @@ fn a_flipped_byte_is_found_when_read_and_ends_recovery_before_it() {
     let instead = spool.skip(failed("lost"));
     assert_eq!((instead.sequence, instead.message), (2, Some(failed("lost"))));
     let mut recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
-    assert!(recovered.torn_bytes > 0);
+    let [Lost::Cut { from: 2, .. }] = recovered.lost[..] else { panic!("{:?}", recovered.lost) };
     assert_eq!(sequences(&mut recovered.spool), [1]);
 }
 
 #[test]
-fn a_missing_segment_ends_recovery_before_the_hole() {
+fn a_missing_segment_ends_recovery_before_the_hole_and_is_named() {
+    let words = |recovered: &Recovered| recovered.lost.iter().map(Lost::to_string).collect::<Vec<_>>();
     let (_dir, mut spool) = spool();
     for _ in 0..6 {
         spool.append(long(3 << 20)).unwrap();
@@ -139,8 +142,48 @@ fn a_missing_segment_ends_recovery_before_the_hole() {
     fs::remove_file(segment_path(&spool.dir, 3)).unwrap();
     let mut recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
     assert_eq!(sequences(&mut recovered.spool), [1, 2]);
+    let [missing, behind] = &words(&recovered)[..] else { panic!("{:?}", recovered.lost) };
+    assert!(missing.starts_with("reports 3 to 4 are missing: no file in `"), "{missing}");
+    assert!(
+        behind.contains("5.segment` (") && behind.contains("reports from 5 on) lies behind lost reports"),
+        "{behind}"
+    );
     recovered.spool.append(failed("goes on")).unwrap();
     assert_eq!(sequences(&mut recovered.spool), [3]);
+
+    // What was deleted on purpose is not missing, and what lies before the first that is there may be.
+    recovered.spool.acknowledge(2).unwrap();
+    for _ in 0..4 {
+        recovered.spool.append(long(3 << 20)).unwrap();
+    }
+    recovered.spool.acknowledge(4).unwrap();
+    let recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+    assert_eq!(words(&recovered), [] as [&str; 0]);
+    let first = recovered.spool.segments.front().unwrap().first;
+    fs::remove_file(segment_path(&spool.dir, first)).unwrap();
+    let recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+    let next = recovered.spool.segments.front().unwrap().first;
+    let expected = format!("reports {first} to {} are missing", next - 1);
+    assert!(first > 1 && next > first && words(&recovered)[0].starts_with(&expected), "{:?}", recovered.lost);
+    fs::remove_file(segment_path(&spool.dir, next)).unwrap();
+    let mut recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+    assert!(words(&recovered)[0].contains("on are missing"), "{:?}", recovered.lost);
+    recovered.spool.append(failed("goes on")).unwrap();
+    assert_eq!(sequences(&mut recovered.spool), [first]);
+}
+
+#[test]
+fn a_disk_that_takes_no_note_is_emptied_and_nothing_counts_as_lost() {
+    let (_dir, mut spool) = spool();
+    for _ in 0..6 {
+        spool.append(long(3 << 20)).unwrap();
+    }
+    // A directory in the place of the file that is renamed stands for a full disk.
+    fs::create_dir(spool.dir.join("deleted.fresh")).unwrap();
+    spool.acknowledge(4).unwrap();
+    assert_eq!(segment_files(&spool), 1);
+    let recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
+    assert_eq!((recovered.lost, recovered.spool.acknowledged), (Vec::new(), 4));
 }
 
 #[test]
@@ -189,7 +232,7 @@ fn a_full_spool_drops_the_oldest_telemetry_counts_it_and_keeps_all_else() {
     let mut whole = Vec::new();
     let (mut dropped, mut expected) = (0, 2);
     let recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
-    assert_eq!(recovered.torn_bytes, 0);
+    assert_eq!(recovered.lost, []);
     while let Some(report) = spool.next_unsent().unwrap() {
         assert_eq!(report.sequence, expected);
         let Some(Body::Block(block)) = report.message.unwrap().body else { panic!("another message") };

@@ -2,6 +2,8 @@
 
 use lockstep_rpc::Assignment;
 use lockstep_rpc::process_message::Body;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::coordinator::Coordinator;
 use crate::support::{Agent, assignment, deaf_rank, fake_rank, key, options, spool_dir, until, with_peers};
@@ -75,6 +77,34 @@ fn what_is_no_longer_desired_is_terminated_and_then_killed() {
         until("its spool to go", || !spool_dir(dir.path(), &key).exists());
         agent.stop().unwrap();
     }
+}
+
+#[test]
+fn what_an_agent_writes_is_its_users_alone_also_in_a_directory_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
+    let coordinator = Coordinator::new();
+    let agent = Agent::start(options(coordinator.address(), &data, fake_rank("endless")));
+    let key = key(4, 1);
+    coordinator.desire(vec![with_peers(&key)]);
+    coordinator.wait("steps", |memory| (memory.step(&key) > 3).then_some(()));
+    let (mut open, mut seen) = (vec![data], Vec::new());
+    while let Some(at) = open.pop() {
+        for entry in fs::read_dir(at).unwrap().map(Result::unwrap) {
+            // What was written meanwhile under another name is gone.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(metadata.permissions().mode() & 0o7777, expected, "{}", entry.path().display());
+            seen.push(entry.file_name().into_string().unwrap());
+            open.extend(Some(entry.path()).filter(|_| metadata.is_dir()));
+        }
+    }
+    for name in ["LOCK", "agent.id", "agent.sock", "spool", "logs", "deleted", "00000000000000000001.segment"] {
+        assert!(seen.iter().any(|seen| seen == name), "no {name} in {seen:?}");
+    }
+    agent.stop().unwrap();
 }
 
 /// The coordinator was started again on a store that was moved: nobody would find what the process writes.

@@ -1,6 +1,7 @@
 //! Jobs that bring a program of their own: built once, from what the coordinator's store has of the run's work tree.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,10 +48,14 @@ impl Run {
     }
 
     fn assignment(&self, key: &Key) -> Assignment {
+        self.assignment_built_by(key, &self.build)
+    }
+
+    fn assignment_built_by(&self, key: &Key, build: &str) -> Assignment {
         let text = JOB.split("[model]").next().unwrap().to_owned()
             + "[data]\nkind = \"files\"\npaths = [\"x\"]\n[batch]\nsize = 4\n[optimizer]\nkind = \"sgd\"\nlr = 0.1\n\
                [program]\nbin = \"out/program\"\n";
-        let job = parse(&text, &[format!("program.build={:?}", self.build)]);
+        let job = parse(&text, &[format!("program.build={build:?}")]);
         Assignment {
             job: job.canonical(),
             store: self.path("store").display().to_string(),
@@ -115,6 +120,39 @@ fn a_program_is_built_once_from_the_runs_tree_and_trains() {
     let facts = fs::read_dir(run.path("programs")).unwrap().map(|entry| entry.unwrap().path().join("built.json"));
     let facts = fs::read_to_string(facts.filter(|path| path.exists()).max().unwrap()).unwrap();
     assert!(facts.contains("\"program.cargo_lock\":") && facts.contains("\"program\":\"program\""), "{facts}");
+}
+
+#[test]
+fn the_tree_of_a_running_program_stays_whoever_builds_another_one() {
+    let run = Run::new("mkdir out; cp $FAKE out/program");
+    let tree_of = |name: &str| {
+        let trees = fs::read_dir(run.path("programs")).unwrap().map(|entry| entry.unwrap().path().join("tree"));
+        trees.filter(|tree| tree.join("jobs").join(name).exists()).count()
+    };
+    let coordinators = [Coordinator::new(), Coordinator::new()];
+    // Each keeps one program, and both share their directory.
+    let agents = [0, 1].map(|index| {
+        let name = ["a", "b"][index];
+        let mut options = options(coordinators[index].address(), &run.path(name), fake_rank("train:5"));
+        (options.programs_dir, options.programs) = (run.path("programs"), NonZeroUsize::MIN);
+        Agent::start(options)
+    });
+    let assigned = |key: &Key, name: &str| run.assignment_built_by(key, &format!("touch {name}; {}", run.build));
+    let [first, second, third] = [key(1, 0), key(2, 0), key(3, 0)];
+    coordinators[0].desire(vec![assigned(&first, "one")]);
+    ready(&coordinators[0], &first);
+    coordinators[1].desire(vec![assigned(&second, "two")]);
+    ready(&coordinators[1], &second);
+    until("the second build to be over", || tree_of("two") == 1);
+    assert_eq!(tree_of("one"), 1, "a process runs in it");
+    coordinators[0].desire(Vec::new());
+    coordinators[0].hear("its end", &first, |body| matches!(body, Body::Exited(_)).then_some(()));
+    coordinators[1].desire(vec![assigned(&third, "three")]);
+    ready(&coordinators[1], &third);
+    until("what is not in use to be deleted", || tree_of("one") == 0);
+    for agent in agents {
+        agent.stop().unwrap();
+    }
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! Where a program lies, and who uses it.
+//!
+//! A lock on a file beside its directory says that: shared by every process that runs in it, whichever agent started it, and alone for
+//! whoever builds or deletes it. A process has the file as its standard input, which is empty; so the lock lasts as long as the
+//! process does, or a process that it has started, also without its agent.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lockstep_common::{Digest, canonical};
+use lockstep_host::access::make_private_file;
+use lockstep_host::durable::{is_at, write_atomic};
+use tracing::warn;
+
+use crate::programs::{Built, Order};
+
+/// What a build that was killed has left is deleted when it is older.
+const LEFT_OVER: Duration = Duration::from_hours(24);
+
+/// The beginning of names of trees that are being written.
+pub(crate) const FRESH: &str = ".fresh-";
+
+/// Where a program lies.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The program's own directory.
+    pub(crate) dir: PathBuf,
+    /// The work tree.
+    pub(crate) tree: PathBuf,
+    /// Where in it the build is made, and the program started.
+    pub(crate) directory: PathBuf,
+    program: PathBuf,
+    facts: PathBuf,
+}
+
+/// What becomes of an attempt to have a place alone.
+pub(crate) enum Claim {
+    /// Nobody else uses it while the file is open.
+    Alone(File),
+    /// Somebody else has built it meanwhile.
+    Built(Built),
+    /// Somebody else is building or deleting it, or runs in it.
+    Taken,
+}
+
+impl Place {
+    pub(crate) fn new(programs: &Path, order: &Order) -> Self {
+        let dir = programs.join(order.key.to_hex());
+        let tree = dir.join("tree");
+        let directory = tree.join(&order.directory);
+        Self { program: dir.join("program"), facts: dir.join("built.json"), dir, tree, directory }
+    }
+
+    /// The program, if it is there; nobody deletes it while the value lives.
+    pub(crate) fn built(&self) -> Option<Built> {
+        // Most programs were never built: that makes no file.
+        if !self.facts.exists() {
+            return None;
+        }
+        let in_use = locked(&lock_path(&self.dir), File::try_lock_shared).ok()??;
+        self.built_under(in_use)
+    }
+
+    /// The same, by who has locked it.
+    fn built_under(&self, in_use: File) -> Option<Built> {
+        let facts = serde_json::from_slice(&fs::read(&self.facts).ok()?).ok()?;
+        let (program, directory, in_use) = (self.program.clone(), self.directory.clone(), Arc::new(in_use));
+        (program.is_file() && directory.is_dir()).then_some(Built { program, directory, facts, in_use })
+    }
+
+    /// Tries to have it alone, to build it.
+    pub(crate) fn claim(&self) -> io::Result<Claim> {
+        if let Some(built) = self.built() {
+            return Ok(Claim::Built(built));
+        }
+        Ok(locked(&lock_path(&self.dir), File::try_lock)?.map_or(Claim::Taken, Claim::Alone))
+    }
+
+    /// Keeps `program` and what is known of it: from now on it is built. `alone` is what [`Place::claim`] gave.
+    pub(crate) fn keep(&self, program: &Path, facts: &BTreeMap<String, String>, alone: File) -> io::Result<Built> {
+        fs::copy(program, &self.program)?;
+        File::open(&self.program)?.sync_all()?;
+        write_atomic(&self.facts, &canonical::encode(facts))?;
+        // The lock becomes another one, not one lock more. Where somebody deletes the place in between, it is not built.
+        alone.lock_shared()?;
+        self.built_under(alone).ok_or_else(|| io::Error::other("it was deleted as soon as it was built"))
+    }
+
+    /// It was used now.
+    pub(crate) fn touch(&self) {
+        let touched =
+            File::options().append(true).open(&self.facts).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            warn!("cannot note that `{}` is in use: {error}", self.dir.display());
+        }
+    }
+}
+
+/// Deletes all programs but the `keep` that were used last, and those that are in use; failed builds count as programs.
+pub(crate) fn prune(programs: &Path, keep: usize) {
+    if let Err(error) = pruned(programs, keep) {
+        warn!("cannot delete old programs in `{}`: {error}", programs.display());
+    }
+}
+
+fn pruned(programs: &Path, keep: usize) -> io::Result<()> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(programs)? {
+        let entry = entry?;
+        let (name, dir) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let Ok(made) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+        if name.parse::<Digest>().is_ok() {
+            let used = fs::metadata(dir.join("built.json")).and_then(|facts| facts.modified());
+            found.push((used.unwrap_or(made), dir));
+        } else if name.starts_with(FRESH) && made.elapsed().is_ok_and(|age| age > LEFT_OVER) {
+            fs::remove_dir_all(dir)?;
+        }
+    }
+    found.sort();
+    let surplus = found.len().saturating_sub(keep);
+    found[..surplus].iter().try_for_each(|(_, dir)| {
+        let lock = lock_path(dir);
+        let Some(_alone) = locked(&lock, File::try_lock)? else { return Ok(()) };
+        // Without its facts, what is left of it is no program.
+        match fs::remove_file(dir.join("built.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::remove_dir_all(dir)?;
+        fs::remove_file(lock)
+    })
+}
+
+fn lock_path(dir: &Path) -> PathBuf {
+    dir.with_extension("lock")
+}
+
+/// The file at `path`, made if need be, under the lock that `lock` takes; none if somebody has another one.
+fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> io::Result<Option<File>> {
+    loop {
+        let file = make_private_file(path)?;
+        match lock(&file) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Whoever deleted the place had its lock, and deleted that, too.
+        if is_at(&file, path)? {
+            return Ok(Some(file));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn what_a_process_runs_in_is_neither_deleted_nor_built_anew_also_when_its_agent_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("made");
+        fs::write(&program, "x").unwrap();
+        let place = |name: u8| {
+            let dir = dir.path().join(Digest::from_bytes([name; 32]).to_hex());
+            let tree = dir.join("tree");
+            let (program, facts) = (dir.join("program"), dir.join("built.json"));
+            Place { program, facts, directory: tree.clone(), dir, tree }
+        };
+        let build = |place: &Place| {
+            let Claim::Alone(alone) = place.claim().unwrap() else { panic!("`{}` is taken", place.dir.display()) };
+            assert!(matches!(place.claim().unwrap(), Claim::Taken) && place.built().is_none());
+            fs::create_dir_all(&place.tree).unwrap();
+            place.keep(&program, &BTreeMap::new(), alone).unwrap()
+        };
+        let [old, new, failed] = [1, 2, 3].map(place);
+        let built = build(&old);
+        assert!(matches!(old.claim().unwrap(), Claim::Built(_)));
+        let input = Stdio::from(built.in_use.try_clone().unwrap());
+        let mut process = Command::new("sleep").arg("1000").stdin(input).spawn().unwrap();
+        drop(built);
+        drop(build(&new));
+        prune(dir.path(), 1);
+        assert!(old.tree.exists() && old.built().is_some());
+        fs::remove_file(&old.facts).unwrap();
+        assert!(matches!(old.claim().unwrap(), Claim::Taken), "its tree would be written anew");
+        new.touch();
+        prune(dir.path(), 1);
+        assert!(old.tree.exists());
+
+        process.kill().unwrap();
+        process.wait().unwrap();
+        fs::create_dir_all(&failed.tree).unwrap();
+        new.touch();
+        prune(dir.path(), 1);
+        let left = |place: &Place| place.dir.exists() || lock_path(&place.dir).exists();
+        assert_eq!([&old, &new, &failed].map(left), [false, true, false]);
+        assert!(matches!(old.claim().unwrap(), Claim::Alone(_)));
+    }
+}

@@ -1,0 +1,131 @@
+//! A spool that an earlier agent left: what of it is whole, and what is lost.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lockstep_rpc::ProcessMessage;
+
+use super::{DELETED, Reader, Segment, Spool, SpoolError, segment_path};
+use crate::event::ProcessKey;
+
+/// See the module.
+pub(crate) struct Recovered {
+    pub(crate) spool: Spool,
+    /// In the order of its reports.
+    pub(crate) lost: Vec<Lost>,
+    /// The last thing that the process, or its agent, said.
+    pub(crate) last: Option<ProcessMessage>,
+}
+
+/// What is lost of a spool.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The end of a segment: a report that was being written when its agent ended, or whatever follows a damaged one.
+    Cut { path: PathBuf, bytes: u64, from: u64 },
+    /// Segments that are not there.
+    Missing { dir: PathBuf, from: u64, before: Option<u64> },
+    /// A segment behind a hole: the numbering has no gaps, so nothing of it can be sent.
+    Behind { path: PathBuf, from: u64, bytes: u64 },
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut { path, bytes, from } => {
+                write!(f, "`{}` ends in {bytes} bytes that are no whole report {from}: cut off", path.display())
+            }
+            Self::Missing { dir, from, before: Some(before) } => {
+                write!(f, "reports {from} to {} are missing: no file in `{}` has them", before - 1, dir.display())
+            }
+            Self::Missing { dir, from, before: None } => {
+                write!(f, "reports from {from} on are missing: no file in `{}` has them", dir.display())
+            }
+            Self::Behind { path, from, bytes } => {
+                write!(
+                    f,
+                    "`{}` ({bytes} bytes, reports from {from} on) lies behind lost reports: deleted",
+                    path.display()
+                )
+            }
+        }
+    }
+}
+
+impl Spool {
+    /// Reads the spool in `dir`. Whatever follows the last whole record is deleted, and comes back as lost.
+    pub(crate) fn recover(dir: PathBuf, key: ProcessKey) -> Result<Recovered, SpoolError> {
+        let io = |source| SpoolError::Io { path: dir.clone(), source };
+        let firsts = segments_in(&dir).map_err(io)?;
+        // Spools of earlier versions have no such file: what is not there was acknowledged.
+        let deleted = fs::read_to_string(dir.join(DELETED)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let begin = deleted.map(|last| last.saturating_add(1));
+        let mut segments: VecDeque<Segment> = VecDeque::new();
+        let (mut lost, mut last, mut is_cut) = (Vec::new(), None, false);
+        if let (Some(from), before) = (begin, firsts.first().copied())
+            && before.is_none_or(|before| before > from)
+        {
+            // A process that has said nothing has no file yet.
+            if before.is_some() || from > 1 {
+                lost.push(Lost::Missing { dir: dir.clone(), from, before });
+            }
+        }
+        for first in firsts {
+            let path = segment_path(&dir, first);
+            let next = segments.back().map(|before| before.first + before.count);
+            if is_cut || next.is_some_and(|next| next != first) {
+                if let Some(from) = next.filter(|next| !is_cut && *next < first) {
+                    lost.push(Lost::Missing { dir: dir.clone(), from, before: Some(first) });
+                }
+                is_cut = true;
+                let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                fs::remove_file(&path).map_err(|source| SpoolError::Io { path: path.clone(), source })?;
+                lost.push(Lost::Behind { path, from: first, bytes });
+                continue;
+            }
+            let (segment, bytes, said) = whole(&path, first)?;
+            last = said.or(last);
+            is_cut = bytes > 0;
+            if is_cut {
+                lost.push(Lost::Cut { path, bytes, from: first + segment.count });
+            }
+            segments.push_back(segment);
+        }
+        if segments.is_empty() {
+            segments.push_back(Segment::empty(begin.unwrap_or(1)));
+        }
+        Ok(Recovered { spool: Self::new(key, dir, segments), lost, last })
+    }
+}
+
+/// The numbers of the first reports of the segments in `dir`, in order.
+fn segments_in(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let first = name.to_str().and_then(|name| name.strip_suffix(".segment")?.parse::<u64>().ok());
+        firsts.extend(first.filter(|&first| first > 0));
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// What is whole of the segment at `path`, how many bytes of it are not, and what it says last.
+fn whole(path: &Path, first: u64) -> Result<(Segment, u64, Option<ProcessMessage>), SpoolError> {
+    let io = |source| SpoolError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut reader = Reader { first, path: path.to_owned(), file, sequence: first, offset: 0 };
+    let mut last = None;
+    while reader.offset < length {
+        match reader.read(length) {
+            Ok(report) => last = report.message,
+            Err(SpoolError::Corrupt { .. }) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let segment = Segment { count: reader.sequence - first, bytes: reader.offset, ..Segment::empty(first) };
+    Ok((segment, length - reader.offset, last))
+}
