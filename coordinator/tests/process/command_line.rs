@@ -177,6 +177,13 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
     let begins = "note: 13 files that differ from the commit are kept with the run; not tracked by git, and kept too:\n    bell\\";
     assert!(said.contains(begins), "{said}");
     assert!(said.contains("\n    secret-07\n    and 3 more\n  name in `.gitignore`"), "{said}");
+
+    // An index that only git reads, where there is no git.
+    git(&["update-index", "--split-index"]);
+    assert!(run(&[words.as_slice(), &["--allow-dirty"]].concat()).status.success());
+    let output = coord(&[words.as_slice(), &["--allow-dirty"]].concat()).env("PATH", "").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(6) && said.contains("`git` is not in PATH"), "{said}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use git2::{ConfigLevel, ErrorCode, Index, Oid, Repository};
+use git2::{ConfigLevel, ErrorClass, ErrorCode, Index, Oid, Repository};
 use tempfile::TempDir;
 
 use super::missing::{self, Kinds};
@@ -134,9 +134,9 @@ fn unreadable(path: &Path, source: git2::Error) -> GitError {
     } else if said.contains("unsupported extension") {
         "it has an extension that is not read here (`git config --get-regexp '^extensions'`): unset it where git does without, or submit \
          from a new clone"
-    } else if said.contains("index") {
-        "its index is in a form that is not read here, and git could not rewrite it: `git sparse-checkout reapply --no-sparse-index`, or \
-         `git update-index --no-split-index`, changes that"
+    } else if source.class() == ErrorClass::Index {
+        "its index is in a form that only git reads, and `git` is not in PATH or could not rewrite it: `git sparse-checkout reapply \
+         --no-sparse-index`, or `git update-index --no-split-index`, changes that"
     } else {
         return GitError::Git { path: path.to_owned(), source };
     };
