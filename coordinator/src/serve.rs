@@ -124,11 +124,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let (store, recovered) = Store::open(&settings.data_dir)?;
     // Before anything is made in the store's directory.
     let identity = Identity::take(&settings.store, &settings.data_dir, || blobs_of(&recovered.state), draw_id)?;
-    if settings.store_group {
-        access::share(&settings.store)?;
-    }
-    shared::sweep(&settings.store);
-    sweep(settings.store.clone());
+    tidy(settings)?;
     let starts = draw_id().and_then(|id| Starts::begin(&settings.data_dir, id));
     let starts = starts.map_err(|source| ServeError::Starts { path: settings.data_dir.clone(), source })?;
     ignore_in_git(&settings.data_dir);
@@ -277,13 +273,19 @@ fn raise_file_limit() {
 /// How long a file that nobody writes to may lie unfinished in the store.
 const UNFINISHED: Duration = Duration::from_hours(24);
 
-/// Deletes in the background what writers that are gone have left in the store.
-fn sweep(store: PathBuf) {
+/// Gives the store to whom it belongs, and deletes what is left of checks of nodes and, in the background, of writers that are gone.
+fn tidy(settings: &Settings) -> Result<(), ShareError> {
+    if settings.store_group {
+        access::share(&settings.store)?;
+    }
+    shared::sweep(&settings.store);
+    let store = settings.store.clone();
     tokio::task::spawn_blocking(move || match BlobStore::existing(&store).and_then(|blobs| blobs.sweep(UNFINISHED)) {
         Ok(0) | Err(BlobError::NoStore { .. }) => {}
         Ok(files) => info!(store = %store.display(), files, "deleted unfinished files that nobody writes to"),
         Err(error) => warn!("cannot delete unfinished files: {}", chain(&error)),
     });
+    Ok(())
 }
 
 /// State that lies in a work tree must not make it dirty. If this cannot be written, git shows the directory: no harm.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use lockstep_common::Domain;
 use lockstep_rpc::agent_message::Body as Say;
@@ -275,7 +276,12 @@ fn state_is_its_users_alone_and_a_store_its_groups_where_that_is_said() {
     coordinator.terminate();
     let config = dir.path().join("coordinator.toml");
     fs::write(&config, "[store]\ngroup = true\n").unwrap();
+    // Of a writer that was killed two days ago.
+    let left = store.join("tmp/.tmpLeft");
+    let two_days_ago = SystemTime::now() - Duration::from_hours(48);
+    fs::File::create(&left).unwrap().set_modified(two_days_ago).unwrap();
     let coordinator = serve(&["--config", text(&config)]);
+    wait_for("an unfinished file to be deleted", || (!left.exists()).then_some(()));
     add(&coordinator, "two");
     check(&state, &private);
     check(&store, &group);

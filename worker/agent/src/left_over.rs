@@ -68,3 +68,32 @@ fn key_of(dir: &Path) -> Option<ProcessKey> {
     let (generation, process) = process.split_once('-')?;
     ProcessKey::new(&run, generation.parse().ok()?, process.parse().ok()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::{ProcessMessage, ReportBlock};
+
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_said_with_the_end_of_its_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = ProcessKey::new("0123456789", 3, 1).unwrap();
+        let mut spool = Spool::create(process_dir(dir.path(), &key), key.clone()).unwrap();
+        for _ in 0..3 {
+            spool.append(ProcessMessage { body: Some(Body::Block(ReportBlock::default())) }).unwrap();
+        }
+        let segment = process_dir(dir.path(), &key).join("00000000000000000001.segment");
+        let mut bytes = fs::read(&segment).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+        let mut found = left_over(dir.path(), u64::MAX).unwrap();
+        let process = found.get_mut(&key).unwrap();
+        let told: Vec<_> = std::iter::from_fn(|| process.next_report()).collect();
+        let Some(Body::Exited(end)) = told[1].message.clone().unwrap().body else { panic!("{told:?}") };
+        assert_eq!((told.len(), told[1].sequence, end.code), (2, 2, KILLED));
+        let words = format!("; reports are lost: `{}` ends in ", segment.display());
+        assert!(end.output.contains(&words) && end.output.contains("no whole report 2"), "{}", end.output);
+    }
+}
