@@ -59,6 +59,8 @@ pub enum Kind {
     ReplicaMismatch,
     /// Checkpoints cannot be written. No number tells: the coordinator adds it.
     CheckpointFailed,
+    /// Images, texts or files are over a run's quota. No number tells: whoever keeps them adds it.
+    MediaLeftOut,
 }
 
 /// How bad it is.

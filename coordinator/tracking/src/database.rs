@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::error::TrackingError;
+use crate::quota::{LeftOut, Used};
 
 /// Run, branch, name, part (-1: none) → [`SeriesSummary`].
 pub(crate) const SERIES: TableDefinition<(&str, u32, &str, i64), &[u8]> = TableDefinition::new("series");
@@ -36,6 +37,8 @@ pub(crate) const MEDIA: TableDefinition<(&str, u32, u64, &str), &[u8]> = TableDe
 pub(crate) const RUNS: TableDefinition<&str, &[u8]> = TableDefinition::new("runs");
 /// Run → its alarms' state.
 pub(crate) const WATCHES: TableDefinition<&str, &[u8]> = TableDefinition::new("watches");
+/// Run → [`LeftOut`]. Programs of before did not have it.
+pub(crate) const LEFT_OUT: TableDefinition<&str, &[u8]> = TableDefinition::new("left_out");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// The format that this program writes. Another one is made again from the reports.
@@ -206,6 +209,7 @@ fn stamp(redb: &Redb) -> Result<(), redb::Error> {
     transaction.open_table(MEDIA)?;
     transaction.open_table(RUNS)?;
     transaction.open_table(WATCHES)?;
+    transaction.open_table(LEFT_OUT)?;
     transaction.commit()?;
     Ok(())
 }
@@ -354,6 +358,30 @@ impl Snapshot<'_> {
             table.range(range)?.map(|row| Ok(row?.1.value().to_vec())).collect::<Result<Vec<_>, redb::Error>>()
         })?;
         rows.iter().map(|bytes| self.row(bytes)).collect()
+    }
+
+    pub(crate) fn left_out(&self, run: &RunId) -> Result<Option<LeftOut>, TrackingError> {
+        let bytes = self.all(|transaction| {
+            Ok(transaction.open_table(LEFT_OUT)?.get(run.as_str())?.map(|row| row.value().to_vec()))
+        })?;
+        bytes.map(|bytes| self.row(&bytes)).transpose()
+    }
+
+    /// All media of the run, those of its branches too.
+    pub(crate) fn media_used(&self, run: &RunId) -> Result<Used, TrackingError> {
+        let mut used = Used::default();
+        let rows = self.all(|transaction| {
+            let table = transaction.open_table(MEDIA)?;
+            let range = (run.as_str(), 0, 0, "")..=(run.as_str(), u32::MAX, u64::MAX, "");
+            table
+                .range(range)?
+                .map(|row| Ok(postcard::from_bytes(row?.1.value())))
+                .collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        for one in rows {
+            used.add(&one.map_err(|_| self.database.damaged("a row cannot be read"))?);
+        }
+        Ok(used)
     }
 
     pub(crate) fn media(&self, run: &RunId) -> Result<Vec<Media>, TrackingError> {

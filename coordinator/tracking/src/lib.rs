@@ -15,6 +15,7 @@ mod database;
 mod error;
 mod points;
 mod query;
+mod quota;
 mod tail;
 mod writer;
 
@@ -23,4 +24,5 @@ pub use error::TrackingError;
 pub use lockstep_alarms::{Alarm, Facts, Kind, Severity};
 pub use points::{Brought, brought};
 pub use query::{Drawn, Query, Tracking};
+pub use quota::Quota;
 pub use writer::{Event, Writer};

@@ -13,7 +13,7 @@ use crate::bucket::{Bucket, group};
 use crate::column::{BUCKET, CHUNK, Columns};
 use crate::database::{Branch, ChunkKey, Database, Media, SeriesSummary, Snapshot};
 use crate::error::TrackingError;
-use crate::tail::RunTail;
+use crate::tail::{RunTail, with_left_out};
 
 /// What writer and readers share. The writer alone changes it.
 #[derive(Debug)]
@@ -205,15 +205,21 @@ impl Tracking {
         self.0.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many alarms of `run` stand.
+    pub fn standing_alarms_of(&self, run: &RunId) -> u64 {
+        self.0.standing.read().unwrap_or_else(PoisonError::into_inner).get(run).copied().unwrap_or(0)
+    }
+
     /// All alarms, by the step that each began at.
     pub fn alarms(&self, run: &RunId) -> Result<Vec<Alarm>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.watch.alarms()))?;
+        let (snapshot, live) = self.see(run, |tail| tail.map(RunTail::alarms))?;
         if let Some(alarms) = live {
             return Ok(alarms);
         }
         let kept = snapshot.watch(run)?;
         let watch: Option<Watch> = kept.and_then(|bytes| postcard::from_bytes(&bytes).ok());
-        Ok(watch.map(|watch| watch.alarms()).unwrap_or_default())
+        let alarms = watch.map(|watch| watch.alarms()).unwrap_or_default();
+        Ok(with_left_out(alarms, snapshot.left_out(run)?.as_ref()))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_alarms::Watch;
+use lockstep_alarms::{Alarm, Watch};
+use lockstep_common::RunId;
 use lockstep_common::series::{Histogram, Point, SeriesKey};
 
 use crate::column::{CHUNK, Columns};
 use crate::database::{ChunkKey, Media, RunRow, SeriesSummary};
+use crate::quota::{LeftOut, Quota, Used, leave_out};
 
 /// A run's.
 #[derive(Debug)]
@@ -17,13 +19,46 @@ pub(crate) struct RunTail {
     /// Not written yet, as the next.
     pub(crate) histograms: Vec<(SeriesKey, Histogram)>,
     pub(crate) media: Vec<Media>,
+    /// All of its media, written or not.
+    pub(crate) used: Used,
+    pub(crate) left_out: Option<LeftOut>,
+    /// Whether it is news that something was left out.
+    pub(crate) left_out_now: bool,
     /// Whether anything was not written.
     pub(crate) dirty: bool,
 }
 
 impl RunTail {
-    pub(crate) fn new(row: RunRow, watch: Watch) -> Self {
-        Self { row, watch, series: BTreeMap::new(), histograms: Vec::new(), media: Vec::new(), dirty: false }
+    pub(crate) fn new(row: RunRow, watch: Watch, used: Used, left_out: Option<LeftOut>) -> Self {
+        Self {
+            row,
+            watch,
+            series: BTreeMap::new(),
+            histograms: Vec::new(),
+            media: Vec::new(),
+            used,
+            left_out,
+            left_out_now: false,
+            dirty: false,
+        }
+    }
+
+    /// Takes an image, a text or a file of `run`, if there is room for it.
+    pub(crate) fn take_media(&mut self, run: &RunId, one: Media, quota: &Quota) {
+        match self.used.take(&one, quota) {
+            Ok(()) => self.media.push(one),
+            Err(why) => self.left_out_now |= leave_out(&mut self.left_out, run, one, why),
+        }
+    }
+
+    /// Alarms that stand.
+    pub(crate) fn count_standing(&self) -> u64 {
+        self.watch.count_standing() as u64 + u64::from(self.left_out.is_some())
+    }
+
+    /// All alarms, by the step that each began at.
+    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+        with_left_out(self.watch.alarms(), self.left_out.as_ref())
     }
 
     /// Points in memory.
@@ -41,6 +76,15 @@ impl RunTail {
             series.dirty = false;
         }
     }
+}
+
+/// The alarms of the numbers, and that of what was left out.
+pub(crate) fn with_left_out(mut alarms: Vec<Alarm>, left_out: Option<&LeftOut>) -> Vec<Alarm> {
+    if let Some(left_out) = left_out {
+        alarms.push(left_out.alarm());
+        alarms.sort_by_key(|alarm| alarm.since_step);
+    }
+    alarms
 }
 
 /// A series'.

@@ -15,12 +15,13 @@ use redb::WriteTransaction;
 use crate::bucket::{Bucket, group};
 use crate::column::{CHUNK, Columns};
 use crate::database::{
-    BUCKETS, Branch, ChunkKey, Database, HISTOGRAMS, INDEX, MEDIA, Media, POINTS, RUNS, RunRow, SERIES, SeriesSummary,
-    Snapshot, WATCHES, encode, part_of,
+    BUCKETS, Branch, ChunkKey, Database, HISTOGRAMS, INDEX, LEFT_OUT, MEDIA, Media, POINTS, RUNS, RunRow, SERIES,
+    SeriesSummary, Snapshot, WATCHES, encode, part_of,
 };
 use crate::error::TrackingError;
 use crate::points::{Brought, brought};
 use crate::query::{Shared, Tracking};
+use crate::quota::{LeftOut, Quota};
 use crate::tail::{RunTail, SeriesTail};
 
 /// Points in memory, of all runs, above which those of runs at rest are let go: 24 bytes each.
@@ -45,6 +46,7 @@ pub struct Writer {
     last_id: u64,
     /// Points that are only in memory.
     unwritten: usize,
+    quota: Quota,
 }
 
 impl Writer {
@@ -53,7 +55,14 @@ impl Writer {
         let database = Database::open(path)?;
         let last_id = database.snapshot()?.last_id()?;
         let shared = Arc::new(Shared::new(database)?);
-        Ok((Self { shared: Arc::clone(&shared), last_id, unwritten: 0 }, Tracking::new(shared)))
+        let writer = Self { shared: Arc::clone(&shared), last_id, unwritten: 0, quota: Quota::default() };
+        Ok((writer, Tracking::new(shared)))
+    }
+
+    /// With another quota of each run's images, texts and files.
+    #[must_use]
+    pub fn with_quota(self, quota: Quota) -> Self {
+        Self { quota, ..self }
     }
 
     /// The log index up to which everything of `run` was taken.
@@ -77,9 +86,9 @@ impl Writer {
                 let snapshot = self.shared.database.snapshot()?;
                 let mut tails = self.shared.tails_mut();
                 let tail = load(&mut tails, &snapshot, run)?;
-                append(tail, &snapshot, run, brought, last_id)?;
+                append(tail, &snapshot, run, brought, last_id, &self.quota)?;
                 tail.row.cursor = index;
-                tail.row.standing = tail.watch.count_standing() as u64;
+                tail.row.standing = tail.count_standing();
                 self.shared.note_standing(run, tail.row.standing);
                 drop(tails);
                 if self.unwritten > MOST_UNWRITTEN {
@@ -101,7 +110,13 @@ impl Writer {
 
     /// Alarms of `run` that were raised since the last call; after a crash perhaps some of them again.
     pub fn take_raised(&mut self, run: &RunId) -> Vec<Alarm> {
-        self.shared.tails_mut().get_mut(run).map(|tail| tail.watch.take_raised()).unwrap_or_default()
+        let mut tails = self.shared.tails_mut();
+        let Some(tail) = tails.get_mut(run) else { return Vec::new() };
+        let mut raised = tail.watch.take_raised();
+        if std::mem::take(&mut tail.left_out_now) {
+            raised.extend(tail.left_out.as_ref().map(LeftOut::alarm));
+        }
+        raised
     }
 
     /// Writes what is only in memory.
@@ -130,7 +145,7 @@ impl Writer {
         let snapshot = self.shared.database.snapshot()?;
         let mut tail = match self.shared.tails_mut().remove(run) {
             Some(tail) => tail,
-            None => RunTail::new(snapshot.run(run)?.unwrap_or_default(), watch_of(&snapshot, run)?),
+            None => read(&snapshot, run)?,
         };
         let mut cuts = Vec::new();
         for (key, summary) in snapshot.series(run, 0)? {
@@ -146,7 +161,7 @@ impl Writer {
         }
         tail.watch.rewind(step);
         tail.row.cursor = index;
-        tail.row.standing = tail.watch.count_standing() as u64;
+        tail.row.standing = tail.count_standing();
         self.shared.note_standing(run, tail.row.standing);
         let write = |transaction: &WriteTransaction| {
             let branch = tail.row.branches.len() as u32;
@@ -170,11 +185,14 @@ fn load<'a>(
     use std::collections::btree_map::Entry;
     match tails.entry(run.clone()) {
         Entry::Occupied(found) => Ok(found.into_mut()),
-        Entry::Vacant(place) => {
-            let tail = RunTail::new(snapshot.run(run)?.unwrap_or_default(), watch_of(snapshot, run)?);
-            Ok(place.insert(tail))
-        }
+        Entry::Vacant(place) => Ok(place.insert(read(snapshot, run)?)),
     }
+}
+
+/// The run's tail, as it was written.
+fn read(snapshot: &Snapshot<'_>, run: &RunId) -> Result<RunTail, TrackingError> {
+    let (row, watch) = (snapshot.run(run)?.unwrap_or_default(), watch_of(snapshot, run)?);
+    Ok(RunTail::new(row, watch, snapshot.media_used(run)?, snapshot.left_out(run)?))
 }
 
 /// As it was kept; one that another version wrote begins anew.
@@ -189,6 +207,7 @@ fn append(
     run: &RunId,
     brought: Brought,
     last_id: &mut u64,
+    quota: &Quota,
 ) -> Result<(), TrackingError> {
     tail.dirty = true;
     tail.row.dropped = tail.row.dropped.saturating_add(brought.dropped);
@@ -217,7 +236,9 @@ fn append(
         tail.watch.histogram(&key, &histogram);
         tail.histograms.push((key, histogram));
     }
-    tail.media.extend(brought.media.into_iter().map(media));
+    for report in brought.media {
+        tail.take_media(run, media(report), quota);
+    }
     Ok(())
 }
 
@@ -258,6 +279,9 @@ fn write_tail(transaction: &WriteTransaction, run: &RunId, tail: &RunTail) -> Re
 fn write_run(transaction: &WriteTransaction, run: &RunId, tail: &RunTail) -> Result<(), redb::Error> {
     transaction.open_table(RUNS)?.insert(run.as_str(), encode::<RunRow>(&tail.row).as_slice())?;
     transaction.open_table(WATCHES)?.insert(run.as_str(), encode(&tail.watch).as_slice())?;
+    if let Some(left_out) = &tail.left_out {
+        transaction.open_table(LEFT_OUT)?.insert(run.as_str(), encode(left_out).as_slice())?;
+    }
     Ok(())
 }
 
