@@ -296,7 +296,7 @@ pub enum LossKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
-    /// Samples in one step over all ranks; divisible by `ranks`.
+    /// Samples in one step over all ranks; divisible by `ranks`, at most 16,777,216.
     pub size: u64,
     /// What happens to the last partial batch of an epoch.
     #[serde(default)]

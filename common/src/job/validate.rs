@@ -9,6 +9,9 @@ use crate::canonical::{self, DecodeError};
 use crate::digest::{Digest, Domain};
 use crate::schedule::Schedule;
 
+/// Samples of one step, over all ranks: their positions are held in memory, and every rank process must hold its part of the batch.
+const MOST_SAMPLES: u64 = 1 << 24;
+
 /// A job that was checked. Later code takes only this.
 ///
 /// It keeps the text that it was read from: the job's digest is that text's, whatever keys and defaults a later version of
@@ -56,6 +59,13 @@ impl JobSpec {
         let job: Job = canonical::read("job", bytes)?;
         check(&job).map_err(CanonicalError::Unsound)?;
         Ok(Self { job, text: String::from_utf8(bytes.to_vec()).expect("JSON is UTF-8, and it was read") })
+    }
+
+    /// As [`JobSpec::from_canonical`], of a job that is new: what later versions refuse of new jobs is refused.
+    pub fn from_submitted(bytes: &[u8]) -> Result<Self, CanonicalError> {
+        let job = Self::from_canonical(bytes)?;
+        check_new(&job).map_err(CanonicalError::Unsound)?;
+        Ok(job)
     }
 
     /// The digest of the job's text.
@@ -262,6 +272,10 @@ fn check(job: &Job) -> Result<(), JobError> {
 
 /// What is refused of a new job only: a stored one that was sound stays sound.
 pub(super) fn check_new(job: &Job) -> Result<(), JobError> {
+    if job.batch.size > MOST_SAMPLES {
+        let detail = format!("{} samples are more than a step may have, which are {MOST_SAMPLES}", job.batch.size);
+        return Err(JobError::Value { key: "batch.size", detail });
+    }
     let (Data::Tokens { dtype, .. }, Model::Gpt { vocabulary, .. }) = (&job.data, &job.model) else { return Ok(()) };
     let (name, tokens) = match dtype {
         TokenType::U8 => ("u8", 1 << 8),

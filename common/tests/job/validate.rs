@@ -84,3 +84,16 @@ fn a_vocabulary_that_tokens_cannot_name_is_refused_of_a_new_job_only() {
         JobSpec::from_canonical(earlier.as_bytes()).unwrap();
     }
 }
+
+#[test]
+fn a_batch_that_no_machine_holds_is_refused_of_a_new_job_only() {
+    let refused = parse_toml(JOB, &["batch.size=16777220".to_owned()]).unwrap_err().to_string();
+    assert_eq!(refused, "key `batch.size`: 16777220 samples are more than a step may have, which are 16777216");
+    let job = parse_toml(JOB, &["batch.size=16777216".to_owned()]).unwrap();
+    let text = String::from_utf8(job.canonical()).unwrap();
+    let larger = text.replace("16777216", "16777220");
+    JobSpec::from_canonical(larger.as_bytes()).unwrap();
+    JobSpec::from_submitted(text.as_bytes()).unwrap();
+    let error = JobSpec::from_submitted(larger.as_bytes()).unwrap_err();
+    assert!(lockstep_common::chain(&error).contains("key `batch.size`: 16777220 samples"), "{error:?}");
+}
