@@ -82,6 +82,13 @@ impl Answers {
         rows.for_each(|row| *row.alarms.get_or_insert(0) += standing.get(&row.id).copied().unwrap_or(0));
     }
 
+    /// The same for a few rows: of each alone is looked.
+    pub(crate) fn add_alarms_to_few(&self, rows: &mut [RunRow]) {
+        for row in rows {
+            *row.alarms.get_or_insert(0) += self.tracking.standing_alarms_of(&row.id);
+        }
+    }
+
     /// The document that answers `what`.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ pub mod cli;
 pub mod documents;
 pub mod hooks;
 pub mod identity;
+pub mod limits;
+mod listen;
 mod mismatch;
 pub mod node;
 pub mod reports;

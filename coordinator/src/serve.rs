@@ -14,17 +14,16 @@ use lockstep_host::{durable, shared};
 use lockstep_rpc::agents_server::AgentsServer;
 use lockstep_rpc::control_server::ControlServer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use crate::answers::Answers;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
 use crate::identity::{Identity, IdentityError};
+use crate::listen::{self, Port, Ports, Speaks};
 use crate::node::{CallError, Committer, Handle, Node, NodeError};
 use crate::settings::Settings;
 use crate::starts::Starts;
@@ -35,6 +34,9 @@ use crate::{documents, mismatch, saves};
 
 /// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Calls that one connection may have open: our own clients have a few.
+const STREAMS: u32 = 64;
 
 /// Time that open streams get to take the last word of a coordinator that ends.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -106,15 +108,15 @@ pub struct Running {
 
 /// Starts a coordinator, and returns once it answers.
 pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
-    raise_file_limit();
+    let limits = ports(settings.limits.ports, raise_file_limit());
     // The port first: it is what most often is in use, and nothing was touched yet.
     let listen = |source| ServeError::Listen { address: settings.listen, source };
-    let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+    let port = Port::open(settings.listen, Speaks::Http2, limits.grpc).await.map_err(listen)?;
+    let address = port.address().map_err(listen)?;
     let web = match settings.web_listen {
         Some(address) => {
             let listen = |source| ServeError::Listen { address, source };
-            Some(TcpListener::bind(address).await.map_err(listen)?)
+            Some(Port::open(address, Speaks::Http1, limits.page).await.map_err(listen)?)
         }
         None => None,
     };
@@ -133,7 +135,8 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let reader = store.reader();
     // It ends with the tracker and the loop, which ring it.
     let (bell, hooks) = settings.hooks.clone().start();
-    let tracker = Tracker::start(&settings.data_dir, reader.clone(), store.news(), bell.clone())?;
+    let quota = settings.limits.media;
+    let tracker = Tracker::start(&settings.data_dir, quota, reader.clone(), store.news(), bell.clone())?;
     let (node, handle) = Node::new(store, recovered, settings.policy)?;
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
@@ -153,7 +156,8 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let answers = Answers::new(handle.clone(), &tracker, &about(settings, address));
-    let page = web.map(|listener| Page::serve(listener, answers.clone(), &tracker, &settings.store, stop.clone()));
+    let listeners = settings.limits.page_listeners;
+    let page = web.map(|port| Page::serve(port, answers.clone(), &tracker, &settings.store, listeners, stop.clone()));
     let page = page.transpose()?;
     let control = Control::new(answers, reader, &settings.store, identity.clone(), stop.clone())?;
     let terms = Terms { cluster, lease: settings.policy.lease, store: settings.store.clone(), identity, starts };
@@ -161,6 +165,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(STREAMS)
         .add_service(
             ControlServer::new(control)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -171,9 +176,8 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = stop.clone();
-    let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()));
+    let server = tokio::spawn(server.serve_with_incoming_shutdown(port.incoming(), stopped.cancelled_owned()));
     Ok(Running { address, handle, stop, server, page, tracker, hooks, node_stop, node, committer })
 }
 
@@ -186,6 +190,12 @@ impl Running {
     /// Where its page is.
     pub fn page(&self) -> Option<SocketAddr> {
         self.page.as_ref().map(Page::address)
+    }
+
+    /// Rows of runs that were made for events of the page so far.
+    #[cfg(test)]
+    pub(crate) fn rows_made(&self) -> u64 {
+        self.page.as_ref().map_or(0, Page::rows_made)
     }
 
     /// Its event loop.
@@ -263,11 +273,27 @@ fn draw_id() -> io::Result<String> {
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
-/// Each client, node and blob on its way is an open file: as many as the system lets this process have.
-fn raise_file_limit() {
+/// Each client, node and blob on its way is an open file: as many as the system lets this process have. How many those are.
+fn raise_file_limit() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // It goes on with those that it has.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+/// What is `wanted` of the ports, as far as `files` allow.
+fn ports(wanted: Ports, files: usize) -> Ports {
+    let fitting = listen::fit(wanted, files);
+    if fitting != wanted {
+        warn!(
+            files,
+            connections = fitting.grpc.connections,
+            page_connections = fitting.page.connections,
+            "the system lets this process have few open files, so that there are fewer connections than configured: raise \
+             `ulimit -n`"
+        );
+    }
+    fitting
 }
 
 /// How long a file that nobody writes to may lie unfinished in the store.

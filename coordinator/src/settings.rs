@@ -9,6 +9,7 @@ use lockstep_host::config::{self, ConfigError, Loaded};
 use serde::Deserialize;
 
 use crate::hooks::Hooks;
+use crate::limits::{Limits, RawLimits};
 use crate::node::Policy;
 
 /// The commented defaults.
@@ -30,6 +31,7 @@ pub struct RawSettings {
     forget_node_s: u64,
     leave_ms: u64,
     retries: Retries,
+    limits: RawLimits,
     store: RawStore,
     alarms: RawAlarms,
     log: RawLog,
@@ -73,6 +75,8 @@ pub struct Settings {
     pub store_patience: Duration,
     /// Times, and how often runs are tried again.
     pub policy: Policy,
+    /// What clients and runs may take.
+    pub limits: Limits,
     /// Who is told of alarms.
     pub hooks: Hooks,
 }
@@ -185,6 +189,7 @@ impl Settings {
                 leave: Duration::from_mins(10),
                 retries: Retries { crashes: 5, transients: 5, pause_ms: 1_000, longest_pause_ms: 60_000 },
             },
+            limits: Limits::default(),
             hooks: Hooks::default(),
         }
     }
@@ -243,6 +248,7 @@ impl RawSettings {
                 leave: millis("leave_ms", self.leave_ms, 100, 86_400_000)?,
                 retries: check_retries(self.retries)?,
             },
+            limits: self.limits.check()?,
             hooks: self.alarms.check()?,
         })
     }
@@ -298,6 +304,7 @@ mod tests {
         let embedded = Settings::embedded(Path::new("/x")).policy;
         assert_eq!(embedded.retries, settings.policy.retries, "a job of its own is tried again as others are");
         assert_eq!(embedded.forget_node, settings.policy.forget_node);
+        assert_eq!(settings.limits, Limits::default());
     }
 
     #[test]
@@ -328,6 +335,8 @@ mod tests {
         assert_eq!(error, "key `lease_ms`: 1 is not from 100 to 3600000 milliseconds");
         let error = with(&[("retries.crashes", toml::Value::Integer(0))]).unwrap_err().to_string();
         assert_eq!(error, "key `retries.crashes`: 0 is not from 1 to 4294967295");
+        let error = with(&[("limits.connections", toml::Value::Integer(1))]).unwrap_err().to_string();
+        assert_eq!(error, "key `limits.connections`: 1 is not from 16 to 1048576");
         let text = |key, text: &str| with(&[(key, toml::Value::String(text.into()))]);
         assert!(matches!(text("listen", "x"), Err(SettingsError::Listen { key: "listen", .. })));
         assert!(matches!(text("web_listen", "0.0.0.0:1"), Err(SettingsError::Remote { key: "web_listen", .. })));

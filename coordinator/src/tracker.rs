@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_common::{RunId, chain};
 use lockstep_rpc::ReportBlock;
-use lockstep_tracking::{Event, Tracking, TrackingError, Writer};
+use lockstep_tracking::{Event, Quota, Tracking, TrackingError, Writer};
 use prost::Message;
 use tokio::sync::broadcast;
 use tracing::{error, warn};
@@ -53,8 +53,15 @@ enum Stopped {
 impl Tracker {
     /// Opens the store of numbers in `dir`, catches up with the reports, and goes on with what is new, ringing the `bell`
     /// for each alarm. It ends when `news` are closed.
-    pub(crate) fn start(dir: &Path, reader: BlockReader, news: News, bell: Bell) -> Result<Self, TrackingError> {
+    pub(crate) fn start(
+        dir: &Path,
+        quota: Quota,
+        reader: BlockReader,
+        news: News,
+        bell: Bell,
+    ) -> Result<Self, TrackingError> {
         let (writer, tracking) = Writer::open(&dir.join("tracking.redb"))?;
+        let writer = writer.with_quota(quota);
         let (changes, _) = broadcast::channel(CHANGES);
         let told = changes.clone();
         let stopped = Stop::default();

@@ -63,7 +63,7 @@ impl Agents {
     async fn remembers(&self, hello: &Hello) -> Result<(), Status> {
         let applied = self.handle.applied();
         if self.terms.starts.know(&hello.start, hello.acknowledged, applied)
-            || hello.acknowledged == 0 && self.handle.read(|state| state.runs().is_empty()).await?
+            || hello.acknowledged == 0 && self.handle.read_first(|state| state.runs().is_empty()).await?
         {
             return Ok(());
         }
@@ -188,7 +188,8 @@ impl Agents {
             loop {
                 let Joining { node, incarnation, agent, host, .. } = joining;
                 let asks = (node.clone(), incarnation.clone(), agent.clone(), host.clone());
-                let taken = self.handle.read(move |state| state.name_taken(&asks.0, &asks.1, &asks.2, &asks.3)).await?;
+                let taken =
+                    self.handle.read_first(move |state| state.name_taken(&asks.0, &asks.1, &asks.2, &asks.3)).await?;
                 let Some(refusal) = taken else { return Ok(()) };
                 if !std::mem::replace(&mut told, true) {
                     info!(%node, %refusal, "an agent waits for its name");

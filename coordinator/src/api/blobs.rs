@@ -27,6 +27,9 @@ const SENT_BYTES: usize = 1 << 18;
 /// Blobs that come at a time: each has an open file.
 const UPLOADS: usize = 128;
 
+/// Blobs that go at a time, likewise.
+const READERS: usize = 256;
+
 /// See [`Blobs::idle`].
 const IDLE: Duration = Duration::from_mins(2);
 
@@ -41,6 +44,8 @@ pub(super) struct Blobs {
     identity: Identity,
     /// A permit for each blob that comes.
     uploads: Arc<Semaphore>,
+    /// A permit for each blob that goes.
+    readers: Arc<Semaphore>,
     /// How long a stream may stand still, in either direction.
     idle: Duration,
 }
@@ -49,7 +54,8 @@ impl Blobs {
     /// The store at `dir`, which must stay the one of `identity` for whatever is acknowledged.
     pub(super) fn open(dir: &Path, identity: Identity) -> Result<Self, BlobError> {
         let store = Arc::new(BlobStore::open(dir)?);
-        Ok(Self { store, identity, uploads: Arc::new(Semaphore::new(UPLOADS)), idle: IDLE })
+        let (uploads, readers) = (Arc::new(Semaphore::new(UPLOADS)), Arc::new(Semaphore::new(READERS)));
+        Ok(Self { store, identity, uploads, readers, idle: IDLE })
     }
 
     /// That it is the coordinator's own store: asked before something is looked for or written there, and after.
@@ -175,6 +181,10 @@ impl Blobs {
         offset: u64,
         to: &mpsc::Sender<Result<BlobChunk, Status>>,
     ) -> Result<(), Status> {
+        let _place = self
+            .readers
+            .try_acquire()
+            .map_err(|_| Status::unavailable(format!("{READERS} blobs are being read here already: try again")))?;
         let (store, of) = (Arc::clone(&self.store), piece.clone());
         let mut reading = on_disk(move || Reading::begin(&store, of, offset)).await?;
         loop {
@@ -373,5 +383,10 @@ mod tests {
         );
         drop(places);
         blobs.put(whole()).await.unwrap();
+        let places = blobs.readers.try_acquire_many(READERS as u32).unwrap();
+        let piece = blobs.store.put(b"weights").unwrap();
+        assert_eq!(received(&blobs, &piece, 0).await, (Vec::new(), Some(Code::Unavailable)));
+        drop(places);
+        assert_eq!(received(&blobs, &piece, 0).await, (b"weights".to_vec(), None));
     }
 }

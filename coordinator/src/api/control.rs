@@ -240,7 +240,8 @@ impl control_server::Control for Control {
         let ReportsRequest { run, follow } = request.into_inner();
         let run = self.handle.find_run(&run).await?;
         let (handle, reader) = (self.handle.clone(), self.reader.clone());
-        Ok(self.stream(move |to| reports::stream(handle, reader, run, follow, to)))
+        // A block may take megabytes, and waits for a reader that is slow.
+        Ok(self.stream_of(1, move |to| reports::stream(handle, reader, run, follow, to)))
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

@@ -3,7 +3,7 @@
 //! Reports are queued in the order they come, and acknowledged once they are applied; the stream is not read on while
 //! too many are open.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_common::RunId;
 use lockstep_common::job::JobSpec;
@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::MAX_MESSAGE_BYTES;
 use super::agents::Terms;
-use super::convert::{Asked, invalid, run_id, said};
+use super::convert::{Asked, invalid, run_id, said, shorten_texts};
 use crate::node::{CallError, Event, Pending, Report, Session};
 
 /// Reports of one agent that are not applied yet. Enough for the reports of many processes to share a disk write; a
@@ -39,6 +39,8 @@ pub(super) struct Conversation {
     open: VecDeque<(Process, u64, Pending)>,
     /// The jobs of the runs that the node was told to run, as far as their reports are judged by them.
     jobs: BTreeMap<RunId, Asked>,
+    /// Runs of which it was said that a text is too long.
+    shortened: BTreeSet<RunId>,
 }
 
 /// Why a conversation ended.
@@ -56,7 +58,15 @@ impl Conversation {
         outgoing: mpsc::Sender<Result<CoordinatorMessage, Status>>,
         terms: Terms,
     ) -> Self {
-        Self { session, incoming, outgoing, terms, open: VecDeque::new(), jobs: BTreeMap::new() }
+        Self {
+            session,
+            incoming,
+            outgoing,
+            terms,
+            open: VecDeque::new(),
+            jobs: BTreeMap::new(),
+            shortened: BTreeSet::new(),
+        }
     }
 
     /// Talks until one side ends it.
@@ -188,8 +198,13 @@ impl Conversation {
         }
     }
 
-    async fn on_report(&mut self, wire: WireReport) -> Result<(), End> {
+    async fn on_report(&mut self, mut wire: WireReport) -> Result<(), End> {
         let run = run_id(&wire.run).map_err(End::Told)?;
+        if let Some(words) = shorten_texts(&mut wire.message)
+            && self.shortened.insert(run.clone())
+        {
+            warn!(node = %self.session.node(), %run, "{words}; more of this run are not named here");
+        }
         // Of one that cannot be meant the agent would send the same again and again, and nothing else of its node would be heard.
         let body = said(wire.message, self.jobs.get(&run).copied()).unwrap_or_else(|status| {
             let reason = format!("what it says cannot be taken: {}", status.message());

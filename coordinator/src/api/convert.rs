@@ -31,6 +31,9 @@ const MAX_MEASURED_BYTES: usize = 1 << 20;
 /// Bytes of what names a node or a device.
 const MAX_SHORT_BYTES: usize = 256;
 
+/// Bytes of a text that a run keeps, where it goes with a report: longer ones are for the blob store, and processes put them there.
+const MAX_KEPT_TEXT_BYTES: usize = 64 << 10;
+
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
 
@@ -121,7 +124,7 @@ pub(super) fn job(bytes: Vec<u8>) -> Result<String, Status> {
     if bytes.len() > MAX_JOB_BYTES {
         return Err(invalid("job", format!("{} bytes are more than {MAX_JOB_BYTES}", bytes.len())));
     }
-    JobSpec::from_canonical(&bytes).map_err(|error| invalid("job", chain(&error)))?;
+    JobSpec::from_submitted(&bytes).map_err(|error| invalid("job", chain(&error)))?;
     String::from_utf8(bytes).map_err(|error| invalid("job", error))
 }
 
@@ -274,6 +277,23 @@ pub(super) fn said(message: Option<ProcessMessage>, job: Option<Asked>) -> Resul
     })
 }
 
+/// Leaves texts that are too long to go with a report out of `message`, and puts words in their place. What is said of the first.
+pub(super) fn shorten_texts(message: &mut Option<ProcessMessage>) -> Option<String> {
+    let Some(Body::Block(block)) = message.as_mut().and_then(|message| message.body.as_mut()) else { return None };
+    let mut first = None;
+    for one in &mut block.media {
+        let words = format!("text `{}` of step {}", quoted(&one.name), one.step);
+        for text in [&mut one.text, &mut one.name, &mut one.kind, &mut one.file_name] {
+            if text.len() > MAX_KEPT_TEXT_BYTES {
+                let why = format!("{} bytes, and at most {MAX_KEPT_TEXT_BYTES} go with a report", text.len());
+                first = first.or_else(|| Some(format!("{words} is left out: {why}")));
+                *text = format!("left out: {why}");
+            }
+        }
+    }
+    first
+}
+
 /// Progress at the end of `block`, if it holds steps.
 fn progress(block: &ReportBlock, batch: Option<u64>) -> Option<Progress> {
     let last = block.steps.last()?;
@@ -417,6 +437,29 @@ mod tests {
             let Said::Failed { reason, transient: false } = said(10) else { panic!("it is taken: {block:?}") };
             assert_eq!(reason, "it reports of step 11, and the job's last is 10");
         }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_left_out_by_name_and_the_rest_of_its_block_stays() {
+        let text = |name: &str, bytes| MediaReport {
+            name: name.to_owned(),
+            step: 3,
+            kind: "text".to_owned(),
+            text: "x".repeat(bytes),
+            ..MediaReport::default()
+        };
+        let steps = vec![StepReport { step: 3, ..StepReport::default() }];
+        let media = vec![text("short", MAX_KEPT_TEXT_BYTES), text("long", 8 << 20), text("longer", 9 << 20)];
+        let block = ReportBlock { steps, media, ..ReportBlock::default() };
+        let mut message = Some(ProcessMessage { body: Some(Body::Block(block.clone())) });
+        let words = shorten_texts(&mut message).unwrap();
+        assert_eq!(words, "text `long` of step 3 is left out: 8388608 bytes, and at most 65536 go with a report");
+        let Some(Body::Block(left)) = message.and_then(|message| message.body) else { panic!("no block") };
+        assert_eq!((&left.steps, &left.media[0]), (&block.steps, &block.media[0]));
+        assert_eq!(left.media[1].text, "left out: 8388608 bytes, and at most 65536 go with a report");
+        assert!(left.encoded_len() < 70_000, "{}", left.encoded_len());
+        let mut small = Some(ProcessMessage { body: Some(Body::Block(left)) });
+        assert_eq!(shorten_texts(&mut small), None);
     }
 
     #[test]

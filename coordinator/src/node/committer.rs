@@ -58,7 +58,7 @@ impl Committer {
         loop {
             let runs = unmarked.clone();
             let look = move |state: &ClusterState| (state.written(), runs.iter().any(|run| has_ended(state, run)));
-            let (written, ended) = self.handle.read(look).await?;
+            let (written, ended) = self.handle.read_first(look).await?;
             for written in written {
                 if let Entry::Vacant(entry) = opening.entry(written) {
                     let (committer, written) = (self.clone(), entry.key().clone());
@@ -120,7 +120,7 @@ impl Committer {
             let is_last = state.run(&of.0).is_some_and(|run| run.last_step() == of.2);
             state.assembled(&of.0, of.1, of.2).map(|assembled| (assembled, is_last))
         };
-        let Some((assembled, is_last)) = self.handle.read(look).await? else { return Ok(true) };
+        let Some((assembled, is_last)) = self.handle.read_first(look).await? else { return Ok(true) };
         let opened = match assembled {
             Ok(manifest) => self.find(&manifest, is_last).await.map(|()| Manifest::id(&manifest.encode())),
             Err(reason) => Err(reason),

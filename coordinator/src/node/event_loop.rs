@@ -13,10 +13,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::handle::{Handle, now_ms};
+use super::handle::{Handle, Queues, now_ms};
 use super::leases::Leases;
 use super::request::{Reply, Request};
 use super::sessions::Sessions;
+use super::touched::Touched;
 use crate::store::{Store, StoreError};
 
 /// This voter's id. One voter for now; more are the same code.
@@ -31,6 +32,9 @@ const KEPT_ENTRIES: usize = 10_000;
 
 /// Requests that one turn takes: they share one disk write, and those behind them wait for it.
 const TURN_REQUESTS: usize = 256;
+
+/// Reads of clients that one turn takes: a read of all runs takes milliseconds, and agents wait meanwhile.
+const TURN_READS: usize = 16;
 
 /// An event loop that cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +70,8 @@ pub struct Node {
     replica: Replica,
     store: Store,
     requests: mpsc::Receiver<Request>,
+    /// Of clients and of the page, who come after agents and commands.
+    reads: mpsc::Receiver<Request>,
     ticks: Interval,
     /// When the last one was.
     ticked: Instant,
@@ -74,6 +80,7 @@ pub struct Node {
     /// When nodes were last forgotten.
     forgot: Instant,
     sessions: Sessions,
+    touched: Touched,
     /// Who waits for which proposal; proposals of the loop itself have nobody.
     waiting: BTreeMap<Ticket, Reply>,
     last_ticket: u64,
@@ -95,19 +102,21 @@ impl Node {
         let (changes, changes_seen) = watch::channel(0);
         let (serving, serving_seen) = watch::channel(false);
         let leases = Leases::new(policy.lease);
-        let (handle, requests) = Handle::new(changes_seen, serving_seen, leases.clone());
+        let (handle, Queues { requests, reads }) = Handle::new(changes_seen, serving_seen, leases.clone());
         let mut ticks = interval(policy.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let node = Self {
             replica,
             store,
             requests,
+            reads,
             ticks,
             ticked: Instant::now(),
             policy,
             leases,
             forgot: Instant::now(),
             sessions: Sessions::default(),
+            touched: Touched::default(),
             waiting: BTreeMap::new(),
             last_ticket: 0,
             changes,
@@ -124,7 +133,8 @@ impl Node {
         let mut taken = Vec::with_capacity(TURN_REQUESTS);
         loop {
             self.turn().await?;
-            // First the end, then the clock, which must not starve, then what others want, as much as there is.
+            // First the end, then the clock, which must not starve, then what agents say and what is to be written, as much as there
+            // is, and a few reads with it; reads alone when there is nothing else.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -138,8 +148,22 @@ impl Node {
                     for request in taken.drain(..) {
                         self.handle(request);
                     }
+                    // However much is written, reads come to their turn.
+                    self.take_reads();
+                }
+                Some(read) = self.reads.recv() => {
+                    self.handle(read);
+                    self.take_reads();
                 }
             }
+        }
+    }
+
+    /// Answers some of the reads that wait.
+    fn take_reads(&mut self) {
+        for _ in 0..TURN_READS {
+            let Ok(read) = self.reads.try_recv() else { return };
+            self.handle(read);
         }
     }
 
@@ -148,6 +172,9 @@ impl Node {
         let applied = self.replica.applied_index();
         while let Some(output) = self.replica.take_output() {
             let Output { replies, persist, .. } = output;
+            if let Some(persist) = &persist {
+                self.touched.note(&persist.rows, persist.applied_index);
+            }
             // Before the answers, whose commands it covers.
             self.publish_applied();
             // The applied state may be told as soon as it is applied: its entries are durable.
@@ -287,6 +314,10 @@ impl Node {
                 self.propose(&command, Some(reply));
             }
             Request::Read(look) => look(self.replica.state()),
+            Request::ChangesSince(index, answer) => {
+                // A caller that gave up is no concern of ours.
+                let _ = answer.send(self.touched.since(index));
+            }
             Request::Attach(node, attached) => {
                 let slot = self.sessions.attach(node, self.replica.state());
                 // Gone again: the slot is closed at the next change.
@@ -309,4 +340,49 @@ impl Node {
 
 fn detached(node: NodeId, joined: u64) -> Command {
     Command::NodeDetached { at_ms: now_ms(), node, joined }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_agents_say_does_not_wait_behind_the_reads_of_clients() {
+        const READS: usize = 600;
+        let dir = tempfile::tempdir().unwrap();
+        let (store, recovered) = Store::open(dir.path()).unwrap();
+        let policy = crate::settings::Settings::embedded(dir.path()).policy;
+        let (node, handle) = Node::new(store, recovered, policy).unwrap();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(node.run(stop.clone()));
+        handle.serving().await.unwrap();
+        let done = Arc::new(AtomicUsize::new(0));
+        let read = |_| {
+            let (handle, done) = (handle.clone(), Arc::clone(&done));
+            // As a list of thousands of runs.
+            let look = move |_: &_| {
+                std::thread::sleep(Duration::from_millis(1));
+                done.fetch_add(1, Ordering::SeqCst);
+            };
+            tokio::spawn(async move { handle.read(look).await })
+        };
+        let reads: Vec<_> = (0..READS).map(read).collect();
+        while done.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let before = done.load(Ordering::SeqCst);
+        let retries = Retries { crashes: 9, ..policy.retries };
+        handle.propose(Command::Configure { retries }).await.unwrap().outcome().await.unwrap();
+        let meanwhile = done.load(Ordering::SeqCst) - before;
+        assert!(meanwhile <= 10 * TURN_READS, "{meanwhile} of {READS} reads came before the command");
+        assert!(handle.read_first(|state| state.retries().crashes).await.unwrap() == 9);
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
 }

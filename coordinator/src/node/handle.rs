@@ -13,15 +13,25 @@ use tokio::time::Instant;
 use super::leases::Leases;
 use super::request::{CallError, Request};
 use super::session::{Pending, Session};
+use super::touched::ChangesSince;
 
 /// Requests that wait for the loop's next turn. Enough that a turn's one disk write is shared by many; few enough that
 /// callers feel a slow disk.
 const QUEUE: usize = 1024;
 
+/// The loop's side of a handle.
+pub(super) struct Queues {
+    /// What agents say, what is to be written, what the coordinator's own work reads.
+    pub(super) requests: mpsc::Receiver<Request>,
+    /// What clients and the page read.
+    pub(super) reads: mpsc::Receiver<Request>,
+}
+
 /// Talks to the event loop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
+    reads: mpsc::Sender<Request>,
     changes: watch::Receiver<u64>,
     serving: watch::Receiver<bool>,
     leases: Leases,
@@ -57,14 +67,11 @@ impl Changes {
 }
 
 impl Handle {
-    /// A handle, and the queue that the event loop reads.
-    pub(super) fn new(
-        changes: watch::Receiver<u64>,
-        serving: watch::Receiver<bool>,
-        leases: Leases,
-    ) -> (Self, mpsc::Receiver<Request>) {
-        let (requests, queue) = mpsc::channel(QUEUE);
-        (Self { requests, changes, serving, leases }, queue)
+    /// A handle, and the queues that the event loop reads.
+    pub(super) fn new(changes: watch::Receiver<u64>, serving: watch::Receiver<bool>, leases: Leases) -> (Self, Queues) {
+        let (requests, said) = mpsc::channel(QUEUE);
+        let (reads, asked) = mpsc::channel(QUEUE);
+        (Self { requests, reads, changes, serving, leases }, Queues { requests: said, reads: asked })
     }
 
     /// Waits until this coordinator leads and knows everything that was ever acknowledged.
@@ -200,8 +207,26 @@ impl Handle {
         Ok(self.read(move |state| state.find_run(&prefix).map(|run| run.id().clone())).await??)
     }
 
-    /// What `look` sees in the state as applied so far. It runs in the event loop: keep it short.
+    /// What `look` sees in the state as applied so far, for a client: agents and commands come first. It runs in the event loop:
+    /// keep it short.
     pub async fn read<T, F>(&self, look: F) -> Result<T, CallError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ClusterState) -> T + Send + 'static,
+    {
+        self.read_by(&self.reads, look).await
+    }
+
+    /// The same for the coordinator's own work, which waits for no client.
+    pub(crate) async fn read_first<T, F>(&self, look: F) -> Result<T, CallError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ClusterState) -> T + Send + 'static,
+    {
+        self.read_by(&self.requests, look).await
+    }
+
+    async fn read_by<T, F>(&self, queue: &mpsc::Sender<Request>, look: F) -> Result<T, CallError>
     where
         T: Send + 'static,
         F: FnOnce(&ClusterState) -> T + Send + 'static,
@@ -211,7 +236,14 @@ impl Handle {
             // A caller that gave up is no concern of ours.
             let _ = seen.send(look(state));
         });
-        self.send(Request::Read(read)).await?;
+        queue.send(Request::Read(read)).await.map_err(|_| CallError::Stopping)?;
+        answer.await.map_err(|_| CallError::Stopping)
+    }
+
+    /// Which runs, and whether any node, changed behind log index `index`; nothing that changed before the coordinator's start.
+    pub async fn changes_since(&self, index: u64) -> Result<ChangesSince, CallError> {
+        let (told, answer) = oneshot::channel();
+        self.reads.send(Request::ChangesSince(index, told)).await.map_err(|_| CallError::Stopping)?;
         answer.await.map_err(|_| CallError::Stopping)
     }
 
@@ -253,7 +285,8 @@ impl Handle {
     /// What a process wrote, from its node's agent. `request.id` is filled in by the loop.
     pub async fn read_log(&self, node: NodeId, request: LogRequest) -> Result<LogReply, CallError> {
         let (read, answer) = oneshot::channel();
-        self.send(Request::ReadLog(node.clone(), request, read)).await?;
+        let asked = Request::ReadLog(node.clone(), request, read);
+        self.reads.send(asked).await.map_err(|_| CallError::Stopping)?;
         answer.await.map_err(|_| CallError::NotConnected(node))?
     }
 

@@ -1,8 +1,8 @@
 //! The one task that owns the cluster's state, and the handle that others hold.
 //!
 //! ```text
-//!   api, agents' sessions --Handle--> requests --> event loop: replica.step -> store.append (await) -> apply -> replies
-//!                                                      |
+//!   agents' sessions, commands --Handle--> requests --> event loop: replica.step -> store.append (await) -> apply -> replies
+//!   clients, page --------------Handle--> reads ----/  |
 //!                                                      +--> desired state of each attached node, change counter
 //! ```
 
@@ -13,9 +13,11 @@ mod leases;
 mod request;
 mod session;
 mod sessions;
+mod touched;
 
 pub use committer::Committer;
 pub use event_loop::{Node, NodeError, Policy};
 pub use handle::{Changes, Handle, Said as Report, now_ms};
 pub use request::CallError;
 pub use session::{Event, Pending, Session};
+pub use touched::ChangesSince;

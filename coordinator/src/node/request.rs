@@ -10,6 +10,8 @@ use lockstep_core::{Assigned, ClusterState, Command, Outcome, Refusal};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::touched::ChangesSince;
+
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -52,6 +54,8 @@ pub(super) enum Request {
     Propose(Box<Command>, Reply),
     /// Look at the state as applied so far.
     Read(Read),
+    /// Say what changed behind a log index.
+    ChangesSince(u64, oneshot::Sender<ChangesSince>),
     /// A joined node's stream is open; a stream that it had before ends.
     Attach(NodeId, oneshot::Sender<Attached>),
     /// Ask a node for what a process wrote. The loop numbers the request.
@@ -65,6 +69,7 @@ impl fmt::Debug for Request {
         match self {
             Self::Propose(command, _) => f.debug_tuple("Propose").field(command).finish(),
             Self::Read(_) => f.write_str("Read"),
+            Self::ChangesSince(index, _) => f.debug_tuple("ChangesSince").field(index).finish(),
             Self::Attach(node, _) => f.debug_tuple("Attach").field(node).finish(),
             Self::ReadLog(node, request, _) => f.debug_tuple("ReadLog").field(node).field(request).finish(),
             Self::LogRead(node, reply) => f.debug_tuple("LogRead").field(node).field(reply).finish(),

@@ -1,25 +1,37 @@
 //! Who may ask, and what browsers are told: the page has no passwords, so a stranger's page must not reach it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
 
 use super::Site;
 
 /// Everything from here; images also of our own making.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'";
 
+/// Time for a note or tags to come and be written.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
+
 pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
     if let Err(words) = admitted(&request, site.local) {
         return (StatusCode::FORBIDDEN, words).into_response();
     }
-    let mut response = next.run(request).await;
+    let mut response = if request.method() == Method::PUT {
+        match timeout(WRITTEN_WITHIN, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request did not come whole in time\n").into_response(),
+        }
+    } else {
+        next.run(request).await
+    };
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -8,6 +8,10 @@ mod assets;
 mod events;
 mod guard;
 mod prometheus;
+mod server;
+mod teller;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,13 +22,15 @@ use axum::Router;
 use axum::middleware;
 use axum::routing::get;
 use lockstep_host::blobs::{BlobError, BlobStore};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::events::Events;
+use self::teller::Teller;
 use crate::answers::Answers;
-use crate::tracker::{Changes, Tracker};
+use crate::listen::Port;
+use crate::tracker::Tracker;
 
 /// Time that open answers get at the end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -33,9 +39,8 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 struct Site {
     answers: Answers,
-    changes: Changes,
+    events: Events,
     blobs: Arc<BlobStore>,
-    stop: CancellationToken,
     /// Whether only this machine can reach it.
     local: bool,
 }
@@ -44,28 +49,45 @@ struct Site {
 #[derive(Debug)]
 pub(crate) struct Page {
     address: SocketAddr,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
+    /// Makes the events.
+    teller: JoinHandle<()>,
+    #[cfg(test)]
+    rows_made: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Page {
-    /// Serves on `listener` until `stop`.
+    /// Serves on `port` until `stop`, with so many listeners of events at a time.
     pub(crate) fn serve(
-        listener: TcpListener,
+        port: Port,
         answers: Answers,
         tracker: &Tracker,
         store: &Path,
+        listeners: usize,
         stop: CancellationToken,
     ) -> Result<Self, BlobError> {
-        let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
-        let site = Site {
-            answers,
-            changes: tracker.changes(),
-            blobs: Arc::new(BlobStore::open(store)?),
-            stop: stop.clone(),
-            local: address.ip().is_loopback(),
-        };
-        let serving = axum::serve(listener, router(site)).with_graceful_shutdown(stop.cancelled_owned());
-        Ok(Self { address, server: tokio::spawn(serving.into_future()) })
+        let address = port.address().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let events = Events::new(listeners, stop.clone());
+        let teller = Teller::new(answers.clone(), events.clone(), stop.clone());
+        #[cfg(test)]
+        let rows_made = teller.rows_made();
+        let site =
+            Site { answers, events, blobs: Arc::new(BlobStore::open(store)?), local: address.ip().is_loopback() };
+        let teller = tokio::spawn(teller.run(tracker.changes().subscribe()));
+        let server = tokio::spawn(server::serve(port, router(site), stop));
+        Ok(Self {
+            address,
+            server,
+            teller,
+            #[cfg(test)]
+            rows_made,
+        })
+    }
+
+    /// See [`Teller::rows_made`].
+    #[cfg(test)]
+    pub(crate) fn rows_made(&self) -> u64 {
+        self.rows_made.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -74,6 +96,8 @@ impl Page {
 
     /// Waits until it has ended, which it was told to.
     pub(crate) async fn end(mut self) {
+        // It holds nothing that must be written.
+        self.teller.abort();
         if tokio::time::timeout(GRACE, &mut self.server).await.is_err() {
             warn!("a browser did not take its last answer: leaving it");
             self.server.abort();

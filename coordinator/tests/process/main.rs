@@ -6,6 +6,7 @@ mod agent;
 mod command_line;
 mod crash;
 mod export;
+mod floods;
 mod joining;
 mod life;
 mod links;

@@ -51,6 +51,7 @@ pub(crate) struct Coordinator {
     pub(crate) address: String,
     child: Child,
     log: mpsc::Receiver<String>,
+    page: mpsc::Receiver<String>,
 }
 
 impl Coordinator {
@@ -78,12 +79,16 @@ impl Coordinator {
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (found, address) = mpsc::channel();
         let (ended, log) = mpsc::channel();
+        let (page_found, page) = mpsc::channel();
         thread::spawn(move || {
             let mut log = String::new();
             for line in stderr.lines().map_while(Result::ok) {
                 if let Some(address) = line.strip_prefix("listening on ") {
                     // Nobody waits for a second such line.
                     let _ = found.send(address.to_owned());
+                }
+                if let Some(address) = line.strip_prefix("page at http://") {
+                    let _ = page_found.send(address.trim_end_matches('/').to_owned());
                 }
                 log.push_str(&line);
                 log.push('\n');
@@ -93,7 +98,7 @@ impl Coordinator {
             drop(found);
         });
         match address.recv_timeout(DEADLINE) {
-            Ok(address) => Self { address, child, log },
+            Ok(address) => Self { address, child, log, page },
             Err(error) => panic!("coord serve does not listen ({error}):\n{}", log.try_recv().unwrap_or_default()),
         }
     }
@@ -102,6 +107,11 @@ impl Coordinator {
     pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let status = wait_for("its end", || self.child.try_wait().expect("it was started here"));
         (status.code(), self.log.recv_timeout(DEADLINE).expect("its output ends with it"))
+    }
+
+    /// Where its page is; to be asked once.
+    pub(crate) fn page(&self) -> String {
+        self.page.recv_timeout(DEADLINE).expect("its page stands in the line after its address")
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,0 +1,144 @@
+//! A connection that ends by itself when nobody uses it.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::places::Place;
+use super::port::Speaks;
+
+type Boxed<F> = Pin<Box<F>>;
+
+/// A TCP connection with a place at its port.
+pub(crate) struct Connection {
+    tcp: TcpStream,
+    place: Place,
+    speaks: Speaks,
+    /// Bytes that came.
+    received: usize,
+    /// Ends with the reason for which a silent connection is closed; none once it has spoken.
+    silent: Option<Boxed<dyn Future<Output = &'static str> + Send>>,
+    still: Stillness,
+}
+
+/// Time since a byte moved, noticed when the connection is looked at.
+struct Stillness {
+    limit: Duration,
+    moved: Instant,
+    sleep: Boxed<Sleep>,
+}
+
+impl Connection {
+    pub(super) fn new(tcp: TcpStream, place: Place, speaks: Speaks, greeting: Duration, still: Duration) -> Self {
+        let evicted = place.evicted.clone().cancelled_owned();
+        let silent: Boxed<dyn Future<Output = &'static str> + Send> = match speaks {
+            Speaks::Http2 => Box::pin(async move {
+                tokio::select! {
+                    () = evicted => "another connection needs its place",
+                    () = sleep(greeting) => "it does not begin to speak HTTP/2",
+                }
+            }),
+            Speaks::Http1 => Box::pin(async move {
+                evicted.await;
+                "another connection needs its place"
+            }),
+        };
+        let still = Stillness { limit: still, moved: Instant::now(), sleep: Box::pin(sleep(still)) };
+        Self { tcp, place, speaks, received: 0, silent: Some(silent), still }
+    }
+
+    fn moved(&mut self, received: usize, sent: usize) {
+        self.still.moved = Instant::now();
+        self.received = self.received.saturating_add(received);
+        if self.silent.is_some() && self.speaks.has_spoken(self.received, sent) {
+            self.silent = None;
+            self.place.spoke();
+        }
+    }
+
+    /// Nothing moves at the moment: an error once that has lasted too long.
+    fn poll_end<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if let Some(silent) = &mut self.silent
+            && let Poll::Ready(why) = silent.as_mut().poll(context)
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+        }
+        let Stillness { limit, moved, sleep } = &mut self.still;
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            let due = *moved + *limit;
+            if Instant::now() >= due {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing comes or goes")));
+            }
+            sleep.as_mut().reset(due);
+        }
+    }
+
+    fn sent(&mut self, polled: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(done) => {
+                self.moved(0, *done.as_ref().unwrap_or(&0));
+                Poll::Ready(done)
+            }
+            Poll::Pending => self.poll_end(context),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.tcp).poll_read(context, buffer) {
+            Poll::Ready(done) => {
+                this.moved(buffer.filled().len() - before, 0);
+                Poll::Ready(done)
+            }
+            Poll::Pending => this.poll_end(context),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.tcp).poll_write(context, bytes);
+        this.sent(polled, context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.tcp).poll_write_vectored(context, slices);
+        this.sent(polled, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_shutdown(context)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.tcp.connect_info()
+    }
+}

@@ -1,0 +1,21 @@
+//! Ports that one client cannot take from the others: how many connections there are, and how long each may say nothing.
+//!
+//! ```text
+//!   accept ──▶ places: full? ── yes ──▶ the oldest silent connection is closed; if there is none, the new one
+//!                │ no
+//!                ▼
+//!          connection: closed if its first words are late, or if no byte moves for long
+//! ```
+//!
+//! What is said on a connection is not known here; each protocol has further deadlines of its own (HTTP/1: of a request's head;
+//! HTTP/2: pings).
+
+mod connection;
+mod limits;
+mod places;
+mod port;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use limits::{Limits, Ports, fit};
+pub(crate) use port::{Port, Speaks};

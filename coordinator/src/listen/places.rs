@@ -1,0 +1,244 @@
+//! Who has a place at a port, and who must give up his.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::limits::Limits;
+
+/// Between two lines of the log about connections that got no place.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// The places of one port. A clone is the same.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    limits: Limits,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug)]
+struct Table {
+    port: &'static str,
+    last: u64,
+    /// Every connection, and the address block that it comes from.
+    open: BTreeMap<u64, IpAddr>,
+    by_address: BTreeMap<IpAddr, usize>,
+    /// Those that have said nothing yet, oldest first, and how each is told to end.
+    silent: BTreeMap<u64, CancellationToken>,
+    complaints: Complaints,
+}
+
+/// A connection's place, which is free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    number: u64,
+    /// Set when the connection must end for another one.
+    pub(super) evicted: CancellationToken,
+}
+
+impl Places {
+    pub(super) fn new(port: &'static str, limits: Limits) -> Self {
+        let table = Table {
+            port,
+            last: 0,
+            open: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            complaints: Complaints::default(),
+        };
+        Self { limits, table: Arc::new(Mutex::new(table)) }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A place for a connection from `address`; none if all are taken by connections that have spoken.
+    pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+        let (limits, block) = (&self.limits, block_of(address));
+        let mut table = self.table();
+        if !block.is_loopback() && table.by_address.get(&block).is_some_and(|count| *count >= limits.per_address) {
+            if !table.evict(Some(block)) {
+                table.complain(address, "this address has as many connections as one may have");
+                return None;
+            }
+            table.complain(address, "silent connections of an address give way to its new ones");
+        }
+        if table.open.len() >= limits.connections {
+            if !table.evict(None) {
+                table.complain(address, "the port has as many connections as it may have");
+                return None;
+            }
+            table.complain(address, "the port is full: silent connections give way to new ones");
+        } else if table.silent.len() >= limits.silent {
+            table.evict(None);
+            table.complain(address, "many connections say nothing: the oldest give way to new ones");
+        }
+        table.last += 1;
+        let (number, evicted) = (table.last, CancellationToken::new());
+        table.open.insert(number, block);
+        *table.by_address.entry(block).or_default() += 1;
+        table.silent.insert(number, evicted.clone());
+        Some(Place { places: self.clone(), number, evicted })
+    }
+
+    /// Says that no connection can be taken, now and then.
+    pub(super) fn failed(&self, error: &std::io::Error) {
+        let mut table = self.table();
+        if let Some(count) = table.complaints.due() {
+            warn!(port = table.port, count, %error, "cannot take connections; trying again");
+        }
+    }
+
+    /// Connections that have a place.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.table().open.len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The connection has said what shows that somebody means to use it.
+    pub(super) fn spoke(&self) {
+        self.places.table().silent.remove(&self.number);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.places.table();
+        table.silent.remove(&self.number);
+        table.free(self.number);
+    }
+}
+
+impl Table {
+    /// Ends the oldest silent connection, or the oldest of `block`. False if there is none.
+    fn evict(&mut self, block: Option<IpAddr>) -> bool {
+        let is_of = |number: &&u64| block.is_none_or(|block| self.open.get(*number) == Some(&block));
+        let Some(number) = self.silent.keys().find(is_of).copied() else { return false };
+        if let Some(evicted) = self.silent.remove(&number) {
+            evicted.cancel();
+        }
+        self.free(number);
+        true
+    }
+
+    fn free(&mut self, number: u64) {
+        let Some(block) = self.open.remove(&number) else { return };
+        if let Some(count) = self.by_address.get_mut(&block) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&block);
+            }
+        }
+    }
+
+    fn complain(&mut self, address: IpAddr, why: &str) {
+        if let Some(count) = self.complaints.due() {
+            let open = self.open.len();
+            warn!(port = self.port, count, open, %address, "connections are closed: {why}");
+        }
+    }
+}
+
+/// Counts what is to be said, and says it seldom.
+#[derive(Debug, Default)]
+struct Complaints {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Complaints {
+    /// One more. If it is time for a line: how many since the last.
+    fn due(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+            return None;
+        }
+        self.said = Some(Instant::now());
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
+/// What one client can take addresses from at will: an IPv4 address, or the upper half of an IPv6 address.
+fn block_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(connections: usize, per_address: usize, silent: usize) -> Places {
+        Places::new("test", Limits { per_address, silent, ..Limits::of(connections) })
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_oldest_silent_connection_gives_way_and_one_that_spoke_never() {
+        let places = places(3, 3, 3);
+        let local = address("127.0.0.1");
+        let spoken = places.take(local).unwrap();
+        spoken.spoke();
+        let (old, new) = (places.take(local).unwrap(), places.take(local).unwrap());
+        let newest = places.take(local).unwrap();
+        assert!(old.evicted.is_cancelled() && !new.evicted.is_cancelled() && !spoken.evicted.is_cancelled());
+        drop(old);
+        assert_eq!(places.count(), 3, "its place was taken once");
+        new.spoke();
+        newest.spoke();
+        assert!(places.take(local).is_none(), "all have spoken");
+        drop(new);
+        assert!(places.take(local).is_some());
+    }
+
+    #[test]
+    fn silent_connections_are_few_even_where_there_is_room() {
+        let places = places(100, 100, 2);
+        let local = address("::1");
+        let all: Vec<Place> = (0..5).map(|_| places.take(local).unwrap()).collect();
+        let evicted: Vec<bool> = all.iter().map(|place| place.evicted.is_cancelled()).collect();
+        assert_eq!((evicted, places.count()), (vec![true, true, true, false, false], 2));
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_places_unless_it_is_this_machine() {
+        let places = places(4, 2, 4);
+        let spoken = |from: &str| places.take(address(from)).inspect(Place::spoke);
+        let greedy = [spoken("2001:db8::1"), spoken("2001:db8::2"), spoken("2001:db8::3")];
+        assert_eq!(greedy.each_ref().map(Option::is_some), [true, true, false], "one network is one client");
+        let silent = places.take(address("10.0.0.1")).unwrap();
+        let mapped = spoken("::ffff:10.0.0.1").unwrap();
+        assert!(!silent.evicted.is_cancelled() && places.take(address("10.0.0.1")).is_some());
+        assert!(silent.evicted.is_cancelled(), "of the same address, written otherwise");
+        drop((greedy, mapped));
+        let local: Vec<_> = (0..4).map(|_| spoken("127.0.0.1")).collect();
+        assert!(local.iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn a_flood_is_said_in_one_line() {
+        let mut complaints = Complaints::default();
+        let said: Vec<u64> = (0..1_000).filter_map(|_| complaints.due()).collect();
+        assert_eq!((said, complaints.count), (vec![1], 999));
+    }
+}

@@ -1,0 +1,123 @@
+//! A port that listens.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::debug;
+
+use super::connection::Connection;
+use super::limits::Limits;
+use super::places::Places;
+
+/// Pause after the system gave no connection (no file is left, no memory): asked again at once, it would say the same.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes with which HTTP/2 begins; other ones end the connection.
+const PREFACE_BYTES: usize = 24;
+
+/// Connections that wait for the server to take them.
+const ACCEPTED: usize = 1;
+
+/// What is spoken on a port, by which it is told whether a connection has spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// A client begins with a preface.
+    Http2,
+    /// A client's request has a head, which is complete when there is an answer. The server of HTTP/1 has a deadline for heads.
+    Http1,
+}
+
+/// A port that listens, with its limits.
+#[derive(Debug)]
+pub(crate) struct Port {
+    listener: TcpListener,
+    speaks: Speaks,
+    places: Places,
+}
+
+impl Speaks {
+    pub(super) fn has_spoken(self, received: usize, sent: usize) -> bool {
+        match self {
+            Self::Http2 => received >= PREFACE_BYTES,
+            Self::Http1 => sent > 0,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http2 => "gRPC",
+            Self::Http1 => "page",
+        }
+    }
+}
+
+impl Port {
+    /// Listens at `address`.
+    pub(crate) async fn open(address: SocketAddr, speaks: Speaks, limits: Limits) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { listener, speaks, places: Places::new(speaks.name(), limits) })
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        self.places.limits()
+    }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> Places {
+        self.places.clone()
+    }
+
+    /// The next connection that gets a place; others are closed at once. May be dropped and called again.
+    pub(crate) async fn accept(&self) -> Connection {
+        loop {
+            match self.listener.accept().await {
+                Ok((tcp, peer)) => {
+                    let Some(place) = self.places.take(peer.ip()) else { continue };
+                    // Without it small messages are late.
+                    if let Err(error) = tcp.set_nodelay(true) {
+                        debug!(%peer, %error, "cannot be told not to wait");
+                    }
+                    let Limits { greeting, still, .. } = *self.places.limits();
+                    return Connection::new(tcp, place, self.speaks, greeting, still);
+                }
+                Err(error) if is_of_connection(&error) => debug!(%error, "a connection broke before it was taken"),
+                Err(error) => {
+                    self.places.failed(&error);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// All connections to come, until the stream is dropped.
+    pub(crate) fn incoming(self) -> ReceiverStream<io::Result<Connection>> {
+        let (to, stream) = mpsc::channel(ACCEPTED);
+        tokio::spawn(async move {
+            loop {
+                let connection = tokio::select! {
+                    biased;
+                    () = to.closed() => return,
+                    connection = self.accept() => connection,
+                };
+                if to.send(Ok(connection)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        ReceiverStream::new(stream)
+    }
+}
+
+/// Whether the next connection may well be sound.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,87 @@
+//! What of the state has changed since when: whoever tells of changes need not look at everything each time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_common::RunId;
+use lockstep_core::replica::Rows;
+
+/// Which runs, and whether any node, changed at which log index. Changes before the coordinator's start are not in it.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    last: BTreeMap<RunId, u64>,
+    by_index: BTreeSet<(u64, RunId)>,
+    nodes: u64,
+    /// The last index that was noted.
+    noted: u64,
+}
+
+/// What changed behind a log index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangesSince {
+    /// Runs that may be otherwise than they were.
+    pub runs: Vec<RunId>,
+    /// Whether a node may be.
+    pub nodes: bool,
+    /// All up to here is in it: the index to ask with the next time.
+    pub index: u64,
+}
+
+impl Touched {
+    /// Notes the rows that were written with the log applied up to `index`.
+    pub(super) fn note(&mut self, rows: &Rows, index: u64) {
+        self.noted = index;
+        let keys: Vec<&str> = match rows {
+            Rows::Changed(rows) => rows.iter().map(|(key, _)| key.as_str()).collect(),
+            Rows::Replaced(rows) => rows.iter().map(|(key, _)| key.as_str()).collect(),
+        };
+        for key in keys {
+            let mut parts = key.split('/');
+            match (parts.next(), parts.next()) {
+                (Some("node"), _) => self.nodes = index,
+                (Some("run" | "submission" | "checkpoint"), Some(id)) => {
+                    if let Ok(run) = id.parse() {
+                        self.touch(run, index);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What changed behind `index`, the last first to have changed first.
+    pub(super) fn since(&self, index: u64) -> ChangesSince {
+        let runs = self.by_index.iter().rev().take_while(|(at, _)| *at > index).map(|(_, run)| run.clone());
+        let mut runs: Vec<RunId> = runs.collect();
+        runs.reverse();
+        ChangesSince { runs, nodes: self.nodes > index, index: self.noted.max(index) }
+    }
+
+    fn touch(&mut self, run: RunId, index: u64) {
+        if let Some(before) = self.last.insert(run.clone(), index) {
+            self.by_index.remove(&(before, run.clone()));
+        }
+        self.by_index.insert((index, run));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_named_once_and_only_to_whoever_does_not_know_its_last_change() {
+        let rows = |keys: &[&str]| Rows::Changed(keys.iter().map(|key| ((*key).to_owned(), None)).collect());
+        let run = |id: &str| id.parse::<RunId>().unwrap();
+        let (a, b) = (run("000000000a"), run("000000000b"));
+        let mut touched = Touched::default();
+        touched.note(&rows(&["submission/000000000a", "run/000000000a", "request/x", "retries"]), 3);
+        touched.note(&rows(&["run/000000000b", "node/n"]), 5);
+        touched.note(&rows(&["checkpoint/000000000a/00000000000000000001"]), 7);
+        touched.note(&rows(&[]), 9);
+        let since = |index| touched.since(index);
+        assert_eq!(since(0), ChangesSince { runs: vec![b.clone(), a.clone()], nodes: true, index: 9 });
+        assert_eq!(since(5), ChangesSince { runs: vec![a], nodes: false, index: 9 });
+        assert_eq!(since(4).runs.first(), Some(&b));
+        assert_eq!(since(9), ChangesSince { runs: vec![], nodes: false, index: 9 });
+    }
+}

@@ -1,0 +1,173 @@
+//! Makes the events of [`super::events`], once for all who listen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lockstep_common::RunId;
+use lockstep_core::ClusterState;
+use lockstep_core::state::Run;
+use lockstep_core::view::RunRow;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio_util::sync::CancellationToken;
+
+use super::events::{Events, News};
+use crate::answers::Answers;
+use crate::documents;
+use crate::node::CallError;
+
+/// Changes within this time are told together.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// Runs that are looked at in one read: the event loop does other work in between.
+const RUNS_AT_A_TIME: usize = 64;
+
+/// What listeners know.
+pub(super) struct Teller {
+    answers: Answers,
+    events: Events,
+    stop: CancellationToken,
+    /// Each run as it was told last.
+    known: BTreeMap<RunId, Known>,
+    /// Log index up to which changes were told.
+    index: u64,
+    /// Rows of runs that were made: what telling costs.
+    rows_made: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+struct Known {
+    row: RunRow,
+    /// A hash of its note: whoever hears that it is another one asks for it.
+    note: u64,
+    /// One of the devices that it is on.
+    devices: u64,
+}
+
+impl Teller {
+    pub(super) fn new(answers: Answers, events: Events, stop: CancellationToken) -> Self {
+        Self { answers, events, stop, known: BTreeMap::new(), index: 0, rows_made: Arc::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn rows_made(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.rows_made)
+    }
+
+    /// Tells until the coordinator ends. `points` names runs that have new numbers.
+    pub(super) async fn run(mut self, points: broadcast::Receiver<RunId>) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            // Only the end of the event loop ends it.
+            _ = self.tell(points) => {}
+        }
+    }
+
+    async fn tell(&mut self, mut points: broadcast::Receiver<RunId>) -> Result<(), CallError> {
+        let handle = self.answers.handle().clone();
+        let mut changes = handle.changes();
+        self.index = handle.applied();
+        let all = handle.read(|state| state.runs().iter().map(|run| run.id().clone()).collect::<Vec<_>>()).await?;
+        for (run, seen) in self.look(all).await? {
+            self.known.insert(run, seen);
+        }
+        loop {
+            let mut measured = BTreeSet::new();
+            tokio::select! {
+                biased;
+                changed = changes.next() => changed?,
+                run = points.recv() => match run {
+                    Ok(run) => drop(measured.insert(run)),
+                    Err(RecvError::Lagged(_)) => measured.extend(self.known.keys().cloned()),
+                    Err(RecvError::Closed) => return Err(CallError::Stopping),
+                },
+            }
+            tokio::time::sleep(TOGETHER).await;
+            loop {
+                match points.try_recv() {
+                    Ok(run) => drop(measured.insert(run)),
+                    // Whatever it missed: of everything there may be more.
+                    Err(TryRecvError::Lagged(_)) => measured.extend(self.known.keys().cloned()),
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                }
+            }
+            self.tell_changes(&measured).await?;
+        }
+    }
+
+    /// Tells what has changed since the last time, and which of the runs in `measured` have new numbers.
+    async fn tell_changes(&mut self, measured: &BTreeSet<RunId>) -> Result<(), CallError> {
+        let changed = self.answers.handle().changes_since(self.index).await?;
+        self.index = changed.index;
+        let mut nodes = changed.nodes;
+        let mut runs = changed.runs;
+        // Of its numbers may come alarms, which its row counts.
+        let also: Vec<RunId> = measured.iter().filter(|run| !runs.contains(run)).cloned().collect();
+        runs.extend(also);
+        for (run, seen) in self.look(runs).await? {
+            let before = self.known.insert(run.clone(), seen.clone());
+            if before.as_ref().map(|before| &before.row) != Some(&seen.row) {
+                self.say("run", Some(&run), documents::encode_row(&seen.row));
+            }
+            if before.as_ref().is_some_and(|before| before.note != seen.note) {
+                self.say("note", Some(&run), serde_json::json!({ "run": run }).to_string());
+            }
+            nodes |= before.is_none_or(|before| before.devices != seen.devices);
+        }
+        if nodes {
+            self.say("nodes", None, "{}".to_owned());
+        }
+        for run in measured {
+            if let Some(known) = self.known.get(run) {
+                self.say("points", Some(run), serde_json::json!({ "run": run, "step": known.row.step }).to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// `runs` as they are now, few at a time.
+    async fn look(&mut self, runs: Vec<RunId>) -> Result<Vec<(RunId, Known)>, CallError> {
+        let mut seen = Vec::with_capacity(runs.len());
+        for some in runs.chunks(RUNS_AT_A_TIME) {
+            let some = some.to_vec();
+            let look = move |state: &ClusterState| -> Vec<Known> {
+                some.iter().filter_map(|run| state.run(run)).map(Known::of).collect()
+            };
+            let known = self.answers.handle().read(look).await?;
+            self.rows_made.fetch_add(known.len() as u64, Ordering::Relaxed);
+            seen.extend(known.into_iter().map(|mut known| {
+                self.answers.add_alarms_to_few(std::slice::from_mut(&mut known.row));
+                (known.row.id.clone(), known)
+            }));
+        }
+        Ok(seen)
+    }
+
+    fn say(&self, kind: &'static str, run: Option<&RunId>, data: String) {
+        let news = News { kind, run: run.map(ToString::to_string), data: Arc::from(data) };
+        // Nobody may be listening.
+        let _ = self.events.told.send(news);
+    }
+}
+
+impl Known {
+    fn of(run: &Run) -> Self {
+        let hash = |work: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            work(&mut hasher);
+            hasher.finish()
+        };
+        let devices = hash(&|hasher| {
+            run.state.status.is_final().hash(hasher);
+            for (process, placed) in &run.state.placement {
+                (process, &placed.node, placed.device).hash(hasher);
+            }
+        });
+        Self { row: RunRow::of(run), note: hash(&|hasher| run.state.note.hash(hasher)), devices }
+    }
+}

@@ -1,0 +1,142 @@
+//! The page's server as clients find it that are slow, silent or many.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use lockstep_common::job::parse_toml;
+use lockstep_common::{RequestId, RunId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::serve::{Running, start};
+use crate::settings::Settings;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const JOB: &str = "name = \"walk\"\nsteps = 4\nranks = 1\nbatch = { size = 1 }\n\
+     model = { kind = \"mlp\", hidden = [4], outputs = 2 }\n\
+     data = { kind = \"csv\", path = \"data.csv\", target = \"y\" }\noptimizer = { kind = \"sgd\", lr = 0.1 }\n";
+
+/// A coordinator with a page, whose settings `change` has changed.
+async fn coordinator(dir: &Path, change: impl FnOnce(&mut Settings)) -> (Running, SocketAddr) {
+    let mut settings = Settings::embedded(dir);
+    settings.web_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    change(&mut settings);
+    let running = start(&settings).await.unwrap();
+    let page = running.page().unwrap();
+    (running, page)
+}
+
+async fn submit(running: &Running, number: u8) -> RunId {
+    let job = String::from_utf8(parse_toml(JOB, &[]).unwrap().canonical()).unwrap();
+    running.handle().submit(RequestId::from_bytes([number; 16]), job, "/x".into(), None, Vec::new()).await.unwrap()
+}
+
+/// A connection that has asked for `path`.
+async fn ask(page: SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(page).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {page}\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+}
+
+/// What comes until `end` is in it.
+async fn until(stream: &mut TcpStream, end: &str) -> String {
+    let (mut text, mut bytes) = (String::new(), [0; 4096]);
+    while !text.contains(end) {
+        let read = timeout(DEADLINE, stream.read(&mut bytes)).await.unwrap_or_else(|_| panic!("no `{end}`: {text}"));
+        let count = read.unwrap();
+        assert!(count > 0, "it ends before `{end}`: {text}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_made_once_for_all_listeners_and_of_what_has_changed_alone() {
+    const LISTENERS: usize = 12;
+    let dir = tempfile::tempdir().unwrap();
+    let (running, page) = coordinator(dir.path(), |_| {}).await;
+    let mut early = ask(page, "/api/events").await;
+    until(&mut early, "\r\n\r\n").await;
+    let mut runs = Vec::new();
+    for number in 0..30 {
+        runs.push(submit(&running, number).await);
+    }
+    until(&mut early, runs.last().unwrap().as_str()).await;
+    let mut listeners = Vec::new();
+    for index in 0..LISTENERS {
+        // Every other one listens to one run alone.
+        let path = if index % 2 == 0 { "/api/events".to_owned() } else { format!("/api/events?run={}", runs[7]) };
+        let mut stream = ask(page, &path).await;
+        until(&mut stream, "\r\n\r\n").await;
+        listeners.push(stream);
+    }
+    let before = running.rows_made();
+    let note = Some("mine".to_owned());
+    running.handle().annotate(RequestId::from_bytes([99; 16]), runs[7].as_str(), None, note).await.unwrap();
+    for stream in listeners.iter_mut().chain([&mut early]) {
+        until(stream, &format!("event: note\ndata: {{\"run\":\"{}\"}}", runs[7])).await;
+    }
+    assert_eq!(running.rows_made() - before, 1, "rows made for one change of one run among 30");
+    // A listener of one run hears nothing of others.
+    let tags = Some(vec!["best".to_owned()]);
+    running.handle().annotate(RequestId::from_bytes([98; 16]), runs[3].as_str(), tags.clone(), None).await.unwrap();
+    until(&mut listeners[0], "best").await;
+    running.handle().annotate(RequestId::from_bytes([97; 16]), runs[7].as_str(), tags, None).await.unwrap();
+    let heard = until(&mut listeners[1], "best").await;
+    assert!(heard.contains(runs[7].as_str()) && !heard.contains(runs[3].as_str()), "{heard}");
+    drop(listeners);
+    drop(early);
+    running.until(async {}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_beyond_the_limit_are_refused_in_words_until_one_has_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (running, page) = coordinator(dir.path(), |settings| settings.limits.page_listeners = 2).await;
+    let mut listeners = Vec::new();
+    for _ in 0..2 {
+        let mut stream = ask(page, "/api/events").await;
+        assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+        listeners.push(stream);
+    }
+    let mut refused = ask(page, "/api/events").await;
+    let answer = until(&mut refused, "limits.page_listeners").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("2 listeners hear"), "{answer}");
+    listeners.pop();
+    let admitted = async {
+        loop {
+            let mut stream = ask(page, "/api/events").await;
+            if until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 200") {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, admitted).await.unwrap();
+    drop((listeners, refused));
+    running.until(async {}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_head_and_a_connection_without_requests_are_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let change = |settings: &mut Settings| settings.limits.ports.page.greeting = Duration::from_millis(200);
+    let (running, page) = coordinator(dir.path(), change).await;
+    let mut half = TcpStream::connect(page).await.unwrap();
+    half.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+    let silent = TcpStream::connect(page).await.unwrap();
+    let mut done = ask(page, "/api/runs").await;
+    until(&mut done, "[]").await;
+    let mut listens = ask(page, "/api/events").await;
+    until(&mut listens, "\r\n\r\n").await;
+    for mut stream in [half, silent, done] {
+        // What it says before is no matter; reset is closed, too.
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("it is closed");
+    }
+    // A listener has asked, and waits for as long as there is no news.
+    let run = submit(&running, 1).await;
+    until(&mut listens, run.as_str()).await;
+    drop(listens);
+    running.until(async {}).await.unwrap();
+}
