@@ -81,6 +81,7 @@ pub struct Config {
     pub save_limit_s: u64,
     pub progress_limit_s: u64,
     pub log_bytes: u64,
+    pub log_total_bytes: u64,
     pub spool_bytes: u64,
     pub log_runs: usize,
     pub programs_dir: String,
@@ -138,6 +139,8 @@ pub struct AgentOptions {
     pub progress_limit: Option<Duration>,
     /// Output kept of each process, in bytes.
     pub log_bytes: u64,
+    /// Output kept of all processes together, in bytes; that of running ones is kept in any case.
+    pub log_total_bytes: u64,
     /// Bytes of reports of one process that wait for the coordinator, above which telemetry goes.
     pub spool_bytes: u64,
     /// Runs whose output is kept.
@@ -230,6 +233,7 @@ impl AgentOptions {
             stop_grace: Duration::from_millis(config.stop_grace_ms),
             progress_limit: Some(Duration::from_secs(config.progress_limit_s)).filter(|limit| !limit.is_zero()),
             log_bytes: config.log_bytes,
+            log_total_bytes: config.log_total_bytes,
             spool_bytes: config.spool_bytes,
             log_runs: at_least_one("log_runs", config.log_runs)?,
             programs_dir: match config.programs_dir.as_str() {

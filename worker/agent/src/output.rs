@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use lockstep_host::access::{make_private_dirs, private};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::event::ProcessKey;
 
@@ -96,8 +96,10 @@ impl Logs {
         Ok(Chunk { text, next_offset, at_end: is_last && next_offset >= begin + length })
     }
 
-    /// Deletes the logs of all but the last `keep` runs, and those that are `in_use`.
-    pub(crate) fn prune(&self, keep: usize, in_use: &BTreeSet<&str>) -> io::Result<()> {
+    /// Deletes the logs of all but the last `keep` runs, and the oldest of those that are left, down to `total` bytes of all; but
+    /// none of a run that is in use in the first case, and none of the processes `running` in either.
+    pub(crate) fn prune(&self, keep: usize, total: u64, running: &BTreeSet<&ProcessKey>) -> io::Result<()> {
+        let in_use: BTreeSet<&str> = running.iter().map(|key| key.run.as_str()).collect();
         let mut runs = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -107,7 +109,42 @@ impl Logs {
         }
         runs.sort();
         let surplus = runs.len().saturating_sub(keep);
-        runs[..surplus].iter().try_for_each(|(_, dir)| fs::remove_dir_all(dir))
+        runs[..surplus].iter().try_for_each(|(_, dir)| fs::remove_dir_all(dir))?;
+        self.prune_to(total, running)
+    }
+
+    fn prune_to(&self, total: u64, running: &BTreeSet<&ProcessKey>) -> io::Result<()> {
+        let running: BTreeSet<PathBuf> =
+            running.iter().map(|key| self.dir.join(key.run.as_str()).join(stem(key))).collect();
+        let (mut bytes, mut files) = (0_u64, Vec::new());
+        for run in fs::read_dir(&self.dir)? {
+            for part in fs::read_dir(run?.path())? {
+                let (part, path) = part.map(|part| (part.metadata(), part.path()))?;
+                let part = part?;
+                bytes = bytes.saturating_add(part.len());
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let stem = name.split(['+', '.']).next().unwrap_or_default();
+                if !running.contains(&path.with_file_name(stem)) {
+                    files.push((part.modified()?, part.len(), path));
+                }
+            }
+        }
+        files.sort();
+        let mut deleted = 0;
+        for (_, length, path) in files {
+            if bytes <= total {
+                break;
+            }
+            fs::remove_file(path)?;
+            (bytes, deleted) = (bytes - length, deleted + 1);
+        }
+        if deleted > 0 {
+            info!(
+                deleted,
+                "the oldest logs of processes are deleted: all together had more than {total} bytes (`log_total_bytes`)"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -283,8 +320,37 @@ mod tests {
             let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(100 + age as u64);
             File::open(dir.path().join(run)).unwrap().set_modified(modified).unwrap();
         }
-        logs.prune(2, &BTreeSet::from(["000000000z"])).unwrap();
+        let running = ProcessKey::new("000000000z", 1, 0).unwrap();
+        logs.prune(2, u64::MAX, &BTreeSet::from([&running])).unwrap();
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.len() == 3 && !left.contains(&"000000000a".into()), "{left:?}");
+    }
+
+    #[test]
+    fn the_oldest_logs_go_until_all_together_are_small_enough_but_none_of_a_running_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::new(dir.path().to_owned(), 400);
+        let key = |generation| ProcessKey::new("0123456789", generation, 3).unwrap();
+        for generation in 1..=5 {
+            // Two parts of 200 bytes.
+            logs.create(&key(generation)).unwrap().write(&[b'x'; 400]);
+            for (part, path) in parts(&dir.path().join("0123456789"), &stem(&key(generation))).unwrap() {
+                let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000 * generation + part);
+                File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+            }
+        }
+        let bytes = |generation| {
+            let parts = parts(&dir.path().join("0123456789"), &stem(&key(generation))).unwrap();
+            parts.iter().map(|(_, path)| fs::metadata(path).unwrap().len()).sum::<u64>()
+        };
+        // 2,000 bytes in all; the first, which is the oldest, runs.
+        logs.prune(9, 1_500, &BTreeSet::from([&key(1)])).unwrap();
+        assert_eq!([1, 2, 3, 4, 5].map(bytes), [400, 0, 200, 400, 400]);
+        assert_eq!(
+            read_all(&logs, &key(3), 0).0,
+            format!("[200 bytes of output were dropped here]\n{}", "x".repeat(200))
+        );
+        logs.prune(9, 0, &BTreeSet::from([&key(1)])).unwrap();
+        assert_eq!([1, 2, 3, 4, 5].map(bytes), [400, 0, 0, 0, 0]);
     }
 }

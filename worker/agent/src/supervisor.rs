@@ -327,8 +327,9 @@ impl Supervisor {
             Err(error) => return self.not_spooled(key, assignment, &error),
         };
         self.unspooled.remove(&key);
-        let in_use = self.processes.keys().chain([&key]).map(|key| key.run.as_str()).collect();
-        if let Err(error) = self.logs.prune(self.options.log_runs.get(), &in_use) {
+        let running = self.processes.keys().chain([&key]).collect();
+        let (runs, total) = (self.options.log_runs.get(), self.options.log_total_bytes);
+        if let Err(error) = self.logs.prune(runs, total, &running) {
             warn!("cannot delete old logs: {error}");
         }
         let job = JobSpec::from_canonical(&assignment.job);

@@ -90,6 +90,7 @@ pub(crate) fn options(join: String, data_dir: &Path, rank_command: RankCommand) 
         stop_grace: Duration::from_millis(300),
         progress_limit: None,
         log_bytes: 1 << 20,
+        log_total_bytes: 1 << 30,
         spool_bytes: 1 << 30,
         log_runs: NonZeroUsize::new(10).unwrap(),
         programs_dir: data_dir.join("programs"),
