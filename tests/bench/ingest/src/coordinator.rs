@@ -86,6 +86,20 @@ impl Coordinator {
         peak
     }
 
+    /// Its memory now, in bytes.
+    pub(crate) fn memory(&self) -> Result<u64, Failure> {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
+        Ok(text.split(' ').nth(1).ok_or("no figure")?.parse::<u64>()? * 4096)
+    }
+
+    /// Time that it has computed: hundredths of seconds, as Linux counts them.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64, Failure> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let (_, figures) = text.rsplit_once(") ").ok_or("no figures")?;
+        let ticks = figures.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(ticks as f64 / 100.0)
+    }
+
     pub(crate) fn last_step(&self, run: &str, name: &str) -> Result<u64, Failure> {
         let answer: serde_json::Value = serde_json::from_str(&self.get(&format!("/api/runs/{run}/series"))?)?;
         let of_name = |series: &&serde_json::Value| series["name"] == name;

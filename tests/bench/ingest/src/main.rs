@@ -4,11 +4,13 @@
 //! ```text
 //! ingest rate COORD [--points N] [--processes P] [--series S]
 //! ingest crowd COORD [--runs N] [--series S] [--points N] [--long N]
+//! ingest flood COORD [--seconds N] [--only NAME]
 //! ```
 
 mod agent;
 mod coordinator;
 mod crowd;
+mod flood;
 mod rate;
 
 use std::time::Duration;
@@ -27,6 +29,8 @@ enum Command {
     Rate(rate::Arguments),
     /// Fills it with runs, and lets one go on until standard input ends: for whoever measures its page.
     Crowd(crowd::Arguments),
+    /// Floods it with clients that take all they can get, and measures its memory and how long others wait.
+    Flood(flood::Arguments),
 }
 
 fn main() -> Result<(), Failure> {
@@ -36,6 +40,7 @@ fn main() -> Result<(), Failure> {
         match &command {
             Command::Rate(arguments) => rate::measure(arguments).await,
             Command::Crowd(arguments) => crowd::stand(arguments).await,
+            Command::Flood(arguments) => flood::measure(arguments).await,
         }
     })
 }
