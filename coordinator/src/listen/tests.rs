@@ -66,10 +66,13 @@ async fn a_connection_on_which_nothing_moves_is_closed_also_where_nobody_reads()
     let (mut deaf, bytes) = (TcpStream::connect(address).await.unwrap(), vec![7; 1 << 20]);
     let deaf = tokio::spawn(async move { while deaf.write_all(&bytes).await.is_ok() {} });
     let idle = tokio::spawn(closed(idle));
-    while !(idle.is_finished() && deaf.is_finished()) {
-        say(&mut busy, PREFACE).await;
-        tokio::task::yield_now().await;
-    }
+    let both = async {
+        while !(idle.is_finished() && deaf.is_finished()) {
+            say(&mut busy, PREFACE).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, both).await.expect("both are closed");
     idle.await.unwrap();
     say(&mut busy, b"still here").await;
 }
