@@ -19,6 +19,7 @@ pub(crate) struct RawLimits {
     media: u64,
     media_bytes: u64,
     text_bytes: u64,
+    series: u64,
 }
 
 /// What was checked of them.
@@ -28,7 +29,7 @@ pub struct Limits {
     pub(crate) ports: Ports,
     /// Listeners of the page's events at a time.
     pub page_listeners: usize,
-    /// Of a run's images, texts and files.
+    /// Of a run's images, texts, files and series.
     pub media: Quota,
 }
 
@@ -52,7 +53,12 @@ impl RawLimits {
         Ok(Limits {
             ports: Ports { grpc: listen::Limits::of(connections), page: listen::Limits::of(page) },
             page_listeners: within("limits.page_listeners", self.page_listeners, 0, self.page_connections)?,
-            media: Quota { items: self.media, bytes: self.media_bytes, text_bytes: self.text_bytes },
+            media: Quota {
+                items: self.media,
+                bytes: self.media_bytes,
+                text_bytes: self.text_bytes,
+                series: self.series,
+            },
         })
     }
 }

@@ -227,7 +227,7 @@ impl RunRow {
             id: run.id().clone(),
             name: run.job.name.clone(),
             status: state.status.word().to_owned(),
-            reason: state.status.reason().map(str::to_owned),
+            reason: state.status.reason().map(str::to_owned).or_else(|| run.waits_for()),
             step: run.step(),
             steps: run.last_step(),
             ranks: run.job.ranks,

@@ -206,7 +206,7 @@ impl Conversation {
             warn!(node = %self.session.node(), %run, "{words}; more of this run are not named here");
         }
         // Of one that cannot be meant the agent would send the same again and again, and nothing else of its node would be heard.
-        let body = said(wire.message, self.jobs.get(&run).copied()).unwrap_or_else(|status| {
+        let body = said(wire.message, wire.process, self.jobs.get(&run).copied()).unwrap_or_else(|status| {
             let reason = format!("what it says cannot be taken: {}", status.message());
             warn!(node = %self.session.node(), %run, reason);
             Said::Failed { reason, transient: false }

@@ -37,6 +37,9 @@ const MAX_KEPT_TEXT_BYTES: usize = 64 << 10;
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
 
+/// Dimensions of a tensor: as many as libtorch takes.
+const MAX_DIMENSIONS: usize = 64;
+
 /// A refusal that names the field.
 pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("field `{field}`: {why}"))
@@ -206,7 +209,9 @@ pub(super) struct Asked {
 }
 
 /// What a process said. `job` is what its run's job asked for, if the node was told of the run.
-pub(super) fn said(message: Option<ProcessMessage>, job: Option<Asked>) -> Result<Said, Status> {
+///
+/// `process` is its number: the record, evaluations, fingerprints and the model are told by process 0, which hosts rank 0.
+pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<Asked>) -> Result<Said, Status> {
     let body = message.and_then(|message| message.body).ok_or_else(|| invalid("message", "it is empty"))?;
     Ok(match body {
         Body::Hello(_) | Body::Alive(_) => {
@@ -226,6 +231,9 @@ pub(super) fn said(message: Option<ProcessMessage>, job: Option<Asked>) -> Resul
             ),
             transient: false,
         },
+        Body::Block(block) if misplaced(&block, process).is_some() => {
+            Said::Failed { reason: misplaced(&block, process).unwrap_or_default().to_owned(), transient: false }
+        }
         Body::Block(block) if job.is_some_and(|job| block.last_step() > job.steps) => Said::Failed {
             reason: format!(
                 "it reports of step {}, and the job's last is {}",
@@ -294,6 +302,17 @@ pub(super) fn shorten_texts(message: &mut Option<ProcessMessage>) -> Option<Stri
     first
 }
 
+/// Why `block` is none of `process`: what process 0 alone tells would stand in the place of what that said; and the record has each
+/// step once, in order.
+fn misplaced(block: &ReportBlock, process: u32) -> Option<&'static str> {
+    let of_rank_0 = !block.steps.is_empty() || !block.evals.is_empty() || !block.fingerprints.is_empty();
+    if process != 0 && (of_rank_0 || block.model.is_some()) {
+        return Some("it reports steps, evaluations or the model, which process 0 reports");
+    }
+    let is_next = |pair: &[lockstep_rpc::StepReport]| pair[0].step.checked_add(1) == Some(pair[1].step);
+    (!block.steps.windows(2).all(is_next)).then_some("the steps that it reports do not follow each other")
+}
+
 /// Progress at the end of `block`, if it holds steps.
 fn progress(block: &ReportBlock, batch: Option<u64>) -> Option<Progress> {
     let last = block.steps.last()?;
@@ -312,167 +331,16 @@ fn checkpoint_share(wire: &CheckpointShare) -> Result<Share, Status> {
     if share.step != wire.step {
         return Err(invalid("share.json", format!("its step is {}, not {}", share.step, wire.step)));
     }
+    if let Some(entry) = share.tensors.iter().find(|entry| entry.shape.len() > MAX_DIMENSIONS) {
+        let words = format!(
+            "tensor `{}` has {} dimensions, more than {MAX_DIMENSIONS}",
+            quoted(&entry.name),
+            entry.shape.len()
+        );
+        return Err(invalid("share.json", words));
+    }
     Ok(share)
 }
 
 #[cfg(test)]
-mod tests {
-    use lockstep_rpc::{Finished, MediaReport, Series, StepReport};
-
-    use super::*;
-
-    fn said_of(body: Body, job: Option<Asked>) -> Result<Said, Status> {
-        said(Some(ProcessMessage { body: Some(body) }), job)
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_and_never_a_panic() {
-        let words = |status: Status| status.message().to_owned();
-        assert_eq!(words(said(None, None).unwrap_err()), "field `message`: it is empty");
-        let short = Finished { step: 1, state: vec![1, 2] };
-        assert_eq!(
-            words(said_of(Body::Finished(short), None).unwrap_err()),
-            "field `finished.state`: a digest has 32 bytes"
-        );
-        let other_step = r#"{"step":2,"epoch":0,"tensors":[],"ranks":[],"record":null}"#;
-        for json in ["", "{", "[]", r#"{"tensors":[],"ranks":[]}"#, other_step] {
-            let share = CheckpointShare { step: 1, json: json.as_bytes().to_vec() };
-            assert!(words(checkpoint_share(&share).unwrap_err()).starts_with("field `share.json`: "), "{json}");
-        }
-        assert!(words(job(b"{}".to_vec()).unwrap_err()).starts_with("field `job`: not a valid job"));
-        let hello = Hello { node: "../x".into(), incarnation: "1".into(), ..Hello::default() };
-        assert!(words(Joining::try_from(hello).unwrap_err()).starts_with("field `node`: `../x` is not a node name"));
-    }
-
-    #[test]
-    fn data_that_is_not_what_the_job_reads_is_refused_with_both() {
-        let job = lockstep_common::job::parse_toml(
-            r#"
-                name = "t"
-                steps = 1
-                batch = { size = 1 }
-                model = { kind = "mlp", hidden = [8], outputs = 10 }
-                data = { kind = "npy", inputs = "x.npy", targets = "y.npy" }
-                optimizer = { kind = "sgd", lr = 0.1 }
-            "#,
-            &[],
-        )
-        .unwrap();
-        let job = String::from_utf8(job.canonical()).unwrap();
-        let file = |path: &str| manifest::DataFile {
-            path: path.to_owned(),
-            bytes: 0,
-            digest: lockstep_common::Domain::Blob.digest(b""),
-        };
-        all_of(&job, &[file("x.npy"), file("y.npy")]).unwrap();
-        let refused = |files: &[manifest::DataFile]| all_of(&job, files).unwrap_err().message().to_owned();
-        assert_eq!(refused(&[]), "field `data`: the job reads `x.npy`, `y.npy`, and nothing was measured");
-        assert!(refused(&[file("x.npy")]).ends_with("and `x.npy` was measured"));
-        assert!(refused(&[file("y.npy"), file("x.npy")]).ends_with("and `y.npy`, `x.npy` was measured"));
-        assert!(refused(&[file("x.npy"), file("y.npy"), file("/etc/passwd")]).contains("`/etc/passwd`"));
-    }
-
-    #[test]
-    fn what_nobody_would_send_is_refused_by_its_field() {
-        let sound = lockstep_rpc::CodeVersion { commit: "a".repeat(40), ..Default::default() };
-        let refused = |wire| code(Some(wire)).unwrap_err().message().to_owned();
-        assert!(code(Some(sound.clone())).unwrap().is_some());
-        for commit in ["", "HEAD", "--upload-pack=x", &"g".repeat(40)] {
-            let wire = lockstep_rpc::CodeVersion { commit: commit.to_owned(), ..sound.clone() };
-            assert!(refused(wire).starts_with("field `code.commit`"), "{commit}");
-        }
-        for directory in ["../x", "/etc", "a/../../b"] {
-            let wire = lockstep_rpc::CodeVersion { directory: directory.to_owned(), ..sound.clone() };
-            assert!(refused(wire).contains("is not in the work tree"), "{directory}");
-        }
-        let wire = lockstep_rpc::CodeVersion { tags: vec![String::new(); 1_001], ..sound.clone() };
-        assert_eq!(refused(wire), "field `code.tags`: 1001 are more than 1000");
-        let wire = lockstep_rpc::CodeVersion { remote: "\x1b[2J".to_owned(), ..sound };
-        assert_eq!(refused(wire), "field `code.remote`: `\\u{1b}[2J` has control characters");
-        let file = lockstep_rpc::DataFile { digest: vec![0; 32], ..Default::default() };
-        assert!(data(vec![file; 10_001]).unwrap_err().message().starts_with("field `data`: 10001 are more"));
-        let device = |name: &str| lockstep_rpc::Device { name: name.to_owned(), ..Default::default() };
-        for name in ["tpu", "cuda:x", "cpu\n", "CPU"] {
-            let hello =
-                Hello { node: "a".into(), incarnation: "1".into(), devices: vec![device(name)], ..Hello::default() };
-            assert!(Joining::try_from(hello).unwrap_err().message().contains("expected `cpu` or `cuda:N`"), "{name}");
-        }
-        let many = (0..5).map(|index| (index.to_string(), "x".repeat(1 << 18))).collect();
-        let ready = lockstep_rpc::Ready { environment: many, ..Default::default() };
-        let error = said_of(Body::Ready(ready), None).unwrap_err();
-        assert!(error.message().starts_with("field `ready.environment`: 1310725 bytes"), "{}", error.message());
-    }
-
-    #[test]
-    fn a_share_that_the_log_would_not_take_fails_its_checkpoint() {
-        let share = CheckpointShare { step: 7, json: vec![b' '; MAX_SHARE_BYTES + 1] };
-        let Said::ShareRefused { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
-            panic!("not refused at step 7")
-        };
-        assert_eq!(reason, "its description takes 16777217 bytes, more than 16777216");
-    }
-
-    #[test]
-    fn a_block_that_the_log_would_not_take_ends_the_run_in_words() {
-        let steps = vec![StepReport { step: 9, ..StepReport::default() }];
-        let block = ReportBlock { steps, record_before: vec![0; MAX_BLOCK_BYTES], ..ReportBlock::default() };
-        let Said::Failed { reason, transient: false } = said_of(Body::Block(block), None).unwrap() else {
-            panic!("it is taken")
-        };
-        assert!(reason.contains("up to step 9 takes 15728") && reason.contains("at most 15728640"), "{reason}");
-    }
-
-    #[test]
-    fn a_block_of_a_step_that_the_job_does_not_have_ends_the_run_in_words() {
-        let series = Series { steps: vec![9, 2], ..Series::default() };
-        let media = MediaReport { step: 11, ..MediaReport::default() };
-        let blocks = [
-            ReportBlock { steps: vec![StepReport { step: 11, ..StepReport::default() }], ..ReportBlock::default() },
-            ReportBlock { series: vec![series], ..ReportBlock::default() },
-            ReportBlock { media: vec![media], ..ReportBlock::default() },
-        ];
-        for block in blocks {
-            let said = |steps| said_of(Body::Block(block.clone()), Some(Asked { batch: 1, steps })).unwrap();
-            assert!(matches!(said(11), Said::Block { .. }));
-            let Said::Failed { reason, transient: false } = said(10) else { panic!("it is taken: {block:?}") };
-            assert_eq!(reason, "it reports of step 11, and the job's last is 10");
-        }
-    }
-
-    #[test]
-    fn a_text_that_is_too_long_is_left_out_by_name_and_the_rest_of_its_block_stays() {
-        let text = |name: &str, bytes| MediaReport {
-            name: name.to_owned(),
-            step: 3,
-            kind: "text".to_owned(),
-            text: "x".repeat(bytes),
-            ..MediaReport::default()
-        };
-        let steps = vec![StepReport { step: 3, ..StepReport::default() }];
-        let media = vec![text("short", MAX_KEPT_TEXT_BYTES), text("long", 8 << 20), text("longer", 9 << 20)];
-        let block = ReportBlock { steps, media, ..ReportBlock::default() };
-        let mut message = Some(ProcessMessage { body: Some(Body::Block(block.clone())) });
-        let words = shorten_texts(&mut message).unwrap();
-        assert_eq!(words, "text `long` of step 3 is left out: 8388608 bytes, and at most 65536 go with a report");
-        let Some(Body::Block(left)) = message.and_then(|message| message.body) else { panic!("no block") };
-        assert_eq!((&left.steps, &left.media[0]), (&block.steps, &block.media[0]));
-        assert_eq!(left.media[1].text, "left out: 8388608 bytes, and at most 65536 go with a report");
-        assert!(left.encoded_len() < 70_000, "{}", left.encoded_len());
-        let mut small = Some(ProcessMessage { body: Some(Body::Block(left)) });
-        assert_eq!(shorten_texts(&mut small), None);
-    }
-
-    #[test]
-    fn a_block_gives_progress_at_its_last_step_and_the_rate_over_all() {
-        let step = |step, micros| StepReport { step, loss: step, micros, ..StepReport::default() };
-        let block = ReportBlock { steps: vec![step(4, 1_000), step(5, 3_000)], ..ReportBlock::default() };
-        let job = Some(Asked { batch: 8, steps: 5 });
-        let Said::Block { progress: Some(progress), bytes } = said_of(Body::Block(block.clone()), job).unwrap() else {
-            panic!("not a block with progress")
-        };
-        assert_eq!((progress.step, progress.loss, progress.samples_per_second), (5, 5, 4_000.0));
-        assert_eq!(ReportBlock::decode(bytes.as_slice()).unwrap(), block);
-        let empty = said_of(Body::Block(ReportBlock::default()), job).unwrap();
-        assert!(matches!(empty, Said::Block { progress: None, .. }));
-    }
-}
+mod tests;

@@ -262,6 +262,15 @@ impl Snapshot<'_> {
     }
 
     /// Those of a branch, by name and part.
+    /// How many series the run has on its main branch.
+    pub(crate) fn count_series(&self, run: &RunId) -> Result<u64, TrackingError> {
+        self.all(|transaction| {
+            let table = transaction.open_table(SERIES)?;
+            let rows = table.range((run.as_str(), 0, "", i64::MIN)..(run.as_str(), 1, "", i64::MIN))?;
+            Ok(rows.count() as u64)
+        })
+    }
+
     pub(crate) fn series(&self, run: &RunId, branch: u32) -> Result<Vec<(SeriesKey, SeriesSummary)>, TrackingError> {
         let rows = self.all(|transaction| {
             let table = transaction.open_table(SERIES)?;

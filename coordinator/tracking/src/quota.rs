@@ -1,4 +1,4 @@
-//! How many images, texts and files a run may have, and what was left out of one that has more.
+//! How many images, texts, files and series a run may have, and what was left out of one that has more.
 
 use lockstep_alarms::{Alarm, Kind, Severity};
 use lockstep_common::RunId;
@@ -17,13 +17,21 @@ pub struct Quota {
     pub bytes: u64,
     /// Bytes of short texts, which are kept here and read together.
     pub text_bytes: u64,
+    /// Series, of Lockstep's own and of the program's, by name and rank.
+    pub series: u64,
 }
+
+/// Bytes of a name of a series or a distribution.
+pub(crate) const NAME_BYTES: usize = 512;
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { items: 10_000, bytes: 16 << 30, text_bytes: 32 << 20 }
+        Self { items: 10_000, bytes: 16 << 30, text_bytes: 32 << 20, series: 100_000 }
     }
 }
+
+/// Letters of a name that are said.
+const NAME_LETTERS: usize = 100;
 
 /// What a run has.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,12 +82,17 @@ impl Used {
 }
 
 /// Adds `one` to what was left out of `run`. True if it is the first.
-pub(crate) fn leave_out(left: &mut Option<LeftOut>, run: &RunId, one: Media, why: String) -> bool {
+pub(crate) fn leave_out(
+    left: &mut Option<LeftOut>,
+    run: &RunId,
+    (name, step, at_ms): (String, u64, u64),
+    why: String,
+) -> bool {
     if let Some(left) = left {
         left.items = left.items.saturating_add(1);
         return false;
     }
-    let Media { name, step, at_ms, .. } = one;
+    let name = name.chars().take(NAME_LETTERS).collect::<String>();
     warn!(%run, name, step, "is not listed, and nor is what comes after it without room: {why}");
     *left = Some(LeftOut { items: 1, name, step, at_ms, why });
     true
@@ -97,7 +110,7 @@ impl LeftOut {
             until_step: None,
             place: None,
             series: SeriesKey::whole("loss"),
-            title: "images, texts or files are left out".to_owned(),
+            title: "images, texts, files or series are left out".to_owned(),
             what: format!("`{name}` of step {step} is not listed with the run{more}: {why}"),
             try_: vec![
                 "keep fewer or smaller ones, or keep them less often".to_owned(),

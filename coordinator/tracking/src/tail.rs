@@ -10,12 +10,17 @@ use crate::column::{CHUNK, Columns};
 use crate::database::{ChunkKey, Media, RunRow, SeriesSummary};
 use crate::quota::{LeftOut, Quota, Used, leave_out};
 
+/// Points whose memory, and whose rows in a write, a series takes by itself.
+pub(crate) const SERIES_POINTS: usize = 64;
+
 /// A run's.
 #[derive(Debug)]
 pub(crate) struct RunTail {
     pub(crate) row: RunRow,
     pub(crate) watch: Watch,
     pub(crate) series: BTreeMap<SeriesKey, SeriesTail>,
+    /// All series of the run, in memory or not.
+    pub(crate) known_series: u64,
     /// Not written yet, as the next.
     pub(crate) histograms: Vec<(SeriesKey, Histogram)>,
     pub(crate) media: Vec<Media>,
@@ -29,11 +34,12 @@ pub(crate) struct RunTail {
 }
 
 impl RunTail {
-    pub(crate) fn new(row: RunRow, watch: Watch, used: Used, left_out: Option<LeftOut>) -> Self {
+    pub(crate) fn new(row: RunRow, watch: Watch, (used, known_series): (Used, u64), left_out: Option<LeftOut>) -> Self {
         Self {
             row,
             watch,
             series: BTreeMap::new(),
+            known_series,
             histograms: Vec::new(),
             media: Vec::new(),
             used,
@@ -47,8 +53,17 @@ impl RunTail {
     pub(crate) fn take_media(&mut self, run: &RunId, one: Media, quota: &Quota) {
         match self.used.take(&one, quota) {
             Ok(()) => self.media.push(one),
-            Err(why) => self.left_out_now |= leave_out(&mut self.left_out, run, one, why),
+            Err(why) => {
+                let Media { name, step, at_ms, .. } = one;
+                self.left_out_now |= leave_out(&mut self.left_out, run, (name, step, at_ms), why);
+            }
         }
+    }
+
+    /// Leaves a series of `run` out that begins with `first`.
+    pub(crate) fn leave_out_series(&mut self, run: &RunId, key: &SeriesKey, first: &Point, why: String) {
+        let what = (key.name.clone(), first.step, first.at_ms);
+        self.left_out_now |= leave_out(&mut self.left_out, run, what, why);
     }
 
     /// Alarms that stand.
@@ -61,9 +76,10 @@ impl RunTail {
         with_left_out(self.watch.alarms(), self.left_out.as_ref())
     }
 
-    /// Points in memory.
+    /// Points in memory; a series that is there counts as some.
     pub(crate) fn points(&self) -> usize {
-        self.series.values().map(|series| series.chunks().map(|(_, columns)| columns.len()).sum::<usize>()).sum()
+        let of = |series: &SeriesTail| series.chunks().map(|(_, columns)| columns.len()).sum::<usize>();
+        self.series.values().map(|series| SERIES_POINTS + of(series)).sum()
     }
 
     /// Everything was written.

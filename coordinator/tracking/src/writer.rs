@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lockstep_alarms::{Alarm, Watch};
 use lockstep_common::RunId;
 use lockstep_common::manifest::Piece;
-use lockstep_common::series::SeriesKey;
+use lockstep_common::series::{Point, SeriesKey};
 use lockstep_rpc::{MediaReport, ReportBlock};
 use prost::Message as _;
 use redb::WriteTransaction;
@@ -21,8 +21,8 @@ use crate::database::{
 use crate::error::TrackingError;
 use crate::points::{Brought, brought};
 use crate::query::{Shared, Tracking};
-use crate::quota::{LeftOut, Quota};
-use crate::tail::{RunTail, SeriesTail};
+use crate::quota::{LeftOut, NAME_BYTES, Quota};
+use crate::tail::{RunTail, SERIES_POINTS, SeriesTail};
 
 /// Points in memory, of all runs, above which those of runs at rest are let go: 24 bytes each.
 const MOST_POINTS: usize = 4 << 20;
@@ -81,7 +81,7 @@ impl Writer {
         match event {
             Event::Block(block) => {
                 let brought = brought(*block);
-                self.unwritten += brought.points.values().map(Vec::len).sum::<usize>();
+                self.unwritten += brought.points.values().map(|points| SERIES_POINTS + points.len()).sum::<usize>();
                 let last_id = &mut self.last_id;
                 let snapshot = self.shared.database.snapshot()?;
                 let mut tails = self.shared.tails_mut();
@@ -192,7 +192,8 @@ fn load<'a>(
 /// The run's tail, as it was written.
 fn read(snapshot: &Snapshot<'_>, run: &RunId) -> Result<RunTail, TrackingError> {
     let (row, watch) = (snapshot.run(run)?.unwrap_or_default(), watch_of(snapshot, run)?);
-    Ok(RunTail::new(row, watch, snapshot.media_used(run)?, snapshot.left_out(run)?))
+    let used = (snapshot.media_used(run)?, snapshot.count_series(run)?);
+    Ok(RunTail::new(row, watch, used, snapshot.left_out(run)?))
 }
 
 /// As it was kept; one that another version wrote begins anew.
@@ -220,8 +221,14 @@ fn append(
         if !tail.series.contains_key(&key) {
             let series = if let Some(summary) = snapshot.one_series(run, 0, &key)? {
                 SeriesTail::new(summary.clone(), open_chunk(snapshot, &summary)?)
+            } else if let Some(why) = no_room(&key, tail.known_series, quota) {
+                if let Some(first) = points.first() {
+                    tail.leave_out_series(run, &key, first, why);
+                }
+                continue;
             } else {
                 *last_id += 1;
+                tail.known_series += 1;
                 SeriesTail::empty(*last_id)
             };
             tail.series.insert(key.clone(), series);
@@ -233,6 +240,11 @@ fn append(
         }
     }
     for (key, histogram) in brought.histograms {
+        if let Some(why) = too_long(&key) {
+            let first = Point { step: histogram.step, at_ms: histogram.at_ms, value: 0.0 };
+            tail.leave_out_series(run, &key, &first, why);
+            continue;
+        }
         tail.watch.histogram(&key, &histogram);
         tail.histograms.push((key, histogram));
     }
@@ -240,6 +252,18 @@ fn append(
         tail.take_media(run, media(report), quota);
     }
     Ok(())
+}
+
+/// Why a new series finds no room in a run that has `known` of them.
+fn no_room(key: &SeriesKey, known: u64, quota: &Quota) -> Option<String> {
+    let most = quota.series;
+    let full = || (known >= most).then(|| format!("a run may have {most} series (`limits.series` of the coordinator)"));
+    too_long(key).or_else(full)
+}
+
+fn too_long(key: &SeriesKey) -> Option<String> {
+    let bytes = key.name.len();
+    (bytes > NAME_BYTES).then(|| format!("its name has {bytes} bytes, more than {NAME_BYTES}"))
 }
 
 /// The last chunk, if there is room in it.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 use lockstep_common::RunId;
-use lockstep_rpc::{BlobRef, MediaReport, ReportBlock, StepReport};
+use lockstep_rpc::{BlobRef, MediaReport, ReportBlock, Series, StepReport};
 use lockstep_tracking::{Event, Kind, Quota, Tracking, Writer};
 
 fn run() -> RunId {
@@ -86,4 +86,38 @@ fn what_is_left_out_is_told_once_and_counted_and_known_after_a_restart() {
     let mut writer = writer.with_quota(quota);
     writer.take(&run(), 5, block(vec![text(6, 1)])).unwrap();
     assert_eq!(steps(&tracking), [1, 2], "the quota holds after a restart");
+}
+
+#[test]
+fn series_beyond_the_quota_and_long_names_are_left_out_by_name_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tracking.redb");
+    let numbers =
+        |name: String, step| Series { name, steps: vec![step], at_ms: vec![1], values: vec![0.5], ..Series::default() };
+    let block = |step: u64, names: Vec<String>| {
+        let series = names.into_iter().map(|name| numbers(name, step)).collect();
+        Event::Block(Box::new(ReportBlock { series, ..ReportBlock::default() }))
+    };
+    let quota = Quota { series: 3, ..Quota::default() };
+    let names = |tracking: &Tracking| {
+        let series = tracking.series(&run(), 0).unwrap();
+        series.iter().map(|(key, summary)| (key.name.clone(), summary.count)).collect::<Vec<_>>()
+    };
+    let (writer, tracking) = Writer::open(&path).unwrap();
+    let mut writer = writer.with_quota(quota);
+    writer.take(&run(), 1, block(1, vec!["a".into(), "b".into(), "n".repeat(513)])).unwrap();
+    writer.take(&run(), 2, block(2, vec!["a".into(), "c".into(), "d".into(), "e".into()])).unwrap();
+    let kept = |a| vec![("a".to_owned(), a), ("b".to_owned(), 1), ("c".to_owned(), 1)];
+    assert_eq!(names(&tracking), kept(2));
+    let alarms = tracking.alarms(&run()).unwrap();
+    assert_eq!((alarms.len(), alarms[0].kind), (1, Kind::MediaLeftOut));
+    assert!(alarms[0].what.contains("its name has 513 bytes, more than 512"), "{}", alarms[0].what);
+    assert!(alarms[0].what.contains("nor are 2 that came later"), "{}", alarms[0].what);
+    writer.flush().unwrap();
+    drop((writer, tracking));
+    // After a restart the ones that are there count, and go on.
+    let (writer, tracking) = Writer::open(&path).unwrap();
+    let mut writer = writer.with_quota(quota);
+    writer.take(&run(), 3, block(3, vec!["a".into(), "f".into()])).unwrap();
+    assert_eq!(names(&tracking), kept(3));
 }

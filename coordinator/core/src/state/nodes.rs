@@ -41,10 +41,10 @@ impl ClusterState {
         if let Some(refusal) = self.name_taken(id, joining.incarnation, joining.agent, joining.host) {
             return Err(refusal);
         }
-        let known = self.nodes.get(id);
-        if known.is_none() && self.nodes.len() >= NODES {
+        if !self.nodes.contains_key(id) && self.nodes.len() >= NODES && !self.forget_oldest() {
             return Err(Refusal::TooManyNodes(NODES));
         }
+        let known = self.nodes.get(id);
         let fences = known.map(|node| node.fences.clone()).unwrap_or_default();
         if known.is_some_and(|node| node.incarnation != joining.incarnation) {
             self.processes_gone(at_ms, id, effects);
@@ -98,6 +98,15 @@ impl ClusterState {
             self.processes_gone(at_ms, id, effects);
             self.place_queued();
         }
+    }
+
+    /// Forgets the node that has been away for longest, but for those with a fence. False if there is none.
+    fn forget_oldest(&mut self) -> bool {
+        let away = self.nodes.values().filter(|node| !node.presence.may_run() && node.fences.is_empty());
+        let Some(oldest) = away.min_by_key(|node| node.changed_at_ms).map(|node| node.id.clone()) else { return false };
+        self.nodes.remove(&oldest);
+        self.changed.insert(RowKey::Node(oldest));
+        true
     }
 
     pub(super) fn forget_node(&mut self, id: &NodeId) -> Result<Outcome, Refusal> {

@@ -22,7 +22,43 @@ pub(super) struct Spoken<'a> {
     pub(super) body: &'a Said,
 }
 
+/// Differences of data that a run remembers at most: a process derives a few, and each list of runs shows them.
+const OVERRIDES: usize = 256;
+
+/// Checkpoints of one run whose shares are not all there. Processes train in step and write in order, so that more than two are a
+/// process that makes them up.
+const OPEN_CHECKPOINTS: usize = 8;
+
 impl Run {
+    /// Why `process` cannot say `body` now: its generation has not begun to train, or has begun already.
+    fn untimely(&self, process: u32, body: &Said) -> Option<String> {
+        let is_new = |step: u64| !self.shares.keys().any(|(open, _)| *open == step);
+        let open = || self.shares.keys().map(|(step, _)| step).collect::<std::collections::BTreeSet<_>>().len();
+        match body {
+            Said::Share(share) if is_new(share.step) && open() >= OPEN_CHECKPOINTS => Some(format!(
+                "its share at step {} comes while {} earlier checkpoints wait for others",
+                share.step,
+                open()
+            )),
+            Said::Share(_)
+            | Said::ShareFailed { .. }
+            | Said::ShareRefused { .. }
+            | Said::Finished { .. }
+            | Said::Corrupt { .. }
+            | Said::Agreed { .. } => {
+                let is_training = self.state.status == Status::Running;
+                (!is_training).then(|| "it reports of training, and not all processes are ready".to_owned())
+            }
+            Said::Derived { overrides } => {
+                let is_ready = self.state.placement.get(&process).is_none_or(|placed| placed.phase != Phase::Assigned);
+                let of_data = self.state.overrides.iter().filter(|known| known.key.starts_with("data.")).count();
+                let too_many = of_data + overrides.len() > OVERRIDES;
+                (is_ready || too_many).then(|| "it derives data anew once too often".to_owned())
+            }
+            Said::Block { .. } | Said::Ready { .. } | Said::Failed { .. } | Said::Exited { .. } => None,
+        }
+    }
+
     /// Why no process of this run can say `body`: it names a step that the job does not have, or where it writes no checkpoint.
     fn impossible(&self, body: &Said) -> Option<String> {
         let (last, every) = (self.last_step(), self.job.checkpoint.every_steps);
@@ -91,7 +127,7 @@ impl ClusterState {
                 placed.sequence = sequence;
             }
         }
-        match self.runs.get(id).and_then(|run| run.impossible(body)) {
+        match self.runs.get(id).and_then(|run| run.untimely(process, body).or_else(|| run.impossible(body))) {
             Some(reason) => self.fail(at_ms, id, Some(process), &reason),
             None => self.said(at_ms, id, process, body, effects),
         }

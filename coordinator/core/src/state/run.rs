@@ -296,6 +296,22 @@ impl Run {
         &self.submission.id
     }
 
+    /// Which processes a generation waits for that has not begun, for people.
+    pub fn waits_for(&self) -> Option<String> {
+        let late: Vec<u32> = match self.state.status {
+            Status::Starting => {
+                let placed = self.state.placement.iter();
+                placed.filter(|(_, placed)| placed.phase == Phase::Assigned).map(|(process, _)| *process).collect()
+            }
+            _ => return None,
+        };
+        let first = self.name_of(*late.first()?);
+        Some(match late.len() - 1 {
+            0 => format!("waits for {first} to be ready"),
+            more => format!("waits for {first} and {more} more to be ready"),
+        })
+    }
+
     /// Steps completed at its end: the job's, but for a replay.
     pub fn last_step(&self) -> u64 {
         self.submission.replay.as_ref().map_or(self.job.steps, |replay| replay.until)

@@ -11,6 +11,7 @@ use lockstep_common::record::chain_start;
 use lockstep_common::{Domain, NodeId, RequestId, RunId, job, world};
 use lockstep_core::command::{Device, Messenger, Progress};
 use lockstep_core::replica::Ticket;
+use lockstep_core::state::Status;
 use lockstep_core::{ClusterState, Command, Said};
 
 use super::random::Random;
@@ -128,7 +129,8 @@ fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random
     }
     let (run, generation, process) = random.pick(&known)?.clone();
     let sequence = spools.get(&(run.clone(), generation, process)).copied().unwrap_or(0) + 1;
-    let body = said(&run, generation, process, sequence, random);
+    let training = state.run(&run).is_some_and(|run| run.state.status == Status::Running);
+    let body = said(&run, (generation, training), process, sequence, random);
     let placed = state.run(&run).and_then(|run| run.state.placement.get(&process));
     let node = placed.and_then(|placed| state.node(&placed.node));
     let from = node.map(|node| Messenger { node: node.id.clone(), incarnation: node.incarnation.clone() });
@@ -137,7 +139,7 @@ fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random
 
 /// What a process says as its `sequence`th report: it gets ready, then takes a checkpoint at every sixth report, and
 /// trains in between. Now and then it dies.
-fn said(run: &RunId, generation: u64, process: u32, sequence: u64, random: &mut Random) -> Said {
+fn said(run: &RunId, (generation, training): (u64, bool), process: u32, sequence: u64, random: &mut Random) -> Said {
     let step = 100 * generation.min(8) + sequence;
     if random.chance(15) {
         return Said::Exited { code: 1, output: "killed".to_owned(), ending: None };
@@ -148,10 +150,10 @@ fn said(run: &RunId, generation: u64, process: u32, sequence: u64, random: &mut 
             numerics: BTreeMap::new(),
             environment: BTreeMap::new(),
         },
-        _ if sequence.is_multiple_of(6) && random.chance(30) => {
+        _ if training && sequence.is_multiple_of(6) && random.chance(30) => {
             Said::ShareFailed { step, reason: "disk full".to_owned() }
         }
-        _ if sequence.is_multiple_of(6) => Said::Share(share(generation, process, step)),
+        _ if training && sequence.is_multiple_of(6) => Said::Share(share(generation, process, step)),
         _ if sequence > STEPS => Said::Failed { reason: "too long".to_owned(), transient: false },
         _ => {
             let samples_per_second = generation as f64;

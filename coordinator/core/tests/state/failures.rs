@@ -202,3 +202,52 @@ fn a_process_that_names_a_step_which_cannot_be_fails_its_run_alone() {
         assert_eq!(cluster.status(&other), "running");
     }
 }
+
+#[test]
+fn a_process_that_speaks_of_training_before_all_are_ready_fails_its_run() {
+    let corrupt =
+        Said::Corrupt { step: 5, agreed: 0, fingerprints: vec![7, 9], tensors: Vec::new(), trail: Vec::new() };
+    let agreed = Said::Agreed { step: 5, fingerprint: 1, trail: Vec::new() };
+    let failed = Said::ShareFailed { step: 5, reason: "full".into() };
+    for said in
+        [corrupt, agreed, failed, Said::Share(share(0, 2, 5)), Said::Finished { step: 10, state: final_state() }]
+    {
+        let mut cluster = Cluster::with_two_nodes();
+        let run = cluster.submit(&[]);
+        cluster.say(&run, 0, ready(0, "avx2"));
+        cluster.say(&run, 0, said);
+        let words = "failed: process 0 on `a`: it reports of training, and not all processes are ready";
+        assert_eq!(cluster.status(&run), words);
+        assert!(
+            cluster.state.node_views().iter().all(|node| node.devices.iter().all(|device| device.fenced.is_none()))
+        );
+    }
+}
+
+#[test]
+fn a_process_that_is_far_ahead_of_the_others_or_derives_without_end_fails_its_run() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    for step in 1..=9 {
+        cluster.say(&run, 1, Said::Share(share(1, 2, step)));
+    }
+    let words = "failed: process 1 on `b`: its share at step 9 comes while 8 earlier checkpoints wait for others";
+    assert_eq!(cluster.status(&run), words);
+
+    let derived = |index: u32| {
+        let (key, was, now) = (format!("data.{index}"), "a".to_owned(), "b".to_owned());
+        Said::Derived { overrides: vec![lockstep_common::manifest::Override { key, was, now }] }
+    };
+    let run = cluster.submit(&[]);
+    for index in 0..256 {
+        cluster.say(&run, 0, derived(index));
+    }
+    assert_eq!((cluster.status(&run).as_str(), cluster.run(&run).state.overrides.len()), ("starting", 256));
+    cluster.say(&run, 0, derived(256));
+    assert_eq!(cluster.status(&run), "failed: process 0 on `a`: it derives data anew once too often");
+    let run = cluster.submit(&[]);
+    cluster.say(&run, 0, ready(0, "avx2"));
+    cluster.say(&run, 0, derived(0));
+    assert!(cluster.status(&run).starts_with("failed: "), "after it was ready");
+}

@@ -17,8 +17,11 @@ fn a_run_is_placed_started_checkpointed_and_finished() {
     assert_eq!((a[0].process, b[0].process, b[0].processes, a[0].generation), (0, 1, 2, 1));
     assert_eq!((a[0].restore.len(), a[0].peers.len(), a[0].device.as_str()), (0, 0, "cpu"));
 
+    let reason = |cluster: &Cluster| RunView::of(cluster.run(&run)).row.reason;
+    assert_eq!(reason(&cluster).unwrap(), "waits for process 0 on `a` and 1 more to be ready");
     cluster.say(&run, 1, ready(1, "avx2"));
     assert_eq!(cluster.status(&run), "starting", "process 0 is not ready");
+    assert_eq!(reason(&cluster).unwrap(), "waits for process 0 on `a` to be ready");
     assert!(cluster.desired("a")[0].peers.is_empty());
     cluster.say(&run, 0, ready(0, "avx2"));
     assert_eq!(cluster.status(&run), "running");

@@ -159,9 +159,11 @@ fn there_are_only_so_many_nodes() {
     let one_more = join("one-more".to_owned());
     assert_eq!(state.apply(5_000, &one_more).outcome, Outcome::Refused(Refusal::TooManyNodes(NODES)));
     assert_eq!(state.apply(5_001, &join("n7".to_owned())).outcome, Outcome::Done, "a known one may come back");
-    let node: lockstep_common::NodeId = "n7".parse().unwrap();
-    state.apply(5_002, &Command::NodeLost { at_ms: 2, node: node.clone(), incarnation: "1".to_owned() });
-    let forget = Command::NodeForgotten { request: lockstep_common::RequestId::from_bytes([1; 16]), node };
-    assert_eq!(state.apply(5_003, &forget).outcome, Outcome::Done);
+    // The one that has been away for longest makes room.
+    for (at_ms, name) in [(3, "n8"), (2, "n7")] {
+        state.apply(5_002, &Command::NodeLost { at_ms, node: name.parse().unwrap(), incarnation: "1".to_owned() });
+    }
     assert_eq!(state.apply(5_004, &one_more).outcome, Outcome::Done);
+    let is_known = |name: &str| state.node(&name.parse().unwrap()).is_some();
+    assert!(!is_known("n7") && is_known("n8") && is_known("one-more"));
 }
