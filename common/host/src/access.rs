@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 const GROUP_FILE: u32 = 0o660;
@@ -13,16 +15,29 @@ const GROUP_DIR: u32 = 0o2770;
 /// By these a store is known as its group's.
 const OF_GROUP: u32 = 0o2020;
 
-/// To make a file for its owner alone.
+/// To make a file for its owner alone. What is there by a link's name is not opened, and nobody waits for the other end of a pipe.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.create(true).mode(PRIVATE_FILE);
+    options.create(true).mode(PRIVATE_FILE).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     options
 }
 
 /// Makes the file at `path` for its owner alone, if it is not there.
+///
+/// # Errors
+/// If something else than a regular file is there, a symbolic link too.
 pub fn make_private_file(path: &Path) -> io::Result<File> {
-    private().read(true).write(true).truncate(false).open(path)
+    let file = private().read(true).write(true).truncate(false).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
+/// Makes an empty file at `path` for its owner alone. A file that has the name loses it, and what it holds stays as it is.
+pub fn replace_private_file(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    private().write(true).create_new(true).open(path)
 }
 
 /// Makes the directory `dir` and those above it that are missing, for their owner alone.
@@ -172,6 +187,26 @@ mod tests {
         // The group's right to write alone is what many umasks leave.
         fs::set_permissions(&at, Permissions::from_mode(0o775)).unwrap();
         assert_eq!(Access::of(&at), Access::Owner);
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_has_a_files_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, link, pipe) = (dir.path().join("victim"), dir.path().join("link"), dir.path().join("pipe"));
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(private().write(true).truncate(true).open(&link).is_err());
+        assert!(make_private_file(&link).is_err() && make_private_file(dir.path()).is_err());
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        let refused = make_private_file(&pipe).unwrap_err().to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
+        let hard = dir.path().join("hard");
+        fs::hard_link(&victim, &hard).unwrap();
+        for name in [&link, &hard, &pipe] {
+            let made = replace_private_file(name).unwrap().metadata().unwrap();
+            assert!(made.is_file() && made.len() == 0 && mode(name) == PRIVATE_FILE, "{}", name.display());
+        }
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -296,4 +296,120 @@ fn name_commands(repository: &Path, command: &Path) {
     }
     git(repository, &["config", "core.hooksPath", hooks.to_str().unwrap()]);
     fs::write(repository.join(".git/info/attributes"), "* filter=x diff=x merge=x\n").unwrap();
+}
+
+/// Writes what the file `name` is like now into its entry of the index, so that the index says of it that it is as in the commit.
+fn vouch(root: &Path, name: &str) {
+    let (at, path) = (root.join(name).symlink_metadata().unwrap(), root.join(".git/index"));
+    let mut index = fs::read(&path).unwrap();
+    let nanos = |part: i64| part as u32;
+    let words = [
+        at.ctime() as u32,
+        nanos(at.ctime_nsec()),
+        at.mtime() as u32,
+        nanos(at.mtime_nsec()),
+        at.dev() as u32,
+        at.ino() as u32,
+        0o100_644,
+        at.uid(),
+        at.gid(),
+        at.size() as u32,
+    ];
+    let mut entry = 12;
+    loop {
+        let length = usize::from(u16::from_be_bytes([index[entry + 60], index[entry + 61]]) & 0xfff);
+        if &index[entry + 62..entry + 62 + length] == name.as_bytes() {
+            break;
+        }
+        entry += (62 + length + 8) / 8 * 8;
+    }
+    for (at, word) in words.into_iter().enumerate() {
+        index[entry + 4 * at..entry + 4 * at + 4].copy_from_slice(&word.to_be_bytes());
+    }
+    // A sum of zeros is none, as `index.skipHash` writes it; libgit2 and git take it.
+    let sum = index.len() - 20;
+    index[sum..].fill(0);
+    fs::write(&path, &index).unwrap();
+    // Younger than all files, as if all of them had been settled for long.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
+}
+
+#[test]
+fn an_index_that_vouches_for_a_file_with_other_contents_hides_nothing() {
+    for time in [1_000_000_000, 1, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        repository(&tree);
+        assert_eq!(changed(&tree), [] as [&str; 0]);
+        fs::write(tree.join("a/f"), "x2\n").unwrap();
+        let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(time);
+        File::options().append(true).open(tree.join("a/f")).unwrap().set_modified(then).unwrap();
+        vouch(&tree, "a/f");
+        if time > 1 {
+            assert_eq!(git(&tree, &["-c", "index.skipHash=true", "status", "--short"]), "", "git itself is deceived");
+        }
+        assert_eq!(changed(&tree), ["a/f"], "{time}");
+        let to = dir.path().join("again");
+        restored(&tree, &to);
+        assert_eq!(fs::read_to_string(to.join("a/f")).unwrap(), "x2\n");
+    }
+}
+
+#[test]
+fn a_file_that_git_skips_was_deleted_unless_the_checkout_is_sparse() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    repository(&tree);
+    git(&tree, &["update-index", "--skip-worktree", "b/f"]);
+    assert_eq!(changed(&tree), [] as [&str; 0]);
+    fs::remove_file(tree.join("b/f")).unwrap();
+    assert_eq!(changed(&tree), ["b/f"]);
+    let to = dir.path().join("again");
+    restored(&tree, &to);
+    assert!(!to.join("b/f").exists() && to.join("a/f").exists());
+    git(&tree, &["sparse-checkout", "set", "--no-cone", "/a/", "/other"]);
+    assert_eq!(changed(&tree), [] as [&str; 0]);
+}
+
+#[test]
+fn files_where_a_submodule_lost_its_repository_are_a_change_and_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let [[tree, sub], _] = trees(dir.path());
+    assert_eq!(changed(&tree), [] as [&str; 0]);
+    let kept = dir.path().join("kept");
+    fs::rename(sub.join(".git"), &kept).unwrap();
+    fs::write(sub.join("a/f"), "other").unwrap();
+    assert_eq!(changed(&tree), ["sub"]);
+    let refused = snapshot(&tree, LIMIT).unwrap_err().to_string();
+    assert!(refused.contains("sub` cannot be kept") && refused.contains("git submodule update --init"), "{refused}");
+    // One that was never initialised has an empty directory, and is no change.
+    fs::remove_dir_all(&sub).unwrap();
+    fs::create_dir(&sub).unwrap();
+    assert_eq!(changed(&tree), [] as [&str; 0]);
+    // A repository elsewhere is not the submodule, and is not looked at.
+    fs::remove_dir(&sub).unwrap();
+    symlink(dir.path().join("inner"), &sub).unwrap();
+    assert_eq!(changed(&tree), ["sub"]);
+    let refused = snapshot(&tree, LIMIT).unwrap_err().to_string();
+    assert!(refused.contains("a symbolic link out of the work tree"), "{refused}");
+    fs::remove_file(&sub).unwrap();
+    fs::write(&sub, "a file").unwrap();
+    assert_eq!(changed(&tree), ["sub"]);
+    let to = dir.path().join("again");
+    restored(&tree, &to);
+    assert_eq!(fs::read_to_string(to.join("sub")).unwrap(), "a file");
+}
+
+#[test]
+fn a_directory_that_became_a_link_is_kept_as_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    repository(&tree);
+    fs::remove_dir_all(tree.join("b")).unwrap();
+    symlink("a", tree.join("b")).unwrap();
+    let to = dir.path().join("again");
+    restored(&tree, &to);
+    assert_eq!(fs::read_link(to.join("b")).unwrap(), Path::new("a"));
+    assert_eq!(fs::read_to_string(to.join("a/f")).unwrap(), "a2\n");
 }

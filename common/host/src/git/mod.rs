@@ -13,6 +13,7 @@ mod revision;
 mod snapshot;
 mod source;
 mod submodules;
+mod tracked;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -31,6 +32,7 @@ pub use restore::{Needed, Sources, built_on, needed, restore};
 pub use revision::{commit_at, files_at};
 pub use snapshot::{Snapshot, snapshot};
 pub use source::source;
+pub use tracked::tracked;
 
 /// A work tree.
 #[derive(Debug)]
@@ -254,9 +256,10 @@ fn shown(repository: &Repository) -> Result<Vec<(PathBuf, Status)>, git2::Error>
     let (statuses, left_out) = (repository.statuses(Some(&mut options))?, left_out(repository)?);
     let of_files = statuses.iter().map(|entry| (PathBuf::from(OsStr::from_bytes(entry.path_bytes())), entry.status()));
     let mut shown: Vec<_> = of_files.collect();
-    for path in submodules::gone(repository)? {
+    for (path, lies) in submodules::replaced(repository)? {
         if shown.iter().all(|(known, _)| *known != path) {
-            shown.push((path, Status::WT_DELETED));
+            let is_gone = lies == submodules::Lies::Nothing;
+            shown.push((path, if is_gone { Status::WT_DELETED } else { Status::WT_TYPECHANGE }));
         }
     }
     shown.retain(|(path, _)| !left_out.contains(path.as_os_str()));
@@ -268,12 +271,13 @@ fn shown(repository: &Repository) -> Result<Vec<(PathBuf, Status)>, git2::Error>
 fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::Error> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
     let is_skipped = |entry: &IndexEntry| entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0;
+    let is_sparse = is_sparse(repository);
     let is_unwatched = |entry: &IndexEntry| entry.flags & IndexEntryFlag::VALID.bits() != 0 || is_skipped(entry);
     let is_changed = |entry: &IndexEntry| {
-        let path = root.join(OsStr::from_bytes(&entry.path));
-        match snapshot::on_disk(&path) {
+        let path = Path::new(OsStr::from_bytes(&entry.path));
+        match snapshot::on_disk(root, path) {
             Ok(Some(found)) => found != (entry.mode, entry.id),
-            Ok(None) => !is_skipped(entry),
+            Ok(None) => !(is_sparse && is_skipped(entry)),
             // It cannot be read: that is said where it is to be kept.
             Err(_) => true,
         }
@@ -287,13 +291,18 @@ fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::Error> {
 
 /// Files that a sparse checkout leaves out: that they are not there is no change.
 fn left_out(repository: &Repository) -> Result<HashSet<OsString>, git2::Error> {
-    let Some(root) = repository.workdir() else { return Ok(HashSet::new()) };
+    let Some(root) = repository.workdir().filter(|_| is_sparse(repository)) else { return Ok(HashSet::new()) };
     let is_left_out = |entry: &IndexEntry| {
         entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
             && root.join(OsStr::from_bytes(&entry.path)).symlink_metadata().is_err()
     };
     let entries = repository.index()?.iter().filter(is_left_out).collect::<Vec<_>>();
     Ok(entries.into_iter().map(|entry| OsString::from_vec(entry.path)).collect())
+}
+
+/// Whether files are left out of the work tree. Otherwise a file that git was told to skip and that is not there was deleted.
+fn is_sparse(repository: &Repository) -> bool {
+    repository.config().and_then(|config| config.get_bool("core.sparseCheckout")).unwrap_or(false)
 }
 
 /// The root of the work tree that `path` lies in, if it lies in one.

@@ -1,7 +1,7 @@
 //! A repository as it lies on the disk, where libgit2 alone sees another one or none.
 //!
 //! libgit2 takes the directory that holds a separate git directory for the work tree, and reads no sparse and no split index. The
-//! top level is where `.git` lies; such an index is rewritten by git (see [`super::index`]). A repository's own configuration cannot
+//! top level is where `.git` lies; such an index is rewritten by git, and none vouches for a file (see [`super::index`]). A repository's own configuration cannot
 //! hide that a file differs from its commit: [`TRUTH`] stands above it.
 
 use std::fs;
@@ -110,8 +110,9 @@ fn whole(repository: Repository, path: &Path) -> Result<Opened, GitError> {
         }
     }
     let mut beside = vec![above];
-    if let Err(error) = repository.index() {
-        beside.push(index::rewrite(&repository).map_err(failed)?.ok_or_else(|| unreadable(path, error))?);
+    match repository.index() {
+        Ok(_) => beside.extend(index::distrust(&repository).map_err(io)?),
+        Err(error) => beside.push(index::rewrite(&repository).map_err(failed)?.ok_or_else(|| unreadable(path, error))?),
     }
     Ok(Opened { repository, beside })
 }

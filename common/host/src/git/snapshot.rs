@@ -196,6 +196,12 @@ fn changed_paths(
 ) -> Result<Changed, GitError> {
     let root = work_dir(repository)?.to_owned();
     let failed = |source| GitError::Git { path: root.clone(), source };
+    let replaced = submodules::replaced(repository).map_err(failed)?;
+    if let Some((path, _)) = replaced.iter().find(|(_, lies)| *lies == submodules::Lies::Files) {
+        let what = "the directory of a submodule, which is no git repository and has files: move them elsewhere, remove the directory, and \
+                    run `git submodule update --init`";
+        return Err(not_plain(&root.join(path), what));
+    }
     let (mut changed, mut untracked, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for (path, status) in super::shown(repository).map_err(failed)? {
         if status.contains(Status::CONFLICTED) {
@@ -254,7 +260,7 @@ fn take(
     let full = root.join(path);
     let failed = |source| GitError::Git { path: full.clone(), source };
     let io = |source| GitError::Io { path: full.clone(), source };
-    let Some(metadata) = there(&full).map_err(io)? else {
+    let Some(metadata) = there(root, path).map_err(io)? else {
         return match index.remove(path, 0) {
             Err(error) if error.code() != git2::ErrorCode::NotFound => Err(failed(error)),
             _ => Ok(()),
@@ -300,10 +306,12 @@ fn take(
     index.add(&entry).map_err(failed)
 }
 
-/// What git would record of the file or link at `path`, without any filter; none if nothing lies there that it records.
-pub(super) fn on_disk(path: &Path) -> io::Result<Option<(u32, Oid)>> {
+/// What git would record of the file or link at `path` in the work tree at `root`, without any filter; none if nothing lies there that
+/// it records.
+pub(super) fn on_disk(root: &Path, path: &Path) -> io::Result<Option<(u32, Oid)>> {
     let hashed = |hashed: Result<Oid, git2::Error>| hashed.map_err(io::Error::other);
-    let Some(metadata) = there(path)? else { return Ok(None) };
+    let Some(metadata) = there(root, path)? else { return Ok(None) };
+    let path = &root.join(path);
     Ok(if metadata.is_symlink() {
         let target = fs::read_link(path)?;
         Some((LINK, hashed(Oid::hash_object(ObjectType::Blob, target.as_os_str().as_bytes()))?))
@@ -314,8 +322,11 @@ pub(super) fn on_disk(path: &Path) -> io::Result<Option<(u32, Oid)>> {
     })
 }
 
-fn there(path: &Path) -> io::Result<Option<fs::Metadata>> {
-    match fs::symlink_metadata(path) {
+fn there(root: &Path, path: &Path) -> io::Result<Option<fs::Metadata>> {
+    if submodules::behind_link(root, path) {
+        return Ok(None);
+    }
+    match fs::symlink_metadata(root.join(path)) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),

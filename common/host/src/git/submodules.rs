@@ -1,7 +1,8 @@
 //! Submodules that are checked out, each read as a repository of its own: libgit2 compares them only by what it can read itself, and
 //! by what `ignore` says of them.
 
-use std::path::{Component, PathBuf};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
 
 use git2::{Oid, Repository};
 
@@ -19,6 +20,42 @@ pub(super) struct Submodule {
     pub(super) is_moved: bool,
 }
 
+/// What lies where a submodule belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lies {
+    Nothing,
+    /// As in a clone in which it was never initialised.
+    EmptyDirectory,
+    Repository,
+    /// A directory that git takes for the submodule, and looks at no file of it.
+    Files,
+    /// A file or a link.
+    Other,
+}
+
+impl Lies {
+    /// At `path` in the work tree at `root`.
+    fn at(root: &Path, path: &Path) -> Self {
+        let full = root.join(path);
+        if behind_link(root, path) {
+            return Self::Nothing;
+        }
+        match fs::symlink_metadata(&full) {
+            Err(_) => Self::Nothing,
+            Ok(found) if !found.is_dir() => Self::Other,
+            Ok(_) if full.join(".git").symlink_metadata().is_ok() => Self::Repository,
+            // One that cannot be read may hold anything.
+            Ok(_) if fs::read_dir(&full).is_ok_and(|mut entries| entries.next().is_none()) => Self::EmptyDirectory,
+            Ok(_) => Self::Files,
+        }
+    }
+}
+
+/// Whether a directory on the way from `root` to `path` is a link: then git has nothing at `path`.
+pub(super) fn behind_link(root: &Path, path: &Path) -> bool {
+    path.ancestors().skip(1).any(|dir| !dir.as_os_str().is_empty() && root.join(dir).is_symlink())
+}
+
 /// The submodules of `repository`. One that was never initialised has nothing that its commit has not, and is left out.
 ///
 /// # Errors
@@ -31,7 +68,7 @@ pub(super) fn of(repository: &Repository) -> Result<Vec<Submodule>, GitError> {
         let (path, recorded) = (submodule.path(), [submodule.head_id(), submodule.index_id()]);
         let full = root.join(path);
         // What only `.gitmodules` names is none, whatever lies there.
-        if recorded == [None, None] || full.join(".git").symlink_metadata().is_err() {
+        if recorded == [None, None] || Lies::at(root, path) != Lies::Repository {
             continue;
         }
         if path.components().any(|part| !matches!(part, Component::Normal(_))) {
@@ -46,11 +83,11 @@ pub(super) fn of(repository: &Repository) -> Result<Vec<Submodule>, GitError> {
     Ok(found)
 }
 
-/// Submodules that the commit or the index names, and nothing lies there.
-pub(super) fn gone(repository: &Repository) -> Result<Vec<PathBuf>, git2::Error> {
+/// Submodules that the commit or the index names, with what lies there instead of them or of an empty directory.
+pub(super) fn replaced(repository: &Repository) -> Result<Vec<(PathBuf, Lies)>, git2::Error> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
     let submodules = repository.submodules()?;
     let named = submodules.iter().filter(|one| one.head_id().is_some() || one.index_id().is_some());
-    let gone = named.filter(|one| root.join(one.path()).symlink_metadata().is_err());
-    Ok(gone.map(|one| one.path().to_owned()).collect())
+    let lies = named.map(|one| (one.path().to_owned(), Lies::at(root, one.path())));
+    Ok(lies.filter(|(_, lies)| !matches!(lies, Lies::Repository | Lies::EmptyDirectory)).collect())
 }
