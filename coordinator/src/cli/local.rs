@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use lockstep_core::state::Presence;
-use lockstep_host::access::private;
+use lockstep_host::access::replace_private_file;
 use lockstep_host::durable;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, Command};
@@ -49,18 +49,17 @@ struct Worker {
 }
 
 impl Local {
-    /// Starts them, with everything they write in `dir`.
+    /// Starts them, with everything they write in `dir`, which [`super::local_dir`] allows.
     pub(super) async fn start(dir: &Path, workers: u32) -> Result<Self, Failure> {
         let program = worker_program()?;
         let disk = |error: std::io::Error| {
             Failure::new(Exit::Local, format!("cannot use directory `{}`: {error}", dir.display()))
         };
-        let dir = std::path::absolute(dir).map_err(disk)?;
-        durable::make_private_dir(&dir).map_err(disk)?;
+        durable::make_private_dir(dir).map_err(disk)?;
         // A directory in a work tree must not make it dirty.
         durable::write_atomic(&dir.join(".gitignore"), b"*\n").map_err(disk)?;
 
-        let settings = Settings::embedded(&dir);
+        let settings = Settings::embedded(dir);
         let running = serve::start(&settings).await.map_err(|error| serve_failure(&error))?;
         let address = running.address().to_string();
         // Whatever an earlier job here left open ended with its workers.
@@ -73,7 +72,7 @@ impl Local {
             let _ = stopped.await;
         }));
         let mut local = Self {
-            dir,
+            dir: dir.to_owned(),
             address,
             store: settings.store,
             handle: handle.clone(),
@@ -111,7 +110,7 @@ impl Local {
 
     fn spawn(&self, program: &Path, name: &str, share: &str) -> std::io::Result<Worker> {
         let log = self.dir.join(format!("{name}.log"));
-        let file = private().write(true).truncate(true).open(&log)?;
+        let file = replace_private_file(&log)?;
         let mut command = Command::new(program);
         command
             .args(["--join", &self.address, "--name", name, "--share", share])
@@ -237,7 +236,6 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// The program `worker`: beside this one, or in PATH.
 /// The program `worker`: beside this one, or in PATH.
 pub(super) fn worker_program() -> Result<PathBuf, Failure> {
     let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join("worker")));

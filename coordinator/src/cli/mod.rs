@@ -17,6 +17,7 @@ mod follow;
 mod interrupt;
 mod lineage;
 mod local;
+mod local_dir;
 mod measure;
 mod metrics;
 mod mirror;

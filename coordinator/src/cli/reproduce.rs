@@ -21,6 +21,7 @@ use super::exit::Exit;
 use super::follow::{follow, summary};
 use super::interrupt::interrupted;
 use super::local::Local;
+use super::local_dir;
 use super::output::{Output, table};
 use super::prepare::new_request;
 use super::target::{Target, record_of_replay};
@@ -31,8 +32,11 @@ struct Verdict {
     run: String,
     /// The run that made it again.
     reproduction: String,
-    /// Where its code and, with `--on local`, all that it wrote lies.
+    /// Where its code lies.
     directory: PathBuf,
+    /// With `--on local`: where all that it wrote lies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_directory: Option<PathBuf>,
     first_step: u64,
     last_step: u64,
     equal: bool,
@@ -56,6 +60,12 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
         return Err(Failure::new(Exit::Refused, words).hint(format!("`coord verify {run}` makes its own steps again")));
     }
     let directory = arguments.directory.clone().unwrap_or_else(|| format!("run-{run}").into());
+    let beside = match arguments.on_local {
+        Some(_) => Some(local_dir::by_default(&beside(&directory)?).map_err(|failure| {
+            failure.hint("remove it if nobody needs it, or name another directory to rebuild the run in")
+        })?),
+        None => None,
+    };
     let rebuilt = if target.view.code.is_some() {
         rebuild(&mut client, &target.view, &directory, arguments.repositories.clone()).await?
     } else {
@@ -80,8 +90,8 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
     let files = client.listed(&target.view.data).await?;
     let elsewhere = Elsewhere::look(&rebuilt.job_directory, &target.view, &files, other_revision)?;
 
-    let mut local = match arguments.on_local {
-        Some(workers) => Some(Local::start(&rebuilt.directory.join(".lockstep"), workers).await?),
+    let mut local = match arguments.on_local.zip(beside) {
+        Some((workers, dir)) => Some(Local::start(&dir, workers).await?),
         None => None,
     };
     let made = again(&mut client, &target, &rebuilt, &elsewhere, local.as_mut()).await;
@@ -99,6 +109,20 @@ pub(super) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
     Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
 }
 
+/// Where a coordinator and workers of its own write: beside the rebuilt tree, which may hold anything, and never in it.
+fn beside(directory: &Path) -> Result<PathBuf, Failure> {
+    let unusable = |why: &str| Failure::new(Exit::Usage, format!("cannot use `{}`: {why}", directory.display()));
+    // `..` and links in the name are resolved if it is there; nothing is to be resolved otherwise.
+    let resolved = std::fs::canonicalize(directory).or_else(|_| std::path::absolute(directory));
+    let resolved = resolved.map_err(|error| unusable(&error.to_string()))?;
+    let (Some(parent), Some(name)) = (resolved.parent(), resolved.file_name()) else {
+        return Err(unusable("there is no place beside it, where `--on local` writes"));
+    };
+    let mut name = name.to_owned();
+    name.push(".lockstep");
+    Ok(parent.join(name))
+}
+
 /// Trains the run once more, here or where it was, and compares. `None` after Ctrl-C.
 async fn again(
     client: &mut Client,
@@ -108,6 +132,7 @@ async fn again(
     local: Option<&mut Local>,
 ) -> Result<Option<Verdict>, Failure> {
     let (last, view) = (target.last_step(), &target.view);
+    let local_directory = local.as_ref().map(|local| local.dir().to_owned());
     let mut there = match &local {
         Some(local) => {
             let code = view.code.iter().flat_map(|code| code.tree.iter().chain(&code.source));
@@ -156,6 +181,7 @@ async fn again(
         run: target.run(),
         reproduction: run,
         directory: rebuilt.directory.clone(),
+        local_directory,
         first_step: first,
         last_step: last,
         equal: comparison.equal() && state.is_none_or(|state| reproduced == Some(state)),
@@ -237,10 +263,34 @@ fn lines(verdict: &Verdict) -> Vec<String> {
         Some(state) if Some(*state) == *reproduced => lines.push(format!("  final state {state}, as recorded")),
         Some(state) => lines.push(format!("  final state: recorded {state}, reproduced {}", text(reproduced))),
     }
+    if let Some(dir) = &verdict.local_directory {
+        lines.push(format!("  what its coordinator and workers wrote lies in {}", dir.display()));
+    }
     if !verdict.differences.is_empty() {
         lines.push("  not as it was:".to_owned());
         let rows: Vec<Vec<String>> = verdict.differences.iter().map(Difference::cells).collect();
         lines.extend(table(&["", "KEY", "RECORDED", "NOW"], &rows).into_iter().map(|line| format!("  {line}")));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reproduction_writes_lies_beside_the_tree_that_it_rebuilds() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().canonicalize().unwrap();
+        for (asked, tree) in [("again", "again"), ("a/../again", "again"), (".", "")] {
+            std::fs::create_dir_all(here.join("a")).unwrap();
+            std::fs::create_dir_all(here.join("again")).unwrap();
+            let (asked, tree) = (here.join(asked), std::path::absolute(here.join(tree)).unwrap());
+            let at = beside(&asked).unwrap();
+            assert_eq!(at.parent(), tree.canonicalize().unwrap().parent(), "{}", at.display());
+            assert!(!at.starts_with(&asked), "{}", at.display());
+        }
+        assert_eq!(beside(&here.join("new")).unwrap(), here.join("new.lockstep"));
+        assert!(beside(Path::new("/")).is_err());
+    }
 }

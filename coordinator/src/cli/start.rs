@@ -1,6 +1,6 @@
 //! The commands that change something: `submit`, `resume`, `cancel`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lockstep_rpc::CancelRequest;
 
@@ -13,6 +13,7 @@ use super::exit::Exit;
 use super::follow::{exit, follow, summary};
 use super::interrupt::interrupted;
 use super::local::Local;
+use super::local_dir;
 use super::output::Output;
 use super::prepare::{Prepared, new_request, prepare};
 use super::resume::Wish;
@@ -74,7 +75,10 @@ async fn begin(what: What, start: &StartArguments, beside: &Path, out: &mut Outp
         let interrupt = format!("run {run} goes on: `coord show {run}` tells how it is, `coord cancel {run}` ends it");
         return watch(&mut client, &run, start.json, &interrupt, out).await;
     };
-    let dir: PathBuf = start.data_dir.clone().unwrap_or_else(|| beside.join(LOCAL_DIR));
+    let dir = match &start.data_dir {
+        Some(dir) => local_dir::named(dir)?,
+        None => local_dir::by_default(&beside.join(LOCAL_DIR))?,
+    };
     let mut local = Local::start(&dir, workers).await?;
     let result = run_locally(what, start, &mut local, out).await;
     local.stop().await;

@@ -237,6 +237,26 @@ fn a_local_worker_that_ends_too_early_is_said_with_its_last_words() {
 }
 
 #[test]
+fn local_writes_through_no_link_that_lies_beside_a_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let coord = copy_of_coord(dir.path());
+    let worker =
+        "printf '#!/bin/sh\nexit 3\n' >worker; chmod +x worker; mkdir -p .lockstep/coordinator; echo precious >victim";
+    assert!(Command::new("sh").current_dir(dir.path()).args(["-c", worker]).status().unwrap().success());
+    let (job, victim) = (write_job(dir.path(), 1, 4), dir.path().join("victim"));
+    for link in [".lockstep/local-1.log", ".lockstep/coordinator/LOCK"] {
+        let link = dir.path().join(link);
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let output = Command::new(&coord).arg("submit").arg(&job).args(["--local", "1"]).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{errors}");
+        assert!(errors.contains("is a symbolic link") && errors.contains("--data-dir"), "{errors}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious\n");
+        std::fs::remove_file(&link).unwrap();
+    }
+}
+
+#[test]
 fn help_shows_examples_and_exit_codes_and_a_closed_pipe_is_no_error() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     assert!(help.contains("Examples:") && help.contains("Exit codes:") && help.contains("130  interrupted"), "{help}");

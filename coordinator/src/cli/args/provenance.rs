@@ -52,14 +52,14 @@ that the run recorded is compared. Exit code 0: every bit again; 7: something di
 
 Examples:
   coord reproduce 7d3k                     on the coordinator's workers
-  coord reproduce 7d3k again --on local    here, in `again`, with nothing but this machine")]
+  coord reproduce 7d3k again --on local    here, in `again` and `again.lockstep`, with nothing but this machine")]
 pub(in crate::cli) struct ReproduceArguments {
     /// Run: id, unique prefix of an id, or name.
     pub(in crate::cli) run: String,
     /// Where its code is rebuilt; must be empty or not exist [default: `run-<id>`].
     pub(in crate::cli) directory: Option<PathBuf>,
     /// Where it is trained: by the coordinator's workers, or `local` or `local=N`: by N workers of this machine and a
-    /// coordinator of their own.
+    /// coordinator of their own, which write to `DIRECTORY.lockstep`.
     #[arg(long = "on", value_name = "local[=N]", value_parser = on_local)]
     pub(in crate::cli) on_local: Option<u32>,
     /// A clone that may have the commit; may be repeated.
