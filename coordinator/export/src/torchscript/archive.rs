@@ -3,7 +3,7 @@
 //! Everything is taken from the list at the archive's end, as libtorch does. Checksums are not looked at: whoever hands the file in has
 //! verified its digest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -53,16 +53,25 @@ impl Archive {
     /// Opens the file at `path` and reads its list.
     pub(super) fn open(path: &Path) -> Result<Self, TorchScriptError> {
         let mut file = File::open(path).map_err(TorchScriptError::io("read", path))?;
-        let (at, bytes) = list_place(&mut file).map_err(|error| whole(&error))?;
+        let Place { at, bytes, files } = list_place(&mut file).map_err(|error| whole(&error))?;
         let list = read_at(&mut file, at, bytes).map_err(|error| whole(&error))?;
         let mut rest = list.as_slice();
-        let (mut entries, mut by_name) = (Vec::new(), BTreeMap::new());
+        let (mut entries, mut by_name, mut without_case) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         while !rest.is_empty() {
             let entry = entry(&mut rest).map_err(|error| whole(&error))?;
             if by_name.insert(entry.name.clone(), entries.len()).is_some() {
                 return Err(TorchScriptError::malformed(&entry.name, "the archive holds it twice"));
             }
+            // libtorch takes any of them.
+            if !without_case.insert(entry.name.to_ascii_lowercase()) {
+                let what = "the archive holds another file whose name differs only in upper and lower case";
+                return Err(TorchScriptError::malformed(&entry.name, what));
+            }
             entries.push(entry);
+        }
+        if entries.len() as u64 != files {
+            let what = format!("its list has {} files, and its end says {files}", entries.len());
+            return Err(TorchScriptError::malformed("archive", what));
         }
         let first = entries.first().and_then(|entry| entry.name.split_once('/'));
         let Some((root, _)) = first.map(|(root, rest)| (root.to_owned(), rest)) else {
@@ -153,27 +162,38 @@ fn read_at(file: &mut File, at: u64, length: u64) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 == length { Ok(bytes) } else { Err(bad("the archive is cut")) }
 }
 
-/// Offset and length of the list.
-fn list_place(file: &mut File) -> io::Result<(u64, u64)> {
+/// Where the list lies.
+struct Place {
+    at: u64,
+    bytes: u64,
+    /// Files in it.
+    files: u64,
+}
+
+/// Finds the list as libtorch does: by the last signature of a record at the end, whatever its comment's length says. One that stands in
+/// a comment is refused, for other programs take the record before it.
+fn list_place(file: &mut File) -> io::Result<Place> {
     let length = file.metadata()?.len();
     let tail_at = length.saturating_sub(END_BYTES);
     let tail = read_at(file, tail_at, length - tail_at)?;
-    let is_end =
-        |&at: &usize| tail[at..].starts_with(&END) && tail.len() - at == 22 + usize::from(u16_at(&tail, at + 20));
-    let end = (0..(tail.len() + 1).saturating_sub(22)).rev().find(is_end);
+    let end = (0..(tail.len() + 1).saturating_sub(22)).rev().find(|&at| tail[at..].starts_with(&END));
     let end = end.ok_or_else(|| bad("it is no ZIP archive, or its end is cut"))?;
+    if tail.len() - end != 22 + usize::from(u16_at(&tail, end + 20)) {
+        return Err(bad("its end is cut, or other bytes follow it"));
+    }
+    let mut files = u64::from(u16_at(&tail, end + 10));
     let (mut bytes, mut at) = (u64::from(u32_at(&tail, end + 12)), u64::from(u32_at(&tail, end + 16)));
     if let Some(locator) = end.checked_sub(20).filter(|&locator| tail[locator..].starts_with(&WIDE_LOCATOR)) {
         let wide = read_at(file, u64_at(&tail, locator + 8), 56)?;
         if wide[..4] != WIDE_END {
             return Err(bad("the record of its length is no such record"));
         }
-        (bytes, at) = (u64_at(&wide, 40), u64_at(&wide, 48));
+        (files, bytes, at) = (u64_at(&wide, 32), u64_at(&wide, 40), u64_at(&wide, 48));
     }
     if bytes > LIST_BYTES.min(length) {
         return Err(bad("its list of files is longer than a module's can be"));
     }
-    Ok((at, bytes))
+    Ok(Place { at, bytes, files })
 }
 
 /// Takes the next entry of the list.

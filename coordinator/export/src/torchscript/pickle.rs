@@ -3,7 +3,7 @@
 //! The opcodes are those that libtorch's own reader takes. What a value was made of is kept by its place in the bytes, so that a
 //! flag or a device can be changed there and all else stays as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Index of a [`Value`] in its [`Pickle`].
@@ -64,6 +64,7 @@ impl Pickle {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: BTreeMap::new(),
+            states: BTreeSet::new(),
             texts: BTreeMap::new(),
         };
         loop {
@@ -132,6 +133,8 @@ struct Reader<'a> {
     /// Lengths of the stack.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Id>,
+    /// Dictionaries that objects have as their states.
+    states: BTreeSet<Id>,
     texts: BTreeMap<Id, (Range<usize>, usize)>,
 }
 
@@ -206,14 +209,25 @@ impl Reader<'_> {
             return Ok(());
         }
         let before = self.pop()?;
-        match opcode {
-            0x81 => self.push(Value::Object { class: before, state: None }),
-            b'R' => self.push(Value::Call { function: before, arguments: last }),
+        let global = if let Value::Global { module, .. } = &self.values[before] { Some(module.as_str()) } else { None };
+        match (opcode, global) {
+            (0x81, Some(_)) => self.push(Value::Object { class: before, state: None }),
+            (0x81, None) => return Err("what an object is made of is no class".to_owned()),
+            // libtorch would make an object of it.
+            (b'R', Some(module)) if module.starts_with("__torch__") => {
+                return Err("a class is called as a function".to_owned());
+            }
+            (b'R', Some(_)) => self.push(Value::Call { function: before, arguments: last }),
+            (b'R', None) => return Err("what is called is no function".to_owned()),
             _ => {
                 let Value::Object { state, .. } = &mut self.values[before] else {
                     return Err("what gets a state is no object".to_owned());
                 };
-                *state = Some(last);
+                // libtorch makes a new object of each state.
+                if state.replace(last).is_some() {
+                    return Err("an object gets a second state".to_owned());
+                }
+                self.states.insert(last);
                 self.stack.push(before);
             }
         }
@@ -239,6 +253,10 @@ impl Reader<'_> {
         };
         let more = pairs(&more)?;
         let dict = *self.stack.last().ok_or("the stack is empty")?;
+        // libtorch has read it, and the object has no more of it.
+        if self.states.contains(&dict) {
+            return Err("an object's state is changed after the object has it".to_owned());
+        }
         match &mut self.values[dict] {
             Value::Dict(items) => items.extend(more),
             _ => return Err("what is added to is no dictionary".to_owned()),
@@ -252,6 +270,10 @@ impl Reader<'_> {
         let top = *self.stack.last().ok_or("the stack is empty")?;
         if let Value::Bool { .. } = self.values[top] {
             return Err("a flag is kept for several places".to_owned());
+        }
+        // libtorch keeps a number for it, and makes an object of that at each place.
+        if let Value::Object { state: None, .. } = self.values[top] {
+            return Err("an object is kept before it has a state".to_owned());
         }
         self.memo.insert(number, top);
         Ok(())
@@ -353,7 +375,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_pickle_of_libtorch_are_refused_by_place() {
-        let cases: [(&[u8], &str); 10] = [
+        let cases: [(&[u8], &str); 17] = [
             (b"", "it is cut at byte 0"),
             (b"\x80\x02K", "it is cut at byte 2"),
             (b".", "the stack is empty at byte 0"),
@@ -364,6 +386,13 @@ mod tests {
             (b"X\xff\xff\xff\xffabc.", "it is cut"),
             (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc.", "it is cut"),
             (b"\x88q\x01.", "a flag is kept for several places"),
+            (b"c__torch__\nNet\n)\x81q\x01}b.", "an object is kept before it has a state at byte 17"),
+            (b"c__torch__\nNet\n)\x81}b}b.", "an object gets a second state at byte 20"),
+            (b"}q\x01c__torch__\nNet\n)\x81h\x01bh\x01NNs.", "an object's state is changed after the object has it"),
+            (b"}q\x01c__torch__\nNet\n)\x81h\x01bh\x01(NNu.", "an object's state is changed after the object has it"),
+            (b"c__torch__\nNet\n}R.", "a class is called as a function"),
+            (b"K\x00)R.", "what is called is no function"),
+            (b"K\x00)\x81.", "what an object is made of is no class"),
         ];
         for (bytes, words) in cases {
             let refused = Pickle::read(bytes).unwrap_err();

@@ -245,3 +245,45 @@ fn files_that_are_cut_or_changed_are_refused_and_never_a_panic() {
     fs::write(&path, b"a text").unwrap();
     assert!(refused(&path, &weights()).contains("it is no ZIP archive, or its end is cut"));
 }
+
+#[test]
+fn an_archive_that_libtorch_reads_otherwise_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, whole) = (dir.path().join("changed.pt"), fs::read(module("net.pt")).unwrap());
+    // A second file for a storage, for the tree and for code, whose name differs only in case: libtorch takes either.
+    let archive = Archive::open(&module("net.pt")).unwrap();
+    let names: Vec<String> = archive.entries().iter().map(|entry| entry.name.clone()).collect();
+    for name in names.iter().filter(|name| name.contains("data.pkl") || name.contains("/code/")) {
+        let mut archive = Archive::open(&module("net.pt")).unwrap();
+        let mut writer = Writer::with_limit(File::create(&path).unwrap(), ALL);
+        for mut entry in archive.entries().to_vec() {
+            let bytes = archive.read(entry.name.split_once('/').unwrap().1, ALL).unwrap();
+            writer.store(&entry, &bytes).unwrap();
+            if entry.name == *name {
+                entry.name = name.to_ascii_uppercase();
+                writer.store(&entry, &bytes).unwrap();
+            }
+        }
+        writer.finish().unwrap();
+        let said = refused(&path, &weights());
+        assert!(said.contains("differs only in upper and lower case"), "{name}: {said}");
+    }
+    // A comment is none of the module; a second end in it is the one that libtorch takes.
+    let end = whole.len() - 22;
+    let commented = |comment: &[u8]| [&whole[..end + 20], &(comment.len() as u16).to_le_bytes(), comment].concat();
+    fs::write(&path, commented(b"made by hand")).unwrap();
+    replace(&path, &dir.path().join("made.pt"), &weights()).unwrap();
+    fs::write(&path, commented(&[&whole[end..], b"!"].concat())).unwrap();
+    assert!(refused(&path, &weights()).contains("its end is cut, or other bytes follow it"));
+    // libtorch reads as many files of the list as the end says.
+    let mut fewer = whole.clone();
+    for at in [end + 8, end + 10] {
+        fewer[at] -= 1;
+    }
+    if let Some(wide) = whole.windows(4).rposition(|part| part == b"PK\x06\x06") {
+        fewer[wide + 32] -= 1;
+    }
+    fs::write(&path, fewer).unwrap();
+    let said = refused(&path, &weights());
+    assert!(said.contains("files, and its end says"), "{said}");
+}
