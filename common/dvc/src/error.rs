@@ -77,6 +77,18 @@ pub enum DvcError {
         /// Its scheme, or the key that is beyond this crate.
         what: String,
     },
+    /// An output that would be written through a link.
+    #[error(
+        "`{}` is not written: `{}` on its way is a symbolic link, and DVC tracks nothing behind one; put a directory in its place, or get \
+         the data to where it leads by other means",
+        path.display(), link.display()
+    )]
+    BehindLink {
+        /// The file or directory of the output.
+        path: PathBuf,
+        /// The link, below the directory that holds `.dvc`.
+        link: PathBuf,
+    },
     /// A remote that has no such object.
     #[error(
         "`{}` with md5 `{md5}` is not in remote `{remote}` (`{object}`): `dvc push` it from where it is, or `dvc pull` it if \

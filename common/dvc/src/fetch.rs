@@ -71,15 +71,21 @@ impl Tracked {
     /// # Errors
     /// One for the first file that failed, when nothing is under way any more; what succeeded stays. `Changed`, before
     /// anything is written, if a file is there with other contents: nothing of the work tree is ever
-    /// overwritten. `MissingObject` if neither cache nor remote has a file.
+    /// overwritten. `BehindLink`, also before that, if a directory on the way to a file is a symbolic link. `MissingObject` if neither cache nor remote has a file.
     pub fn fetch<'a>(
         &'a self,
         progress: &'a (dyn Fn(Progress) + Send + Sync),
     ) -> BoxFuture<'a, Result<Fetched, DvcError>> {
         Box::pin(async move {
             let recorded = self.recorded();
+            // Before anything is fetched, as of the files of a directory below.
+            let within = recorded.output.join("any");
+            recorded.no_link_to(if recorded.is_directory { &within } else { &recorded.output })?;
             let fetch = Fetch::new(recorded, progress)?;
             let files = fetch.files().await?;
+            for file in &files {
+                recorded.no_link_to(&state::in_work_tree(recorded, file))?;
+            }
             let states = state::states(recorded, files.clone()).await?;
             if let Some((path, expected, found)) = states.iter().find_map(|file| match file.presence {
                 Presence::Other { expected, found } => Some((file.path.clone(), expected, found)),
@@ -253,6 +259,8 @@ impl<'a> Fetch<'a> {
         let (from, to) = (self.cache.path(object), to.to_owned());
         let (generation, is_executable) = (self.recorded.generation, self.recorded.is_executable);
         let tmp = self.recorded.root.join(".dvc/tmp");
+        // Fetching may have taken hours since it was looked at first.
+        self.recorded.no_link_to(&to)?;
         blocking(move || cache::check_out((&from, object.md5, generation), &to, &tmp, is_executable)).await
     }
 

@@ -66,6 +66,16 @@ impl Recorded {
         find_in(&Source::of_commit(&root, &path, revision)?, &root, &path)
     }
 
+    /// That no directory on the way to `path`, which lies below the root, is a link: what is behind one is not the repository's. A file
+    /// itself may be one, into DVC's cache.
+    pub(crate) fn no_link_to(&self, path: &Path) -> Result<(), DvcError> {
+        let above = path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root) && *dir != self.root);
+        match above.filter(|dir| dir.is_symlink()).last() {
+            Some(link) => Err(DvcError::BehindLink { path: path.to_owned(), link: link.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
     /// What of the output was asked for: a path in it, empty for all of it.
     pub(crate) fn inside(&self) -> Result<String, DvcError> {
         let inside = self.path.strip_prefix(&self.output).unwrap_or(Path::new(""));

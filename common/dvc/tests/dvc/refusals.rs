@@ -128,3 +128,36 @@ async fn records_that_cannot_be_followed_are_named() {
     let error = repo.fetch("a").await.unwrap_err();
     assert!(matches!(&error, DvcError::BadListing { .. }) && error.to_string().contains("../../x"), "{error}");
 }
+
+#[tokio::test]
+async fn nothing_is_written_behind_a_link_and_nothing_is_fetched_for_it() {
+    let repo = Repo::new();
+    repo.write("one/f", "one file\n");
+    repo.write("data/a", "a\n");
+    repo.write("data/sub/b", "b\n");
+    repo.dvc(&["add", "-q", "data", "one/f"]);
+    repo.dvc(&["push", "-q"]);
+    let record = repo.read("one/f.dvc").replace("path: f", "path: one/f");
+    repo.lose(&["data", "one/f"]);
+    // The record of a file behind the link lies before the link.
+    fs::remove_dir_all(repo.path("one")).unwrap();
+    repo.write("f.dvc", &record);
+    let outside = tempfile::tempdir().unwrap();
+    for (link, asked) in [("one", "one/f"), ("data", "data"), ("data", "data/a")] {
+        std::os::unix::fs::symlink(outside.path(), repo.path(link)).unwrap();
+        let error = repo.fetch(asked).await.unwrap_err();
+        assert!(matches!(&error, DvcError::BehindLink { link: found, .. } if *found == repo.path(link)), "{error}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{asked}");
+        assert!(!repo.path(".dvc/cache/files").exists(), "{asked}: nothing was fetched");
+        fs::remove_file(repo.path(link)).unwrap();
+    }
+    // A link in a tracked directory.
+    fs::create_dir(repo.path("data")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), repo.path("data/sub")).unwrap();
+    let error = repo.fetch("data").await.unwrap_err().to_string();
+    assert!(error.contains("data/sub` on its way is a symbolic link"), "{error}");
+    assert!(fs::read_dir(outside.path()).unwrap().count() == 0 && !repo.path("data/a").exists());
+    fs::remove_file(repo.path("data/sub")).unwrap();
+    repo.fetch("data").await.unwrap();
+    assert_eq!(repo.read("data/sub/b"), "b\n");
+}
