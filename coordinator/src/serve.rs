@@ -300,14 +300,21 @@ fn ports(wanted: Ports, files: usize) -> Ports {
 const UNFINISHED: Duration = Duration::from_hours(24);
 
 /// Gives the store to whom it belongs, and deletes what is left of checks of nodes and, in the background, of writers that are gone.
-fn tidy(settings: &Settings) -> Result<(), ShareError> {
+///
+/// # Errors
+/// A store that cannot be shared; one whose directory for unfinished files leads elsewhere.
+fn tidy(settings: &Settings) -> Result<(), ServeError> {
     if settings.store_group {
         access::share(&settings.store)?;
     }
+    let blobs = match BlobStore::existing(&settings.store) {
+        Err(BlobError::NoStore { .. }) => return Ok(()),
+        blobs => blobs?,
+    };
     shared::sweep(&settings.store);
     let store = settings.store.clone();
-    tokio::task::spawn_blocking(move || match BlobStore::existing(&store).and_then(|blobs| blobs.sweep(UNFINISHED)) {
-        Ok(0) | Err(BlobError::NoStore { .. }) => {}
+    tokio::task::spawn_blocking(move || match blobs.sweep(UNFINISHED) {
+        Ok(0) => {}
         Ok(files) => info!(store = %store.display(), files, "deleted unfinished files that nobody writes to"),
         Err(error) => warn!("cannot delete unfinished files: {}", chain(&error)),
     });

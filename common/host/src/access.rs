@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
+
+use crate::plain::{self, Dir};
 
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
@@ -27,8 +29,7 @@ pub fn private() -> OpenOptions {
 /// # Errors
 /// If something else than a regular file is there, a symbolic link too.
 pub fn make_private_file(path: &Path) -> io::Result<File> {
-    let file = private().read(true).write(true).truncate(false).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+    plain::make(path)
 }
 
 /// Makes an empty file at `path` for its owner alone. A file that has the name loses it, and what it holds stays as it is.
@@ -63,14 +64,14 @@ impl Access {
         }
     }
 
-    /// Makes a directory in the store, if it is not there.
-    pub fn make_dir(self, dir: &Path) -> io::Result<()> {
-        match DirBuilder::new().mode(PRIVATE_DIR).create(dir) {
+    /// Makes the directory `name` in `dir`, which is of the store, if it is not there. Whether it was made.
+    pub fn make_dir(self, dir: &Dir, name: &str) -> io::Result<(Dir, bool)> {
+        let (made, is_new) = dir.make_dir(name)?;
+        if is_new && self == Self::Group {
             // Umask takes the group's right away.
-            Ok(()) if self == Self::Group => fs::set_permissions(dir, Permissions::from_mode(GROUP_DIR)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-            made => made,
+            made.itself()?.set_permissions(Permissions::from_mode(GROUP_DIR))?;
         }
+        Ok((made, is_new))
     }
 
     /// Gives a private file of this process to whom the store belongs.
@@ -99,27 +100,8 @@ pub fn share(dir: &Path) -> Result<(), ShareError> {
     if Access::of(dir) == Access::Group {
         return Ok(());
     }
-    let mut dirs = vec![dir.to_owned()];
-    let mut next = 0;
-    while next < dirs.len() {
-        let at = dirs[next].clone();
-        next += 1;
-        let failed = |path: &Path, error: &io::Error| ShareError { path: path.to_owned(), why: error.to_string() };
-        for entry in fs::read_dir(&at).map_err(|error| failed(&at, &error))? {
-            let entry = entry.map_err(|error| failed(&at, &error))?;
-            let (path, kind) = (entry.path(), entry.file_type().map_err(|error| failed(&at, &error))?);
-            if kind.is_dir() {
-                dirs.push(path);
-            } else if kind.is_file() {
-                let given = fs::set_permissions(&path, Permissions::from_mode(GROUP_FILE));
-                given.map_err(|error| failed(&path, &error))?;
-            }
-        }
-    }
-    for at in dirs.iter().rev() {
-        let given = fs::set_permissions(at, Permissions::from_mode(GROUP_DIR));
-        given.map_err(|error| ShareError { path: at.clone(), why: error.to_string() })?;
-    }
+    let failed = |error: io::Error| ShareError { path: dir.to_owned(), why: error.to_string() };
+    share_all(&Dir::open(dir).map_err(failed)?, DEPTH)?;
     match Access::of(dir) {
         Access::Group => Ok(()),
         Access::Owner => {
@@ -127,6 +109,33 @@ pub fn share(dir: &Path) -> Result<(), ShareError> {
             Err(ShareError { path: dir.to_owned(), why })
         }
     }
+}
+
+/// A store has two levels below its directory. What lies deeper than this is none.
+const DEPTH: u32 = 8;
+
+/// Gives what is in `dir` to its group, and then `dir`. Links are left, and nothing is given by a path, which may be exchanged.
+fn share_all(dir: &Dir, depth: u32) -> Result<(), ShareError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| ShareError { path, why: error.to_string() }
+    };
+    if depth == 0 {
+        return Err(failed(dir.path())(io::Error::other("directories of a store are not that deep")));
+    }
+    for name in dir.names().map_err(failed(dir.path()))? {
+        let path = dir.path().join(&name);
+        match dir.kind(&name).map_err(failed(&path))? {
+            FileType::Directory => share_all(&dir.dir(&name).map_err(failed(&path))?, depth - 1)?,
+            FileType::RegularFile => {
+                let given = dir.file(&name).and_then(|file| file.set_permissions(Permissions::from_mode(GROUP_FILE)));
+                given.map_err(failed(&path))?;
+            }
+            _ => {}
+        }
+    }
+    let given = dir.itself().and_then(|dir| dir.set_permissions(Permissions::from_mode(GROUP_DIR)));
+    given.map_err(failed(dir.path()))
 }
 
 #[cfg(test)]
@@ -207,6 +216,24 @@ mod tests {
             assert!(made.is_file() && made.len() == 0 && mode(name) == PRIVATE_FILE, "{}", name.display());
         }
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_store_is_not_shared_through_a_link() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let precious = other.path().join("precious");
+        fs::write(&precious, "mine").unwrap();
+        fs::set_permissions(&precious, Permissions::from_mode(PRIVATE_FILE)).unwrap();
+        let store = BlobStore::open(&dir.path().join("store")).unwrap();
+        let before = mode(other.path());
+        std::os::unix::fs::symlink(other.path(), store.dir().join("ab")).unwrap();
+        std::os::unix::fs::symlink(&precious, store.dir().join("tmp/x")).unwrap();
+        share(store.dir()).unwrap();
+        assert_eq!((mode(&precious), mode(other.path())), (PRIVATE_FILE, before));
+        // The lock of a directory is emptied and written to.
+        std::os::unix::fs::symlink(&precious, store.dir().join("LOCK")).unwrap();
+        assert!(durable::DirLock::acquire(store.dir()).is_err());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
     }
 
     #[test]

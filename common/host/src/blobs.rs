@@ -9,11 +9,13 @@
 //! read is verified, and so is a blob that is found where one is to be put; a damaged one is written again. Two writers of the
 //! same blob do no harm.
 //!
+//! Others may write to the store, so nothing in it is followed or waited for: [`crate::plain`].
+//!
 //! A name may be there and not be durable: its writer crashed before it synced the directory. So whoever finds a blob where
 //! it wants to put one syncs that directory, too.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -23,13 +25,24 @@ use lockstep_common::Digest;
 use lockstep_common::manifest::Piece;
 use rayon::prelude::*;
 
-use crate::access::{Access, private};
-use crate::durable;
+use crate::access::Access;
 use crate::opened::hash_read;
-use crate::progress;
+use crate::plain::Dir;
+use crate::{durable, progress};
+use unfinished::Unfinished;
 
 mod contents;
 mod left;
+mod unfinished;
+mod writers;
+
+pub use writers::{BlobWriter, Part};
+
+/// Directory of what is being written.
+const TMP: &str = "tmp";
+
+/// Behind the digest of a blob of which a part is there.
+const PART: &str = ".part";
 
 /// Large tensors are cut into pieces of this size: small enough to hash and write in parallel, large enough that their
 /// number does not matter.
@@ -109,16 +122,16 @@ struct Unsynced {
 impl BlobStore {
     /// Opens the store at `dir`, and makes it if it is not there: for who owns it. See [`BlobStore::existing`].
     pub fn open(dir: &Path) -> Result<Self, BlobError> {
-        let (tmp, access) = (dir.join("tmp"), Access::of(dir));
+        let access = Access::of(dir);
         let make = || -> io::Result<()> {
             durable::make_private_dir(dir)?;
-            if !tmp.is_dir() {
-                access.make_dir(&tmp)?;
-                durable::sync_dir(dir)?;
+            let dir = Dir::open(dir)?;
+            if access.make_dir(&dir, TMP)?.1 {
+                dir.itself()?.sync_all()?;
             }
             Ok(())
         };
-        make().map_err(|source| BlobError::Io { action: "make", path: tmp.clone(), source })?;
+        make().map_err(|source| BlobError::Io { action: "make", path: dir.join(TMP), source })?;
         Ok(Self { dir: dir.to_owned(), access, unsynced: Mutex::default() })
     }
 
@@ -126,20 +139,27 @@ impl BlobStore {
     /// else sees.
     ///
     /// # Errors
-    /// `NoStore` if there is none.
+    /// `NoStore` if there is none; `Io` if its directory for unfinished files is a link.
     pub fn existing(dir: &Path) -> Result<Self, BlobError> {
-        if dir.join("tmp").is_dir() {
-            Ok(Self { dir: dir.to_owned(), access: Access::of(dir), unsynced: Mutex::default() })
-        } else {
-            Err(BlobError::NoStore { dir: dir.to_owned() })
+        match Dir::open(dir).and_then(|dir| dir.dir(TMP)) {
+            Ok(_) => Ok(Self { dir: dir.to_owned(), access: Access::of(dir), unsynced: Mutex::default() }),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(BlobError::NoStore { dir: dir.to_owned() })
+            }
+            Err(source) => Err(BlobError::Io { action: "use", path: dir.join(TMP), source }),
         }
     }
 
     /// Deletes what writers that are gone have left half written: files without a change for `age` that nobody holds. Gives their
     /// number.
     pub fn sweep(&self, age: Duration) -> Result<usize, BlobError> {
-        let tmp = self.dir.join("tmp");
-        left::sweep(&tmp, age).map_err(|source| BlobError::Io { action: "look through", path: tmp, source })
+        let swept = self.tmp().and_then(|tmp| left::sweep(&tmp, age));
+        swept.map_err(|source| BlobError::Io { action: "look through", path: self.dir.join(TMP), source })
+    }
+
+    /// The directory of what is being written, as it is now.
+    fn tmp(&self) -> io::Result<Dir> {
+        Dir::open(&self.dir)?.dir(TMP)
     }
 
     /// Where it lies.
@@ -161,81 +181,45 @@ impl BlobStore {
     fn put_trusting(&self, bytes: &[u8], found: bool) -> Result<Piece, BlobError> {
         let digest = lockstep_common::Domain::Blob.digest(bytes);
         let piece = Piece { digest, bytes: bytes.len() as u64 };
-        if found && contents::are(&self.path(&digest), bytes) {
+        if found && self.opened(&piece).is_ok_and(|mut file| contents::are(&mut file, bytes)) {
             self.note(&piece);
             return Ok(piece);
         }
-        let tmp = self.dir.join("tmp");
         let write = || -> io::Result<_> {
-            let mut file = tempfile::Builder::new().tempfile_in(&tmp)?;
-            left::hold(file.as_file());
-            file.write_all(bytes)?;
-            Ok(file)
+            let mut unfinished = Unfinished::new(self.tmp()?)?;
+            unfinished.file.write_all(bytes)?;
+            Ok(unfinished)
         };
         let path = self.path(&digest);
         self.name(write().map_err(|source| BlobError::Io { action: "write", path, source })?, &piece)?;
         Ok(piece)
     }
 
-    /// Stores what is written to it, bit by bit, however much it is.
-    pub fn writer(&self) -> Result<BlobWriter, BlobError> {
-        let tmp = self.dir.join("tmp");
-        let file = tempfile::Builder::new().tempfile_in(&tmp);
-        let file = file.map_err(|source| BlobError::Io { action: "write", path: tmp, source })?;
-        left::hold(file.as_file());
-        Ok(BlobWriter { file, hasher: lockstep_common::Domain::Blob.hasher() })
-    }
-
-    /// Writes the blob `piece` where an earlier attempt left off; what that left is kept until the blob is whole.
-    pub fn part(&self, piece: &Piece) -> Result<Part<'_>, BlobError> {
-        let path = self.dir.join("tmp").join(format!("{}.part", piece.digest.to_hex()));
-        let open = || -> io::Result<_> {
-            let open = || -> io::Result<File> {
-                let file = private().append(true).read(true).open(&path)?;
-                file.lock()?;
-                Ok(file)
-            };
-            let mut file = open()?;
-            while !durable::is_at(&file, &path)? {
-                // Whoever had it has finished or deleted it.
-                file = open()?;
-            }
-            if file.metadata()?.len() == 0 {
-                self.access.give(&file)?;
-            }
-            let mut hasher = lockstep_common::Domain::Blob.hasher();
-            if file.metadata()?.len() > piece.bytes {
-                file.set_len(0)?;
-            }
-            hasher.update_reader(&mut file)?;
-            Ok((file, hasher))
-        };
-        let (file, hasher) = open().map_err(|source| BlobError::Io { action: "open", path: path.clone(), source })?;
-        Ok(Part { store: self, piece: piece.clone(), path, file, hasher })
-    }
-
     /// Gives a complete file its name, if no whole one has it yet.
-    fn keep(&self, file: tempfile::NamedTempFile, piece: &Piece) -> Result<(), BlobError> {
+    fn keep(&self, unfinished: Unfinished, piece: &Piece) -> Result<(), BlobError> {
         if self.verify(piece).is_ok() {
             self.note(piece);
             return Ok(());
         }
-        self.name(file, piece)
+        self.name(unfinished, piece)
     }
 
     /// Gives a complete file its name, in the place of one that is there.
-    fn name(&self, file: tempfile::NamedTempFile, piece: &Piece) -> Result<(), BlobError> {
+    fn name(&self, unfinished: Unfinished, piece: &Piece) -> Result<(), BlobError> {
         let path = self.path(&piece.digest);
-        let io = |action| move |source, path: &Path| BlobError::Io { action, path: path.to_owned(), source };
-        let parent = path.parent().expect("a blob's path has a directory");
-        self.access.make_dir(parent).map_err(|source| io("make")(source, parent))?;
-        let persist = || -> io::Result<()> {
-            self.access.give(file.as_file())?;
-            file.as_file().sync_data()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            Ok(())
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| BlobError::Io { action, path, source }
         };
-        persist().map_err(|source| io("write")(source, &path))?;
+        let name = piece.digest.to_hex();
+        let parent = Dir::open(&self.dir).and_then(|dir| self.access.make_dir(&dir, &name[..2]));
+        let (parent, _) = parent.map_err(io("make", path.parent().unwrap_or(&self.dir)))?;
+        let persist = || -> io::Result<()> {
+            self.access.give(&unfinished.file)?;
+            unfinished.file.sync_data()?;
+            unfinished.persist(&parent, &name)
+        };
+        persist().map_err(io("write", &path))?;
         progress::advance();
         self.note(piece);
         Ok(())
@@ -298,8 +282,10 @@ impl BlobStore {
 
     /// Reads and verifies a blob.
     pub fn get(&self, piece: &Piece) -> Result<Vec<u8>, BlobError> {
+        // Before memory is taken for what may not be there.
+        let file = self.opened(piece)?;
         let mut bytes = vec![0; piece.bytes as usize];
-        self.read(piece, &mut bytes)?;
+        self.read(file, piece, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -313,12 +299,12 @@ impl BlobStore {
             rest = after;
         }
         assert!(rest.is_empty(), "the caller sized `into` by the pieces");
-        parts.into_par_iter().try_for_each(|(piece, part)| self.read(piece, part))
+        parts.into_par_iter().try_for_each(|(piece, part)| self.read(self.opened(piece)?, piece, part))
     }
 
     /// Whether a blob is there, as long as it should be; its contents are not read.
     pub fn has(&self, piece: &Piece) -> bool {
-        fs::metadata(self.path(&piece.digest)).is_ok_and(|metadata| metadata.len() == piece.bytes)
+        self.opened(piece).is_ok()
     }
 
     /// Reads a blob, whatever its size, to see that it is whole; where it lies.
@@ -339,11 +325,13 @@ impl BlobStore {
         self.dir.join(&name[..2]).join(name)
     }
 
-    /// The file of a blob, as long as it should be.
-    fn opened(&self, piece: &Piece) -> Result<File, BlobError> {
+    /// The file of a blob, as long as it should be. Its contents are not verified.
+    pub fn opened(&self, piece: &Piece) -> Result<File, BlobError> {
         let path = self.path(&piece.digest);
         let io = |source| BlobError::Io { action: "read", path: path.clone(), source };
-        let file = File::open(&path).map_err(|source| match source.kind() {
+        let name = piece.digest.to_hex();
+        let file = Dir::open(&self.dir).and_then(|dir| dir.dir(&name[..2])?.file(&name));
+        let file = file.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BlobError::Missing { digest: piece.digest, dir: self.dir.clone() },
             _ => io(source),
         })?;
@@ -355,75 +343,12 @@ impl BlobStore {
         }
     }
 
-    fn read(&self, piece: &Piece, into: &mut [u8]) -> Result<(), BlobError> {
-        let mut file = self.opened(piece)?;
+    fn read(&self, mut file: File, piece: &Piece, into: &mut [u8]) -> Result<(), BlobError> {
         let path = self.path(&piece.digest);
         file.read_exact(into).map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
         progress::advance();
         let found = lockstep_common::Domain::Blob.digest(into);
         if found == piece.digest { Ok(()) } else { Err(BlobError::Corrupt { digest: piece.digest, path, found }) }
-    }
-}
-
-/// A blob that is being written. It has no name before [`BlobWriter::finish`], and leaves nothing without it.
-#[derive(Debug)]
-pub struct BlobWriter {
-    file: tempfile::NamedTempFile,
-    hasher: blake3::Hasher,
-}
-
-impl BlobWriter {
-    /// Adds bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        self.hasher.update(bytes);
-        let path = self.file.path().to_owned();
-        self.file.write_all(bytes).map_err(|source| BlobError::Io { action: "write", path, source })
-    }
-
-    /// Names it by its contents in `store`, whose writer it is; durable after [`BlobStore::sync`].
-    pub fn finish(self, store: &BlobStore) -> Result<Piece, BlobError> {
-        let piece = Piece { digest: Digest::of(&self.hasher), bytes: self.hasher.count() };
-        store.keep(self.file, &piece)?;
-        Ok(piece)
-    }
-}
-
-/// A blob of which a part is there: one writer at a time.
-#[derive(Debug)]
-pub struct Part<'a> {
-    store: &'a BlobStore,
-    piece: Piece,
-    path: PathBuf,
-    file: File,
-    hasher: blake3::Hasher,
-}
-
-impl Part<'_> {
-    /// Bytes that are there.
-    pub fn bytes(&self) -> u64 {
-        self.hasher.count()
-    }
-
-    /// Adds the next bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(|source| BlobError::Io { action: "write", path: self.path.clone(), source })
-    }
-
-    /// Gives the blob its name, if it is what it should be; else nothing of it is kept.
-    pub fn finish(self) -> Result<(), BlobError> {
-        let (found, expected) = (Digest::of(&self.hasher), self.piece.digest);
-        if found != expected {
-            // What is left of it would be in the way the next time.
-            let _ = fs::remove_file(&self.path);
-            return Err(BlobError::Corrupt { digest: expected, path: self.path, found });
-        }
-        let path = tempfile::TempPath::try_from_path(&self.path).map_err(|source| BlobError::Io {
-            action: "name",
-            path: self.path.clone(),
-            source,
-        })?;
-        self.store.keep(tempfile::NamedTempFile::from_parts(self.file, path), &self.piece)
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::access::{Access, make_private_dirs, make_private_file};
+use crate::plain::Dir;
 
 /// Writes `path` so that after a crash it holds all of `bytes` or what it held before: temporary file, fsync, rename,
 /// fsync of the directory. The file is its owner's alone.
@@ -112,7 +113,8 @@ pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 /// Makes the entries of `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    // What is no directory is not waited for.
+    Dir::open(dir)?.itself()?.sync_all()
 }
 
 /// A directory that cannot be taken.

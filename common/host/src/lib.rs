@@ -12,6 +12,7 @@ pub mod git;
 mod locate;
 pub mod logging;
 mod opened;
+pub mod plain;
 pub mod progress;
 pub mod shared;
 pub mod stat_cache;

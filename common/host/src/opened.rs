@@ -7,11 +7,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockstep_common::{Digest, Domain};
+use rustix::fs::OFlags;
 
 use crate::data::DataHashError;
 use crate::progress;
@@ -75,7 +76,8 @@ pub(crate) fn open(path: &Path, may_be_empty: bool, in_memory: Option<u64>) -> R
     if !fs::metadata(&path).map_err(io)?.is_file() {
         return Err(DataHashError::NotAFile { path });
     }
-    let file = File::open(&path).map_err(io)?;
+    // It may be exchanged for one now.
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
         return Err(DataHashError::NotAFile { path });

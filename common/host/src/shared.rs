@@ -9,14 +9,14 @@
 //! the disk is full: a file may stay empty, as that it is there under its random name says enough; where the owner can make none,
 //! the guest reads the store's mark, and where the guest can make none, it says so.
 
-use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::access::{Access, private};
+use crate::access::Access;
 use crate::durable::is_full;
+use crate::plain::{self, Dir};
 
 /// How long a file of the other side is looked for. A new name is asked for over the network at once; this is for a server
 /// that is slow.
@@ -31,13 +31,17 @@ pub const MARK: &str = "store-mark";
 /// Longest text (bytes) that is read.
 const TEXT_BYTES: u64 = 256;
 
+const TMP: &str = "tmp";
 const PREFIX: &str = "join-";
+const OWNER: &str = ".owner";
+const GUEST: &str = ".guest";
 
 /// The owner's side of one check. Its files are removed with it.
 #[derive(Debug)]
 pub struct Offer {
-    own: PathBuf,
-    guest: PathBuf,
+    tmp: Dir,
+    own: String,
+    guest: String,
     /// Of a disk that took no file: the store's mark.
     mark: Option<String>,
 }
@@ -45,7 +49,8 @@ pub struct Offer {
 /// The guest's side: its file is removed with it.
 #[derive(Debug)]
 pub struct Answer {
-    own: PathBuf,
+    tmp: Dir,
+    own: String,
     /// What the owner wrote, or the store's mark.
     pub found: String,
     /// What was written; empty if the disk took no file.
@@ -55,14 +60,16 @@ pub struct Answer {
 impl Offer {
     /// Writes `text` into the store at `store`, under a name that nobody else uses.
     pub fn write(store: &Path, name: &str, text: &str) -> io::Result<Self> {
-        let (own, guest) = paths(store, name);
-        let mut offer = Self { own, guest, mark: None };
-        match write(&offer.own, text) {
+        let ((own, guest), tmp) = (names(name), tmp(store)?);
+        let mark = match write(&tmp, &own, Access::of(store), text) {
             // Without a mark, that is why.
-            Err(error) if is_full(&error) => offer.mark = Some(read_now(&store.join(MARK)).map_err(|_| error)?),
-            written => written?,
-        }
-        Ok(offer)
+            Err(error) if is_full(&error) => Some(read_mark(store).map_err(|_| error)?),
+            written => {
+                written?;
+                None
+            }
+        };
+        Ok(Self { tmp, own, guest, mark })
     }
 
     /// Whether a guest that found `found` has read what was written as `text`.
@@ -78,18 +85,19 @@ impl Offer {
         if text.is_empty() {
             return Ok(());
         }
-        match read(&self.guest) {
+        let path = self.tmp.path().join(&self.guest);
+        match read(&self.tmp, &self.guest) {
             Ok(found) if is_same(&found, text) => Ok(()),
-            Ok(_) => Err(format!("`{}` holds something else", self.guest.display())),
-            Err(error) => Err(format!("cannot read `{}`: {error}", self.guest.display())),
+            Ok(_) => Err(format!("`{}` holds something else", path.display())),
+            Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
         }
     }
 }
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        remove(&self.own);
-        remove(&self.guest);
+        remove(&self.tmp, &self.own);
+        remove(&self.tmp, &self.guest);
     }
 }
 
@@ -98,25 +106,27 @@ impl Drop for Offer {
 /// # Errors
 /// What could not be read or written, for people.
 pub fn answer(store: &Path, name: &str, text: &str) -> Result<Answer, String> {
-    let (owner, own) = paths(store, name);
-    let found = match read(&owner) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => read_now(&store.join(MARK)).map_err(|_| error),
+    let (owner, own) = names(name);
+    let path = |name: &str| store.join(TMP).join(name).display().to_string();
+    let tmp = tmp(store).map_err(|error| format!("cannot read `{}`: {error}", path(&owner)))?;
+    let found = match read(&tmp, &owner) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => read_mark(store).map_err(|_| error),
         found => found,
     };
-    let found = found.map_err(|error| format!("cannot read `{}`: {error}", owner.display()))?;
-    let mut answer = Answer { own, found, wrote: text.to_owned() };
-    match write(&answer.own, text) {
+    let found = found.map_err(|error| format!("cannot read `{}`: {error}", path(&owner)))?;
+    let written = write(&tmp, &own, Access::of(store), text);
+    let wrote = match written {
         // One that is mounted read-only here is not: its owner may write.
-        Err(error) if is_full(&error) && error.kind() != io::ErrorKind::ReadOnlyFilesystem => answer.wrote.clear(),
-        Err(error) => return Err(format!("cannot write `{}`: {error}", answer.own.display())),
-        Ok(()) => {}
-    }
-    Ok(answer)
+        Err(error) if is_full(&error) && error.kind() != io::ErrorKind::ReadOnlyFilesystem => String::new(),
+        Err(error) => return Err(format!("cannot write `{}`: {error}", path(&own))),
+        Ok(()) => text.to_owned(),
+    };
+    Ok(Answer { tmp, own, found, wrote })
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        remove(&self.own);
+        remove(&self.tmp, &self.own);
     }
 }
 
@@ -125,14 +135,25 @@ const LEFT: Duration = Duration::from_hours(1);
 
 /// Removes what checks that were cut off have left in the store at `store`. Those of another coordinator may be under way.
 pub fn sweep(store: &Path) {
-    let Ok(entries) = fs::read_dir(store.join("tmp")) else { return };
-    for entry in entries.flatten() {
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let is_left = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT));
-        if is_left && entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            remove(&entry.path());
+    let Ok(tmp) = tmp(store) else { return };
+    for name in tmp.names().unwrap_or_default() {
+        let Some(name) = name.to_str().filter(|name| is_name(name)) else { continue };
+        let modified = tmp.file(name).and_then(|file| file.metadata()?.modified());
+        if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT)) {
+            remove(&tmp, name);
         }
     }
+}
+
+/// Whether a check gives a file such a name.
+pub(crate) fn is_name(name: &str) -> bool {
+    let name = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(OWNER).or(name.strip_suffix(GUEST)));
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// The store's mark.
+fn read_mark(store: &Path) -> io::Result<String> {
+    text(plain::read(&store.join(MARK), TEXT_BYTES)?)
 }
 
 /// Whether a file holds what its writer says that it wrote.
@@ -144,49 +165,53 @@ fn is_same(found: &str, text: &str) -> bool {
 ///
 /// # Errors
 /// A disk that does not even take the name of a file, among others.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(tmp: &Dir, name: &str, access: Access, text: &str) -> io::Result<()> {
     // For whom a blob is: a node of another user must fail here, and not at its first checkpoint.
-    let mut file = private().write(true).truncate(true).open(path)?;
-    let store = path.parent().and_then(Path::parent).unwrap_or(Path::new("."));
-    Access::of(store).give(&file)?;
-    match file.write_all(text.as_bytes()) {
+    let mut file = tmp.create(name)?;
+    let written = access.give(&file).and_then(|()| file.write_all(text.as_bytes()));
+    match written {
         Err(error) if is_full(&error) => Ok(()),
-        written => written,
+        Err(error) => {
+            remove(tmp, name);
+            Err(error)
+        }
+        Ok(()) => Ok(()),
     }
 }
 
-fn paths(store: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let tmp = store.join("tmp");
+fn names(name: &str) -> (String, String) {
     // A name from a network must not lead elsewhere.
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-    (tmp.join(format!("{PREFIX}{name}.owner")), tmp.join(format!("{PREFIX}{name}.guest")))
+    (format!("{PREFIX}{name}{OWNER}"), format!("{PREFIX}{name}{GUEST}"))
 }
 
-/// The text of the file at `path`, once it is there.
-fn read(path: &Path) -> io::Result<String> {
+fn tmp(store: &Path) -> io::Result<Dir> {
+    Dir::open(store)?.dir(TMP)
+}
+
+/// The text of the file `name`, once it is there.
+fn read(tmp: &Dir, name: &str) -> io::Result<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match read_now(path) {
+        match tmp.file(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => sleep(PAUSE),
-            found => return found,
+            file => return text(plain::contents(&file?, TEXT_BYTES)?),
         }
     }
 }
 
-fn read_now(path: &Path) -> io::Result<String> {
-    match fs::metadata(path)?.len() {
-        0..=TEXT_BYTES => fs::read_to_string(path),
-        bytes => Err(io::Error::other(format!("it has {bytes} bytes"))),
-    }
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text"))
 }
 
 /// The other side may have removed it.
-fn remove(path: &Path) {
-    let _ = fs::remove_file(path);
+fn remove(tmp: &Dir, name: &str) {
+    let _ = tmp.remove(name);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::SystemTime;
 
     use super::*;
@@ -243,8 +268,8 @@ mod tests {
         let (store, other) = (store(), store());
         fs::write(store.path().join(MARK), "m1\n").unwrap();
         fs::write(other.path().join(MARK), "m0\n").unwrap();
-        let (own, guest) = paths(store.path(), "a1");
-        let offer = Offer { own, guest, mark: Some("m1\n".to_owned()) };
+        let (own, guest) = names("a1");
+        let offer = Offer { tmp: tmp(store.path()).unwrap(), own, guest, mark: Some("m1\n".to_owned()) };
         let found = |store: &tempfile::TempDir| answer(store.path(), "a1", "y").unwrap().found.clone();
         assert!(offer.was_read("x", &found(&store)) && !offer.was_read("x", &found(&other)));
         assert!(!offer.was_read("x", "") && !offer.was_read("x", "x"));
@@ -260,7 +285,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let blobs = crate::blobs::BlobStore::open(store.path()).unwrap();
         let blob = blobs.path(&blobs.put(b"x").unwrap().digest);
-        assert_eq!(mode(&offer.own), mode(&blob));
+        assert_eq!(mode(&store.path().join("tmp").join(&offer.own)), mode(&blob));
     }
 
     #[test]
@@ -270,6 +295,40 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         let store = store();
         let offer = Offer::write(store.path(), "../../a1", "x").unwrap();
-        assert_eq!(offer.own, store.path().join("tmp/join-a1.owner"));
+        assert_eq!(offer.own, "join-a1.owner");
+    }
+
+    /// Of another member of the store's group, or of a node that lies.
+    #[test]
+    fn a_link_or_a_pipe_in_the_place_of_a_file_is_neither_written_through_nor_read_nor_waited_for() {
+        use std::os::unix::fs::symlink;
+
+        let (store, other) = (store(), tempfile::tempdir().unwrap());
+        let thesis = other.path().join("thesis.tex");
+        fs::write(&thesis, "mine").unwrap();
+        let at = |name: &str| store.path().join("tmp").join(name);
+        let offer = Offer::write(store.path(), "a1", "x").unwrap();
+        symlink(&thesis, at("join-a1.guest")).unwrap();
+        let refused = answer(store.path(), "a1", "y").unwrap_err();
+        assert!(refused.starts_with("cannot write") && refused.contains("join-a1.guest"), "{refused}");
+        assert!(offer.check("mine").unwrap_err().contains("a symbolic link"));
+        for guest in ["/dev/zero", "pipe"] {
+            fs::remove_file(at("join-a1.guest")).unwrap();
+            if guest == "pipe" {
+                let mode = rustix::fs::Mode::RWXU;
+                let pipe = at("join-a1.guest");
+                rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+            } else {
+                symlink(guest, at("join-a1.guest")).unwrap();
+            }
+            assert!(offer.check("y").unwrap_err().contains("no regular file"), "{guest}");
+        }
+        fs::remove_file(at("join-a1.guest")).unwrap();
+        fs::write(at("join-a1.guest"), "y".repeat(257)).unwrap();
+        assert!(offer.check("y").unwrap_err().contains("more than 256 bytes"));
+        symlink(&thesis, at("join-b2.owner")).unwrap();
+        Offer::write(store.path(), "b2", "x").unwrap_err();
+        assert!(answer(store.path(), "b2", "y").unwrap_err().contains("a symbolic link"));
+        assert_eq!(fs::read_to_string(&thesis).unwrap(), "mine");
     }
 }

@@ -1,7 +1,7 @@
 //! Blobs between clients and the coordinator's store: work trees, data; never tensors.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Take};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,8 +95,7 @@ impl Blobs {
     pub(super) async fn commit_of(&self, piece: Piece) -> Result<String, Status> {
         let store = Arc::clone(&self.store);
         on_disk(move || {
-            let path = store.path(&piece.digest);
-            let file = File::open(&path).map_err(|source| BlobError::Io { action: "read", path, source })?;
+            let file = store.opened(&piece)?;
             Ok(built_on(&mut BufReader::new(file)).map_err(|error| chain(&error)))
         })
         .await?
@@ -213,14 +212,11 @@ struct Reading {
 
 impl Reading {
     fn begin(store: &BlobStore, piece: Piece, offset: u64) -> Result<Self, BlobError> {
-        store.check(&piece)?;
         let path = store.path(&piece.digest);
-        let open = || -> io::Result<_> {
-            let mut file = File::open(&path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(file.take(piece.bytes.saturating_sub(offset)))
-        };
-        let file = open().map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
+        let mut file = store.opened(&piece)?;
+        let sought = file.seek(SeekFrom::Start(offset));
+        sought.map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
+        let file = file.take(piece.bytes.saturating_sub(offset));
         let hasher = (offset == 0).then(|| Domain::Blob.hasher());
         Ok(Self { piece, path, file, hasher })
     }
@@ -263,6 +259,8 @@ fn refusal(error: &BlobError) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tonic::Code;
 
     use super::*;
@@ -327,6 +325,26 @@ mod tests {
         let broken = [Ok(BlobChunk { data: vec![1] }), Err(Status::cancelled("gone"))];
         assert_eq!(blobs.put(tokio_stream::iter(broken)).await.unwrap_err().code(), Code::Cancelled);
         assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
+    }
+
+    /// Whoever may write to the store can put a link there, to a file that the coordinator's user alone may read.
+    #[tokio::test]
+    async fn nothing_is_sent_of_what_a_link_in_the_place_of_a_blob_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::take(&dir.path().join("store"), dir.path(), Vec::new, || Ok("id".into())).unwrap();
+        let blobs = Blobs::open(&dir.path().join("store"), identity).unwrap();
+        let piece = blobs.store.put(b"weights").unwrap();
+        let path = blobs.store.path(&piece.digest);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(dir.path().join("key"), "SECRETS").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("key"), &path).unwrap();
+        for (bytes, offset) in [(7, 0), (7, 1), (1, 0)] {
+            let of = Piece { bytes, ..piece.clone() };
+            assert_eq!(received(&blobs, &of, offset).await, (Vec::new(), Some(Code::DataLoss)));
+            let refused = blobs.sees(&of).await.unwrap_err();
+            assert!(!refused.message().contains("7 bytes"), "its size is nobody's business: {}", refused.message());
+        }
+        assert_eq!(blobs.commit_of(piece).await.unwrap_err().code(), Code::DataLoss);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::runtime::Runtime;
@@ -40,10 +41,19 @@ fn run(arguments: Arguments) -> Exit {
         Err(error) => return tell(&Failure::new(Exit::Local, format!("cannot start the runtime: {error}"))),
     };
     let exit = runtime.block_on(dispatch(arguments.command)).unwrap_or_else(|failure| tell(&failure));
+    end(runtime, DISK_GRACE);
     if exit != Exit::Done && Output::was_silent() {
         Output::note(&format!("ended with code {}: {}", exit.code(), exit.words()));
     }
     exit
+}
+
+/// Time that work on a disk gets to end when all else has: a store over a network may hang for ever.
+const DISK_GRACE: Duration = Duration::from_secs(5);
+
+/// Ends `runtime`, and leaves after `grace` what still waits for a disk.
+fn end(runtime: Runtime, grace: Duration) {
+    runtime.shutdown_timeout(grace);
 }
 
 async fn dispatch(command: Command) -> Result<Exit, Failure> {
@@ -101,4 +111,28 @@ async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> 
 fn tell(failure: &Failure) -> Exit {
     Output::note(&failure.render());
     failure.exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_hangs_keeps_no_command_from_ending() {
+        let runtime = Runtime::new().unwrap();
+        let (hold, held) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
+        runtime.spawn_blocking(move || {
+            begun.send(()).unwrap();
+            let _released = held.recv_timeout(Duration::from_secs(60));
+        });
+        has_begun.recv().unwrap();
+        let from = Instant::now();
+        end(runtime, Duration::from_millis(50));
+        assert!(from.elapsed() < Duration::from_secs(30));
+        drop(hold);
+    }
 }

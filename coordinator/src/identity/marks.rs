@@ -9,13 +9,12 @@
 //! each start for one, and before the last checkpoint of a run counts; so a copy that was left behind holds a mark that was replaced
 //! since. Marks of other coordinators of the store are remembered when they are replaced.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use lockstep_host::access::Access;
-use lockstep_host::durable;
 use lockstep_host::shared::MARK;
+use lockstep_host::{durable, plain};
 use tracing::warn;
 
 use super::{Draw, IdentityError, Place};
@@ -25,6 +24,9 @@ const MOST: usize = 10_000;
 
 /// Longest mark (bytes) of another coordinator that is remembered.
 const MARK_BYTES: usize = 64;
+
+/// Longest file (bytes) of marks that is read.
+const FILE_BYTES: u64 = 4 << 20;
 
 /// Behind a mark that may not have reached the store.
 const PENDING: &str = " ?";
@@ -117,7 +119,7 @@ impl Marks {
 }
 
 fn text(path: &Path) -> Result<Option<String>, IdentityError> {
-    match fs::read(path) {
+    match plain::read(path, FILE_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(io_error("read", path, source)),

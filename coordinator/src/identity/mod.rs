@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use lockstep_common::manifest::Piece;
 use lockstep_host::access::Access;
 use lockstep_host::blobs::BlobStore;
-use lockstep_host::durable;
+use lockstep_host::{durable, plain};
 use marks::Marks;
 use tracing::warn;
 
@@ -225,7 +225,7 @@ impl Identity {
 /// The id in the file at `path`, if there is such a file.
 fn read(path: &Path) -> Result<Option<String>, IdentityError> {
     let io = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
-    match fs::read(path) {
+    match plain::read(path, 2 * ID_BYTES as u64) {
         Ok(bytes) => {
             let text = String::from_utf8(bytes).unwrap_or_default().trim().to_owned();
             if text.is_empty() || text.len() > ID_BYTES || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {

@@ -53,6 +53,29 @@ fn a_coordinator_is_refused_another_store_than_its_own() {
     assert!(back.contains(&format!("it is the store `{}`", own.trim())) && back.contains(id.trim()), "{back}");
 }
 
+/// Any member of a shared store's group can make it one.
+#[test]
+fn a_store_whose_directory_of_unfinished_files_is_a_link_is_refused_and_nothing_behind_it_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, store, precious) = (dir.path().join("state"), dir.path().join("store"), dir.path().join("precious"));
+    Coordinator::start_with(&state, &["--store", text(&store)]).terminate();
+    fs::create_dir(&precious).unwrap();
+    for name in ["thesis.tex", ".tmpThesis"] {
+        fs::write(precious.join(name), "mine").unwrap();
+        let old = SystemTime::now() - Duration::from_hours(72);
+        fs::File::options().append(true).open(precious.join(name)).unwrap().set_modified(old).unwrap();
+    }
+    fs::rename(store.join("tmp"), store.join("tmp.old")).unwrap();
+    std::os::unix::fs::symlink(&precious, store.join("tmp")).unwrap();
+    let serve = ["serve", "--data-dir", text(&state), "--listen", "127.0.0.1:0", "--web-listen", "off"];
+    let refused = fails(&[&serve[..], &["--store", text(&store)]].concat(), 6);
+    assert!(refused.contains("store/tmp`") && refused.contains("it is a symbolic link and no directory"), "{refused}");
+    assert_eq!(fs::read_dir(&precious).unwrap().count(), 2);
+    // The way out that it names.
+    fs::remove_file(store.join("tmp")).unwrap();
+    Coordinator::start_with(&state, &["--store", text(&store)]).terminate();
+}
+
 #[tokio::test]
 async fn nothing_is_taken_into_a_store_that_was_unmounted_and_no_node_joins() {
     let dir = tempfile::tempdir().unwrap();

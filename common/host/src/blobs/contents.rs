@@ -2,18 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
 
-/// Whether the file at `path` holds exactly `bytes`. One that cannot be read does not.
-pub(super) fn are(path: &Path, bytes: &[u8]) -> bool {
-    let same = || -> io::Result<bool> {
-        let mut file = File::open(path)?;
-        if file.metadata()?.len() != bytes.len() as u64 {
-            return Ok(false);
-        }
+/// Whether `file`, which is as long, holds exactly `bytes`. One that cannot be read does not.
+pub(super) fn are(file: &mut File, bytes: &[u8]) -> bool {
+    let mut same = || -> io::Result<bool> {
         let mut buffer = vec![0; (1 << 18).min(bytes.len().max(1))];
         for chunk in bytes.chunks(buffer.len()) {
-            let read = fill(&mut file, &mut buffer[..chunk.len()])?;
+            let read = fill(file, &mut buffer[..chunk.len()])?;
             if buffer[..read] != *chunk {
                 return Ok(false);
             }

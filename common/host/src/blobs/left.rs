@@ -1,13 +1,14 @@
 //! Files of a store that are being written: locked by whoever writes them, and deleted when their writer is gone.
 //!
-//! The store is shared, so other machines' saves lie there too. Where a file system has no locks, age alone tells.
+//! The store is shared, so other machines' saves lie there too. Where a file system has no locks, age alone tells. Only what has a
+//! name that a store gives is deleted.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-use crate::durable::is_at;
+use super::unfinished::is_name;
+use crate::plain::Dir;
 
 /// Marks `file` as being written, for as long as it is open.
 pub(super) fn hold(file: &File) {
@@ -16,30 +17,28 @@ pub(super) fn hold(file: &File) {
 }
 
 /// Deletes the files in `tmp` that nobody has written to for `age`, and nobody has locked; how many those were.
-pub(super) fn sweep(tmp: &Path, age: Duration) -> io::Result<usize> {
+pub(super) fn sweep(tmp: &Dir, age: Duration) -> io::Result<usize> {
     let mut deleted = 0;
-    for entry in fs::read_dir(tmp)? {
-        let entry = entry?;
-        // Whoever has removed it meanwhile, or made it for another user, knows why.
-        deleted += usize::from(is_left(&entry, age).and_then(|left| delete(&entry.path(), left)).unwrap_or_default());
+    for name in tmp.names()? {
+        if let Some(name) = name.to_str().filter(|name| is_name(name)) {
+            // Whoever has removed it meanwhile, or made it for another user, knows why.
+            deleted += usize::from(delete(tmp, name, age).unwrap_or_default());
+        }
     }
     Ok(deleted)
 }
 
-fn is_left(entry: &fs::DirEntry, age: Duration) -> io::Result<bool> {
-    let metadata = entry.metadata()?;
-    Ok(metadata.is_file() && metadata.modified()?.elapsed().is_ok_and(|since| since > age))
-}
-
-fn delete(path: &Path, is_left: bool) -> io::Result<bool> {
-    if !is_left {
+fn delete(tmp: &Dir, name: &str, age: Duration) -> io::Result<bool> {
+    let is_left =
+        |file: &File| Ok::<_, io::Error>(file.metadata()?.modified()?.elapsed().is_ok_and(|since| since > age));
+    if !is_left(&tmp.file(name)?)? {
         return Ok(false);
     }
     // For writing: over NFS no other file is locked.
-    let file = File::options().append(true).open(path)?;
-    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) || !is_at(&file, path)? {
+    let file = tmp.existing(name)?;
+    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) || !is_left(&file)? || !tmp.has(&file, name)? {
         return Ok(false);
     }
-    fs::remove_file(path)?;
+    tmp.remove(name)?;
     Ok(true)
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::SystemTime;
 
 use super::*;
@@ -175,7 +177,7 @@ fn a_blob_that_was_damaged_is_healed_by_whoever_puts_it_again() {
 fn contents_that_cannot_be_read_are_an_error() {
     let memory = File::open("/proc/self/mem").unwrap();
     assert!(hash_read(&memory, &mut blake3::Hasher::new()).is_err());
-    assert!(!contents::are(std::path::Path::new("/proc/self/mem"), b"weights"));
+    assert!(!contents::are(&mut File::open("/proc/self/mem").unwrap(), b"weights"));
 }
 
 #[test]
@@ -188,7 +190,7 @@ fn contents_are_hashed_whatever_their_size() {
         let mut hasher = blake3::Hasher::new();
         hash_read(&File::open(&path).unwrap(), &mut hasher).unwrap();
         assert_eq!((hasher.finalize(), hasher.count()), (blake3::hash(&bytes), size as u64));
-        assert!(contents::are(&path, &bytes));
+        assert!(contents::are(&mut File::open(&path).unwrap(), &bytes));
     }
 }
 
@@ -212,15 +214,18 @@ fn what_writers_that_are_gone_left_is_deleted_and_nothing_that_is_young_or_held(
     for name in &held {
         age(&tmp.join(name));
     }
-    for (name, is_old) in [("young", false), (".tmpOld", true), ("0123.part", true), ("join-x.owner", true)] {
+    let whole_name = format!("{}.part", "01".repeat(32));
+    for name in [".tmpYoung", ".tmpOld", &whole_name, "join-x.owner", "0123.part", "thesis.tex", "join-x", ".tmp.x"] {
         fs::write(tmp.join(name), "left").unwrap();
-        if is_old {
+        if name != ".tmpYoung" {
             age(&tmp.join(name));
         }
     }
     fs::create_dir(tmp.join("directory")).unwrap();
     assert_eq!(store.sweep(day).unwrap(), 3);
-    let kept: BTreeSet<OsString> = held.into_iter().chain(["young".into(), "directory".into()]).collect();
+    // What a store does not call so is not its own.
+    let others = [".tmpYoung", "directory", "0123.part", "thesis.tex", "join-x", ".tmp.x"].map(OsString::from);
+    let kept: BTreeSet<OsString> = held.into_iter().chain(others).collect();
     assert_eq!(names(), kept);
     writer.finish(&store).unwrap();
     part.write(b"rt").unwrap();
@@ -234,4 +239,76 @@ fn what_writers_that_are_gone_left_is_deleted_and_nothing_that_is_young_or_held(
         age(&tmp.join(name));
     }
     assert_eq!(store.sweep(day).unwrap(), 2);
+}
+
+/// In a store of a group, any of its members can put one there.
+#[test]
+fn a_directory_that_became_a_link_is_neither_swept_nor_written_to() {
+    let day = Duration::from_hours(24);
+    let (dir, store) = store();
+    let piece = store.put(b"weights").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let precious = other.path().join(".tmpMine");
+    fs::write(&precious, "mine").unwrap();
+    File::options().append(true).open(&precious).unwrap().set_modified(SystemTime::now() - 2 * day).unwrap();
+    let exchange = |path: &Path| {
+        fs::rename(path, other.path().join("away")).unwrap();
+        symlink(other.path(), path).unwrap();
+    };
+    let back = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        fs::rename(other.path().join("away"), path).unwrap();
+    };
+    let tmp = dir.path().join("tmp");
+    exchange(&tmp);
+    let refused: [Result<(), BlobError>; 6] = [
+        store.sweep(day).map(drop),
+        store.put(b"other").map(drop),
+        store.writer().map(drop),
+        store.part(&Piece { digest: piece.digest, bytes: 9 }).map(drop),
+        BlobStore::open(dir.path()).map(drop),
+        BlobStore::existing(dir.path()).map(drop),
+    ];
+    for error in refused.map(Result::unwrap_err) {
+        let words = lockstep_common::chain(&error);
+        assert!(words.contains("it is a symbolic link and no directory") && words.contains("/tmp"), "{words}");
+    }
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 2, "{precious:?} and what was the directory");
+    back(&tmp);
+    store.put(b"other").unwrap();
+
+    let of_blob = store.path(&piece.digest).parent().unwrap().to_owned();
+    exchange(&of_blob);
+    assert!(store.put_anew(b"weights").is_err() && store.get(&piece).is_err() && !store.has(&piece));
+    back(&of_blob);
+    assert_eq!(store.get(&piece).unwrap(), b"weights");
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_blob_and_is_replaced_by_one() {
+    let (dir, store) = store();
+    let piece = store.put(b"weights").unwrap();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, "SECRETS").unwrap();
+    let plant: [&dyn Fn(&Path); 2] = [&|path| symlink(&secret, path).unwrap(), &|path| {
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }];
+    for plant in plant {
+        let path = store.path(&piece.digest);
+        fs::remove_file(&path).unwrap();
+        plant(&path);
+        for refused in [store.opened(&piece).map(drop), store.get(&piece).map(drop), store.check(&piece)] {
+            let words = lockstep_common::chain(&refused.unwrap_err());
+            assert!(words.contains("no regular file"), "{words}");
+        }
+        assert!(!store.has_durably(&piece).unwrap() && !store.has(&piece));
+        store.put(b"weights").unwrap();
+        assert_eq!(store.get(&piece).unwrap(), b"weights");
+    }
+    // Where a part of one would be.
+    let part = dir.path().join("tmp").join(format!("{}.part", piece.digest.to_hex()));
+    symlink(&secret, &part).unwrap();
+    assert!(matches!(store.part(&piece), Err(BlobError::Io { action: "open", .. })));
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "SECRETS");
 }
