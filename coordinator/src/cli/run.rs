@@ -127,7 +127,7 @@ mod tests {
         let (begun, has_begun) = mpsc::channel();
         runtime.spawn_blocking(move || {
             begun.send(()).unwrap();
-            let _released = held.recv_timeout(Duration::from_secs(60));
+            let _released = held.recv_timeout(Duration::from_mins(1));
         });
         has_begun.recv().unwrap();
         let from = Instant::now();
