@@ -331,7 +331,7 @@ fn vouch(root: &Path, name: &str) {
     index[sum..].fill(0);
     fs::write(&path, &index).unwrap();
     // Younger than all files, as if all of them had been settled for long.
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let later = std::time::SystemTime::now() + std::time::Duration::from_mins(1);
     File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
 }
 
