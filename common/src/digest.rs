@@ -35,6 +35,8 @@ pub enum Domain {
     Program,
     /// A value of the coordinator's databases, for its checksum.
     Row,
+    /// What a client's command asked for.
+    Request,
 }
 
 impl Domain {
@@ -52,6 +54,7 @@ impl Domain {
             Self::Secret => Some("lockstep secret v1"),
             Self::Program => Some("lockstep program v1"),
             Self::Row => Some("lockstep row v1"),
+            Self::Request => Some("lockstep request v1"),
         }
     }
 

@@ -136,6 +136,9 @@ pub enum Refusal {
     /// More nodes than a coordinator keeps.
     #[error("{0} nodes are known, as many as a coordinator keeps: `coord node remove NAME` forgets one that is gone")]
     TooManyNodes(usize),
+    /// A request id that another command had, which made no run.
+    #[error("request `{0}` was another command: use a new request id for each")]
+    RequestUsed(String),
 }
 
 /// What must be done beside the state, as part of the same durable write.

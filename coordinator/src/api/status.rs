@@ -35,6 +35,7 @@ impl From<CallError> for Status {
                 | Refusal::NodeFenced(_)
                 | Refusal::Replay { .. }
                 | Refusal::RequestTaken { .. }
+                | Refusal::RequestUsed(_)
                 | Refusal::TooManyNodes(_)
                 | Refusal::NothingLeft { .. },
             ) => Self::failed_precondition(words),

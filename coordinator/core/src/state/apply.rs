@@ -2,7 +2,7 @@
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{CodeVersion, Manifest};
-use lockstep_common::{Digest, RequestId, RunId, chain};
+use lockstep_common::{Digest, Domain, RequestId, RunId, chain, quoted};
 
 use super::accept;
 use super::cluster::ClusterState;
@@ -12,6 +12,7 @@ use super::requests::Answered;
 use super::rows::RowKey;
 use super::run::{Restore, Run, Status, Submission, TEXT_BYTES};
 use crate::command::{Command, Replay};
+use crate::formats::encode;
 use crate::outcome::{Effect, Outcome, Refusal};
 
 /// What a command did.
@@ -37,8 +38,11 @@ struct Origin {
 const TAGS: usize = 32;
 const TAG_LETTERS: usize = 64;
 
-/// Tags are words: they stand in filters and in names of other tools.
-fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
+/// Whether a run takes these tags and this note. Tags are words: they stand in filters and in names of other tools.
+///
+/// # Errors
+/// `Annotation`, in words.
+pub fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
     if tags.len() > TAGS {
         return Err(Refusal::Annotation(format!("{} tags are too many: a run has at most {TAGS}", tags.len())));
     }
@@ -48,7 +52,7 @@ fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
             && tag.chars().all(|letter| letter.is_alphanumeric() || "-_.:/=".contains(letter))
     };
     if let Some(bad) = tags.iter().find(|tag| !sound(tag)) {
-        let words = format!("`{bad}` is no tag: expected up to {TAG_LETTERS} letters, digits and `-_.:/=`");
+        let words = format!("`{}` is no tag: expected up to {TAG_LETTERS} letters, digits and `-_.:/=`", quoted(bad));
         return Err(Refusal::Annotation(words));
     }
     if note.len() > TEXT_BYTES {
@@ -82,36 +86,44 @@ impl ClusterState {
             | Command::Commit { .. }
             | Command::CommitFailed { .. } => (None, false),
         };
-        if let Some(answered) = request.and_then(|request| self.requests.get(request))
+        if let Some(request) = request
+            && let Some(answered) = self.requests.get(request)
             && matches!(answered.outcome, Outcome::Run(_)) == makes_run
         {
-            let other = self.other_request(command, &answered.outcome).map(Outcome::Refused);
+            let other = self.other_request(request, command, answered).map(Outcome::Refused);
             return Applied { outcome: other.unwrap_or_else(|| answered.outcome.clone()), effects };
         }
         let outcome = self.dispatch(index, command, &mut effects).unwrap_or_else(Outcome::Refused);
         if let (Some(request), Outcome::Run(_) | Outcome::Done) = (request, &outcome) {
-            self.remember(request, Answered { index, outcome: outcome.clone() });
+            self.remember(request, Answered { index, outcome: outcome.clone(), asked: asked(command) });
         }
         Applied { outcome, effects }
     }
 
-    /// Why `command` does not get the answer that its request id got before: it asks for another run than the one that was made.
-    fn other_request(&self, command: &Command, answered: &Outcome) -> Option<Refusal> {
-        let Outcome::Run(run) = answered else { return None };
+    /// Why `command` does not get the answer that its request id got before: it asks for something else.
+    fn other_request(&self, request: &RequestId, command: &Command, answered: &Answered) -> Option<Refusal> {
+        let Outcome::Run(run) = &answered.outcome else {
+            // A build that did not note what was asked answered any of them.
+            let is_other = answered.asked? != asked(command)?;
+            return is_other.then(|| Refusal::RequestUsed(request.to_string()));
+        };
         let made = &self.runs.get(run)?.submission;
-        let (request, is_same) = match command {
-            Command::Submit { request, job, base_dir, code, data, .. } => {
+        let is_same = match command {
+            Command::Submit { job, base_dir, code, data, .. } => {
                 let asked = (job, base_dir, code, data);
                 let same = asked == (&made.job, &made.base_dir, &made.code, &made.data);
-                (request, same && made.parent.is_none() && made.replay.is_none())
+                same && made.parent.is_none() && made.replay.is_none()
             }
-            Command::Resume { request, checkpoint, accepted, base_dir, data, code, .. } => {
+            Command::Resume { checkpoint, accepted, base_dir, data, code, .. } => {
                 let from = made.replay.is_none() && made.parent == Some(*checkpoint) && made.accepted == *accepted;
                 let code = code.is_none() || *code == made.code;
                 let base_dir = base_dir.as_ref().is_none_or(|base_dir| *base_dir == made.base_dir);
-                (request, from && code && base_dir && data.iter().all(|file| made.data.contains(file)))
+                from && code && base_dir && data.iter().all(|file| made.data.contains(file))
             }
-            Command::Replay { request, replay, .. } => (request, made.replay.as_ref() == Some(replay)),
+            Command::Replay { replay, checkpoint, .. } => {
+                let begin = || self.runs.get(&replay.of).and_then(|run| run.submission.parent);
+                made.replay.as_ref() == Some(replay) && made.parent == checkpoint.or_else(begin)
+            }
             _ => return None,
         };
         (!is_same).then(|| Refusal::RequestTaken { request: request.to_string(), run: run.clone() })
@@ -334,6 +346,20 @@ impl ClusterState {
             self.changed.insert(RowKey::Request(forgotten));
         }
     }
+}
+
+/// What a command that makes no run asks for, but for its time: with the same request id it gets the same answer, and another does not.
+fn asked(command: &Command) -> Option<Digest> {
+    let mut command = match command {
+        Command::Cancel { .. } | Command::Fence { .. } | Command::Annotate { .. } | Command::NodeForgotten { .. } => {
+            command.clone()
+        }
+        _ => return None,
+    };
+    if let Command::Cancel { at_ms, .. } | Command::Fence { at_ms, .. } = &mut command {
+        *at_ms = 0;
+    }
+    Some(Domain::Request.digest(&encode(&command)))
 }
 
 /// Refuses a job whose program nobody could build.

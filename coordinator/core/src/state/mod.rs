@@ -19,7 +19,7 @@ mod requests;
 mod rows;
 mod run;
 
-pub use apply::Applied;
+pub use apply::{Applied, check_annotation};
 pub use cluster::ClusterState;
 pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use find::NotFound;

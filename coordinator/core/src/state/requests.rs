@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::RequestId;
+use lockstep_common::{Digest, RequestId};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
@@ -17,6 +17,9 @@ pub(super) struct Answered {
     pub(super) index: u64,
     /// With this outcome.
     pub(super) outcome: Outcome,
+    /// A digest of what was asked, where no run says it; none in rows of builds that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) asked: Option<Digest>,
 }
 
 /// The remembered requests.
@@ -62,7 +65,7 @@ mod tests {
     fn the_oldest_is_forgotten_and_only_beyond_the_bound() {
         let mut requests = Requests::default();
         let mut remember = |number: usize, index: usize| {
-            requests.insert(id(number), Answered { index: index as u64, outcome: Outcome::Done })
+            requests.insert(id(number), Answered { index: index as u64, outcome: Outcome::Done, asked: None })
         };
         for number in 0..REMEMBERED {
             assert_eq!(remember(number, number), None);

@@ -1,9 +1,10 @@
 //! A run from submission to its end, with nothing going wrong.
 
+use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::Replay;
 use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
-use lockstep_core::{Effect, Outcome, Refusal, Said};
+use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, Said};
 
 use super::cluster::{Cluster, block, final_state, job_text, ready, share};
 
@@ -147,4 +148,38 @@ fn a_request_id_that_made_a_run_makes_no_other_one() {
     assert_eq!(cluster.apply(&replay), Outcome::Refused(taken));
     assert_eq!(cluster.apply(&submit), Outcome::Run(run), "the same again has the same answer");
     assert_eq!(cluster.state.runs().len(), 1);
+}
+
+#[test]
+fn a_request_id_that_was_one_command_is_no_other_one() {
+    let mut cluster = Cluster::with_two_nodes();
+    let (a, b) = (cluster.submit(&[]), cluster.submit(&[]));
+    let request = cluster.request();
+    let annotate = |run: &RunId, note: &str| Command::Annotate {
+        request: request.clone(),
+        run: run.clone(),
+        tags: None,
+        note: Some(note.to_owned()),
+    };
+    let used = Outcome::Refused(Refusal::RequestUsed(request.to_string()));
+    assert_eq!(cluster.apply(&annotate(&a, "first")), Outcome::Done);
+    let cancel = |at_ms| Command::Cancel { request: request.clone(), at_ms, run: b.clone() };
+    let node: NodeId = "a".parse().unwrap();
+    let fence = Command::Fence { request: request.clone(), at_ms: 1, node: node.clone(), device: None, fenced: true };
+    let forget = Command::NodeForgotten { request: request.clone(), node };
+    for other in [annotate(&b, "first"), annotate(&a, "second"), cancel(1), fence, forget] {
+        assert_eq!(cluster.apply(&other), used, "{other:?}");
+    }
+    assert_eq!(cluster.apply(&annotate(&a, "first")), Outcome::Done, "the same again has the same answer");
+    assert_eq!((cluster.run(&a).state.note.as_str(), cluster.run(&b).state.note.as_str()), ("first", ""));
+    assert_eq!(cluster.status(&b), "starting");
+    // The leader's clock is not a part of what is asked.
+    let request = cluster.request();
+    let cancel = |at_ms| Command::Cancel { request: request.clone(), at_ms, run: b.clone() };
+    assert_eq!([1, 2].map(|at_ms| cluster.apply(&cancel(at_ms))), [Outcome::Done, Outcome::Done]);
+    // It is kept with the state.
+    cluster.state = ClusterState::from_rows(cluster.store()).unwrap();
+    let other = Command::Cancel { request: request.clone(), at_ms: 3, run: a };
+    assert_eq!(cluster.apply(&other), Outcome::Refused(Refusal::RequestUsed(request.to_string())));
+    assert_eq!(cluster.apply(&cancel(3)), Outcome::Done);
 }

@@ -96,3 +96,18 @@ fn a_replay_on_other_numerics_than_the_runs_is_refused_by_name() {
     let status = cluster.status(&again);
     assert!(status.starts_with("failed: the replay would not compute alike: `cpu` is `avx2` for run"), "{status}");
 }
+
+#[test]
+fn a_request_id_that_made_a_replay_makes_none_from_another_checkpoint() {
+    let mut cluster = Cluster::with_two_nodes();
+    let (run, checkpoint) = with_checkpoint(&mut cluster);
+    let (request, at_ms) = (cluster.request(), cluster.now());
+    let from = |checkpoint| {
+        let replay = Replay { of: run.clone(), until: 8, fingerprints_every: 1 };
+        Command::Replay { request: request.clone(), at_ms, replay, checkpoint, secret: [9; 32] }
+    };
+    let Outcome::Run(made) = cluster.apply(&from(Some(checkpoint))) else { panic!("refused") };
+    assert_eq!(cluster.apply(&from(Some(checkpoint))), Outcome::Run(made.clone()));
+    let taken = Refusal::RequestTaken { request: request.to_string(), run: made };
+    assert_eq!(cluster.apply(&from(None)), Outcome::Refused(taken));
+}

@@ -93,5 +93,5 @@ fn the_format_of_rows_is_frozen() {
     for (key, value) in cluster.store().iter().filter(|(key, _)| !key.starts_with("submission/")) {
         hasher.update(key.as_bytes()).update(&(value.len() as u64).to_le_bytes()).update(value);
     }
-    assert_eq!(Digest::of(&hasher).to_hex(), "cf567c2d307030bd6f1097a2630eae5f07fd33966476710f203a38ca05b30930");
+    assert_eq!(Digest::of(&hasher).to_hex(), "21ea9dff8dd7e244ee288347bb153fe4082b447f3781656a9ed558e75cb6e433");
 }
