@@ -12,9 +12,15 @@ use crate::digest::{Digest, Domain};
 use crate::formats::{self, Unreadable};
 use crate::id::RunId;
 use crate::preprocessing::Preprocessing;
+use crate::printable::printable;
 
 /// The format that this program writes; it reads [`formats::MANIFEST`]'s range.
 pub const FORMAT: u32 = formats::MANIFEST.written as u32;
+
+/// Tags of one commit that a run keeps, and their bytes together as they are shown ([`printable`]).
+pub const MAX_TAGS: usize = 1_000;
+/// See [`MAX_TAGS`].
+pub const MAX_TAG_BYTES: usize = 64 << 10;
 
 /// Where the code that trained came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +41,21 @@ pub struct CodeVersion {
     pub tree: Option<Piece>,
     /// The commits that the tree builds on, its own and its submodules', if they are not too large.
     pub source: Option<Piece>,
+}
+
+impl CodeVersion {
+    /// Leaves out tags beyond [`MAX_TAGS`] and [`MAX_TAG_BYTES`], the last ones. How many.
+    pub fn limit_tags(&mut self) -> usize {
+        let mut bytes = 0;
+        let fits = |tag: &&String| {
+            bytes += printable(tag).len();
+            bytes <= MAX_TAG_BYTES
+        };
+        let fitting = self.tags.iter().take(MAX_TAGS).take_while(fits).count();
+        let left_out = self.tags.len() - fitting;
+        self.tags.truncate(fitting);
+        left_out
+    }
 }
 
 /// Something that was not as in the checkpoint that a run was resumed from, and that a person accepted.

@@ -19,7 +19,7 @@ use crate::{documents, mismatch, saves, tracked};
 
 /// Whoever answers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Answers {
+pub(crate) struct Answers {
     handle: Handle,
     tracking: Tracking,
     /// Why numbers are no longer kept.
@@ -50,7 +50,7 @@ impl Answers {
     }
 
     /// The event loop behind it.
-    pub fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
 
@@ -93,7 +93,7 @@ impl Answers {
     ///
     /// # Errors
     /// `NotFound` for names of nothing; `DataLoss` if the numbers cannot be read; `Unavailable` at the end.
-    pub async fn answer(&self, what: What) -> Result<String, Status> {
+    pub(crate) async fn answer(&self, what: What) -> Result<String, Status> {
         let handle = &self.handle;
         Ok(match what {
             What::Runs(_) => {

@@ -21,6 +21,7 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::answers::Answers;
+use crate::api::blobs::Blobs;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
 use crate::identity::{Identity, IdentityError};
 use crate::listen::{self, Port, Ports, Speaks};
@@ -157,9 +158,9 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let answers = Answers::new(handle.clone(), &tracker, &about(settings, address));
     let listeners = settings.limits.page_listeners;
-    let page = web.map(|port| Page::serve(port, answers.clone(), &tracker, &settings.store, listeners, stop.clone()));
-    let page = page.transpose()?;
-    let control = Control::new(answers, reader, &settings.store, identity.clone(), stop.clone())?;
+    let blobs = Blobs::open(&settings.store, identity.clone())?;
+    let page = web.map(|port| Page::serve(port, answers.clone(), &tracker, blobs.of_page(), listeners, stop.clone()));
+    let control = Control::new(answers, reader, blobs, stop.clone());
     let terms = Terms { cluster, lease: settings.policy.lease, store: settings.store.clone(), identity, starts };
     let agents = Agents::new(handle.clone(), terms, stop.clone());
     let server = Server::builder()

@@ -27,8 +27,11 @@ const SENT_BYTES: usize = 1 << 18;
 /// Blobs that come at a time: each has an open file.
 const UPLOADS: usize = 128;
 
-/// Blobs that go at a time, likewise.
+/// Blobs that go to clients at a time, likewise.
 const READERS: usize = 256;
+
+/// Blobs that go to browsers at a time: they have places of their own, so that the page keeps no client out.
+const PAGE_READERS: usize = 64;
 
 /// See [`Blobs::idle`].
 const IDLE: Duration = Duration::from_mins(2);
@@ -39,23 +42,41 @@ const CHECKED_BYTES: u64 = 4 << 30;
 
 /// The store, as clients reach it.
 #[derive(Clone, Debug)]
-pub(super) struct Blobs {
+pub(crate) struct Blobs {
     store: Arc<BlobStore>,
     identity: Identity,
     /// A permit for each blob that comes.
     uploads: Arc<Semaphore>,
-    /// A permit for each blob that goes.
+    /// A permit for each blob that goes, and how many there are.
     readers: Arc<Semaphore>,
+    most_readers: usize,
     /// How long a stream may stand still, in either direction.
     idle: Duration,
 }
 
 impl Blobs {
     /// The store at `dir`, which must stay the one of `identity` for whatever is acknowledged.
-    pub(super) fn open(dir: &Path, identity: Identity) -> Result<Self, BlobError> {
+    pub(crate) fn open(dir: &Path, identity: Identity) -> Result<Self, BlobError> {
         let store = Arc::new(BlobStore::open(dir)?);
         let (uploads, readers) = (Arc::new(Semaphore::new(UPLOADS)), Arc::new(Semaphore::new(READERS)));
-        Ok(Self { store, identity, uploads, readers, idle: IDLE })
+        Ok(Self { store, identity, uploads, readers, most_readers: READERS, idle: IDLE })
+    }
+
+    /// The same store with places for readers of its own, as browsers reach it.
+    pub(crate) fn of_page(&self) -> Self {
+        Self { readers: Arc::new(Semaphore::new(PAGE_READERS)), most_readers: PAGE_READERS, ..self.clone() }
+    }
+
+    /// The blob with this digest, as long as it is in the store.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn find(&self, digest: Digest) -> Result<Piece, Status> {
+        self.is_ours().await?;
+        let path = self.store.path(&digest);
+        let length = on_disk(move || Ok(std::fs::metadata(path).map(|metadata| metadata.len()))).await?;
+        let missing = |_| Status::not_found(format!("blob `{digest}` is not in the store"));
+        Ok(Piece { digest, bytes: length.map_err(missing)? })
     }
 
     /// That it is the coordinator's own store: asked before something is looked for or written there, and after.
@@ -155,7 +176,7 @@ impl Blobs {
 
     /// Sends the bytes of `piece` from `offset` on into `to`, a chunk at a time: for a reader that is slow nothing more is held. What
     /// is not as it was ends the stream with an error.
-    pub(super) async fn send(self, piece: Piece, offset: u64, to: mpsc::Sender<Result<BlobChunk, Status>>) {
+    pub(crate) async fn send(self, piece: Piece, offset: u64, to: mpsc::Sender<Result<BlobChunk, Status>>) {
         let streamed = if offset > piece.bytes {
             Err(Status::invalid_argument(format!(
                 "offset {offset} is behind the end of a blob of {} bytes",
@@ -170,6 +191,10 @@ impl Blobs {
         }
     }
 
+    fn no_reader(&self) -> Status {
+        Status::unavailable(format!("{} blobs are being read here already: try again", self.most_readers))
+    }
+
     fn stood_still(&self) -> Status {
         Status::deadline_exceeded(format!("nothing came or went for {} s", self.idle.as_secs_f32()))
     }
@@ -180,10 +205,7 @@ impl Blobs {
         offset: u64,
         to: &mpsc::Sender<Result<BlobChunk, Status>>,
     ) -> Result<(), Status> {
-        let _place = self
-            .readers
-            .try_acquire()
-            .map_err(|_| Status::unavailable(format!("{READERS} blobs are being read here already: try again")))?;
+        let _place = self.readers.try_acquire().map_err(|_| self.no_reader())?;
         let (store, of) = (Arc::clone(&self.store), piece.clone());
         let mut reading = on_disk(move || Reading::begin(&store, of, offset)).await?;
         loop {

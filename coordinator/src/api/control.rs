@@ -1,12 +1,8 @@
 //! The service of the clients.
 
-use std::path::Path;
-
 use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
 use lockstep_core::ClusterState;
 use lockstep_core::command::Replay;
-use lockstep_core::view::RunView;
-use lockstep_host::blobs::BlobError;
 use lockstep_rpc::control_server;
 use lockstep_rpc::{
     AnnotateRequest, BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest,
@@ -21,16 +17,13 @@ use tracing::info;
 
 use super::STREAM_QUEUE;
 use super::blobs::Blobs;
-use super::convert::{all_of, code, data, invalid, job, request_id, run_id, text};
+use super::convert::{invalid, request_id, run_id, text};
+use super::followers::Followers;
+use super::submission::{accepted, all_of, base_dir, code, data, job};
 use super::{logs, reports};
 use crate::answers::Answers;
-use crate::documents;
-use crate::identity::Identity;
 use crate::node::{CallError, Handle};
 use crate::store::BlockReader;
-
-/// What one resume may accept by name.
-const MOST_ACCEPTED: usize = 1_000;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -39,19 +32,16 @@ pub struct Control {
     reader: BlockReader,
     blobs: Blobs,
     answers: Answers,
+    followers: Followers,
     stop: CancellationToken,
 }
 
 impl Control {
-    /// The service, until `stop`. `store` is the blob store's directory, which must stay the one of `identity`.
-    pub fn new(
-        answers: Answers,
-        reader: BlockReader,
-        store: &Path,
-        identity: Identity,
-        stop: CancellationToken,
-    ) -> Result<Self, BlobError> {
-        Ok(Self { handle: answers.handle().clone(), reader, blobs: Blobs::open(store, identity)?, answers, stop })
+    /// The service, until `stop`.
+    pub(crate) fn new(answers: Answers, reader: BlockReader, blobs: Blobs, stop: CancellationToken) -> Self {
+        let handle = answers.handle().clone();
+        let followers = Followers::new(handle.clone(), stop.clone());
+        Self { handle, reader, blobs, answers, followers, stop }
     }
 
     /// That the store has all that the checkpoint that `prefix` names is made of: refused here, and not by processes that were
@@ -135,13 +125,9 @@ impl control_server::Control for Control {
     type GetBlobStream = ReceiverStream<Result<BlobChunk, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<RunReply>, Status> {
-        let SubmitRequest { request_id: id, job: text_of_job, base_dir, code: wire, data: files } =
+        let SubmitRequest { request_id: id, job: text_of_job, base_dir: dir, code: wire, data: files } =
             request.into_inner();
-        let (id, job) = (request_id(&id)?, job(text_of_job)?);
-        let base_dir = text("base_dir", base_dir)?;
-        if !base_dir.starts_with('/') {
-            return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
-        }
+        let (id, job, base_dir) = (request_id(&id)?, job(text_of_job)?, base_dir(dir)?);
         let (code, data) = (code(wire)?, data(files)?);
         self.check_code(code.as_ref()).await?;
         self.check_data(&job, &data).await?;
@@ -151,28 +137,14 @@ impl control_server::Control for Control {
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<RunReply>, Status> {
-        let ResumeRequest { request_id: id, checkpoint, accept, base_dir, data: files, code: wire } =
+        let ResumeRequest { request_id: id, checkpoint, accept, base_dir: dir, data: files, code: wire } =
             request.into_inner();
-        if accept.len() > MOST_ACCEPTED {
-            return Err(invalid("accept", format!("{} are more than {MOST_ACCEPTED}", accept.len())));
-        }
-        for key in &accept {
-            let part = key.split('.').next().unwrap_or_default();
-            if part != "numerics" && part != "data" && key != "code" {
-                let words = format!(
-                    "`{key}` is nothing that a resume compares: expected `code`, `numerics`, `data`, or a key in the last two"
-                );
-                return Err(invalid("accept", words));
-            }
-        }
-        if !base_dir.is_empty() && !base_dir.starts_with('/') {
-            return Err(invalid("base_dir", format!("`{base_dir}` is not an absolute path")));
-        }
-        let base_dir = Some(base_dir).filter(|dir| !dir.is_empty());
-        let code = code(wire)?;
+        let (id, accept) = (request_id(&id)?, accepted(accept)?);
+        let base_dir = if dir.is_empty() { None } else { Some(base_dir(dir)?) };
+        let (code, data) = (code(wire)?, data(files)?);
         self.check_code(code.as_ref()).await?;
         self.check(&checkpoint).await?;
-        let run = self.handle.resume(request_id(&id)?, &checkpoint, accept, base_dir, data(files)?, code).await?;
+        let run = self.handle.resume(id, &checkpoint, accept, base_dir, data, code).await?;
         info!(%run, checkpoint, "resumed");
         Ok(Response::new(RunReply { run: run.into() }))
     }
@@ -226,29 +198,34 @@ impl control_server::Control for Control {
     }
 
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let place = self.followers.place()?;
         let run = self.handle.find_run(&request.into_inner().run).await?;
-        let handle = self.handle.clone();
-        Ok(self.stream(move |to| async move {
-            if let Err(error) = follow(&handle, &run, &to).await {
-                // The client may be gone.
-                let _ = to.send(Err(error.into())).await;
-            }
-        }))
+        let followers = self.followers.clone();
+        // A document may have megabytes, and waits for a reader that is slow.
+        Ok(self.stream_of(1, move |to| async move { followers.follow(run, place, to).await }))
     }
 
     async fn reports(&self, request: Request<ReportsRequest>) -> Result<Response<Self::ReportsStream>, Status> {
         let ReportsRequest { run, follow } = request.into_inner();
+        let place = if follow { Some(self.followers.place()?) } else { None };
         let run = self.handle.find_run(&run).await?;
         let (handle, reader) = (self.handle.clone(), self.reader.clone());
         // A block may take megabytes, and waits for a reader that is slow.
-        Ok(self.stream_of(1, move |to| reports::stream(handle, reader, run, follow, to)))
+        Ok(self.stream_of(1, move |to| async move {
+            reports::stream(handle, reader, run, follow, to).await;
+            drop(place);
+        }))
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let LogsRequest { run, process, follow } = request.into_inner();
+        let place = if follow { Some(self.followers.place()?) } else { None };
         let run = self.handle.find_run(&run).await?;
         let handle = self.handle.clone();
-        Ok(self.stream(move |to| logs::stream(handle, run, process, follow, to)))
+        Ok(self.stream(move |to| async move {
+            logs::stream(handle, run, process, follow, to).await;
+            drop(place);
+        }))
     }
 
     async fn has_blob(&self, request: Request<BlobRef>) -> Result<Response<HasBlobReply>, Status> {
@@ -271,34 +248,4 @@ impl control_server::Control for Control {
 
 fn piece(blob: BlobRef) -> Result<Piece, Status> {
     blob.try_into().map_err(|_| invalid("digest", "it does not have 32 bytes"))
-}
-
-/// Sends the run's document now and after every change, until it has ended.
-async fn follow(
-    handle: &Handle,
-    run: &lockstep_common::RunId,
-    to: &mpsc::Sender<Result<JsonReply, Status>>,
-) -> Result<(), CallError> {
-    let mut changes = handle.changes();
-    let mut last = String::new();
-    loop {
-        let id = run.clone();
-        let seen = handle.read(move |state| state.run(&id).map(|run| (RunView::of(run), run.state.status.is_final())));
-        let Some((view, ended)) = seen.await? else { return Ok(()) };
-        let json = documents::encode_run(&view);
-        if json != last {
-            last.clone_from(&json);
-            if to.send(Ok(JsonReply { json })).await.is_err() {
-                return Ok(());
-            }
-        }
-        if ended {
-            return Ok(());
-        }
-        tokio::select! {
-            biased;
-            () = to.closed() => return Ok(()),
-            changed = changes.next() => changed?,
-        }
-    }
 }

@@ -1,11 +1,8 @@
-//! From wire messages to commands. Everything here comes from a network: what is wrong is said in a `Status`.
+//! From wire messages to commands: texts, ids, and what nodes and processes say (a submission: `submission.rs`). Everything here comes
+//! from a network: what is wrong is said in a `Status`.
 
-use std::path::{Component, Path};
-
-use lockstep_common::job::JobSpec;
-use lockstep_common::manifest;
 use lockstep_common::manifest::{Override, Share};
-use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, chain, is_steering, printable, quoted};
+use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, is_steering, printable, quoted};
 use lockstep_core::command::{Device, Progress, Said};
 use lockstep_core::placement::Kind;
 use lockstep_rpc::process_message::Body;
@@ -15,15 +12,6 @@ use tonic::Status;
 
 /// Devices of one node at most: a bound on what a broken agent can make us place on.
 const MAX_DEVICES: usize = 1024;
-
-/// Data files and directories of one job; a directory of thousands is one.
-const MAX_DATA: usize = 10_000;
-
-/// Bytes of a job.
-const MAX_JOB_BYTES: usize = 1 << 20;
-
-/// Tags of a commit.
-const MAX_TAGS: usize = 1_000;
 
 /// Bytes of what a process measures of itself.
 const MAX_MEASURED_BYTES: usize = 1 << 20;
@@ -57,7 +45,7 @@ pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
 }
 
 /// A name that git gave: whatever letters it has, it is one, and is shown without what steers a terminal.
-fn name(field: &str, given: &str) -> Result<String, Status> {
+pub(super) fn name(field: &str, given: &str) -> Result<String, Status> {
     text(field, printable(given).into_owned())
 }
 
@@ -70,7 +58,7 @@ fn short(field: &str, given: String) -> Result<String, Status> {
 }
 
 /// At most `most` of something.
-fn few<T>(field: &str, all: Vec<T>, most: usize) -> Result<Vec<T>, Status> {
+pub(super) fn few<T>(field: &str, all: Vec<T>, most: usize) -> Result<Vec<T>, Status> {
     if all.len() <= most { Ok(all) } else { Err(invalid(field, format!("{} are more than {most}", all.len()))) }
 }
 
@@ -86,74 +74,12 @@ fn measured(
     Ok(values.into_iter().collect())
 }
 
-/// Where a run's code comes from, if it can be.
-pub(super) fn code(wire: Option<lockstep_rpc::CodeVersion>) -> Result<Option<manifest::CodeVersion>, Status> {
-    let Some(wire) = wire else { return Ok(None) };
-    let code = manifest::CodeVersion::try_from(wire).map_err(|_| invalid("code", "a digest does not have 32 bytes"))?;
-    let is_hex = |id: &str| id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_hex(&code.commit) {
-        return Err(invalid(
-            "code.commit",
-            format!("`{}` is no commit: expected 40 hexadecimal characters", quoted(&code.commit)),
-        ));
-    }
-    let below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !Path::new(&code.directory).components().all(below) {
-        return Err(invalid("code.directory", format!("`{}` is not in the work tree", quoted(&code.directory))));
-    }
-    Ok(Some(manifest::CodeVersion {
-        commit: code.commit,
-        branch: code.branch.map(|branch| name("code.branch", &branch)).transpose()?,
-        remote: code.remote.map(|remote| text("code.remote", remote)).transpose()?,
-        tags: few("code.tags", code.tags, MAX_TAGS)?
-            .into_iter()
-            .map(|tag| name("code.tags", &tag))
-            .collect::<Result<_, _>>()?,
-        directory: text("code.directory", code.directory)?,
-        ..code
-    }))
-}
-
 pub(super) fn request_id(text: &str) -> Result<RequestId, Status> {
     text.parse().map_err(|error| invalid("request_id", error))
 }
 
 pub(super) fn run_id(text: &str) -> Result<RunId, Status> {
     text.parse().map_err(|error| invalid("run", error))
-}
-
-/// The job's text, if it is a sound job in canonical form.
-pub(super) fn job(bytes: Vec<u8>) -> Result<String, Status> {
-    if bytes.len() > MAX_JOB_BYTES {
-        return Err(invalid("job", format!("{} bytes are more than {MAX_JOB_BYTES}", bytes.len())));
-    }
-    JobSpec::from_submitted(&bytes).map_err(|error| invalid("job", chain(&error)))?;
-    String::from_utf8(bytes).map_err(|error| invalid("job", error))
-}
-
-/// That `files` are what a job reads, each of its paths once and in their order: of a path that is left out nobody would know later
-/// what was in it.
-pub(super) fn all_of(job: &str, files: &[manifest::DataFile]) -> Result<(), Status> {
-    let job = JobSpec::from_canonical(job.as_bytes()).map_err(|error| invalid("job", chain(&error)))?;
-    let asked: Vec<&str> = job.data_paths().iter().map(|path| path.trim_end_matches('/')).collect();
-    let given: Vec<&str> = files.iter().map(|file| file.path.trim_end_matches('/')).collect();
-    if asked == given {
-        return Ok(());
-    }
-    let list = |paths: &[&str]| paths.iter().map(|path| format!("`{}`", quoted(path))).collect::<Vec<_>>().join(", ");
-    let none = if given.is_empty() { "nothing".to_owned() } else { list(&given) };
-    Err(invalid("data", format!("the job reads {}, and {none} was measured", list(&asked))))
-}
-
-pub(super) fn data(files: Vec<lockstep_rpc::DataFile>) -> Result<Vec<manifest::DataFile>, Status> {
-    few("data", files, MAX_DATA)?
-        .into_iter()
-        .map(|file| {
-            let path = file.path.clone();
-            text("data.path", path.clone())?;
-            file.try_into().map_err(|_| invalid("data", format!("the digest of `{path}` does not have 32 bytes")))
-        })
-        .collect()
 }
 
 fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Status> {

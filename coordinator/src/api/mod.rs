@@ -4,13 +4,15 @@
 //! from the network never panics; it is refused with a `Status` in words.
 
 mod agents;
-mod blobs;
+pub(crate) mod blobs;
 mod control;
 mod conversation;
 mod convert;
+mod followers;
 pub(crate) mod logs;
 mod reports;
 mod status;
+mod submission;
 
 pub use agents::{Agents, Terms};
 pub use blobs::CHUNK_BYTES;

@@ -32,7 +32,8 @@ async fn send_all(
     to: &mpsc::Sender<Result<ReportBlock, Status>>,
 ) -> Result<(), Status> {
     let mut changes = handle.changes();
-    let mut after = 0;
+    // What changed behind it was not looked at.
+    let (mut after, mut seen) = (0, handle.applied());
     loop {
         // Whether it has ended is looked up before the blocks are read: none comes after.
         let ended = ended(handle, run).await?;
@@ -58,10 +59,17 @@ async fn send_all(
         if ended || !follow {
             return Ok(());
         }
-        tokio::select! {
-            biased;
-            () = to.closed() => return Ok(()),
-            changed = changes.next() => changed?,
+        loop {
+            tokio::select! {
+                biased;
+                () = to.closed() => return Ok(()),
+                changed = changes.next() => changed?,
+            }
+            let changed = handle.changes_since(seen).await?;
+            seen = changed.index;
+            if changed.runs.contains(run) {
+                break;
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::job::parse_toml;
-use lockstep_common::manifest::{CodeVersion, Piece};
+use lockstep_common::manifest::{CodeVersion, MAX_TAG_BYTES, MAX_TAGS, Piece};
 use lockstep_common::{Domain, RequestId};
 use lockstep_host::git::{self, GitError};
 use lockstep_rpc::SubmitRequest;
@@ -170,7 +170,7 @@ fn kept_words(tree: &git::Snapshot, is_dirty: bool) -> String {
 
 /// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.
 pub(super) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failure> {
-    let tree = match git::describe(dir) {
+    let mut tree = match git::describe(dir) {
         Ok(Some(tree)) => tree,
         Ok(None) => {
             Output::note(&format!("note: `{}` lies in no git work tree: no code version is recorded", dir.display()));
@@ -194,6 +194,14 @@ pub(super) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersi
         }
         return Err(Failure::new(Exit::Refused, message)
             .hint("commit them, or pass `--allow-dirty`: all of them are then kept with the run"));
+    }
+    let left_out = tree.version.limit_tags();
+    if left_out > 0 {
+        Output::note(&format!(
+            "note: the commit has {} tags, and the run keeps the first {} by name, up to {MAX_TAGS} and {MAX_TAG_BYTES} bytes",
+            tree.version.tags.len() + left_out,
+            tree.version.tags.len()
+        ));
     }
     Ok(Some(tree.version))
 }

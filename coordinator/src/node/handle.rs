@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RequestId, RunId};
 use lockstep_core::command::{self, Device, Messenger, Replay};
+use lockstep_core::state::check_annotation;
 use lockstep_core::{ClusterState, Command, Outcome, desired};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -141,6 +142,8 @@ impl Handle {
         tags: Option<Vec<String>>,
         note: Option<String>,
     ) -> Result<RunId, CallError> {
+        // Before it stands in the log, where even what is refused is kept for a while.
+        check_annotation(tags.as_deref().unwrap_or_default(), note.as_deref().unwrap_or_default())?;
         let run = self.find_run(prefix).await?;
         match self.propose(Command::Annotate { request, run: run.clone(), tags, note }).await?.outcome().await? {
             Outcome::Refused(refusal) => Err(refusal.into()),

@@ -6,23 +6,26 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, RequestId};
 use lockstep_core::state::Run;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
-use lockstep_rpc::{CurvesQuery, Empty, LogChunk, TrackedQuery};
+use lockstep_rpc::{BlobChunk, CurvesQuery, Empty, LogChunk, TrackedQuery};
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::{Site, events};
 use crate::api::logs;
 use crate::documents;
 use crate::node::CallError;
+
+const JSON: &str = "application/json";
 
 /// Bytes of a log, unless more or less are asked for.
 const TAIL: usize = 64 << 10;
@@ -57,7 +60,7 @@ pub(super) fn routes() -> Router<Site> {
 
 async fn ask(site: Site, what: What) -> Response {
     match site.answers.answer(what).await {
-        Ok(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        Ok(json) => site.large.answer(JSON, json),
         Err(status) => refused(&status),
     }
 }
@@ -65,10 +68,14 @@ async fn ask(site: Site, what: What) -> Response {
 /// The job of every run, in canonical form, by run: what a table of many runs shows of them, in one answer.
 async fn jobs(State(site): State<Site>) -> Response {
     let of_run = |run: &Run| (run.submission.id.to_string(), run.submission.job.clone());
+    let _place = match site.large.place().await {
+        Ok(place) => place,
+        Err(status) => return refused(&status),
+    };
     let read =
         site.answers.handle().read(move |state| state.runs().into_iter().map(of_run).collect::<BTreeMap<_, _>>());
     match read.await {
-        Ok(jobs) => ([(CONTENT_TYPE, "application/json")], documents::encode(&jobs)).into_response(),
+        Ok(jobs) => site.large.answer(JSON, documents::encode(&jobs)),
         Err(error) => refused(&Status::from(error)),
     }
 }
@@ -190,6 +197,10 @@ async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Qu
         Ok(run) => run,
         Err(error) => return refused(&error.into()),
     };
+    let _place = match site.large.place().await {
+        Ok(place) => place,
+        Err(status) => return refused(&status),
+    };
     let (to, mut pieces) = mpsc::channel::<Result<LogChunk, Status>>(PIECES);
     let reading = tokio::spawn(logs::stream(handle, run, asked.process, false, to));
     let tail = asked.tail.unwrap_or(TAIL).min(MOST_TAIL);
@@ -207,7 +218,7 @@ async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Qu
     // It has ended: its channel has.
     drop(reading);
     text.drain(..text.len().saturating_sub(tail));
-    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+    site.large.answer("text/plain; charset=utf-8", text)
 }
 
 /// An image, a text or a file of a run. As a download, whatever it claims to be; images alone may be shown.
@@ -215,17 +226,27 @@ async fn blob(State(site): State<Site>, Path(digest): Path<String>) -> Response 
     let Ok(digest) = digest.parse::<Digest>() else {
         return (StatusCode::BAD_REQUEST, "that is no digest: expected 64 hexadecimal digits\n").into_response();
     };
-    let read = tokio::task::spawn_blocking(move || {
-        let path = site.blobs.path(&digest);
-        let bytes = std::fs::metadata(&path).ok()?.len();
-        (bytes <= MOST_BLOB).then(|| site.blobs.get(&Piece { digest, bytes }).ok()).flatten()
-    });
-    let Ok(Some(bytes)) = read.await else {
-        return (StatusCode::NOT_FOUND, "that blob is not in the store, or too large for a browser\n").into_response();
+    let piece = match site.blobs.find(digest).await {
+        Ok(piece) if piece.bytes <= MOST_BLOB => piece,
+        Ok(piece) => {
+            let words = format!("the blob has {} bytes, too many for a browser: `coord data get`\n", piece.bytes);
+            return (StatusCode::NOT_FOUND, words).into_response();
+        }
+        Err(status) => return refused(&status),
     };
-    let kind = if bytes.starts_with(b"\x89PNG\r\n\x1a\n") { "image/png" } else { "application/octet-stream" };
-    let answer = Response::builder().header(CONTENT_TYPE, kind);
-    answer.body(Body::from(bytes)).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    let bytes = piece.bytes;
+    let (to, mut chunks) = mpsc::channel(1);
+    tokio::spawn(site.blobs.send(piece, 0, to));
+    let first = match chunks.recv().await {
+        Some(Ok(BlobChunk { data })) => data,
+        Some(Err(status)) => return refused(&status),
+        None => Vec::new(),
+    };
+    let kind = if first.starts_with(b"\x89PNG\r\n\x1a\n") { "image/png" } else { "application/octet-stream" };
+    let rest = ReceiverStream::new(chunks).map(|chunk| chunk.map(|chunk| chunk.data));
+    let body = Body::from_stream(tokio_stream::once(Ok(first)).chain(rest));
+    let answer = Response::builder().header(CONTENT_TYPE, kind).header(CONTENT_LENGTH, bytes);
+    answer.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// The gRPC answer in HTTP's numbers.

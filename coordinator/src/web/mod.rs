@@ -7,6 +7,7 @@ mod api;
 mod assets;
 mod events;
 mod guard;
+mod large;
 mod prometheus;
 mod server;
 mod teller;
@@ -14,21 +15,20 @@ mod teller;
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
-use lockstep_host::blobs::{BlobError, BlobStore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::events::Events;
+use self::large::Large;
 use self::teller::Teller;
 use crate::answers::Answers;
+use crate::api::blobs::Blobs;
 use crate::listen::Port;
 use crate::tracker::Tracker;
 
@@ -40,7 +40,8 @@ const GRACE: Duration = Duration::from_secs(2);
 struct Site {
     answers: Answers,
     events: Events,
-    blobs: Arc<BlobStore>,
+    blobs: Blobs,
+    large: Large,
     /// Whether only this machine can reach it.
     local: bool,
 }
@@ -53,7 +54,7 @@ pub(crate) struct Page {
     /// Makes the events.
     teller: JoinHandle<()>,
     #[cfg(test)]
-    rows_made: Arc<std::sync::atomic::AtomicU64>,
+    rows_made: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Page {
@@ -62,26 +63,25 @@ impl Page {
         port: Port,
         answers: Answers,
         tracker: &Tracker,
-        store: &Path,
+        blobs: Blobs,
         listeners: usize,
         stop: CancellationToken,
-    ) -> Result<Self, BlobError> {
+    ) -> Self {
         let address = port.address().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
         let events = Events::new(listeners, stop.clone());
         let teller = Teller::new(answers.clone(), events.clone(), stop.clone());
         #[cfg(test)]
         let rows_made = teller.rows_made();
-        let site =
-            Site { answers, events, blobs: Arc::new(BlobStore::open(store)?), local: address.ip().is_loopback() };
+        let site = Site { answers, events, blobs, large: Large::default(), local: address.ip().is_loopback() };
         let teller = tokio::spawn(teller.run(tracker.changes().subscribe()));
         let server = tokio::spawn(server::serve(port, router(site), stop));
-        Ok(Self {
+        Self {
             address,
             server,
             teller,
             #[cfg(test)]
             rows_made,
-        })
+        }
     }
 
     /// See [`Teller::rows_made`].

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use lockstep_common::job::parse_toml;
-use lockstep_common::{RequestId, RunId};
+use lockstep_common::{Domain, RequestId, RunId};
+use lockstep_host::blobs::BlobStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -140,5 +141,36 @@ async fn half_a_head_and_a_connection_without_requests_are_closed() {
     let run = submit(&running, 1).await;
     until(&mut listens, run.as_str()).await;
     drop(listens);
+    ManuallyDrop::into_inner(running).until(async {}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_are_streamed_to_so_many_browsers_at_a_time() {
+    const PLACES: usize = 64;
+    let dir = tempfile::tempdir().unwrap();
+    let (running, page) = coordinator(dir.path(), |_| {}).await;
+    let store = BlobStore::existing(&Settings::embedded(dir.path()).store).unwrap();
+    let small = store.put(b"\x89PNG\r\n\x1a\n and the rest").unwrap();
+    let mut whole = ask(page, &format!("/api/blobs/{}", small.digest)).await;
+    let text = until(&mut whole, "and the rest").await.to_lowercase();
+    assert!(text.contains("content-type: image/png") && text.contains("content-length: 21"), "{text}");
+    let mut missing = ask(page, &format!("/api/blobs/{}", Domain::Blob.digest(b"none"))).await;
+    let text = until(&mut missing, "is not in the store").await;
+    assert!(text.starts_with("HTTP/1.1 404"), "{text}");
+    // More than waits in the buffers of a connection.
+    let path = format!("/api/blobs/{}", store.put(&vec![7; 32 << 20]).unwrap().digest);
+    let mut readers = Vec::new();
+    for _ in 0..PLACES {
+        let mut stream = ask(page, &path).await;
+        assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+        readers.push(stream);
+    }
+    let mut refused = ask(page, &path).await;
+    let text = until(&mut refused, "try again").await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("64 blobs are being read here already"), "{text}");
+    readers.pop();
+    let admitted = async { while !until(&mut ask(page, &path).await, "\r\n\r\n").await.starts_with("HTTP/1.1 200") {} };
+    timeout(DEADLINE, admitted).await.unwrap();
+    drop(readers);
     ManuallyDrop::into_inner(running).until(async {}).await.unwrap();
 }
