@@ -22,7 +22,30 @@ use super::run::{Checkpoint, Run};
 use crate::outcome::Effect;
 use lockstep_common::manifest::Share;
 
+/// Bytes of one run's shares that may wait, for those of the other processes or to be opened. Reports of one process may come long
+/// before another's: both kept them while the coordinator was away.
+const WAITING_BYTES: usize = 256 << 20;
+
+/// Checkpoints that may wait whatever their size: processes train in step.
+const WAITING_ALWAYS: usize = 2;
+
+/// About the bytes that a share takes here.
+fn bytes_of(share: &Share) -> usize {
+    let tensor = |tensor: &TensorEntry| 128 + tensor.name.len() + 8 * tensor.shape.len() + 40 * tensor.pieces.len();
+    let rank = |rank: &manifest::RankState| 128 + 64 * (rank.seeds.len() + rank.generators.len());
+    share.tensors.iter().map(tensor).sum::<usize>() + share.ranks.iter().map(rank).sum::<usize>()
+}
+
 impl Run {
+    /// The earliest waiting checkpoint, if too much waits, and why it is given up.
+    fn waits_too_much(&self) -> Option<(u64, String)> {
+        let steps: BTreeSet<u64> = self.shares.keys().map(|(step, _)| *step).collect();
+        let bytes = || self.shares.values().map(bytes_of).sum::<usize>();
+        let too_much = steps.len() > WAITING_ALWAYS && bytes() > WAITING_BYTES;
+        let reason = || format!("{} later checkpoints wait with it for shares of other processes", steps.len() - 1);
+        steps.first().filter(|_| too_much).map(|&first| (first, reason()))
+    }
+
     /// Whether every process of the current generation has written its share of the checkpoint at `step`.
     pub fn is_written(&self, step: u64) -> bool {
         let processes = self.state.placement.len();
@@ -62,7 +85,7 @@ impl ClusterState {
     }
 
     /// Takes a share; with the last one the checkpoint is written, and waits for [`crate::Command::Commit`].
-    pub(super) fn share(&mut self, id: &RunId, process: u32, share: &Share) {
+    pub(super) fn share(&mut self, at_ms: u64, id: &RunId, process: u32, share: &Share) {
         let Some(run) = self.runs.get(id) else { return };
         let generation = run.state.generation;
         let failed = &run.state.failed_checkpoints;
@@ -74,6 +97,12 @@ impl ClusterState {
             return;
         }
         self.add_share(id, process, share.clone());
+        while let Some((step, reason)) = self.runs.get(id).and_then(Run::waits_too_much) {
+            if let Some(run) = self.run_mut(id) {
+                run.checkpoint_failed(at_ms, step, &reason);
+            }
+            self.drop_shares(id, |of| of == step);
+        }
     }
 
     /// Gives the checkpoint at `step` up; the run goes on. Of the last one only this process's share is missing now: it

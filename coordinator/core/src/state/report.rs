@@ -25,21 +25,10 @@ pub(super) struct Spoken<'a> {
 /// Differences of data that a run remembers at most: a process derives a few, and each list of runs shows them.
 const OVERRIDES: usize = 256;
 
-/// Checkpoints of one run whose shares are not all there. Processes train in step and write in order, so that more than two are a
-/// process that makes them up.
-const OPEN_CHECKPOINTS: usize = 8;
-
 impl Run {
     /// Why `process` cannot say `body` now: its generation has not begun to train, or has begun already.
     fn untimely(&self, process: u32, body: &Said) -> Option<String> {
-        let is_new = |step: u64| !self.shares.keys().any(|(open, _)| *open == step);
-        let open = || self.shares.keys().map(|(step, _)| step).collect::<std::collections::BTreeSet<_>>().len();
         match body {
-            Said::Share(share) if is_new(share.step) && open() >= OPEN_CHECKPOINTS => Some(format!(
-                "its share at step {} comes while {} earlier checkpoints wait for others",
-                share.step,
-                open()
-            )),
             Said::Share(_)
             | Said::ShareFailed { .. }
             | Said::ShareRefused { .. }
@@ -145,7 +134,7 @@ impl ClusterState {
                 }
                 effects.push(Effect::AppendBlock { run: id.clone(), process, bytes: bytes.clone() });
             }
-            Said::Share(share) => self.share(id, process, share),
+            Said::Share(share) => self.share(at_ms, id, process, share),
             Said::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
             Said::ShareRefused { step, reason } => self.share_refused(at_ms, id, process, *step, reason),
             Said::Finished { step, state } => self.finished(at_ms, id, process, *step, state),
