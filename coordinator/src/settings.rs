@@ -30,6 +30,7 @@ pub struct RawSettings {
     tick_ms: u64,
     forget_node_s: u64,
     leave_ms: u64,
+    start_limit_s: u64,
     retries: Retries,
     limits: RawLimits,
     store: RawStore,
@@ -187,6 +188,7 @@ impl Settings {
                 tick: Duration::from_millis(50),
                 forget_node: Duration::from_hours(168),
                 leave: Duration::from_mins(10),
+                start: Duration::from_hours(4),
                 retries: Retries { crashes: 5, transients: 5, pause_ms: 1_000, longest_pause_ms: 60_000 },
             },
             limits: Limits::default(),
@@ -225,6 +227,8 @@ impl RawSettings {
                 Err(SettingsError::Range { key, value, least, most })
             }
         };
+        let seconds =
+            |key, value: u64, least, most| millis(key, value, least, most).map(|_| Duration::from_secs(value));
         let absolute = |path: &Path| {
             std::path::absolute(path).map_err(|source| SettingsError::Path { path: path.to_owned(), source })
         };
@@ -246,6 +250,7 @@ impl RawSettings {
                 tick: millis("tick_ms", self.tick_ms, 1, 10_000)?,
                 forget_node: Duration::from_secs(self.forget_node_s),
                 leave: millis("leave_ms", self.leave_ms, 100, 86_400_000)?,
+                start: seconds("start_limit_s", self.start_limit_s, 1, 2_592_000)?,
                 retries: check_retries(self.retries)?,
             },
             limits: self.limits.check()?,

@@ -65,7 +65,7 @@ fn blobs(cluster: &Cluster, run: &str) -> BTreeSet<String> {
 
 /// Where in `calls` a rename gave a blob its name, last.
 fn named(calls: &[String], blob: &str) -> Option<usize> {
-    calls.iter().rposition(|call| call.contains("rename") && call.contains(&format!("/{blob}\"")))
+    calls.iter().rposition(|call| call.contains("rename") && call.contains(&format!("{blob}\"")))
 }
 
 /// Whether the directory of a blob was synced after the call at `from`.

@@ -192,6 +192,17 @@ pub enum Command {
         /// How often a run is tried again.
         retries: Retries,
     },
+    /// Nothing was heard for too long of processes of a generation that are not ready.
+    Silent {
+        /// Leader's clock.
+        at_ms: u64,
+        /// The run.
+        run: RunId,
+        /// The generation that starts.
+        generation: u64,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
     /// The pause before a run's next attempt is over.
     Due {
         /// The run.

@@ -145,14 +145,20 @@ impl Pool {
     }
 }
 
+/// Processes of one run that failed on a node, from which on it is left out where that is possible.
+const FAILED_OFTEN: u32 = 2;
+
 /// Devices for the processes `0..`, in order; the caller takes them out of the pool.
 ///
 /// Capacity decides the kind (the first that has enough devices, free or not), and what is free decides the time: a run
 /// does not end up on CPUs because the GPUs were busy for a moment. Processes of one node have consecutive numbers.
 ///
+/// Nodes on which the run's processes have `failed` come last; those on which two did are left out if the others suffice for the
+/// smallest number of processes.
+///
 /// # Errors
 /// What is missing.
-pub fn place(pool: &Pool, demand: Demand) -> Result<Vec<Place>, Shortage> {
+pub fn place(pool: &Pool, demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Result<Vec<Place>, Shortage> {
     let total = |kind: Kind| pool.count(|slot| slot.kind == kind && !slot.fenced);
     let kind = demand.kind.unwrap_or_else(|| {
         let fits = [Kind::Cuda, Kind::Cpu].into_iter().find(|&kind| total(kind) >= demand.min);
@@ -170,20 +176,38 @@ pub fn place(pool: &Pool, demand: Demand) -> Result<Vec<Place>, Shortage> {
         pool.slots.iter().map(|(node, slots)| (node, slots.iter().filter(|slot| usable(slot)).collect())).collect();
     // The emptiest nodes first; the sort is stable, so that names decide between equals.
     nodes.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
-    let mut shares = vec![0_usize; nodes.len()];
-    let mut left = demand.max.min(free);
-    while left > 0 {
-        for (share, (_, slots)) in shares.iter_mut().zip(&nodes) {
-            if left > 0 && *share < slots.len() {
-                *share += 1;
-                left -= 1;
-            }
-        }
-    }
+    let shares = shares(&nodes, demand, failed);
     let places = nodes.iter().zip(shares).flat_map(|((node, slots), share)| {
         slots[..share].iter().map(|slot| Place { node: (*node).clone(), device: slot.device, name: slot.name.clone() })
     });
     Ok(places.collect())
+}
+
+/// How many devices of each node are taken: evenly, those first that have not failed.
+fn shares(nodes: &[(&NodeId, Vec<&Slot>)], demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Vec<usize> {
+    let times = |node: &NodeId| failed.get(node).copied().unwrap_or(0).min(FAILED_OFTEN);
+    let free_below = |limit: u32| {
+        let here = nodes.iter().filter(|(node, _)| times(node) < limit);
+        here.map(|(_, slots)| slots.len() as u32).sum::<u32>()
+    };
+    let limit = if free_below(FAILED_OFTEN) >= demand.min { FAILED_OFTEN } else { FAILED_OFTEN + 1 };
+    let mut shares = vec![0_usize; nodes.len()];
+    let mut left = demand.max.min(free_below(limit));
+    for group in 0..limit {
+        while left > 0 {
+            let before = left;
+            for (share, (node, slots)) in shares.iter_mut().zip(nodes) {
+                if left > 0 && times(node) == group && *share < slots.len() {
+                    *share += 1;
+                    left -= 1;
+                }
+            }
+            if left == before {
+                break;
+            }
+        }
+    }
+    shares
 }
 
 impl Shortage {
@@ -230,6 +254,10 @@ mod tests {
         pool
     }
 
+    fn place(pool: &Pool, demand: Demand) -> Result<Vec<Place>, Shortage> {
+        super::place(pool, demand, &BTreeMap::new())
+    }
+
     fn nodes_of(places: &[Place]) -> Vec<&str> {
         places.iter().map(|place| place.node.as_str()).collect()
     }
@@ -242,6 +270,19 @@ mod tests {
         let places = place(&pool, Demand { max: 5, ..ANY }).unwrap();
         assert_eq!(nodes_of(&places), ["a", "a", "b", "b", "c"]);
         assert_eq!(places[1].device, 1);
+    }
+
+    #[test]
+    fn where_a_process_failed_comes_last_and_where_two_did_only_without_another_place() {
+        let pool = pool(&[("a", &["cpu"; 2]), ("b", &["cpu"; 2])]);
+        let placed = |min, max, times| {
+            let failed = BTreeMap::from([("a".parse().unwrap(), times)]);
+            let places = super::place(&pool, Demand { min, max, kind: None }, &failed).unwrap();
+            nodes_of(&places).concat()
+        };
+        assert_eq!([placed(1, 1, 0), placed(1, 2, 0)], ["a", "ab"]);
+        assert_eq!([placed(1, 1, 1), placed(1, 2, 1), placed(1, 3, 1), placed(1, 4, 1)], ["b", "bb", "abb", "aabb"]);
+        assert_eq!([placed(1, 4, 2), placed(2, 4, 9), placed(3, 4, 2)], ["bb", "bb", "aabb"]);
     }
 
     #[test]

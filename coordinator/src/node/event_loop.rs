@@ -17,6 +17,7 @@ use super::handle::{Handle, Queues, now_ms};
 use super::leases::Leases;
 use super::request::{Reply, Request};
 use super::sessions::Sessions;
+use super::starts::Starts;
 use super::touched::Touched;
 use crate::store::{Store, StoreError};
 
@@ -63,6 +64,8 @@ pub struct Policy {
     pub forget_node: Duration,
     /// How long a node may be leaving before it counts as lost.
     pub leave: Duration,
+    /// How long a generation may be starting before it counts as failed.
+    pub start: Duration,
 }
 
 /// The owner of everything.
@@ -77,6 +80,7 @@ pub struct Node {
     ticked: Instant,
     policy: Policy,
     leases: Leases,
+    starts: Starts,
     /// When nodes were last forgotten.
     forgot: Instant,
     sessions: Sessions,
@@ -114,6 +118,7 @@ impl Node {
             ticked: Instant::now(),
             policy,
             leases,
+            starts: Starts::default(),
             forgot: Instant::now(),
             sessions: Sessions::default(),
             touched: Touched::default(),
@@ -251,6 +256,7 @@ impl Node {
             // A stopped process, a suspended machine, a slow disk: whoever stood still himself blames nobody.
             warn!(seconds = gap.as_secs_f32(), "this coordinator stood still: the leases of all nodes begin anew");
             self.restart_leases(now);
+            self.starts.clear();
         }
         self.note_detached();
         for id in self.leases.expired(now) {
@@ -258,6 +264,11 @@ impl Node {
         }
         for id in self.stayed() {
             self.give_up(&id, "said long ago that it leaves, and is still here");
+        }
+        for (run, generation) in self.starts.overdue(self.replica.state(), now, self.policy.start) {
+            let seconds = self.policy.start.as_secs();
+            warn!(%run, generation, "has been starting for {seconds} s: it is tried again");
+            self.propose(&Command::Silent { at_ms: now_ms(), run, generation, seconds }, None);
         }
         for (run, generation) in self.replica.state().due(now_ms()) {
             self.propose(&Command::Due { run, generation }, None);

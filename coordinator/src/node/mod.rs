@@ -13,6 +13,7 @@ mod leases;
 mod request;
 mod session;
 mod sessions;
+mod starts;
 mod touched;
 
 pub use committer::Committer;

@@ -180,3 +180,23 @@ async fn a_coordinator_that_stood_still_blames_no_node() {
     );
     assert!(coordinator.log().contains("this coordinator stood still"));
 }
+
+#[tokio::test]
+async fn a_node_that_takes_a_process_and_says_nothing_of_it_gives_the_run_to_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("coordinator.toml");
+    fs::write(&config, "start_limit_s = 1\ntick_ms = 10\n").unwrap();
+    let coordinator = Coordinator::start_with(&dir.path().join("state"), &["--config", config.to_str().unwrap()]);
+    let mut silent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    silent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let mut other = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
+    other.until_desired("the process", |assigned| assigned.len() == 1 && assigned[0].generation == 2).await;
+    let view = coordinator.ask(&["show", &run]);
+    let reason = "it was not ready, and nothing was heard of the run's start for 1 s";
+    assert!(view["last_exit"].to_string().contains(reason), "{view:#}");
+    assert_eq!(view["transients"], 1);
+    other.tell(&(run.clone(), 2, 0), 1, ready(0)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(coordinator.ask(&["show", &run])["generation"], 2, "it has begun");
+}

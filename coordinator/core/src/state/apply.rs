@@ -81,6 +81,7 @@ impl ClusterState {
             | Command::NodeDetached { .. }
             | Command::NodeLost { .. }
             | Command::Configure { .. }
+            | Command::Silent { .. }
             | Command::Due { .. }
             | Command::Report { .. }
             | Command::Commit { .. }
@@ -224,6 +225,10 @@ impl ClusterState {
                     self.retries = *retries;
                     self.changed.insert(RowKey::Retries);
                 }
+                Ok(Outcome::Done)
+            }
+            Command::Silent { at_ms, run, generation, seconds } => {
+                self.start_anew(*at_ms, run, *generation, *seconds, effects);
                 Ok(Outcome::Done)
             }
             Command::Due { run, generation } => {

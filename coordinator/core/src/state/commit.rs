@@ -187,6 +187,7 @@ impl ClusterState {
         let checkpoint = Manifest::id(&bytes);
         let Some(run) = self.run_mut(id) else { return };
         (run.state.exits, run.state.transients) = (0, 0);
+        run.state.failed_on.clear();
         let committed = Checkpoint {
             id: checkpoint,
             step: manifest.step,

@@ -42,8 +42,16 @@ impl ClusterState {
             return;
         }
         let (node, code, output) = (placed.node.clone(), end.code, bounded(end.output));
+        if code != 0 && run.has_doubted(process) {
+            return;
+        }
+        let (mut ending, mut blamed) = (end.ending.clone(), node.clone());
+        if let (Ending::PeersGone, Some((doubter, what))) = (&ending, run.unheard_doubt()) {
+            ending = Ending::Transient { what };
+            blamed = run.node_of(doubter).cloned().unwrap_or(blamed);
+        }
         let mut pause_ms = 0;
-        let spent = match &end.ending {
+        let spent = match &ending {
             Ending::Permanent { what } => return self.fail(at_ms, id, Some(process), what),
             Ending::Finished | Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving => {
                 // It costs nothing, and is not tried as fast as a machine can: processes that do not reach each other would
@@ -57,20 +65,50 @@ impl ClusterState {
         };
         if let Some((count, most)) = spent {
             *count = count.saturating_add(1);
+            let failed = run.state.failed_on.entry(blamed).or_default();
+            *failed = failed.saturating_add(1);
             if *count >= most {
-                let reason = too_often(run, process, end, &output);
+                let end = End { ending, ..*end };
+                let reason = too_often(run, process, &end, &output);
                 return self.end_run(at_ms, id, Status::Failed { reason });
             }
             pause_ms = retries.pause_ms(*count);
         }
-        let ending = Some(match &end.ending {
-            Ending::Transient { what } => Ending::Transient { what: shortened(what) },
-            ending => ending.clone(),
+        let ending = Some(match ending {
+            Ending::Transient { what } => Ending::Transient { what: shortened(&what) },
+            ending => ending,
         });
         run.state.last_exit = Some(Exit { generation, process, node, code, output, ending });
         run.state.due_at_ms = if pause_ms == 0 { 0 } else { at_ms.saturating_add(pause_ms) };
         self.leave_generation(at_ms, id, effects);
         self.place_queued();
+    }
+
+    /// Generations of which not all processes are ready.
+    pub fn starting(&self) -> Vec<(RunId, u64)> {
+        let starting = self.runs.values().filter(|run| run.state.status == Status::Starting);
+        starting.map(|run| (run.id().clone(), run.state.generation)).collect()
+    }
+
+    /// A generation that has been starting for `seconds` without a word is given up: the first process that is not ready failed for a
+    /// reason that may pass, so that its node comes last in the next attempt.
+    pub(super) fn start_anew(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        generation: u64,
+        seconds: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.runs.get(id) else { return };
+        if run.state.status != Status::Starting || run.state.generation != generation {
+            return;
+        }
+        let late = run.state.placement.iter().find(|(_, placed)| placed.phase == Phase::Assigned);
+        let Some((&process, _)) = late else { return };
+        let what = format!("it was not ready, and nothing was heard of the run's start for {seconds} s");
+        let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
+        self.ended(at_ms, id, process, &end, effects);
     }
 
     /// Runs whose pause is over at `now_ms`, each with the generation that waits. A clock that went back holds no run longer

@@ -18,6 +18,7 @@ mod report;
 mod requests;
 mod rows;
 mod run;
+mod witness;
 
 pub use apply::{Applied, check_annotation};
 pub use cluster::ClusterState;
@@ -30,3 +31,4 @@ pub use rows::{RowKey, StateError};
 pub use run::{
     Checkpoint, Exit, FailedCheckpoint, Measured, Phase, Placed, Restore, Run, RunState, Status, Submission,
 };
+pub use witness::Word;

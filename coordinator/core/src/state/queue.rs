@@ -39,7 +39,7 @@ impl ClusterState {
                 continue;
             }
             let demand = Demand { min: run.job.min_processes(), max: run.job.processes(), kind: run.state.kind };
-            let reason = match placement::place(&pool, demand) {
+            let reason = match placement::place(&pool, demand, &run.state.failed_on) {
                 Ok(places) => {
                     if let Some(before) = kind_of(&places).and_then(|kind| held_by.get(&kind)) {
                         format!("waits for run `{before}`, which is before it in the queue")

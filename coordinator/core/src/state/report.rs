@@ -10,6 +10,7 @@ use super::cluster::ClusterState;
 use super::corruption::Found;
 use super::ending::End;
 use super::run::{Measured, Phase, Placed, Run, Status, bounded};
+use super::witness::Worth;
 use crate::command::{Messenger, Said};
 use crate::outcome::{Effect, Outcome, Refusal};
 
@@ -147,15 +148,43 @@ impl ClusterState {
                 let ending = ending.clone().unwrap_or_else(|| Ending::of_code(*code));
                 self.ended(at_ms, id, process, &End { ending, code: *code, output }, effects);
             }
-            Said::Corrupt { step, agreed, fingerprints, tensors, trail } => {
-                let found = Found { step: *step, agreed: *agreed, fingerprints, tensors, trail };
-                self.corrupt(at_ms, id, process, found, effects);
+            Said::Corrupt { step, .. } | Said::Agreed { step, .. } => {
+                self.said_of_all(at_ms, id, (process, *step), body, effects);
             }
-            Said::Agreed { step, fingerprint, trail } => self.agreed(at_ms, id, *step, *fingerprint, trail, effects),
             Said::Derived { overrides } => {
                 if let Some(run) = self.run_mut(id) {
                     accept::remember(&mut run.state.overrides, accept::derived(overrides));
                 }
+            }
+        }
+    }
+
+    /// What a process says of all counts with a witness of another node.
+    fn said_of_all(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        (process, step): (u32, u64),
+        body: &Said,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.run_mut(id) else { return };
+        if matches!(body, Said::Agreed { .. }) && run.open_corruptions().all(|open| open.step != step) {
+            return;
+        }
+        match run.hear(process, step, body) {
+            Worth::Waits => {}
+            Worth::Counts(Said::Corrupt { step, agreed, fingerprints, tensors, trail }) => {
+                let found = Found { step, agreed, fingerprints: &fingerprints, tensors: &tensors, trail: &trail };
+                self.corrupt(at_ms, id, process, found, effects);
+            }
+            Worth::Counts(Said::Agreed { step, fingerprint, trail }) => {
+                self.agreed(at_ms, id, step, fingerprint, &trail, effects);
+            }
+            Worth::Counts(_) => {}
+            Worth::Contradicted(what) => {
+                let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
+                self.ended(at_ms, id, process, &end, effects);
             }
         }
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::corruption::Corruption;
 use super::owed::Owed;
+use super::witness::Word;
 use crate::command::{Progress, Replay};
 use crate::placement::Kind;
 use lockstep_common::manifest::Share;
@@ -119,6 +120,12 @@ pub struct RunState {
     /// theirs again.
     #[serde(default)]
     pub save_attempt: u32,
+    /// What processes of this generation said of all, and nobody of another node yet.
+    #[serde(default)]
+    pub words: Vec<Word>,
+    /// Nodes on which a process crashed or gave up since the last checkpoint, and how often.
+    #[serde(default)]
+    pub failed_on: BTreeMap<NodeId, u32>,
 }
 
 /// A checkpoint to begin from.
@@ -287,6 +294,8 @@ impl Run {
             tags: BTreeSet::new(),
             note: String::new(),
             save_attempt: 0,
+            words: Vec::new(),
+            failed_on: BTreeMap::new(),
         };
         Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new(), owed: BTreeMap::new() }
     }
@@ -298,6 +307,9 @@ impl Run {
 
     /// Which processes a generation waits for that has not begun, for people.
     pub fn waits_for(&self) -> Option<String> {
+        if let Some((_, doubt)) = self.unheard_doubt() {
+            return Some(doubt);
+        }
         let late: Vec<u32> = match self.state.status {
             Status::Starting => {
                 let placed = self.state.placement.iter();
@@ -344,6 +356,11 @@ impl Run {
         }
     }
 
+    /// The node of a process of the current generation.
+    pub(super) fn node_of(&self, process: u32) -> Option<&NodeId> {
+        self.state.placement.get(&process).map(|placed| &placed.node)
+    }
+
     /// Ends the run. The placement stays for people to see; its devices are free.
     pub(super) fn end(&mut self, at_ms: u64, status: Status) {
         self.state.status = status;
@@ -362,6 +379,7 @@ impl Run {
         state.numerics = None;
         state.environment.clear();
         state.save_attempt = 0;
+        state.words.clear();
         state.status = Status::Queued { reason: String::new() };
     }
 

@@ -1,6 +1,6 @@
 //! Replicas that differ: who was wrong, what is fenced, and from where the run goes on.
 
-use lockstep_common::RunId;
+use lockstep_common::{NodeId, RunId};
 use lockstep_core::state::{Corruption, Grounds, Verdict};
 use lockstep_core::view::NodeView;
 use lockstep_core::{Command, Effect, Outcome, Refusal, Said};
@@ -28,11 +28,22 @@ fn corrupt(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64]) 
 /// The same, with what the 4 ranks computed in the steps before.
 fn corrupt_on_the_way(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64], trail: &[[u64; 4]]) {
     let (tensors, trail) = (vec!["model/0.weight".to_owned()], trail.concat());
-    cluster.say(run, 1, Said::Corrupt { step, agreed: 5, fingerprints: fingerprints.to_vec(), tensors, trail });
+    let said = Said::Corrupt { step, agreed: 5, fingerprints: fingerprints.to_vec(), tensors, trail };
+    all_say(cluster, run, &said);
+}
+
+/// What each process says of all, until the generation ends by it.
+fn all_say(cluster: &mut Cluster, run: &RunId, said: &Said) {
+    let generation = cluster.run(run).state.generation;
+    for process in cluster.run(run).state.placement.keys().copied().collect::<Vec<_>>() {
+        if cluster.run(run).state.generation == generation && !cluster.run(run).state.status.is_final() {
+            cluster.say(run, process, said.clone());
+        }
+    }
 }
 
 fn agreed(cluster: &mut Cluster, run: &RunId, step: u64, fingerprint: u64, trail: &[[u64; 4]]) {
-    cluster.say(run, 0, Said::Agreed { step, fingerprint, trail: trail.concat() });
+    all_say(cluster, run, &Said::Agreed { step, fingerprint, trail: trail.concat() });
 }
 
 fn last(cluster: &Cluster, run: &RunId) -> Corruption {
@@ -68,6 +79,57 @@ fn of_three_the_one_that_differs_was_wrong_and_the_run_goes_on_without_it() {
     assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: run.clone(), step: 5 }));
     assert!(cluster.desired("a")[0].judge_at.is_empty(), "nothing is open");
     assert_eq!(cluster.run(&run).state.exits, 0);
+}
+
+#[test]
+fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
+    let said = |fingerprints: &[u64]| Said::Corrupt {
+        step: 8,
+        agreed: 5,
+        fingerprints: fingerprints.to_vec(),
+        tensors: Vec::new(),
+        trail: vec![1],
+    };
+    let exited = || Said::Exited { code: 1, output: String::new(), ending: None };
+    let peers_gone = || Said::Exited { code: 10, output: String::new(), ending: None };
+
+    // It waits, though its process ends, and counts with the second.
+    let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
+    cluster.say(&run, 2, said(&[1, 1, 9]));
+    cluster.say(&run, 2, exited());
+    assert_eq!((cluster.status(&run).as_str(), fenced(&cluster).len()), ("running", 0));
+    let waits = cluster.run(&run).waits_for().unwrap();
+    assert_eq!(waits, "process 2 on `c` says that the processes differ after step 8, and none of another node says so");
+    cluster.say(&run, 0, said(&[1, 1, 9]));
+    assert_eq!((fenced(&cluster), cluster.run(&run).state.exits), (vec!["c".to_owned()], 0));
+    assert!(cluster.run(&run).state.words.is_empty());
+
+    // Nobody says the same: nothing is fenced, and the node that spoke comes last.
+    let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
+    cluster.say(&run, 2, said(&[1, 9, 9]));
+    cluster.say(&run, 2, exited());
+    cluster.say(&run, 0, peers_gone());
+    let state = &cluster.run(&run).state;
+    assert_eq!((fenced(&cluster).len(), state.corruptions.len(), state.transients, state.generation), (0, 0, 1, 2));
+    assert_eq!(state.failed_on.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["c"]);
+
+    // Two nodes say different things.
+    let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
+    cluster.say(&run, 2, said(&[1, 9, 9]));
+    cluster.say(&run, 0, said(&[1, 1, 9]));
+    let state = &cluster.run(&run).state;
+    assert_eq!((fenced(&cluster).len(), state.corruptions.len(), state.transients), (0, 0, 1));
+    let words = "process 2 on `c` and process 0 on `a` say different things of what all processes have after step 8";
+    assert!(format!("{:?}", state.last_exit).contains(words), "{:?}", state.last_exit);
+
+    // The verdict of steps that are made again needs two, too.
+    let (mut cluster, run) = at_work(&["a", "b"], &[]);
+    corrupt(&mut cluster, &run, 8, &[1, 9]);
+    cluster.all_ready(&run);
+    cluster.say(&run, 0, Said::Agreed { step: 8, fingerprint: 1, trail: Vec::new() });
+    assert_eq!((last(&cluster, &run).verdict, fenced(&cluster).len()), (None, 0));
+    cluster.say(&run, 1, Said::Agreed { step: 8, fingerprint: 1, trail: Vec::new() });
+    assert_eq!(fenced(&cluster), ["b"]);
 }
 
 #[test]

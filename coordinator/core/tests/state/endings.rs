@@ -198,3 +198,42 @@ fn only_the_agent_that_runs_a_process_speaks_for_it() {
     assert_eq!(cluster.report_from(&run, (1, 0, 2), from("a", "1"), block(7)), Outcome::Done);
     assert_eq!(cluster.run(&run).step(), 7);
 }
+
+#[test]
+fn a_generation_that_starts_without_a_word_is_tried_again_elsewhere() {
+    let mut cluster = Cluster::default();
+    for node in ["a", "b", "c"] {
+        cluster.join(node, "1", &["cpu"]);
+    }
+    let run = cluster.submit(&[]);
+    cluster.say(&run, 0, super::cluster::ready(0, "avx2"));
+    assert_eq!(cluster.state.starting(), [(run.clone(), 1)]);
+    let silent = |generation| Command::Silent { at_ms: 9, run: run.clone(), generation, seconds: 60 };
+    cluster.apply(&silent(2));
+    assert_eq!(cluster.run(&run).state.generation, 1, "another one");
+    cluster.apply(&silent(1));
+    let state = &cluster.run(&run).state;
+    let nodes: Vec<&str> = state.placement.values().map(|placed| placed.node.as_str()).collect();
+    assert_eq!((state.generation, state.transients, nodes), (2, 1, vec!["a", "c"]));
+    let exit = state.last_exit.as_ref().unwrap();
+    let words = "it was not ready, and nothing was heard of the run's start for 60 s";
+    assert_eq!((exit.process, exit.ending.clone()), (1, Some(Ending::Transient { what: words.to_owned() })));
+    cluster.all_ready(&run);
+    cluster.apply(&silent(2));
+    assert_eq!((cluster.status(&run).as_str(), cluster.run(&run).state.generation), ("running", 2));
+}
+
+#[test]
+fn a_node_on_which_a_run_crashes_comes_last_for_it_until_it_has_a_checkpoint() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&["world={processes=1, min_processes=1}"]);
+    let node = |cluster: &Cluster| cluster.run(&run).state.placement[&0].node.to_string();
+    assert_eq!(node(&cluster), "a");
+    cluster.exit(&run, 0, "no such library");
+    assert_eq!(node(&cluster), "b");
+    cluster.all_ready(&run);
+    cluster.checkpoint(&run, 5);
+    assert!(cluster.run(&run).state.failed_on.is_empty());
+    cluster.exit(&run, 0, "killed");
+    assert_eq!(node(&cluster), "a");
+}

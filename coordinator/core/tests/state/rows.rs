@@ -93,5 +93,5 @@ fn the_format_of_rows_is_frozen() {
     for (key, value) in cluster.store().iter().filter(|(key, _)| !key.starts_with("submission/")) {
         hasher.update(key.as_bytes()).update(&(value.len() as u64).to_le_bytes()).update(value);
     }
-    assert_eq!(Digest::of(&hasher).to_hex(), "21ea9dff8dd7e244ee288347bb153fe4082b447f3781656a9ed558e75cb6e433");
+    assert_eq!(Digest::of(&hasher).to_hex(), "7e4dd78500d8159a394aed6bd8c061352891f8ff0f46d823ea3e30ce45c1c872");
 }
