@@ -205,7 +205,7 @@ fn what_is_not_a_number_is_named_with_its_place_and_rank() {
     let run = cluster.submit(job.argument(), &sets);
     let ended = cluster.ended(&run);
     let reason = ended["reason"].as_str().unwrap();
-    let place = "the loss of step 2 is NaN, first in `activation/002.linear` (768 of 768 elements) of rank 0";
+    let place = "the loss of step 2 is NaN, first in `activation/002.linear` of layer `layers.1` (768 of 768 elements) of rank 0";
     assert!(reason.contains(place), "{reason}");
     let alarms = wait_for("the alarm", || {
         let alarms = cluster.document(&format!("/api/runs/{run}/alarms"));

@@ -23,6 +23,8 @@ pub(crate) struct Origin {
     count: u64,
     /// `inputs`, `loss`, or `weight/..`, `buffer/..`, `activation/..`, `grad/..` as distributions are named.
     tensor: String,
+    /// The model's own name of the layer that gave it.
+    layer: Option<String>,
 }
 
 /// Bytes in which processes tell each other of one, as JSON with blanks behind it.
@@ -31,7 +33,7 @@ const BYTES: usize = 1024;
 impl Origin {
     fn if_bad(rank: Option<u32>, tensor: impl Into<String>, histogram: &Histogram) -> Option<Self> {
         let bad = histogram.nans + histogram.infs;
-        (bad > 0).then(|| Self { rank, bad, count: histogram.count, tensor: tensor.into() })
+        (bad > 0).then(|| Self { rank, bad, count: histogram.count, tensor: tensor.into(), layer: None })
     }
 
     fn of(rank: Option<u32>, name: impl Into<String>, tensor: &Tensor) -> Result<Option<Self>, Error> {
@@ -63,12 +65,14 @@ impl Origin {
         reporter: &mut Reporter,
         step: u64,
         rank: u32,
+        model: &dyn Model,
         forward: impl FnOnce() -> T,
     ) -> Result<(T, Option<Self>), Error> {
         let (given, seen) = watch_forward(Look::Trace, forward)?;
         let seen: Vec<(String, Given)> = named(seen).collect();
         let bad = |(at, (name, given)): (usize, &(String, Given))| {
-            Some((at, Self::if_bad(Some(rank), name, &given.histogram)?))
+            let found = Self::if_bad(Some(rank), name, &given.histogram)?;
+            Some((at, Self { layer: layer_of(model, given.parameter), ..found }))
         };
         let Some((at, found)) = seen.iter().enumerate().find_map(bad) else { return Ok((given, None)) };
         for (name, given) in seen[..=at].iter().filter(|(_, given)| given.layer) {
@@ -113,7 +117,7 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rank, bad, count, tensor } = self;
+        let Self { rank, bad, count, tensor, layer } = self;
         match tensor.split_once('/') {
             None if tensor == "loss" => f.write_str("the loss itself")?,
             None => write!(f, "the batch's {tensor}")?,
@@ -121,9 +125,18 @@ impl fmt::Display for Origin {
             Some((kind @ ("weight" | "buffer"), name)) => write!(f, "the {kind} `{name}`")?,
             Some(_) => write!(f, "`{tensor}`")?,
         }
+        if let Some(layer) = layer {
+            write!(f, " of layer `{layer}`")?;
+        }
         write!(f, " ({bad} of {count} elements)")?;
         rank.map_or(Ok(()), |rank| write!(f, " of rank {rank}"))
     }
+}
+
+/// The name of the layer whose parameter begins at `address`: the parameter's, less its last part.
+fn layer_of(model: &dyn Model, address: usize) -> Option<String> {
+    let of_it = model.parameters().iter().find(|own| address != 0 && own.tensor.data_ptr().addr() == address)?;
+    Some(of_it.name.rsplit_once('.').map_or(of_it.name.as_str(), |(layer, _)| layer).to_owned())
 }
 
 fn encode(own: Option<&Origin>) -> Vec<u8> {
@@ -183,12 +196,16 @@ mod tests {
             (Some(0), "activation/002.mul", "`activation/002.mul` (2 of 24 elements) of rank 0"),
             (Some(3), "grad/a b", "the gradient of `a b` (2 of 24 elements) of rank 3"),
         ] {
-            let origin = Origin { rank, bad: 2, count: 24, tensor: tensor.to_owned() };
+            let origin = Origin { rank, bad: 2, count: 24, tensor: tensor.to_owned(), layer: None };
             assert_eq!(decode(&encode(Some(&origin))).as_ref(), Some(&origin));
             assert_eq!(origin.to_string(), words);
         }
+        let layer = Some("head".to_owned());
+        let given = Origin { rank: Some(0), bad: 2, count: 24, tensor: "activation/002.linear".to_owned(), layer };
+        assert_eq!(decode(&encode(Some(&given))).as_ref(), Some(&given));
+        assert_eq!(given.to_string(), "`activation/002.linear` of layer `head` (2 of 24 elements) of rank 0");
         assert_eq!(decode(&encode(None)), None, "who knows nothing says nothing");
-        let long = Origin { rank: None, bad: 1, count: 1, tensor: "weight/".repeat(BYTES) };
+        let long = Origin { rank: None, bad: 1, count: 1, tensor: "weight/".repeat(BYTES), layer: None };
         assert_eq!((encode(Some(&long)).len(), decode(&encode(Some(&long)))), (BYTES, None));
     }
 

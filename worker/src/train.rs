@@ -310,7 +310,7 @@ impl Run {
             }
             let context = Context { step, rank, training: true, root: job.seed };
             let forward = || state.model.loss(&batch, &context);
-            let (loss, found) = Origin::forward(&mut self.reporter, step + 1, rank, forward)?;
+            let (loss, found) = Origin::forward(&mut self.reporter, step + 1, rank, state.model.as_ref(), forward)?;
             if found.is_some() {
                 return Ok(found);
             }

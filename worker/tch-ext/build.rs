@@ -30,6 +30,8 @@ fn main() {
         .flag_if_supported("-Wno-unused-parameter")
         .define("LOCKSTEP_TORCH_GIT", format!("\"{git}\"").as_str())
         .define("USE_C10D_GLOO", None)
+        // As libtorch was built: its headers give some classes another member without.
+        .define("NDEBUG", None)
         .include("cpp")
         // The wheel carries gloo's code but not its headers: these declare the few names that c10d's header needs.
         .include("cpp/gloo-declarations");

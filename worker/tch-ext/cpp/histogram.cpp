@@ -37,7 +37,7 @@ struct lte_histogram {
 
 // Called once per histogram, which is borrowed for the call. `layer`: whether the operator of that name is one.
 using lte_push_histogram =
-    void (*)(void* sink, const char* name, size_t length, bool layer, const lte_histogram* histogram);
+    void (*)(void* sink, const char* name, size_t length, bool layer, const void* parameter, const lte_histogram* histogram);
 }
 
 namespace {
@@ -208,6 +208,7 @@ bool views(const at::RecordFunction& function) {
 struct Seen {
   std::string name;
   bool layer = false;
+  const void* parameter = nullptr;
   lte_histogram histogram{};
 };
 
@@ -229,7 +230,22 @@ struct Call : at::ObserverContext {
   bool layer = false;
   // Not within another one.
   bool outermost = false;
+  // Where the first parameter that a layer is given begins.
+  const void* parameter = nullptr;
 };
+
+const void* first_parameter(const at::RecordFunction& function) {
+  for (const auto& input : function.inputs()) {
+    if (!input.isTensor()) {
+      continue;
+    }
+    const at::Tensor& tensor = input.toTensor();
+    if (tensor.defined() && tensor.has_storage() && tensor.requires_grad() && tensor.is_leaf()) {
+      return tensor.const_data_ptr();
+    }
+  }
+  return nullptr;
+}
 
 std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& function) {
   if (watch == nullptr) {
@@ -244,6 +260,7 @@ std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& function) {
   call->layer = layer;
   const int64_t calls = watch->calls++;
   call->outermost = (layer ? watch->layers++ : calls) == 0;
+  call->parameter = layer ? first_parameter(function) : nullptr;
   return call;
 }
 
@@ -271,6 +288,7 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
   auto seen = std::make_unique<Seen>();
   seen->name = std::string_view(function.name()).substr(prefix.size());
   seen->layer = call->layer;
+  seen->parameter = call->parameter;
   count_tensor(tensor, seen->histogram, watch->most);
   watch->tracing = watch->tracing && seen->histogram.nans == 0;
   watch->seen.push_back(std::move(seen));
@@ -297,7 +315,7 @@ char* lte_forward_watch(int64_t most) {
     watch->most = most;
     watch->tracing = most == 0;
     watch->handle = at::addThreadLocalCallback(
-        at::RecordFunctionCallback(enter, leave).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
+        at::RecordFunctionCallback(enter, leave).needsInputs(true).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
   });
 }
 
@@ -310,7 +328,7 @@ char* lte_forward_seen(lte_push_histogram sink_fn, void* sink) {
     const auto done = std::move(watch);
     at::removeCallback(done->handle);
     for (const auto& seen : done->seen) {
-      sink_fn(sink, seen->name.data(), seen->name.size(), seen->layer, &seen->histogram);
+      sink_fn(sink, seen->name.data(), seen->name.size(), seen->layer, seen->parameter, &seen->histogram);
     }
   });
 }

@@ -88,7 +88,8 @@ impl CHistogram {
 }
 
 /// Takes one named histogram, borrowed for the call.
-pub(crate) type PushHistogram = extern "C" fn(*mut c_void, *const c_char, usize, bool, *const CHistogram);
+pub(crate) type PushHistogram =
+    extern "C" fn(*mut c_void, *const c_char, usize, bool, *const c_void, *const CHistogram);
 
 /// `lte_optim_config`.
 #[repr(C)]

@@ -36,6 +36,8 @@ pub struct Given {
     pub operator: String,
     /// Whether it is a layer.
     pub layer: bool,
+    /// Where the first parameter that a layer was given begins in memory; 0: it was given none.
+    pub parameter: usize,
     /// Of its output, the first if there are several. Step and time are 0.
     pub histogram: Histogram,
 }
@@ -70,12 +72,19 @@ pub fn watch_forward<T>(look: Look, forward: impl FnOnce() -> T) -> Result<(T, V
 }
 
 fn seen() -> Result<Vec<Given>, Error> {
-    extern "C" fn push(sink: *mut c_void, name: *const c_char, length: usize, layer: bool, raw: *const CHistogram) {
+    extern "C" fn push(
+        sink: *mut c_void,
+        name: *const c_char,
+        length: usize,
+        layer: bool,
+        parameter: *const c_void,
+        raw: *const CHistogram,
+    ) {
         // SAFETY: `sink` is the list below; name and histogram live during the call.
         let (sink, name, raw) =
             unsafe { (&mut *sink.cast::<Vec<Given>>(), std::slice::from_raw_parts(name.cast::<u8>(), length), &*raw) };
         let operator = String::from_utf8_lossy(name).into_owned();
-        sink.push(Given { operator, layer, histogram: convert(raw) });
+        sink.push(Given { operator, layer, parameter: parameter.addr(), histogram: convert(raw) });
     }
     let mut found: Vec<Given> = Vec::new();
     // SAFETY: the list lives during the call, and nobody else has it.

@@ -81,6 +81,8 @@ fn layers_are_seen_in_order_and_once_each_and_nothing_changes() {
     let names: Vec<&str> = layers.iter().map(|given| given.operator.as_str()).collect();
     assert_eq!(names, ["linear", "relu", "gelu"]);
     assert!(layers.iter().all(|given| given.layer && given.histogram.count == 24));
+    let parameters: Vec<usize> = layers.iter().map(|given| given.parameter).collect();
+    assert_eq!(parameters, [weight.data_ptr().addr(), 0, 0], "whose weight it is");
     let relu = &layers[1].histogram;
     assert!(relu.zeros > 0 && relu.min == 0.0, "a ReLU gives zeros");
     watched.backward();
