@@ -81,6 +81,14 @@ impl Dir {
         alone(file)
     }
 
+    /// Opens the file `name` in it, which is there, to be read and changed.
+    ///
+    /// # Errors
+    /// As [`Dir::append`].
+    pub fn change(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        alone(self.opened(name.as_ref(), OFlags::RDWR)?)
+    }
+
     /// The same, of a file that is there, to be locked by whoever may write to it.
     pub(crate) fn existing(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.opened(name.as_ref(), OFlags::RDWR | OFlags::APPEND)
@@ -258,9 +266,13 @@ mod tests {
         pipe(&place.path().join("pipe"));
         let dir = Dir::open(place.path()).unwrap();
         for name in ["link", "zero", "dir", "pipe"] {
-            for opened in
-                [dir.file(name), dir.append(name), make(&place.path().join(name)), open(&place.path().join(name))]
-            {
+            for opened in [
+                dir.file(name),
+                dir.append(name),
+                dir.change(name),
+                make(&place.path().join(name)),
+                open(&place.path().join(name)),
+            ] {
                 let error = opened.unwrap_err();
                 assert!(error.to_string().contains("no regular file"), "{name}: {error}");
             }
@@ -271,6 +283,7 @@ mod tests {
         // A second name of a file that is anywhere.
         fs::hard_link(&other, place.path().join("second")).unwrap();
         assert!(dir.append("second").unwrap_err().to_string().contains("has 2 names"));
+        assert!(dir.change("second").is_err() && dir.change("missing").is_err());
         assert!(make(&place.path().join("second")).is_err() && dir.file("second").is_ok());
     }
 

@@ -9,6 +9,9 @@ use prost::Message;
 /// Bytes before a message.
 const HEADER: usize = 12;
 
+/// Bytes of a message at most: an image or a text of a run has 64 MiB. A length alone may say anything.
+const LONGEST: u64 = 1 << 28;
+
 /// A CRC-32C as it is stored: rotated and shifted, for a checksum of checksums is weak.
 fn masked(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
@@ -46,6 +49,9 @@ impl<R: Read> Records<R> {
             return Ok(None);
         }
         let length = u64::from_le_bytes(*header.first_chunk().expect("the header has twelve bytes"));
+        if length > LONGEST {
+            return Ok(None);
+        }
         self.message.clear();
         let read = self.file.by_ref().take(length).read_to_end(&mut self.message)?;
         let mut checksum = [0; 4];

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use lockstep_common::series::Point;
+use lockstep_host::plain::Dir;
 use prost::Message as _;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
@@ -26,6 +27,12 @@ const PREFIX: &str = "events.out.tfevents.";
 
 /// How this crate knows its own.
 const SUFFIX: &str = ".lockstep";
+
+/// Digits of the number between them. TensorBoard sorts by the text of a name, so that all have as many.
+const DIGITS: usize = 10;
+
+/// No number of a file is greater: one more has as many digits.
+const GREATEST: u64 = 9_999_999_998;
 
 /// Where a run's tags and data are, as a text.
 const ABOUT_TAG: &str = "lockstep/run";
@@ -145,7 +152,7 @@ impl TensorBoard {
             return Ok(());
         }
         let seconds = if self.file.is_some() { self.written.seconds } else { self.written.next_seconds() };
-        let path = self.dir.join(format!("{PREFIX}{seconds:010}{SUFFIX}"));
+        let path = self.dir.join(format!("{PREFIX}{seconds:0DIGITS$}{SUFFIX}"));
         if self.file.is_none() {
             let mut first = Vec::new();
             append(&mut first, &Event { file_version: Some(FILE_VERSION.to_owned()), ..Event::at(0, now_ms()) });
@@ -167,7 +174,8 @@ impl TensorBoard {
 
 impl Written {
     fn next_seconds(&self) -> u64 {
-        (now_ms() / 1000).max(self.seconds + 1)
+        // A clock that is that far ahead still gives a name that fits.
+        (now_ms() / 1000).clamp(self.seconds + 1, GREATEST + 1)
     }
 
     /// Whether there was something beyond `step`.
@@ -191,40 +199,65 @@ impl Written {
 }
 
 /// What the event files of `dir` hold. Torn ends are cut off them, and so is the end of a run that goes on after all: TensorBoard
-/// keeps the first end that it sees.
+/// keeps the first end that it sees. A file that does not begin as one of this crate's stays as it is.
 fn read_back(dir: &Path) -> Result<Written, ExportError> {
     fs::create_dir_all(dir).map_err(ExportError::io("create", dir))?;
+    let place = open(dir).map_err(ExportError::io("open", dir))?;
     let mut files = Vec::new();
-    for entry in fs::read_dir(dir).map_err(ExportError::io("list", dir))? {
-        let name = entry.map_err(ExportError::io("list", dir))?.file_name();
-        let seconds = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok());
-        files.extend(seconds.map(|seconds: u64| (seconds, dir.join(name))));
+    for name in place.names().map_err(ExportError::io("list", dir))? {
+        if let Some(number) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)) {
+            let seconds = seconds(number).map_err(ExportError::io("write after", &dir.join(&name)))?;
+            files.extend(seconds.map(|seconds| (seconds, name)));
+        }
     }
     files.sort();
     let mut written = Written::default();
-    for (seconds, path) in files {
+    for (seconds, name) in files {
         written.seconds = seconds;
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(ExportError::io("open", &path))?;
+        let path = dir.join(&name);
+        let file = place.change(&name).map_err(ExportError::io("open", &path))?;
         let mut records = Records::new(&file);
         let mut end = 0;
         while let Some(message) = records.next().map_err(ExportError::io("read", &path))? {
             let Ok(event) = Event::decode(message) else { break };
-            if event
-                .summary
-                .as_ref()
-                .is_some_and(|summary| summary.value.iter().any(|value| value.tag == hparams::END_TAG))
-            {
+            let is_first = end == 0;
+            if (is_first && event.file_version.as_deref() != Some(FILE_VERSION)) || ends_run(&event) {
                 break;
             }
             written.take(&event);
             end = records.end;
         }
         let length = file.metadata().map_err(ExportError::io("read", &path))?.len();
-        if end < length {
+        // Without a first record it is no event file: its name alone is no reason to empty it.
+        if end > 0 && end < length {
             file.set_len(end).map_err(ExportError::io("cut", &path))?;
         }
     }
     Ok(written)
+}
+
+/// The directory of a run, which is no link: it lies in that of all runs.
+fn open(dir: &Path) -> io::Result<Dir> {
+    match (dir.parent(), dir.file_name()) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => Dir::open(parent)?.dir(name),
+        _ => Dir::open(dir),
+    }
+}
+
+/// The number in a file's name. None: it is not one of this crate's.
+fn seconds(number: &str) -> io::Result<Option<u64>> {
+    if number.len() < DIGITS || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match number.parse() {
+        Ok(seconds) if number.len() == DIGITS && seconds <= GREATEST => Ok(Some(seconds)),
+        _ => Err(io::Error::other(format!("the number in its name is greater than {GREATEST}: move the file away"))),
+    }
+}
+
+fn ends_run(event: &Event) -> bool {
+    let values = event.summary.iter().flat_map(|summary| &summary.value);
+    values.into_iter().any(|value| value.tag == hparams::END_TAG)
 }
 
 /// A run's tags and data as tables of Markdown.

@@ -1,10 +1,12 @@
 //! `TensorBoard` reads what was written: its library, and its server with either of its readers.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lockstep_common::chain;
 use lockstep_export::{Item, Sink, Status, TensorBoard};
 use lockstep_tests::free_port;
 use serde_json::{Value, json};
@@ -200,6 +202,51 @@ content = events.SummaryMetadata(metadata.SESSION_END_INFO_TAG).plugin_data.cont
 print(metadata.parse_session_end_info_plugin_data(content).status)
 ";
     assert_eq!(python(read, dir.path()), 1, "1 is that of success");
+}
+
+/// Whoever else can write there may have put it there.
+#[tokio::test]
+async fn what_is_no_event_file_of_ours_is_neither_followed_nor_cut_nor_waited_for() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, mine) = (place.path().join("run"), place.path().join("mine"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(&mine, "precious").unwrap();
+    let run = run();
+    let refused = async |at: &Path, words: &str| {
+        let said = chain(&sink(&dir).begin(&run).await.unwrap_err());
+        assert!(said.contains(&format!("`{}`", at.display())) && said.contains(words), "{said}");
+    };
+    let name = |number: &str| dir.join(format!("events.out.tfevents.{number}.lockstep"));
+    let first = name("0000000001");
+    symlink(&mine, &first).unwrap();
+    refused(&first, "a symbolic link and no regular file").await;
+    fs::remove_file(&first).unwrap();
+    assert!(Command::new("mkfifo").arg(&first).status().unwrap().success());
+    refused(&first, "no regular file").await;
+    fs::remove_file(&first).unwrap();
+    for number in ["18446744073709551615", "99999999999999999999999", "9999999999", "00000000001"] {
+        fs::write(name(number), "").unwrap();
+        refused(&name(number), "greater than 9999999998").await;
+        fs::remove_file(name(number)).unwrap();
+    }
+    fs::write(&first, "precious").unwrap();
+    fs::write(name("1"), "precious").unwrap();
+    sink(&dir).begin(&run).await.unwrap();
+    for other in [&mine, &first, &name("1")] {
+        assert_eq!(fs::read_to_string(other).unwrap(), "precious");
+    }
+    // The last number after which there is one.
+    fs::write(name("9999999998"), "").unwrap();
+    let mut last = sink(&dir);
+    last.begin(&run).await.unwrap();
+    last.write(&[Item::Points { key: &loss(), points: &points(0, 1) }]).await.unwrap();
+    assert!(name("9999999999").is_file(), "{:?}", files(&dir));
+
+    // The directory of the run itself.
+    let elsewhere = place.path().join("elsewhere");
+    fs::rename(&dir, &elsewhere).unwrap();
+    symlink(&elsewhere, &dir).unwrap();
+    refused(&dir, "a symbolic link and no directory").await;
 }
 
 /// The answer of `path` once it has `length` elements: the server looks every second.
