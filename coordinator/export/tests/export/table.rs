@@ -1,6 +1,8 @@
 //! CSV and Parquet, read by Python's own reader and by Arrow's.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use lockstep_common::chain;
 use lockstep_common::series::{Point, SeriesKey};
@@ -41,11 +43,12 @@ async fn the_same_bits_come_back_sorted_and_once() {
     let dir = tempfile::tempdir().unwrap();
     let (run, points) = (run(), points(0, 30));
     let quoted = SeriesKey::whole("odd, \"name\"");
-    for (format, name, read) in
-        [(TableFormat::Csv, "a.csv", READ_CSV), (TableFormat::Parquet, "a.parquet", READ_PARQUET)]
-    {
+    for (format, name, read, before) in [
+        (TableFormat::Csv, "a.csv", READ_CSV, "series,part,step,at_ms,value\nwhat was there before"),
+        (TableFormat::Parquet, "a.parquet", READ_PARQUET, "PAR1 and what was there before"),
+    ] {
         let path = dir.path().join(name);
-        fs::write(&path, "what was there before").unwrap();
+        fs::write(&path, before).unwrap();
         let mut sink = Sink::Table(TableFile::new(&path, format));
         sink.begin(&run).await.unwrap();
         let mut wrong = points[10..25].to_vec();
@@ -68,7 +71,7 @@ async fn the_same_bits_come_back_sorted_and_once() {
         ])
         .await
         .unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"what was there before");
+        assert_eq!(fs::read_to_string(&path).unwrap(), before);
         sink.finish(&ended(&run, Status::Finished)).await.unwrap();
         let wanted =
             [(quoted.clone(), &points[..1]), (memory(2), &points[..2]), (memory(10), &points[..3]), (loss(), &*points)];
@@ -122,10 +125,47 @@ async fn a_link_is_followed_and_what_is_no_ordinary_file_is_refused_and_stays() 
         assert!(said.contains(&format!("`{}`", path.display())) && said.contains("it is no ordinary file"), "{said}");
     }
     assert!(pipe.exists() && !pipe.is_file());
-    std::fs::write(&target, "before").unwrap();
+    std::fs::write(&target, "").unwrap();
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let mut sink = Sink::Table(TableFile::new(&link, TableFormat::Csv));
     sink.begin(&run()).await.unwrap();
     sink.finish(&run()).await.unwrap();
     assert!(link.is_symlink() && std::fs::read_to_string(&target).unwrap().starts_with("series,"));
+}
+
+/// An earlier table may be for its owner alone, and a name may be mistyped.
+#[tokio::test]
+async fn an_earlier_table_gives_its_mode_and_another_file_is_refused_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for (format, name) in [(TableFormat::Csv, "a.csv"), (TableFormat::Parquet, "a.parquet")] {
+        let path = dir.path().join(name);
+        let new = || Sink::Table(TableFile::new(&path, format));
+        new().finish(&run()).await.unwrap();
+        // As the umask says.
+        let other = dir.path().join("made");
+        fs::write(&other, "").unwrap();
+        assert_eq!(mode(&path), mode(&other));
+        let whole = fs::read(&path).unwrap();
+        for (before, wanted) in [(whole, 0o600), (Vec::new(), 0o666)] {
+            fs::write(&path, before).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(wanted)).unwrap();
+            let mut sink = new();
+            sink.begin(&run()).await.unwrap();
+            sink.finish(&run()).await.unwrap();
+            assert_eq!((mode(&path), fs::metadata(&path).unwrap().len() > 0), (wanted, true), "{name}");
+        }
+        for mine in ["name = \"mine\"", "PA", "series,part\n"] {
+            fs::write(&path, mine).unwrap();
+            let mut sink = new();
+            for said in [sink.begin(&run()).await, sink.finish(&run()).await] {
+                let said = chain(&said.unwrap_err());
+                assert!(
+                    said.contains(&format!("`{}`", path.display())) && said.contains("name another file"),
+                    "{said}"
+                );
+            }
+            assert_eq!(fs::read_to_string(&path).unwrap(), mine);
+        }
+    }
 }
