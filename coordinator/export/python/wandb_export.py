@@ -35,6 +35,10 @@ def row(step, images):
 
 def export(about, images):
     os.makedirs(about["dir"], exist_ok=True)
+    below = os.path.join(about["dir"], "wandb")
+    if os.path.islink(below):
+        # The package writes there, and an earlier export is removed there.
+        sys.exit("`%s` is a symbolic link: remove it, or name another directory" % below)
     earlier = glob.glob(os.path.join(glob.escape(about["dir"]), "wandb", "offline-run-*-" + glob.escape(about["id"])))
     tags = ["%s=%s" % tag for tag in about["tags"].items()]
     run = wandb.init(
@@ -63,7 +67,7 @@ def export(about, images):
     here = os.path.realpath(os.path.dirname(run.dir))
     run.finish(exit_code=int(step["status"] in ("failed", "cancelled")))
     for path in earlier:
-        if os.path.realpath(path) != here:
+        if os.path.realpath(path) != here and not os.path.islink(path):
             shutil.rmtree(path)
 
 

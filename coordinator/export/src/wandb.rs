@@ -18,7 +18,22 @@ use crate::run::{histogram_name_of, name_of};
 use crate::table::Rows;
 use crate::{ExportError, Item, Run, Status};
 
-const SCRIPT: &str = include_str!("../python/wandb_export.py");
+/// The first lines of a script: what lies in the current directory is no part of Python. For a Python before 3.11, which does not
+/// know [`SAFE_PATH`].
+macro_rules! not_from_here {
+    () => {
+        "import sys\nsys.path[:] = [path for path in sys.path if path]\n"
+    };
+}
+
+const SCRIPT: &str = concat!(not_from_here!(), include_str!("../python/wandb_export.py"));
+
+/// Whether the package is there.
+const LOOK: &str =
+    concat!(not_from_here!(), "import importlib.util\nsys.exit(importlib.util.find_spec('wandb') is None)",);
+
+/// Keeps the current directory out of where Python looks for modules, here and in whatever the package starts.
+const SAFE_PATH: (&str, &str) = ("PYTHONSAFEPATH", "1");
 
 /// Bars of a histogram: the page draws no more.
 const BARS: usize = 64;
@@ -62,10 +77,7 @@ impl Wandb {
 
     /// Looks whether the package is there, so that no run is gathered in vain.
     pub(crate) async fn begin(&mut self) -> Result<(), ExportError> {
-        const LOOK: &str = "import importlib.util, sys; sys.exit(importlib.util.find_spec('wandb') is None)";
-        let mut command = Command::new(&self.python);
-        let status =
-            command.args(["-c", LOOK]).stdin(Stdio::null()).status().await.map_err(|source| self.no_python(source))?;
+        let status = self.run(LOOK).stdin(Stdio::null()).status().await.map_err(|source| self.no_python(source))?;
         if status.success() { Ok(()) } else { Err(ExportError::NoWandb { python: self.python.clone() }) }
     }
 
@@ -95,8 +107,8 @@ impl Wandb {
 
     pub(crate) async fn finish(&mut self, run: &Run) -> Result<(), ExportError> {
         self.rows.sort();
-        let mut command = Command::new(&self.python);
-        command.args(["-c", SCRIPT]).env("WANDB_MODE", "offline").env("WANDB_SILENT", "true");
+        let mut command = self.run(SCRIPT);
+        command.env("WANDB_MODE", "offline").env("WANDB_SILENT", "true");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|source| self.no_python(source))?;
         let stdin = child.stdin.take().expect("it is piped");
@@ -110,6 +122,13 @@ impl Wandb {
         let hidden = said.chars().count().saturating_sub(MESSAGE_LENGTH);
         let message = if said.is_empty() { output.status.to_string() } else { said.chars().skip(hidden).collect() };
         Err(ExportError::Wandb { python: self.python.clone(), message })
+    }
+
+    /// The interpreter with `script`. The current directory may be that of a stranger's code.
+    fn run(&self, script: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command.args(["-c", script]).env(SAFE_PATH.0, SAFE_PATH.1);
+        command
     }
 
     fn row(&mut self, step: u64, at_ms: u64) -> &mut Row {

@@ -1,6 +1,7 @@
 //! The package `wandb` takes a run, and its own messages are in the offline file.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use lockstep_common::series::Point;
@@ -118,4 +119,37 @@ async fn what_the_package_says_no_to_is_told_in_its_words() {
     sink.begin(&run).await.unwrap();
     let said = sink.finish(&run).await.unwrap_err().to_string();
     assert!(said.contains("Run ID cannot contain") && !said.contains("Traceback"), "{said}");
+    // It would write, and remove an earlier export, wherever that leads.
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, out.join("wandb")).unwrap();
+    let said = Sink::Wandb(Wandb::new(tool("python3"), &out, "p")).finish(&self::run()).await.unwrap_err().to_string();
+    assert!(said.contains("out/wandb` is a symbolic link") && !said.contains("Traceback"), "{said}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+/// A run's work tree may hold anything, also files that are named as modules.
+#[tokio::test]
+async fn python_runs_nothing_that_lies_in_the_current_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, ran) = (dir.path().join("here"), dir.path().join("ran"));
+    fs::create_dir_all(here.join("wandb")).unwrap();
+    for module in ["wandb/__init__.py", "json.py", "base64.py", "importlib.py", "glob.py"] {
+        fs::write(here.join(module), format!("open({:?}, 'a').write({module:?})", ran.display())).unwrap();
+    }
+    // The second one does not know the variable, as Python before 3.11.
+    for (name, variables) in [("new", ""), ("old", "-u PYTHONSAFEPATH")] {
+        let python = dir.path().join(name);
+        let (here, tool) = (here.display(), tool("python3"));
+        let script = format!("#!/bin/sh\ncd '{here}' && exec env {variables} '{}' -S \"$@\"\n", tool.display());
+        fs::write(&python, script).unwrap();
+        fs::set_permissions(&python, Permissions::from_mode(0o700)).unwrap();
+        let mut sink = Sink::Wandb(Wandb::new(&python, dir.path(), "p"));
+        assert!(matches!(sink.begin(&run()).await, Err(ExportError::NoWandb { .. })), "{name}");
+        let said = sink.finish(&run()).await.unwrap_err().to_string();
+        assert!(said.contains("No module named 'wandb'"), "{name}: {said}");
+        assert_eq!(fs::read_to_string(&ran).unwrap_or_default(), "", "{name}");
+    }
 }
