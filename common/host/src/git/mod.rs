@@ -8,6 +8,7 @@ mod index;
 mod missing;
 mod objects;
 mod open;
+mod place;
 mod restore;
 mod revision;
 mod snapshot;
@@ -28,7 +29,7 @@ use missing::Kinds;
 
 pub use between::{ChangedFile, Changes, changes};
 pub use fetch::{Remotes, fetch, restore_or_fetch};
-pub use restore::{Needed, Sources, built_on, needed, restore};
+pub use restore::{KEPT_BYTES, Needed, Sources, built_on, needed, restore};
 pub use revision::{commit_at, files_at};
 pub use snapshot::{Snapshot, snapshot};
 pub use source::source;

@@ -1,6 +1,7 @@
 //! The work tree of a [`snapshot`](super::snapshot()), again, in a directory of its own.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use git2::build::CheckoutBuilder;
 use git2::{ObjectType, Oid, Repository};
 
 use super::missing::Kinds;
+use super::place::Place;
 use super::snapshot::Part;
 use super::{GitError, container, objects, open, source};
 
@@ -58,38 +60,50 @@ pub fn built_on(from: &mut impl Read) -> Result<String, GitError> {
 ///
 /// # Errors
 /// `NotASnapshot`; `Occupied`; `NoSource` if no repository has a commit that is needed; `Git`, `Io`. What was written until
-/// then is removed.
+/// then is removed, and with it the directories that were made; a directory that was there stays.
 pub fn restore(snapshot: &[u8], target: &Path, sources: &Sources) -> Result<(), GitError> {
     let (parts, mut all) = read(snapshot)?;
-    let io = |source| GitError::Io { path: target.to_owned(), source };
-    if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) || target.is_file() {
-        return Err(GitError::Occupied { path: target.to_owned() });
-    }
-    fs::create_dir_all(target).map_err(io)?;
+    let place = Place::claim(target)?;
+    let mut left = Left { kept: 2 * KEPT_BYTES, elsewhere: ELSEWHERE_BYTES };
     for part in &parts {
         let (objects, rest) = all.split_at(part.objects as usize);
         all = rest;
-        if let Err(error) = restore_part(part, objects, target, sources) {
+        if let Err(error) = restore_part(part, objects, place.path(), sources, &mut left) {
             // Half a tree would be taken for the whole.
-            fs::remove_dir_all(target).map_err(io)?;
+            place.clear().map_err(|source| GitError::Io { path: target.to_owned(), source })?;
             return Err(error);
         }
     }
     Ok(())
 }
 
-fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -> Result<(), GitError> {
+/// Bytes that the files of a tree may still have.
+struct Left {
+    /// Of parts whose commit was kept with the run: at submit they had at most [`KEPT_BYTES`] in commits and as many in changed files.
+    kept: u64,
+    /// Of parts whose commit somebody else has.
+    elsewhere: u64,
+}
+
+fn restore_part(
+    part: &Part,
+    objects: &[u8],
+    target: &Path,
+    sources: &Sources,
+    left: &mut Left,
+) -> Result<(), GitError> {
     let root = below(target, &part.path)?;
     let failed = |source| GitError::Git { path: root.clone(), source };
     let io = |source| GitError::Io { path: root.clone(), source };
     let (commit, tree) = (Oid::from_str(&part.commit).map_err(failed)?, Oid::from_str(&part.tree).map_err(failed)?);
     // A tree that lies there already may hold links, and what is written below them would lie elsewhere.
-    if fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
+    if !part.path.is_empty() && fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
         let reason = format!("its part `{}` would be written over another one", part.path);
         return Err(GitError::NotASnapshot { reason });
     }
     let repository = Repository::init(&root).map_err(failed)?;
-    objects::add(&repository, &commit_from(sources, part, commit)?).map_err(failed)?;
+    let (commit_objects, is_kept) = commit_from(sources, part, commit)?;
+    objects::add(&repository, &commit_objects).map_err(failed)?;
     objects::add(&repository, objects).map_err(failed)?;
     // Its parents stay where they are.
     fs::write(repository.path().join("shallow"), format!("{commit}\n")).map_err(io)?;
@@ -98,6 +112,10 @@ fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -
     for tree in [tree, committed] {
         bounded(&repository, tree, part)?;
     }
+    let most = if is_kept { &mut left.kept } else { &mut left.elsewhere };
+    *most = most
+        .checked_sub(bytes_of(&repository, tree, *most).map_err(failed)?)
+        .ok_or_else(|| too_large(part, is_kept))?;
     let tree = repository.find_tree(tree).map_err(failed)?;
     let mut how = CheckoutBuilder::new();
     // The bytes are those of the disk that they came from.
@@ -112,6 +130,12 @@ fn restore_part(part: &Part, objects: &[u8], target: &Path, sources: &Sources) -
     }
     Ok(())
 }
+
+/// Bytes of changed files, and of a commit's files, that are kept with a run at most: the greatest `--code-limit`.
+pub const KEPT_BYTES: u64 = 192 << 20;
+
+/// Bytes of all files, where the commit is one that somebody else has: no submit limits those. More than the source code of any system.
+const ELSEWHERE_BYTES: u64 = 32 << 30;
 
 /// Directories below each other, and files and directories in all, beyond which a tree is none that somebody works in.
 const DEPTH: usize = 100;
@@ -138,6 +162,39 @@ fn bounded(repository: &Repository, tree: Oid, part: &Part) -> Result<(), GitErr
     Ok(())
 }
 
+/// Bytes of the files of `tree`, each as often as it is named: one blob of a snapshot may have a million names. Counting ends
+/// above `most`. The tree is [`bounded`].
+fn bytes_of(repository: &Repository, tree: Oid, most: u64) -> Result<u64, git2::Error> {
+    let (odb, mut known) = (repository.odb()?, HashMap::new());
+    let (mut open, mut bytes) = (vec![tree], 0_u64);
+    while let Some(tree) = open.pop() {
+        for entry in &repository.find_tree(tree)? {
+            match entry.kind() {
+                Some(ObjectType::Tree) => open.push(entry.id()),
+                Some(ObjectType::Blob) => {
+                    let size = match known.entry(entry.id()) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(new) => *new.insert(odb.read_header(entry.id())?.0 as u64),
+                    };
+                    bytes = bytes.saturating_add(size);
+                }
+                _ => {}
+            }
+        }
+        if bytes > most {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+fn too_large(part: &Part, is_kept: bool) -> GitError {
+    let most = if is_kept { 2 * KEPT_BYTES } else { ELSEWHERE_BYTES };
+    let reason =
+        format!("with its part `{}` its files have more than {most} bytes, and no run keeps as many", part.path);
+    GitError::NotASnapshot { reason }
+}
+
 /// The path of `name` below `root`, which no link leads out of. Nobody else writes there: what was a directory stays one.
 fn below(root: &Path, name: &str) -> Result<PathBuf, GitError> {
     let mut path = root.to_owned();
@@ -151,12 +208,12 @@ fn below(root: &Path, name: &str) -> Result<PathBuf, GitError> {
     Ok(path)
 }
 
-/// The objects of the commit and of its tree, without its parents.
-fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<Vec<u8>, GitError> {
+/// The objects of the commit and of its tree, without its parents; and whether they were kept with the run.
+fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<(Vec<u8>, bool), GitError> {
     if let Some(packed) = &sources.packed
         && let Some(objects) = source::find(packed, &part.commit)?
     {
-        return Ok(objects.to_vec());
+        return Ok((objects.to_vec(), true));
     }
     for path in &sources.repositories {
         // A partial clone whose remote does not give the rest has not the commit.
@@ -165,6 +222,7 @@ fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<Vec<u8>, G
             && repository.complete(commit, Kinds::All).is_ok()
         {
             return source::objects_of(&repository, commit)
+                .map(|objects| (objects, false))
                 .map_err(|source| GitError::Git { path: path.clone(), source });
         }
     }
@@ -273,5 +331,42 @@ mod tests {
         let forged = container::write(&parts, objects).unwrap();
         let error = restore(&forged, &dir.path().join("deeper"), &sources).unwrap_err().to_string();
         assert!(error.contains("the tree of its part `` is deeper than 100 directories"), "{error}");
+    }
+
+    #[test]
+    fn one_blob_under_many_names_is_no_tree_that_a_run_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hostile, target) = (dir.path().join("hostile"), dir.path().join("target"));
+        fs::create_dir(&hostile).unwrap();
+        fs::create_dir(&target).unwrap();
+        git(&hostile, &["init", "-q"]);
+        let repository = Repository::open(&hostile).unwrap();
+        let bytes = 4 << 20;
+        let blob = repository.blob(&vec![0; bytes as usize]).unwrap();
+        let tree_of = |names: u64| {
+            let mut tree = repository.treebuilder(None).unwrap();
+            for name in 0..names {
+                tree.insert(name.to_string(), blob, 0o100_644).unwrap();
+            }
+            repository.find_tree(tree.write().unwrap()).unwrap()
+        };
+        let names = 2 * KEPT_BYTES / bytes + 1;
+        let tree = tree_of(names);
+        let who = git2::Signature::now("t", "t@example.org").unwrap();
+        let commit = repository.commit(Some("HEAD"), &who, &who, "x", &tree, &[]).unwrap();
+        assert_eq!(bytes_of(&repository, tree.id(), u64::MAX).unwrap(), names * bytes);
+        let part = Part {
+            path: String::new(),
+            url: None,
+            commit: commit.to_string(),
+            tree: tree.id().to_string(),
+            objects: 0,
+            empty_directories: Vec::new(),
+        };
+        let snapshot = container::write(&[part], &[]).unwrap();
+        let sources = Sources { packed: super::super::source(&hostile, u64::MAX).unwrap(), repositories: Vec::new() };
+        let error = restore(&snapshot, &target, &sources).unwrap_err();
+        assert!(matches!(error, GitError::NotASnapshot { .. }) && error.to_string().contains("402653184"), "{error}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "the directory that was there stays, as it was");
     }
 }

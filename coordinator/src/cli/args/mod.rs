@@ -6,6 +6,7 @@ mod tracking;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use lockstep_host::git::KEPT_BYTES;
 
 use super::exit::Exit;
 use super::select::Condition;
@@ -175,7 +176,7 @@ pub(in crate::cli) struct SubmitArguments {
     pub(in crate::cli) allow_dirty: bool,
     /// MiB of changed files that are kept with a run at most; more are refused. Of the commit itself as much is kept, or
     /// nothing.
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=192))]
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=KEPT_BYTES >> 20))]
     pub(in crate::cli) code_limit: u64,
     /// Read all data files, also those that are known from the last time by size, inode and times.
     #[arg(long)]
@@ -209,7 +210,7 @@ pub(in crate::cli) struct ResumeArguments {
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) base_dir: Option<PathBuf>,
     /// With `--accept code`, MiB of changed files that are kept at most, as for `submit`.
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=192))]
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=KEPT_BYTES >> 20))]
     pub(in crate::cli) code_limit: u64,
     #[command(flatten)]
     pub(in crate::cli) start: StartArguments,
