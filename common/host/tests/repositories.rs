@@ -413,3 +413,69 @@ fn a_directory_that_became_a_link_is_kept_as_a_link() {
     assert_eq!(fs::read_link(to.join("b")).unwrap(), Path::new("a"));
     assert_eq!(fs::read_to_string(to.join("a/f")).unwrap(), "a2\n");
 }
+
+/// Whoever hands out a directory can put anything in its `.git`.
+#[test]
+fn a_broken_repository_is_told_and_no_pipe_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (above, root) = (dir.path(), dir.path().join("tree"));
+    // A broken one is not taken for a part of the one above.
+    repository(above);
+    let pipe = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let own = root.join(".git");
+    let refused = |words: &str, path: &Path| {
+        let errors = [
+            describe(&root.join("a")).unwrap_err(),
+            snapshot(&root, LIMIT).unwrap_err(),
+            source(&root, LIMIT).unwrap_err(),
+            commit_at(&root.join("a/f"), &root, "HEAD").unwrap_err(),
+        ];
+        for error in errors {
+            let said = error.to_string();
+            assert!(said.contains(words) && said.contains(&format!("`{}`", path.display())), "{said}");
+        }
+    };
+    let files =
+        ["index", "HEAD", "config", "packed-refs", "refs/heads/main", "info/exclude", "objects/info/alternates"];
+    for name in files {
+        let _ = fs::remove_dir_all(&root);
+        repository(&root);
+        let path = own.join(name);
+        let _ = fs::remove_file(&path);
+        pipe(&path);
+        refused("is neither a directory nor a file", &path);
+        fs::remove_file(&path).unwrap();
+        symlink("/dev/zero", &path).unwrap();
+        refused("is neither a directory nor a file", &path);
+    }
+    fs::remove_dir_all(&root).unwrap();
+    repository(&root);
+    fs::write(root.join(".gitignore"), "out\n").unwrap();
+    for place in ["a", "new", "out"] {
+        for name in [".gitignore", ".gitattributes"] {
+            fs::create_dir_all(root.join(place)).unwrap();
+            let path = root.join(place).join(name);
+            pipe(&path);
+            let said = describe(&root).map_or_else(|error| error.to_string(), |_| String::new());
+            assert_eq!(said.contains(&format!("`{}` cannot be kept", path.display())), place != "out", "{said}");
+            fs::remove_file(&path).unwrap();
+        }
+    }
+    fs::rename(own.join("HEAD"), own.join("gone")).unwrap();
+    refused("has no `HEAD`", &own);
+    fs::write(own.join("HEAD"), "garbage").unwrap();
+    assert!(describe(&root).is_err());
+    fs::remove_dir_all(&own).unwrap();
+    pipe(&own);
+    refused("is neither a directory nor a file", &own);
+    fs::remove_file(&own).unwrap();
+    fs::write(&own, "garbage").unwrap();
+    refused("does not begin with `gitdir:`", &own);
+    fs::write(&own, "gitdir: ../gone").unwrap();
+    refused("is not there", &own);
+    fs::remove_file(&own).unwrap();
+    symlink("gone", &own).unwrap();
+    refused("No such file", &own);
+    fs::remove_file(&own).unwrap();
+    assert!(describe(&root).unwrap().is_some(), "it lies in the tree above");
+}

@@ -12,6 +12,7 @@ mod place;
 mod restore;
 mod revision;
 mod snapshot;
+mod sound;
 mod source;
 mod submodules;
 mod tracked;
@@ -134,6 +135,14 @@ pub enum GitError {
         /// In libgit2's words.
         #[source]
         source: git2::Error,
+    },
+    /// A `.git` that no repository is behind.
+    #[error("`{}` is no git repository that can be read: {why}", path.display())]
+    Broken {
+        /// The `.git`.
+        path: PathBuf,
+        /// What is wrong, and what helps.
+        why: String,
     },
     /// A partial clone whose remote does not give the rest.
     #[error(

@@ -12,7 +12,7 @@ use git2::{ConfigLevel, ErrorClass, ErrorCode, Index, Oid, Repository};
 use tempfile::TempDir;
 
 use super::missing::{self, Kinds};
-use super::{GitError, index};
+use super::{GitError, index, sound};
 
 /// Modes, links and names as they are, and no file taken for unchanged whose times say otherwise.
 const TRUTH: &str =
@@ -53,8 +53,9 @@ impl Opened {
 /// The repository that `path` lies in; `None` if it lies in none.
 ///
 /// # Errors
-/// `Elsewhere` if the work tree does not contain `path`; `Unsupported`, with what helps, for forms that cannot be read; `Git`.
+/// `Elsewhere` if the work tree does not contain `path`; `Broken`; `Unsupported`, with what helps, for forms that cannot be read; `Git`.
 pub(super) fn discover(path: &Path) -> Result<Option<Opened>, GitError> {
+    sound::around(path)?;
     match Repository::discover(path) {
         Ok(repository) => whole(repository, path).map(Some),
         Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
@@ -64,22 +65,26 @@ pub(super) fn discover(path: &Path) -> Result<Option<Opened>, GitError> {
 
 /// The repository that `path` must lie in.
 pub(super) fn require(path: &Path) -> Result<Opened, GitError> {
+    sound::around(path)?;
     let found = Repository::discover(path).map_err(|error| unreadable(path, error))?;
     whole(found, path)
 }
 
 /// The repository whose work tree begins at `root`: a submodule.
 pub(super) fn open(root: &Path) -> Result<Opened, GitError> {
+    sound::at(root)?;
     whole(Repository::open(root).map_err(|error| unreadable(root, error))?, root)
 }
 
 /// The repository that `path` lies in, for its commits alone: neither its work tree nor its index is looked at.
 pub(super) fn history(path: &Path) -> Result<Opened, GitError> {
+    sound::around(path)?;
     without_index(Repository::discover(path).map_err(|error| unreadable(path, error))?, path)
 }
 
 /// As [`history`], of the repository at `path` itself.
 pub(super) fn history_at(path: &Path) -> Result<Opened, GitError> {
+    sound::at(path)?;
     without_index(Repository::open(path).map_err(|error| unreadable(path, error))?, path)
 }
 
@@ -114,13 +119,14 @@ fn whole(repository: Repository, path: &Path) -> Result<Opened, GitError> {
         Ok(_) => beside.extend(index::distrust(&repository).map_err(io)?),
         Err(error) => beside.push(index::rewrite(&repository).map_err(failed)?.ok_or_else(|| unreadable(path, error))?),
     }
+    sound::rules(&repository)?;
     Ok(Opened { repository, beside })
 }
 
 /// The nearest directory from `path` upwards in which `.git` lies.
 fn top_level(path: &Path) -> Option<PathBuf> {
     let path = path.canonicalize().ok()?;
-    path.ancestors().find(|dir| dir.join(".git").exists()).map(Path::to_owned)
+    path.ancestors().find(|dir| dir.join(".git").symlink_metadata().is_ok()).map(Path::to_owned)
 }
 
 /// What cannot be read, with what helps where that is known.

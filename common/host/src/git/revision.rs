@@ -121,7 +121,8 @@ fn roots(path: &Path) -> Vec<PathBuf> {
         if !roots.is_empty() && directory.is_symlink() {
             break;
         }
-        if directory.join(".git").exists() {
+        // Also a link that leads nowhere: then it is broken, not absent.
+        if directory.join(".git").symlink_metadata().is_ok() {
             roots.push(directory.to_owned());
         }
     }
