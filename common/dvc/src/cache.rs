@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::config::Config;
 use crate::error::{DvcError, io_error};
+use crate::find;
 use crate::hash::{Generation, Md5};
 
 /// As DVC protects what is in its cache.
@@ -113,6 +114,31 @@ impl Cache {
             _ => Ok(()),
         }
         .map_err(io_error("make", dir))
+    }
+}
+
+/// The files of a repository's cache, to which DVC's links in its work tree lead.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// Without links.
+    dir: PathBuf,
+}
+
+impl Objects {
+    /// Those of the repository that `path` is or lies in; `None` if it lies in none, or nothing is cached.
+    pub fn around(path: &Path) -> Result<Option<Self>, DvcError> {
+        let Some(root) = find::root_of(&find::absolute(&path.join("_"))?) else { return Ok(None) };
+        let dir = Config::read(&root)?.cache_dir().canonicalize();
+        Ok(dir.ok().map(|dir| Self { dir }))
+    }
+
+    /// Whether `path`, which goes through no link, is one by its name: a cache may be configured to be any directory.
+    pub fn have(&self, path: &Path) -> bool {
+        let Ok(name) = path.strip_prefix(&self.dir) else { return false };
+        let name = name.strip_prefix("files/md5").unwrap_or(name);
+        let Some((first, rest)) = name.to_str().and_then(|name| name.split_once('/')) else { return false };
+        let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (first.len(), rest.len()) == (2, 30) && is_hex(first) && is_hex(rest)
     }
 }
 

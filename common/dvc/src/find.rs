@@ -84,12 +84,12 @@ impl Recorded {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, DvcError> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, DvcError> {
     std::path::absolute(path).map(|path| normalize(&path)).map_err(io_error("find", path))
 }
 
 /// The nearest directory above `path` that holds `.dvc`.
-fn root_of(path: &Path) -> Option<PathBuf> {
+pub(crate) fn root_of(path: &Path) -> Option<PathBuf> {
     path.ancestors().skip(1).find(|dir| fs::metadata(dir.join(".dvc")).is_ok_and(|is| is.is_dir())).map(Path::to_owned)
 }
 

@@ -26,6 +26,7 @@ mod remote;
 mod source;
 mod state;
 
+pub use cache::Objects;
 pub use error::DvcError;
 pub use fetch::{Fetched, FetchedFile, Progress};
 pub use find::{Recorded, Tracked};

@@ -12,7 +12,7 @@ use lockstep_common::manifest::DataFile;
 use rayon::prelude::*;
 
 use crate::blobs::{BlobError, BlobStore};
-pub use crate::data_list::{Listed, list, list_below};
+pub use crate::data_list::{Listed, list, list_below, no_link_out};
 pub use crate::locate::{JobFiles, Located, Reading, locate};
 use crate::opened;
 pub use crate::opened::{IN_MEMORY_BYTES, Opened};
@@ -45,6 +45,19 @@ pub enum DataHashError {
     LinkToDirectory {
         /// The link.
         path: PathBuf,
+    },
+    /// A link in a directory to what does not lie in it, where the contents would be stored.
+    #[error(
+        "`{}` is a link out of `{}`, to `{}`, and its contents would be stored: put the file itself there, or remove the link",
+        path.display(), dir.display(), to.display()
+    )]
+    LinkOut {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads, past all links.
+        to: PathBuf,
+        /// The directory.
+        dir: PathBuf,
     },
     /// A name that no job could write.
     #[error("the name of `{}` is not UTF-8", path.display())]

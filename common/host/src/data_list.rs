@@ -20,6 +20,8 @@ pub struct Listed {
     pub(crate) stamp: Option<Stamp>,
     /// Whether it is one of a directory's files, which may be empty; a file that a job names may not.
     pub(crate) in_directory: bool,
+    /// Of a link in a directory, where it leads, past all links.
+    link: Option<PathBuf>,
 }
 
 impl Listed {
@@ -30,7 +32,7 @@ impl Listed {
 
     /// The one that is called `path`, and lies at `at`.
     pub fn at(path: String, at: PathBuf) -> Self {
-        Self { path, at, stamp: None, in_directory: false }
+        Self { path, at, stamp: None, in_directory: false, link: None }
     }
 
     /// The same as one of a directory's files.
@@ -65,6 +67,22 @@ pub fn list_below(path: &Path) -> Result<Vec<Listed>, DataHashError> {
     if files.is_empty() { Err(DataHashError::Empty { path: path.to_owned() }) } else { Ok(sorted(files)) }
 }
 
+/// Refuses a link among `files`, those of the directory `dir`, that leads out of it, but for one whose end `may_lead_to` knows: whoever
+/// made the directory may not read what whoever stores it may.
+///
+/// # Errors
+/// `LinkOut`.
+pub fn no_link_out(dir: &Path, files: &[Listed], may_lead_to: &dyn Fn(&Path) -> bool) -> Result<(), DataHashError> {
+    let inside = dir.canonicalize().map_err(|source| unreadable(dir, source))?;
+    let links = files.iter().filter_map(|file| Some((file, file.link.as_deref()?)));
+    for (file, to) in links {
+        if !to.starts_with(&inside) && !may_lead_to(to) {
+            return Err(DataHashError::LinkOut { path: file.at.clone(), to: to.to_owned(), dir: dir.to_owned() });
+        }
+    }
+    Ok(())
+}
+
 fn sorted(mut files: Vec<Listed>) -> Vec<Listed> {
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     files
@@ -82,17 +100,19 @@ fn walk(path: &Path, prefix: &str) -> Result<Vec<Listed>, DataHashError> {
         };
         let name = format!("{prefix}{name}");
         // From its directory, which is open, this is cheaper than by its path; and it says what a link is, not a file.
+        let mut link = None;
         let mut metadata = entry.metadata().map_err(|source| unreadable(&at, source))?;
         if metadata.is_symlink() {
             metadata = fs::metadata(&at).map_err(|source| unreadable(&at, source))?;
             if metadata.is_dir() {
                 return Err(DataHashError::LinkToDirectory { path: at });
             }
+            link = Some(at.canonicalize().map_err(|source| unreadable(&at, source))?);
         }
         if metadata.is_dir() {
             below.push((at, name + "/"));
         } else if metadata.is_file() {
-            found.push(Listed { path: name, at, stamp: Some(Stamp::of(&metadata)), in_directory: true });
+            found.push(Listed { path: name, at, stamp: Some(Stamp::of(&metadata)), in_directory: true, link });
         } else {
             return Err(DataHashError::NotAFile { path: at });
         }
@@ -152,5 +172,35 @@ mod tests {
         fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
         assert!(matches!(list(dir.path()), Err(DataHashError::NotUtf8 { .. })));
         assert!(matches!(list(Path::new("/dev/null")), Err(DataHashError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn a_link_may_lead_to_a_file_of_the_same_directory_and_nowhere_else() {
+        let place = tempfile::tempdir().unwrap();
+        let (dir, secret) = (place.path().join("dir"), place.path().join("secret"));
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        for file in [&secret, &dir.join("f")] {
+            fs::write(file, "1").unwrap();
+        }
+        symlink("../f", dir.join("sub/inside")).unwrap();
+        // The directory itself may be named by a link.
+        let named = place.path().join("named");
+        symlink(&dir, &named).unwrap();
+        for named in [&dir, &named] {
+            assert!(no_link_out(named, &list(named).unwrap(), &|_| false).is_ok());
+        }
+        symlink("../../secret", dir.join("sub/next")).unwrap();
+        for to in [secret.as_path(), Path::new("next")] {
+            let link = dir.join("sub/link");
+            symlink(to, &link).unwrap();
+            let listed = list_below(&dir).unwrap();
+            assert_eq!(called(&listed), ["f", "sub/inside", "sub/link", "sub/next"]);
+            let said = no_link_out(&dir, &listed, &|_| false).unwrap_err().to_string();
+            for name in [link.display(), dir.display(), secret.canonicalize().unwrap().display()] {
+                assert!(said.contains(&format!("`{name}`")), "{said}");
+            }
+            assert!(no_link_out(&dir, &listed, &|to| to.ends_with("secret")).is_ok());
+            fs::remove_file(link).unwrap();
+        }
     }
 }

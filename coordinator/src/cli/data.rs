@@ -1,8 +1,9 @@
 //! `coord data`: contents that runs need, kept in the coordinator's store by their digests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lockstep_common::manifest::{DataFile, Piece, data_digest};
+use lockstep_dvc::Objects;
 use lockstep_host::data::{self, DataHashError, Listed};
 use lockstep_host::stat_cache::StatCache;
 use serde::Serialize;
@@ -26,8 +27,9 @@ struct Report {
 }
 
 impl Report {
-    async fn of(paths: Vec<PathBuf>, rehash: bool) -> Result<Self, Failure> {
-        let files = tokio::task::spawn_blocking(move || measure(&paths, rehash))
+    /// With `to_store` of files whose contents may be sent elsewhere.
+    async fn of(paths: Vec<PathBuf>, rehash: bool, to_store: bool) -> Result<Self, Failure> {
+        let files = tokio::task::spawn_blocking(move || measure(&paths, rehash, to_store))
             .await
             .map_err(|_| Failure::new(Exit::Local, "hashing panicked"))??;
         Ok(Self { digest: data_digest(&files).to_hex(), files, stored: None })
@@ -53,13 +55,13 @@ fn line(file: &DataFile) -> String {
 }
 
 pub(super) async fn hash(arguments: DataHashArguments, out: &mut Output) -> Result<Exit, Failure> {
-    Report::of(arguments.paths, arguments.rehash).await?.print(arguments.json, out);
+    Report::of(arguments.paths, arguments.rehash, false).await?.print(arguments.json, out);
     Ok(Exit::Done)
 }
 
 pub(super) async fn add(arguments: DataAddArguments, out: &mut Output) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.reader.address.addr).await?;
-    let mut report = Report::of(arguments.paths, arguments.rehash).await?;
+    let mut report = Report::of(arguments.paths, arguments.rehash, true).await?;
     let files: Vec<_> = report.files.iter().map(|file| (file.piece(), PathBuf::from(&file.path))).collect();
     report.stored = Some(keep(&client, &files).await?);
     report.print(arguments.reader.json, out);
@@ -80,12 +82,26 @@ pub(super) async fn keep(client: &Client, files: &[(Piece, PathBuf)]) -> Result<
 }
 
 /// Lists all files of `paths`, those of directories too, and hashes them.
-fn measure(paths: &[PathBuf], rehash: bool) -> Result<Vec<DataFile>, Failure> {
-    let listed = paths.iter().map(|path| data::list(path)).collect::<Result<Vec<_>, _>>();
-    let mut listed = listed.map_err(|error| refused(&error))?.concat();
+fn measure(paths: &[PathBuf], rehash: bool, to_store: bool) -> Result<Vec<DataFile>, Failure> {
+    let list = |path: &PathBuf| {
+        let files = data::list(path).map_err(|error| refused(&error))?;
+        if to_store {
+            no_link_out(path, &files)?;
+        }
+        Ok(files)
+    };
+    let mut listed = paths.iter().map(list).collect::<Result<Vec<_>, Failure>>()?.concat();
     listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     listed.dedup_by(|a, b| a.path == b.path);
     hash_files(&listed.iter().collect::<Vec<_>>(), rehash)
+}
+
+/// Refuses to store what a link among `files`, those of the directory `dir`, leads to out of it; DVC's own links may lead into its
+/// cache.
+pub(super) fn no_link_out(dir: &Path, files: &[Listed]) -> Result<(), Failure> {
+    let objects = Objects::around(dir).map_err(|error| Failure::caused(Exit::Local, &error))?;
+    let is_cached = |path: &Path| objects.as_ref().is_some_and(|objects| objects.have(path));
+    data::no_link_out(dir, files, &is_cached).map_err(|error| refused(&error))
 }
 
 /// Hashes `files`; without `rehash`, those only that are not known as they are.
@@ -123,5 +139,31 @@ mod tests {
         let of = |path: &str| line(&DataFile { path: path.to_owned(), digest, bytes: 1 });
         assert_eq!(of("a b"), format!("{digest}  a b\n"));
         assert_eq!(of("a\n\\b\r"), format!("\\{digest}  a\\n\\\\b\\r\n"));
+    }
+
+    #[test]
+    fn what_a_link_leads_to_out_of_a_directory_is_hashed_and_not_stored() {
+        let place = tempfile::tempdir().unwrap();
+        let (tree, cache) = (place.path().join("tree"), place.path().join("tree/.dvc/cache/files/md5/01"));
+        let (dir, object) = (tree.join("dir"), cache.join("23456789abcdef0123456789abcdef"));
+        for dir in [&dir, &cache] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        for file in [&object, &dir.join("f"), &place.path().join("secret")] {
+            std::fs::write(file, "1").unwrap();
+        }
+        std::os::unix::fs::symlink(&object, dir.join("cached")).unwrap();
+        assert_eq!(measure(std::slice::from_ref(&dir), true, true).unwrap().len(), 2);
+        std::os::unix::fs::symlink("../../secret", dir.join("link")).unwrap();
+        assert_eq!(measure(std::slice::from_ref(&dir), true, false).unwrap().len(), 3);
+        let refused = measure(std::slice::from_ref(&dir), true, true).unwrap_err();
+        let said = refused.render();
+        assert!(said.contains("dir/link` is a link out of") && said.contains("/secret`"), "{said}");
+        assert_eq!(refused.exit(), Exit::Usage);
+
+        // Of a job too, if its data is to be kept.
+        let job = |keep| super::super::measure::in_place(&tree, &["dir"], true, true, keep);
+        assert_eq!(job(false).unwrap().files.len(), 3);
+        assert!(job(true).unwrap_err().render().contains("dir/link` is a link out of"));
     }
 }

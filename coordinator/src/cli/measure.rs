@@ -11,7 +11,7 @@ use lockstep_host::git;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::data::{hash_files, refused};
+use super::data::{hash_files, no_link_out, refused};
 use super::error::Failure;
 use super::exit::Exit;
 use super::output::Output;
@@ -40,26 +40,38 @@ struct Named {
     files: Vec<Listed>,
 }
 
-/// Measures the data of `job`, whose paths begin in `base_dir`.
-pub(super) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool) -> Result<Measured, Failure> {
+/// Measures the data of `job`, whose paths begin in `base_dir`; with `keep` of files whose contents may be stored.
+pub(super) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool, keep: bool) -> Result<Measured, Failure> {
     if let Some(revision) = job.data.revision() {
         return at_revision(job, base_dir, revision, rehash);
     }
     let tracked: Vec<PathBuf> = job.data_paths().iter().map(PathBuf::from).collect();
     Handle::current().block_on(tracked::fetch(base_dir, &tracked, job.code.allow_dirty))?;
-    in_place(base_dir, &job.data_paths(), matches!(job.data, Data::Files { .. }), rehash)
+    in_place(base_dir, &job.data_paths(), matches!(job.data, Data::Files { .. }), rehash, keep)
 }
 
-/// Measures `paths`, which begin in `base_dir`; directories only if they may be some.
-pub(super) fn in_place(base_dir: &Path, paths: &[&str], directories: bool, rehash: bool) -> Result<Measured, Failure> {
+/// Measures `paths`, which begin in `base_dir`; directories only if they may be some, and with `keep` only if no link leads out of them.
+pub(super) fn in_place(
+    base_dir: &Path,
+    paths: &[&str],
+    directories: bool,
+    rehash: bool,
+    keep: bool,
+) -> Result<Measured, Failure> {
     let list = |path: &&str| {
         let at = base_dir.join(path);
         let is_directory = directories && at.is_dir();
-        let files = if is_directory { data::list_below(&at)? } else { vec![Listed::new(base_dir, path)] };
+        let files = if is_directory {
+            data::list_below(&at).map_err(|error| refused(&error))?
+        } else {
+            vec![Listed::new(base_dir, path)]
+        };
+        if is_directory && keep {
+            no_link_out(&at, &files)?;
+        }
         Ok(Named { path: (*path).to_owned(), is_directory, files })
     };
-    let named = paths.iter().map(list).collect::<Result<Vec<_>, _>>();
-    hash(named.map_err(|error| refused(&error))?, rehash, None)
+    hash(paths.iter().map(list).collect::<Result<Vec<_>, Failure>>()?, rehash, None)
 }
 
 /// The data as of `revision` of the job's work tree (of another one, if a path lies in that): what DVC recorded in it, or git has of

@@ -56,7 +56,7 @@ fn read_job(path: &Path) -> Result<String, String> {
 }
 
 /// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
-/// With `rehash` all data is read, also what looks as it did the last time. To be called where a runtime lets its callers
+/// With `rehash` all data is read, also what looks as it did the last time; with `keep_data` its contents are to be stored. To be called where a runtime lets its callers
 /// block.
 pub(super) fn prepare(
     path: &Path,
@@ -64,6 +64,7 @@ pub(super) fn prepare(
     allow_dirty: bool,
     code_limit: u64,
     rehash: bool,
+    keep_data: bool,
 ) -> Result<Prepared, Failure> {
     let file = path.display().to_string();
     let text =
@@ -94,8 +95,8 @@ pub(super) fn prepare(
         let words = format!("workers build `{}` from the run's work tree, and none is kept of `{file}`", program.bin);
         return Err(Failure::new(Exit::Refused, words).hint("the job file lies in the git work tree of its program"));
     }
-    let mut measured =
-        measure(&job, &base_dir, rehash).map_err(|failure| failure.context(&format!("job file `{file}`")))?;
+    let mut measured = measure(&job, &base_dir, rehash, keep_data)
+        .map_err(|failure| failure.context(&format!("job file `{file}`")))?;
     let request = SubmitRequest {
         request_id: new_request()?.to_string(),
         job: job.canonical(),

@@ -99,7 +99,7 @@ impl Wish {
             if !dir.join(&was.path).exists() {
                 continue;
             }
-            let mut measured = block_in_place(|| in_place(dir, &[&was.path], was.is_directory(), false))?;
+            let mut measured = block_in_place(|| in_place(dir, &[&was.path], was.is_directory(), false, false))?;
             let now = measured.data.remove(0);
             if now.digest == was.digest {
                 continue;

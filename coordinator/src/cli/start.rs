@@ -31,10 +31,11 @@ enum What {
 pub(super) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Result<Exit, Failure> {
     let SubmitArguments { job, overrides, allow_dirty, code_limit, rehash, keep_data, start } = arguments;
     // Hashing may take a while, and needs nothing of the connection.
-    let prepared =
-        tokio::task::spawn_blocking(move || prepare(&job, &overrides, allow_dirty, code_limit << 20, rehash))
-            .await
-            .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
+    let prepared = tokio::task::spawn_blocking(move || {
+        prepare(&job, &overrides, allow_dirty, code_limit << 20, rehash, keep_data)
+    })
+    .await
+    .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
     if let Some(module) = prepared.module.as_deref() {
         Output::note(&format!(
             "note: the first weights are those in `{module}`, which `seed` does not change; it decides the order of samples \

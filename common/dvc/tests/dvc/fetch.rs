@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Mutex;
 
-use lockstep_dvc::{DvcError, Presence, Progress, State, Tracked};
+use lockstep_dvc::{DvcError, Objects, Presence, Progress, State, Tracked};
 
 use crate::repo::{Repo, mode};
 
@@ -164,6 +164,29 @@ async fn a_link_into_a_lost_cache_serves_again_or_is_replaced() {
     assert!(!repo.path("a").is_symlink());
     assert_eq!(repo.read("a"), "one\n");
     repo.assert_clean();
+}
+
+#[test]
+fn links_of_dvc_are_known_by_where_they_lead() {
+    for cache in [None, Some("../cache")] {
+        let repo = Repo::new();
+        repo.dvc(&["config", "cache.type", "symlink"]);
+        if let Some(dir) = cache {
+            repo.dvc(&["cache", "dir", dir]);
+        }
+        repo.write("data/a", "one\n");
+        repo.dvc(&["add", "-q", "data"]);
+        let (link, objects) = (repo.path("data/a"), Objects::around(&repo.path("data")).unwrap().unwrap());
+        assert!(link.is_symlink());
+        let object = link.canonicalize().unwrap();
+        assert!(objects.have(&object));
+        // Any other file of a directory that is configured as the cache.
+        for other in ["key", "files/md5/key", "files/md5/ab/key", ".ssh/0123456789abcdef0123456789abcd"] {
+            assert!(!objects.have(&object.ancestors().nth(4).unwrap().join(other)), "{other}");
+        }
+        assert!(!objects.have(&repo.root().canonicalize().unwrap().join("data/ab/0123456789abcdef0123456789abcd")));
+    }
+    assert!(Objects::around(std::path::Path::new("/")).unwrap().is_none());
 }
 
 #[tokio::test]

@@ -109,7 +109,8 @@ pub(in crate::cli) struct DataHashArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A run whose data file is not where its job says takes it from the store by its digest. What is there is not sent again.
+A run whose data file is not where its job says takes it from the store by its digest. What is there is not sent again. A \
+symbolic link that leads out of its directory is refused, unless DVC made it.
 
 Example:
   coord data add train.csv images/")]
