@@ -5,6 +5,7 @@ mod blocks;
 mod error;
 mod log;
 mod news;
+mod quiet;
 mod sealed;
 #[cfg(test)]
 mod testing;
@@ -16,12 +17,12 @@ pub use error::StoreError;
 pub use news::News;
 pub use writer::Store;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use lockstep_host::access::make_private_file;
 use lockstep_host::durable;
 use redb::Database;
+use tracing::debug;
 
 /// Memory for pages of each database.
 const CACHE_BYTES: usize = 64 << 20;
@@ -40,7 +41,8 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 
 /// What `read` finds in the database at `path`. Pages that are damaged panic in redb: that is an error, too.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+    quiet::quietly(read).unwrap_or_else(|panic| {
+        debug!(panic, path = %path.display(), "a database cannot be read");
         let detail = "its pages are not as they were written; put a copy in its place, of all files of the directory at one time";
         Err(StoreError::Damaged { path: path.to_owned(), detail: detail.to_owned() })
     })
