@@ -4,15 +4,16 @@
 //! welcomed with, and the log index up to which its reports were acknowledged. A data directory that does not hold both has
 //! forgotten reports which the node has dropped since: training on would leave a gap in the record, and nobody would be told.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use lockstep_host::durable;
+use lockstep_host::{durable, plain};
 
 /// Starts that are remembered, the newest: a node that was away for longer must be restarted.
 const MOST: usize = 10_000;
+/// Longest file of them that is read.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// The starts of this data directory; the last one is this process.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ impl Starts {
     /// Adds a start, called `id`, to those of `data_dir`, durably.
     pub fn begin(data_dir: &Path, id: String) -> io::Result<Self> {
         let path = data_dir.join("starts");
-        let text = match fs::read(&path) {
+        let text = match plain::read(&path, MOST_BYTES) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
@@ -47,6 +48,8 @@ impl Starts {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -71,5 +74,14 @@ mod tests {
         let starts = Starts::begin(dir.path(), "now".to_owned()).unwrap();
         assert_eq!((starts.0.len(), starts.current()), (MOST, "now"));
         assert!(starts.know(&(2 * MOST - 1).to_string(), 0, 0) && !starts.know("1", 0, 0));
+    }
+
+    #[test]
+    fn no_pipe_in_their_place_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("starts");
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        let error = Starts::begin(dir.path(), "a".to_owned()).unwrap_err().to_string();
+        assert!(error.contains("no regular file"), "{error}");
     }
 }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use lockstep_host::durable::{self, DirLock};
+use lockstep_host::plain;
 use lockstep_rpc::{AgentMessage, Hello};
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -26,6 +27,8 @@ use crate::supervisor::Supervisor;
 
 /// Between attempts to write what a full disk did not take.
 const DISK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest file of an id that is read.
+const ID_BYTES: u64 = 1 << 10;
 /// Between two looks for processes that hang.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a leaving agent waits for the coordinator to acknowledge how its processes ended. What it does not, the next
@@ -76,7 +79,8 @@ async fn live(options: AgentOptions, shutdown: CancellationToken) -> Result<(), 
 fn own_id(data_dir: &Path) -> Result<String, AgentError> {
     let path = data_dir.join("agent.id");
     let error = |source| AgentError::Path { path: path.clone(), source };
-    let id = match fs::read_to_string(&path) {
+    let read = || String::from_utf8(plain::read(&path, ID_BYTES)?).map_err(io::Error::other);
+    let id = match read() {
         Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
         Ok(_) => draw_id(&path)?,
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => draw_id(&path)?,
@@ -157,4 +161,35 @@ async fn room(outbox: Option<mpsc::Sender<AgentMessage>>) {
         return;
     }
     pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process::Command;
+
+    use lockstep_common::chain;
+
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_directory_is_drawn_once_and_nothing_else_in_its_place_is_read_or_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.id");
+        let id = own_id(dir.path()).unwrap();
+        assert_eq!(own_id(dir.path()).unwrap(), id);
+        let refused = |words: &str| {
+            let said = chain(&own_id(dir.path()).unwrap_err());
+            assert!(said.contains(&path.display().to_string()) && said.contains(words), "{said}");
+            fs::remove_file(&path).unwrap();
+        };
+        fs::write(&path, "x".repeat(5000)).unwrap();
+        refused("more than 1024 bytes");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        refused("no regular file");
+        let other = dir.path().join("other");
+        File::create(&other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        refused("a symbolic link and no regular file");
+    }
 }

@@ -14,12 +14,16 @@ use std::time::{Duration, SystemTime};
 use lockstep_common::{Digest, canonical};
 use lockstep_host::access::make_private_file;
 use lockstep_host::durable::{is_at, write_atomic};
+use lockstep_host::plain;
 use tracing::warn;
 
 use crate::programs::{Built, Order};
 
 /// What a build that was killed has left is deleted when it is older.
 const LEFT_OVER: Duration = Duration::from_hours(24);
+
+/// Longest file of what is known of a build that is read.
+const FACTS_BYTES: u64 = 16 << 20;
 
 /// The beginning of names of trees that are being written.
 pub(crate) const FRESH: &str = ".fresh-";
@@ -67,7 +71,7 @@ impl Place {
 
     /// The same, by who has locked it.
     fn built_under(&self, in_use: File) -> Option<Built> {
-        let facts = serde_json::from_slice(&fs::read(&self.facts).ok()?).ok()?;
+        let facts = serde_json::from_slice(&plain::read(&self.facts, FACTS_BYTES).ok()?).ok()?;
         let (program, directory, in_use) = (self.program.clone(), self.directory.clone(), Arc::new(in_use));
         (program.is_file() && directory.is_dir()).then_some(Built { program, directory, facts, in_use })
     }
@@ -92,8 +96,7 @@ impl Place {
 
     /// It was used now.
     pub(crate) fn touch(&self) {
-        let touched =
-            File::options().append(true).open(&self.facts).and_then(|file| file.set_modified(SystemTime::now()));
+        let touched = plain::open(&self.facts).and_then(|file| file.set_modified(SystemTime::now()));
         if let Err(error) = touched {
             warn!("cannot note that `{}` is in use: {error}", self.dir.display());
         }
@@ -192,6 +195,10 @@ mod tests {
         new.touch();
         prune(dir.path(), 1);
         assert!(old.tree.exists());
+        // What lies in the place of a file is not waited for.
+        assert!(Command::new("mkfifo").arg(&old.facts).status().unwrap().success());
+        old.touch();
+        assert!(old.built().is_none());
 
         process.kill().unwrap();
         process.wait().unwrap();

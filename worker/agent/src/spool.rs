@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_common::{Domain, chain};
 use lockstep_host::access::{make_private_dirs, private};
+use lockstep_host::plain;
 use lockstep_rpc::frame::MAX_FRAME_BYTES;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{ProcessMessage, Report};
@@ -184,7 +185,7 @@ impl Spool {
         let Segment { first, count, bytes, .. } = self.segments[index];
         let path = segment_path(&self.dir, first);
         let io = |source| SpoolError::Io { path: path.clone(), source };
-        let file = File::open(&path).map_err(io)?;
+        let file = plain::open(&path).map_err(io)?;
         let mut reader = Reader { first, path: path.clone(), file, sequence: first, offset: 0 };
         let (mut kept, mut values) = (Vec::new(), 0);
         for _ in 0..count {
@@ -218,7 +219,7 @@ impl Spool {
             segment.map(|segment| (segment.first, segment.bytes)).expect("unsent reports are in a segment");
         if self.reader.as_ref().is_none_or(|reader| reader.first != first || reader.sequence > wanted) {
             let path = segment_path(&self.dir, first);
-            let file = File::open(&path).map_err(|source| SpoolError::Io { path: path.clone(), source })?;
+            let file = plain::open(&path).map_err(|source| SpoolError::Io { path: path.clone(), source })?;
             self.reader = Some(Reader { first, path, file, sequence: first, offset: 0 });
         }
         let reader = self.reader.as_mut().expect("set above");

@@ -2,14 +2,18 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lockstep_host::plain;
 use lockstep_rpc::ProcessMessage;
 
 use super::{DELETED, Reader, Segment, Spool, SpoolError, segment_path};
 use crate::event::ProcessKey;
+
+/// Of a file that holds one number.
+const NUMBER_BYTES: u64 = 64;
 
 /// See the module.
 pub(crate) struct Recovered {
@@ -60,7 +64,11 @@ impl Spool {
         let io = |source| SpoolError::Io { path: dir.clone(), source };
         let firsts = segments_in(&dir).map_err(io)?;
         // Spools of earlier versions have no such file: what is not there was acknowledged.
-        let deleted = fs::read_to_string(dir.join(DELETED)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let deleted = match plain::read(&dir.join(DELETED), NUMBER_BYTES) {
+            Ok(text) => String::from_utf8(text).ok().and_then(|text| text.trim().parse::<u64>().ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(SpoolError::Io { path: dir.join(DELETED), source }),
+        };
         let begin = deleted.map(|last| last.saturating_add(1));
         let mut segments: VecDeque<Segment> = VecDeque::new();
         let (mut lost, mut last, mut is_cut) = (Vec::new(), None, false);
@@ -115,7 +123,7 @@ fn segments_in(dir: &Path) -> io::Result<Vec<u64>> {
 /// What is whole of the segment at `path`, how many bytes of it are not, and what it says last.
 fn whole(path: &Path, first: u64) -> Result<(Segment, u64, Option<ProcessMessage>), SpoolError> {
     let io = |source| SpoolError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
+    let file = plain::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     let mut reader = Reader { first, path: path.to_owned(), file, sequence: first, offset: 0 };
     let mut last = None;

@@ -187,6 +187,27 @@ fn a_disk_that_takes_no_note_is_emptied_and_nothing_counts_as_lost() {
 }
 
 #[test]
+fn no_pipe_in_the_place_of_a_file_is_waited_for() {
+    for name in [DELETED, "segment"] {
+        let (_dir, mut spool) = spool();
+        spool.append(failed("x")).unwrap();
+        let path = if name == DELETED { spool.dir.join(name) } else { segment_path(&spool.dir, 1) };
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let said = |error: SpoolError| {
+            let said = chain(&error);
+            assert!(said.contains(&path.display().to_string()) && said.contains("no regular file"), "{said}");
+        };
+        said(Spool::recover(spool.dir.clone(), key()).err().unwrap());
+        if name != DELETED {
+            spool.rewind();
+            said(spool.next_unsent().err().unwrap());
+            said(spool.shed_segment(0).err().unwrap());
+        }
+    }
+}
+
+#[test]
 fn a_write_that_failed_leaves_nothing_behind_and_is_tried_again() {
     let (_dir, mut spool) = spool();
     spool.append(failed("one")).unwrap();
