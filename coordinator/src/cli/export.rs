@@ -173,7 +173,10 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
     let copy = blobs.with_file_name(ORIGINAL);
     let copied = DataFile { path: ORIGINAL.to_owned(), ..file.clone() };
     let is_as_it_was = |dir| data::verify(dir, std::slice::from_ref(&copied)).is_ok();
-    match fs::copy(base_dir.join(path), &copy) {
+    let from = base_dir.join(path);
+    // The opening of a pipe would wait.
+    let copying = if from.is_file() { fs::copy(&from, &copy) } else { Err(io::ErrorKind::NotFound.into()) };
+    match copying {
         Ok(_) if copy.parent().is_some_and(is_as_it_was) => return Ok(copy),
         Err(error) if is_full(&error) => {
             return Err(disk(&copy, &error));

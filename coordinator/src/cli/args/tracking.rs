@@ -30,7 +30,8 @@ pub(in crate::cli) struct NoteArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What a tool has of the run already is not written again: a mirror that was stopped goes on where it was. Of several targets those are \
-written that can be; the others are named, and the exit code is 6. MLflow takes few characters in a name: one with others is changed, \
+written that can be; the others are named, and the exit code is 6. A file that is there is replaced only by a table of the same \
+format, and keeps its mode. MLflow takes few characters in a name: one with others is changed, \
 and ends in a digest.
 
 Examples:
