@@ -9,6 +9,9 @@ use crate::settings::SettingsError;
 /// More connections than a port has numbers for come from nowhere.
 const MOST_CONNECTIONS: u64 = 1 << 20;
 
+/// Bytes: no disk is larger, and a reserve is a part of one.
+const MOST_RESERVED: u64 = 1 << 60;
+
 /// The keys as written.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +23,7 @@ pub(crate) struct RawLimits {
     media_bytes: u64,
     text_bytes: u64,
     series: u64,
+    disk_reserve: u64,
 }
 
 /// What was checked of them.
@@ -31,11 +35,13 @@ pub struct Limits {
     pub page_listeners: usize,
     /// Of a run's images, texts, files and series.
     pub media: Quota,
+    /// Bytes that uploads leave on the disk of the coordinator's own log.
+    pub disk_reserve: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { ports: Ports::default(), page_listeners: 64, media: Quota::default() }
+        Self { ports: Ports::default(), page_listeners: 64, media: Quota::default(), disk_reserve: 256 << 20 }
     }
 }
 
@@ -59,6 +65,7 @@ impl RawLimits {
                 text_bytes: self.text_bytes,
                 series: self.series,
             },
+            disk_reserve: within("limits.disk_reserve", self.disk_reserve, 0, MOST_RESERVED)? as u64,
         })
     }
 }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::answers::Answers;
 use crate::api::blobs::Blobs;
+use crate::api::reserve::Reserve;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
 use crate::identity::{Identity, IdentityError};
 use crate::listen::{self, Port, Ports, Speaks};
@@ -158,7 +159,8 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
     let answers = Answers::new(handle.clone(), &tracker, &about(settings, address));
     let listeners = settings.limits.page_listeners;
-    let blobs = Blobs::open(&settings.store, identity.clone())?;
+    let reserve = Reserve::new(&settings.store, &settings.data_dir, settings.limits.disk_reserve);
+    let blobs = Blobs::open(&settings.store, identity.clone(), reserve)?;
     let page = web.map(|port| Page::serve(port, answers.clone(), &tracker, blobs.of_page(), listeners, stop.clone()));
     let control = Control::new(answers, reader, blobs, stop.clone());
     let terms = Terms { cluster, lease: settings.policy.lease, store: settings.store.clone(), identity, starts };

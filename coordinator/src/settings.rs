@@ -191,7 +191,8 @@ impl Settings {
                 start: Duration::from_hours(4),
                 retries: Retries { crashes: 5, transients: 5, pause_ms: 1_000, longest_pause_ms: 60_000 },
             },
-            limits: Limits::default(),
+            // A person's own, without a key that could be lowered.
+            limits: Limits { disk_reserve: 0, ..Limits::default() },
             hooks: Hooks::default(),
         }
     }

@@ -37,7 +37,9 @@ pub fn misfit(peer: &str, version: &str, protocol: u32) -> Option<String> {
 }
 
 mod block;
+mod busy;
 mod convert;
+pub use busy::{busy, is_busy};
 pub use convert::BadDigest;
 pub mod frame;
 mod series;

@@ -233,16 +233,18 @@ impl control_server::Control for Control {
     }
 
     async fn put_blob(&self, request: Request<Streaming<BlobChunk>>) -> Result<Response<BlobRef>, Status> {
-        let piece = self.blobs.put(request.into_inner()).await?;
+        let from = request.remote_addr();
+        let piece = self.blobs.put(from, request.into_inner()).await?;
         Ok(Response::new((&piece).into()))
     }
 
     async fn get_blob(&self, request: Request<GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
+        let place = self.blobs.place(request.remote_addr())?;
         let GetBlobRequest { blob, offset } = request.into_inner();
         let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
         blobs.sees(&piece).await?;
         // A reader that is slow holds what waits for it.
-        Ok(self.stream_of(1, move |to| blobs.send(piece, offset, to)))
+        Ok(self.stream_of(1, move |to| blobs.send(place, piece, offset, to)))
     }
 }
 

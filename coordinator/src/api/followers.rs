@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_common::RunId;
 use lockstep_core::view::RunView;
-use lockstep_rpc::JsonReply;
+use lockstep_rpc::{JsonReply, busy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -94,7 +94,7 @@ impl Followers {
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.places)
             .try_acquire_owned()
-            .map_err(|_| Status::unavailable(format!("{FOLLOWERS} clients follow runs here already: try again")))
+            .map_err(|_| busy(format!("{FOLLOWERS} clients follow runs here already: try again")))
     }
 
     /// Sends the document of `run` into `to`, now and after changes, until the run has ended or the client is gone. A client that is
@@ -148,7 +148,7 @@ impl Followers {
             let most = LARGE_UNITS * SMALL_BYTES;
             format!("its document has {bytes} bytes, and followers have {most} bytes on their way already: try again")
         };
-        held.map(Some).map_err(|_| Status::unavailable(words()))
+        held.map(Some).map_err(|_| busy(words()))
     }
 }
 

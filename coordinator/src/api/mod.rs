@@ -11,8 +11,10 @@ mod convert;
 mod followers;
 pub(crate) mod logs;
 mod reports;
+pub(crate) mod reserve;
 mod status;
 mod submission;
+mod transfers;
 
 pub use agents::{Agents, Terms};
 pub use blobs::CHUNK_BYTES;

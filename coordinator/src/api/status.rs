@@ -4,6 +4,7 @@ use lockstep_common::chain;
 use lockstep_core::Refusal;
 use lockstep_core::replica::ProposeError;
 use lockstep_core::state::NotFound;
+use lockstep_rpc::busy;
 use tonic::Status;
 
 use crate::node::CallError;
@@ -39,7 +40,8 @@ impl From<CallError> for Status {
                 | Refusal::TooManyNodes(_)
                 | Refusal::NothingLeft { .. },
             ) => Self::failed_precondition(words),
-            CallError::Propose(ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Busy)
+            CallError::Propose(ProposeError::Busy) => busy(words),
+            CallError::Propose(ProposeError::NotLeader { .. } | ProposeError::Indeterminate)
             | CallError::Stopping
             | CallError::NotConnected(_)
             | CallError::Entropy => Self::unavailable(words),

@@ -9,11 +9,11 @@ use lockstep_common::listing;
 use lockstep_common::manifest::{DataFile, Piece};
 use lockstep_common::{Digest, Domain};
 use lockstep_host::blobs::{BlobError, BlobStore};
-use lockstep_rpc::{BlobChunk, BlobRef, GetBlobRequest};
+use lockstep_rpc::{BlobChunk, BlobRef, GetBlobRequest, is_busy};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use super::client::{Client, Patience, lost};
 use super::error::Failure;
@@ -77,7 +77,7 @@ impl Client {
                     };
                     return Err(Failure::new(Exit::Usage, what));
                 }
-                Err(status) if lost(&status) && patience.more(self.address()).await => {}
+                Err(status) if lost(&status) && patience.more(self.address(), &status).await => {}
                 Err(status) => return Err(self.failure(status)),
             }
         }
@@ -91,12 +91,23 @@ impl Client {
         }
     }
 
+    /// The stream of a blob from `offset` on, as soon as the coordinator has a place for it.
+    async fn open_blob(&mut self, piece: &Piece, offset: u64) -> Result<Streaming<BlobChunk>, Status> {
+        let request = GetBlobRequest { blob: Some(piece.into()), offset };
+        let mut patience = Patience::default();
+        loop {
+            match self.control().get_blob(request.clone()).await {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) if is_busy(&status) && patience.more(self.address(), &status).await => {}
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
     /// A blob of the coordinator's store, verified.
     pub(super) async fn blob(&mut self, piece: &Piece) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::with_capacity(piece.bytes.min(1 << 28) as usize);
-        let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
-        let reply = self.control().get_blob(request).await;
-        let mut chunks = reply.map_err(|status| self.missing(status))?.into_inner();
+        let mut chunks = self.open_blob(piece, 0).await.map_err(|status| self.missing(status))?;
         loop {
             match chunks.message().await {
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.data),
@@ -131,9 +142,8 @@ impl Client {
 
     /// What is wrong with a blob that is not whole.
     async fn damage(&mut self, piece: &Piece) -> Failure {
-        let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
         let read = async {
-            let mut chunks = self.control().get_blob(request).await?.into_inner();
+            let mut chunks = self.open_blob(piece, 0).await?;
             // What is wrong with it is said at its end.
             while chunks.message().await?.is_some() {}
             Ok(())
@@ -214,9 +224,8 @@ async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progr
         // It waits for another writer, and reads what is there.
         let mut part = block_in_place(|| store.part(&piece)).map_err(|error| local(&error))?;
         progress.add(part.bytes());
-        let request = GetBlobRequest { blob: Some((&piece).into()), offset: part.bytes() };
         let mut get = async || -> Result<Result<(), BlobError>, Status> {
-            let mut chunks = client.control().get_blob(request.clone()).await?.into_inner();
+            let mut chunks = client.open_blob(&piece, part.bytes()).await?;
             while let Some(chunk) = chunks.message().await? {
                 progress.add(chunk.data.len() as u64);
                 if let Err(error) = part.write(&chunk.data) {
@@ -232,7 +241,7 @@ async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progr
                     _ => local(&error),
                 });
             }
-            Err(status) if lost(&status) && patience.more(client.address()).await => {}
+            Err(status) if lost(&status) && !is_busy(&status) && patience.more(client.address(), &status).await => {}
             Err(status) => return Err(client.missing(status)),
         }
     }
@@ -272,10 +281,56 @@ fn read(source: Source, to: mpsc::Sender<BlobChunk>, progress: Progress) -> Join
 mod tests {
     use std::future::pending;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tokio::sync::oneshot::{Receiver, Sender, channel};
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::serve::start;
+    use crate::settings::Settings;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// Uploads that bring nothing more, on a connection of their own.
+    async fn hold(address: &str, uploads: usize) -> (JoinSet<Result<(), Status>>, Vec<mpsc::Sender<BlobChunk>>) {
+        let mut client = Client::connect(address).await.unwrap();
+        let (mut held, mut senders) = (JoinSet::new(), Vec::new());
+        for _ in 0..uploads {
+            let (to, chunks) = mpsc::channel(1);
+            to.send(BlobChunk { data: vec![7] }).await.unwrap();
+            senders.push(to);
+            let mut control = client.control().clone();
+            held.spawn(async move { control.put_blob(ReceiverStream::new(chunks)).await.map(drop) });
+        }
+        (held, senders)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_connection_has_some_places_and_who_finds_none_waits_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = start(&Settings::embedded(dir.path())).await.unwrap();
+        let address = running.address().to_string();
+        // One more than a connection may have.
+        let (mut greedy, senders) = hold(&address, 17).await;
+        let refused = timeout(DEADLINE, greedy.join_next()).await.expect("one is refused").unwrap().unwrap();
+        let refused = refused.unwrap_err();
+        assert!(is_busy(&refused) && refused.message().starts_with("16 blobs of this connection"), "{refused}");
+        let other = Client::connect(&address).await.unwrap();
+        assert!(timeout(DEADLINE, other.put_blob(b"mine".to_vec())).await.expect("another has a place").unwrap());
+        // Now all places are taken.
+        let mut others = Vec::new();
+        for _ in 0..7 {
+            others.push(hold(&address, 16).await);
+        }
+        let full = async { while other.clone().control().put_blob(tokio_stream::empty()).await.is_ok() {} };
+        timeout(DEADLINE, full).await.expect("all places are taken");
+        let mut waiting = tokio::spawn(async move { other.put_blob(b"late".to_vec()).await });
+        assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "it waits");
+        drop((greedy, senders, others));
+        assert!(timeout(DEADLINE, waiting).await.expect("it gets a place").unwrap().unwrap());
+        running.until(async {}).await.unwrap();
+    }
 
     /// Fails as soon as the other transfer writes, or writes until it is cancelled.
     async fn transfer(wait: Option<Receiver<()>>, begun: Option<Sender<()>>, _writing: Arc<()>) -> Result<(), Failure> {

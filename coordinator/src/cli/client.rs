@@ -7,7 +7,7 @@ use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
     AnnotateRequest, CancelRequest, FenceRequest, QueryRequest, RemoveNodeRequest, ReplayRequest, ResumeRequest,
-    RunReply, SubmitRequest,
+    RunReply, SubmitRequest, is_busy,
 };
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -25,6 +25,10 @@ const RETRY_FOR: Duration = Duration::from_secs(30);
 
 /// Between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The same for a coordinator that answers, and is busy with others: longer than it bears those that are slow.
+const RETRY_BUSY_FOR: Duration = Duration::from_mins(5);
+const RETRY_BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection; it heals by itself.
 #[derive(Clone, Debug)]
@@ -119,7 +123,7 @@ impl Client {
         loop {
             match call(self.control.clone()).await {
                 Ok(reply) => return Ok(reply.into_inner().run),
-                Err(status) if lost(&status) && patience.more(&self.address).await => {}
+                Err(status) if lost(&status) && patience.more(&self.address, &status).await => {}
                 Err(status) => return Err(self.failure(status)),
             }
         }
@@ -127,6 +131,10 @@ impl Client {
 
     /// The refusal, or that the coordinator is out of reach.
     pub(super) fn failure(&self, status: Status) -> Failure {
+        if is_busy(&status) {
+            let words = format!("the coordinator at `{}` is busy: {}", self.address, status.message());
+            return Failure::new(Exit::Unreachable, words);
+        }
         if lost(&status) {
             let words = format!("the coordinator at `{}` cannot be reached: {}", self.address, status.message());
             return Failure::new(Exit::Unreachable, words);
@@ -145,28 +153,59 @@ pub(super) fn lost(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
 }
 
-/// Bounded patience with a coordinator that went away.
+/// Bounded patience with a coordinator that went away, or that is busy.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    since: Option<Instant>,
+    lost_since: Option<Instant>,
+    busy_since: Option<Instant>,
 }
 
 impl Patience {
-    /// Waits a moment and says whether to try again; the first time it tells the person.
-    pub(super) async fn more(&mut self, address: &str) -> bool {
-        let since = *self.since.get_or_insert_with(|| {
-            Output::note(&format!(
-                "the coordinator at {address} does not answer: trying again for {} s",
-                RETRY_FOR.as_secs()
-            ));
+    /// Waits a moment and says whether to try again after `status`; the first time it tells the person why.
+    pub(super) async fn more(&mut self, address: &str, status: &Status) -> bool {
+        let (since, pause, most) = if is_busy(status) {
+            (&mut self.busy_since, RETRY_BUSY_PAUSE, RETRY_BUSY_FOR)
+        } else {
+            (&mut self.lost_since, RETRY_PAUSE, RETRY_FOR)
+        };
+        let since = *since.get_or_insert_with(|| {
+            Output::note(&format!("{}: trying again for {} s", trouble(address, status), most.as_secs()));
             Instant::now()
         });
-        tokio::time::sleep(RETRY_PAUSE).await;
-        since.elapsed() < RETRY_FOR
+        tokio::time::sleep(pause).await;
+        since.elapsed() < most
     }
 
     /// It answered.
     pub(super) fn reset(&mut self) {
-        self.since = None;
+        *self = Self::default();
+    }
+}
+
+/// Why a request is made again.
+fn trouble(address: &str, status: &Status) -> String {
+    if !is_busy(status) {
+        return format!("the coordinator at {address} does not answer");
+    }
+    let why = status.message();
+    format!("the coordinator at {address} is busy ({})", why.strip_suffix(": try again").unwrap_or(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::busy;
+
+    use super::*;
+
+    #[test]
+    fn a_coordinator_that_answers_is_told_from_one_that_does_not() {
+        let status = busy("128 blobs are on their way here already: try again");
+        assert!(lost(&status), "it is tried again");
+        assert_eq!(
+            trouble("host:7070", &status),
+            "the coordinator at host:7070 is busy (128 blobs are on their way here already)"
+        );
+        let gone = Status::unavailable("tcp connect error");
+        assert_eq!(trouble("host:7070", &gone), "the coordinator at host:7070 does not answer");
     }
 }

@@ -17,7 +17,7 @@ pub enum Exit {
     Refused,
     /// No run or checkpoint has that name, or several have.
     NotFound,
-    /// The coordinator cannot be reached.
+    /// The coordinator cannot be reached, or is busy for minutes.
     Unreachable,
     /// A file, directory, port or program on this machine: missing, in use or full.
     Local,
@@ -40,7 +40,7 @@ Exit codes:
     2  the command line, the job file or the configuration is wrong
     3  refused: dirty work tree, mismatch, a run that has already ended
     4  no such run or checkpoint, or an ambiguous prefix
-    5  the coordinator cannot be reached
+    5  the coordinator cannot be reached, or is busy
     6  this machine: port or data directory in use, disk, missing program
     7  verify, diff: the bits differ
     8  stored bytes are missing or damaged

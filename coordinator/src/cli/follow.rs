@@ -47,7 +47,7 @@ pub(super) async fn follow(client: &mut Client, run: &str) -> Result<RunView, Fa
                 }
             }
         };
-        if !lost(&status) || !patience.more(client.address()).await {
+        if !lost(&status) || !patience.more(client.address(), &status).await {
             return Err(client
                 .failure(status)
                 .hint(format!("run `{run}` goes on; `coord show {run}` tells how it is")));

@@ -161,7 +161,7 @@ impl Mirror {
         loop {
             match self.read(client, run, follow).await? {
                 Ok(()) => return Ok(()),
-                Err(status) if lost(&status) && patience.more(client.address()).await => self.last.clear(),
+                Err(status) if lost(&status) && patience.more(client.address(), &status).await => self.last.clear(),
                 Err(status) => return Err(client.failure(status)),
             }
         }

@@ -18,4 +18,5 @@ mod port;
 mod tests;
 
 pub(crate) use limits::{Limits, Ports, fit};
+pub(crate) use places::block_of;
 pub(crate) use port::{Port, Speaks};

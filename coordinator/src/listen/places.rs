@@ -171,7 +171,7 @@ impl Complaints {
 }
 
 /// What one client can take addresses from at will: an IPv4 address, or the upper half of an IPv6 address.
-fn block_of(address: IpAddr) -> IpAddr {
+pub(crate) fn block_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let [a, b, c, d, ..] = address.segments();

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
+use axum::{Extension, Router};
 use lockstep_common::{Digest, RequestId};
 use lockstep_core::state::Run;
 use lockstep_rpc::query_request::What;
@@ -20,6 +20,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use super::server::Peer;
 use super::{Site, events};
 use crate::api::logs;
 use crate::documents;
@@ -222,7 +223,11 @@ async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Qu
 }
 
 /// An image, a text or a file of a run. As a download, whatever it claims to be; images alone may be shown.
-async fn blob(State(site): State<Site>, Path(digest): Path<String>) -> Response {
+async fn blob(
+    State(site): State<Site>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Path(digest): Path<String>,
+) -> Response {
     let Ok(digest) = digest.parse::<Digest>() else {
         return (StatusCode::BAD_REQUEST, "that is no digest: expected 64 hexadecimal digits\n").into_response();
     };
@@ -236,7 +241,11 @@ async fn blob(State(site): State<Site>, Path(digest): Path<String>) -> Response 
     };
     let bytes = piece.bytes;
     let (to, mut chunks) = mpsc::channel(1);
-    tokio::spawn(site.blobs.send(piece, 0, to));
+    let place = match site.blobs.place(peer) {
+        Ok(place) => place,
+        Err(status) => return refused(&status),
+    };
+    tokio::spawn(site.blobs.send(place, piece, 0, to));
     let first = match chunks.recv().await {
         Some(Ok(BlobChunk { data })) => data,
         Some(Err(status)) => return refused(&status),

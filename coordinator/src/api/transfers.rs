@@ -1,0 +1,218 @@
+//! Streams of blobs in one direction: how many there are at a time, of all clients and of one, and how slow one may be.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lockstep_rpc::busy;
+use tokio::time::{Instant, timeout};
+use tonic::Status;
+
+use crate::listen::block_of;
+
+/// Time in which a stream must move [`LEAST_BYTES`], or end.
+const WINDOW: Duration = Duration::from_mins(2);
+
+/// With [`WINDOW`] a rate of 8.3 KB/s, which a telephone's slowest data link passes. Without a rate a few bytes now and then would hold
+/// a place for ever.
+const LEAST_BYTES: u64 = 1_000_000;
+
+/// One connection has at most this part of the places; `coord` uses four of them.
+const OF_CONNECTION: usize = 8;
+
+/// One address of another machine has at most this part of the places, as it has of connections.
+const OF_ADDRESS: usize = 2;
+
+/// Places for streams. A clone is the same.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// What is done with a blob that has one.
+    what: &'static str,
+    most: usize,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    all: usize,
+    by_connection: BTreeMap<SocketAddr, usize>,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// A stream's place, which is free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Places,
+    from: Option<SocketAddr>,
+}
+
+impl Places {
+    /// So many places, for blobs that `what` says something about: `are on their way here`.
+    pub(super) fn new(most: usize, what: &'static str) -> Self {
+        Self { what, most, table: Arc::default() }
+    }
+
+    /// A place for a client at the other end of a connection `from` there, if that is known.
+    ///
+    /// # Errors
+    /// `Unavailable`, and busy, if the client has as many as one may have, or if all are taken.
+    pub(super) fn take(&self, from: Option<SocketAddr>) -> Result<Place, Status> {
+        let Self { what, most, .. } = self;
+        let mut table = self.table();
+        if table.all >= *most {
+            return Err(busy(format!("{most} blobs {what} already: try again")));
+        }
+        if let Some(from) = from {
+            let of_connection = most.div_ceil(OF_CONNECTION);
+            if table.by_connection.get(&from).is_some_and(|count| *count >= of_connection) {
+                return Err(busy(format!("{of_connection} blobs of this connection {what} already: try again")));
+            }
+            let (block, of_address) = (block_of(from.ip()), most.div_ceil(OF_ADDRESS));
+            // Addresses of this machine are those of all its users.
+            if !block.is_loopback() && table.by_address.get(&block).is_some_and(|count| *count >= of_address) {
+                return Err(busy(format!("{of_address} blobs of the address {block} {what} already: try again")));
+            }
+            *table.by_connection.entry(from).or_default() += 1;
+            *table.by_address.entry(block).or_default() += 1;
+        }
+        table.all += 1;
+        Ok(Place { places: self.clone(), from })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.places.table();
+        table.all -= 1;
+        if let Some(from) = self.from {
+            one_less(&mut table.by_connection, from);
+            one_less(&mut table.by_address, block_of(from.ip()));
+        }
+    }
+}
+
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+/// The rate that a stream must keep. Only time that is spent waiting for the client counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    window: Duration,
+    least: u64,
+    /// Since so many bytes had moved the last time.
+    waited: Duration,
+    moved: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new(WINDOW, LEAST_BYTES)
+    }
+}
+
+impl Pace {
+    /// At least so many bytes in each `window`.
+    pub(super) const fn new(window: Duration, least: u64) -> Self {
+        Self { window, least, waited: Duration::ZERO, moved: 0 }
+    }
+
+    /// Waits for the client.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` if it is too slow.
+    pub(super) async fn wait<T>(&mut self, turn: impl Future<Output = T>) -> Result<T, Status> {
+        let began = Instant::now();
+        let done = timeout(self.window.saturating_sub(self.waited), turn).await.map_err(|_| self.too_slow())?;
+        self.waited += began.elapsed();
+        Ok(done)
+    }
+
+    /// So many bytes came or went.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.moved = self.moved.saturating_add(bytes as u64);
+        if self.moved >= self.least {
+            (self.moved, self.waited) = (0, Duration::ZERO);
+        }
+    }
+
+    /// The window.
+    pub(super) fn window(&self) -> Duration {
+        self.window
+    }
+
+    fn too_slow(&self) -> Status {
+        let Self { window, least, moved, .. } = self;
+        let seconds = window.as_secs_f32();
+        Status::deadline_exceeded(format!(
+            "a blob stands still or is too slow: {moved} bytes came or went in {seconds} s, and {least} are the least"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::is_busy;
+    use tonic::Code;
+
+    use super::*;
+
+    fn at(text: &str) -> Option<SocketAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn no_connection_and_no_other_machine_has_all_places() {
+        let places = Places::new(16, "are on their way here");
+        let take = |from: &str| places.take(at(from));
+        let words = |refused: Result<Place, Status>| {
+            let status = refused.unwrap_err();
+            assert!(status.code() == Code::Unavailable && is_busy(&status), "{status:?}");
+            status.message().to_owned()
+        };
+        let two = [take("127.0.0.1:1").unwrap(), take("127.0.0.1:1").unwrap()];
+        assert_eq!(words(take("127.0.0.1:1")), "2 blobs of this connection are on their way here already: try again");
+        drop(two);
+        take("127.0.0.1:1").unwrap();
+        let network: Vec<Place> = (1..=8).map(|port| take(&format!("[2001:db8::{port}]:{port}")).unwrap()).collect();
+        assert_eq!(
+            words(take("[2001:db8::9]:9")),
+            "8 blobs of the address 2001:db8:: are on their way here already: try again"
+        );
+        let local: Vec<Place> = (1..=8).map(|port| take(&format!("127.0.0.1:{port}")).unwrap()).collect();
+        assert_eq!(words(take("10.0.0.1:1")), "16 blobs are on their way here already: try again");
+        drop((network, local));
+        let table = places.table();
+        assert_eq!((table.all, table.by_connection.len(), table.by_address.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_moves_too_little_ends_however_often_something_comes() {
+        let mut pace = Pace::new(Duration::from_millis(100), 1_000);
+        let mut turns = 0;
+        let slow = loop {
+            match pace.wait(tokio::time::sleep(Duration::from_millis(5))).await {
+                Ok(()) => pace.moved(1),
+                Err(status) => break status,
+            }
+            turns += 1;
+            assert!(turns < 1_000, "it goes on for ever");
+        };
+        assert!(slow.code() == Code::DeadlineExceeded && slow.message().contains("and 1000 are the least"), "{slow}");
+        let mut pace = Pace::new(Duration::from_millis(100), 1_000);
+        for _ in 0..50 {
+            pace.wait(tokio::time::sleep(Duration::from_millis(5))).await.unwrap();
+            pace.moved(1_000);
+        }
+    }
+}
