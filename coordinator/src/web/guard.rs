@@ -1,13 +1,14 @@
 //! Who may ask, and what browsers are told: the page has no passwords, so a stranger's page must not reach it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::uri::Authority;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
@@ -42,8 +43,27 @@ pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next
 }
 
 fn admitted(request: &Request, local: bool) -> Result<(), &'static str> {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    check(header(HOST).unwrap_or_default(), header(ORIGIN), local)
+    let host = single(request, HOST).map_err(|()| "expected one `Host` header, of plain text\n")?.unwrap_or_default();
+    let origin = single(request, ORIGIN).map_err(|()| "expected one `Origin` header at most, of plain text\n")?;
+    // Of a request that names it in its first line, too.
+    let authority = request.uri().authority().map(Authority::as_str);
+    if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
+        return Err("the request's first line and its `Host` header name two hosts\n");
+    }
+    check(host, origin, local)
+}
+
+/// The value of a header that comes once at most.
+///
+/// # Errors
+/// It comes more than once, or is no text: two readers could take it for two things.
+fn single(request: &Request, name: HeaderName) -> Result<Option<&str>, ()> {
+    let mut values = request.headers().get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| ()),
+        (Some(_), Some(_)) => Err(()),
+    }
 }
 
 /// A page from elsewhere is refused by its origin; a name that a stranger lets point here, by the host.
@@ -58,29 +78,84 @@ fn check(host: &str, origin: Option<&str>, local: bool) -> Result<(), &'static s
     }
 }
 
-fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+/// Whether `authority` is a name or an address of this machine, with a port or without one, and nothing else.
+fn is_local(authority: &str) -> bool {
+    let (name, rest) = match authority.strip_prefix('[') {
+        Some(bracketed) => match bracketed.split_once(']') {
+            Some((name, rest)) if name.parse::<Ipv6Addr>().is_ok() => (name, rest),
+            _ => return false,
+        },
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let is_port = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+    let port_fits = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+    let is_here = |name: &str| {
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    port_fits && is_here(name)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     #[test]
     fn strangers_pages_and_names_are_refused() {
-        for host in ["127.0.0.1:7080", "localhost:7080", "[::1]:7080", "LOCALHOST"] {
+        for host in ["127.0.0.1:7080", "localhost:7080", "[::1]:7080", "[::1]", "LOCALHOST", "127.0.0.1"] {
             assert!(check(host, None, true).is_ok(), "{host}");
         }
-        for host in ["evil.example:7080", "", "10.0.0.1:7080", "localhost.evil.example"] {
+        for host in [
+            "evil.example:7080",
+            "",
+            "10.0.0.1:7080",
+            "localhost.evil.example",
+            "localhost:evil.example",
+            "localhost:7080.evil.example",
+            "localhost:70800",
+            "localhost:+80",
+            "localhost:",
+            "x@localhost",
+            "localhost:80:80",
+            "[::1].evil.example",
+            "[::1]evil.example",
+            "[localhost]",
+            "[::1",
+            "::1",
+            "[127.0.0.1]",
+            " localhost",
+        ] {
             assert!(check(host, None, true).is_err(), "{host}");
         }
         assert!(check("node7:7080", None, false).is_ok());
         assert!(check("localhost:7080", Some("http://localhost:7080"), true).is_ok());
         assert!(check("localhost:7080", Some("http://evil.example"), true).is_err());
         assert!(check("node7:7080", Some("null"), false).is_err());
+    }
+
+    #[test]
+    fn headers_that_two_readers_take_for_two_things_are_refused() {
+        let words = |uri: &str, headers: &[(HeaderName, &[u8])]| {
+            let mut request = Request::builder().uri(uri);
+            for (name, value) in headers {
+                request = request.header(name, *value);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            [admitted(&request, true), admitted(&request, false)].map(|admitted| admitted.err().unwrap_or_default())
+        };
+        let here = (HOST, &b"localhost:7080"[..]);
+        let page = (ORIGIN, &b"http://localhost:7080"[..]);
+        assert_eq!(words("/api/runs", &[here.clone(), page.clone()]), [""; 2]);
+        assert_eq!(words("http://localhost:7080/api/runs", std::slice::from_ref(&here)), [""; 2]);
+        let hosts = ["expected one `Host` header, of plain text\n"; 2];
+        assert_eq!(words("/", &[here.clone(), (HOST, b"evil.example")]), hosts);
+        assert_eq!(words("/", &[here.clone(), here.clone()]), hosts);
+        assert_eq!(words("/", &[(HOST, b"\xe9vil")]), hosts);
+        let origins = ["expected one `Origin` header at most, of plain text\n"; 2];
+        assert_eq!(words("/", &[here.clone(), page.clone(), (ORIGIN, b"http://evil.example")]), origins);
+        assert_eq!(words("/", &[here.clone(), (ORIGIN, b"http://\xe9vil")]), origins);
+        let two = ["the request's first line and its `Host` header name two hosts\n"; 2];
+        assert_eq!(words("http://evil.example/api/runs", &[here]), two);
     }
 }
