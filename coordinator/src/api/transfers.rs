@@ -90,17 +90,17 @@ impl Drop for Place {
         let mut table = self.places.table();
         table.all -= 1;
         if let Some(from) = self.from {
-            one_less(&mut table.by_connection, from);
-            one_less(&mut table.by_address, block_of(from.ip()));
+            one_less(&mut table.by_connection, &from);
+            one_less(&mut table.by_address, &block_of(from.ip()));
         }
     }
 }
 
-fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }
@@ -167,14 +167,10 @@ mod tests {
 
     use super::*;
 
-    fn at(text: &str) -> Option<SocketAddr> {
-        Some(text.parse().unwrap())
-    }
-
     #[test]
     fn no_connection_and_no_other_machine_has_all_places() {
         let places = Places::new(16, "are on their way here");
-        let take = |from: &str| places.take(at(from));
+        let take = |from: &str| places.take(Some(from.parse().unwrap()));
         let words = |refused: Result<Place, Status>| {
             let status = refused.unwrap_err();
             assert!(status.code() == Code::Unavailable && is_busy(&status), "{status:?}");

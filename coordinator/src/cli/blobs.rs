@@ -280,6 +280,7 @@ fn read(source: Source, to: mpsc::Sender<BlobChunk>, progress: Progress) -> Join
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::mem::ManuallyDrop;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -309,7 +310,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_connection_has_some_places_and_who_finds_none_waits_for_one() {
         let dir = tempfile::tempdir().unwrap();
-        let running = start(&Settings::embedded(dir.path())).await.unwrap();
+        // A test that fails does not wait for its end.
+        let running = ManuallyDrop::new(start(&Settings::embedded(dir.path())).await.unwrap());
         let address = running.address().to_string();
         // One more than a connection may have.
         let (mut greedy, senders) = hold(&address, 17).await;
@@ -323,13 +325,23 @@ mod tests {
         for _ in 0..7 {
             others.push(hold(&address, 16).await);
         }
-        let full = async { while other.clone().control().put_blob(tokio_stream::empty()).await.is_ok() {} };
-        timeout(DEADLINE, full).await.expect("all places are taken");
+        let full = async {
+            loop {
+                let mut last = hold(&address, 1).await;
+                if let Ok(refused) = timeout(Duration::from_millis(100), last.0.join_next()).await {
+                    return refused.unwrap().unwrap().unwrap_err();
+                }
+                // It has one, too.
+                others.push(last);
+            }
+        };
+        let refused = timeout(DEADLINE, full).await.expect("all places are taken");
+        assert!(refused.message().starts_with("128 blobs are on their way here"), "{refused}");
         let mut waiting = tokio::spawn(async move { other.put_blob(b"late".to_vec()).await });
         assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "it waits");
         drop((greedy, senders, others));
         assert!(timeout(DEADLINE, waiting).await.expect("it gets a place").unwrap().unwrap());
-        running.until(async {}).await.unwrap();
+        ManuallyDrop::into_inner(running).until(async {}).await.unwrap();
     }
 
     /// Fails as soon as the other transfer writes, or writes until it is cancelled.
