@@ -31,4 +31,4 @@ pub use ending::Ending;
 pub use error::{chain, without_frames};
 pub use id::{NodeId, RequestId, RunId};
 pub use paths::JobPaths;
-pub use printable::{is_steering, printable, quoted};
+pub use printable::{is_steering, printable, quoted, shortened};

@@ -39,6 +39,17 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
+/// Bytes of a message: more than a reader reads, and less than what a header of HTTP/2 may have.
+const MESSAGE_BYTES: usize = 2048;
+
+/// The beginning of a message that quotes what may be long.
+pub fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MESSAGE_BYTES {
+        return Cow::Borrowed(message);
+    }
+    Cow::Owned(format!("{}[..]", &message[..message.floor_char_boundary(MESSAGE_BYTES)]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +60,7 @@ mod tests {
         assert_eq!(printable("\x1b[2J\r\u{202e}txt\u{9b}"), "\\u{1b}[2J\\u{d}\\u{202e}txt\\u{9b}");
         assert_eq!(quoted(&"é".repeat(300)), format!("{}[..]", "é".repeat(200)));
         assert_eq!(quoted("short\x07"), "short\\u{7}");
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(&"é".repeat(3000)), format!("{}[..]", "é".repeat(1024)));
     }
 }

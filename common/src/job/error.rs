@@ -1,16 +1,18 @@
 //! Why a job was refused.
 
+use crate::{quoted, shortened};
+
 /// A job that was refused. Every variant names the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
     /// Not TOML.
-    #[error("not valid TOML: {detail}")]
+    #[error("not valid TOML: {}", shortened(detail))]
     Syntax {
         /// Where and why, as the parser says it.
         detail: String,
     },
     /// A key that no job has.
-    #[error("unknown key `{key}`{}", nearest.as_ref().map(|n| format!(": did you mean `{n}`?")).unwrap_or_default())]
+    #[error("unknown key `{}`{}", quoted(key), nearest.as_ref().map(|n| format!(": did you mean `{n}`?")).unwrap_or_default())]
     UnknownKey {
         /// The key with its path.
         key: String,
@@ -18,7 +20,7 @@ pub enum JobError {
         nearest: Option<String>,
     },
     /// A value of the wrong type, or a missing key.
-    #[error("key `{key}`: {detail}")]
+    #[error("key `{}`: {}", quoted(key), shortened(detail))]
     Type {
         /// The key with its path.
         key: String,
@@ -34,7 +36,7 @@ pub enum JobError {
         detail: String,
     },
     /// An override that is not `key=value`.
-    #[error("`{text}` is not an override: expected key=value, as in `steps=100` or `optimizer.lr=0.01`")]
+    #[error("`{}` is not an override: expected key=value, as in `steps=100` or `optimizer.lr=0.01`", quoted(text))]
     Override {
         /// What was given.
         text: String,

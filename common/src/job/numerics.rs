@@ -44,7 +44,7 @@ pub struct Numerics {
     /// The determinism level.
     #[serde(default)]
     pub level: Level,
-    /// libtorch's intra-op threads of each process. Changes bits.
+    /// libtorch's intra-op threads of each process, at most 1024. Changes bits.
     #[serde(default = "super::schema::one")]
     pub threads: u32,
     /// The order of additions.

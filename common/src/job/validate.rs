@@ -12,6 +12,12 @@ use crate::schedule::Schedule;
 /// Samples of one step, over all ranks: their positions are held in memory, and every rank process must hold its part of the batch.
 const MOST_SAMPLES: u64 = 1 << 24;
 
+/// Threads of one process: no machine has more processors, and each thread takes memory.
+const MOST_THREADS: u32 = 1024;
+
+/// Layers of a built-in model, of a kind: each is an object with tensors in every rank process, and a row of what is shown of the run.
+const MOST_LAYERS: usize = 10_000;
+
 /// A job that was checked. Later code takes only this.
 ///
 /// It keeps the text that it was read from: the job's digest is that text's, whatever keys and defaults a later version of
@@ -275,6 +281,21 @@ pub(super) fn check_new(job: &Job) -> Result<(), JobError> {
     if job.batch.size > MOST_SAMPLES {
         let detail = format!("{} samples are more than a step may have, which are {MOST_SAMPLES}", job.batch.size);
         return Err(JobError::Value { key: "batch.size", detail });
+    }
+    let threads = job.numerics.threads;
+    if threads > MOST_THREADS {
+        let detail = format!("{threads} threads are more than a process may have, which are {MOST_THREADS}");
+        return Err(JobError::Value { key: "numerics.threads", detail });
+    }
+    let (key, layers) = match &job.model {
+        Model::Mlp { hidden, .. } => ("model.hidden", hidden.len()),
+        Model::Resnet { blocks, .. } => ("model.blocks", *blocks as usize),
+        Model::Gpt { layers, .. } => ("model.layers", *layers as usize),
+        Model::Torchscript { .. } | Model::Program => ("model", 0),
+    };
+    if layers > MOST_LAYERS {
+        let detail = format!("{layers} layers are more than a built-in model may have, which are {MOST_LAYERS}");
+        return Err(JobError::Value { key, detail });
     }
     let (Data::Tokens { dtype, .. }, Model::Gpt { vocabulary, .. }) = (&job.data, &job.model) else { return Ok(()) };
     let (name, tokens) = match dtype {

@@ -62,3 +62,16 @@ fn the_canonical_form_is_the_same_whatever_was_left_to_defaults() {
     let other = parse_toml(JOB, &["seed=1".into()]).unwrap();
     assert_ne!(other.digest(), a.digest());
 }
+
+#[test]
+fn what_is_refused_is_quoted_and_not_repeated_whole() {
+    let long = "k".repeat(900_000);
+    for text in [format!("{JOB}\n[{long}]\n"), format!("{JOB}\n{long} = [\n"), format!("{JOB}\n[data.{long}]\n")] {
+        let error = parse_toml(&text, &[]).unwrap_err().to_string();
+        assert!(error.contains("kkkk") && error.contains("[..]") && error.len() < 4_096, "{} bytes", error.len());
+    }
+    for set in [long.clone(), format!("{long}=1"), format!("model.{long}=1"), format!("steps=\"{long}\"")] {
+        let error = parse_toml(JOB, &[set]).unwrap_err().to_string();
+        assert!(error.contains("kkkk") && error.contains("[..]") && error.len() < 4_096, "{} bytes", error.len());
+    }
+}

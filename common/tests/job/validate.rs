@@ -97,3 +97,22 @@ fn a_batch_that_no_machine_holds_is_refused_of_a_new_job_only() {
     let error = JobSpec::from_submitted(larger.as_bytes()).unwrap_err();
     assert!(lockstep_common::chain(&error).contains("key `batch.size`: 16777220 samples"), "{error:?}");
 }
+
+#[test]
+fn threads_and_layers_that_no_process_can_have_are_refused_of_a_new_job_only() {
+    let set = |key: &str| parse_toml(JOB, &[key.to_owned()]);
+    let refused = |key: &str| set(key).unwrap_err().to_string();
+    let words = "key `numerics.threads`: 4294967295 threads are more than a process may have, which are 1024";
+    assert_eq!(refused("numerics.threads=4294967295"), words);
+    assert!(refused("numerics.threads=1025").starts_with("key `numerics.threads`: 1025 "));
+    let hidden = |layers: usize| format!("model.hidden=[{}]", vec!["4"; layers].join(","));
+    let words = "key `model.hidden`: 10001 layers are more than a built-in model may have, which are 10000";
+    assert_eq!(refused(&hidden(10_001)), words);
+    set(&hidden(10_000)).unwrap();
+    let text = String::from_utf8(set("numerics.threads=1024").unwrap().canonical()).unwrap();
+    let more = text.replace("\"threads\":1024", "\"threads\":50000");
+    assert_ne!(text, more);
+    JobSpec::from_canonical(more.as_bytes()).unwrap();
+    let error = JobSpec::from_submitted(more.as_bytes()).unwrap_err();
+    assert!(lockstep_common::chain(&error).contains("key `numerics.threads`: 50000 threads"), "{error:?}");
+}
