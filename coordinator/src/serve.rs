@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::middleware::map_response;
 use lockstep_common::chain;
 use lockstep_common::manifest::{Manifest, Piece};
 use lockstep_core::ClusterState;
@@ -17,12 +18,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::answers::Answers;
 use crate::api::blobs::Blobs;
 use crate::api::reserve::Reserve;
+use crate::api::status::shorten;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
 use crate::identity::{Identity, IdentityError};
 use crate::listen::{self, Port, Ports, Speaks};
@@ -169,16 +172,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS)
-        .add_service(
-            ControlServer::new(control)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(
-            AgentsServer::new(agents)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        );
+        .add_routes(routes(control, agents));
     let stopped = stop.clone();
     let server = tokio::spawn(server.serve_with_incoming_shutdown(port.incoming(), stopped.cancelled_owned()));
     Ok(Running { address, handle, stop, server, page, tracker, hooks, node_stop, node, committer })
@@ -245,6 +239,18 @@ impl Running {
         self.server.abort();
         Ok(())
     }
+}
+
+/// The gRPC services.
+fn routes(control: Control, agents: Agents) -> Routes {
+    let control = ControlServer::new(control)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let agents = AgentsServer::new(agents)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let router = Routes::new(control).add_service(agents).into_axum_router();
+    router.layer(map_response(shorten)).into()
 }
 
 /// The document that answers `QueryRequest.coordinator`.

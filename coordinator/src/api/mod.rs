@@ -12,7 +12,7 @@ mod followers;
 pub(crate) mod logs;
 mod reports;
 pub(crate) mod reserve;
-mod status;
+pub(crate) mod status;
 mod submission;
 mod transfers;
 

@@ -1,6 +1,9 @@
 //! Errors of the event loop and the store as gRPC statuses.
 
-use lockstep_common::chain;
+use std::borrow::Cow;
+
+use axum::response::Response;
+use lockstep_common::{chain, shortened};
 use lockstep_core::Refusal;
 use lockstep_core::replica::ProposeError;
 use lockstep_core::state::NotFound;
@@ -49,8 +52,68 @@ impl From<CallError> for Status {
     }
 }
 
+/// Header of the words of a refusal.
+const GRPC_MESSAGE: &str = "grpc-message";
+
+/// Cuts the words of a refusal, which may quote what a client sent: of a longer header clients read none.
+pub(crate) async fn shorten(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if headers.get(GRPC_MESSAGE).is_some()
+        && let Some(status) = Status::from_header_map(headers)
+        && let Cow::Owned(words) = shortened(status.message())
+    {
+        // Only the code and the words are written anew. Words that could not be written are words of ours, and few.
+        let _ = Status::new(status.code(), words).add_header(headers);
+    }
+    response
+}
+
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
         Self::data_loss(chain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::ManuallyDrop;
+
+    use axum::body::Body;
+    use lockstep_rpc::control_client::ControlClient;
+    use lockstep_rpc::{SubmitRequest, busy, is_busy};
+    use tonic::Code;
+
+    use super::*;
+    use crate::serve::start;
+    use crate::settings::Settings;
+
+    #[tokio::test]
+    async fn long_words_are_cut_and_code_and_marks_stay() {
+        let answered = async |status: Status| {
+            let response = shorten(status.into_http::<Body>().map(Body::new)).await;
+            Status::from_header_map(response.headers()).unwrap()
+        };
+        let long = answered(busy("é".repeat(500_000))).await;
+        assert!(long.code() == Code::Unavailable && is_busy(&long));
+        assert_eq!(long.message(), format!("{}[..]", "é".repeat(1024)));
+        assert_eq!(answered(Status::not_found("no `x`")).await.message(), "no `x`");
+    }
+
+    /// A client reads no word of a header of 900 kB.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_job_with_a_huge_key_is_refused_in_words_that_arrive() {
+        let dir = tempfile::tempdir().unwrap();
+        // A test that fails does not wait for its end.
+        let running = ManuallyDrop::new(start(&Settings::embedded(dir.path())).await.unwrap());
+        let mut client = ControlClient::connect(format!("http://{}", running.address())).await.unwrap();
+        let job = format!("{{\"{}\":1}}", "k".repeat(900_000)).into_bytes();
+        let request =
+            SubmitRequest { request_id: "1".repeat(32), job, base_dir: "/x".into(), ..SubmitRequest::default() };
+        let refused = client.submit(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        let words = refused.message();
+        assert!(words.starts_with("field `job`: not a valid job: unknown field `kkk") && words.len() < 4096, "{words}");
+        drop(client);
+        ManuallyDrop::into_inner(running).until(async {}).await.unwrap();
     }
 }

@@ -9,7 +9,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Extension, Router};
-use lockstep_common::{Digest, RequestId};
+use lockstep_common::{Digest, RequestId, quoted, shortened};
 use lockstep_core::state::Run;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
@@ -116,8 +116,13 @@ async fn points(state: State<Site>, run: Path<String>, RawQuery(query): RawQuery
 fn curves_query(text: &str) -> Result<CurvesQuery, String> {
     let mut query = CurvesQuery::default();
     for (key, value) in form(text) {
-        let number = || value.parse::<u64>().map_err(|_| format!("`{key}`: `{value}` is not a whole number\n"));
-        let small = || u32::try_from(number()?).map_err(|_| format!("`{key}`: `{value}` is too large\n"));
+        let number = || {
+            value
+                .parse::<u64>()
+                .map_err(|_| format!("`{}`: `{}` is not a whole number\n", quoted(&key), quoted(&value)))
+        };
+        let small =
+            || u32::try_from(number()?).map_err(|_| format!("`{}`: `{}` is too large\n", quoted(&key), quoted(&value)));
         match key.as_str() {
             "name" => query.names.push(value),
             "part" => query.part = Some(small()?),
@@ -127,7 +132,8 @@ fn curves_query(text: &str) -> Result<CurvesQuery, String> {
             "branch" => query.branch = small()?,
             _ => {
                 return Err(format!(
-                    "`{key}` is no parameter of `points`: expected name, part, from, to, pixels, branch\n"
+                    "`{}` is no parameter of `points`: expected name, part, from, to, pixels, branch\n",
+                    quoted(&key)
                 ));
             }
         }
@@ -267,7 +273,7 @@ fn refused(status: &Status) -> Response {
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    (code, format!("{}\n", status.message())).into_response()
+    (code, format!("{}\n", shortened(status.message()))).into_response()
 }
 
 #[cfg(test)]
