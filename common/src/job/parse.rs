@@ -6,6 +6,9 @@ use super::error::JobError;
 use super::schema::Job;
 use super::validate::{JobSpec, check_new};
 
+/// Bytes of a mistyped key.
+const LONGEST_TYPED: usize = 100;
+
 /// Parses a job file, after setting each `key=value` of `overrides` (a value is TOML, or else a plain string).
 pub fn parse_toml(text: &str, overrides: &[String]) -> Result<JobSpec, JobError> {
     let mut table: toml::Table = text
@@ -45,6 +48,8 @@ fn deserialize<T: DeserializeOwned>(value: toml::Value) -> Result<T, JobError> {
         if detail.starts_with("unknown field") {
             let field = quoted.next().unwrap_or_default().to_owned();
             let nearest = quoted
+                // Of a long one the distance takes seconds, and no key is near.
+                .filter(|_| field.len() <= LONGEST_TYPED)
                 .map(|known| (strsim::damerau_levenshtein(&field, known), known))
                 .min()
                 .filter(|(distance, known)| *distance <= known.len().max(field.len()) / 2)
