@@ -5,15 +5,15 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Domain, chain};
 use lockstep_host::access::{make_private_dirs, make_private_file};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::git::{self, Remotes, Sources};
-use lockstep_rpc::GetBlobRequest;
 use lockstep_rpc::control_client::ControlClient;
+use lockstep_rpc::{GetBlobRequest, is_busy};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::process::Command;
@@ -31,6 +31,9 @@ use crate::programs::{Built, Order};
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// For the connection to a coordinator.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a coordinator that has no room for another reader is asked again.
+const BUSY_PATIENCE: Duration = Duration::from_mins(5);
 /// Lines of a build that failed that are told with the run; its log has all of them.
 const TOLD_LINES: usize = 30;
 
@@ -225,7 +228,15 @@ async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String
     let channel = endpoint.connect_timeout(CONNECT_DEADLINE).connect().await.map_err(|error| failed(&error))?;
     let mut client = ControlClient::new(channel);
     let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
-    let mut chunks = client.get_blob(request).await.map_err(|status| failed(&status))?.into_inner();
+    let begun = Instant::now();
+    let mut chunks = loop {
+        match client.get_blob(request.clone()).await {
+            Ok(answer) => break answer.into_inner(),
+            // Many nodes begin the same program at once.
+            Err(status) if is_busy(&status) && begun.elapsed() < BUSY_PATIENCE => sleep(Duration::from_secs(1)).await,
+            Err(status) => return Err(failed(&status)),
+        }
+    };
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.message().await.map_err(|status| failed(&status))? {
         bytes.extend_from_slice(&chunk.data);
