@@ -140,3 +140,30 @@ fn a_local_run_that_is_killed_leaves_nothing_behind() {
     let next = local(&["--set", "steps=20"]).output().unwrap();
     assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
 }
+
+#[test]
+fn no_process_of_a_worker_has_its_credentials_and_programs_get_what_is_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), 0);
+    cluster.add_worker_with(&[
+        ("AWS_SECRET_ACCESS_KEY", "hush"),
+        ("NOT_ASKED_FOR", "1"),
+        ("DATA_PASSWORD", "given"),
+        ("LOCKSTEP_WORKER_ENVIRONMENT__PASS", "[\"DATA_PASSWORD\"]"),
+    ]);
+    let job = digits(dir.path());
+    let run = cluster.submit(job.argument(), &["--set", "steps=2000000", "--set", "world.processes=1"]);
+    cluster.reached(&run, 20);
+    let environment = |pid: u32| {
+        let bytes = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect::<Vec<_>>()
+    };
+    let (rank, worker) = (cluster.rank_pids(&run)[&0], cluster.worker_process(0).pid());
+    for pid in [rank, worker] {
+        let variables = environment(pid);
+        let has = |name: &str| variables.iter().any(|variable| variable.starts_with(name));
+        assert!(has("PATH=") && has("DATA_PASSWORD=given"), "{variables:?}");
+        assert!(!has("AWS_SECRET_ACCESS_KEY") && !has("NOT_ASKED_FOR"), "{variables:?}");
+    }
+    cluster.run(&["cancel", &run]);
+}

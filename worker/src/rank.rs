@@ -277,3 +277,25 @@ pub fn warn_if_reachable(bind: IpAddr) {
         warn!("gradients travel unencrypted between processes: `{bind}` should be on a network of your own");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_that_may_pass_is_told_from_one_that_would_come_again() {
+        let transient = |error: Error| match Stop::failed(&error) {
+            Stop::Failed { transient, .. } => transient,
+            Stop::Peers(_) | Stop::Corrupt(..) => panic!("it failed"),
+        };
+        assert!(
+            transient(Errno::STALE.into())
+                && transient(Error::other("CUDA error: uncorrectable ECC error encountered"))
+        );
+        assert!(!transient(Errno::NOENT.into()) && !transient(Error::new(ErrorKind::InvalidData, "the loss is NaN")));
+    }
+}
