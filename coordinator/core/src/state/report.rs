@@ -173,7 +173,6 @@ impl ClusterState {
             return;
         }
         match run.hear(process, step, body) {
-            Worth::Waits => {}
             Worth::Counts(Said::Corrupt { step, agreed, fingerprints, tensors, trail }) => {
                 let found = Found { step, agreed, fingerprints: &fingerprints, tensors: &tensors, trail: &trail };
                 self.corrupt(at_ms, id, process, found, effects);
@@ -181,7 +180,7 @@ impl ClusterState {
             Worth::Counts(Said::Agreed { step, fingerprint, trail }) => {
                 self.agreed(at_ms, id, step, fingerprint, &trail, effects);
             }
-            Worth::Counts(_) => {}
+            Worth::Waits | Worth::Counts(_) => {}
             Worth::Contradicted(what) => {
                 let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
                 self.ended(at_ms, id, process, &end, effects);
