@@ -159,6 +159,22 @@ async fn nodes_that_are_away_or_leave_get_no_work_and_are_forgotten_by_name() {
 }
 
 #[tokio::test]
+async fn a_node_that_says_that_it_leaves_and_stays_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("coordinator.toml");
+    fs::write(&config, "leave_ms = 300\ntick_ms = 10\n").unwrap();
+    let coordinator = Coordinator::start_with(&dir.path().join("state"), &["--config", config.to_str().unwrap()]);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    agent.until_desired("taken", <[_]>::is_empty).await;
+    let begun = Instant::now();
+    agent.say(Say::Leaving(Empty {})).await;
+    wait_for("lost", || (state_of(&coordinator, "node-a") == "lost").then_some(()));
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    let ended = tokio::time::timeout(Duration::from_secs(5), async { while agent.listen().await.is_ok() {} }).await;
+    assert!(ended.is_ok(), "its stream ends");
+}
+
+#[tokio::test]
 async fn a_coordinator_that_stood_still_blames_no_node() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = with_lease(dir.path(), 1_000);
