@@ -251,6 +251,30 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_trimmed_seldom_and_counted_at_no_push() {
+        let outbox = Outbox::default();
+        (0..SOFT_LIMIT as u64).for_each(|step| outbox.push(block(step)));
+        let of = BLOCK_POINTS / 100;
+        let more = || {
+            let series = Series { values: vec![0.0; of], steps: vec![0; of], ..Series::default() };
+            Body::Block(ReportBlock { series: vec![series], ..ReportBlock::default() })
+        };
+        let last = || {
+            let queue = outbox.lock();
+            let Some(Body::Block(block)) = queue.waiting.back() else { panic!("no block") };
+            (queue.waiting.len(), block.dropped, queue.last.points)
+        };
+        (0..200).for_each(|_| outbox.push(more()));
+        assert_eq!(last(), (SOFT_LIMIT, 0, 200 * of), "twice what it keeps");
+        outbox.push(more());
+        assert_eq!(last(), (SOFT_LIMIT, 101 * of as u64, 100 * of));
+        // Who trusted a count of his own would take this one for small.
+        outbox.lock().last.points = 0;
+        outbox.push(more());
+        assert_eq!(last(), (SOFT_LIMIT, 101 * of as u64, of), "what is there is not looked at");
+    }
+
+    #[test]
     fn a_joined_block_names_what_its_first_step_follows() {
         let telemetry = ReportBlock { systems: vec![SystemReport::default()], ..ReportBlock::default() };
         let steps = |step: u64| ReportBlock {
