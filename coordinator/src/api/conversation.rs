@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::MAX_MESSAGE_BYTES;
 use super::agents::Terms;
-use super::convert::{Asked, invalid, run_id, said, shorten_texts};
+use super::convert::{Asked, invalid, leave_out_media, run_id, said};
 use crate::node::{CallError, Event, Pending, Report, Session};
 
 /// Reports of one agent that are not applied yet. Enough for the reports of many processes to share a disk write; a
@@ -200,7 +200,7 @@ impl Conversation {
 
     async fn on_report(&mut self, mut wire: WireReport) -> Result<(), End> {
         let run = run_id(&wire.run).map_err(End::Told)?;
-        if let Some(words) = shorten_texts(&mut wire.message)
+        if let Some(words) = leave_out_media(&mut wire.message)
             && self.shortened.insert(run.clone())
         {
             warn!(node = %self.session.node(), %run, "{words}; more of this run are not named here");

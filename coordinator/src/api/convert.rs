@@ -25,6 +25,8 @@ const MAX_KEPT_TEXT_BYTES: usize = 64 << 10;
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
 
+const DIGEST_BYTES: usize = 32;
+
 /// Dimensions of a tensor: as many as libtorch takes.
 const MAX_DIMENSIONS: usize = 64;
 
@@ -83,7 +85,8 @@ pub(super) fn run_id(text: &str) -> Result<RunId, Status> {
 }
 
 fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Status> {
-    let bytes: [u8; 32] = bytes.try_into().map_err(|_| invalid(field, "a digest has 32 bytes"))?;
+    let bytes: [u8; DIGEST_BYTES] =
+        bytes.try_into().map_err(|_| invalid(field, format!("a digest has {DIGEST_BYTES} bytes")))?;
     Ok(Digest::from_bytes(bytes))
 }
 
@@ -211,11 +214,19 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
     })
 }
 
-/// Leaves texts that are too long to go with a report out of `message`, and puts words in their place. What is said of the first.
-pub(super) fn shorten_texts(message: &mut Option<ProcessMessage>) -> Option<String> {
+/// Leaves out of `message` texts that are too long to go with a report, and blobs that nobody could find. Words stand in their place.
+/// Returns what is said of the first.
+pub(super) fn leave_out_media(message: &mut Option<ProcessMessage>) -> Option<String> {
     let Some(Body::Block(block)) = message.as_mut().and_then(|message| message.body.as_mut()) else { return None };
     let mut first = None;
     for one in &mut block.media {
+        if let Some(bytes) = one.blob.as_ref().map(|blob| blob.digest.len()).filter(|bytes| *bytes != DIGEST_BYTES) {
+            let words = format!("{} `{}` of step {}", quoted(&one.kind), quoted(&one.name), one.step);
+            let why = format!("the digest of its blob has {bytes} bytes, not {DIGEST_BYTES}");
+            first = first.or_else(|| Some(format!("{words} is left out: {why}")));
+            one.blob = None;
+            (one.kind, one.text) = ("text".to_owned(), format!("left out: {why}"));
+        }
         let words = format!("text `{}` of step {}", quoted(&one.name), one.step);
         for text in [&mut one.text, &mut one.name, &mut one.kind, &mut one.file_name] {
             if text.len() > MAX_KEPT_TEXT_BYTES {

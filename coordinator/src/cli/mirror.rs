@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_common::quoted;
 use lockstep_core::view::RunView;
 use lockstep_export::{
     Dataset, Item, Mlflow, MlflowServer, Run, Sink, Status, TableFile, TableFormat, TensorBoard, Wandb,
@@ -13,7 +14,7 @@ use lockstep_export::{
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{MediaReport, ReportBlock, ReportsRequest};
-use lockstep_tracking::brought;
+use lockstep_tracking::{Unfit, brought};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -37,7 +38,8 @@ pub(super) async fn mirror(arguments: MirrorArguments, out: &mut Output) -> Resu
     let view = view(&client, &arguments.run).await?;
     let mut targets = targets(&arguments, view.row.id.as_str())?;
     targets.begin(&run_of(&view)).await?;
-    let mut mirror = Mirror { targets, blobs: Blobs::new(client.clone())?, last: BTreeMap::new(), reached: 0 };
+    let mut mirror =
+        Mirror { targets, blobs: Blobs::new(client.clone())?, last: BTreeMap::new(), reached: 0, unfit: false };
     let id = view.row.id.as_str();
     mirror.all(&mut client, id, arguments.follow).await?;
     let view = self::view(&client, id).await?;
@@ -152,6 +154,8 @@ struct Mirror {
     last: BTreeMap<u32, u64>,
     /// The highest step that was written.
     reached: u64,
+    /// Whether something was left out, and named.
+    unfit: bool,
 }
 
 impl Mirror {
@@ -217,6 +221,7 @@ impl Mirror {
                 self.reached = self.reached.max(last.step);
             }
             let brought = brought(block);
+            self.name_unfit(brought.unfit.first());
             let points = brought.points.iter().map(|(key, points)| Item::Points { key, points });
             let histograms = brought.histograms.iter().map(|(key, histogram)| Item::Histogram { key, histogram });
             let items: Vec<Item<'_>> = points.chain(histograms).collect();
@@ -244,6 +249,15 @@ impl Mirror {
             self.put(&[Item::Rewind { step: counted }]).await?;
         }
         Ok(())
+    }
+
+    /// Names the first that no target gets.
+    fn name_unfit(&mut self, first: Option<&Unfit>) {
+        let Some(Unfit { name, step, why, .. }) = first else { return };
+        if !std::mem::replace(&mut self.unfit, true) {
+            let name = quoted(name);
+            Output::note(&format!("warning: `{name}` of step {step} is not written, nor are others like it: {why}"));
+        }
     }
 
     async fn media(&mut self, media: &MediaReport) -> Result<(), Failure> {

@@ -1,8 +1,11 @@
 //! A run in other tools: what can be written is written.
 
 use std::fs;
+use std::io::{self, Write};
+use std::net::TcpStream;
 
 use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{BlobRef, MediaReport, Series};
 
 use crate::agent::{Agent, block, ready};
 use crate::support::{Coordinator, fails, run, wait_for, write_job};
@@ -43,6 +46,45 @@ async fn of_several_targets_those_are_written_that_can_be_and_the_others_are_nam
     // Where nothing can be written, it ends at once.
     let said = fails(&[&mirror[..], &["--tensorboard", &board]].concat(), 6);
     assert!(said.contains(&format!("`--tensorboard {board}`: cannot")) && !said.contains("warning"), "{said}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_named_and_the_rest_of_its_run_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let process = (id.clone(), 1, 0);
+    agent.tell(&process, 1, ready(0)).await;
+    let Said::Block(mut told) = block(1..=5, 1) else { unreachable!("it makes blocks") };
+    let blob = Some(BlobRef { digest: vec![1; 5], bytes: 9 });
+    told.media.push(MediaReport { name: "cut".into(), step: 5, kind: "image".into(), blob, ..MediaReport::default() });
+    let numbers = |name: &str| Series {
+        name: name.to_owned(),
+        steps: vec![5],
+        at_ms: vec![1],
+        values: vec![0.5],
+        ..Series::default()
+    };
+    told.series.extend(["\x1b[2J", "plain"].map(numbers));
+    agent.tell(&process, 2, Said::Block(told)).await;
+    wait_for("five steps", || (coordinator.ask(&["show", &id])["step"] == 5).then_some(()));
+
+    let csv = dir.path().join("run.csv");
+    let said = run(&["mirror", &id, "--addr", &coordinator.address, "--csv", csv.to_str().unwrap()]);
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{words}");
+    assert!(words.contains("warning: `\\u{1b}[2J` of step 5 is not written"), "{words}");
+    let written = fs::read_to_string(csv).unwrap();
+    assert!(written.contains("plain") && written.contains("grad_norm") && !written.contains('\x1b'), "{written}");
+    let page = coordinator.page();
+    let shown = wait_for("the medium", || {
+        let mut stream = TcpStream::connect(&page).ok()?;
+        write!(stream, "GET /api/runs/{id}/media HTTP/1.0\r\nHost: {page}\r\n\r\n").ok()?;
+        Some(io::read_to_string(stream).ok()?).filter(|media| media.contains("cut"))
+    });
+    assert!(shown.contains("left out: the digest of its blob has 5 bytes, not 32"), "{shown}");
 }
 
 #[tokio::test]

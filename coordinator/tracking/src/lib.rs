@@ -22,7 +22,7 @@ mod writer;
 pub use database::{Branch, Media, SeriesSummary};
 pub use error::TrackingError;
 pub use lockstep_alarms::{Alarm, Facts, Kind, Severity};
-pub use points::{Brought, brought};
+pub use points::{Brought, Unfit, brought};
 pub use query::{Drawn, Query, Tracking};
 pub use quota::Quota;
 pub use writer::{Event, Writer};

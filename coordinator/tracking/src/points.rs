@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use lockstep_common::is_steering;
+use lockstep_common::manifest::Piece;
 use lockstep_common::series::{Histogram, Point, SeriesKey};
 use lockstep_rpc::{
-    DeviceReport, EvalReport, HistogramReport, LayerReport, MediaReport, ModelReport, ReportBlock, Series, StepReport,
-    SystemReport,
+    BlobRef, DeviceReport, EvalReport, HistogramReport, LayerReport, MediaReport, ModelReport, ReportBlock, Series,
+    StepReport, SystemReport,
 };
 
 /// All of a block.
@@ -21,6 +23,21 @@ pub struct Brought {
     pub model: Option<ModelReport>,
     /// Values that were dropped on the way.
     pub dropped: u64,
+    /// Series, distributions and media that nobody could show or find: they are in none of the lists above.
+    pub unfit: Vec<Unfit>,
+}
+
+/// A series, a distribution or a medium of a block that is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Its name as it was reported.
+    pub name: String,
+    /// The first step that the block has of it.
+    pub step: u64,
+    /// In milliseconds of Unix time.
+    pub at_ms: u64,
+    /// The reason.
+    pub why: String,
 }
 
 /// Sorts `block` by series.
@@ -33,10 +50,38 @@ pub fn brought(block: ReportBlock) -> Brought {
     block.systems.iter().for_each(|report| brought.system(report, process));
     block.series.iter().for_each(|series| brought.series(series));
     brought.histograms = block.histograms.into_iter().map(histogram).collect();
+    brought.sift();
     brought
 }
 
+/// Why nothing may have this name. Every list shows names, and also tools that steer a terminal with them.
+fn unfit_name(name: &str) -> Option<String> {
+    name.contains(is_steering).then(|| "its name has control characters or marks of direction".to_owned())
+}
+
+fn unfit_media(one: &MediaReport) -> Option<String> {
+    let bytes = |blob: &BlobRef| Piece::try_from(blob.clone()).is_err().then_some(blob.digest.len());
+    let digest = |bytes| format!("the digest of its blob has {bytes} bytes, not 32");
+    unfit_name(&one.name).or_else(|| one.blob.as_ref().and_then(bytes).map(digest))
+}
+
 impl Brought {
+    /// Moves to `unfit` what has a wrong name or digest.
+    fn sift(&mut self) {
+        let Self { points, histograms, media, unfit, .. } = self;
+        let mut fits = |name: &str, step, at_ms, why: Option<String>| {
+            let fits = why.is_none();
+            unfit.extend(why.map(|why| Unfit { name: name.to_owned(), step, at_ms, why }));
+            fits
+        };
+        points.retain(|key, points| {
+            let (step, at_ms) = points.first().map_or((0, 0), |first| (first.step, first.at_ms));
+            fits(&key.name, step, at_ms, unfit_name(&key.name))
+        });
+        histograms.retain(|(key, one)| fits(&key.name, one.step, one.at_ms, unfit_name(&key.name)));
+        media.retain(|one| fits(&one.name, one.step, one.at_ms, unfit_media(one)));
+    }
+
     fn put(&mut self, key: SeriesKey, step: u64, at_ms: u64, value: f64) {
         self.points.entry(key).or_default().push(Point { step, at_ms, value });
     }

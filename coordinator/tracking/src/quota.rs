@@ -1,8 +1,8 @@
 //! How many images, texts, files and series a run may have, and what was left out of one that has more.
 
 use lockstep_alarms::{Alarm, Kind, Severity};
-use lockstep_common::RunId;
 use lockstep_common::series::SeriesKey;
+use lockstep_common::{RunId, printable};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -92,7 +92,7 @@ pub(crate) fn leave_out(
         left.items = left.items.saturating_add(1);
         return false;
     }
-    let name = name.chars().take(NAME_LETTERS).collect::<String>();
+    let name = printable(&name.chars().take(NAME_LETTERS).collect::<String>()).into_owned();
     warn!(%run, name, step, "is not listed, and nor is what comes after it without room: {why}");
     *left = Some(LeftOut { items: 1, name, step, at_ms, why });
     true
@@ -112,12 +112,20 @@ impl LeftOut {
             series: SeriesKey::whole("loss"),
             title: "images, texts, files or series are left out".to_owned(),
             what: format!("`{name}` of step {step} is not listed with the run{more}: {why}"),
-            try_: vec![
-                "keep fewer or smaller ones, or keep them less often".to_owned(),
-                "raise the limit in coordinator.toml, and start the coordinator again".to_owned(),
-            ],
+            try_: remedies(why),
         }
     }
+}
+
+/// What helps against `why`.
+fn remedies(why: &str) -> Vec<String> {
+    if !why.contains("(`limits.") {
+        return vec!["report it under a short name in plain letters, by this version's library".to_owned()];
+    }
+    vec![
+        "keep fewer or smaller ones, or keep them less often".to_owned(),
+        "raise the limit in coordinator.toml, and start the coordinator again".to_owned(),
+    ]
 }
 
 /// Bytes of a short text, and of all.

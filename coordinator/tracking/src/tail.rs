@@ -8,6 +8,7 @@ use lockstep_common::series::{Histogram, Point, SeriesKey};
 
 use crate::column::{CHUNK, Columns};
 use crate::database::{ChunkKey, Media, RunRow, SeriesSummary};
+use crate::points::Unfit;
 use crate::quota::{LeftOut, Quota, Used, leave_out};
 
 /// Points whose memory, and whose rows in a write, a series takes by itself.
@@ -55,15 +56,19 @@ impl RunTail {
             Ok(()) => self.media.push(one),
             Err(why) => {
                 let Media { name, step, at_ms, .. } = one;
-                self.left_out_now |= leave_out(&mut self.left_out, run, (name, step, at_ms), why);
+                self.leave_out(run, Unfit { name, step, at_ms, why });
             }
         }
     }
 
     /// Leaves a series of `run` out that begins with `first`.
     pub(crate) fn leave_out_series(&mut self, run: &RunId, key: &SeriesKey, first: &Point, why: String) {
-        let what = (key.name.clone(), first.step, first.at_ms);
-        self.left_out_now |= leave_out(&mut self.left_out, run, what, why);
+        self.leave_out(run, Unfit { name: key.name.clone(), step: first.step, at_ms: first.at_ms, why });
+    }
+
+    /// Notes that something of `run` is left out.
+    pub(crate) fn leave_out(&mut self, run: &RunId, Unfit { name, step, at_ms, why }: Unfit) {
+        self.left_out_now |= leave_out(&mut self.left_out, run, (name, step, at_ms), why);
     }
 
     /// Alarms that stand.

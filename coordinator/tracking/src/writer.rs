@@ -217,6 +217,9 @@ fn append(
         tail.watch.layers(&names);
         tail.row.model = model.encode_to_vec();
     }
+    for unfit in brought.unfit {
+        tail.leave_out(run, unfit);
+    }
     for (key, points) in brought.points {
         if !tail.series.contains_key(&key) {
             let series = if let Some(summary) = snapshot.one_series(run, 0, &key)? {
@@ -276,7 +279,6 @@ fn open_chunk(snapshot: &Snapshot<'_>, summary: &SeriesSummary) -> Result<Column
 
 fn media(report: MediaReport) -> Media {
     let MediaReport { name, step, at_ms, kind, text, blob, file_name } = report;
-    // One without a digest has none that could be found.
     let piece = blob.and_then(|blob| Piece::try_from(blob).ok());
     let blob = piece.map(|piece| (piece.digest.to_hex(), piece.bytes));
     Media { name, step, at_ms, kind, text, blob, file_name }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 use lockstep_common::RunId;
-use lockstep_rpc::{BlobRef, MediaReport, ReportBlock, Series, StepReport};
+use lockstep_rpc::{BlobRef, HistogramReport, MediaReport, ReportBlock, Series, StepReport};
 use lockstep_tracking::{Event, Kind, Quota, Tracking, Writer};
 
 fn run() -> RunId {
@@ -120,4 +120,37 @@ fn series_beyond_the_quota_and_long_names_are_left_out_by_name_and_the_others_go
     let mut writer = writer.with_quota(quota);
     writer.take(&run(), 3, block(3, vec!["a".into(), "f".into()])).unwrap();
     assert_eq!(names(&tracking), kept(3));
+}
+
+#[test]
+fn names_that_steer_and_blobs_that_cannot_be_are_left_out_by_name_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, tracking) = Writer::open(&dir.path().join("tracking.redb")).unwrap();
+    let series = |name: &str| Series {
+        name: name.to_owned(),
+        steps: vec![3],
+        at_ms: vec![1],
+        values: vec![0.5],
+        ..Series::default()
+    };
+    let histogram = |name: &str| HistogramReport { name: name.to_owned(), step: 3, ..HistogramReport::default() };
+    let cut = MediaReport { blob: Some(BlobRef { digest: vec![1; 31], bytes: 1 }), ..file(3, 1) };
+    let turned = MediaReport { name: "a\u{2066}".into(), ..text(3, 1) };
+    let block = ReportBlock {
+        series: ["\x1b[2Jx", "plain ü", "a\u{202e}b", "line\n"].map(series).to_vec(),
+        histograms: ["weight/a", "weight/\u{9b}"].map(histogram).to_vec(),
+        media: vec![file(2, 1), cut, turned],
+        ..ReportBlock::default()
+    };
+    writer.take(&run(), 1, Event::Block(Box::new(block))).unwrap();
+    let names: Vec<String> = tracking.series(&run(), 0).unwrap().into_keys().map(|key| key.name).collect();
+    assert_eq!((names, steps(&tracking)), (vec!["plain ü".to_owned()], vec![2]));
+    let alarm = writer.take_raised(&run()).remove(0);
+    let words = "`\\u{1b}[2Jx` of step 3 is not listed with the run, nor are 5 that came later: its name has control \
+                 characters or marks of direction";
+    assert_eq!((&alarm.what[..], alarm.kind), (words, Kind::MediaLeftOut));
+    assert!(alarm.try_.len() == 1 && alarm.try_[0].contains("plain letters"), "no limit to raise: {:?}", alarm.try_);
+    let cut = MediaReport { blob: Some(BlobRef { digest: vec![1; 33], bytes: 1 }), ..file(4, 1) };
+    let brought = lockstep_tracking::brought(ReportBlock { media: vec![cut], ..ReportBlock::default() });
+    assert_eq!((brought.media.len(), &brought.unfit[0].why[..]), (0, "the digest of its blob has 33 bytes, not 32"));
 }

@@ -96,14 +96,36 @@ fn a_text_that_is_too_long_is_left_out_by_name_and_the_rest_of_its_block_stays()
     let media = vec![text("short", MAX_KEPT_TEXT_BYTES), text("long", 8 << 20), text("longer", 9 << 20)];
     let block = ReportBlock { steps, media, ..ReportBlock::default() };
     let mut message = Some(ProcessMessage { body: Some(Body::Block(block.clone())) });
-    let words = shorten_texts(&mut message).unwrap();
+    let words = leave_out_media(&mut message).unwrap();
     assert_eq!(words, "text `long` of step 3 is left out: 8388608 bytes, and at most 65536 go with a report");
     let Some(Body::Block(left)) = message.and_then(|message| message.body) else { panic!("no block") };
     assert_eq!((&left.steps, &left.media[0]), (&block.steps, &block.media[0]));
     assert_eq!(left.media[1].text, "left out: 8388608 bytes, and at most 65536 go with a report");
     assert!(left.encoded_len() < 70_000, "{}", left.encoded_len());
     let mut small = Some(ProcessMessage { body: Some(Body::Block(left)) });
-    assert_eq!(shorten_texts(&mut small), None);
+    assert_eq!(leave_out_media(&mut small), None);
+}
+
+#[test]
+fn a_medium_whose_digest_has_a_wrong_length_is_left_out_by_name() {
+    let image = |name: &str, bytes| MediaReport {
+        name: name.to_owned(),
+        step: 3,
+        kind: "image".to_owned(),
+        blob: Some(lockstep_rpc::BlobRef { digest: vec![7; bytes], bytes: 9 }),
+        ..MediaReport::default()
+    };
+    let media = vec![image("whole", 32), image("short", 31), image("none", 0), image("long", 33)];
+    let block = ReportBlock { media, ..ReportBlock::default() };
+    let mut message = Some(ProcessMessage { body: Some(Body::Block(block.clone())) });
+    let words = leave_out_media(&mut message).unwrap();
+    assert_eq!(words, "image `short` of step 3 is left out: the digest of its blob has 31 bytes, not 32");
+    let Some(Body::Block(left)) = message.and_then(|message| message.body) else { panic!("no block") };
+    assert_eq!(left.media[0], block.media[0]);
+    for (one, bytes) in left.media[1..].iter().zip([31, 0, 33]) {
+        let words = format!("left out: the digest of its blob has {bytes} bytes, not 32");
+        assert_eq!((&one.kind[..], &one.text, &one.blob), ("text", &words, &None));
+    }
 }
 
 #[test]
