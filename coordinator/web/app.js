@@ -1,5 +1,6 @@
 /** The page as a whole: which part is shown, keys, theme, whether the coordinator is heard. */
 
+import { get } from './api.js';
 import { announce, fill, h } from './dom.js';
 import * as live from './live.js';
 import { parse } from './route.js';
@@ -18,6 +19,9 @@ const KEYS = [
   ['g r', 'all runs'], ['g c', 'the cluster'], ['g d', 'compare the chosen runs'], ['1 … 9', 'parts of a run'],
   ['← →', 'move the cursor in the focused chart'], ['+  0', 'zoom in there, show all'], ['t', 'dark or light'], ['?', 'this list'], ['Esc', 'leave a field, close this'],
 ];
+
+/** Between two looks whether the numbers of runs are kept: no event tells that they are not. */
+const LOOK_MS = 30_000;
 
 const main = document.getElementById('main');
 let shown = null;
@@ -80,6 +84,14 @@ function pressed(event) {
   event.preventDefault();
 }
 
+/** Says above every page that numbers are not kept, for as long as that is so. */
+async function lookAtNumbers() {
+  const { numbers_not_kept: why } = await get('coordinator');
+  const badge = document.getElementById('unkept');
+  badge.hidden = !why;
+  badge.title = why ? `the coordinator no longer keeps the numbers of runs: ${why}` : '';
+}
+
 // Every page needs the rows: they are asked for while its files are read. Who needs them hears of an error.
 live.runs().catch(() => {});
 theme.start();
@@ -96,9 +108,12 @@ live.on('state', (heard) => {
   const state = document.getElementById('live');
   state.textContent = heard ? 'live' : 'not connected';
   state.className = heard ? 'status running' : 'status failed';
-  if (!heard) announce('the coordinator is not heard; trying again');
+  if (heard) lookAtNumbers().catch(() => {});
+  else announce('the coordinator is not heard; trying again');
 });
 live.on('resync', () => shown?.page === 'error' && show());
+// A tab that nobody sees asks for nothing.
+setInterval(() => document.hidden || lookAtNumbers().catch(() => {}), LOOK_MS);
 // What is seen first comes first.
 show().finally(live.connect);
 // Whoever looks at the table will open a run: by then its page is there.

@@ -75,6 +75,22 @@ def follows_what_others_write(page):
     check("what is being written stays", page.input_value("textarea") == "mine")
 
 
+def says_that_numbers_are_not_kept(context):
+    """A coordinator whose numbers have stopped says so above every page, with the reason; another one does not."""
+    page = view(context)
+    page.goto(f"{BASE}/#/runs")
+    until(page, "document.getElementById('live').textContent === 'live'")
+    check("numbers are kept", page.is_hidden("#unkept"))
+    about = page.request.get(f"{BASE}/api/coordinator").json()
+    page.route("**/api/coordinator", lambda route: route.fulfill(json={**about, "numbers_not_kept": "no space left"}))
+    page.reload()
+    page.wait_for_selector("#unkept", state="visible")
+    check("the reason is there", "no space left" in page.get_attribute("#unkept", "title"))
+    page.click("#unkept")
+    page.wait_for_selector("dd:text-is('no space left')")
+    context.close()
+
+
 def is_live_in(context, tabs):
     """All of so many tabs show steps of the live run as they come; a browser opens six connections, and a stream keeps one."""
     step = f"document.querySelector('tr[data-run=\"{LIVE}\"] .of-progress')?.textContent"
@@ -148,6 +164,7 @@ def main():
         page.wait_for_selector("table")
         page.goto(f"{BASE}/#/cluster")
         page.wait_for_selector("text=node-0")
+        says_that_numbers_are_not_kept(chromium.new_context())
         is_live_in(chromium.new_context(), tabs=8)
         alone = chromium.new_context()
         alone.add_init_script("delete globalThis.SharedWorker")
