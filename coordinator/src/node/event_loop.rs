@@ -48,7 +48,7 @@ pub enum NodeError {
     Store(#[from] StoreError),
 }
 
-/// Between two looks for nodes that have been away for long.
+/// Longest time between two looks for nodes that have been away for long; a shorter `forget_node` is the time itself.
 const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What the loop's owner sets.
@@ -273,7 +273,7 @@ impl Node {
         for (run, generation) in self.replica.state().due(now_ms()) {
             self.propose(&Command::Due { run, generation }, None);
         }
-        if now.duration_since(self.forgot) >= FORGET_INTERVAL {
+        if now.duration_since(self.forgot) >= FORGET_INTERVAL.min(self.policy.forget_node) {
             self.forgot = now;
             self.forget_nodes();
         }

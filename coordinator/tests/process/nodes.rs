@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
 use crate::agent::{Agent, block, finished, hello, ready};
-use crate::support::{Coordinator, wait_for, write_job};
+use crate::support::{Coordinator, DEADLINE, wait_for, write_job};
 
 fn with_lease(dir: &Path, lease_ms: u64) -> Coordinator {
     let config = dir.join("coordinator.toml");
@@ -212,7 +212,60 @@ async fn a_node_that_takes_a_process_and_says_nothing_of_it_gives_the_run_to_ano
     let reason = "it was not ready, and nothing was heard of the run's start for 1 s";
     assert!(view["last_exit"].to_string().contains(reason), "{view:#}");
     assert_eq!(view["transients"], 1);
+    let shown = String::from_utf8(coordinator.coord(&["show", &run]).stdout).unwrap();
+    assert!(shown.contains("since the last checkpoint: 0 crashed, 1 gave up for a reason that may pass"), "{shown}");
     other.tell(&(run.clone(), 2, 0), 1, ready(0)).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(coordinator.ask(&["show", &run])["generation"], 2, "it has begun");
+}
+
+#[tokio::test]
+async fn nodes_that_are_away_for_longer_than_is_set_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("coordinator.toml");
+    fs::write(&config, "forget_node_s = 1\nlease_ms = 1000\ntick_ms = 10\n").unwrap();
+    let coordinator = Coordinator::start_with(&dir.path().join("state"), &["--config", config.to_str().unwrap()]);
+    let mut agents = Vec::new();
+    for node in ["node-a", "node-b", "node-c"] {
+        let mut agent = Agent::attach(&coordinator.address, node, "1", 1).await;
+        agent.until_desired("taken", <[_]>::is_empty).await;
+        agents.push(agent);
+    }
+    let (lost, leaving, stays) = (agents.remove(0), agents.remove(0), agents.remove(0));
+    leaving.say(Say::Leaving(Empty {})).await;
+    let begun = Instant::now();
+    hang_up(lost).await;
+    hang_up(leaving).await;
+    let forgotten = async {
+        loop {
+            let states = ["node-a", "node-b"].map(|node| state_of(&coordinator, node));
+            assert!(begun.elapsed() < DEADLINE, "{states:?}");
+            if states == ["forgotten", "forgotten"] {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    beating(&stays, forgotten).await;
+    assert_eq!(state_of(&coordinator, "node-c"), "alive");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "one is lost after its lease, and both are away for a second");
+}
+
+#[tokio::test]
+async fn a_run_is_tried_again_as_often_as_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("coordinator.toml");
+    fs::write(&config, "tick_ms = 10\n[retries]\ncrashes = 2\n").unwrap();
+    let coordinator = Coordinator::start_with(&dir.path().join("state"), &["--config", config.to_str().unwrap()]);
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
+    for generation in [1, 2] {
+        agent
+            .until_desired("the process", |assigned| assigned.len() == 1 && assigned[0].generation == generation)
+            .await;
+        agent.tell(&(run.clone(), generation, 0), 1, Said::Exited(Exited { code: 1, ..Exited::default() })).await;
+    }
+    let shown = String::from_utf8(coordinator.coord(&["show", &run]).stdout).unwrap();
+    assert!(shown.contains("since the last checkpoint: 2 crashed, 0 gave up"), "{shown}");
+    assert_eq!(coordinator.ask(&["show", &run])["status"], "failed", "{shown}");
 }
