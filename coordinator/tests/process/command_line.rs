@@ -60,6 +60,8 @@ fn configuration_is_shown_with_origins_and_mistakes_are_named() {
         .output()
         .unwrap();
     let shown: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.starts_with("configuration of the coordinator, as `coord serve` here would have it"), "{words}");
     let of = |key: &str| shown.iter().find(|origin| origin["key"] == key).unwrap();
     assert_eq!((&of("lease_ms")["value"], &of("lease_ms")["origin"]), (&"5000".into(), &config.into()));
     assert_eq!((&of("listen")["origin"], &of("tick_ms")["origin"]), (&"flag".into(), &"default".into()));

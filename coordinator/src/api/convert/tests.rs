@@ -41,10 +41,31 @@ fn what_no_node_would_say_is_refused_by_its_field() {
             Hello { node: "a".into(), incarnation: "1".into(), devices: vec![device(name)], ..Hello::default() };
         assert!(Joining::try_from(hello).unwrap_err().message().contains("expected `cpu` or `cuda:N`"), "{name}");
     }
-    let many = (0..5).map(|index| (index.to_string(), "x".repeat(1 << 18))).collect();
-    let ready = lockstep_rpc::Ready { environment: many, ..Default::default() };
-    let error = said_of(Body::Ready(ready), None).unwrap_err();
-    assert!(error.message().starts_with("field `ready.environment`: 1310725 bytes"), "{}", error.message());
+    let many: std::collections::HashMap<String, String> =
+        (0..5).map(|index| (index.to_string(), "x".repeat(1 << 18))).collect();
+    let ready = |field: &str| match field {
+        "numerics" => lockstep_rpc::Ready { numerics: many.clone(), ..Default::default() },
+        _ => lockstep_rpc::Ready { environment: many.clone(), ..Default::default() },
+    };
+    for field in ["numerics", "environment"] {
+        let error = said_of(Body::Ready(ready(field)), None).unwrap_err();
+        let words = format!("field `ready.{field}`: 1310725 bytes are more than 1048576");
+        assert_eq!(error.message(), words);
+    }
+    let hello = |devices: usize, host: &str| Hello {
+        node: "a".into(),
+        incarnation: "1".into(),
+        host: host.into(),
+        devices: (0..devices).map(|index| device(&format!("cuda:{index}"))).collect(),
+        ..Hello::default()
+    };
+    assert_eq!(Joining::try_from(hello(1_024, "h")).unwrap().devices.len(), 1_024);
+    let refused = |hello: Hello| Joining::try_from(hello).unwrap_err().message().to_owned();
+    assert_eq!(refused(hello(1_025, "h")), "field `devices`: 1025 are more than 1024");
+    for (host, shown) in [("h\x1b[2J", "h\\u{1b}[2J"), ("h\u{202e}x", "h\\u{202e}x")] {
+        assert_eq!(refused(hello(1, host)), format!("field `host`: `{shown}` has control characters"));
+    }
+    assert_eq!(refused(hello(1, &"h".repeat(257))), "field `host`: 257 bytes are more than 256");
 }
 
 #[test]
