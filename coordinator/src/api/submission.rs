@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{self, MAX_TAG_BYTES, MAX_TAGS};
 use lockstep_common::{Digest, chain, quoted};
+use lockstep_host::git;
 use tonic::Status;
 
 use super::convert::{few, invalid, name, text};
@@ -38,11 +39,27 @@ pub(super) fn code(wire: Option<lockstep_rpc::CodeVersion>) -> Result<Option<man
     Ok(Some(manifest::CodeVersion {
         commit: code.commit,
         branch: code.branch.map(|branch| name("code.branch", &branch)).transpose()?,
-        remote: code.remote.map(|remote| text("code.remote", remote)).transpose()?,
+        remote: code.remote.map(remote).transpose()?,
         tags: tags(code.tags)?,
         directory: text("code.directory", code.directory)?,
         ..code
     }))
+}
+
+/// Where a commit is published: a URL or a path that git fetches from by itself.
+fn remote(given: String) -> Result<String, Status> {
+    let remote = text("code.remote", given)?;
+    let protocol = git::protocol(&remote);
+    if git::PROTOCOLS.contains(&protocol) {
+        return Ok(remote);
+    }
+    let words = format!(
+        "git does not fetch from `{}` by itself (protocol `{}`): expected a path, `host:path`, or a URL of {}",
+        quoted(&remote),
+        quoted(protocol),
+        git::PROTOCOLS.join(", ")
+    );
+    Err(invalid("code.remote", words))
 }
 
 /// The job's text, if it is a sound job in canonical form.
@@ -173,8 +190,16 @@ mod tests {
             let wire = lockstep_rpc::CodeVersion { directory: directory.to_owned(), ..sound.clone() };
             assert!(refused(wire).contains("is not in the work tree"), "{directory}");
         }
-        let wire = lockstep_rpc::CodeVersion { remote: "\x1b[2J".to_owned(), ..sound };
-        assert_eq!(refused(wire), "field `code.remote`: `\\u{1b}[2J` has control characters");
+        let of = |remote: &str| lockstep_rpc::CodeVersion { remote: remote.to_owned(), ..sound.clone() };
+        assert_eq!(refused(of("\x1b[2J")), "field `code.remote`: `\\u{1b}[2J` has control characters");
+        for remote in ["https://x.org/r", "git@x.org:r", "ssh://x.org/r", "/srv/r", "../r", "file:///r", ""] {
+            assert!(code(Some(of(remote))).is_ok(), "{remote}");
+        }
+        for (remote, protocol) in [("ext::sh -c true", "ext"), ("fd::3", "fd"), ("s3://b/r", "s3"), ("::x", "")] {
+            let words =
+                format!("field `code.remote`: git does not fetch from `{remote}` by itself (protocol `{protocol}`)");
+            assert!(refused(of(remote)).starts_with(&words), "{remote}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_common::job::parse_toml;
 use lockstep_common::manifest::{CodeVersion, MAX_TAG_BYTES, MAX_TAGS, Piece};
-use lockstep_common::{Domain, RequestId};
+use lockstep_common::{Domain, RequestId, quoted};
 use lockstep_host::git::{self, GitError};
 use lockstep_rpc::SubmitRequest;
 
@@ -195,6 +195,13 @@ pub(super) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersi
         }
         return Err(Failure::new(Exit::Refused, message)
             .hint("commit them, or pass `--allow-dirty`: all of them are then kept with the run"));
+    }
+    if let Some(remote) = tree.version.remote.take_if(|remote| !git::PROTOCOLS.contains(&git::protocol(remote))) {
+        Output::note(&format!(
+            "note: the remote `{}` is not recorded: git does not fetch from it by itself (protocol `{}`)",
+            quoted(&remote),
+            quoted(git::protocol(&remote))
+        ));
     }
     let left_out = tree.version.limit_tags();
     if left_out > 0 {

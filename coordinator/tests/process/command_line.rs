@@ -189,6 +189,33 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
 }
 
 #[test]
+fn a_remote_that_runs_programs_is_not_recorded_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+        let output = Command::new("git").current_dir(&tree).args(identity).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "-q"]);
+    let job = write_job(&tree, 1, 4);
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "x"]);
+    for (url, kept) in [("git@example.org:r.git", true), ("ext::touch x", false)] {
+        git(&["config", "remote.origin.url", url]);
+        let output = run(&["submit", job.to_str().unwrap(), "--addr", &coordinator.address]);
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{words}");
+        assert_eq!(words.contains("note: the remote `ext::touch x` is not recorded"), !kept, "{words}");
+        let id = String::from_utf8(output.stdout).unwrap();
+        let remote = &coordinator.ask(&["show", id.trim()])["code"]["remote"];
+        assert_eq!(remote.as_str(), kept.then_some(url));
+    }
+}
+
+#[test]
 fn a_coordinator_that_is_not_there_is_said_with_its_address() {
     // Bound and closed again: free, and nobody else takes ports of this address.
     let address = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().to_string();

@@ -9,6 +9,7 @@ mod missing;
 mod objects;
 mod open;
 mod place;
+mod remote;
 mod restore;
 mod revision;
 mod snapshot;
@@ -30,6 +31,7 @@ use missing::Kinds;
 
 pub use between::{ChangedFile, Changes, changes};
 pub use fetch::{Remotes, fetch, restore_or_fetch};
+pub use remote::{PROTOCOLS, protocol};
 pub use restore::{KEPT_BYTES, Needed, Sources, built_on, needed, restore};
 pub use revision::{commit_at, files_at};
 pub use snapshot::{Snapshot, snapshot};

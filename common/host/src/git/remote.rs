@@ -1,0 +1,59 @@
+//! By which protocol git would fetch from a URL.
+
+/// Protocols that git itself speaks. Others are programs beside it (`git-remote-NAME`), and `ext` runs any command.
+pub const PROTOCOLS: [&str; 7] = ["file", "ftp", "ftps", "git", "http", "https", "ssh"];
+
+/// The protocol by which git fetches from `url`, as `GIT_ALLOW_PROTOCOL` names it: `file` for a path, `ssh` for `host:path`, and the
+/// name of the program for `name::address`.
+///
+/// As `transport_get` and `url_is_local_not_ssh` of git 2.x decide.
+pub fn protocol(url: &str) -> &str {
+    let of_scheme = |at: usize, byte: u8| byte.is_ascii_alphanumeric() || (at > 0 && b"+-.".contains(&byte));
+    let end = url.bytes().enumerate().find(|&(at, byte)| !of_scheme(at, byte)).map_or(url.len(), |(at, _)| at);
+    let (scheme, rest) = url.split_at(end);
+    if rest.starts_with("::") {
+        return scheme;
+    }
+    if !scheme.is_empty() && rest.starts_with("://") {
+        return if matches!(scheme, "git+ssh" | "ssh+git") { "ssh" } else { scheme };
+    }
+    let before_path = url.split('/').next().unwrap_or(url);
+    if before_path.contains(':') { "ssh" } else { "file" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::command::git;
+
+    const OF_GIT: [(&str, &str); 14] = [
+        ("https://example.org/r.git", "https"),
+        ("ssh://git@example.org:22/r.git", "ssh"),
+        ("git+ssh://example.org/r.git", "ssh"),
+        ("git@example.org:r.git", "ssh"),
+        ("example.org:r.git", "ssh"),
+        ("[::1]:r.git", "ssh"),
+        ("/srv/r.git", "file"),
+        ("../r.git", "file"),
+        ("./a:b", "file"),
+        ("r", "file"),
+        ("file:///srv/r.git", "file"),
+        ("ext::touch x", "ext"),
+        ("ftp::https://example.org/r", "ftp"),
+        ("a-b.c://example.org/r", "a-b.c"),
+    ];
+
+    #[test]
+    fn the_protocol_of_a_url_is_the_one_that_git_asks_leave_for() {
+        for (url, expected) in OF_GIT {
+            assert_eq!(protocol(url), expected, "{url}");
+            // With all others allowed, git refuses this one by name, before it looks at the address.
+            let others: Vec<&str> = PROTOCOLS.into_iter().filter(|&one| one != expected).collect();
+            let output =
+                git().args(["ls-remote", "--", url]).env("GIT_ALLOW_PROTOCOL", others.join(":")).output().unwrap();
+            let words = String::from_utf8_lossy(&output.stderr);
+            assert!(words.contains(&format!("transport '{expected}' not allowed")), "{url}: {words}");
+        }
+        assert_eq!((protocol("::x"), protocol("HTTPS://x/y"), protocol("")), ("", "HTTPS", "file"));
+    }
+}
