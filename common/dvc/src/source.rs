@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use git2::{ErrorCode, Repository};
+use lockstep_host::git::discover;
 
 use crate::error::{DvcError, io_error};
 
@@ -18,7 +19,7 @@ impl Source {
     /// The commit that `revision` names, of the git repository that `root` lies in. `asked` is for errors.
     pub(crate) fn of_commit(root: &Path, asked: &Path, revision: &str) -> Result<Self, DvcError> {
         let failed = |source| DvcError::Git { path: asked.to_owned(), revision: revision.to_owned(), source };
-        let repository = Repository::discover(root).map_err(failed)?;
+        let repository = discover(root).map_err(failed)?;
         let commit =
             repository.revparse_single(revision).and_then(|object| object.peel_to_commit()).map_err(failed)?.id();
         let top = repository.workdir().unwrap_or(repository.path());

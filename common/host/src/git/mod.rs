@@ -8,6 +8,7 @@ mod index;
 mod missing;
 mod objects;
 mod open;
+mod owner;
 mod place;
 mod remote;
 mod restore;
@@ -31,6 +32,7 @@ use missing::Kinds;
 
 pub use between::{ChangedFile, Changes, changes};
 pub use fetch::{Remotes, fetch, restore_or_fetch};
+pub use owner::discover;
 pub use remote::{PROTOCOLS, protocol};
 pub use restore::{KEPT_BYTES, Needed, Sources, built_on, needed, restore};
 pub use revision::{commit_at, files_at};

@@ -12,7 +12,7 @@ use git2::{ConfigLevel, ErrorClass, ErrorCode, Index, Oid, Repository};
 use tempfile::TempDir;
 
 use super::missing::{self, Kinds};
-use super::{GitError, index, sound};
+use super::{GitError, index, owner, sound};
 
 /// Modes, links and names as they are, and no file taken for unchanged whose times say otherwise.
 const TRUTH: &str =
@@ -56,7 +56,7 @@ impl Opened {
 /// `Elsewhere` if the work tree does not contain `path`; `Broken`; `Unsupported`, with what helps, for forms that cannot be read; `Git`.
 pub(super) fn discover(path: &Path) -> Result<Option<Opened>, GitError> {
     sound::around(path)?;
-    match Repository::discover(path) {
+    match owner::discover(path) {
         Ok(repository) => whole(repository, path).map(Some),
         Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
         Err(error) => Err(unreadable(path, error)),
@@ -66,26 +66,26 @@ pub(super) fn discover(path: &Path) -> Result<Option<Opened>, GitError> {
 /// The repository that `path` must lie in.
 pub(super) fn require(path: &Path) -> Result<Opened, GitError> {
     sound::around(path)?;
-    let found = Repository::discover(path).map_err(|error| unreadable(path, error))?;
+    let found = owner::discover(path).map_err(|error| unreadable(path, error))?;
     whole(found, path)
 }
 
 /// The repository whose work tree begins at `root`: a submodule.
 pub(super) fn open(root: &Path) -> Result<Opened, GitError> {
     sound::at(root)?;
-    whole(Repository::open(root).map_err(|error| unreadable(root, error))?, root)
+    whole(owner::open(root).map_err(|error| unreadable(root, error))?, root)
 }
 
 /// The repository that `path` lies in, for its commits alone: neither its work tree nor its index is looked at.
 pub(super) fn history(path: &Path) -> Result<Opened, GitError> {
     sound::around(path)?;
-    without_index(Repository::discover(path).map_err(|error| unreadable(path, error))?, path)
+    without_index(owner::discover(path).map_err(|error| unreadable(path, error))?, path)
 }
 
 /// As [`history`], of the repository at `path` itself.
 pub(super) fn history_at(path: &Path) -> Result<Opened, GitError> {
     sound::at(path)?;
-    without_index(Repository::open(path).map_err(|error| unreadable(path, error))?, path)
+    without_index(owner::open(path).map_err(|error| unreadable(path, error))?, path)
 }
 
 /// One that cannot be read is taken for empty: libgit2 looks for attributes in it.
@@ -124,7 +124,7 @@ fn whole(repository: Repository, path: &Path) -> Result<Opened, GitError> {
 }
 
 /// The nearest directory from `path` upwards in which `.git` lies.
-fn top_level(path: &Path) -> Option<PathBuf> {
+pub(super) fn top_level(path: &Path) -> Option<PathBuf> {
     let path = path.canonicalize().ok()?;
     path.ancestors().find(|dir| dir.join(".git").symlink_metadata().is_ok()).map(Path::to_owned)
 }
