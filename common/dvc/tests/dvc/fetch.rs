@@ -124,6 +124,13 @@ async fn a_part_of_a_directory_is_fetched_alone() {
     assert_eq!(repo.read("data/sub/deeper/b"), "two\r\n");
     assert!(repo.tracked("data/sub/deeper/b").check().await.unwrap().is_present());
     assert!(!repo.path("data/a").exists());
+    // For DVC the directory is not there until all of it is; neither is it after DVC's own pull of that part.
+    let said = repo.dvc(&["status", "data.dvc"]);
+    assert!(said.contains("not in cache:       data\n"), "{said}");
+    repo.lose(&["data"]);
+    repo.dvc(&["pull", "-q", "data/sub/deeper/b"]);
+    assert!(repo.path("data/sub/deeper/b").exists() && !repo.path("data/a").exists());
+    assert_eq!(repo.dvc(&["status", "data.dvc"]), said);
     let fetched = repo.fetch("data/sub").await.unwrap();
     assert_eq!((fetched.files.len(), fetched.num_written), (2, 1));
     let State::Files(files) = repo.tracked("data").check().await.unwrap() else { panic!("it is listed now") };

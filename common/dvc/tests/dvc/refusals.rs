@@ -110,6 +110,31 @@ async fn a_remote_that_only_dvc_can_read_is_named() {
 }
 
 #[tokio::test]
+async fn what_was_imported_comes_with_the_command_that_the_refusal_names() {
+    let repo = Repo::new();
+    repo.write("../source/data/a", "one\n");
+    repo.write("../source/data/b", "two\n");
+    for arguments in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "data"]] {
+        repo.git(&[&["-C", "../source"], arguments].concat());
+    }
+    repo.dvc(&["import", "-q", "../source", "data"]);
+    assert_eq!(repo.read("data/a"), "one\n");
+    repo.lose(&["data"]);
+    // Its own remote never had it.
+    let error = repo.fetch("data").await.unwrap_err();
+    assert!(matches!(error, DvcError::MissingObject { .. }), "{error}");
+    assert!(error.to_string().contains("or `dvc pull` it if it was imported"), "{error}");
+    repo.write(".dvc/config", "");
+    let error = repo.fetch("data").await.unwrap_err();
+    assert!(matches!(error, DvcError::NoRemote { .. }), "{error}");
+    assert!(error.to_string().contains("data that was imported (`dvc import`) comes with `dvc pull`"), "{error}");
+    repo.dvc(&["pull", "-q"]);
+    let fetched = repo.fetch("data").await.unwrap();
+    assert_eq!((fetched.files.len(), fetched.num_written, fetched.num_downloaded), (2, 0, 0));
+    assert_eq!((repo.read("data/a").as_str(), repo.read("data/b").as_str()), ("one\n", "two\n"));
+}
+
+#[tokio::test]
 async fn records_that_cannot_be_followed_are_named() {
     let repo = Repo::new();
     repo.write("a.dvc", "outs:\n- path: a\n  hash: md5\n");
