@@ -158,6 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn an_onlooker_sees_that_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let small = SMALL_BYTES as usize;
+        for (bytes, in_memory, parts) in [(4, false, 1), (2 * small, true, 1), (3 * CHUNK_BYTES, false, 3)] {
+            fs::write(&path, vec![7; bytes]).unwrap();
+            let before = progress::seen().count;
+            open(&path, false, in_memory.then_some(bytes as u64)).unwrap();
+            let after = progress::seen().count;
+            assert!(after >= before + parts, "{bytes} bytes: {before}, then {after}");
+        }
+    }
+
+    #[test]
     fn only_a_file_of_the_expected_size_is_read_into_memory() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");

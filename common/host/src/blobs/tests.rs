@@ -29,6 +29,30 @@ fn what_is_put_is_got_whatever_its_size() {
 }
 
 #[test]
+fn an_onlooker_sees_that_blobs_are_written_and_read() {
+    let (_dir, store) = store();
+    let bytes = vec![7; 2 * PIECE_BYTES];
+    let mut before = progress::seen().count;
+    let mut grows = |by: u64, what: &str| {
+        let now = progress::seen().count;
+        assert!(now >= before + by, "{what}: {before}, then {now}");
+        before = now;
+    };
+    let pieces = [store.put(&bytes[..100]).unwrap(), store.put_anew(&bytes[..100]).unwrap()];
+    grows(2, "two are written");
+    store.put(&bytes[..100]).unwrap();
+    grows(1, "one is found, and compared");
+    store.get(&pieces[0]).unwrap();
+    grows(1, "one is read");
+    store.get_into(&pieces, &mut [0; 200]).unwrap();
+    grows(2, "two are read together");
+    let large = store.put(&bytes).unwrap();
+    grows(1, "a large one is written");
+    store.verify(&large).unwrap();
+    grows(4, "one of 16 MiB is read by 4 MiB");
+}
+
+#[test]
 fn a_flipped_bit_a_lost_tail_and_a_lost_blob_are_found() {
     let (_dir, store) = store();
     let piece = store.put(b"weights").unwrap();
