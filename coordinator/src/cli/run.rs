@@ -42,10 +42,16 @@ fn run(arguments: Arguments) -> Exit {
     };
     let exit = runtime.block_on(dispatch(arguments.command)).unwrap_or_else(|failure| tell(&failure));
     end(runtime, DISK_GRACE);
-    if exit != Exit::Done && Output::was_silent() {
-        Output::note(&format!("ended with code {}: {}", exit.code(), exit.words()));
+    if let Some(reason) = reason(exit, Output::was_silent()) {
+        Output::note(&reason);
     }
     exit
+}
+
+/// Of an end that is no success, where nothing else told why.
+fn reason(exit: Exit, was_silent: bool) -> Option<String> {
+    let is_missing = exit != Exit::Done && was_silent;
+    is_missing.then(|| format!("ended with code {}: {}", exit.code(), exit.words()))
 }
 
 /// Time that work on a disk gets to end when all else has: a store over a network may hang for ever.
@@ -119,6 +125,15 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn every_end_that_is_no_success_has_a_reason() {
+        let words = "ended with code 7: verify, diff: the bits differ";
+        assert_eq!(reason(Exit::Differs, true).as_deref(), Some(words));
+        assert_eq!((reason(Exit::Differs, false), reason(Exit::Done, true)), (None, None));
+        Output::note("a note");
+        assert!(!Output::was_silent());
+    }
 
     #[test]
     fn a_disk_that_hangs_keeps_no_command_from_ending() {

@@ -3,9 +3,12 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::support::{Coordinator, coord, fails, run, write_job};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Coordinator, coord, fails, run, wait_for, write_job};
 
 #[test]
 fn one_line_tells_the_address_and_sigterm_ends_in_order() {
@@ -135,7 +138,38 @@ fn jobs_are_refused_with_file_and_key() {
     fs::write(dir.path().join("empty.csv"), "").unwrap();
     assert!(submit(&["--set", "data.path=empty.csv"], 2).contains("empty.csv` is empty"));
     assert!(fails(&["submit", "/nonexistent/job.toml"], 2).contains("cannot read job file `/nonexistent/job.toml`"));
+    what_is_no_job_file_is_refused(dir.path(), &coordinator);
     assert_eq!(coordinator.ask(&["ps"]), serde_json::json!([]), "nothing was submitted");
+}
+
+/// Each at once: nobody writes to the pipe, and a file without an end has no length.
+fn what_is_no_job_file_is_refused(dir: &Path, coordinator: &Coordinator) {
+    const LIMIT: usize = 1 << 20;
+    let [pipe, directory, long] = ["pipe.toml", "dir.toml", "long.toml"].map(|name| dir.join(name));
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    fs::create_dir(&directory).unwrap();
+    let sound = fs::read_to_string(dir.join("job.toml")).unwrap();
+    fs::write(&long, format!("{sound}#{}", " ".repeat(LIMIT - sound.len()))).unwrap();
+    let submit = |file: &Path| {
+        let mut command = Command::new("timeout");
+        command.args(["20", env!("CARGO_BIN_EXE_coord"), "submit"]).arg(file).args(["--set", "optimizer.rl=1"]);
+        let output = command.args(["--addr", &coordinator.address]).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}: {errors}", file.display());
+        errors
+    };
+    for (file, why) in [
+        (pipe.as_path(), "it is not a regular file"),
+        (&directory, "it is not a regular file"),
+        (Path::new("/dev/zero"), "it is not a regular file"),
+        (&long, "it has more than 1048576 bytes"),
+    ] {
+        let errors = submit(file);
+        assert!(errors.contains(&format!("cannot read job file `{}`: {why}", file.display())), "{errors}");
+    }
+    // With a letter less it is read.
+    fs::write(&long, format!("{sound}#{}", " ".repeat(LIMIT - sound.len() - 1))).unwrap();
+    assert!(submit(&long).contains("unknown key `optimizer.rl`"));
 }
 
 #[test]
@@ -188,6 +222,61 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
     assert!(output.status.code() == Some(6) && said.contains("`git` is not in PATH"), "{said}");
 }
 
+/// A job in a repository of git, whose data DVC tracks; the data lies in its cache only, and its revision is `HEAD`.
+fn write_tracked_job(tree: &Path, git: &dyn Fn(&[&str]) -> String) -> PathBuf {
+    let job = write_job(tree, 1, 4);
+    let data = tree.join("data.csv");
+    let sum = Command::new("md5sum").arg(&data).output().unwrap();
+    let md5 = String::from_utf8(sum.stdout).unwrap()[..32].to_owned();
+    let object = tree.join(".dvc/cache/files/md5").join(&md5[..2]).join(&md5[2..]);
+    fs::create_dir_all(object.parent().unwrap()).unwrap();
+    fs::rename(&data, object).unwrap();
+    fs::write(tree.join(".dvc/config"), "").unwrap();
+    fs::write(tree.join("data.csv.dvc"), format!("outs:\n- path: data.csv\n  hash: md5\n  md5: {md5}\n")).unwrap();
+    fs::write(tree.join(".gitignore"), "/data.csv\n/.dvc/cache\n").unwrap();
+    let text = fs::read_to_string(&job).unwrap().replace("target = ", "rev = \"HEAD\", target = ");
+    fs::write(&job, text).unwrap();
+    git(&["init", "-q", "-b", "main"]);
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "x"]);
+    job
+}
+
+#[test]
+fn the_repository_of_another_owner_is_read_if_the_environment_allows_it() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can give a directory to another owner");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "safe.directory=*"];
+        let output = Command::new("git").current_dir(&tree).args(identity).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let job = write_tracked_job(&tree, &git);
+    let head = git(&["rev-parse", "HEAD"]);
+    assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(&tree).status().unwrap().success());
+    let submit = |directory: &Path| {
+        let mut command = coord(&["submit", job.to_str().unwrap(), "--addr", &coordinator.address, "--json"]);
+        command.env("HOME", dir.path()).env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory");
+        command.env("GIT_CONFIG_VALUE_0", directory).output().unwrap()
+    };
+    let output = submit(dir.path());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let hint = "`git config --global --add safe.directory DIRECTORY`";
+    assert!(output.status.code() == Some(6) && said.contains(hint), "{said}");
+    let output = submit(&tree);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let reply: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let code = &coordinator.ask(&["show", reply["run"].as_str().unwrap()])["code"];
+    assert_eq!((&code["commit"], &code["dirty"]), (&head.as_str().into(), &false.into()));
+}
+
 #[test]
 fn a_remote_that_runs_programs_is_not_recorded_and_that_is_said() {
     let dir = tempfile::tempdir().unwrap();
@@ -227,6 +316,24 @@ fn a_coordinator_that_is_not_there_is_said_with_its_address() {
     assert_eq!(output.status.code(), Some(5));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&address));
     assert!(fails(&["ps", "--addr", "no address"], 2).contains("`no address` is not an address"));
+}
+
+#[test]
+fn a_command_that_is_interrupted_before_it_has_said_anything_says_so() {
+    // It takes the connection, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    for (words, signal) in [(["ps"].as_slice(), Signal::INT), (&["show", "x"], Signal::TERM)] {
+        let mut command = coord(&[words, &["--addr", &address]].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _connection = silent.accept().unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        wait_for("its end", || child.try_wait().unwrap());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = (Some(130), "ended with code 130: interrupted by Ctrl-C\n");
+        assert_eq!((output.status.code(), said.as_str(), output.stdout.as_slice()), (expected.0, expected.1, &b""[..]));
+    }
 }
 
 /// Copied by another process: had this one the file open for writing, a fork of another test could keep it busy.

@@ -14,4 +14,5 @@ mod nodes;
 mod saves;
 mod store;
 mod support;
+mod terminal;
 mod tools;
