@@ -255,6 +255,9 @@ mod tests {
             let work_tree = repository.workdir().unwrap().canonicalize().unwrap();
             assert_eq!((work_tree, head(&repository).as_str()), (top.canonicalize().unwrap(), branch));
         }
+        // Who allows a work tree allows no bare repository in it.
+        let of_tree = pairs(&[("safe.directory", tree.to_str().unwrap())]);
+        assert!(!is_read(&bare, dir.path(), of_tree));
         let repository = open(&bare);
         assert!(repository.is_bare() && repository.workdir().is_none());
         assert_eq!(repository.path().canonicalize().unwrap(), bare.canonicalize().unwrap());
