@@ -167,7 +167,43 @@ impl ClusterState {
             let key = RowKey::Submission(run.id().clone()).to_string();
             return Err(StateError::Contradiction { key, detail: "the row of the run's state is missing".into() });
         }
+        for run in state.runs.values() {
+            state.check_checkpoints(run)?;
+        }
         Ok(state)
+    }
+
+    /// Whether the checkpoints of `run` have their manifests, and the last one's is of this run, of its job and of that state. Each row may
+    /// be as it was written, and be of another time than the others.
+    fn check_checkpoints(&self, run: &Run) -> Result<(), StateError> {
+        let contradiction = |key: RowKey, detail: &str| {
+            Err(StateError::Contradiction { key: key.to_string(), detail: detail.to_owned() })
+        };
+        let missing = |id: &Digest| format!("the row of its manifest `{id}` is missing");
+        for (&step, checkpoint) in &run.checkpoints {
+            if !self.manifests.contains_key(&checkpoint.id) {
+                return contradiction(RowKey::Checkpoint(run.id().clone(), step), &missing(&checkpoint.id));
+            }
+        }
+        if let Some(restore) = run.state.restore.as_ref().filter(|from| !self.manifests.contains_key(&from.checkpoint))
+        {
+            return contradiction(RowKey::Run(run.id().clone()), &missing(&restore.checkpoint));
+        }
+        let Some((&step, last)) = run.checkpoints.last_key_value() else { return Ok(()) };
+        let key = RowKey::Checkpoint(run.id().clone(), step);
+        let Some(Ok(manifest)) = self.manifests.get(&last.id).map(|bytes| Manifest::decode(bytes)) else {
+            return contradiction(key, &format!("its manifest `{}` cannot be read", last.id));
+        };
+        if manifest.run != *run.id() {
+            return contradiction(key, &format!("its manifest is of run `{}`", manifest.run));
+        }
+        if manifest.job_text != run.submission.job {
+            return contradiction(key, "its manifest is of another job than the run's");
+        }
+        if (manifest.step, last.step, manifest.state) != (step, step, last.state) {
+            return contradiction(key, &format!("its manifest is of another state, at step {}", manifest.step));
+        }
+        Ok(())
     }
 
     fn add_row(&mut self, key: &RowKey, value: Vec<u8>) -> Result<(), StateError> {

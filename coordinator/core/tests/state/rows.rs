@@ -1,10 +1,14 @@
 //! The state as rows, and rows that are no state.
 
+use std::collections::BTreeMap;
+
 use lockstep_common::{Digest, Domain};
 use lockstep_core::state::StateError;
 use lockstep_core::{ClusterState, Outcome, Said};
 
 use super::cluster::{Cluster, block, ready, share};
+
+type Rows = BTreeMap<String, Vec<u8>>;
 
 fn busy() -> Cluster {
     let mut cluster = Cluster::with_two_nodes();
@@ -72,6 +76,62 @@ fn rows_that_need_others_are_refused_without_them() {
     for kind in ["submission/", "run/"] {
         assert!(matches!(without(kind), Err(StateError::Contradiction { .. })), "{kind}");
     }
+}
+
+/// Each of these rows is as it was written.
+#[test]
+fn checkpoints_of_another_time_run_or_job_are_refused_by_key() {
+    let mut cluster = Cluster::with_two_nodes();
+    let run = cluster.submit(&[]);
+    cluster.all_ready(&run);
+    cluster.checkpoint(&run, 5);
+    let before = cluster.store();
+    cluster.checkpoint(&run, 8);
+    let rows = cluster.store();
+    let [fifth, eighth] = [5, 8].map(|step| format!("checkpoint/{run}/{step:020}"));
+    let refused = |change: &dyn Fn(&mut Rows), key: &str, words: &str| {
+        let mut changed = rows.clone();
+        change(&mut changed);
+        let said = ClusterState::from_rows(changed).unwrap_err().to_string();
+        assert!(said.contains(&format!("`{key}`")) && said.contains(words), "{said}");
+    };
+    ClusterState::from_rows(rows.clone()).unwrap();
+    // A manifest is left out, of the first and of the last.
+    let manifests = [5, 8].map(|step| (step, format!("manifest/{}", cluster.run(&run).checkpoints[&step].id)));
+    let manifests = BTreeMap::from(manifests);
+    let manifest_of = |step: u64| manifests[&step].clone();
+    for (step, key) in [(5, &fifth), (8, &eighth)] {
+        refused(&|rows| drop(rows.remove(&manifest_of(step))), key, "the row of its manifest");
+    }
+    // The last one's row is that of an earlier checkpoint.
+    let earlier = &before[&fifth];
+    refused(&|rows| drop(rows.insert(eighth.clone(), earlier.clone())), &eighth, "of another state, at step 5");
+    // The run's own row is that of another job.
+    let mut twin = Cluster::with_two_nodes();
+    assert_eq!(twin.submit(&["name=twin"]), run);
+    let submission = format!("submission/{run}");
+    let of_twin = twin.store()[&submission].clone();
+    refused(&|rows| drop(rows.insert(submission.clone(), of_twin.clone())), &eighth, "of another job than the run's");
+    // The last checkpoint is another run's.
+    twin.cancel(&run);
+    let other = twin.submit(&[]);
+    twin.all_ready(&other);
+    let id = twin.checkpoint(&other, 8);
+    let of_other = twin.store();
+    let put = |rows: &mut Rows| {
+        let manifest = format!("manifest/{id}");
+        rows.insert(eighth.clone(), of_other[&format!("checkpoint/{other}/{:020}", 8)].clone());
+        rows.insert(manifest.clone(), of_other[&manifest].clone());
+    };
+    refused(&put, &eighth, &format!("its manifest is of run `{other}`"));
+    // What a resumed run begins from.
+    let resumed = cluster.resume(cluster.run(&run).checkpoints[&5].id);
+    let key = format!("run/{}", resumed.unwrap());
+    let mut rows = cluster.store();
+    rows.remove(&fifth);
+    rows.remove(&manifest_of(5));
+    let said = ClusterState::from_rows(rows).unwrap_err().to_string();
+    assert!(said.contains(&key) && said.contains("the row of its manifest"), "{said}");
 }
 
 /// Stores hold these bytes. The rows that hold a job's text are left out, as that has a format of its own. A new field with a
