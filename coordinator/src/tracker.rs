@@ -111,19 +111,17 @@ impl Drop for Tracker {
     }
 }
 
+/// Keeps the numbers until there are no more. A database that is damaged is replaced, once: if that does not help, the disk is to
+/// blame.
 fn keep(writer: Writer, reader: &BlockReader, news: &News, changes: &Changes, bell: &Bell) -> Result<(), Stopped> {
     let mut keeper = Keeper { writer, bell, flushed: Instant::now(), left_out: BTreeSet::new() };
-    for run in reader.runs()? {
-        keeper.catch_up(reader, &run, changes)?;
-    }
-    keeper.writer.flush()?;
-    while let Some(runs) = news.take(FLUSH_EVERY) {
-        for run in runs {
-            keeper.catch_up(reader, &run, changes)?;
+    match keeper.keep_up(reader, news, changes) {
+        Err(Stopped::Tracking(error)) if error.is_damage() => {
+            keeper.writer.begin_anew(&error)?;
+            keeper.keep_up(reader, news, changes)
         }
-        keeper.flush_now_and_then()?;
+        kept => kept,
     }
-    Ok(keeper.writer.flush()?)
 }
 
 /// The writer, and when it last wrote.
@@ -136,6 +134,22 @@ struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
+    /// Takes what the reports hold, and then what is new.
+    fn keep_up(&mut self, reader: &BlockReader, news: &News, changes: &Changes) -> Result<(), Stopped> {
+        for run in reader.runs()? {
+            self.catch_up(reader, &run, changes)?;
+        }
+        self.writer.flush()?;
+        while let Some(runs) = news.take(FLUSH_EVERY) {
+            for run in runs {
+                self.catch_up(reader, &run, changes)?;
+            }
+            self.writer.check()?;
+            self.flush_now_and_then()?;
+        }
+        Ok(self.writer.flush()?)
+    }
+
     /// Takes what the log has brought of `run` since the last time.
     fn catch_up(&mut self, reader: &BlockReader, run: &RunId, changes: &Changes) -> Result<(), Stopped> {
         let (mut after, mut more) = (self.writer.cursor(run)?, true);

@@ -14,6 +14,7 @@ pub mod logging;
 mod opened;
 pub mod plain;
 pub mod progress;
+pub mod quiet;
 pub mod shared;
 pub mod stat_cache;
 pub mod transient;

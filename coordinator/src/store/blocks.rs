@@ -19,6 +19,7 @@ use std::sync::Arc;
 use lockstep_common::{RunId, formats};
 use lockstep_core::outcome::Effect;
 use lockstep_host::durable::Place;
+use lockstep_host::quiet::Quiet;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::error::StoreError;
@@ -76,7 +77,7 @@ pub enum Entry {
 pub(super) struct BlockDatabase {
     path: PathBuf,
     place: Place,
-    database: Arc<Database>,
+    database: Arc<Quiet<Database>>,
     sums_from: u64,
     /// Whether something was written that is not durable yet.
     lazy: bool,
@@ -136,7 +137,7 @@ impl BlockDatabase {
         if effects.is_empty() && !(sync && self.lazy) {
             return Ok(());
         }
-        self.commit(effects, sync).map_err(|error| StoreError::write(&self.path, error))?;
+        guarded(&self.path, || self.commit(effects, sync).map_err(|error| StoreError::write(&self.path, error)))?;
         self.place.check().map_err(|error| StoreError::write(&self.path, error))?;
         self.lazy = !sync;
         Ok(())
@@ -178,7 +179,7 @@ impl BlockDatabase {
 #[derive(Clone, Debug)]
 pub struct BlockReader {
     path: PathBuf,
-    database: Arc<Database>,
+    database: Arc<Quiet<Database>>,
     sums_from: u64,
 }
 
@@ -228,10 +229,10 @@ impl BlockReader {
         guarded(&self.path, || {
             read().map_err(|error| match error {
                 Unread::Database(error) => StoreError::read(&self.path, error),
-                Unread::Changed(index) => StoreError::Damaged {
-                    path: self.path.clone(),
-                    detail: format!("a report of run `{run}` (log index {index}) is not as it was written"),
-                },
+                Unread::Changed(index) => {
+                    let what = format!("a report of run `{run}` (log index {index}) is not as it was written");
+                    StoreError::damaged(&self.path, &what)
+                }
             })
         })
     }

@@ -1,8 +1,10 @@
 //! Why the store cannot be opened, read or written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use lockstep_common::chain;
 use lockstep_host::durable::LockError;
+use lockstep_tracking::is_damage;
 
 /// A store that cannot go on. After one of these from a write, nothing more may be written: the process ends, and a
 /// restart recovers what was durable.
@@ -58,4 +60,29 @@ pub enum StoreError {
     /// The writing thread is gone, after an error that was reported before.
     #[error("the store has stopped after an earlier error")]
     Stopped,
+}
+
+impl StoreError {
+    pub(super) fn open(path: &Path, source: impl Into<redb::Error>) -> Self {
+        Self::of(path, source, |path, source| Self::Open { path, source })
+    }
+
+    pub(super) fn read(path: &Path, source: impl Into<redb::Error>) -> Self {
+        Self::of(path, source, |path, source| Self::Read { path, source })
+    }
+
+    pub(super) fn write(path: &Path, source: impl Into<redb::Error>) -> Self {
+        Self::of(path, source, |path, source| Self::Write { path, source })
+    }
+
+    /// The file at `path` is damaged: `what` about it, with what to do.
+    pub(super) fn damaged(path: &Path, what: &str) -> Self {
+        let detail = format!("{what}; put a copy in its place, of all files of the directory at one time");
+        Self::Damaged { path: path.to_owned(), detail }
+    }
+
+    fn of(path: &Path, source: impl Into<redb::Error>, otherwise: fn(PathBuf, Box<redb::Error>) -> Self) -> Self {
+        let source = Box::new(source.into());
+        if is_damage(&source) { Self::damaged(path, &chain(&*source)) } else { otherwise(path.to_owned(), source) }
+    }
 }

@@ -6,6 +6,7 @@ use lockstep_common::formats;
 use lockstep_core::ClusterState;
 use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
 use lockstep_host::durable::Place;
+use lockstep_host::quiet::Quiet;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::error::StoreError;
@@ -44,7 +45,7 @@ type RowList = Vec<(String, Vec<u8>)>;
 pub(super) struct StateDatabase {
     pub(super) path: PathBuf,
     place: Place,
-    pub(super) database: Database,
+    pub(super) database: Quiet<Database>,
 }
 
 impl StateDatabase {
@@ -54,15 +55,19 @@ impl StateDatabase {
     /// `Format` for a format that this program does not read.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("state.redb");
-        let this = Self::at(&path)?;
-        match this.format().map_err(|error| StoreError::read(&path, error))? {
-            None => this.stamp().map_err(|error| StoreError::write(&path, error))?,
+        guarded(&path, || Self::open_in(dir, &path))
+    }
+
+    fn open_in(dir: &Path, path: &Path) -> Result<Self, StoreError> {
+        let this = Self::at(path)?;
+        match this.format().map_err(|error| StoreError::read(path, error))? {
+            None => this.stamp().map_err(|error| StoreError::write(path, error))?,
             Some(FORMAT) => {}
             Some(found) => {
                 formats::STATE.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
                 drop(this); // Closed, its file is whole.
-                keep_copy(&path, found).map_err(|error| StoreError::write(&path, redb::StorageError::Io(error)))?;
-                let this = Self::at(&path)?;
+                keep_copy(path, found).map_err(|error| StoreError::write(path, redb::StorageError::Io(error)))?;
+                let this = Self::at(path)?;
                 this.upgrade(found)?;
                 return Ok(this);
             }
@@ -103,7 +108,7 @@ impl StateDatabase {
             let meta = self.database.begin_read()?.open_table(META)?;
             Ok(meta.get(COUNTED)?.map_or(0, |value| value.value()))
         };
-        read().map_err(|error| StoreError::read(&self.path, error))
+        guarded(&self.path, || read().map_err(|error| StoreError::read(&self.path, error)))
     }
 
     /// Everything that is durable, for a replica to go on from.
@@ -112,9 +117,7 @@ impl StateDatabase {
             let damaged = |detail: String| StoreError::Damaged { path: self.path.clone(), detail };
             let (mut recovered, rows) = self.read().map_err(|error| match error {
                 Unread::Database(error) => StoreError::read(&self.path, error),
-                Unread::Changed(what) => damaged(format!(
-                    "{what} is not as it was written; put a copy in its place, of all files of the directory at one time"
-                )),
+                Unread::Changed(what) => StoreError::damaged(&self.path, &format!("{what} is not as it was written")),
             })?;
             recovered.state = ClusterState::from_rows(rows).map_err(|error| damaged(lockstep_common::chain(&error)))?;
             Ok(recovered)
@@ -156,7 +159,7 @@ impl StateDatabase {
 
     /// Writes `persist`, durably if it says so, else no later than the next that does.
     pub(super) fn write(&self, persist: &Persist) -> Result<(), StoreError> {
-        self.commit(persist).map_err(|error| StoreError::write(&self.path, error))?;
+        guarded(&self.path, || self.commit(persist).map_err(|error| StoreError::write(&self.path, error)))?;
         self.place.check().map_err(|error| StoreError::write(&self.path, error))
     }
 
@@ -259,20 +262,6 @@ enum Unread {
 impl<E: Into<redb::Error>> From<E> for Unread {
     fn from(error: E) -> Self {
         Self::Database(error.into())
-    }
-}
-
-impl StoreError {
-    pub(super) fn open(path: &Path, source: impl Into<redb::Error>) -> Self {
-        Self::Open { path: path.to_owned(), source: Box::new(source.into()) }
-    }
-
-    pub(super) fn read(path: &Path, source: impl Into<redb::Error>) -> Self {
-        Self::Read { path: path.to_owned(), source: Box::new(source.into()) }
-    }
-
-    pub(super) fn write(path: &Path, source: impl Into<redb::Error>) -> Self {
-        Self::Write { path: path.to_owned(), source: Box::new(source.into()) }
     }
 }
 
@@ -399,6 +388,7 @@ mod tests {
         let error = StateDatabase::open(dir.path()).unwrap_err();
         assert!(matches!(error, StoreError::Format { source, .. } if source.found == FORMAT + 1), "{error}");
         std::fs::write(dir.path().join("state.redb"), b"this is no database, only text").unwrap();
-        assert!(matches!(StateDatabase::open(dir.path()), Err(StoreError::Open { .. })));
+        let error = StateDatabase::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("state.redb` is damaged") && error.contains("put a copy in its place"), "{error}");
     }
 }

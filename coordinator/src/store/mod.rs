@@ -5,7 +5,6 @@ mod blocks;
 mod error;
 mod log;
 mod news;
-mod quiet;
 mod sealed;
 #[cfg(test)]
 mod testing;
@@ -21,6 +20,7 @@ use std::path::Path;
 
 use lockstep_host::access::make_private_file;
 use lockstep_host::durable;
+use lockstep_host::quiet::{Quiet, quietly};
 use redb::Database;
 use tracing::debug;
 
@@ -28,22 +28,32 @@ use tracing::debug;
 const CACHE_BYTES: usize = 64 << 20;
 
 /// Opens the database at `path`, or makes it: whole or not at all.
-fn open_database(path: &Path) -> Result<Database, StoreError> {
+fn open_database(path: &Path) -> Result<Quiet<Database>, StoreError> {
     let create = |path: &Path| {
         make_private_file(path)?;
         Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(redb::Error::from)
     };
     guarded(path, || {
         let opened = durable::make_whole(path, |new| create(new).map(drop)).and_then(|()| create(path));
-        opened.map_err(|error| StoreError::open(path, error))
+        opened.map(Quiet::new).map_err(|error| StoreError::open(path, error))
     })
 }
 
 /// What `read` finds in the database at `path`. Pages that are damaged panic in redb: that is an error, too.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    quiet::quietly(read).unwrap_or_else(|panic| {
+    quietly(read).unwrap_or_else(|panic| {
         debug!(panic, path = %path.display(), "a database cannot be read");
-        let detail = "its pages are not as they were written; put a copy in its place, of all files of the directory at one time";
-        Err(StoreError::Damaged { path: path.to_owned(), detail: detail.to_owned() })
+        Err(StoreError::damaged(path, "its pages are not as they were written"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_panics_is_an_error() {
+        let damaged: Result<(), StoreError> = guarded(Path::new("state.redb"), || panic!("of this test: a page"));
+        assert!(matches!(damaged, Err(StoreError::Damaged { .. })));
+    }
 }

@@ -40,15 +40,15 @@ impl Store {
     pub fn open(dir: &Path) -> Result<(Self, Recovered), StoreError> {
         let lock = DirLock::acquire(dir)?;
         let of_a_start = ["reports.redb", "starts"].into_iter().find(|name| dir.join(name).exists());
-        let there = fs::metadata(dir.join("state.redb")).is_ok_and(|metadata| metadata.len() > 0);
-        if let (false, Some(other)) = (there, of_a_start) {
-            let missing = io::Error::other(format!(
-                "it is missing or empty, and `{other}` is there: the runs of this directory are in it; put it back, or use another directory"
-            ));
-            return Err(StoreError::open(&dir.join("state.redb"), redb::StorageError::Io(missing)));
+        if let (false, Some(other)) = (is_there(dir, "state.redb"), of_a_start) {
+            return Err(missing(dir, "state.redb", &format!("`{other}` is there: the runs")));
         }
         let state = StateDatabase::open(dir)?;
         let recovered = state.recover()?;
+        // Before an empty one is made in its place.
+        if state.counted()? > 0 && !is_there(dir, "reports.redb") {
+            return Err(missing(dir, "reports.redb", "`state.redb` has counted reports: the records"));
+        }
         let last = recovered.entries.last().map_or(recovered.truncated.index, |entry| entry.index);
         let blocks = BlockDatabase::open(dir, state.counted()?..=last)?;
         let reader = blocks.reader();
@@ -90,6 +90,18 @@ impl Drop for Store {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether `dir` has file `name`, with anything in it.
+fn is_there(dir: &Path, name: &str) -> bool {
+    fs::metadata(dir.join(name)).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// A directory that was used has lost file `name`; `why` says by what that is known, and ends with what is in the file.
+fn missing(dir: &Path, name: &str, why: &str) -> StoreError {
+    let said =
+        format!("it is missing or empty, and {why} of this directory are in it; put it back, or use another directory");
+    StoreError::open(&dir.join(name), redb::StorageError::Io(io::Error::other(said)))
 }
 
 /// Writes until the handle is gone or a write fails: what follows an error could otherwise be durable without it.
@@ -166,12 +178,17 @@ mod tests {
                 Some(bytes) => std::fs::write(&reports, bytes).unwrap(),
                 None => std::fs::remove_file(&reports).unwrap(),
             }
-            Store::open(dir.path()).map(drop).map_err(|error| error.to_string())
+            Store::open(dir.path()).map(drop).map_err(|error| chain(&error))
         };
         let older = refused(Some(&copies[1])).unwrap_err();
         assert!(older.contains("reports.redb` is damaged: it is older than `state.redb`"), "{older}");
         assert!(older.contains("up to log index 3, and this one ends at 2"), "{older}");
-        refused(None).unwrap_err();
+        let missing = refused(None).unwrap_err();
+        let words = "reports.redb`: I/O error: it is missing or empty, and `state.redb` has counted reports";
+        assert!(missing.contains(words), "{missing}");
+        assert!(!reports.exists(), "none is made in its place");
+        let empty = refused(Some(&Vec::new())).unwrap_err();
+        assert!(empty.contains(words), "{empty}");
         refused(Some(&copies[2])).unwrap();
         // The other way round.
         let state = dir.path().join("state.redb");
@@ -189,6 +206,12 @@ mod tests {
             missing.contains("state.redb`") && missing.contains("it is missing or empty, and `reports.redb` is there"),
             "{missing}"
         );
+        // By what else it is known that a coordinator was started here.
+        std::fs::remove_file(&reports).unwrap();
+        std::fs::write(dir.path().join("starts"), b"a\n").unwrap();
+        let missing = Store::open(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
+        assert!(missing.contains("it is missing or empty, and `starts` is there"), "{missing}");
+        assert!(!state.exists(), "none is made in its place");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 mod agent;
 mod command_line;
 mod crash;
+mod damage;
 mod export;
 mod floods;
 mod joining;

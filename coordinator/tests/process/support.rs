@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,17 @@ impl Coordinator {
 
     /// As the last arguments of another program.
     pub(crate) fn start_under(program: &[&str], dir: &Path, more: &[&str]) -> Self {
+        Self::try_start_under(program, dir, more).unwrap_or_else(|(code, log)| {
+            panic!("coord serve does not listen ({code:?}):\n{log}");
+        })
+    }
+
+    /// Of one that ends before it listens, its exit code and all that it wrote.
+    pub(crate) fn try_start(dir: &Path) -> Result<Self, (Option<i32>, String)> {
+        Self::try_start_under(&[], dir, &[])
+    }
+
+    fn try_start_under(program: &[&str], dir: &Path, more: &[&str]) -> Result<Self, (Option<i32>, String)> {
         let dir = dir.to_str().expect("a plain path");
         let listen: &[&str] = if more.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
         let listen = [listen, &["--web-listen", "127.0.0.1:0"]].concat();
@@ -97,10 +108,20 @@ impl Coordinator {
             let _ = ended.send(log);
             drop(found);
         });
-        match address.recv_timeout(DEADLINE) {
-            Ok(address) => Self { address, child, log, page },
-            Err(error) => panic!("coord serve does not listen ({error}):\n{}", log.try_recv().unwrap_or_default()),
-        }
+        let address = match address.recv_timeout(DEADLINE) {
+            Ok(address) => address,
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = child.wait().expect("it was started here");
+                return Err((status.code(), log.try_recv().unwrap_or_default()));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                // It may have ended meanwhile.
+                let _ = child.kill();
+                child.wait().expect("it was started here");
+                return Err((None, "neither an address nor an end in time".to_owned()));
+            }
+        };
+        Ok(Self { address, child, log, page })
     }
 
     /// Waits until it has ended by itself; its exit code, and all that it wrote.
@@ -136,7 +157,7 @@ impl Coordinator {
         wait_for("its end after SIGTERM", || self.child.try_wait().expect("it was started here")).code()
     }
 
-    fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("not 0");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
     }

@@ -4,19 +4,20 @@
 //! one bucket of all; so a million points are drawn from 16,000 buckets, and a hundred million from 25,000.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lockstep_common::RunId;
 use lockstep_common::series::{Histogram, SeriesKey};
+use lockstep_host::quiet::Quiet;
 use redb::{Database as Redb, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::error::TrackingError;
+use crate::file::{guarded, is_unborn, private};
 use crate::quota::{LeftOut, Used};
 
 /// Run, branch, name, part (-1: none) → [`SeriesSummary`].
@@ -114,35 +115,30 @@ pub(crate) struct RunRow {
     pub(crate) standing: u64,
 }
 
-/// Whether the file at `path` has not got the mark of a database yet, which is written last.
-fn is_unborn(path: &Path) -> io::Result<bool> {
-    let mut mark = [0; 9];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut mark)) {
-        Ok(()) => Ok(mark == [0; 9]),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes the file at `path`, if it is not there: for its owner alone, whatever umask says.
-fn private(path: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
-}
-
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
-    redb: Redb,
+    redb: Quiet<Redb>,
+    /// Whether something in it was not as it was written.
+    is_damaged: AtomicBool,
 }
 
 impl Database {
     /// Opens or makes it; one of another format is made anew.
+    ///
+    /// # Errors
+    /// `Database`, and `Damaged` for pages that cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Self, TrackingError> {
+        let redb = guarded(path, || Self::open_file(path))?;
+        Ok(Self { path: path.to_owned(), redb, is_damaged: AtomicBool::new(false) })
+    }
+
+    fn open_file(path: &Path) -> Result<Quiet<Redb>, TrackingError> {
         let fail = |action| move |error: redb::Error| TrackingError::database(action, path, error);
         let create = || {
             private(path).map_err(redb::StorageError::Io)?;
-            Redb::builder().set_cache_size(CACHE_BYTES).create(path)
+            Redb::builder().set_cache_size(CACHE_BYTES).create(path).map(Quiet::new)
         };
         // Of a start that was killed before it was whole; what is in it is derived from the reports.
         if is_unborn(path).map_err(|error| fail("read")(redb::StorageError::Io(error).into()))? {
@@ -155,13 +151,14 @@ impl Database {
             redb = create().map_err(|error| fail("open")(error.into()))?;
         }
         stamp(&redb).map_err(fail("write"))?;
-        Ok(Self { path: path.to_owned(), redb })
+        Ok(redb)
     }
 
     /// What is there now.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, TrackingError> {
-        let transaction = self.redb.begin_read().map_err(|error| self.read_failed(error))?;
-        Ok(Snapshot { database: self, transaction })
+    pub(crate) fn snapshot(self: &Arc<Self>) -> Result<Snapshot, TrackingError> {
+        let begin = || self.redb.begin_read().map_err(|error| TrackingError::database("read", &self.path, error));
+        let transaction = Quiet::new(self.guarded(begin)?);
+        Ok(Snapshot { transaction, database: Arc::clone(self) })
     }
 
     /// Writes what `body` does, durably, all or nothing. `committing` runs just before it can be seen.
@@ -177,14 +174,29 @@ impl Database {
             transaction.commit()?;
             Ok(guard)
         };
-        write().map_err(|error| TrackingError::database("write", &self.path, error))
+        self.guarded(|| write().map_err(|error| TrackingError::database("write", &self.path, error)))
     }
 
-    pub(crate) fn read_failed(&self, error: impl Into<redb::Error>) -> TrackingError {
-        TrackingError::database("read", &self.path, error)
+    /// What `read` finds; that it found damage is remembered. Pages that are damaged panic in redb: that is damage, too.
+    pub(crate) fn guarded<T>(&self, read: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
+        let found = guarded(&self.path, read);
+        if found.as_ref().is_err_and(TrackingError::is_damage) {
+            self.is_damaged.store(true, Ordering::Relaxed);
+        }
+        found
     }
 
-    pub(crate) fn damaged(&self, detail: &str) -> TrackingError {
+    /// Whether something in it was not as it was written, as far as anybody has looked.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn damaged(&self, detail: &str) -> TrackingError {
+        self.is_damaged.store(true, Ordering::Relaxed);
         TrackingError::Damaged { path: self.path.clone(), detail: detail.to_owned() }
     }
 }
@@ -215,17 +227,22 @@ fn stamp(redb: &Redb) -> Result<(), redb::Error> {
 }
 
 /// What the database held at one moment.
-pub(crate) struct Snapshot<'a> {
-    database: &'a Database,
-    transaction: ReadTransaction,
+pub(crate) struct Snapshot {
+    transaction: Quiet<ReadTransaction>,
+    database: Arc<Database>,
 }
 
 /// A chunk's key, and all of it as one.
 pub(crate) type Indexed = (ChunkKey, Bucket);
 
-impl Snapshot<'_> {
+impl Snapshot {
     fn all<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, TrackingError> {
-        read(&self.transaction).map_err(|error| self.database.read_failed(error))
+        let read = || read(&self.transaction);
+        self.database.guarded(|| read().map_err(|error| TrackingError::database("read", &self.database.path, error)))
+    }
+
+    pub(crate) fn damaged(&self, detail: &str) -> TrackingError {
+        self.database.damaged(detail)
     }
 
     fn row<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, TrackingError> {
@@ -335,7 +352,8 @@ impl Snapshot<'_> {
 
     pub(crate) fn columns(&self, key: ChunkKey) -> Result<crate::column::Columns, TrackingError> {
         let bytes = self.chunk(POINTS, key)?;
-        crate::column::Columns::decode(&bytes).ok_or_else(|| self.database.damaged("a chunk cannot be read"))
+        let decode = || Ok(crate::column::Columns::decode(&bytes));
+        self.database.guarded(decode)?.ok_or_else(|| self.database.damaged("a chunk cannot be read"))
     }
 
     fn chunk(&self, table: TableDefinition<ChunkKey, &[u8]>, key: ChunkKey) -> Result<Vec<u8>, TrackingError> {
@@ -414,20 +432,4 @@ pub(crate) fn key_of(name: &str, part: i64) -> SeriesKey {
 /// A row's bytes.
 pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
     postcard::to_stdvec(row).expect("our own rows serialize")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_a_killed_start_left_is_made_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tracking.redb");
-        std::fs::write(&path, [0; 4096]).unwrap();
-        Database::open(&path).unwrap();
-        assert!(!is_unborn(&path).unwrap());
-        std::fs::write(&path, [1; 4096]).unwrap();
-        Database::open(&path).unwrap_err();
-    }
 }

@@ -7,12 +7,14 @@
 //! ```
 //!
 //! It is made of what `reports.redb` holds, and can be made again from it: so nothing here needs to be durable before
-//! anything else happens, and a crash costs the reading of the blocks since the last flush. It knows nothing of cluster state.
+//! anything else happens, and a crash costs the reading of the blocks since the last flush. A database that is damaged is set aside as
+//! `tracking.redb.damaged`, and a new one takes its place. It knows nothing of cluster state.
 
 mod bucket;
 mod column;
 mod database;
 mod error;
+mod file;
 mod points;
 mod query;
 mod quota;
@@ -20,7 +22,7 @@ mod tail;
 mod writer;
 
 pub use database::{Branch, Media, SeriesSummary};
-pub use error::TrackingError;
+pub use error::{TrackingError, is_damage};
 pub use lockstep_alarms::{Alarm, Facts, Kind, Severity};
 pub use points::{Brought, Unfit, brought};
 pub use query::{Drawn, Query, Tracking};

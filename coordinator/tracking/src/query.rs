@@ -18,7 +18,8 @@ use crate::tail::{RunTail, with_left_out};
 /// What writer and readers share. The writer alone changes it.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) database: Database,
+    /// Another one, once this was set aside. Who looks at the tails, too, takes them first.
+    database: RwLock<Arc<Database>>,
     tails: RwLock<BTreeMap<RunId, RunTail>>,
     /// Of each run, how many of its alarms stand.
     standing: RwLock<BTreeMap<RunId, u64>>,
@@ -26,8 +27,21 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(database: Database) -> Result<Self, TrackingError> {
+        let database = Arc::new(database);
         let standing = RwLock::new(database.snapshot()?.standing()?);
-        Ok(Self { database, tails: RwLock::default(), standing })
+        Ok(Self { database: RwLock::new(database), tails: RwLock::default(), standing })
+    }
+
+    pub(crate) fn database(&self) -> Arc<Database> {
+        Arc::clone(&self.database.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes on with an empty `database`.
+    pub(crate) fn begin_anew(&self, database: Database) {
+        let mut tails = self.tails_mut();
+        tails.clear();
+        self.standing.write().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(database);
     }
 
     pub(crate) fn note_standing(&self, run: &RunId, alarms: u64) {
@@ -85,119 +99,141 @@ impl Tracking {
         Self(shared)
     }
 
+    /// What `read` finds. Numbers that cannot be, because their rows were changed, may panic wherever they are looked at.
+    fn guarded<T>(&self, read: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
+        self.0.database().guarded(read)
+    }
+
     /// A moment: what is written, and what `look` sees of that which is not.
-    fn see<T>(
-        &self,
-        run: &RunId,
-        look: impl FnOnce(Option<&RunTail>) -> T,
-    ) -> Result<(Snapshot<'_>, T), TrackingError> {
+    fn see<T>(&self, run: &RunId, look: impl FnOnce(Option<&RunTail>) -> T) -> Result<(Snapshot, T), TrackingError> {
         let tails = self.0.tails();
-        Ok((self.0.database.snapshot()?, look(tails.get(run))))
+        Ok((self.0.database().snapshot()?, look(tails.get(run))))
     }
 
     /// All series of `branch`, by name and part.
     pub fn series(&self, run: &RunId, branch: u32) -> Result<BTreeMap<SeriesKey, SeriesSummary>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| {
-            let series = tail.filter(|_| branch == 0).map(|tail| &tail.series);
-            series.into_iter().flatten().map(|(key, series)| (key.clone(), series.summary.clone())).collect::<Vec<_>>()
-        })?;
-        let mut all: BTreeMap<_, _> = snapshot.series(run, branch)?.into_iter().collect();
-        all.extend(live);
-        Ok(all)
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| {
+                let series = tail.filter(|_| branch == 0).map(|tail| &tail.series);
+                series
+                    .into_iter()
+                    .flatten()
+                    .map(|(key, series)| (key.clone(), series.summary.clone()))
+                    .collect::<Vec<_>>()
+            })?;
+            let mut all: BTreeMap<_, _> = snapshot.series(run, branch)?.into_iter().collect();
+            all.extend(live);
+            Ok(all)
+        })
     }
 
     /// What the run left behind when it was rolled back.
     pub fn branches(&self, run: &RunId) -> Result<Vec<Branch>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.branches.clone()))?;
-        Ok(match live {
-            Some(branches) => branches,
-            None => snapshot.run(run)?.unwrap_or_default().branches,
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.branches.clone()))?;
+            Ok(match live {
+                Some(branches) => branches,
+                None => snapshot.run(run)?.unwrap_or_default().branches,
+            })
         })
     }
 
     /// Values of telemetry that never arrived, because nobody took them in time.
     pub fn dropped(&self, run: &RunId) -> Result<u64, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.dropped))?;
-        Ok(match live {
-            Some(dropped) => dropped,
-            None => snapshot.run(run)?.unwrap_or_default().dropped,
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.dropped))?;
+            Ok(match live {
+                Some(dropped) => dropped,
+                None => snapshot.run(run)?.unwrap_or_default().dropped,
+            })
         })
     }
 
     /// The curve of `key`; `None` if there is no such series.
     pub fn curve(&self, run: &RunId, key: &SeriesKey, query: &Query) -> Result<Option<Drawn>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| {
-            let series = tail.filter(|_| query.branch == 0).and_then(|tail| tail.series.get(key));
-            series.map(|series| {
-                let chunks = series.chunks().filter(|(_, columns)| overlaps(columns, query));
-                let chunks: Vec<(ChunkKey, Columns)> = chunks.map(|(key, columns)| (key, columns.clone())).collect();
-                let before = series.chunks().next().map_or(series.summary.count, |(key, _)| key.2);
-                (series.summary.clone(), before, chunks)
-            })
-        })?;
-        let (summary, before, live) = match live {
-            Some(live) => live,
-            None => match snapshot.one_series(run, query.branch, key)? {
-                Some(summary) => (summary, u64::MAX, Vec::new()),
-                None => return Ok(None),
-            },
-        };
-        let mut stored = snapshot.index(summary.id, query.from, query.to)?;
-        // The memory has a newer one of the last chunk.
-        stored.retain(|(chunk, bucket)| chunk.2 < before && bucket.last_step >= query.from);
-        let mut drawn = draw(&snapshot, &stored, &live, query)?;
-        // Where a curve ends is its last value, not the mean of its last pixel.
-        if let (Some(end), true) = (drawn.values.last_mut(), query.to >= summary.last_step) {
-            *end = summary.last;
-        }
-        Ok(Some(drawn))
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| {
+                let series = tail.filter(|_| query.branch == 0).and_then(|tail| tail.series.get(key));
+                series.map(|series| {
+                    let chunks = series.chunks().filter(|(_, columns)| overlaps(columns, query));
+                    let chunks: Vec<(ChunkKey, Columns)> =
+                        chunks.map(|(key, columns)| (key, columns.clone())).collect();
+                    let before = series.chunks().next().map_or(series.summary.count, |(key, _)| key.2);
+                    (series.summary.clone(), before, chunks)
+                })
+            })?;
+            let (summary, before, live) = match live {
+                Some(live) => live,
+                None => match snapshot.one_series(run, query.branch, key)? {
+                    Some(summary) => (summary, u64::MAX, Vec::new()),
+                    None => return Ok(None),
+                },
+            };
+            let mut stored = snapshot.index(summary.id, query.from, query.to)?;
+            // The memory has a newer one of the last chunk.
+            stored.retain(|(chunk, bucket)| chunk.2 < before && bucket.last_step >= query.from);
+            let mut drawn = draw(&snapshot, &stored, &live, query)?;
+            // Where a curve ends is its last value, not the mean of its last pixel.
+            if let (Some(end), true) = (drawn.values.last_mut(), query.to >= summary.last_step) {
+                *end = summary.last;
+            }
+            Ok(Some(drawn))
+        })
     }
 
     /// Names of what there are distributions of.
     pub fn histogram_names(&self, run: &RunId) -> Result<Vec<String>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| {
-            let histograms = tail.map(|tail| tail.histograms.iter().map(|(key, _)| key.name.clone()));
-            histograms.into_iter().flatten().collect::<Vec<_>>()
-        })?;
-        let mut names = snapshot.histogram_names(run)?;
-        names.extend(live);
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| {
+                let histograms = tail.map(|tail| tail.histograms.iter().map(|(key, _)| key.name.clone()));
+                histograms.into_iter().flatten().collect::<Vec<_>>()
+            })?;
+            let mut names = snapshot.histogram_names(run)?;
+            names.extend(live);
+            names.sort_unstable();
+            names.dedup();
+            Ok(names)
+        })
     }
 
     /// The distributions of `name`, oldest first.
     pub fn histograms(&self, run: &RunId, name: &str) -> Result<Vec<Histogram>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| {
-            let histograms = tail.into_iter().flat_map(|tail| &tail.histograms);
-            let own = histograms.filter(|(key, _)| key.name == name).map(|(_, histogram)| histogram.clone());
-            own.collect::<Vec<_>>()
-        })?;
-        let mut all = snapshot.histograms(run, 0, name)?;
-        all.extend(live);
-        Ok(all)
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| {
+                let histograms = tail.into_iter().flat_map(|tail| &tail.histograms);
+                let own = histograms.filter(|(key, _)| key.name == name).map(|(_, histogram)| histogram.clone());
+                own.collect::<Vec<_>>()
+            })?;
+            let mut all = snapshot.histograms(run, 0, name)?;
+            all.extend(live);
+            Ok(all)
+        })
     }
 
     /// Images, texts and files, oldest first.
     pub fn media(&self, run: &RunId) -> Result<Vec<Media>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.media.clone()))?;
-        let mut all = snapshot.media(run)?;
-        all.extend(live.unwrap_or_default());
-        Ok(all)
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.media.clone()))?;
+            let mut all = snapshot.media(run)?;
+            all.extend(live.unwrap_or_default());
+            Ok(all)
+        })
     }
 
     /// What is trained, if the run has said it.
     pub fn model(&self, run: &RunId) -> Result<Option<ModelReport>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.model.clone()))?;
-        let bytes = match live {
-            Some(bytes) => bytes,
-            None => snapshot.run(run)?.unwrap_or_default().model,
-        };
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        let model = ModelReport::decode(bytes.as_slice());
-        model.map(Some).map_err(|_| self.0.database.damaged("a model cannot be read"))
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| tail.map(|tail| tail.row.model.clone()))?;
+            let bytes = match live {
+                Some(bytes) => bytes,
+                None => snapshot.run(run)?.unwrap_or_default().model,
+            };
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let model = ModelReport::decode(bytes.as_slice());
+            model.map(Some).map_err(|_| snapshot.damaged("a model cannot be read"))
+        })
     }
 
     /// Of each run that has numbers, how many of its alarms stand.
@@ -212,14 +248,16 @@ impl Tracking {
 
     /// All alarms, by the step that each began at.
     pub fn alarms(&self, run: &RunId) -> Result<Vec<Alarm>, TrackingError> {
-        let (snapshot, live) = self.see(run, |tail| tail.map(RunTail::alarms))?;
-        if let Some(alarms) = live {
-            return Ok(alarms);
-        }
-        let kept = snapshot.watch(run)?;
-        let watch: Option<Watch> = kept.and_then(|bytes| postcard::from_bytes(&bytes).ok());
-        let alarms = watch.map(|watch| watch.alarms()).unwrap_or_default();
-        Ok(with_left_out(alarms, snapshot.left_out(run)?.as_ref()))
+        self.guarded(|| {
+            let (snapshot, live) = self.see(run, |tail| tail.map(RunTail::alarms))?;
+            if let Some(alarms) = live {
+                return Ok(alarms);
+            }
+            let kept = snapshot.watch(run)?;
+            let watch: Option<Watch> = kept.and_then(|bytes| postcard::from_bytes(&bytes).ok());
+            let alarms = watch.map(|watch| watch.alarms()).unwrap_or_default();
+            Ok(with_left_out(alarms, snapshot.left_out(run)?.as_ref()))
+        })
     }
 }
 
@@ -230,7 +268,7 @@ fn overlaps(columns: &Columns, query: &Query) -> bool {
 
 /// The curve of what is `stored` and what is in memory behind it, from the level that has enough for the pixels.
 fn draw(
-    snapshot: &Snapshot<'_>,
+    snapshot: &Snapshot,
     stored: &[(ChunkKey, Bucket)],
     live: &[(ChunkKey, Columns)],
     query: &Query,

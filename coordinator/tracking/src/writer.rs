@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lockstep_alarms::{Alarm, Watch};
-use lockstep_common::RunId;
 use lockstep_common::manifest::Piece;
 use lockstep_common::series::{Point, SeriesKey};
+use lockstep_common::{RunId, chain};
 use lockstep_rpc::{MediaReport, ReportBlock};
 use prost::Message as _;
 use redb::WriteTransaction;
+use tracing::warn;
 
 use crate::bucket::{Bucket, group};
 use crate::column::{CHUNK, Columns};
@@ -19,6 +20,7 @@ use crate::database::{
     SeriesSummary, Snapshot, WATCHES, encode, part_of,
 };
 use crate::error::TrackingError;
+use crate::file::{aside, set_aside};
 use crate::points::{Brought, brought};
 use crate::query::{Shared, Tracking};
 use crate::quota::{LeftOut, NAME_BYTES, Quota};
@@ -50,11 +52,20 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens the database at `path`, or makes it.
+    /// Opens the database at `path`, or makes it. One that is damaged is set aside, and a new one takes its place.
     pub fn open(path: &Path) -> Result<(Self, Tracking), TrackingError> {
-        let database = Database::open(path)?;
-        let last_id = database.snapshot()?.last_id()?;
-        let shared = Arc::new(Shared::new(database)?);
+        let shared = match Database::open(path).and_then(Shared::new) {
+            Err(error) if error.is_damage() => Shared::new(replaced(path, &error)?)?,
+            opened => opened?,
+        };
+        let last_id = match shared.database().snapshot()?.last_id() {
+            Err(error) if error.is_damage() => {
+                shared.begin_anew(replaced(path, &error)?);
+                0
+            }
+            found => found?,
+        };
+        let shared = Arc::new(shared);
         let writer = Self { shared: Arc::clone(&shared), last_id, unwritten: 0, quota: Quota::default() };
         Ok((writer, Tracking::new(shared)))
     }
@@ -65,12 +76,31 @@ impl Writer {
         Self { quota, ..self }
     }
 
+    /// Sets the database aside, because of the damage that is `why`, and goes on with a new one: all events have to be taken again.
+    pub fn begin_anew(&mut self, why: &TrackingError) -> Result<(), TrackingError> {
+        let database = replaced(self.shared.database().path(), why)?;
+        self.shared.begin_anew(database);
+        (self.last_id, self.unwritten) = (0, 0);
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Damaged` if whoever has read the database, here or elsewhere, found it so.
+    pub fn check(&self) -> Result<(), TrackingError> {
+        let database = self.shared.database();
+        if !database.is_damaged() {
+            return Ok(());
+        }
+        let detail = "what was read from it is not as it was written".to_owned();
+        Err(TrackingError::Damaged { path: database.path().to_owned(), detail })
+    }
+
     /// The log index up to which everything of `run` was taken.
     pub fn cursor(&self, run: &RunId) -> Result<u64, TrackingError> {
         if let Some(tail) = self.shared.tails().get(run) {
             return Ok(tail.row.cursor);
         }
-        Ok(self.shared.database.snapshot()?.run(run)?.map_or(0, |row| row.cursor))
+        Ok(self.shared.database().snapshot()?.run(run)?.map_or(0, |row| row.cursor))
     }
 
     /// Takes what the log brought at `index`; what was taken before changes nothing.
@@ -83,7 +113,7 @@ impl Writer {
                 let brought = brought(*block);
                 self.unwritten += brought.points.values().map(|points| SERIES_POINTS + points.len()).sum::<usize>();
                 let last_id = &mut self.last_id;
-                let snapshot = self.shared.database.snapshot()?;
+                let snapshot = self.shared.database().snapshot()?;
                 let mut tails = self.shared.tails_mut();
                 let tail = load(&mut tails, &snapshot, run)?;
                 append(tail, &snapshot, run, brought, last_id, &self.quota)?;
@@ -132,7 +162,7 @@ impl Writer {
         }
         self.unwritten = 0;
         // Nobody sees a moment at which points are in both places, or in none.
-        let mut tails = self.shared.database.write(write, || self.shared.tails_mut())?;
+        let mut tails = self.shared.database().write(write, || self.shared.tails_mut())?;
         tails.values_mut().for_each(RunTail::written);
         if tails.values().map(RunTail::points).sum::<usize>() > MOST_POINTS {
             tails.clear();
@@ -142,7 +172,7 @@ impl Writer {
 
     /// Moves what came after `step` to a branch of its own.
     fn rewind(&mut self, run: &RunId, index: u64, step: u64) -> Result<(), TrackingError> {
-        let snapshot = self.shared.database.snapshot()?;
+        let snapshot = self.shared.database().snapshot()?;
         let mut tail = match self.shared.tails_mut().remove(run) {
             Some(tail) => tail,
             None => read(&snapshot, run)?,
@@ -171,15 +201,26 @@ impl Writer {
             move_rest(transaction, run, branch, step)?;
             write_run(transaction, run, &tail)
         };
-        self.shared.database.write(write, || ())?;
+        self.shared.database().write(write, || ())?;
         Ok(())
     }
+}
+
+/// A new database in the place of the one at `path`, which is set aside because of the damage that is `why`.
+fn replaced(path: &Path, why: &TrackingError) -> Result<Database, TrackingError> {
+    warn!(
+        aside = %aside(path).display(),
+        "{}; it was set aside, and the numbers of all runs are read again from the reports",
+        chain(why)
+    );
+    set_aside(path)?;
+    Database::open(path)
 }
 
 /// The run's tail; read if it is not in memory.
 fn load<'a>(
     tails: &'a mut BTreeMap<RunId, RunTail>,
-    snapshot: &Snapshot<'_>,
+    snapshot: &Snapshot,
     run: &RunId,
 ) -> Result<&'a mut RunTail, TrackingError> {
     use std::collections::btree_map::Entry;
@@ -190,21 +231,21 @@ fn load<'a>(
 }
 
 /// The run's tail, as it was written.
-fn read(snapshot: &Snapshot<'_>, run: &RunId) -> Result<RunTail, TrackingError> {
+fn read(snapshot: &Snapshot, run: &RunId) -> Result<RunTail, TrackingError> {
     let (row, watch) = (snapshot.run(run)?.unwrap_or_default(), watch_of(snapshot, run)?);
     let used = (snapshot.media_used(run)?, snapshot.count_series(run)?);
     Ok(RunTail::new(row, watch, used, snapshot.left_out(run)?))
 }
 
 /// As it was kept; one that another version wrote begins anew.
-fn watch_of(snapshot: &Snapshot<'_>, run: &RunId) -> Result<Watch, TrackingError> {
+fn watch_of(snapshot: &Snapshot, run: &RunId) -> Result<Watch, TrackingError> {
     let kept = snapshot.watch(run)?;
     Ok(kept.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_else(|| Watch::new(&[])))
 }
 
 fn append(
     tail: &mut RunTail,
-    snapshot: &Snapshot<'_>,
+    snapshot: &Snapshot,
     run: &RunId,
     brought: Brought,
     last_id: &mut u64,
@@ -270,7 +311,7 @@ fn too_long(key: &SeriesKey) -> Option<String> {
 }
 
 /// The last chunk, if there is room in it.
-fn open_chunk(snapshot: &Snapshot<'_>, summary: &SeriesSummary) -> Result<Columns, TrackingError> {
+fn open_chunk(snapshot: &Snapshot, summary: &SeriesSummary) -> Result<Columns, TrackingError> {
     match snapshot.index(summary.id, summary.last_step, u64::MAX)?.pop() {
         Some((key, bucket)) if bucket.count < CHUNK as u64 => snapshot.columns(key),
         _ => Ok(Columns::default()),
@@ -347,7 +388,7 @@ struct Cut {
 impl Cut {
     /// What `key` loses after `step`, to be series `id`.
     fn of(
-        snapshot: &Snapshot<'_>,
+        snapshot: &Snapshot,
         key: SeriesKey,
         summary: &SeriesSummary,
         step: u64,

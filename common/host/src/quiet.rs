@@ -1,8 +1,11 @@
 //! Panics that are caught and told in other words: nothing of them is printed.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
+
+use tracing::debug;
 
 thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
@@ -10,8 +13,36 @@ thread_local! {
     static SAID: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// A value whose end may panic, as that of a database with damaged pages does: nothing of it is printed, and nothing ends by it.
+#[derive(Debug)]
+pub struct Quiet<T>(Option<T>);
+
+impl<T> Quiet<T> {
+    /// Holds `value`.
+    pub fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> Deref for Quiet<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> Drop for Quiet<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        if let Err(panic) = quietly(|| drop(value)) {
+            debug!(panic, "what could not be ended in order is left as it is");
+        }
+    }
+}
+
 /// What `work` gives, or the words of its panic, which this thread does not print meanwhile.
-pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| panic::set_hook(hook(panic::take_hook())));
     let before = IS_QUIET.replace(true);
@@ -38,8 +69,15 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::super::StoreError;
     use super::*;
+
+    struct Ends;
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            panic!("of this test: an end");
+        }
+    }
 
     #[test]
     fn a_panic_that_is_caught_is_not_printed_and_all_others_are() {
@@ -53,9 +91,7 @@ mod tests {
         })));
         let said = quietly(|| panic!("of this test: a page")).unwrap_err();
         assert!(said.contains("of this test: a page") && said.contains("quiet.rs"), "{said}");
-        let path = std::path::Path::new("state.redb");
-        let damaged = crate::store::guarded(path, || panic!("of this test: a page")) as Result<(), StoreError>;
-        assert!(matches!(damaged, Err(StoreError::Damaged { .. })));
+        drop(Quiet::new(Ends));
         assert_eq!(printed.load(Ordering::Relaxed), 0);
         assert!(catch_unwind(|| panic!("of this test: a fault")).is_err());
         // Also of another thread, while this one is quiet.
