@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::rc::Rc;
 use std::sync::Once;
 
 use tracing::debug;
@@ -11,7 +12,15 @@ thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
     /// What the hook was told of the last panic while it was quiet.
     static SAID: RefCell<String> = const { RefCell::new(String::new()) };
+    /// What the program's last words are.
+    static LAST_WORDS: RefCell<Option<Rc<dyn Fn() -> String>>> = const { RefCell::new(None) };
 }
+
+/// Exit code of `coord` for what is wrong on this machine.
+const LOCAL_FAILURE: i32 = 6;
+
+/// How Rust calls panics that end the program: one out of the end of a value while another one is on its way, for one.
+const ABORTS: [&str; 2] = ["panic in a destructor during cleanup", "panic in a function that cannot unwind"];
 
 /// A value whose end may panic, as that of a database with damaged pages does: nothing of it is printed, and nothing ends by it.
 #[derive(Debug)]
@@ -51,12 +60,30 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|_| SAID.take())
 }
 
+/// As [`quietly`]; at a panic that cannot be caught, one while another is on its way, the program ends with `last_words` and the code of
+/// `coord` for what is wrong on this machine.
+pub fn quietly_or<T>(last_words: impl Fn() -> String + 'static, work: impl FnOnce() -> T) -> Result<T, String> {
+    let before = LAST_WORDS.replace(Some(Rc::new(last_words)));
+    let done = quietly(work);
+    LAST_WORDS.set(before);
+    done
+}
+
+#[expect(clippy::print_stderr, reason = "nobody is left who could print it")]
+fn end(last_words: &str) {
+    eprintln!("error: {last_words}");
+    std::process::exit(LOCAL_FAILURE);
+}
+
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
 /// `otherwise`, but for threads that are quiet.
 fn hook(otherwise: Hook) -> Hook {
     Box::new(move |panic| {
-        if IS_QUIET.get() {
+        if IS_QUIET.get() && panic.payload_as_str().is_some_and(|words| ABORTS.contains(&words)) {
+            let last_words = LAST_WORDS.with_borrow(Option::clone);
+            last_words.map_or_else(|| otherwise(panic), |words| end(&words()));
+        } else if IS_QUIET.get() {
             SAID.set(panic.to_string());
         } else {
             otherwise(panic);
@@ -77,6 +104,30 @@ mod tests {
         fn drop(&mut self) {
             panic!("of this test: an end");
         }
+    }
+
+    /// Ends its process if a variable says so.
+    #[test]
+    fn two_panics_at_once() {
+        if std::env::var_os("LOCKSTEP_TWO_PANICS").is_none() {
+            return;
+        }
+        let _ = quietly_or(
+            || "last words".to_owned(),
+            || {
+                let _ends = Ends;
+                panic!("of this test: a page");
+            },
+        );
+    }
+
+    #[test]
+    fn before_a_panic_that_cannot_be_caught_something_is_said() {
+        let mut own = std::process::Command::new(std::env::current_exe().unwrap());
+        own.args(["--exact", "quiet::tests::two_panics_at_once", "--nocapture"]).env("LOCKSTEP_TWO_PANICS", "1");
+        let output = own.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.trim_end()), (Some(LOCAL_FAILURE), "error: last words"));
     }
 
     #[test]

@@ -18,9 +18,10 @@ pub use writer::Store;
 
 use std::path::Path;
 
+use lockstep_common::chain;
 use lockstep_host::access::make_private_file;
 use lockstep_host::durable;
-use lockstep_host::quiet::{Quiet, quietly};
+use lockstep_host::quiet::{Quiet, quietly_or};
 use redb::Database;
 use tracing::debug;
 
@@ -41,9 +42,11 @@ fn open_database(path: &Path) -> Result<Quiet<Database>, StoreError> {
 
 /// What `read` finds in the database at `path`. Pages that are damaged panic in redb: that is an error, too.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    quietly(read).unwrap_or_else(|panic| {
+    let damaged = |path: &Path| StoreError::damaged(path, "its pages are not as they were written");
+    let own = path.to_owned();
+    quietly_or(move || chain(&damaged(&own)), read).unwrap_or_else(|panic| {
         debug!(panic, path = %path.display(), "a database cannot be read");
-        Err(StoreError::damaged(path, "its pages are not as they were written"))
+        Err(damaged(path))
     })
 }
 

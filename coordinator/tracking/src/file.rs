@@ -6,18 +6,28 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use lockstep_host::quiet::quietly;
+use lockstep_host::quiet::quietly_or;
 use tracing::debug;
 
 use crate::error::TrackingError;
 
 /// What `read` finds in the database at `path`. Pages that are damaged panic in redb: that is an error, too.
 pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
-    quietly(read).unwrap_or_else(|panic| {
+    let own = path.to_owned();
+    quietly_or(move || last_words(&own), read).unwrap_or_else(|panic| {
         debug!(panic, path = %path.display(), "a database cannot be read");
         let detail = "its pages are not as they were written".to_owned();
         Err(TrackingError::Damaged { path: path.to_owned(), detail })
     })
+}
+
+/// The program cannot go on with the database at `path`; the next start makes it anew.
+fn last_words(path: &Path) -> String {
+    let next = match set_aside(path) {
+        Ok(()) => format!("it is kept as `{}`: start again, and it is made from the reports", aside(path).display()),
+        Err(error) => format!("remove it, and start again: {error}"),
+    };
+    format!("`{}` is damaged: its pages are not as they were written; {next}", path.display())
 }
 
 /// Moves the file at `path` out of the way, to where [`aside`] says. One that is there already is replaced.
