@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lockstep_common::RunId;
 use lockstep_common::series::{Point, SeriesKey};
@@ -80,34 +82,54 @@ fn damaged(bytes: &[u8], at: usize) -> Vec<u8> {
     bytes
 }
 
+/// Names the directory of [`one_database`].
+const DIR: &str = "LOCKSTEP_DAMAGED_DIR";
+
+/// Uses the database that a variable names, if it does, and says when damage was found. Two panics at once end its process.
+#[test]
+fn one_database() {
+    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    let (path, aside) = (dir.join("tracking.redb"), dir.join("tracking.redb.damaged"));
+    let (mut writer, tracking) = Writer::open(&path).unwrap();
+    if aside.exists() {
+        println!("found at the start");
+    } else {
+        // Some of the bytes are of pages that are no longer used.
+        let Err(error) = ask(&tracking).and_then(|_| fill(&mut writer)) else { return };
+        assert!(error.is_damage(), "{error:?}");
+        assert!(writer.check().is_err());
+        writer.begin_anew(&error).unwrap();
+        println!("found later");
+    }
+    assert!(aside.exists());
+    fill(&mut writer).unwrap();
+    println!("then {}", ask(&tracking).unwrap());
+}
+
 #[test]
 fn damaged_pages_are_found_set_aside_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tracking.redb");
     let aside = dir.path().join("tracking.redb.damaged");
-    let expected = begin(&path);
+    let expected = format!("then {}", begin(&path));
     let sound = fs::read(&path).unwrap();
     // The head of each page, how many rows it has, and where they are.
     let written = (0..sound.len()).step_by(PAGE).filter(|page| sound[*page..*page + 16] != [0; 16]);
     let places: Vec<usize> = written.zip([0, 2, 6].into_iter().cycle()).map(|(page, within)| page + within).collect();
-    let (mut at_start, mut later) = (0, 0);
+    let mut own = Command::new(std::env::current_exe().unwrap());
+    own.args(["--exact", "one_database", "--nocapture"]).env(DIR, dir.path());
+    let mut seen = BTreeMap::new();
     for at in places {
         fs::write(&path, damaged(&sound, at)).unwrap();
         let _ = fs::remove_file(&aside);
-        let (mut writer, tracking) = Writer::open(&path).unwrap();
-        if aside.exists() {
-            at_start += 1;
-        } else {
-            // Some of the bytes are of pages that are no longer used.
-            let Err(error) = ask(&tracking).and_then(|_| fill(&mut writer)) else { continue };
-            assert!(error.is_damage(), "{error:?}");
-            assert!(writer.check().is_err());
-            writer.begin_anew(&error).unwrap();
-            later += 1;
-        }
-        assert!(aside.exists(), "place {at}");
-        fill(&mut writer).unwrap();
-        assert_eq!(ask(&tracking).unwrap(), expected, "place {at}");
+        let output = own.output().unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        assert!(!said.contains("panicked"), "place {at}: {said}");
+        let when = ["found at the start", "found later", "start again"].into_iter().find(|words| said.contains(words));
+        let code = if when == Some("start again") { 6 } else { 0 };
+        assert_eq!((output.status.code(), aside.exists()), (Some(code), when.is_some()), "place {at}: {said}");
+        assert!(said.contains(&expected) || code == 6 || when.is_none(), "place {at}: {said}");
+        *seen.entry(when).or_insert(0) += 1;
     }
-    assert!(at_start > 5 && later > 3, "{at_start} and {later}");
+    assert!(seen[&Some("found at the start")] > 5 && seen[&Some("found later")] > 3, "{seen:?}");
 }
