@@ -41,3 +41,12 @@ fn get(address: &str, path: &str) -> String {
     stream.read_to_string(&mut answer).unwrap();
     answer
 }
+
+#[test]
+fn a_coordinator_takes_as_many_open_files_as_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start_under(&["prlimit", "--nofile=200:900"], dir.path(), &[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", coordinator.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["900", "900"], "{files}");
+}
