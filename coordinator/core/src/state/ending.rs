@@ -42,7 +42,7 @@ impl ClusterState {
             return;
         }
         let (node, code, output) = (placed.node.clone(), end.code, bounded(end.output));
-        if code != 0 && run.has_doubted(process) {
+        if code != 0 && run.has_doubted(process) && run.silent_witness().is_some() {
             return;
         }
         let (mut ending, mut blamed) = (end.ending.clone(), node.clone());
@@ -84,14 +84,14 @@ impl ClusterState {
         self.place_queued();
     }
 
-    /// Generations of which not all processes are ready.
+    /// Generations that wait for processes to be ready, or for one to say whether all differ.
     pub fn starting(&self) -> Vec<(RunId, u64)> {
-        let starting = self.runs.values().filter(|run| run.state.status == Status::Starting);
+        let starting = self.runs.values().filter(|run| run.awaited().is_some());
         starting.map(|run| (run.id().clone(), run.state.generation)).collect()
     }
 
-    /// A generation that has been starting for `seconds` without a word is given up: the first process that is not ready failed for a
-    /// reason that may pass, so that its node comes last in the next attempt.
+    /// A generation that has waited for `seconds` without a word is given up: the first process that it waits for failed for a reason
+    /// that may pass, so that its node comes last in the next attempt.
     pub(super) fn start_anew(
         &mut self,
         at_ms: u64,
@@ -101,12 +101,11 @@ impl ClusterState {
         effects: &mut Vec<Effect>,
     ) {
         let Some(run) = self.runs.get(id) else { return };
-        if run.state.status != Status::Starting || run.state.generation != generation {
-            return;
-        }
-        let late = run.state.placement.iter().find(|(_, placed)| placed.phase == Phase::Assigned);
-        let Some((&process, _)) = late else { return };
-        let what = format!("it was not ready, and nothing was heard of the run's start for {seconds} s");
+        let Some(process) = run.awaited().filter(|_| run.state.generation == generation) else { return };
+        let what = match run.state.status {
+            Status::Starting => format!("it was not ready, and nothing was heard of the run's start for {seconds} s"),
+            _ => format!("it was silent for {seconds} s after another had said that all differ"),
+        };
         let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
         self.ended(at_ms, id, process, &end, effects);
     }
@@ -148,6 +147,18 @@ fn too_often(run: &Run, process: u32, end: &End<'_>, output: &str) -> String {
 }
 
 impl Run {
+    /// The process without whose word nothing goes on.
+    fn awaited(&self) -> Option<u32> {
+        match self.state.status {
+            Status::Starting => {
+                let mut placed = self.state.placement.iter();
+                placed.find(|(_, placed)| placed.phase == Phase::Assigned).map(|(process, _)| *process)
+            }
+            Status::Running => self.silent_witness(),
+            _ => None,
+        }
+    }
+
     /// Whether it waits for the pause before its next attempt.
     pub fn pauses(&self) -> bool {
         self.state.due_at_ms > 0 && matches!(self.state.status, Status::Queued { .. })

@@ -138,7 +138,10 @@ impl ClusterState {
             Said::Share(share) => self.share(at_ms, id, process, share),
             Said::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
             Said::ShareRefused { step, reason } => self.share_refused(at_ms, id, process, *step, reason),
-            Said::Finished { step, state } => self.finished(at_ms, id, process, *step, state),
+            Said::Finished { step, state } => {
+                self.finished(at_ms, id, process, *step, state);
+                self.end_lonely_doubt(at_ms, id, effects);
+            }
             Said::Failed { reason, transient } => {
                 let what = reason.clone();
                 let ending = if *transient { Ending::Transient { what } } else { Ending::Permanent { what } };
@@ -185,6 +188,15 @@ impl ClusterState {
                 let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
                 self.ended(at_ms, id, process, &end, effects);
             }
+        }
+    }
+
+    /// Whoever said that all differ is alone with it once all others have finished.
+    fn end_lonely_doubt(&mut self, at_ms: u64, id: &RunId, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get(id).filter(|run| run.state.status == Status::Running) else { return };
+        if let Some((process, what)) = run.unheard_doubt().filter(|_| run.silent_witness().is_none()) {
+            let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
+            self.ended(at_ms, id, process, &end, effects);
         }
     }
 

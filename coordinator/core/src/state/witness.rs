@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use lockstep_common::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::run::Run;
+use super::run::{Phase, Run};
 use crate::command::Said;
 
 /// Words of one generation that are kept; of more, the oldest is forgotten.
@@ -45,7 +45,10 @@ impl Run {
             return Worth::Counts(said.clone());
         }
         let node = self.node_of(process).cloned();
-        let of_others = |word: &&Word| step_of(&word.said) == Some(step) && self.speaks_from(word) != node.as_ref();
+        // Nobody goes on after such a word, so that a second one is about the same, whatever its step.
+        let doubts = |said: &Said| matches!(said, Said::Corrupt { .. });
+        let same = |other: &Said| step_of(other) == Some(step) || (doubts(other) && doubts(said));
+        let of_others = |word: &&Word| same(&word.said) && self.speaks_from(word) != node.as_ref();
         let Some(word) = self.state.words.iter().find(of_others) else {
             self.keep(process, said);
             return Worth::Waits;
@@ -89,6 +92,13 @@ impl Run {
         let words =
             format!("{name} says that the processes differ after step {step}, and none of another node says so");
         Some((process, words))
+    }
+
+    /// The first process of another node than those that said that all differ, if there is one that has not finished.
+    pub(super) fn silent_witness(&self) -> Option<u32> {
+        let from = self.speaks_from(self.doubts().next()?)?;
+        let mut others = self.state.placement.iter().filter(|(_, placed)| placed.node != *from);
+        others.find(|(_, placed)| !matches!(placed.phase, Phase::Finished { .. })).map(|(process, _)| *process)
     }
 
     fn doubts(&self) -> impl Iterator<Item = &Word> {

@@ -122,7 +122,33 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     let words = "process 2 on `c` and process 0 on `a` say different things of what all processes have after step 8";
     assert!(format!("{:?}", state.last_exit).contains(words), "{:?}", state.last_exit);
 
-    // The verdict of steps that are made again needs two, too.
+    // So do two that say so of different steps: nobody goes on after such a word.
+    let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
+    cluster.say(&run, 2, said(&[1, 9, 9]));
+    let Said::Corrupt { agreed, fingerprints, tensors, trail, .. } = said(&[1, 9, 9]) else { panic!("it is one") };
+    cluster.say(&run, 0, Said::Corrupt { step: 9, agreed, fingerprints, tensors, trail });
+    assert_eq!((fenced(&cluster).len(), cluster.run(&run).state.transients), (0, 1));
+
+    // All others finish: it was alone.
+    let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
+    cluster.say(&run, 2, said(&[1, 9, 9]));
+    cluster.say(&run, 2, exited());
+    for process in 0..2 {
+        cluster.say(&run, process, Said::Finished { step: 10, state: super::cluster::final_state() });
+    }
+    let state = &cluster.run(&run).state;
+    assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
+
+    // Nobody says anything any more: the leader's patience ends it.
+    let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
+    cluster.say(&run, 2, said(&[1, 9, 9]));
+    cluster.say(&run, 2, exited());
+    assert_eq!(cluster.state.starting(), [(run.clone(), 1)]);
+    cluster.apply(&Command::Silent { at_ms: 99, run: run.clone(), generation: 1, seconds: 60 });
+    let state = &cluster.run(&run).state;
+    assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
+
+    // A verdict by steps that are made again needs two nodes as well.
     let (mut cluster, run) = at_work(&["a", "b"], &[]);
     corrupt(&mut cluster, &run, 8, &[1, 9]);
     cluster.all_ready(&run);
