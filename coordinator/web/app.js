@@ -109,7 +109,7 @@ live.on('state', (heard) => {
   state.textContent = heard ? 'live' : 'not connected';
   state.className = heard ? 'status running' : 'status failed';
   if (heard) lookAtNumbers().catch(() => {});
-  else announce('the coordinator is not heard; trying again');
+  else announce('the coordinator does not answer; trying again');
 });
 live.on('resync', () => shown?.page === 'error' && show());
 // A tab that nobody sees asks for nothing.

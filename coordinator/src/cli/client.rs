@@ -182,7 +182,7 @@ impl Patience {
     }
 }
 
-/// Why a request is made again.
+/// What is told of a request that did not succeed and is tried again: that the coordinator is busy, or does not answer.
 fn trouble(address: &str, status: &Status) -> String {
     if !is_busy(status) {
         return format!("the coordinator at {address} does not answer");

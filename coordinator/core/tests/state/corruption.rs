@@ -148,7 +148,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     let state = &cluster.run(&run).state;
     assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
 
-    // A verdict by steps that are made again needs two nodes as well.
+    // When the steps are made again, the verdict also waits for a second node.
     let (mut cluster, run) = at_work(&["a", "b"], &[]);
     corrupt(&mut cluster, &run, 8, &[1, 9]);
     cluster.all_ready(&run);
