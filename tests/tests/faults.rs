@@ -27,7 +27,7 @@ fn project(root: &Path) -> Job {
             [program]
             bin = "./troubled"
             build = "cp {} troubled"
-            parameters = {{ trouble = "none" }}
+            parameters = {{ trouble = "none", step_ms = 6 }}
         "#,
         program.display()
     );
@@ -54,11 +54,11 @@ fn troubled(dir: &Path, workers: usize) -> (Cluster, Job) {
     (Cluster::start_with(dir, workers, variables), project(&dir.join("work")))
 }
 
-/// Submits the job with `trouble` to two new workers, of which the second is the slow one, where one is.
-fn start(cluster: &mut Cluster, job: &Job, trouble: &str) -> String {
+/// Submits the job with `trouble` to two new workers, of which the second is the slow one, where one is. A step takes `step_ms`.
+fn start(cluster: &mut Cluster, job: &Job, trouble: &str, step_ms: u64) -> String {
     cluster.add_worker();
     cluster.add_worker_with(&[("TROUBLED_SLOW", "1")]);
-    let set = format!("program.parameters.trouble={trouble:?}");
+    let set = format!("program.parameters={{ trouble = {trouble:?}, step_ms = {step_ms} }}");
     let run = cluster.submit(job.argument(), &["--set", &set]);
     // Runs take the nodes as they come.
     cluster.reached(&run, 1);
@@ -82,7 +82,7 @@ fn words(alarm: &Value) -> String {
 fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
     let dir = tempfile::tempdir().unwrap();
     let (mut cluster, job) = troubled(dir.path(), 0);
-    let healthy = start(&mut cluster, &job, "none");
+    let healthy = start(&mut cluster, &job, "none", 6);
     // What is expected of each: the kind, and what its title or place names.
     let faults = [
         ("exploding_layer", "divergence", "layers.1"),
@@ -90,7 +90,7 @@ fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
         ("slow_process", "straggler", "process 1"),
         ("slow_loader", "data_starvation", "data"),
     ];
-    let runs = faults.map(|(trouble, kind, named)| (start(&mut cluster, &job, trouble), trouble, kind, named));
+    let runs = faults.map(|(trouble, kind, named)| (start(&mut cluster, &job, trouble, 6), trouble, kind, named));
     for (run, trouble, kind, named) in &runs {
         let found = found(&cluster, run, kind);
         assert!(words(&found).contains(named), "{trouble}: {found:#}");
@@ -109,13 +109,13 @@ fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
     cluster.run(&["cancel", &healthy]);
 }
 
-/// Over some hundred samples, one a second; whatever else the machine does meanwhile.
+/// Over a hundred samples, one a second, and steps enough, with long ones: whatever else the machine does meanwhile.
 #[test]
 fn memory_that_grows_is_found_and_named_and_only_that() {
     let dir = tempfile::tempdir().unwrap();
     let (mut cluster, job) = troubled(dir.path(), 0);
-    let healthy = start(&mut cluster, &job, "none");
-    let leak = start(&mut cluster, &job, "leak");
+    let healthy = start(&mut cluster, &job, "none", 25);
+    let leak = start(&mut cluster, &job, "leak", 25);
     let found = found(&cluster, &leak, "memory_growth");
     assert!(words(&found).contains("process"), "{found:#}");
     let of_memory = |alarm: &Value| alarm["kind"] == "memory_growth";

@@ -21,8 +21,6 @@ use tch::{Device, Kind, Reduction, Tensor};
 const SLOW: &str = "TROUBLED_SLOW";
 /// The path of a file: who does not find it makes it, and hangs for ever.
 const HANG: &str = "TROUBLED_HANG";
-/// What a step takes.
-const STEP: Duration = Duration::from_millis(6);
 /// The step from which on something is wrong.
 const ONSET: u64 = 400;
 
@@ -37,23 +35,32 @@ enum Trouble {
     DeadLayer,
     /// What one rank's first layer gives is no number.
     NanInOneRank,
-    /// 1 MB of memory for every 100 steps, under much more that comes and goes.
+    /// 3 MB of memory for every 100 steps, under much more that comes and goes.
     Leak,
     SlowLoader,
     /// In processes whose environment says so.
     SlowProcess,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
     trouble: Trouble,
+    /// What a step takes, at least.
+    step_ms: u64,
+}
+
+impl Parameters {
+    fn step(&self) -> Duration {
+        Duration::from_millis(self.step_ms)
+    }
 }
 
 struct Troubled {
     layers: [nn::Linear; 3],
     trouble: Trouble,
-    slow: bool,
+    /// Of each step, asleep.
+    step: Duration,
     /// What was leaked.
     kept: RefCell<Vec<Vec<u8>>>,
     /// What comes and goes.
@@ -62,27 +69,29 @@ struct Troubled {
 
 impl Program for Troubled {
     fn data(setup: &Setup) -> Result<DataSets, Failure> {
-        let Parameters { trouble } = setup.parameters()?;
+        let parameters: Parameters = setup.parameters()?;
         let (images, labels) = read(&setup.file(setup.job().data_paths()[0]))?;
         let sets = InMemory::new(&images, &labels)?.split(0.1, setup.job().seed)?;
-        let train: Box<dyn Dataset> = match trouble {
-            Trouble::SlowLoader => Box::new(Slow(sets.train)),
+        let train: Box<dyn Dataset> = match parameters.trouble {
+            Trouble::SlowLoader => Box::new(Slow(sets.train, parameters.step() * 2)),
             _ => sets.train,
         };
         Ok(DataSets { train, validation: sets.validation })
     }
 
     fn build(root: &nn::Path<'_>, shape: &SampleShape, setup: &Setup) -> Result<Self, Failure> {
-        let Parameters { trouble } = setup.parameters()?;
+        let parameters: Parameters = setup.parameters()?;
         let layer = |index: i64, from, to| nn::linear(root / "layers" / index, from, to, nn::LinearConfig::default());
         let layers = [layer(0, shape.input[0], 48), layer(1, 48, 32), layer(2, 32, 10)];
+        let trouble = parameters.trouble;
         let slow = trouble == Trouble::SlowProcess && std::env::var_os(SLOW).is_some();
-        Ok(Self { layers, trouble, slow, kept: RefCell::default(), passing: RefCell::default() })
+        let step = parameters.step() * if slow { 2 } else { 1 };
+        Ok(Self { layers, trouble, step, kept: RefCell::default(), passing: RefCell::default() })
     }
 
     fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure> {
         if context.training {
-            sleep(if self.slow { STEP * 2 } else { STEP });
+            sleep(self.step);
             self.go_wrong(context.step);
             if context.step == ONSET && context.rank == 1 {
                 hang_once()?;
@@ -111,7 +120,7 @@ impl Program for Troubled {
 impl Troubled {
     fn go_wrong(&self, step: u64) {
         if self.trouble == Trouble::Leak {
-            self.kept.borrow_mut().push(vec![1; 10_486]);
+            self.kept.borrow_mut().push(vec![1; 31_458]);
             // Up to 20 MB, by a hash of the step: what a loader's queue may hold.
             let bytes = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 20_000_000;
             *self.passing.borrow_mut() = vec![1; bytes];
@@ -131,7 +140,7 @@ fn hang_once() -> Result<(), Failure> {
 }
 
 /// Takes its time.
-struct Slow(Box<dyn Dataset>);
+struct Slow(Box<dyn Dataset>, Duration);
 
 impl Dataset for Slow {
     fn len(&self) -> u64 {
@@ -143,7 +152,7 @@ impl Dataset for Slow {
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
-        sleep(STEP * 2);
+        sleep(self.1);
         self.0.batch(positions, device)
     }
 }
