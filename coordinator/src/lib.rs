@@ -5,16 +5,15 @@
 
 mod answers;
 pub mod api;
-pub mod cli;
 pub mod documents;
 pub mod hooks;
 pub mod identity;
 pub mod limits;
 mod listen;
-mod mismatch;
+pub mod mismatch;
 pub mod node;
 pub mod reports;
-mod saves;
+pub mod saves;
 pub mod serve;
 pub mod settings;
 pub mod starts;

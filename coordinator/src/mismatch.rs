@@ -12,7 +12,7 @@ use crate::hooks::Bell;
 use crate::node::{CallError, Handle};
 
 /// A difference between replicas, in a line.
-pub(crate) fn words(found: &Corruption) -> String {
+pub fn words(found: &Corruption) -> String {
     let tensors = match found.tensors.as_slice() {
         [] => "some tensors".to_owned(),
         [first] => format!("`{first}`"),

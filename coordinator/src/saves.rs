@@ -13,13 +13,13 @@ use crate::hooks::Bell;
 use crate::node::{CallError, Handle};
 
 /// A checkpoint that failed, in a line.
-pub(crate) fn words(failed: &FailedCheckpoint) -> String {
+pub fn words(failed: &FailedCheckpoint) -> String {
     let times = if failed.attempts > 1 { format!(", {} times", failed.attempts) } else { String::new() };
     format!("checkpoint at step {} failed{times}: {}", failed.step, failed.reason)
 }
 
 /// What `view` has of failed checkpoints, each in a line.
-pub(crate) fn listed(view: &RunView) -> impl Iterator<Item = String> + '_ {
+pub fn listed(view: &RunView) -> impl Iterator<Item = String> + '_ {
     let later = |failed: &FailedCheckpoint| view.checkpoints.iter().any(|made| made.step == failed.step);
     view.failed_checkpoints.iter().map(move |failed| {
         let end = if later(failed) { " (it was saved later)" } else { "" };

@@ -112,7 +112,7 @@ pub struct Running {
 }
 
 /// Starts a coordinator, and returns once it answers.
-pub(crate) async fn start(settings: &Settings) -> Result<Running, ServeError> {
+pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let limits = ports(settings.limits.ports, raise_file_limit());
     // The port first: it is what most often is in use, and nothing was touched yet.
     let listen = |source| ServeError::Listen { address: settings.listen, source };

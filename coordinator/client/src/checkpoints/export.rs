@@ -1,0 +1,241 @@
+//! `coord export`: a checkpoint as files that other programs read: weights, what they are, where they come from, and a script
+//! that predicts with them. Nothing of a run is executed, unless `--raw-inputs` asks for it.
+
+mod module;
+mod weights;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use lockstep_common::job::{JobSpec, Model, Output as ModelOutput};
+use lockstep_common::manifest::{DataFile, Manifest, Piece};
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::data;
+use lockstep_host::durable::{is_full, sync_dir};
+use lockstep_rpc::query_request::What;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::args::ExportArguments;
+use crate::checkpoints::card::{Files, Predicts, card};
+use crate::connection::client::Client;
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::output::Output;
+use crate::watch::readers::reports;
+
+/// Names of what is written.
+const WEIGHTS: &str = "model.safetensors";
+const MODULE: &str = "model.pt";
+const CARD: &str = "README.md";
+const MANIFEST: &str = "manifest.json";
+const PREDICT: &str = "predict.py";
+const RAW_MODULE: &str = "model-raw.pt";
+/// The module that the run began with, while the export is made.
+const ORIGINAL: &str = "original.pt";
+
+/// The script reads all that it needs to know of the model from the manifest beside it. Parts of one file, in their order.
+const SCRIPT: &str = concat!(
+    include_str!("export/predict/begin.py"),
+    include_str!("export/predict/files.py"),
+    include_str!("export/predict/models.py"),
+    include_str!("export/predict/answers.py"),
+);
+
+/// The script's line for the digests of what lies beside it, by name.
+const DIGESTS: &str = "EXPORTED = {}";
+
+#[derive(Debug, Serialize)]
+struct Report {
+    checkpoint: String,
+    directory: PathBuf,
+    files: Vec<&'static str>,
+}
+
+pub(crate) async fn export(arguments: ExportArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&arguments.reader.address.addr).await?;
+    let text = client.query(What::Manifest(arguments.checkpoint)).await?;
+    let manifest = Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+    let job = JobSpec::from_canonical(manifest.job_text.as_bytes())
+        .map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+    let metrics = reports(&mut client, manifest.run.to_string()).await?;
+
+    let predicts = predicts(&manifest, &job, arguments.without_module);
+    let raw_inputs = if arguments.raw_inputs { Some(raw_inputs(&manifest, &job)?) } else { None };
+
+    // All is written beside it first, or in it if it is there: in the end it holds everything, or nothing.
+    let to = std::path::absolute(&arguments.to).map_err(|error| disk(&arguments.to, &error))?;
+    if fs::read_dir(&to).is_ok_and(|mut entries| entries.next().is_some()) || to.is_file() {
+        return Err(occupied(&to));
+    }
+    let parent = if to.is_dir() { &to } else { to.parent().unwrap_or(Path::new("/")) }.to_owned();
+    fs::create_dir_all(&parent).map_err(|error| disk(&parent, &error))?;
+    let work =
+        tempfile::Builder::new().prefix(".export-").tempdir_in(&parent).map_err(|error| disk(&parent, &error))?;
+    let (blobs, made) = (work.path().join("blobs"), work.path().join("made"));
+    fs::create_dir(&made).map_err(|error| disk(&made, &error))?;
+
+    let entries = weights::weights(&manifest);
+    let pieces: Vec<Piece> = entries.iter().flat_map(|entry| entry.pieces.iter().cloned()).collect();
+    client.fetch(&pieces, &blobs).await?;
+    let store = BlobStore::open(&blobs).map_err(|error| Failure::caused(Exit::Local, &error))?;
+    weights::write(&entries, &store, &manifest, &made.join(WEIGHTS))?;
+    let mut files = vec![CARD, MANIFEST, WEIGHTS];
+    if let Model::Torchscript { path, .. } = &job.model
+        && !arguments.without_module
+    {
+        let original = original(&client, &manifest, path, &blobs).await?;
+        module::write(&original, &made.join(MODULE), &entries, &store)?;
+        files.push(MODULE);
+        if let Some(preprocessing) = &raw_inputs {
+            Output::note(&format!("note: `{RAW_MODULE}` is made by loading the module `{path}`, which runs its code"));
+            module::write_raw(&original, &made.join(WEIGHTS), &made.join(RAW_MODULE), preprocessing).await?;
+            files.push(RAW_MODULE);
+        }
+    }
+    let write = |name: &str, bytes: &[u8]| {
+        let path = made.join(name);
+        fs::write(&path, bytes).map_err(|error| disk(&path, &error))
+    };
+    write(MANIFEST, &manifest.encode())?;
+    if let Predicts::Script = predicts {
+        let digests: Result<BTreeMap<&str, String>, Failure> =
+            files.iter().filter(|file| **file != CARD).map(|file| Ok((*file, sha256(&made.join(file))?))).collect();
+        let digests = serde_json::to_string(&digests?).expect("texts");
+        write(PREDICT, SCRIPT.replacen(DIGESTS, &format!("EXPORTED = {digests}"), 1).as_bytes())?;
+        files.push(PREDICT);
+    }
+    let has = |name| files.contains(&name).then_some(name);
+    let named = Files { module: has(MODULE), raw_module: has(RAW_MODULE), predicts };
+    write(CARD, card(&manifest, &job, &metrics, &named).as_bytes())?;
+    let synced = files.iter().try_for_each(|file| fs::File::open(made.join(file)).and_then(|file| file.sync_all()));
+    synced.map_err(|error| disk(&made, &error))?;
+    if parent == to {
+        // It may be where somebody stands, or a mount: it stays the directory that it is.
+        move_into(&made, &to, &files)?;
+    } else {
+        fs::rename(&made, &to).map_err(|error| disk(&to, &error))?;
+    }
+    sync_dir(&to).and_then(|()| sync_dir(&parent)).map_err(|error| disk(&to, &error))?;
+
+    let report = Report { checkpoint: Manifest::id(&manifest.encode()).to_string(), directory: to, files };
+    if arguments.reader.json {
+        out.json(&report);
+    } else {
+        for file in &report.files {
+            out.line(&report.directory.join(file).display().to_string());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Moves `files` from `made` into the empty directory `to`. Of several exports into one directory, one does.
+fn move_into(made: &Path, to: &Path, files: &[&str]) -> Result<(), Failure> {
+    let claimed = to.join(CARD);
+    if let Err(error) = fs::File::create_new(&claimed) {
+        return Err(match error.kind() {
+            io::ErrorKind::AlreadyExists => occupied(to),
+            _ => disk(to, &error),
+        });
+    }
+    let moved = files.iter().rev().try_for_each(|file| fs::rename(made.join(file), to.join(file)));
+    moved.map_err(|error| {
+        // What is left shows that it is no export; the claim would hide that.
+        let _gone = fs::remove_file(&claimed);
+        disk(to, &error)
+    })
+}
+
+/// In hexadecimal. It is what Python has of its own.
+fn sha256(path: &Path) -> Result<String, Failure> {
+    let mut hasher = Sha256::new();
+    let read = fs::File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+    read.map_err(|error| Failure::new(Exit::Local, format!("cannot read `{}`: {error}", path.display())))?;
+    Ok(format!("{:x}", hasher.finalize()))
+}
+
+fn occupied(to: &Path) -> Failure {
+    Failure::new(Exit::Usage, format!("`{}` is there already, and not empty", to.display()))
+}
+
+fn disk(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Local, format!("cannot write `{}`: {error}", path.display()))
+}
+
+/// The TorchScript file that the run began with: a copy of what lay where the job names it, or out of the store. A copy, as the
+/// file itself may be replaced after it was looked at.
+async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path) -> Result<PathBuf, Failure> {
+    let Some(file) = manifest.data.iter().find(|file| file.path == path) else {
+        return Err(Failure::new(Exit::Local, format!("the checkpoint does not say what `{path}` was")));
+    };
+    let base_dir = Path::new(&manifest.base_dir);
+    let copy = blobs.with_file_name(ORIGINAL);
+    let copied = DataFile { path: ORIGINAL.to_owned(), ..file.clone() };
+    let is_as_it_was = |dir| data::verify(dir, std::slice::from_ref(&copied)).is_ok();
+    let from = base_dir.join(path);
+    // The opening of a pipe would wait.
+    let copying = if from.is_file() { fs::copy(&from, &copy) } else { Err(io::ErrorKind::NotFound.into()) };
+    match copying {
+        Ok(_) if copy.parent().is_some_and(is_as_it_was) => return Ok(copy),
+        Err(error) if is_full(&error) => {
+            return Err(disk(&copy, &error));
+        }
+        _ => {}
+    }
+    let piece = Piece { digest: file.digest, bytes: file.bytes };
+    client.fetch(std::slice::from_ref(&piece), blobs).await.map_err(|failure| {
+        let where_not = format!("the module `{path}` is not in `{}` as it was, nor in the store", base_dir.display());
+        failure.context(&where_not).hint("`--without-module` exports its weights alone")
+    })?;
+    let store = BlobStore::open(blobs).and_then(|store| store.verify(&piece));
+    store.map_err(|error| Failure::caused(Exit::of_blob(&error), &error))
+}
+
+/// Whether there is a script that predicts, or why not.
+fn predicts(manifest: &Manifest, job: &JobSpec, without_module: bool) -> Predicts {
+    match (&job.model, &manifest.preprocessing) {
+        (Model::Torchscript { .. }, _) if without_module => {
+            Predicts::Not("the module was left out: load these weights into it in Python")
+        }
+        (Model::Program, _) => Predicts::Not("the model is a program of its own: its code computes the predictions"),
+        (_, None) => Predicts::Not("the checkpoint does not hold its preprocessing: an older build made it"),
+        (_, Some(_)) => Predicts::Script,
+    }
+}
+
+/// What a module that takes raw inputs needs to know, in JSON.
+fn raw_inputs(manifest: &Manifest, job: &JobSpec) -> Result<String, Failure> {
+    let why = match (&job.model, &manifest.preprocessing) {
+        (Model::Torchscript { output: ModelOutput::Loss, .. }, _) => "the module answers a loss, not predictions",
+        (Model::Torchscript { .. }, Some(preprocessing)) => {
+            return Ok(serde_json::to_string(preprocessing).expect("its floats are finite"));
+        }
+        (Model::Torchscript { .. }, None) => "the checkpoint does not hold its preprocessing: an older build made it",
+        _ => "the model is no TorchScript module; `predict.py` takes raw files",
+    };
+    Err(Failure::new(Exit::Usage, format!("`--raw-inputs`: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_exports_into_one_empty_directory_one_is_refused_and_changes_nothing() {
+        let to = tempfile::tempdir().unwrap();
+        let made = ["first", "second"].map(|words| {
+            let made = tempfile::tempdir_in(to.path()).unwrap();
+            for file in [CARD, MANIFEST] {
+                fs::write(made.path().join(file), words).unwrap();
+            }
+            made
+        });
+        move_into(made[0].path(), to.path(), &[CARD, MANIFEST]).unwrap();
+        let refused = move_into(made[1].path(), to.path(), &[CARD, MANIFEST]).unwrap_err().render();
+        assert!(refused.contains("is there already, and not empty"), "{refused}");
+        for file in [CARD, MANIFEST] {
+            assert_eq!(fs::read_to_string(to.path().join(file)).unwrap(), "first", "{file}");
+        }
+    }
+}

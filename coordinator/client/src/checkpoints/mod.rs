@@ -1,0 +1,4 @@
+//! Checkpoints as files for other programs.
+
+pub(crate) mod card;
+pub(crate) mod export;

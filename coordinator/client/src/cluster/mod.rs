@@ -1,0 +1,4 @@
+//! The coordinator itself, and its nodes.
+
+pub(crate) mod node;
+pub(crate) mod serve;

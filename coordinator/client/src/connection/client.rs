@@ -1,0 +1,211 @@
+//! The connection to a coordinator.
+
+use std::time::Duration;
+
+use lockstep_common::chain;
+use lockstep_coordinator::api::MAX_MESSAGE_BYTES;
+use lockstep_rpc::control_client::ControlClient;
+use lockstep_rpc::query_request::What;
+use lockstep_rpc::{
+    AnnotateRequest, CancelRequest, FenceRequest, QueryRequest, RemoveNodeRequest, ReplayRequest, ResumeRequest,
+    RunReply, SubmitRequest, is_busy,
+};
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::output::Output;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a write or a watch goes on trying after the connection was lost: a coordinator restarts in seconds.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+
+/// Between two tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The same for a coordinator that answers, and is busy with others: longer than it bears those that are slow.
+const RETRY_BUSY_FOR: Duration = Duration::from_mins(5);
+const RETRY_BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection; it heals by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    address: String,
+    control: ControlClient<Channel>,
+}
+
+impl Client {
+    /// Connects; a coordinator that is not there is an error at once.
+    pub(crate) async fn connect(address: &str) -> Result<Self, Failure> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|_| Failure::new(Exit::Usage, format!("`{address}` is not an address: expected HOST:PORT")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            Failure::new(Exit::Unreachable, format!("cannot reach a coordinator at `{address}`: {}", chain(&error)))
+                .hint("start one with `coord serve`, name another with `--addr` or LOCKSTEP_ADDR, or use `--local N`")
+        })?;
+        let control = ControlClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { address: address.to_owned(), control })
+    }
+
+    /// The generated client, for streams.
+    pub(crate) fn control(&mut self) -> &mut ControlClient<Channel> {
+        &mut self.control
+    }
+
+    /// The same, whole.
+    pub(crate) fn into_control(self) -> ControlClient<Channel> {
+        self.control
+    }
+
+    /// Submits; the id of the new run.
+    pub(crate) async fn submit(&self, request: SubmitRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.submit(request.clone()).await).await
+    }
+
+    /// Resumes; the id of the new run.
+    pub(crate) async fn resume(&self, request: ResumeRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.resume(request.clone()).await).await
+    }
+
+    /// Starts a replay; the id of the new run.
+    pub(crate) async fn replay(&self, request: ReplayRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.start_replay(request.clone()).await).await
+    }
+
+    /// Cancels; the whole id of the run.
+    pub(crate) async fn cancel(&self, request: CancelRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.cancel(request.clone()).await).await
+    }
+
+    /// Writes on a run; its whole id.
+    pub(crate) async fn annotate(&self, request: AnnotateRequest) -> Result<String, Failure> {
+        self.write(async |mut control: ControlClient<Channel>| control.annotate(request.clone()).await).await
+    }
+
+    /// Takes devices out of use, or gives them back.
+    pub(crate) async fn fence(&self, request: FenceRequest) -> Result<(), Failure> {
+        let call = async |mut control: ControlClient<Channel>| {
+            let done = control.fence(request.clone()).await?;
+            Ok(done.map(|_| RunReply::default()))
+        };
+        self.write(call).await.map(|_| ())
+    }
+
+    /// Forgets a node that is not there.
+    pub(crate) async fn remove_node(&self, request: RemoveNodeRequest) -> Result<(), Failure> {
+        let call = async |mut control: ControlClient<Channel>| {
+            let done = control.remove_node(request.clone()).await?;
+            Ok(done.map(|_| RunReply::default()))
+        };
+        self.write(call).await.map(|_| ())
+    }
+
+    /// Asks; the answer is a JSON document.
+    pub(crate) async fn query(&self, what: What) -> Result<String, Failure> {
+        let mut control = self.control.clone();
+        let reply = control.query(QueryRequest { what: Some(what) }).await.map_err(|status| self.failure(status))?;
+        Ok(reply.into_inner().json)
+    }
+
+    /// Writes, and writes again with the same request id while the connection is lost: applied at most once (I4).
+    async fn write<F>(&self, call: F) -> Result<String, Failure>
+    where
+        F: AsyncFn(ControlClient<Channel>) -> Result<Response<RunReply>, Status>,
+    {
+        let mut patience = Patience::default();
+        loop {
+            match call(self.control.clone()).await {
+                Ok(reply) => return Ok(reply.into_inner().run),
+                Err(status) if lost(&status) && patience.more(&self.address, &status).await => {}
+                Err(status) => return Err(self.failure(status)),
+            }
+        }
+    }
+
+    /// The refusal, or that the coordinator is out of reach.
+    pub(crate) fn failure(&self, status: Status) -> Failure {
+        if is_busy(&status) {
+            let words = format!("the coordinator at `{}` is busy: {}", self.address, status.message());
+            return Failure::new(Exit::Unreachable, words);
+        }
+        if lost(&status) {
+            let words = format!("the coordinator at `{}` cannot be reached: {}", self.address, status.message());
+            return Failure::new(Exit::Unreachable, words);
+        }
+        Failure::from(status)
+    }
+
+    /// Its address.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// Whether the connection broke, or the coordinator could not answer just now.
+pub(crate) fn lost(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+}
+
+/// Bounded patience with a coordinator that went away, or that is busy.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    lost_since: Option<Instant>,
+    busy_since: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits a moment and says whether to try again after `status`; the first time it tells the person why.
+    pub(crate) async fn more(&mut self, address: &str, status: &Status) -> bool {
+        let (since, pause, most) = if is_busy(status) {
+            (&mut self.busy_since, RETRY_BUSY_PAUSE, RETRY_BUSY_FOR)
+        } else {
+            (&mut self.lost_since, RETRY_PAUSE, RETRY_FOR)
+        };
+        let since = *since.get_or_insert_with(|| {
+            Output::note(&format!("{}: trying again for {} s", trouble(address, status), most.as_secs()));
+            Instant::now()
+        });
+        tokio::time::sleep(pause).await;
+        since.elapsed() < most
+    }
+
+    /// It answered.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What is told of a request that did not succeed and is tried again: that the coordinator is busy, or does not answer.
+fn trouble(address: &str, status: &Status) -> String {
+    if !is_busy(status) {
+        return format!("the coordinator at {address} does not answer");
+    }
+    let why = status.message();
+    format!("the coordinator at {address} is busy ({})", why.strip_suffix(": try again").unwrap_or(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::busy;
+
+    use super::*;
+
+    #[test]
+    fn a_coordinator_that_answers_is_told_from_one_that_does_not() {
+        let status = busy("128 blobs are on their way here already: try again");
+        assert!(lost(&status), "it is tried again");
+        assert_eq!(
+            trouble("host:7070", &status),
+            "the coordinator at host:7070 is busy (128 blobs are on their way here already)"
+        );
+        let gone = Status::unavailable("tcp connect error");
+        assert_eq!(trouble("host:7070", &gone), "the coordinator at host:7070 does not answer");
+    }
+}

@@ -1,0 +1,162 @@
+//! From words to a command, and from a failure to lines on standard error.
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use clap::Parser as _;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Arguments, Command, DataCommand, NodeCommand};
+use crate::checkpoints::export;
+use crate::cluster::node;
+use crate::cluster::serve;
+use crate::evidence::diff;
+use crate::evidence::reproduce;
+use crate::evidence::verify;
+use crate::provenance::checkout::checkout;
+use crate::provenance::data;
+use crate::provenance::lineage::lineage;
+use crate::runs::annotate;
+use crate::runs::start;
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::interrupt::interrupted;
+use crate::terminal::output::{Output, unwritten};
+use crate::watch::compare::compare;
+use crate::watch::mirror::mirror;
+use crate::watch::plot::plot;
+use crate::watch::readers;
+use crate::watch::top::top;
+
+/// Carries out the command line of this process.
+pub fn main() -> Exit {
+    match Arguments::try_parse() {
+        Ok(arguments) => run(arguments),
+        // A wrong command line, or a text that was asked for: `--help`, `--version`.
+        Err(said) => match said.print() {
+            Ok(()) if said.use_stderr() => Exit::Usage,
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => tell(&unwritten(&error)),
+            _ => Exit::Done,
+        },
+    }
+}
+
+/// Carries out the command, and tells what hindered it.
+fn run(arguments: Arguments) -> Exit {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return tell(&Failure::new(Exit::Local, format!("cannot start the runtime: {error}"))),
+    };
+    let exit = runtime.block_on(dispatch(arguments.command)).unwrap_or_else(|failure| tell(&failure));
+    end(runtime, DISK_GRACE);
+    if let Some(reason) = reason(exit, Output::was_silent()) {
+        Output::note(&reason);
+    }
+    exit
+}
+
+/// Of an end that is no success, where nothing else told why.
+fn reason(exit: Exit, was_silent: bool) -> Option<String> {
+    let is_missing = exit != Exit::Done && was_silent;
+    is_missing.then(|| format!("ended with code {}: {}", exit.code(), exit.words()))
+}
+
+/// Time that work on a disk gets to end when all else has: a store over a network may hang for ever.
+const DISK_GRACE: Duration = Duration::from_secs(5);
+
+/// Ends `runtime`, and leaves after `grace` what still waits for a disk.
+fn end(runtime: Runtime, grace: Duration) {
+    runtime.shutdown_timeout(grace);
+}
+
+async fn dispatch(command: Command) -> Result<Exit, Failure> {
+    // A write beyond a limit on the size of files (`ulimit -f`) is an error then, as on a full disk, and not the end.
+    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+    let mut out = Output::default();
+    let exit = carry_out(command, &mut out).await?;
+    out.delivered(exit)
+}
+
+/// One type for all commands: what holds them is compiled once.
+type Work<'a> = Pin<Box<dyn Future<Output = Result<Exit, Failure>> + 'a>>;
+
+async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> {
+    let work: Work<'_> = match command {
+        // These see to signals by themselves: something of theirs has to be ended, or goes on.
+        Command::Serve(arguments) => return Box::pin(serve::serve(&arguments.settings)).await,
+        Command::Submit(arguments) => return Box::pin(start::submit(arguments, out)).await,
+        Command::Resume(arguments) => return Box::pin(start::resume(arguments, out)).await,
+        // A replay is cancelled with them.
+        Command::Verify(arguments) => return Box::pin(verify::verify(arguments, out)).await,
+        Command::Diff(arguments) => return Box::pin(diff::diff(arguments, out)).await,
+        Command::Reproduce(arguments) => return Box::pin(reproduce::reproduce(arguments, out)).await,
+        Command::Config(arguments) => return serve::config(&arguments, out),
+
+        Command::Data(DataCommand::Hash(arguments)) => Box::pin(data::hash(arguments, out)),
+        Command::Data(DataCommand::Add(arguments)) => Box::pin(data::add(arguments, out)),
+        Command::Ps(arguments) => Box::pin(readers::ps(arguments, out)),
+        Command::Lineage(arguments) => Box::pin(lineage(arguments, out)),
+        Command::Show(arguments) => Box::pin(readers::show(arguments, out)),
+        Command::Nodes(arguments) => Box::pin(readers::nodes(arguments, out)),
+        Command::Node(NodeCommand::Remove(arguments)) => Box::pin(node::remove(arguments)),
+        Command::Fence(arguments) => Box::pin(node::fence(arguments, true)),
+        Command::Unfence(arguments) => Box::pin(node::fence(arguments, false)),
+        Command::Checkpoints(arguments) => Box::pin(readers::checkpoints(arguments, out)),
+        Command::Checkout(arguments) => Box::pin(checkout(arguments, out)),
+        Command::Export(arguments) => Box::pin(export::export(arguments, out)),
+        Command::Manifest(arguments) => Box::pin(readers::manifest(arguments, out)),
+        Command::Logs(arguments) => Box::pin(readers::logs(arguments, out)),
+        Command::Tag(arguments) => Box::pin(annotate::tag(arguments)),
+        Command::Note(arguments) => Box::pin(annotate::note(arguments)),
+        Command::Mirror(arguments) => Box::pin(mirror(arguments, out)),
+        Command::Compare(arguments) => Box::pin(compare(arguments, out)),
+        Command::Plot(arguments) => Box::pin(plot(arguments, out)),
+        Command::Top(arguments) => Box::pin(top(arguments, out)),
+        Command::Cancel(arguments) => Box::pin(start::cancel(arguments, out)),
+    };
+    tokio::select! {
+        biased;
+        () = interrupted() => Ok(Exit::Interrupted),
+        result = work => result,
+    }
+}
+
+fn tell(failure: &Failure) -> Exit {
+    Output::note(&failure.render());
+    failure.exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn every_end_that_is_no_success_has_a_reason() {
+        let words = "ended with code 7: verify, diff: the bits differ";
+        assert_eq!(reason(Exit::Differs, true).as_deref(), Some(words));
+        assert_eq!((reason(Exit::Differs, false), reason(Exit::Done, true)), (None, None));
+        Output::note("a note");
+        assert!(!Output::was_silent());
+    }
+
+    #[test]
+    fn a_disk_that_hangs_keeps_no_command_from_ending() {
+        let runtime = Runtime::new().unwrap();
+        let (hold, held) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
+        runtime.spawn_blocking(move || {
+            begun.send(()).unwrap();
+            let _released = held.recv_timeout(Duration::from_mins(1));
+        });
+        has_begun.recv().unwrap();
+        let from = Instant::now();
+        end(runtime, Duration::from_millis(50));
+        assert!(from.elapsed() < Duration::from_secs(30));
+        drop(hold);
+    }
+}

@@ -1,0 +1,52 @@
+//! Making a part of a run again, for `verify` and `diff --bisect`.
+
+use lockstep_core::view::RunView;
+use lockstep_rpc::{CancelRequest, Replay, ReplayRequest};
+
+use crate::connection::client::Client;
+use crate::evidence::target::Target;
+use crate::runs::follow::{follow, summary};
+use crate::runs::prepare::new_request;
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::interrupt::interrupted;
+use crate::terminal::output::Output;
+
+/// Replays `target` from the nearest checkpoint before step `from` up to `until`, with fingerprints every so many steps,
+/// and waits for the end. `None` after Ctrl-C: the replay is cancelled then.
+///
+/// # Errors
+/// `RunFailed`, if the replay does not reach its end.
+pub(crate) async fn replay(
+    client: &mut Client,
+    target: &Target,
+    from: u64,
+    until: u64,
+    fingerprints_every: u64,
+) -> Result<Option<RunView>, Failure> {
+    let (checkpoint, step) = target.nearest(from - 1);
+    let request = ReplayRequest {
+        request_id: new_request()?.to_string(),
+        replay: Some(Replay { of: target.run(), until, fingerprints_every }),
+        checkpoint: checkpoint.map_or_else(String::new, |id| id.to_string()),
+    };
+    let run = client.replay(request).await?;
+    let begin = checkpoint.map_or("where it began".to_owned(), |id| format!("checkpoint {}", id.short()));
+    Output::note(&format!(
+        "replaying steps {} to {until} of run {} from {begin}, as run {run}",
+        step + 1,
+        target.run()
+    ));
+    let view = tokio::select! {
+        biased;
+        () = interrupted() => {
+            client.cancel(CancelRequest { request_id: new_request()?.to_string(), run }).await?;
+            return Ok(None);
+        }
+        view = follow(client, &run) => view?,
+    };
+    if view.row.status == "finished" {
+        return Ok(Some(view));
+    }
+    Err(Failure::new(Exit::RunFailed, format!("the replay did not reach step {until}:\n{}", summary(&view).join("\n"))))
+}

@@ -1,0 +1,147 @@
+//! What `verify` and `diff` are about: a run, or a checkpoint and the run that made it.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::Digest;
+use lockstep_common::manifest::{Manifest, RecordPosition};
+use lockstep_common::record::chain_start;
+use lockstep_coordinator::documents;
+use lockstep_core::view::RunView;
+use lockstep_rpc::query_request::What;
+
+use crate::connection::client::Client;
+use crate::evidence::comparison::Record;
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::watch::readers::unreadable;
+
+/// A run, up to a checkpoint if one was named.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) view: RunView,
+    /// The checkpoint that was named.
+    pub(crate) checkpoint: Option<(Digest, u64)>,
+    /// Where its record began: at the checkpoint that it was resumed from, or with nothing.
+    pub(crate) began: RecordPosition,
+    /// Where its record stood at its last checkpoint, or at the one that was named.
+    pub(crate) stood: Option<RecordPosition>,
+    pub(crate) numerics: BTreeMap<String, String>,
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+impl Target {
+    /// The run that `name` names by id or prefix, or the checkpoint.
+    pub(crate) async fn find(client: &Client, name: &str) -> Result<Self, Failure> {
+        let (view, manifest) = match client.query(What::Run(name.to_owned())).await {
+            Ok(text) => {
+                let view = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
+                no_checkpoint(client, name, &view).await?;
+                (view, None)
+            }
+            Err(failure) if failure.is_nothing() => {
+                let manifest = manifest(client, name).await.map_err(|other| {
+                    if !other.is_nothing() {
+                        return other;
+                    }
+                    Failure::new(Exit::NotFound, format!("there is no run or checkpoint `{name}`"))
+                })?;
+                let text = client.query(What::Run(manifest.run.to_string())).await?;
+                (documents::decode_run(&text).map_err(|error| unreadable(&error))?, Some(manifest))
+            }
+            Err(failure) => return Err(failure),
+        };
+        let began = began(client, &view).await?;
+        let stood = match (&manifest, view.checkpoints.last()) {
+            (Some(manifest), _) => Some(position(manifest)),
+            (None, Some(last)) => Some(position(&self::manifest(client, &last.id.to_string()).await?)),
+            (None, None) => None,
+        };
+        let checkpoint = manifest.as_ref().map(|manifest| (Manifest::id(&manifest.encode()), manifest.step));
+        let (numerics, environment) = match manifest {
+            Some(manifest) => (manifest.numerics, manifest.environment),
+            None => (view.numerics.clone(), view.environment.clone()),
+        };
+        Ok(Self { view, checkpoint, began, stood, numerics, environment })
+    }
+
+    /// The run's id.
+    pub(crate) fn run(&self) -> String {
+        self.view.row.id.to_string()
+    }
+
+    /// Its record, which is the one that was made.
+    pub(crate) async fn record(&self, client: &mut Client) -> Result<Record, Failure> {
+        Record::read(client, &self.run(), &self.began, self.stood.as_ref()).await
+    }
+
+    /// For people.
+    pub(crate) fn name(&self) -> String {
+        match &self.checkpoint {
+            Some((id, step)) => format!("checkpoint {} (run {}, step {step})", id.short(), self.run()),
+            None => format!("run {} ({})", self.run(), self.view.row.name),
+        }
+    }
+
+    /// Steps completed at its end, so far.
+    pub(crate) fn last_step(&self) -> u64 {
+        self.checkpoint.map_or(self.view.row.step, |(_, step)| step)
+    }
+
+    /// Where a replay of the steps after `step` completed ones begins: the nearest checkpoint at or before, with its
+    /// step; `None` is where the run began.
+    pub(crate) fn nearest(&self, step: u64) -> (Option<Digest>, u64) {
+        let before = self.view.checkpoints.iter().rev().find(|checkpoint| checkpoint.step <= step);
+        before.map_or((None, self.began.steps), |checkpoint| (Some(checkpoint.id), checkpoint.step))
+    }
+
+    /// The digest of the state at `step`, if a checkpoint was made there.
+    pub(crate) fn state_at(&self, step: u64) -> Option<Digest> {
+        self.view
+            .checkpoints
+            .iter()
+            .find(|checkpoint| checkpoint.step == step)
+            .map(|checkpoint| checkpoint.state_digest)
+    }
+}
+
+/// That what was typed for this run does not name a checkpoint, too.
+async fn no_checkpoint(client: &Client, name: &str, view: &RunView) -> Result<(), Failure> {
+    if view.row.id.as_str() == name || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    match manifest(client, name).await {
+        Err(failure) if failure.is_nothing() => Ok(()),
+        Err(failure) => Err(failure),
+        Ok(manifest) => {
+            let checkpoint = Manifest::id(&manifest.encode());
+            let words =
+                format!("`{name}` fits run `{}` ({}) and checkpoint `{checkpoint}`", view.row.id, view.row.name);
+            Err(Failure::new(Exit::NotFound, words))
+        }
+    }
+}
+
+/// The record of a replay.
+pub(crate) async fn record_of_replay(client: &mut Client, replay: &RunView) -> Result<Record, Failure> {
+    let began = began(client, replay).await?;
+    Record::read(client, replay.row.id.as_str(), &began, None).await
+}
+
+/// Where a run's record began.
+async fn began(client: &Client, view: &RunView) -> Result<RecordPosition, Failure> {
+    Ok(match view.row.parent {
+        Some(parent) => position(&manifest(client, &parent.to_string()).await?),
+        None => RecordPosition { steps: 0, digest: chain_start() },
+    })
+}
+
+/// By steps completed since the very beginning.
+fn position(manifest: &Manifest) -> RecordPosition {
+    RecordPosition { steps: manifest.step, digest: manifest.record.digest }
+}
+
+/// The manifest of a checkpoint.
+pub(crate) async fn manifest(client: &Client, name: &str) -> Result<Manifest, Failure> {
+    let text = client.query(What::Manifest(name.to_owned())).await?;
+    Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))
+}

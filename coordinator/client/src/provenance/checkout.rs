@@ -1,0 +1,173 @@
+//! `coord checkout`: the work tree that a run came from, again.
+
+use std::path::{Path, PathBuf};
+
+use lockstep_common::manifest::DataFile;
+use lockstep_coordinator::documents;
+use lockstep_core::view::RunView;
+use lockstep_host::data::{self, DataHashError};
+use lockstep_host::git::{self, GitError, Remotes, Sources};
+use lockstep_rpc::query_request::What;
+use serde::Serialize;
+
+use crate::args::CheckoutArguments;
+use crate::connection::client::Client;
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::output::Output;
+use crate::watch::readers::unreadable;
+
+/// Data files that are named; there may be thousands.
+const NAMED_FILES: usize = 20;
+
+/// What was rebuilt.
+#[derive(Debug, Serialize)]
+struct Report {
+    run: String,
+    commit: String,
+    /// The tree's root, absolute.
+    directory: PathBuf,
+    /// Where the job's relative paths begin in it.
+    job_directory: PathBuf,
+    /// Data and model files, of which the tree has some.
+    data: Vec<Found>,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    #[serde(flatten)]
+    file: DataFile,
+    /// `there`, `missing` or `other`.
+    state: &'static str,
+}
+
+pub(crate) async fn checkout(arguments: CheckoutArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&arguments.reader.address.addr).await?;
+    let text = client.query(What::Run(arguments.run.clone())).await?;
+    let view: RunView = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
+    let run = view.row.id.to_string();
+    let directory = arguments.directory.unwrap_or_else(|| format!("run-{run}").into());
+    let Rebuilt { commit, directory, job_directory } =
+        rebuild(&mut client, &view, &directory, arguments.repositories).await?;
+    let files = client.listed(&view.data).await?;
+    let data = tokio::task::block_in_place(|| files.iter().map(|file| found(&job_directory, file)).collect());
+    let report = Report { run, commit, directory, job_directory, data };
+    if arguments.reader.json {
+        out.json(&report);
+    } else {
+        print(&report, out);
+    }
+    Ok(Exit::Done)
+}
+
+/// A run's work tree, again.
+#[derive(Debug)]
+pub(crate) struct Rebuilt {
+    commit: String,
+    /// Its root, absolute.
+    pub(crate) directory: PathBuf,
+    /// Where the job's relative paths begin in it.
+    pub(crate) job_directory: PathBuf,
+}
+
+impl Rebuilt {
+    /// Of a run that had none.
+    pub(crate) fn empty(directory: &Path) -> Result<Self, Failure> {
+        let made = std::fs::create_dir_all(directory).and_then(|()| std::fs::canonicalize(directory));
+        let directory = made.map_err(|error| {
+            Failure::new(Exit::Local, format!("cannot make directory `{}`: {error}", directory.display()))
+        })?;
+        Ok(Self { commit: String::new(), job_directory: directory.clone(), directory })
+    }
+}
+
+/// Rebuilds the work tree of a run in `directory`; `repositories` may have its commit.
+pub(crate) async fn rebuild(
+    client: &mut Client,
+    view: &RunView,
+    directory: &Path,
+    mut repositories: Vec<PathBuf>,
+) -> Result<Rebuilt, Failure> {
+    let run = &view.row.id;
+    let Some(code) = &view.code else {
+        return Err(Failure::new(Exit::Refused, format!("run `{run}` came from no git work tree")));
+    };
+    let Some(tree) = &code.tree else {
+        let words = format!("the work tree of run `{run}` was not kept; its commit is {}", code.commit);
+        return Err(Failure::new(Exit::Refused, words));
+    };
+    let snapshot = client.blob(tree).await?;
+    let packed = match &code.source {
+        Some(source) => Some(client.blob(source).await?),
+        None => None,
+    };
+    repositories.extend([PathBuf::from("."), view.base_dir.clone().into()].into_iter().filter_map(|at| git::root(&at)));
+    let (remote, to) = (code.remote.clone(), directory.to_owned());
+    // What nobody here has is fetched from where it was published.
+    let scratch = tempfile::tempdir()
+        .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
+    let restored = tokio::task::spawn_blocking(move || {
+        let sources = Sources { packed, repositories };
+        let (fetched, remotes) = (scratch.path().join("fetched.git"), Remotes::of_a_person());
+        git::restore_or_fetch(&snapshot, &to, &sources, remote.as_deref(), (&fetched, &remotes))
+    });
+    let remote = code.remote.as_deref();
+    restored
+        .await
+        .map_err(|_| Failure::new(Exit::Local, "rebuilding the work tree panicked"))?
+        .map_err(|error| refused(&error, remote))?;
+    let directory = std::fs::canonicalize(directory)
+        .map_err(|error| Failure::new(Exit::Local, format!("cannot resolve `{}`: {error}", directory.display())))?;
+    let job_directory = directory.join(&code.directory);
+    Ok(Rebuilt { commit: code.commit.clone(), directory, job_directory })
+}
+
+fn refused(error: &GitError, remote: Option<&str>) -> Failure {
+    let failure = Failure::caused(
+        match error {
+            GitError::Occupied { .. } => Exit::Usage,
+            GitError::NoSource { .. } | GitError::Fetch { .. } => Exit::NotFound,
+            _ => Exit::Local,
+        },
+        error,
+    );
+    match (error, remote) {
+        (GitError::NoSource { .. }, Some(remote)) => {
+            failure.hint(format!("clone it, `git clone {remote}`, and name the clone with `--repository`"))
+        }
+        (GitError::Fetch { .. }, _) | (GitError::NoSource { .. }, None) => {
+            failure.hint("name a clone that has it with `--repository`")
+        }
+        _ => failure,
+    }
+}
+
+/// Whether the tree has a data file as the run had it.
+fn found(job_directory: &Path, file: &DataFile) -> Found {
+    let state = match data::verify(job_directory, std::slice::from_ref(file)) {
+        Ok(()) => "there",
+        Err(DataHashError::Missing { .. }) => "missing",
+        Err(_) => "other",
+    };
+    Found { file: file.clone(), state }
+}
+
+fn print(report: &Report, out: &mut Output) {
+    out.line(&format!("{}", report.directory.display()));
+    let below = report.job_directory.strip_prefix(&report.directory).unwrap_or(Path::new(""));
+    if !below.as_os_str().is_empty() {
+        Output::note(&format!("the job's paths begin in `{}`", below.display()));
+    }
+    let (there, not): (Vec<&Found>, Vec<&Found>) = report.data.iter().partition(|found| found.state == "there");
+    for Found { file, state } in there.into_iter().take(NAMED_FILES).chain(not.iter().copied().take(NAMED_FILES)) {
+        let what = match *state {
+            "there" => "is there".to_owned(),
+            "missing" => format!("is not in the tree: {} bytes, digest {}", file.bytes, file.digest),
+            _ => format!("is another file: expected {} bytes, digest {}", file.bytes, file.digest),
+        };
+        Output::note(&format!("data `{}` {what}", file.path));
+    }
+    if report.data.len() > NAMED_FILES {
+        Output::note(&format!("of {} data files, {} are not in the tree as they were", report.data.len(), not.len()));
+    }
+}

@@ -1,0 +1,26 @@
+//! `coord tag` and `coord note`: what people write on a run. It changes nothing about it.
+
+use lockstep_rpc::AnnotateRequest;
+
+use crate::args::{NoteArguments, TagArguments};
+use crate::connection::client::Client;
+use crate::runs::prepare::new_request;
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+
+pub(crate) async fn tag(arguments: TagArguments) -> Result<Exit, Failure> {
+    let request =
+        AnnotateRequest { tags: Some(lockstep_rpc::Tags { tags: arguments.tags }), ..annotate(arguments.run)? };
+    Client::connect(&arguments.address.addr).await?.annotate(request).await?;
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn note(arguments: NoteArguments) -> Result<Exit, Failure> {
+    let request = AnnotateRequest { note: Some(arguments.text), ..annotate(arguments.run)? };
+    Client::connect(&arguments.address.addr).await?.annotate(request).await?;
+    Ok(Exit::Done)
+}
+
+fn annotate(run: String) -> Result<AnnotateRequest, Failure> {
+    Ok(AnnotateRequest { request_id: new_request()?.to_string(), run, tags: None, note: None })
+}

@@ -1,0 +1,204 @@
+//! Watching a run until it ends: one live line for a person at a terminal, plain lines at intervals otherwise.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lockstep_common::job::JobSpec;
+use lockstep_coordinator::{documents, mismatch, saves};
+use lockstep_core::view::{RunRow, RunView};
+use lockstep_rpc::FollowRequest;
+use tokio::time::Instant;
+
+use crate::connection::client::{Client, Patience, lost};
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::output::Output;
+use crate::terminal::time::clock;
+use crate::watch::readers::{number, unreadable};
+
+/// Between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Watches `run` until it has ended, whatever happens to the connection meanwhile; its last state.
+pub(crate) async fn follow(client: &mut Client, run: &str) -> Result<RunView, Failure> {
+    let mut display = Display::new();
+    let mut patience = Patience::default();
+    let mut last: Option<RunView> = None;
+    loop {
+        let request = FollowRequest { run: run.to_owned() };
+        let status = match client.control().follow(request).await {
+            Err(status) => status,
+            Ok(stream) => {
+                let mut stream = stream.into_inner();
+                loop {
+                    match stream.message().await {
+                        Ok(Some(reply)) => {
+                            patience.reset();
+                            let view = documents::decode_run(&reply.json).map_err(|error| unreadable(&error))?;
+                            display.show(&view);
+                            last = Some(view);
+                        }
+                        Ok(None) => match last.take_if(|view| is_final(&view.row)) {
+                            Some(view) => return Ok(view),
+                            None => break tonic::Status::unavailable("the stream ended before the run"),
+                        },
+                        Err(status) => break status,
+                    }
+                }
+            }
+        };
+        if !lost(&status) || !patience.more(client.address(), &status).await {
+            return Err(client
+                .failure(status)
+                .hint(format!("run `{run}` goes on; `coord show {run}` tells how it is")));
+        }
+    }
+}
+
+/// The answer at the end: what became of the run.
+pub(crate) fn summary(view: &RunView) -> Vec<String> {
+    let row = &view.row;
+    let reason = row.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let mut lines = vec![format!("run {} ({}) {}{reason}", row.id, row.name, row.status)];
+    let mut facts = vec![format!("step {} of {}", row.step, row.steps)];
+    if let (Some(start), Some(end)) = (row.started_at_ms, row.ended_at_ms) {
+        facts.push(format!("{:.1} s", end.saturating_sub(start) as f64 / 1e3));
+    }
+    if row.loss.is_some() {
+        facts.push(format!("loss {}", number(row.loss.as_ref())));
+    }
+    if view.restarts > 0 {
+        facts.push(format!("{} restarts", view.restarts));
+    }
+    lines.push(format!("  {}", facts.join(", ")));
+    if let Some(digest) = row.final_state_digest {
+        lines.push(format!("  final state      {digest}"));
+    }
+    if let Some(checkpoint) = view.checkpoints.last() {
+        lines.push(format!("  last checkpoint  {} (step {})", checkpoint.id, checkpoint.step));
+    }
+    lines.extend(view.corruptions.iter().map(|found| format!("  {}", mismatch::words(found))));
+    lines.extend(saves::listed(view).map(|line| format!("  {line}")));
+    if row.status == "failed"
+        && let Some(exit) = &view.last_exit
+    {
+        lines.push(format!("  process {} on {} ended with {}:", exit.process, exit.node, exit.code));
+        lines.extend(exit.output.lines().map(|line| format!("    {line}")));
+    }
+    lines
+}
+
+/// The exit code that the run's end asks for.
+pub(crate) fn exit(row: &RunRow) -> Exit {
+    match row.status.as_str() {
+        "finished" => Exit::Done,
+        "unsaved" => Exit::Unsaved,
+        _ => Exit::RunFailed,
+    }
+}
+
+fn is_final(row: &RunRow) -> bool {
+    matches!(row.status.as_str(), "finished" | "failed" | "cancelled" | "unsaved")
+}
+
+/// What the person sees meanwhile.
+struct Display {
+    bar: Option<ProgressBar>,
+    said: Option<(String, Instant)>,
+    batch: Option<u64>,
+    /// Whether it brings a program of its own, which may have to be built.
+    builds: bool,
+    /// When the last failure of a checkpoint that was told happened.
+    failed_at_ms: Option<u64>,
+}
+
+impl Display {
+    fn new() -> Self {
+        let bar = Output::watched().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            // A line of 80 columns holds everything up to the ETA.
+            let style = ProgressStyle::with_template("{bar:6} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { bar, said: None, batch: None, builds: false, failed_at_ms: None }
+    }
+
+    fn show(&mut self, view: &RunView) {
+        let row = &view.row;
+        if self.batch.is_none() {
+            let job = JobSpec::from_canonical(view.job.as_bytes()).ok();
+            self.builds = job.as_ref().is_some_and(|job| job.program.is_some());
+            self.batch = job.map(|job| job.batch.size);
+        }
+        self.show_failures(view);
+        let state = format!("{} {}", row.status, row.generation);
+        let news = self.said.as_ref().is_none_or(|(said, _)| *said != state);
+        if let Some(bar) = &self.bar {
+            bar.set_length(row.steps);
+            bar.set_position(row.step);
+            bar.set_message(self.line(view));
+            if is_final(row) {
+                bar.finish_and_clear();
+            }
+        } else if news || self.said.as_ref().is_some_and(|(_, at)| at.elapsed() >= LINE_INTERVAL) {
+            Output::note(&self.line(view));
+        } else {
+            return;
+        }
+        self.said = Some((state, Instant::now()));
+    }
+
+    /// Tells of checkpoints that failed since the last call; at first of the one that stands.
+    fn show_failures(&mut self, view: &RunView) {
+        let standing = view.row.checkpoint_failed.as_ref().map_or(u64::MAX, |failed| failed.at_ms);
+        let told = *self.failed_at_ms.get_or_insert(standing.saturating_sub(1));
+        for failed in view.failed_checkpoints.iter().filter(|failed| failed.at_ms > told) {
+            let say = || Output::note(&saves::words(failed));
+            self.bar.as_ref().map_or_else(say, |bar| bar.suspend(say));
+        }
+        let last = view.failed_checkpoints.iter().map(|failed| failed.at_ms).max();
+        self.failed_at_ms = Some(last.unwrap_or(0));
+    }
+
+    fn line(&self, view: &RunView) -> String {
+        let row = &view.row;
+        let mut parts = vec![format!("step {}/{}", row.step, row.steps)];
+        if row.status != "running" {
+            let reason = row.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
+            parts.insert(0, format!("{}{reason}", row.status));
+        }
+        if row.status == "starting" && self.builds {
+            parts.push(format!("a program that is new to a node is built first: `coord logs {} --follow`", row.id));
+        }
+        if row.status == "running" && row.step == row.steps && row.replay_of.is_none() {
+            let fails = row.checkpoint_failed.is_some();
+            let words = if fails {
+                "tries the last checkpoint again until the store takes it"
+            } else {
+                "saves the last checkpoint"
+            };
+            parts.push(words.to_owned());
+        }
+        if row.loss.is_some() {
+            parts.push(format!("loss {}", number(row.loss.as_ref())));
+        }
+        if let Some(rate) = row.samples_per_second {
+            let decimals = usize::from(rate < 100.0);
+            parts.push(format!("{rate:.decimals$} samples/s"));
+        }
+        if row.grad_norm.is_some() {
+            parts.push(format!("grad norm {}", number(row.grad_norm.as_ref())));
+        }
+        if let Some(left) = remaining(row, self.batch).filter(|_| row.status == "running") {
+            parts.push(format!("ETA {}", clock(left)));
+        }
+        parts.join("  ")
+    }
+}
+
+/// Time to the last step at the present rate.
+fn remaining(row: &RunRow, batch: Option<u64>) -> Option<Duration> {
+    let samples = row.steps.saturating_sub(row.step).checked_mul(batch?)?;
+    Duration::try_from_secs_f64(samples as f64 / row.samples_per_second?).ok()
+}

@@ -1,0 +1,10 @@
+//! Runs: submitted, resumed, followed, ended; on a cluster, or on this machine alone.
+
+pub(crate) mod annotate;
+pub(crate) mod follow;
+pub(crate) mod local;
+pub(crate) mod local_dir;
+pub(crate) mod prepare;
+pub(crate) mod resume;
+pub(crate) mod start;
+pub(crate) mod unused;

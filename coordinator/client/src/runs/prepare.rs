@@ -1,0 +1,215 @@
+//! The client's half of a submit: everything that is measured where the job file lies.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use lockstep_common::job::parse_toml;
+use lockstep_common::manifest::{CodeVersion, MAX_TAG_BYTES, MAX_TAGS, Piece};
+use lockstep_common::{Domain, RequestId, quoted};
+use lockstep_host::git::{self, GitError};
+use lockstep_rpc::SubmitRequest;
+
+use crate::provenance::measure::{Measured, measure};
+use crate::runs::unused::{unused, warning};
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::output::Output;
+
+/// Changed files that are named; there may be thousands.
+const NAMED_FILES: usize = 20;
+/// Untracked files that are named when they are kept.
+const NAMED_UNTRACKED: usize = 10;
+
+/// A job that was checked and measured.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Its directory, absolute.
+    pub(crate) base_dir: PathBuf,
+    /// The job's TorchScript module, as written in it, if it has one.
+    pub(crate) module: Option<String>,
+    /// What is sent.
+    pub(crate) request: SubmitRequest,
+    /// What it names, to be stored before.
+    pub(crate) blobs: Vec<Vec<u8>>,
+    /// Its data.
+    pub(crate) measured: Measured,
+}
+
+/// Bytes of a job file: what is longer is no job.
+const JOB_BYTES: u64 = 1 << 20;
+
+/// The text of a job file, which is a regular file of sane length.
+fn read_job(path: &Path) -> Result<String, String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut text = String::new();
+    let opened = fs::File::open(path).and_then(|file| file.take(JOB_BYTES + 1).read_to_string(&mut text));
+    opened.map_err(|error| error.to_string())?;
+    if text.len() as u64 > JOB_BYTES {
+        return Err(format!("it has more than {JOB_BYTES} bytes"));
+    }
+    Ok(text)
+}
+
+/// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
+/// With `rehash` all data is read, also what looks as it did the last time; with `keep_data` its contents are to be stored. To be called where a runtime lets its callers
+/// block.
+pub(crate) fn prepare(
+    path: &Path,
+    overrides: &[String],
+    allow_dirty: bool,
+    code_limit: u64,
+    rehash: bool,
+    keep_data: bool,
+) -> Result<Prepared, Failure> {
+    let file = path.display().to_string();
+    let text =
+        read_job(path).map_err(|why| Failure::new(Exit::Usage, format!("cannot read job file `{file}`: {why}")))?;
+    let mut overrides = overrides.to_vec();
+    if allow_dirty {
+        overrides.push("code.allow_dirty=true".to_owned());
+    }
+    let job = parse_toml(&text, &overrides)
+        .map_err(|error| Failure::caused(Exit::Usage, &error).context(&format!("job file `{file}`")))?;
+    for key in unused(&job) {
+        Output::note(&warning(key));
+    }
+    let absolute = fs::canonicalize(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("cannot resolve job file `{file}`: {error}")))?;
+    let base_dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+    let base_text = base_dir
+        .to_str()
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("the directory of `{file}` is not valid UTF-8")))?
+        .to_owned();
+
+    let mut code = describe(&base_dir, job.code.allow_dirty)?;
+    let mut blobs = match &mut code {
+        Some(code) => keep(&base_dir, code, code_limit)?,
+        None => Vec::new(),
+    };
+    if let (Some(program), None) = (&job.program, code.as_ref().and_then(|code| code.tree.as_ref())) {
+        let words = format!("workers build `{}` from the run's work tree, and none is kept of `{file}`", program.bin);
+        return Err(Failure::new(Exit::Refused, words).hint("the job file lies in the git work tree of its program"));
+    }
+    let mut measured = measure(&job, &base_dir, rehash, keep_data)
+        .map_err(|failure| failure.context(&format!("job file `{file}`")))?;
+    let request = SubmitRequest {
+        request_id: new_request()?.to_string(),
+        job: job.canonical(),
+        base_dir: base_text,
+        code: code.as_ref().map(Into::into),
+        data: measured.data.iter().map(Into::into).collect(),
+    };
+    blobs.append(&mut measured.lists);
+    let module = job.module_path().map(str::to_owned);
+    Ok(Prepared { base_dir, module, request, blobs, measured })
+}
+
+/// A new request id.
+pub(crate) fn new_request() -> Result<RequestId, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(Exit::Local, format!("the system gives no random bytes: {error}")))?;
+    Ok(RequestId::from_bytes(bytes))
+}
+
+/// What is kept of the work tree around `dir`: what its commit has not, and the commit itself if it is not too large.
+pub(crate) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, Failure> {
+    let tree = match git::snapshot(dir, limit) {
+        Ok(tree) => tree,
+        Err(error) if !code.dirty && !matches!(error, GitError::Unfinished { .. }) => {
+            let words = Failure::caused(Exit::Local, &error).render();
+            Output::note(&format!("note: the work tree is not kept with the run, only its commit is named: {words}"));
+            return Ok(Vec::new());
+        }
+        Err(error @ GitError::TooLarge { .. }) => {
+            return Err(Failure::caused(Exit::Refused, &error).hint(
+                "name them in `.gitignore` if the run does not need them, commit them, or raise `--code-limit`",
+            ));
+        }
+        Err(error @ (GitError::Io { .. } | GitError::Git { .. })) => return Err(Failure::caused(Exit::Local, &error)),
+        Err(error) => return Err(Failure::caused(Exit::Refused, &error)),
+    };
+    if tree.files > 0 {
+        Output::note(&kept_words(&tree, code.dirty));
+    }
+    let source = git::source(dir, limit).map_err(|error| Failure::caused(Exit::Local, &error))?;
+    if source.is_none() {
+        let words = "note: the commit itself is larger than `--code-limit` and is not kept with the run: `coord checkout` will need a \
+                     clone that has it";
+        Output::note(words);
+    }
+    let piece = |bytes: &[u8]| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 };
+    (code.tree, code.source) = (Some(piece(&tree.bytes)), source.as_deref().map(piece));
+    Ok([tree.bytes].into_iter().chain(source).collect())
+}
+
+/// Says which files go along. Untracked ones are named: nobody has looked at them for what must not leave this machine.
+fn kept_words(tree: &git::Snapshot, is_dirty: bool) -> String {
+    let (files, verb) = if tree.files == 1 { ("file that differs", "is") } else { ("files that differ", "are") };
+    let mut words = format!("note: {} {files} from the commit {verb} kept with the run", tree.files);
+    if !is_dirty {
+        words.push_str(" as on the disk: a filter or `core.autocrlf` makes git take what differs for unchanged");
+    }
+    if tree.untracked.is_empty() {
+        return words;
+    }
+    let _ = write!(words, "; not tracked by git, and kept too:");
+    for path in tree.untracked.iter().take(NAMED_UNTRACKED) {
+        let _ = write!(words, "\n    {path}");
+    }
+    if tree.untracked.len() > NAMED_UNTRACKED {
+        let _ = write!(words, "\n    and {} more", tree.untracked.len() - NAMED_UNTRACKED);
+    }
+    words.push_str("\n  name in `.gitignore` what must stay here");
+    words
+}
+
+/// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.
+pub(crate) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failure> {
+    let mut tree = match git::describe(dir) {
+        Ok(Some(tree)) => tree,
+        Ok(None) => {
+            Output::note(&format!("note: `{}` lies in no git work tree: no code version is recorded", dir.display()));
+            return Ok(None);
+        }
+        Err(error @ GitError::NoCommit { .. }) => {
+            return Err(
+                Failure::caused(Exit::Refused, &error).hint("commit first: a run records the commit of its code")
+            );
+        }
+        Err(error) => return Err(Failure::caused(Exit::Local, &error)),
+    };
+    if tree.version.dirty && !allow_dirty {
+        let mut message = format!("the work tree of `{}` has uncommitted changes:", dir.display());
+        for path in tree.changed.iter().take(NAMED_FILES) {
+            message.push_str("\n    ");
+            message.push_str(path);
+        }
+        if tree.changed.len() > NAMED_FILES {
+            let _ = write!(message, "\n    and {} more", tree.changed.len() - NAMED_FILES);
+        }
+        return Err(Failure::new(Exit::Refused, message)
+            .hint("commit them, or pass `--allow-dirty`: all of them are then kept with the run"));
+    }
+    if let Some(remote) = tree.version.remote.take_if(|remote| !git::PROTOCOLS.contains(&git::protocol(remote))) {
+        Output::note(&format!(
+            "note: the remote `{}` is not recorded: git does not fetch from it by itself (protocol `{}`)",
+            quoted(&remote),
+            quoted(git::protocol(&remote))
+        ));
+    }
+    let left_out = tree.version.limit_tags();
+    if left_out > 0 {
+        Output::note(&format!(
+            "note: the commit has {} tags, and the run keeps the first {} by name, up to {MAX_TAGS} and {MAX_TAG_BYTES} bytes",
+            tree.version.tags.len() + left_out,
+            tree.version.tags.len()
+        ));
+    }
+    Ok(Some(tree.version))
+}

@@ -1,0 +1,16 @@
+//! Ctrl-C, SIGTERM and SIGHUP.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Waits for one of them. If the system gives no signal handler, the default action of the signals stays in place.
+pub(crate) async fn interrupted() {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}

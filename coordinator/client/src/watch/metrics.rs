@@ -1,0 +1,257 @@
+//! A run's reports as `coord show RUN --metrics` prints them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, StepReport, SystemReport};
+use serde::Serialize;
+
+use crate::terminal::output::{Output, table};
+
+/// All reports of a run, by kind.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Metrics {
+    steps: Vec<Step>,
+    evals: Vec<Eval>,
+    layers: Vec<Layers>,
+    systems: Vec<System>,
+}
+
+/// The record of one step. Decimals for people, bits for comparisons (JSON has no NaN: it is null there).
+#[derive(Debug, Serialize)]
+struct Step {
+    #[serde(rename = "step")]
+    completed: u64,
+    loss: f64,
+    loss_bits: String,
+    grad_norm: f64,
+    grad_norm_bits: String,
+    lr: f64,
+    lr_bits: String,
+    /// Digest of the sample positions.
+    samples: String,
+    /// Word of the samples' bytes, where they are known.
+    sample_bytes: Option<String>,
+    /// Digest of all tensors' fingerprints, where they were taken.
+    fingerprint: Option<String>,
+    micros: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Eval {
+    step: u64,
+    loss: f64,
+    loss_bits: String,
+    accuracy: Option<f64>,
+    perplexity: Option<f64>,
+    samples: u64,
+    /// A program's own.
+    metrics: BTreeMap<String, f64>,
+}
+
+/// Gradient norms by parameter.
+#[derive(Debug, Serialize)]
+struct Layers {
+    step: u64,
+    grad_norms: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct System {
+    process: u32,
+    step: u64,
+    samples_per_second: f64,
+    phase_micros: BTreeMap<String, f64>,
+    rss_bytes: u64,
+    cpu_share: f64,
+    device: Option<Device>,
+}
+
+#[derive(Debug, Serialize)]
+struct Device {
+    name: String,
+    allocated_bytes: u64,
+    reserved_bytes: u64,
+    peak_allocated_bytes: u64,
+    utilisation: Option<f64>,
+    used_bytes: Option<u64>,
+    power_watts: Option<f64>,
+    temperature_celsius: Option<f64>,
+}
+
+impl Metrics {
+    /// Takes in one more block.
+    pub(crate) fn push(&mut self, block: ReportBlock) {
+        self.steps.extend(block.steps.iter().map(Step::from));
+        self.evals.extend(block.evals.iter().map(Eval::from));
+        let gradients = block.layers.into_iter().filter(|report| !report.grad_norms.is_empty());
+        self.layers.extend(gradients.map(Layers::from));
+        self.systems.extend(block.systems.into_iter().map(|report| System::new(block.process, report)));
+    }
+
+    /// The record of `step`, and the last evaluation until then: name, step and value of each number.
+    pub(crate) fn at(&self, step: u64) -> Vec<(&str, u64, f64)> {
+        let mut found = Vec::new();
+        if let Some(own) = self.steps.iter().find(|own| own.completed == step) {
+            found.extend(
+                [("loss", own.loss), ("gradient norm", own.grad_norm), ("learning rate", own.lr)]
+                    .map(|(name, value)| (name, step, value)),
+            );
+        }
+        if let Some(eval) = self.evals.iter().rev().find(|eval| eval.step <= step) {
+            found.push(("evaluation loss", eval.step, eval.loss));
+            let more = [("accuracy", eval.accuracy), ("perplexity", eval.perplexity)];
+            found.extend(more.into_iter().filter_map(|(name, value)| Some((name, eval.step, value?))));
+            found.extend(eval.metrics.iter().map(|(name, value)| (name.as_str(), eval.step, *value)));
+        }
+        found
+    }
+
+    /// Two tables: the record, and evaluations if there are any.
+    pub(crate) fn print(&self, out: &mut Output) {
+        let number = |value: f64| format!("{value:.6}");
+        let rows: Vec<Vec<String>> = self
+            .steps
+            .iter()
+            .map(|s| {
+                vec![
+                    s.completed.to_string(),
+                    number(s.loss),
+                    number(s.grad_norm),
+                    format!("{:.3e}", s.lr),
+                    s.loss_bits.clone(),
+                ]
+            })
+            .collect();
+        for line in table(&["STEP", "LOSS", "GRAD NORM", "LR", "LOSS BITS"], &rows) {
+            out.line(&line);
+        }
+        if self.evals.is_empty() {
+            return;
+        }
+        let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
+        let own: BTreeSet<&String> = self.evals.iter().flat_map(|eval| eval.metrics.keys()).collect();
+        let rows: Vec<Vec<String>> = self
+            .evals
+            .iter()
+            .map(|e| {
+                let mut cells = vec![
+                    e.step.to_string(),
+                    number(e.loss),
+                    optional(e.accuracy),
+                    optional(e.perplexity),
+                    e.samples.to_string(),
+                ];
+                cells.extend(own.iter().map(|&name| optional(e.metrics.get(name).copied())));
+                cells
+            })
+            .collect();
+        out.line("");
+        let names: Vec<String> = own.iter().map(|name| name.to_uppercase()).collect();
+        let mut heads = vec!["STEP", "EVAL LOSS", "ACCURACY", "PERPLEXITY", "SAMPLES"];
+        heads.extend(names.iter().map(String::as_str));
+        for line in table(&heads, &rows) {
+            out.line(&line);
+        }
+    }
+}
+
+fn hex(bits: u64) -> String {
+    format!("{bits:016x}")
+}
+
+impl From<&StepReport> for Step {
+    fn from(report: &StepReport) -> Self {
+        Self {
+            completed: report.step,
+            loss: f64::from_bits(report.loss),
+            loss_bits: hex(report.loss),
+            grad_norm: f64::from_bits(report.grad_norm),
+            grad_norm_bits: hex(report.grad_norm),
+            lr: f64::from_bits(report.lr),
+            lr_bits: hex(report.lr),
+            samples: hex(report.positions),
+            sample_bytes: (report.contents != 0).then(|| hex(report.contents)),
+            fingerprint: (report.fingerprint != 0).then(|| hex(report.fingerprint)),
+            micros: report.micros,
+        }
+    }
+}
+
+impl From<&EvalReport> for Eval {
+    fn from(report: &EvalReport) -> Self {
+        Self {
+            step: report.step,
+            loss: report.loss,
+            loss_bits: hex(report.loss.to_bits()),
+            accuracy: report.accuracy,
+            perplexity: report.perplexity,
+            samples: report.samples,
+            metrics: report.metrics.clone().into_iter().collect(),
+        }
+    }
+}
+
+impl From<LayerReport> for Layers {
+    fn from(report: LayerReport) -> Self {
+        Self { step: report.step, grad_norms: report.names.into_iter().zip(report.grad_norms).collect() }
+    }
+}
+
+impl System {
+    fn new(process: u32, report: SystemReport) -> Self {
+        Self {
+            process,
+            step: report.step,
+            samples_per_second: report.samples_per_second,
+            phase_micros: report.phase_micros.into_iter().collect(),
+            rss_bytes: report.rss_bytes,
+            cpu_share: report.cpu_share,
+            device: report.device.map(Device::from),
+        }
+    }
+}
+
+impl From<DeviceReport> for Device {
+    fn from(report: DeviceReport) -> Self {
+        Self {
+            name: report.name,
+            allocated_bytes: report.allocated_bytes,
+            reserved_bytes: report.reserved_bytes,
+            peak_allocated_bytes: report.peak_allocated_bytes,
+            utilisation: report.utilisation,
+            used_bytes: report.used_bytes,
+            power_watts: report.power_watts,
+            temperature_celsius: report.temperature_celsius,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_sixteen_hexadecimal_digits_and_a_nan_keeps_its_own() {
+        let mut metrics = Metrics::default();
+        let step = StepReport {
+            step: 7,
+            loss: 1.5_f64.to_bits(),
+            grad_norm: f64::NAN.to_bits(),
+            lr: 0.1_f64.to_bits(),
+            positions: 0xab,
+            fingerprint: 0,
+            micros: 3,
+            at_ms: 5,
+            contents: 0xcd,
+        };
+        metrics.push(ReportBlock { steps: vec![step], ..ReportBlock::default() });
+        let json = serde_json::to_value(&metrics).unwrap();
+        let step = &json["steps"][0];
+        assert_eq!((&step["step"], &step["loss"], &step["micros"]), (&7.into(), &1.5.into(), &3.into()));
+        assert_eq!(step["loss_bits"], "3ff8000000000000");
+        assert_eq!((&step["samples"], &step["sample_bytes"]), (&hex(0xab).into(), &hex(0xcd).into()));
+        assert_eq!(step["grad_norm_bits"], format!("{:016x}", f64::NAN.to_bits()));
+        assert!(step["grad_norm"].is_null());
+        assert!(["evals", "layers", "systems"].iter().all(|key| json[key].as_array().is_some_and(Vec::is_empty)));
+    }
+}

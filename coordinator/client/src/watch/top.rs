@@ -1,0 +1,99 @@
+//! `coord top`: the cluster and its runs, at a glance.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use lockstep_coordinator::documents;
+use lockstep_core::view::{NodeView, RunRow};
+use lockstep_rpc::query_request::What;
+use lockstep_rpc::{CurvesQuery, Empty};
+use serde_json::{Value, json};
+
+use crate::args::TopArguments;
+use crate::connection::client::Client;
+use crate::terminal::error::Failure;
+use crate::terminal::exit::Exit;
+use crate::terminal::output::{Output, table};
+use crate::watch::plot::{curves, sparkline};
+use crate::watch::readers::{alarm_count, number, reason, unreadable};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// Runs that are shown: those that go on, and the last that ended.
+const RUNS: usize = 30;
+/// Bars of a curve.
+const BARS: u32 = 24;
+
+pub(crate) async fn top(arguments: TopArguments, out: &mut Output) -> Result<Exit, Failure> {
+    let client = Client::connect(&arguments.reader.address.addr).await?;
+    let live = !arguments.once && !arguments.reader.json && std::io::stdout().is_terminal();
+    loop {
+        let nodes = client.query(What::Nodes(Empty {})).await?;
+        let nodes: Vec<NodeView> = documents::decode(&nodes).map_err(|error| unreadable(&error))?;
+        let runs = client.query(What::Runs(Empty {})).await?;
+        let mut runs = documents::decode_rows(&runs).map_err(|error| unreadable(&error))?;
+        runs.reverse();
+        // Those that go on first; both newest first.
+        runs.sort_by_key(|run| run.ended_at_ms.is_some());
+        runs.truncate(RUNS);
+        let mut losses = Vec::new();
+        for run in &runs {
+            let wanted = CurvesQuery { names: vec!["loss".to_owned()], pixels: BARS / 2, ..CurvesQuery::default() };
+            let found = curves(&client, run.id.as_str(), wanted).await?;
+            losses.push(found.into_iter().next().unwrap_or_default().values);
+        }
+        if arguments.reader.json {
+            let document = |run| serde_json::from_str::<Value>(&documents::encode_row(run)).unwrap_or_default();
+            let rows = runs.iter().zip(&losses);
+            let runs: Vec<_> = rows.map(|(run, loss)| json!({ "run": document(run), "loss": loss })).collect();
+            out.json(&json!({ "nodes": nodes, "runs": runs }));
+            return Ok(Exit::Done);
+        }
+        if live {
+            // To the upper left corner, and nothing below.
+            out.bytes(b"\x1b[H\x1b[J");
+        }
+        for line in screen(&nodes, &runs, &losses) {
+            out.line(&line);
+        }
+        if !live || out.closed() {
+            return Ok(Exit::Done);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn screen(nodes: &[NodeView], runs: &[RunRow], losses: &[Vec<Option<f64>>]) -> Vec<String> {
+    let alive: Vec<&NodeView> = nodes.iter().filter(|node| node.alive).collect();
+    let devices = || alive.iter().flat_map(|node| &node.devices);
+    let busy = devices().filter(|device| device.run.is_some()).count();
+    let fenced = devices().filter(|device| device.fenced.is_some()).count();
+    let mut lines = vec![format!(
+        "nodes {} alive, {} not   devices {busy} busy, {} free, {fenced} fenced",
+        alive.len(),
+        nodes.len() - alive.len(),
+        devices().count() - busy - fenced,
+    )];
+    lines.push(String::new());
+    let row = |(run, loss): (&RunRow, &Vec<Option<f64>>)| {
+        let share = (run.step * 100).checked_div(run.steps).unwrap_or(0);
+        vec![
+            run.id.to_string(),
+            run.name.clone(),
+            run.status.clone(),
+            format!("{}/{} {share}%", run.step, run.steps),
+            number(run.loss.as_ref()),
+            sparkline(loss),
+            run.samples_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
+            run.processes.to_string(),
+            alarm_count(run),
+            reason(run),
+        ]
+    };
+    let rows: Vec<Vec<String>> = runs.iter().zip(losses).map(row).collect();
+    lines.extend(table(
+        &["RUN", "NAME", "STATUS", "STEP", "LOSS", "", "SAMPLES/S", "PROCESSES", "ALARMS", "REASON"],
+        &rows,
+    ));
+    lines
+}
