@@ -10,7 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Arguments, Command, DataCommand, NodeCommand};
 use crate::checkpoints::export;
+use crate::checkpoints::list;
 use crate::cluster::node;
+use crate::cluster::nodes;
 use crate::cluster::serve;
 use crate::evidence::diff;
 use crate::evidence::reproduce;
@@ -20,15 +22,12 @@ use crate::provenance::data;
 use crate::provenance::lineage::lineage;
 use crate::runs::annotate;
 use crate::runs::start;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::interrupt::interrupted;
-use crate::terminal::output::{Output, unwritten};
+use crate::terminal::{Exit, Failure, Output, interrupted, unwritten};
 use crate::watch::compare::compare;
 use crate::watch::mirror::mirror;
 use crate::watch::plot::plot;
-use crate::watch::readers;
 use crate::watch::top::top;
+use crate::watch::{logs, ps, show};
 
 /// Carries out the command line of this process.
 pub fn main() -> Exit {
@@ -96,18 +95,18 @@ async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> 
 
         Command::Data(DataCommand::Hash(arguments)) => Box::pin(data::hash(arguments, out)),
         Command::Data(DataCommand::Add(arguments)) => Box::pin(data::add(arguments, out)),
-        Command::Ps(arguments) => Box::pin(readers::ps(arguments, out)),
+        Command::Ps(arguments) => Box::pin(ps::ps(arguments, out)),
         Command::Lineage(arguments) => Box::pin(lineage(arguments, out)),
-        Command::Show(arguments) => Box::pin(readers::show(arguments, out)),
-        Command::Nodes(arguments) => Box::pin(readers::nodes(arguments, out)),
+        Command::Show(arguments) => Box::pin(show::show(arguments, out)),
+        Command::Nodes(arguments) => Box::pin(nodes::nodes(arguments, out)),
         Command::Node(NodeCommand::Remove(arguments)) => Box::pin(node::remove(arguments)),
         Command::Fence(arguments) => Box::pin(node::fence(arguments, true)),
         Command::Unfence(arguments) => Box::pin(node::fence(arguments, false)),
-        Command::Checkpoints(arguments) => Box::pin(readers::checkpoints(arguments, out)),
+        Command::Checkpoints(arguments) => Box::pin(list::checkpoints(arguments, out)),
         Command::Checkout(arguments) => Box::pin(checkout(arguments, out)),
         Command::Export(arguments) => Box::pin(export::export(arguments, out)),
-        Command::Manifest(arguments) => Box::pin(readers::manifest(arguments, out)),
-        Command::Logs(arguments) => Box::pin(readers::logs(arguments, out)),
+        Command::Manifest(arguments) => Box::pin(list::manifest(arguments, out)),
+        Command::Logs(arguments) => Box::pin(logs::logs(arguments, out)),
         Command::Tag(arguments) => Box::pin(annotate::tag(arguments)),
         Command::Note(arguments) => Box::pin(annotate::note(arguments)),
         Command::Mirror(arguments) => Box::pin(mirror(arguments, out)),

@@ -14,4 +14,4 @@ mod terminal;
 mod watch;
 
 pub use dispatch::main;
-pub use terminal::exit::Exit;
+pub use terminal::Exit;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use lockstep_host::git::KEPT_BYTES;
 
-use crate::terminal::exit::Exit;
+use crate::terminal::Exit;
 use crate::watch::select::Condition;
 
 pub(super) use provenance::{

@@ -19,11 +19,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::args::ExportArguments;
 use crate::checkpoints::card::{Files, Predicts, card};
-use crate::connection::client::Client;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
-use crate::watch::readers::reports;
+use crate::connection::Client;
+use crate::terminal::{Exit, Failure, Output};
+use crate::watch::metrics::Metrics;
 
 /// Names of what is written.
 const WEIGHTS: &str = "model.safetensors";
@@ -59,7 +57,7 @@ pub(crate) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     let manifest = Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
     let job = JobSpec::from_canonical(manifest.job_text.as_bytes())
         .map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
-    let metrics = reports(&mut client, manifest.run.to_string()).await?;
+    let metrics = Metrics::of(&mut client, manifest.run.to_string()).await?;
 
     let predicts = predicts(&manifest, &job, arguments.without_module);
     let raw_inputs = if arguments.raw_inputs { Some(raw_inputs(&manifest, &job)?) } else { None };

@@ -3,10 +3,9 @@
 use lockstep_rpc::{FenceRequest, RemoveNodeRequest};
 
 use crate::args::{FenceArguments, NodeRemoveArguments};
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::runs::prepare::new_request;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
+use crate::terminal::{Exit, Failure};
 
 pub(crate) async fn fence(arguments: FenceArguments, fenced: bool) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.address.addr).await?;

@@ -6,10 +6,7 @@ use lockstep_coordinator::settings::{self, RawSettings, SettingsError};
 use lockstep_host::logging;
 
 use crate::args::{ConfigArguments, SettingsArguments};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::interrupt::interrupted;
-use crate::terminal::output::{Output, table};
+use crate::terminal::{Exit, Failure, Output, interrupted};
 use lockstep_host::config::Loaded;
 
 pub(crate) async fn serve(arguments: &SettingsArguments) -> Result<Exit, Failure> {
@@ -42,9 +39,7 @@ pub(crate) fn config(arguments: &ConfigArguments, out: &mut Output) -> Result<Ex
     } else {
         let rows: Vec<Vec<String>> =
             loaded.origins.iter().map(|o| vec![o.key.clone(), o.value.clone(), o.origin.clone()]).collect();
-        for line in table(&["KEY", "VALUE", "FROM"], &rows) {
-            out.line(&line);
-        }
+        out.table(&["KEY", "VALUE", "FROM"], &rows);
     }
     // Shown first, so that what is wrong can be seen; and then said.
     loaded.value.check().map_err(|error| settings_failure(&error))?;

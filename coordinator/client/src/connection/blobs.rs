@@ -17,9 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::connection::client::{Client, Patience, lost};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::progress::Progress;
+use crate::terminal::{Exit, Failure, Progress};
 
 /// Blobs that are under way at once.
 const AT_ONCE: usize = 4;

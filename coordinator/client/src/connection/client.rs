@@ -14,9 +14,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

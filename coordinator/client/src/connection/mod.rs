@@ -1,4 +1,9 @@
-//! The way to a coordinator: its services, and blobs to and from its store.
+//! The way to a coordinator: its services, its answers, and blobs to and from its store.
 
-pub(crate) mod blobs;
-pub(crate) mod client;
+mod blobs;
+mod client;
+mod questions;
+
+pub(crate) use blobs::at_once;
+pub(crate) use client::{Client, Patience, lost};
+pub(crate) use questions::{print_json, read, read_run, read_runs};

@@ -9,9 +9,8 @@ use lockstep_common::record::{Evidence, Fingerprints};
 use lockstep_rpc::{ReportBlock, ReportsRequest};
 use serde::Serialize;
 
-use crate::connection::client::Client;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
+use crate::connection::Client;
+use crate::terminal::{Exit, Failure};
 
 /// Tensors that are named one by one; a step after the first wrong one, all may differ.
 const NAMED_TENSORS: usize = 5;

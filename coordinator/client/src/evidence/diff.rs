@@ -12,13 +12,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::args::DiffArguments;
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::evidence::comparison::Comparison;
 use crate::evidence::replay::replay;
 use crate::evidence::target::{Target, record_of_replay};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::{Output, table};
+use crate::terminal::{Exit, Failure, Output, table};
 
 /// Everything that `--json` prints.
 #[derive(Debug, Serialize)]

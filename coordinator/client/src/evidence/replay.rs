@@ -3,14 +3,11 @@
 use lockstep_core::view::RunView;
 use lockstep_rpc::{CancelRequest, Replay, ReplayRequest};
 
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::evidence::target::Target;
 use crate::runs::follow::{follow, summary};
 use crate::runs::prepare::new_request;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::interrupt::interrupted;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output, interrupted};
 
 /// Replays `target` from the nearest checkpoint before step `from` up to `until`, with fingerprints every so many steps,
 /// and waits for the end. `None` after Ctrl-C: the replay is cancelled then.

@@ -11,7 +11,7 @@ use lockstep_rpc::{CancelRequest, SubmitRequest};
 use serde::Serialize;
 
 use crate::args::ReproduceArguments;
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::evidence::comparison::Comparison;
 use crate::evidence::diff::{Difference, keys, surroundings};
 use crate::evidence::target::{Target, record_of_replay};
@@ -22,10 +22,7 @@ use crate::runs::follow::{follow, summary};
 use crate::runs::local::Local;
 use crate::runs::local_dir;
 use crate::runs::prepare::new_request;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::interrupt::interrupted;
-use crate::terminal::output::{Output, table};
+use crate::terminal::{Exit, Failure, Output, interrupted, table};
 
 #[derive(Debug, Serialize)]
 struct Verdict {

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use lockstep_common::Digest;
 use lockstep_common::manifest::{Manifest, RecordPosition};
 use lockstep_common::record::chain_start;
-use lockstep_coordinator::documents;
 use lockstep_core::view::RunView;
 use lockstep_rpc::query_request::What;
 
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::evidence::comparison::Record;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::watch::readers::unreadable;
+use crate::terminal::{Exit, Failure};
 
 /// A run, up to a checkpoint if one was named.
 #[derive(Debug)]
@@ -32,9 +29,8 @@ pub(crate) struct Target {
 impl Target {
     /// The run that `name` names by id or prefix, or the checkpoint.
     pub(crate) async fn find(client: &Client, name: &str) -> Result<Self, Failure> {
-        let (view, manifest) = match client.query(What::Run(name.to_owned())).await {
-            Ok(text) => {
-                let view = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
+        let (view, manifest) = match client.run(name).await {
+            Ok(view) => {
                 no_checkpoint(client, name, &view).await?;
                 (view, None)
             }
@@ -45,8 +41,7 @@ impl Target {
                     }
                     Failure::new(Exit::NotFound, format!("there is no run or checkpoint `{name}`"))
                 })?;
-                let text = client.query(What::Run(manifest.run.to_string())).await?;
-                (documents::decode_run(&text).map_err(|error| unreadable(&error))?, Some(manifest))
+                (client.run(manifest.run.as_str()).await?, Some(manifest))
             }
             Err(failure) => return Err(failure),
         };

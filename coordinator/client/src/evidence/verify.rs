@@ -8,13 +8,11 @@ use lockstep_common::job::JobSpec;
 use serde::Serialize;
 
 use crate::args::VerifyArguments;
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::evidence::comparison::Comparison;
 use crate::evidence::replay::replay;
 use crate::evidence::target::{Target, manifest, record_of_replay};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output};
 
 #[derive(Debug, Serialize)]
 struct Verdict {

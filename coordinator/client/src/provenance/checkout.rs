@@ -3,19 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use lockstep_common::manifest::DataFile;
-use lockstep_coordinator::documents;
 use lockstep_core::view::RunView;
 use lockstep_host::data::{self, DataHashError};
 use lockstep_host::git::{self, GitError, Remotes, Sources};
-use lockstep_rpc::query_request::What;
 use serde::Serialize;
 
 use crate::args::CheckoutArguments;
-use crate::connection::client::Client;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
-use crate::watch::readers::unreadable;
+use crate::connection::Client;
+use crate::terminal::{Exit, Failure, Output};
 
 /// Data files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;
@@ -43,8 +38,7 @@ struct Found {
 
 pub(crate) async fn checkout(arguments: CheckoutArguments, out: &mut Output) -> Result<Exit, Failure> {
     let mut client = Client::connect(&arguments.reader.address.addr).await?;
-    let text = client.query(What::Run(arguments.run.clone())).await?;
-    let view: RunView = documents::decode_run(&text).map_err(|error| unreadable(&error))?;
+    let view = client.run(&arguments.run).await?;
     let run = view.row.id.to_string();
     let directory = arguments.directory.unwrap_or_else(|| format!("run-{run}").into());
     let Rebuilt { commit, directory, job_directory } =

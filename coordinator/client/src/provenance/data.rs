@@ -9,12 +9,8 @@ use lockstep_host::stat_cache::StatCache;
 use serde::Serialize;
 
 use crate::args::{DataAddArguments, DataHashArguments};
-use crate::connection::blobs::at_once;
-use crate::connection::client::Client;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
-use crate::terminal::progress::Progress;
+use crate::connection::{Client, at_once};
+use crate::terminal::{Exit, Failure, Output, Progress};
 
 #[derive(Debug, Serialize)]
 struct Report {

@@ -2,19 +2,13 @@
 
 use lockstep_common::manifest::Override;
 use lockstep_common::{Digest, RunId};
-use lockstep_coordinator::documents;
 use lockstep_core::view::{CheckpointView, RunRow};
-use lockstep_rpc::Empty;
-use lockstep_rpc::query_request::What;
 use serde::Serialize;
 
 use crate::args::LineageArguments;
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::evidence::target::Target;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
-use crate::watch::readers::unreadable;
+use crate::terminal::{Exit, Failure, Output};
 
 /// A run and what came of it.
 #[derive(Debug, PartialEq, Serialize)]
@@ -42,10 +36,8 @@ struct Fork {
 pub(crate) async fn lineage(arguments: LineageArguments, out: &mut Output) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.reader.address.addr).await?;
     let target = Target::find(&client, &arguments.target).await?;
-    let rows = client.query(What::Runs(Empty {})).await?;
-    let rows = documents::decode_rows(&rows).map_err(|error| unreadable(&error))?;
-    let checkpoints = client.query(What::Checkpoints(String::new())).await?;
-    let checkpoints: Vec<CheckpointView> = documents::decode(&checkpoints).map_err(|error| unreadable(&error))?;
+    let rows = client.runs().await?;
+    let checkpoints = client.checkpoints().await?;
     let asked = Asked { run: target.view.row.id.clone(), checkpoint: target.checkpoint.map(|(id, _)| id) };
     let tree = Known { rows: &rows, checkpoints: &checkpoints }.tree(&asked);
     if arguments.reader.json {

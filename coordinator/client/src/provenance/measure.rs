@@ -13,9 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::provenance::data::{hash_files, no_link_out, refused};
 use crate::provenance::tracked;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output};
 
 /// The data of a job.
 #[derive(Debug)]

@@ -8,10 +8,7 @@ use lockstep_common::Digest;
 use lockstep_dvc::{DvcError, Md5, Presence, State, Tracked};
 use lockstep_host::stat_cache::StatCache;
 
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
-use crate::terminal::progress::Progress;
+use crate::terminal::{Exit, Failure, Output, Progress};
 
 /// Makes the files of `paths`, in `base_dir`, that DVC tracks what DVC recorded. One that is otherwise is never touched,
 /// and refused unless `accepted`.

@@ -3,10 +3,9 @@
 use lockstep_rpc::AnnotateRequest;
 
 use crate::args::{NoteArguments, TagArguments};
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::runs::prepare::new_request;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
+use crate::terminal::{Exit, Failure};
 
 pub(crate) async fn tag(arguments: TagArguments) -> Result<Exit, Failure> {
     let request =

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lockstep_common::job::JobSpec;
-use lockstep_coordinator::{documents, mismatch, saves};
+use lockstep_coordinator::{mismatch, saves};
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_rpc::FollowRequest;
 use tokio::time::Instant;
 
-use crate::connection::client::{Client, Patience, lost};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
-use crate::terminal::time::clock;
-use crate::watch::readers::{number, unreadable};
+use crate::connection::{Client, Patience, lost, read_run};
+use crate::terminal::{Exit, Failure, Output, clock};
+use crate::watch::row::number;
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
@@ -34,7 +31,7 @@ pub(crate) async fn follow(client: &mut Client, run: &str) -> Result<RunView, Fa
                     match stream.message().await {
                         Ok(Some(reply)) => {
                             patience.reset();
-                            let view = documents::decode_run(&reply.json).map_err(|error| unreadable(&error))?;
+                            let view = read_run(&reply.json)?;
                             display.show(&view);
                             last = Some(view);
                         }

@@ -19,9 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::cluster::serve::serve_failure;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::interrupt::interrupted;
+use crate::terminal::{Exit, Failure, interrupted};
 
 /// Time that a worker gets between SIGTERM and SIGKILL: it gives its own processes less.
 const STOP_GRACE: Duration = Duration::from_secs(15);

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use lockstep_host::git;
 use rustix::process::geteuid;
 
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
+use crate::terminal::{Exit, Failure};
 
 /// Levels below the directory at which Lockstep makes no link: below them lie blobs and work trees of programs.
 const LEVELS: usize = 3;

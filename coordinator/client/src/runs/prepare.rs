@@ -13,9 +13,7 @@ use lockstep_rpc::SubmitRequest;
 
 use crate::provenance::measure::{Measured, measure};
 use crate::runs::unused::{unused, warning};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output};
 
 /// Changed files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;

@@ -11,12 +11,10 @@ use lockstep_rpc::ResumeRequest;
 use lockstep_rpc::query_request::What;
 use tokio::task::block_in_place;
 
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::provenance::measure::in_place;
 use crate::runs::prepare::{describe, keep, new_request};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output};
 
 /// Files that are named; there may be thousands.
 const NAMED_FILES: usize = 20;

@@ -6,7 +6,7 @@ use lockstep_coordinator::documents;
 use lockstep_rpc::CancelRequest;
 
 use crate::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};
-use crate::connection::client::Client;
+use crate::connection::Client;
 use crate::evidence::diff::unlike_checkpoint;
 use crate::provenance::data;
 use crate::runs::follow::{exit, follow, summary};
@@ -14,10 +14,7 @@ use crate::runs::local::Local;
 use crate::runs::local_dir;
 use crate::runs::prepare::{Prepared, new_request, prepare};
 use crate::runs::resume::Wish;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::interrupt::interrupted;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output, interrupted};
 
 /// Where `--local` keeps everything, beside the job or in the current directory.
 const LOCAL_DIR: &str = ".lockstep";

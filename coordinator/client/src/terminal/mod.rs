@@ -1,8 +1,15 @@
 //! What a person sees and says: output, failures in words, exit codes, bars, interrupts.
 
-pub(crate) mod error;
-pub(crate) mod exit;
-pub(crate) mod interrupt;
-pub(crate) mod output;
-pub(crate) mod progress;
-pub(crate) mod time;
+mod error;
+mod exit;
+mod interrupt;
+mod output;
+mod progress;
+mod time;
+
+pub(crate) use error::Failure;
+pub use exit::Exit;
+pub(crate) use interrupt::interrupted;
+pub(crate) use output::{Output, table, unwritten};
+pub(crate) use progress::Progress;
+pub(crate) use time::{ago, clock, lasted};

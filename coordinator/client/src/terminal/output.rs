@@ -60,6 +60,13 @@ impl Output {
         Ok(exit)
     }
 
+    /// Columns under their heads.
+    pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
+        for line in table(head, rows) {
+            self.line(&line);
+        }
+    }
+
     /// The answer as JSON.
     pub(crate) fn json<T: Serialize>(&mut self, value: &T) {
         let text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));

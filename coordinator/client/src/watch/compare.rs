@@ -2,20 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_coordinator::documents;
 use lockstep_core::view::RunView;
-use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
 use serde::Serialize;
 
 use crate::args::CompareArguments;
-use crate::connection::client::Client;
+use crate::connection::{Client, read};
 use crate::evidence::diff::job;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::{Output, table};
-use crate::watch::plot::{Series, Summary, ask, short};
-use crate::watch::readers::unreadable;
+use crate::terminal::{Exit, Failure, Output, table};
+use crate::watch::plot::{Series, Summary, short};
 
 /// What is compared if nobody names a series; a name that ends with `*` stands for all that begin so.
 const USUAL: [&str; 5] = ["loss", "grad_norm", "eval/*", "throughput/*", "step_seconds"];
@@ -59,10 +54,9 @@ pub(crate) async fn compare(arguments: CompareArguments, out: &mut Output) -> Re
     let client = Client::connect(&arguments.reader.address.addr).await?;
     let (mut views, mut all) = (Vec::new(), Vec::new());
     for run in &arguments.runs {
-        let text = client.query(What::Run(run.clone())).await?;
-        views.push(documents::decode_run(&text).map_err(|error| unreadable(&error))?);
-        let text = ask(&client, run, Tracked::Series(0)).await?;
-        let found: Series = documents::decode(&text).map_err(|error| unreadable(&error))?;
+        views.push(client.run(run).await?);
+        let text = client.tracked(run, Tracked::Series(0)).await?;
+        let found: Series = read(&text)?;
         all.push(found.series);
     }
     let wanted: Vec<&str> = match arguments.series.as_slice() {

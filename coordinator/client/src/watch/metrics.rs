@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, StepReport, SystemReport};
+use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, ReportsRequest, StepReport, SystemReport};
 use serde::Serialize;
 
-use crate::terminal::output::{Output, table};
+use crate::connection::Client;
+use crate::terminal::{Failure, Output};
 
 /// All reports of a run, by kind.
 #[derive(Debug, Default, Serialize)]
@@ -79,6 +80,17 @@ struct Device {
 }
 
 impl Metrics {
+    /// All reports of `run`.
+    pub(crate) async fn of(client: &mut Client, run: String) -> Result<Self, Failure> {
+        let mut metrics = Self::default();
+        let stream = client.control().reports(ReportsRequest { run, follow: false }).await;
+        let mut stream = stream.map_err(|status| client.failure(status))?.into_inner();
+        while let Some(block) = stream.message().await.map_err(|status| client.failure(status))? {
+            metrics.push(block);
+        }
+        Ok(metrics)
+    }
+
     /// Takes in one more block.
     pub(crate) fn push(&mut self, block: ReportBlock) {
         self.steps.extend(block.steps.iter().map(Step::from));
@@ -122,9 +134,7 @@ impl Metrics {
                 ]
             })
             .collect();
-        for line in table(&["STEP", "LOSS", "GRAD NORM", "LR", "LOSS BITS"], &rows) {
-            out.line(&line);
-        }
+        out.table(&["STEP", "LOSS", "GRAD NORM", "LR", "LOSS BITS"], &rows);
         if self.evals.is_empty() {
             return;
         }
@@ -149,9 +159,7 @@ impl Metrics {
         let names: Vec<String> = own.iter().map(|name| name.to_uppercase()).collect();
         let mut heads = vec!["STEP", "EVAL LOSS", "ACCURACY", "PERPLEXITY", "SAMPLES"];
         heads.extend(names.iter().map(String::as_str));
-        for line in table(&heads, &rows) {
-            out.line(&line);
-        }
+        out.table(&heads, &rows);
     }
 }
 

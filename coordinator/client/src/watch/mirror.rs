@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_common::quoted;
-use lockstep_coordinator::documents;
 use lockstep_core::view::RunView;
 use lockstep_export::{
     Dataset, Item, Mlflow, MlflowServer, Run, Sink, Status, TableFile, TableFormat, TensorBoard, Wandb,
 };
 use lockstep_host::blobs::BlobStore;
-use lockstep_rpc::query_request::What;
 use lockstep_rpc::{MediaReport, ReportBlock, ReportsRequest};
 use lockstep_tracking::{Unfit, brought};
 use serde_json::Value;
@@ -21,11 +19,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::args::MirrorArguments;
-use crate::connection::client::{Client, Patience, lost};
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
-use crate::watch::readers::unreadable;
+use crate::connection::{Client, Patience, lost};
+use crate::terminal::{Exit, Failure, Output};
 use targets::Targets;
 
 /// Blocks that are written together: a tool takes many points as quickly as few.
@@ -35,23 +30,18 @@ const MOST_BLOCKS: usize = 256;
 
 pub(crate) async fn mirror(arguments: MirrorArguments, out: &mut Output) -> Result<Exit, Failure> {
     let mut client = Client::connect(&arguments.address.addr).await?;
-    let view = view(&client, &arguments.run).await?;
+    let view = client.run(&arguments.run).await?;
     let mut targets = targets(&arguments, view.row.id.as_str())?;
     targets.begin(&run_of(&view)).await?;
     let mut mirror =
         Mirror { targets, blobs: Blobs::new(client.clone())?, last: BTreeMap::new(), reached: 0, unfit: false };
     let id = view.row.id.as_str();
     mirror.all(&mut client, id, arguments.follow).await?;
-    let view = self::view(&client, id).await?;
+    let view = client.run(id).await?;
     mirror.end(&client, id, view.row.step).await?;
     mirror.targets.finish(&run_of(&view)).await?;
     out.line(&format!("run {} ({}) is written", view.row.id, view.row.name));
     Ok(Exit::Done)
-}
-
-async fn view(client: &Client, run: &str) -> Result<RunView, Failure> {
-    let text = client.query(What::Run(run.to_owned())).await?;
-    documents::decode_run(&text).map_err(|error| unreadable(&error))
 }
 
 fn targets(arguments: &MirrorArguments, run: &str) -> Result<Targets, Failure> {

@@ -1,17 +1,12 @@
 //! `coord plot`: series of a run, drawn with characters.
 
-use lockstep_coordinator::documents;
-use lockstep_rpc::query_request::What;
+use lockstep_rpc::CurvesQuery;
 use lockstep_rpc::tracked_query::What as Tracked;
-use lockstep_rpc::{CurvesQuery, TrackedQuery};
 use serde::Deserialize;
 
 use crate::args::PlotArguments;
-use crate::connection::client::Client;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::{Output, table};
-use crate::watch::readers::{print_json, unreadable};
+use crate::connection::{Client, print_json, read};
+use crate::terminal::{Exit, Failure, Output};
 
 /// Size of a chart, without its axis.
 const WIDTH: usize = 72;
@@ -57,20 +52,20 @@ pub(crate) async fn plot(arguments: PlotArguments, out: &mut Output) -> Result<E
     let PlotArguments { run, series, part, from, to, reader } = arguments;
     let client = Client::connect(&reader.address.addr).await?;
     if series.is_empty() {
-        let text = ask(&client, &run, Tracked::Series(0)).await?;
+        let text = client.tracked(&run, Tracked::Series(0)).await?;
         if reader.json {
             return print_json(&text, out);
         }
-        let found: Series = documents::decode(&text).map_err(|error| unreadable(&error))?;
+        let found: Series = read(&text)?;
         list(&found.series, out);
         return Ok(Exit::Done);
     }
     let wanted = CurvesQuery { names: series.clone(), part, from, to, pixels: WIDTH as u32, branch: 0 };
-    let text = ask(&client, &run, Tracked::Curves(wanted)).await?;
+    let text = client.tracked(&run, Tracked::Curves(wanted)).await?;
     if reader.json {
         return print_json(&text, out);
     }
-    let found: Curves = documents::decode(&text).map_err(|error| unreadable(&error))?;
+    let found: Curves = read(&text)?;
     if found.series.is_empty() {
         let words = format!("run `{run}` has no series `{}`", series.join("`, `"));
         return Err(Failure::new(Exit::NotFound, words).hint(format!("`coord plot {run}` lists all")));
@@ -85,14 +80,9 @@ pub(crate) async fn plot(arguments: PlotArguments, out: &mut Output) -> Result<E
 
 /// The curves of `run` that `wanted` names.
 pub(crate) async fn curves(client: &Client, run: &str, wanted: CurvesQuery) -> Result<Vec<Curve>, Failure> {
-    let text = ask(client, run, Tracked::Curves(wanted)).await?;
-    let found: Curves = documents::decode(&text).map_err(|error| unreadable(&error))?;
+    let text = client.tracked(run, Tracked::Curves(wanted)).await?;
+    let found: Curves = read(&text)?;
     Ok(found.series)
-}
-
-/// What is tracked of `run`.
-pub(crate) async fn ask(client: &Client, run: &str, what: Tracked) -> Result<String, Failure> {
-    client.query(What::Tracked(TrackedQuery { run: run.to_owned(), what: Some(what) })).await
 }
 
 fn list(series: &[Summary], out: &mut Output) {
@@ -109,9 +99,7 @@ fn list(series: &[Summary], out: &mut Output) {
         ]
     };
     let rows: Vec<Vec<String>> = series.iter().map(row).collect();
-    for line in table(&["SERIES", "PART", "POINTS", "LAST STEP", "LAST", "MIN", "MAX"], &rows) {
-        out.line(&line);
-    }
+    out.table(&["SERIES", "PART", "POINTS", "LAST STEP", "LAST", "MIN", "MAX"], &rows);
 }
 
 /// Four digits that count.

@@ -5,17 +5,14 @@ use std::time::Duration;
 
 use lockstep_coordinator::documents;
 use lockstep_core::view::{NodeView, RunRow};
-use lockstep_rpc::query_request::What;
-use lockstep_rpc::{CurvesQuery, Empty};
+use lockstep_rpc::CurvesQuery;
 use serde_json::{Value, json};
 
 use crate::args::TopArguments;
-use crate::connection::client::Client;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::{Output, table};
+use crate::connection::Client;
+use crate::terminal::{Exit, Failure, Output, table};
 use crate::watch::plot::{curves, sparkline};
-use crate::watch::readers::{alarm_count, number, reason, unreadable};
+use crate::watch::row::{alarm_count, number, reason};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -28,10 +25,8 @@ pub(crate) async fn top(arguments: TopArguments, out: &mut Output) -> Result<Exi
     let client = Client::connect(&arguments.reader.address.addr).await?;
     let live = !arguments.once && !arguments.reader.json && std::io::stdout().is_terminal();
     loop {
-        let nodes = client.query(What::Nodes(Empty {})).await?;
-        let nodes: Vec<NodeView> = documents::decode(&nodes).map_err(|error| unreadable(&error))?;
-        let runs = client.query(What::Runs(Empty {})).await?;
-        let mut runs = documents::decode_rows(&runs).map_err(|error| unreadable(&error))?;
+        let nodes = client.nodes().await?;
+        let mut runs = client.runs().await?;
         runs.reverse();
         // Those that go on first; both newest first.
         runs.sort_by_key(|run| run.ended_at_ms.is_some());

@@ -10,8 +10,7 @@ use lockstep_host::blobs::BlobStore;
 use tokio::process::Command;
 
 use crate::runs::local::worker_program;
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
+use crate::terminal::{Exit, Failure};
 
 /// Writes the module `original` to `to` with the values of `entries`, whose pieces are in `store`. Nothing of the module is run.
 pub(super) fn write(original: &Path, to: &Path, entries: &[TensorEntry], store: &BlobStore) -> Result<(), Failure> {

@@ -13,8 +13,7 @@ use lockstep_host::blobs::BlobStore;
 use safetensors::tensor::Dtype;
 use serde::Serialize;
 
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
+use crate::terminal::{Exit, Failure};
 
 /// Parameters and buffers, by the names of a `state_dict`.
 pub(super) fn weights(manifest: &Manifest) -> Vec<TensorEntry> {

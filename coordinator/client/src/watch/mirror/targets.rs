@@ -2,9 +2,7 @@
 
 use lockstep_export::{ExportError, Item, Run, Sink};
 
-use crate::terminal::error::Failure;
-use crate::terminal::exit::Exit;
-use crate::terminal::output::Output;
+use crate::terminal::{Exit, Failure, Output};
 
 /// The targets of one command.
 #[derive(Debug, Default)]
