@@ -17,7 +17,6 @@
 //! **Architecture invariant:** the agent links no libtorch and reads no gradients, samples or checkpoints.
 
 mod agent;
-mod build;
 mod child;
 mod devices;
 pub mod environment;
@@ -27,7 +26,6 @@ mod left_over;
 mod nvml;
 mod options;
 mod output;
-mod place;
 mod process;
 mod programs;
 mod session;

@@ -4,13 +4,13 @@
 //! DIR/<key>/tree/        the work tree of the run
 //! DIR/<key>/program      what was built in it
 //! DIR/<key>/built.json   the facts of it; there is one only if all is whole
-//! DIR/<key>.lock         who uses it: see [`crate::place`]
+//! DIR/<key>.lock         who uses it: see [`place`]
 //! DIR/repositories.git   commits that were fetched from remotes
 //! DIR/target/            cargo's, of all of them, so that what they depend on is compiled once
 //! ```
 //!
 //! Agents of one machine may share a directory, and none deletes what a process of another one runs in. `key` is a digest of the work tree, of the command and of the variables that a
-//! build depends on. Which builds are under way is known here; how one is made, in [`crate::build`].
+//! build depends on. Which builds are under way is known here; how one is made, in [`build`].
 
 use std::collections::BTreeMap;
 use std::env;
@@ -27,12 +27,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::build::Builder;
+use self::build::Builder;
+use self::place::{Place, prune};
 use crate::environment::Environment;
 use crate::event::{Event, ProcessKey};
 use crate::options::AgentOptions;
 use crate::output::LogWriter;
-use crate::place::{Place, prune};
+
+mod build;
+mod place;
 
 /// Variables that another program may come of.
 const VARIABLES: [&str; 6] =

@@ -17,7 +17,7 @@ use lockstep_host::durable::{is_at, write_atomic};
 use lockstep_host::plain;
 use tracing::warn;
 
-use crate::programs::{Built, Order};
+use super::{Built, Order};
 
 /// What a build that was killed has left is deleted when it is older.
 const LEFT_OVER: Duration = Duration::from_hours(24);

@@ -21,11 +21,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use super::place::{Claim, FRESH, Place};
+use super::{Built, Order};
 use crate::child::{SETTLE, copy};
 use crate::environment::Environment;
 use crate::output::LogWriter;
-use crate::place::{Claim, FRESH, Place};
-use crate::programs::{Built, Order};
 
 /// Between looks whether another build is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
