@@ -17,7 +17,13 @@ use lockstep_host::shared::MARK;
 use lockstep_host::{durable, plain};
 use tracing::warn;
 
-use super::{Draw, IdentityError, Place};
+use super::error::IdentityError;
+
+/// Draws an id, or a mark.
+pub(super) type Draw = fn() -> io::Result<String>;
+
+/// A directory, whatever lies at its path now: its device and inode.
+pub(super) type Place = (u64, u64);
 
 /// Marks that are remembered, the newest.
 const MOST: usize = 10_000;

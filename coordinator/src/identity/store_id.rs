@@ -1,0 +1,169 @@
+//! The store of a coordinator: taken at its start, given an id, and checked from then on.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use lockstep_common::manifest::Piece;
+use lockstep_host::access::Access;
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::{durable, plain};
+use tracing::warn;
+
+use super::FILE;
+use super::error::IdentityError;
+use super::marks::{Draw, Marks, Place};
+
+/// Longest id (bytes) that is read.
+const ID_BYTES: usize = 64;
+
+/// The store of a coordinator. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    store: PathBuf,
+    remembered: PathBuf,
+    /// Empty while the store is full and could not be given one.
+    id: Arc<OnceLock<String>>,
+    /// What a store without an id is given.
+    drawn: String,
+    /// Which directory it was when it was taken.
+    place: Option<Place>,
+    draw: Draw,
+    marks: Arc<Mutex<Marks>>,
+}
+
+impl Identity {
+    /// Takes the store at `store` for the coordinator whose state is in `data_dir`: the store that it used before, or, for
+    /// one that remembers none, whatever store is there, as long as it has an id or one of the blobs `known`. Makes the directory
+    /// of a new store.
+    ///
+    /// # Errors
+    /// `Other` for a store that the coordinator did not use before, `Empty` for one without anything of its own, `Older` for a
+    /// copy that was left behind.
+    pub fn take(
+        store: &Path,
+        data_dir: &Path,
+        known: impl FnOnce() -> Vec<Piece>,
+        draw: fn() -> io::Result<String>,
+    ) -> Result<Self, IdentityError> {
+        let remembered = data_dir.join(FILE);
+        let io = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
+        let id = read(&remembered)?;
+        let mut this = Self {
+            store: store.to_owned(),
+            remembered,
+            id: Arc::default(),
+            drawn: String::new(),
+            place: None,
+            marks: Arc::new(Mutex::new(Marks::read(store, data_dir)?)),
+            draw,
+        };
+        if let Some(id) = id {
+            this.id = Arc::new(OnceLock::from(id));
+            this.check()?;
+            return Ok(this);
+        }
+        if read(&store.join(FILE))?.is_none() {
+            let known = known();
+            let is_there = |piece: &Piece| BlobStore::existing(store).is_ok_and(|store| store.check(piece).is_ok());
+            if !known.is_empty() && !known.iter().any(is_there) {
+                return Err(IdentityError::Empty { store: store.to_owned() });
+            }
+        }
+        this.marks.lock().unwrap_or_else(PoisonError::into_inner).forget();
+        durable::make_private_dir(store).map_err(|source| io("make", store, source))?;
+        this.drawn = draw().map_err(|source| io("draw an id for", store, source))?;
+        this.place = Some(this.place_now()?);
+        this.check()?;
+        Ok(this)
+    }
+
+    /// That the store is still the one that was taken.
+    ///
+    /// # Errors
+    /// `Other` if it is another one, or not mounted any more; `Older` if it is a copy that was left behind.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        if self.id.get().is_none() {
+            if self.place != Some(self.place_now()?) {
+                let source = io::Error::other("it is another directory than when this coordinator started");
+                return Err(IdentityError::Io { action: "use", path: self.store.clone(), source });
+            }
+            self.give()?;
+        }
+        // It may still be full.
+        let Some(expected) = self.id.get() else { return Ok(()) };
+        let found = match read(&self.store.join(FILE))? {
+            Some(id) if id == *expected => {
+                let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+                return marks.check(self.place_now()?, self.draw);
+            }
+            Some(id) => format!("it is the store `{id}`"),
+            None if self.store.is_dir() => format!("it has no file `{FILE}`"),
+            None => "there is no such directory".to_owned(),
+        };
+        let (store, remembered, expected) = (self.store.clone(), self.remembered.clone(), expected.clone());
+        Err(IdentityError::Other { store, found, remembered, expected })
+    }
+
+    /// Marks the store anew: copies that were made of it before are older ones from now on.
+    ///
+    /// # Errors
+    /// `Io`, if the mark cannot be remembered. A store that takes no mark keeps the one that it has.
+    pub fn mark(&self) -> Result<(), IdentityError> {
+        if self.id.get().is_none() {
+            return Ok(());
+        }
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).renew(self.draw)
+    }
+
+    /// Gives the store its id, if it has none, and remembers it. A store that is full stays usable, and gets its id at a later check.
+    fn give(&self) -> Result<(), IdentityError> {
+        let path = self.store.join(FILE);
+        let io = |path: &Path, source| IdentityError::Io { action: "write", path: path.to_owned(), source };
+        let id = if let Some(id) = read(&path)? {
+            id
+        } else {
+            let access = Access::of(&self.store);
+            match durable::write_atomic_in(&path, format!("{}\n", self.drawn).as_bytes(), access) {
+                Ok(()) => self.drawn.clone(),
+                Err(error) if durable::is_full(&error) => {
+                    warn!(store = %self.store.display(), "the store is full and gets no id yet: {error}");
+                    return Ok(());
+                }
+                Err(source) => return Err(io(&path, source)),
+            }
+        };
+        let remember = durable::write_atomic(&self.remembered, format!("{id}\n").as_bytes());
+        remember.map_err(|source| io(&self.remembered, source))?;
+        // Another clone may have been here first, with the same id.
+        let _id = self.id.set(id);
+        Ok(())
+    }
+
+    fn place_now(&self) -> Result<Place, IdentityError> {
+        let found = fs::metadata(&self.store);
+        let found = found.map_err(|source| IdentityError::Io { action: "read", path: self.store.clone(), source })?;
+        Ok((found.dev(), found.ino()))
+    }
+}
+
+/// The id in the file at `path`, if there is such a file.
+fn read(path: &Path) -> Result<Option<String>, IdentityError> {
+    let io = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
+    match plain::read(path, 2 * ID_BYTES as u64) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes).unwrap_or_default().trim().to_owned();
+            if text.is_empty() || text.len() > ID_BYTES || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return Err(io(io::Error::other("it holds no id of a store")));
+            }
+            Ok(Some(text))
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(io(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
