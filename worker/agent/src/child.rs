@@ -133,6 +133,16 @@ impl Child {
     }
 }
 
+#[cfg(test)]
+impl Child {
+    /// A child of which nothing is real, and what it is asked to do: to stop, and to end by itself.
+    pub(crate) fn without_process() -> (Self, [CancellationToken; 2]) {
+        let [hung, stop, retire, over] = std::array::from_fn(|_| CancellationToken::new());
+        let asked = [stop.clone(), retire.clone()];
+        (Self { hung, stop, retire, _over: over.drop_guard() }, asked)
+    }
+}
+
 struct Watch {
     key: ProcessKey,
     process: Process,

@@ -2,25 +2,43 @@
 //! everything it said is acknowledged.
 //!
 //! ```text
-//!  Waiting ── its program is built ──> Alive ── it ended ──> Dying ── its last messages came ──> Gone (its end is in the spool)
+//!  Waiting ─built─> Starting ─connects─> Joined ─peers─> Training ─finishes─> Finished ─all safe─> Drained
+//!     │                │                   └───────┬────────┘                    └──────hangs up──────┘ │
+//!     │                │                        hangs up                                                │
+//!     │ stopped,       │                           v                                                    │
+//!     │ not built      │                        HungUp                                                  │
+//!     │                └─────────────── its process ends, in any of these ──────────────────────────────┘
+//!     │                                            v
+//!     │                    Ended: until the connection closes, or none was opened in time
+//!     │                                            v
+//!     └─────────────────────────────────────────> Gone: its end is recorded
 //! ```
 //!
+//! Whether the coordinator desires it is apart from this: a process that is not desired is stopped, but one that has finished is let end.
 //! Methods take one event each and then bring the process to where it should be (`advance`); none of them waits.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lockstep_common::{Digest, chain};
+use lockstep_common::Digest;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Alive, Assignment, Empty, ExitCause, Exited, Failed, ProcessMessage, Report, Save};
+use lockstep_rpc::{AgentCommand, Assignment, Empty, ExitCause, Exited, Failed, ProcessMessage, Report, Save};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use self::connection::Connection;
+use self::reports::Reports;
+use self::running::Running;
+use self::state::{State, Waiting};
 use crate::child::{Child, Exit};
 use crate::event::{ConnectionId, ProcessKey};
 use crate::output::LogWriter;
 use crate::spool::Spool;
+
+mod connection;
+mod reports;
+mod running;
+mod state;
 
 /// SIGTERM, as an exit code.
 const TERMINATED: i32 = 128 + 15;
@@ -43,59 +61,10 @@ impl NotStarted {
 /// See the module.
 pub(crate) struct Process {
     key: ProcessKey,
-    /// What it should do; `None` for a process of an earlier agent.
-    assignment: Option<Assignment>,
     /// The coordinator wants it. True until the coordinator has said otherwise.
     desired: bool,
-    life: Life,
-    /// Why its agent has stopped it, if it has.
-    stopped: ExitCause,
-    /// How it gets on, as it said last.
-    progress: Progress,
-    /// What it was about when it was ended because it did not get on.
-    hung: String,
-    connection: Option<Connection>,
-    has_joined: bool,
-    has_finished: bool,
-    spool: Spool,
-    /// What the spool did not take, in order. At most one message of the process, which waits, and its end.
-    held: VecDeque<Held>,
-}
-
-enum Life {
-    /// For the program of this key; with the log, if the build has not borrowed it.
-    Waiting {
-        program: Digest,
-        log: Option<LogWriter>,
-    },
-    Alive(Child),
-    Dying {
-        _child: Child,
-        exit: Exit,
-        settled: bool,
-    },
-    Gone,
-}
-
-/// How a process gets on.
-struct Progress {
-    said: Alive,
-    /// When it last said something new, or that it waits for others.
-    since: Instant,
-}
-
-struct Connection {
-    id: ConnectionId,
-    commands: mpsc::Sender<AgentCommand>,
-    started: bool,
-    drained: bool,
-    /// What it knows of the run's last checkpoint.
-    save: Save,
-}
-
-struct Held {
-    message: ProcessMessage,
-    accepted: Option<oneshot::Sender<()>>,
+    state: State,
+    reports: Reports,
 }
 
 impl Process {
@@ -106,8 +75,8 @@ impl Process {
         child: Result<Child, NotStarted>,
         spool: Spool,
     ) -> Self {
-        let mut process = Self::new(key, Some(assignment), Life::Gone, spool);
-        process.begin(child);
+        let mut process = Self::new(key, State::Gone, spool);
+        process.start(assignment, child);
         process
     }
 
@@ -119,36 +88,49 @@ impl Process {
         program: Digest,
         log: Option<LogWriter>,
     ) -> Self {
-        Self::new(key, Some(assignment), Life::Waiting { program, log }, spool)
+        Self::new(key, State::Waiting(Waiting { assignment, program, log }), spool)
+    }
+
+    /// A process of an earlier agent, of which only the spool is left; `end`: what to say of it, if nothing was said.
+    pub(crate) fn left_over(key: ProcessKey, spool: Spool, end: Option<Exited>) -> Self {
+        let mut process = Self::new(key, State::Gone, spool);
+        if let Some(end) = end {
+            process.reports.record(Body::Exited(end), None);
+        }
+        process
+    }
+
+    fn new(key: ProcessKey, state: State, spool: Spool) -> Self {
+        Self { key: key.clone(), desired: true, state, reports: Reports::new(key, spool) }
     }
 
     /// The program that it waits for.
     pub(crate) fn waits_for(&self) -> Option<&Digest> {
-        match &self.life {
-            Life::Waiting { program, .. } => Some(program),
+        match &self.state {
+            State::Waiting(waiting) => Some(&waiting.program),
             _ => None,
         }
     }
 
     /// Its log, if it waits and has it.
     pub(crate) fn take_log(&mut self) -> Option<LogWriter> {
-        match &mut self.life {
-            Life::Waiting { log, .. } => log.take(),
-            _ => None,
+        self.state.waiting()?.log.take()
+    }
+
+    /// Its program was built, and it was started; or cannot be, and it gives up.
+    pub(crate) fn begin(&mut self, child: Result<Child, NotStarted>) {
+        match self.state.take() {
+            State::Waiting(Waiting { assignment, .. }) => self.start(assignment, child),
+            other => self.state = other,
         }
     }
 
-    /// What it waited for is there, and it was started; or cannot be, and it gives up.
-    pub(crate) fn begin(&mut self, child: Result<Child, NotStarted>) {
+    fn start(&mut self, assignment: Assignment, child: Result<Child, NotStarted>) {
         match child {
-            Ok(child) => {
-                self.life = Life::Alive(child);
-                self.gets_on();
-            }
+            Ok(child) => self.state = State::Starting(Running::new(child, assignment)),
             Err(NotStarted { reason, transient }) => {
                 warn!("{}: {reason}", self.key);
-                self.life = Life::Gone;
-                self.record(Body::Failed(Failed { reason, transient }), None);
+                self.reports.record(Body::Failed(Failed { reason, transient }), None);
             }
         }
         self.advance();
@@ -156,40 +138,14 @@ impl Process {
 
     /// What the coordinator wants of it.
     pub(crate) fn assignment(&self) -> Option<&Assignment> {
-        self.assignment.as_ref()
-    }
-
-    /// A process of an earlier agent, of which only the spool is left; `end`: what to say of it, if nothing was said.
-    pub(crate) fn left_over(key: ProcessKey, spool: Spool, end: Option<Exited>) -> Self {
-        let mut process = Self::new(key, None, Life::Gone, spool);
-        if let Some(end) = end {
-            process.record(Body::Exited(end), None);
-        }
-        process
-    }
-
-    fn new(key: ProcessKey, assignment: Option<Assignment>, life: Life, spool: Spool) -> Self {
-        Self {
-            key,
-            assignment,
-            desired: true,
-            life,
-            stopped: ExitCause::Unnamed,
-            progress: Progress { said: Alive::default(), since: Instant::now() },
-            hung: String::new(),
-            connection: None,
-            has_joined: false,
-            has_finished: false,
-            spool,
-            held: VecDeque::new(),
-        }
+        self.state.assignment()
     }
 
     /// The coordinator wants it, with this assignment.
     pub(crate) fn want(&mut self, assignment: Assignment) {
         self.desired = true;
-        if self.has_joined
-            && let Some(had) = &self.assignment
+        if self.state.has_joined()
+            && let Some(had) = self.state.assignment()
             && had.store != assignment.store
         {
             warn!(
@@ -198,7 +154,7 @@ impl Process {
             );
             self.stop(ExitCause::Dismissed);
         }
-        self.assignment = Some(assignment);
+        self.state.assign(assignment);
         self.advance();
     }
 
@@ -211,176 +167,177 @@ impl Process {
         self.advance();
     }
 
-    /// Ends it, if it lives.
+    /// Ends it, if it lives, or will.
     pub(crate) fn stop(&mut self, cause: ExitCause) {
-        match &self.life {
-            Life::Alive(child) => {
-                child.stop();
-                self.stopped = cause;
-            }
-            Life::Waiting { .. } => {
-                self.life = Life::Gone;
-                self.record_exit(TERMINATED, String::new(), cause);
-            }
-            Life::Dying { .. } | Life::Gone => {}
+        if let Some(running) = self.state.running() {
+            running.stop(cause);
+        } else if self.state.waiting().is_some() {
+            self.state = State::Gone;
+            self.record_exit(TERMINATED, String::new(), cause, None);
         }
     }
 
-    /// It connected. Refused (the connection closes) if it has a connection, or should not be there.
+    /// It connected. Refused (the connection closes) if it has connected before, or should not be there.
     pub(crate) fn join(&mut self, id: ConnectionId, commands: mpsc::Sender<AgentCommand>) {
-        let (Some(assignment), None, Life::Alive(_) | Life::Dying { .. }) =
-            (&self.assignment, &self.connection, &self.life)
-        else {
-            return warn!("{} connected, but is not expected to", self.key);
+        let connection = Connection::new(id, commands);
+        self.state = match self.state.take() {
+            State::Starting(mut running) => {
+                connection.assign(&running.assignment);
+                running.restart_limit();
+                State::Joined(running, connection)
+            }
+            // It ended as soon as it had said what it had to say.
+            State::Ended(running, exit, None) => State::Ended(running, exit, Some(connection)),
+            other => {
+                self.state = other;
+                return warn!("{} connected, but is not expected to", self.key);
+            }
         };
-        let assign = Assignment { peers: Vec::new(), ..assignment.clone() };
-        // The channel is new: there is room.
-        commands.try_send(AgentCommand { body: Some(Command::Assign(assign)) }).ok();
-        self.connection = Some(Connection { id, commands, started: false, drained: false, save: Save::default() });
-        self.has_joined = true;
-        self.gets_on();
         self.advance();
     }
 
     /// It said something. What only the agent may say is dropped, and the connection with it.
     pub(crate) fn say(&mut self, id: ConnectionId, message: ProcessMessage, accepted: oneshot::Sender<()>) {
-        if self.connection.as_ref().is_none_or(|connection| connection.id != id) {
+        if !self.state.is_connected(id) {
             return;
         }
         match message.body {
             None | Some(Body::Hello(_) | Body::Exited(_)) => {
                 warn!("{} said what a process does not say", self.key);
             }
-            Some(Body::Alive(said)) => {
-                if said.waits || said != self.progress.said {
-                    self.gets_on();
+            Some(Body::Alive(reported)) => {
+                if let Some(running) = self.state.running() {
+                    running.report_progress(reported);
                 }
-                self.progress.said = said;
                 accepted.send(()).ok();
             }
             Some(body) => {
-                self.has_finished |= matches!(body, Body::Finished(_));
-                self.record(body, Some(accepted));
+                let finishes = matches!(body, Body::Finished(_));
+                self.reports.record(body, Some(accepted));
+                if finishes {
+                    self.finish();
+                }
                 self.advance();
             }
         }
     }
 
-    /// It gets on, or nobody has looked.
-    pub(crate) fn gets_on(&mut self) {
-        self.progress.since = Instant::now();
+    fn finish(&mut self) {
+        self.state = match self.state.take() {
+            State::Joined(running, connection) | State::Training(running, connection, _) => {
+                State::Finished(running, connection)
+            }
+            other => other,
+        };
+    }
+
+    /// Its limit of progress counts from now: nobody has looked until now.
+    pub(crate) fn restart_limit(&mut self) {
+        if let Some(running) = self.state.running() {
+            running.restart_limit();
+        }
     }
 
     /// Ends it if it hangs: it made no progress for `limit`, and it is not for others that it waits.
     pub(crate) fn end_if_hung(&mut self, limit: Duration) {
-        let Life::Alive(child) = &self.life else { return };
-        if !self.hung.is_empty() || self.progress.since.elapsed() < limit {
-            return;
+        if let Some(running) = self.state.running() {
+            running.end_if_hung(&self.key, limit);
         }
-        let Alive { phase, step, .. } = &self.progress.said;
-        let phase = if phase.is_empty() { "starting" } else { phase };
-        self.hung = format!(
-            "it made no progress for {} s (`progress_limit_s`) while {phase}, after step {step}; its last output says where it stood",
-            limit.as_secs()
-        );
-        warn!("{} hangs: {}", self.key, self.hung);
-        child.end_hung();
     }
 
-    /// Its connection ended.
+    /// Its connection ended. It has nothing more to say, so it should end.
     pub(crate) fn hang_up(&mut self, id: ConnectionId) {
-        if self.connection.take_if(|connection| connection.id == id).is_some()
-            && let Life::Alive(child) = &self.life
-        {
-            // It has nothing more to say, so it should end.
-            child.retire();
+        if self.state.is_connected(id) {
+            self.state = match self.state.take() {
+                State::Joined(running, _) | State::Training(running, ..) => State::HungUp(running),
+                State::Finished(running, _) | State::Drained(running, _) => State::Drained(running, None),
+                State::Ended(running, exit, _) => self.gone(running, exit),
+                other => other,
+            };
+            if let Some(running) = self.state.running() {
+                running.child.retire();
+            }
         }
         self.advance();
     }
 
     /// It ended.
     pub(crate) fn end(&mut self, exit: Exit) {
-        match std::mem::replace(&mut self.life, Life::Gone) {
-            Life::Alive(child) => self.life = Life::Dying { _child: child, exit, settled: false },
-            before => self.life = before,
-        }
+        self.state = match self.state.take() {
+            State::Starting(running) => State::Ended(running, exit, None),
+            State::Joined(running, connection)
+            | State::Training(running, connection, _)
+            | State::Finished(running, connection)
+            | State::Drained(running, Some(connection)) => State::Ended(running, exit, Some(connection)),
+            State::HungUp(running) | State::Drained(running, None) => self.gone(running, exit),
+            other => other,
+        };
         self.advance();
     }
 
-    /// It ended a while ago: nothing of it is still on the way.
-    pub(crate) fn settle(&mut self) {
-        if let Life::Dying { settled, .. } = &mut self.life {
-            *settled = true;
-        }
+    /// It ended a while ago: if it had connected, that would be known by now.
+    pub(crate) fn linger_expired(&mut self) {
+        self.state = match self.state.take() {
+            State::Ended(running, exit, None) => self.gone(running, exit),
+            other => other,
+        };
         self.advance();
     }
 
     /// The coordinator has everything up to `sequence`.
     pub(crate) fn acknowledge(&mut self, sequence: u64) {
-        if let Err(error) = self.spool.acknowledge(sequence) {
-            warn!("{}: {error}: {}", self.key, source(&error));
-        }
+        self.reports.acknowledge(sequence);
         self.advance();
     }
 
     /// Tries again to spool what the disk did not take.
     pub(crate) fn retry(&mut self) {
-        self.spool_held();
+        self.reports.spool_held();
         self.advance();
     }
 
     /// The next report to send.
     pub(crate) fn next_report(&mut self) -> Option<Report> {
-        match self.spool.next_unsent() {
-            Ok(report) => report,
-            Err(lost) => {
-                // The numbering has no gaps, so something must be said in its place; the run cannot go on without it.
-                let lost = chain(&lost);
-                error!("{}: {lost}", self.key);
-                let reason = format!("its agent lost a report: {lost}");
-                let failed = Failed { reason, transient: false };
-                Some(self.spool.skip(ProcessMessage { body: Some(Body::Failed(failed)) }))
-            }
-        }
+        self.reports.next()
     }
 
     /// Sends everything that is not acknowledged again.
     pub(crate) fn rewind(&mut self) {
-        self.spool.rewind();
+        self.reports.rewind();
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        self.spool.has_unsent()
+        self.reports.has_unsent()
     }
 
     /// Whether something waits for the disk.
     pub(crate) fn is_held(&self) -> bool {
-        !self.held.is_empty()
+        self.reports.is_held()
     }
 
-    /// Whether its output may still grow.
     /// Whether the coordinator wants it, as far as it has said.
     pub(crate) fn is_desired(&self) -> bool {
         self.desired
     }
 
+    /// Whether its output may still grow.
     pub(crate) fn is_alive(&self) -> bool {
-        matches!(self.life, Life::Alive(_) | Life::Waiting { .. })
+        self.state.is_alive()
     }
 
     /// Whether it has ended and its end is spooled.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(self.life, Life::Gone) && self.held.is_empty()
+        matches!(self.state, State::Gone) && !self.is_held()
     }
 
     /// Whether the coordinator has everything that is spooled.
     pub(crate) fn is_acknowledged(&self) -> bool {
-        self.spool.is_acknowledged()
+        self.reports.is_acknowledged()
     }
 
     /// The device that it uses.
     pub(crate) fn device(&self) -> Option<&str> {
-        Some(self.assignment.as_ref()?.device.as_str())
+        Some(self.state.assignment()?.device.as_str())
     }
 
     /// Whether nothing more is to be done for it.
@@ -390,79 +347,49 @@ impl Process {
 
     /// Deletes what is kept of it, but for its log.
     pub(crate) fn remove(self) {
-        if let Err(error) = self.spool.remove() {
-            warn!("{}: {error}: {}", self.key, source(&error));
-        }
+        self.reports.remove();
     }
 
     /// Brings it to where it should be; safe to call at any time.
     fn advance(&mut self) {
-        let may_go = self.has_finished && self.held.is_empty() && (self.spool.is_acknowledged() || !self.desired);
-        if let Some(connection) = &mut self.connection {
-            if let Some(assignment) = self.assignment.as_ref().filter(|assignment| !assignment.peers.is_empty())
-                && !connection.started
+        let is_safe = !self.is_held() && (self.is_acknowledged() || !self.desired);
+        self.state = match self.state.take() {
+            State::Joined(running, connection)
+                if !running.assignment.peers.is_empty()
+                    && connection.tell(Command::Start(running.assignment.clone())) =>
             {
-                connection.started = connection.tell(Command::Start(assignment.clone()));
+                State::Training(running, connection, Save::default())
             }
-            let save = self.assignment.as_ref().and_then(|assignment| assignment.save).unwrap_or_default();
-            if connection.started && save != connection.save && connection.tell(Command::Save(save)) {
-                connection.save = save;
-            }
-            if may_go && !connection.drained {
-                connection.drained = connection.tell(Command::Drained(Empty {}));
-                if let Life::Alive(child) = &self.life {
-                    child.retire();
+            State::Finished(running, connection) if is_safe => {
+                running.child.retire();
+                if connection.tell(Command::Drained(Empty {})) {
+                    State::Drained(running, Some(connection))
+                } else {
+                    State::Finished(running, connection)
                 }
             }
+            other => other,
+        };
+        if let State::Training(running, connection, told) = &mut self.state {
+            let save = running.assignment.save.unwrap_or_default();
+            if save != *told && connection.tell(Command::Save(save)) {
+                *told = save;
+            }
         }
-        if !self.desired && !self.has_finished {
+        if !self.desired && !matches!(self.state, State::Finished(..) | State::Drained(..)) {
             self.stop(ExitCause::Dismissed);
         }
-        if let Life::Dying { settled, .. } = &self.life
-            && self.connection.is_none()
-            && (*settled || self.has_joined)
-            && let Life::Dying { exit, .. } = std::mem::replace(&mut self.life, Life::Gone)
-        {
-            self.record_exit(exit.code, exit.output, self.stopped);
-        }
     }
 
-    fn record_exit(&mut self, code: i32, output: String, cause: ExitCause) {
-        let hung = std::mem::take(&mut self.hung);
-        self.record(Body::Exited(Exited { code, output, cause: cause.into(), hung }), None);
+    fn gone(&mut self, running: Running, exit: Exit) -> State {
+        self.record_exit(exit.code, exit.output, running.stopped, running.hung);
+        State::Gone
     }
 
-    fn record(&mut self, body: Body, accepted: Option<oneshot::Sender<()>>) {
-        let waits = self.is_held();
-        self.held.push_back(Held { message: ProcessMessage { body: Some(body) }, accepted });
-        if !waits {
-            self.spool_held();
-        }
+    fn record_exit(&mut self, code: i32, output: String, cause: ExitCause, hung: Option<String>) {
+        let (cause, hung) = (cause.into(), hung.unwrap_or_default());
+        self.reports.record(Body::Exited(Exited { code, output, cause, hung }), None);
     }
-
-    fn spool_held(&mut self) {
-        while let Some(held) = self.held.pop_front() {
-            if let Err(error) = self.spool.append(held.message.clone()) {
-                warn!("{}: {error}: {}; trying again", self.key, source(&error));
-                return self.held.push_front(held);
-            }
-            if let Some(accepted) = held.accepted {
-                // Its connection may have ended meanwhile.
-                accepted.send(()).ok();
-            }
-        }
-    }
-}
-
-impl Connection {
-    /// Whether the command is on its way. A process that takes none is about to hang up.
-    fn tell(&self, command: Command) -> bool {
-        self.commands.try_send(AgentCommand { body: Some(command) }).is_ok()
-    }
-}
-
-fn source(error: &dyn std::error::Error) -> String {
-    error.source().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -152,7 +152,7 @@ impl Supervisor {
                 // Its device is free.
                 self.start_postponed();
             }
-            Event::Settled { key } => self.with(&key, Process::settle),
+            Event::Settled { key } => self.with(&key, Process::linger_expired),
             Event::Built(ended) => self.built(ended),
         }
     }
@@ -162,7 +162,7 @@ impl Supervisor {
         let Some(limit) = self.options.progress_limit else { return };
         for process in self.processes.values_mut() {
             if stood_still {
-                process.gets_on();
+                process.restart_limit();
             }
             process.end_if_hung(limit);
         }

@@ -1,17 +1,44 @@
 use lockstep_rpc::{Finished, ReportBlock};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod transitions;
+
 /// A process with connection 1, of which nothing but the spool is real.
 fn process() -> (TempDir, Process, mpsc::Receiver<AgentCommand>) {
+    let (dir, mut process, _signals) = started();
+    let told = join(&mut process, 1);
+    (dir, process, told)
+}
+
+/// A process that was started, and what it is asked to do: to end now, and by itself.
+fn started() -> (TempDir, Process, [CancellationToken; 2]) {
+    let (dir, key, spool) = spool();
+    let (child, signals) = Child::without_process();
+    (dir, Process::started(key, Assignment::default(), Ok(child), spool), signals)
+}
+
+fn spool() -> (TempDir, ProcessKey, Spool) {
     let dir = tempfile::tempdir().unwrap();
     let key = ProcessKey::new("0123456789", 1, 0).unwrap();
     let spool = Spool::create(dir.path().join("s"), key.clone()).unwrap();
-    let mut process = Process::new(key, None, Life::Gone, spool);
-    let (commands, told) = mpsc::channel(4);
-    process.connection = Some(Connection { id: 1, commands, started: false, drained: false, save: Save::default() });
-    (dir, process, told)
+    (dir, key, spool)
+}
+
+/// Connects the process, which is given its assignment.
+fn join(process: &mut Process, id: ConnectionId) -> mpsc::Receiver<AgentCommand> {
+    let (commands, mut told) = mpsc::channel(4);
+    process.join(id, commands);
+    assert!(matches!(told.try_recv().unwrap().body, Some(Command::Assign(_))));
+    told
+}
+
+/// Its connection 1 closes, and it ends.
+fn end(process: &mut Process) {
+    process.hang_up(1);
+    process.end(Exit { code: 0, output: String::new() });
 }
 
 fn say(process: &mut Process, id: ConnectionId, body: Body) -> oneshot::Receiver<()> {
@@ -28,7 +55,7 @@ fn a_full_disk_makes_the_process_wait_and_loses_nothing() {
     std::fs::remove_dir_all(&spool).unwrap();
     let mut answer = say(&mut process, 1, Body::Block(ReportBlock::default()));
     process.retry();
-    process.record(Body::Exited(Exited::default()), None);
+    end(&mut process);
     assert!(process.is_held() && !process.is_gone() && process.next_report().is_none());
     assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty), "it is not read on");
     std::fs::create_dir(&spool).unwrap();
@@ -57,8 +84,9 @@ fn a_finished_process_may_go_when_all_is_acknowledged_or_it_is_dismissed() {
     say(&mut process, 1, Body::Finished(Finished::default()));
     process.dismiss();
     assert!(is_drained(&mut told), "what it said is on disk");
+    end(&mut process);
     assert!(!process.is_over(), "and still to be sent");
-    process.acknowledge(1);
+    process.acknowledge(2);
     assert!(process.is_over());
 }
 

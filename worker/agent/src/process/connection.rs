@@ -1,0 +1,30 @@
+//! The agent's end of a process's connection.
+
+use lockstep_rpc::agent_command::Body as Command;
+use lockstep_rpc::{AgentCommand, Assignment};
+use tokio::sync::mpsc;
+
+use crate::event::ConnectionId;
+
+/// An open connection; dropping it closes it.
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    commands: mpsc::Sender<AgentCommand>,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnectionId, commands: mpsc::Sender<AgentCommand>) -> Self {
+        Self { id, commands }
+    }
+
+    /// Queues the assignment, without the peers: they come with the start.
+    pub(super) fn assign(&self, assignment: &Assignment) {
+        // The channel is new: there is room.
+        self.tell(Command::Assign(Assignment { peers: Vec::new(), ..assignment.clone() }));
+    }
+
+    /// Queues a command. False if there is no room: a process that takes none is about to hang up.
+    pub(super) fn tell(&self, command: Command) -> bool {
+        self.commands.try_send(AgentCommand { body: Some(command) }).is_ok()
+    }
+}
