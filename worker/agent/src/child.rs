@@ -28,7 +28,7 @@ use crate::output::LogWriter;
 
 /// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
 /// unless a child of it holds them open.
-pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+pub(crate) const LINGER: Duration = Duration::from_millis(500);
 /// How long a process that hangs may take to write where it stands: it looks up names in libtorch.
 const STACK_TIME: Duration = Duration::from_secs(5);
 /// The size of a pipe: one read takes all there is.
@@ -165,7 +165,7 @@ impl Watch {
                 128 + Signal::KILL.as_raw()
             }
         };
-        let output = match timeout(SETTLE, &mut capture).await {
+        let output = match timeout(LINGER, &mut capture).await {
             Ok(Ok(log)) => log.last_lines(),
             _ => String::new(),
         };
@@ -176,7 +176,7 @@ impl Watch {
             tokio::select! {
                 biased; // Nobody waits for what is over.
                 () = self.over.cancelled() => {}
-                () = sleep(SETTLE) => { events.send(Event::Settled { key }).await.ok(); }
+                () = sleep(LINGER) => { events.send(Event::LingerExpired { key }).await.ok(); }
             }
         }
     }

@@ -54,13 +54,13 @@ pub(crate) enum Event {
     Joined { key: ProcessKey, connection: ConnectionId, commands: mpsc::Sender<AgentCommand> },
     /// A process said something. Its connection is not read on before `accepted` is answered; dropped, the connection
     /// is closed.
-    Said { key: ProcessKey, connection: ConnectionId, message: ProcessMessage, accepted: oneshot::Sender<()> },
+    Message { key: ProcessKey, connection: ConnectionId, message: ProcessMessage, accepted: oneshot::Sender<()> },
     /// A process's connection ended; everything that it said has come.
     HungUp { key: ProcessKey, connection: ConnectionId },
     /// A process ended.
     Ended { key: ProcessKey, exit: Exit },
     /// Whatever an ended process said must have come by now.
-    Settled { key: ProcessKey },
+    LingerExpired { key: ProcessKey },
     /// A program was built, or cannot be.
     Built(Ended),
 }

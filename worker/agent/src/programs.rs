@@ -4,7 +4,7 @@
 //! DIR/<key>/tree/        the work tree of the run
 //! DIR/<key>/program      what was built in it
 //! DIR/<key>/built.json   the facts of it; there is one only if all is whole
-//! DIR/<key>.lock         who uses it: see [`place`]
+//! DIR/<key>.lock         who uses it: see [`cache`]
 //! DIR/repositories.git   commits that were fetched from remotes
 //! DIR/target/            cargo's, of all of them, so that what they depend on is compiled once
 //! ```
@@ -28,14 +28,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::build::Builder;
-use self::place::{Place, prune};
+use self::cache::{CacheEntry, prune};
 use crate::environment::Environment;
 use crate::event::{Event, ProcessKey};
 use crate::options::AgentOptions;
 use crate::output::LogWriter;
 
 mod build;
-mod place;
+mod cache;
 
 /// Variables that another program may come of.
 const VARIABLES: [&str; 6] =
@@ -43,7 +43,7 @@ const VARIABLES: [&str; 6] =
 
 /// What is to be built, and from what.
 #[derive(Clone, Debug)]
-pub(crate) struct Order {
+pub(crate) struct BuildSpec {
     /// Names it.
     pub(crate) key: Digest,
     pub(crate) program: Program,
@@ -71,7 +71,7 @@ pub(crate) struct Built {
     pub(crate) in_use: Arc<File>,
 }
 
-impl Order {
+impl BuildSpec {
     /// What `assignment` needs built; `None` if it is trained with what Lockstep brings.
     pub(crate) fn of(assignment: &Assignment, job: &JobSpec) -> Result<Option<Self>, String> {
         let Some(program) = job.program.clone() else { return Ok(None) };
@@ -120,10 +120,10 @@ impl Programs {
     }
 
     /// The program, if it was built before.
-    pub(crate) fn ready(&self, order: &Order) -> Option<Built> {
-        let place = Place::new(&self.builder.programs, order);
-        let built = place.built()?;
-        place.touch();
+    pub(crate) fn ready(&self, spec: &BuildSpec) -> Option<Built> {
+        let entry = CacheEntry::new(&self.builder.programs, spec);
+        let built = entry.built()?;
+        entry.touch();
         Some(built)
     }
 
@@ -135,22 +135,22 @@ impl Programs {
     /// Builds it; what that says goes to `log`, which is `owner`'s, and comes back with its end.
     pub(crate) fn start(
         &mut self,
-        order: Order,
+        spec: BuildSpec,
         owner: ProcessKey,
         log: LogWriter,
         events: mpsc::Sender<Event>,
         tasks: &TaskTracker,
     ) {
-        let (stop, key, number) = (CancellationToken::new(), order.key, self.started);
+        let (stop, key, number) = (CancellationToken::new(), spec.key, self.started);
         self.started += 1;
         self.running.insert(key, (number, stop.clone().drop_guard()));
-        info!("building `{}` of commit {}", order.program.bin, order.commit);
+        info!("building `{}` of commit {}", spec.program.bin, spec.commit);
         let (builder, keep) = (self.builder.clone(), self.keep);
         tasks.spawn(async move {
-            let (log, result) = builder.build(&order, log, stop).await;
+            let (log, result) = builder.build(&spec, log, stop).await;
             match &result {
                 Ok(_) => prune(&builder.programs, keep),
-                Err(reason) => warn!("cannot build `{}`: {reason}", order.program.bin),
+                Err(reason) => warn!("cannot build `{}`: {reason}", spec.program.bin),
             }
             // The owner takes events for as long as it has processes.
             events.send(Event::Built(Ended { key, number, result, owner, log })).await.ok();

@@ -155,7 +155,7 @@ async fn hello(frames: &mut Frames) -> Result<(ProcessKey, Option<String>), Stri
 async fn fail(key: &ProcessKey, connection: ConnectionId, reason: String, events: &mpsc::Sender<Event>) {
     let message = ProcessMessage { body: Some(Body::Failed(Failed { reason, transient: false })) };
     let (accepted, answer) = oneshot::channel();
-    if events.send(Event::Said { key: key.clone(), connection, message, accepted }).await.is_ok() {
+    if events.send(Event::Message { key: key.clone(), connection, message, accepted }).await.is_ok() {
         answer.await.ok();
     }
 }
@@ -176,7 +176,7 @@ async fn listen(frames: &mut Frames, key: &ProcessKey, connection: ConnectionId,
             Err(detail) => return warn!("{key} sent what cannot be read: {detail}"),
         };
         let (accepted, answer) = oneshot::channel();
-        let said = Event::Said { key: key.clone(), connection, message, accepted };
+        let said = Event::Message { key: key.clone(), connection, message, accepted };
         if events.send(said).await.is_err() || answer.await.is_err() {
             return;
         }

@@ -80,12 +80,12 @@ struct Segment {
     /// Length of its whole records; the file may be longer by a torn one.
     bytes: u64,
     /// Whether its telemetry is gone.
-    shed: bool,
+    telemetry_dropped: bool,
 }
 
 impl Segment {
     fn empty(first: u64) -> Self {
-        Self { first, count: 0, bytes: 0, shed: false }
+        Self { first, count: 0, bytes: 0, telemetry_dropped: false }
     }
 }
 
@@ -134,7 +134,7 @@ impl Spool {
             let first = self.next_sequence();
             self.segments.push_back(Segment::empty(first));
             self.tail = None;
-            self.shed();
+            self.drop_telemetry();
         }
         let report = Report {
             run: self.key.run.to_string(),
@@ -159,17 +159,17 @@ impl Spool {
     }
 
     /// Where more waits than the bound allows, takes the telemetry out of the oldest segments that have any.
-    fn shed(&mut self) {
+    fn drop_telemetry(&mut self) {
         let waiting = |spool: &Self| spool.segments.iter().map(|segment| segment.bytes).sum::<u64>();
         let last = self.segments.len() - 1;
         for index in 0..last {
             if waiting(self) <= self.bound {
                 return;
             }
-            if self.segments[index].shed {
+            if self.segments[index].telemetry_dropped {
                 continue;
             }
-            match self.shed_segment(index) {
+            match self.drop_telemetry_of(index) {
                 Ok(values) => {
                     warn!(values, "telemetry is dropped: the coordinator has not taken it, and the spool is full");
                 }
@@ -181,7 +181,7 @@ impl Spool {
     }
 
     /// Writes a segment anew, without its telemetry; how many values that was. The numbers of its reports stay.
-    fn shed_segment(&mut self, index: usize) -> Result<u64, SpoolError> {
+    fn drop_telemetry_of(&mut self, index: usize) -> Result<u64, SpoolError> {
         let Segment { first, count, bytes, .. } = self.segments[index];
         let path = segment_path(&self.dir, first);
         let io = |source| SpoolError::Io { path: path.clone(), source };
@@ -198,7 +198,7 @@ impl Spool {
         let fresh = path.with_extension("fresh");
         write(&fresh, &kept).and_then(|()| fs::rename(&fresh, &path)).map_err(io)?;
         let segment = &mut self.segments[index];
-        (segment.bytes, segment.shed) = (kept.len() as u64, true);
+        (segment.bytes, segment.telemetry_dropped) = (kept.len() as u64, true);
         // It may be reading the file that was.
         self.reader = None;
         Ok(values)

@@ -51,7 +51,7 @@ pub(crate) struct Supervisor {
     /// Desired processes for which the disk had no room yet, or whose device another one still holds.
     postponed: BTreeMap<ProcessKey, Assignment>,
     /// Those that wait for a device, which was said.
-    held: BTreeSet<ProcessKey>,
+    waiting_for_device: BTreeSet<ProcessKey>,
     /// Those for which the disk takes no spool, and since when, or when that was last told.
     unspooled: BTreeMap<ProcessKey, Instant>,
     outbox: Option<mpsc::Sender<AgentMessage>>,
@@ -92,7 +92,7 @@ impl Supervisor {
             processes,
             devices,
             postponed: BTreeMap::new(),
-            held: BTreeSet::new(),
+            waiting_for_device: BTreeSet::new(),
             unspooled: BTreeMap::new(),
             outbox: None,
             answers: VecDeque::new(),
@@ -136,7 +136,7 @@ impl Supervisor {
             Event::Joined { key, connection, commands } => {
                 self.with(&key, |process| process.join(connection, commands));
             }
-            Event::Said { key, connection, mut message, accepted } => {
+            Event::Message { key, connection, mut message, accepted } => {
                 if let Some(process) = self.processes.get_mut(&key) {
                     if let (Some(monitor), Some(device), Some(Body::Block(block))) =
                         (&self.monitor, process.device(), &mut message.body)
@@ -152,7 +152,7 @@ impl Supervisor {
                 // Its device is free.
                 self.start_postponed();
             }
-            Event::Settled { key } => self.with(&key, Process::linger_expired),
+            Event::LingerExpired { key } => self.with(&key, Process::linger_expired),
             Event::Built(ended) => self.built(ended),
         }
     }

@@ -21,9 +21,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use super::place::{Claim, FRESH, Place};
-use super::{Built, Order};
-use crate::child::{SETTLE, copy};
+use super::cache::{CacheEntry, Claim, FRESH};
+use super::{BuildSpec, Built};
+use crate::child::{LINGER, copy};
 use crate::environment::Environment;
 use crate::output::LogWriter;
 
@@ -51,29 +51,29 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Builds `order`, or finds that somebody did meanwhile. The log comes back.
+    /// Builds `spec`, or finds that somebody did meanwhile. The log comes back.
     pub(crate) async fn build(
         &self,
-        order: &Order,
+        spec: &BuildSpec,
         mut log: LogWriter,
         stop: CancellationToken,
     ) -> (LogWriter, Result<Built, String>) {
         let done = async {
-            let place = Place::new(&self.programs, order);
+            let entry = CacheEntry::new(&self.programs, spec);
             let target =
                 std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.programs.join("target"), PathBuf::from);
             make_private_dirs(&self.programs).map_err(|error| cannot("make", &self.programs, &error))?;
-            let alone = match claim(&place, &mut log).await? {
+            let alone = match claim(&entry, &mut log).await? {
                 Ok(alone) => alone,
                 Err(built) => return Ok(built),
             };
             // One build at a time in a target directory, from the writing of the tree on: cargo takes what was compiled after
             // a file was written for being of that file.
             let _lock = lock(&target, &mut log).await?;
-            self.materialise(order, &place).await?;
-            self.run(order, &place, &target, &mut log).await?;
-            let (order, rustc) = (order.clone(), self.rustc(&place.directory).await);
-            blocking(move || keep(&order, &place, &target, rustc, alone)).await
+            self.materialise(spec, &entry).await?;
+            self.run(spec, &entry, &target, &mut log).await?;
+            let (spec, rustc) = (spec.clone(), self.rustc(&entry.directory).await);
+            blocking(move || keep(&spec, &entry, &target, rustc, alone)).await
         };
         let result = tokio::select! {
             biased;
@@ -85,16 +85,16 @@ impl Builder {
 
     /// Writes the work tree, as it was at submit. It has another name until it is whole: what a build that was stopped is still
     /// writing is in nobody's way.
-    async fn materialise(&self, order: &Order, place: &Place) -> Result<(), String> {
+    async fn materialise(&self, spec: &BuildSpec, entry: &CacheEntry) -> Result<(), String> {
         let Self { programs, join, remotes, .. } = self;
-        let snapshot = blob(join, &order.store, &order.tree).await?;
-        let packed = match &order.source {
-            Some(source) => Some(blob(join, &order.store, source).await?),
+        let snapshot = blob(join, &spec.store, &spec.tree).await?;
+        let packed = match &spec.source {
+            Some(source) => Some(blob(join, &spec.store, source).await?),
             None => None,
         };
         let fresh = tempfile::Builder::new().prefix(FRESH).tempdir_in(programs);
         let fresh = fresh.map_err(|error| cannot("write in", programs, &error))?;
-        let (repository, remote, remotes) = (programs.join("repositories.git"), order.remote.clone(), remotes.clone());
+        let (repository, remote, remotes) = (programs.join("repositories.git"), spec.remote.clone(), remotes.clone());
         let sources = Sources { packed, repositories: Vec::new() };
         // The thread that writes owns the directory: if this build is cancelled, it is removed when nothing writes to it any more.
         let fresh = blocking(move || {
@@ -106,27 +106,33 @@ impl Builder {
         .await?;
         let tree = fresh.path().join("tree");
         let moved = || -> io::Result<()> {
-            if place.dir.exists() {
-                fs::remove_dir_all(&place.dir)?;
+            if entry.dir.exists() {
+                fs::remove_dir_all(&entry.dir)?;
             }
-            make_private_dirs(&place.dir)?;
-            fs::rename(&tree, &place.tree)
+            make_private_dirs(&entry.dir)?;
+            fs::rename(&tree, &entry.tree)
         };
-        moved().map_err(|error| cannot("make", &place.dir, &error))
+        moved().map_err(|error| cannot("make", &entry.dir, &error))
     }
 
     /// Runs the command in the tree.
-    async fn run(&self, order: &Order, place: &Place, target: &Path, log: &mut LogWriter) -> Result<(), String> {
-        let command = &order.program.build;
-        if !place.directory.is_dir() {
-            return Err(format!("the work tree has no directory `{}`", order.directory));
+    async fn run(
+        &self,
+        spec: &BuildSpec,
+        entry: &CacheEntry,
+        target: &Path,
+        log: &mut LogWriter,
+    ) -> Result<(), String> {
+        let command = &spec.program.build;
+        if !entry.directory.is_dir() {
+            return Err(format!("the work tree has no directory `{}`", spec.directory));
         }
         // What an earlier build made of this name must not be taken for this one's.
-        let old = made(order, place, target);
+        let old = made(spec, entry, target);
         if old.exists() {
             fs::remove_file(&old).map_err(|error| cannot("delete", &old, &error))?;
         }
-        log.write(format!("[building `{}` of commit {}: {command}]\n", order.program.bin, order.commit).as_bytes());
+        log.write(format!("[building `{}` of commit {}: {command}]\n", spec.program.bin, spec.commit).as_bytes());
         let started = || -> io::Result<_> {
             let (read, write) = io::pipe()?;
             let output = pipe::Receiver::from_owned_fd(read.into())?;
@@ -134,7 +140,7 @@ impl Builder {
             self.given.apply(&mut shell);
             let child = shell
                 .args(["-c", command])
-                .current_dir(&place.directory)
+                .current_dir(&entry.directory)
                 .env("CARGO_TARGET_DIR", target)
                 .env("CARGO_TERM_COLOR", "never")
                 .env("CARGO_TERM_PROGRESS_WHEN", "never")
@@ -155,7 +161,7 @@ impl Builder {
         let status = status.map_err(|error| format!("cannot wait for `{command}`: {error}"))?;
         group.0 = None;
         // It has ended; whoever it left running may hold the pipe open.
-        timeout(SETTLE, copy(&mut output, log)).await.ok();
+        timeout(LINGER, copy(&mut output, log)).await.ok();
         if status.success() {
             log.write(b"[built]\n");
             return Ok(());
@@ -175,12 +181,12 @@ impl Builder {
     }
 }
 
-/// Sole use of a place; or what somebody else has built there meanwhile.
-async fn claim(place: &Place, log: &mut LogWriter) -> Result<Result<File, Built>, String> {
+/// Sole use of an entry; or what somebody else has built there meanwhile.
+async fn claim(entry: &CacheEntry, log: &mut LogWriter) -> Result<Result<File, Built>, String> {
     let mut told = false;
     loop {
-        match place.claim().map_err(|error| cannot("lock", &place.dir, &error))? {
-            Claim::Alone(alone) => return Ok(Ok(alone)),
+        match entry.claim().map_err(|error| cannot("lock", &entry.dir, &error))? {
+            Claim::Exclusive(alone) => return Ok(Ok(alone)),
             Claim::Built(built) => return Ok(Err(built)),
             Claim::Taken => {}
         }
@@ -248,9 +254,9 @@ async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String
 }
 
 /// Where the command puts the program.
-fn made(order: &Order, place: &Place, target: &Path) -> PathBuf {
-    let bin = &order.program.bin;
-    if bin.contains('/') { place.directory.join(bin) } else { target.join("release").join(bin) }
+fn made(spec: &BuildSpec, entry: &CacheEntry, target: &Path) -> PathBuf {
+    let bin = &spec.program.bin;
+    if bin.contains('/') { entry.directory.join(bin) } else { target.join("release").join(bin) }
 }
 
 /// A process that runs, with what it has started; killed with this.
@@ -266,24 +272,30 @@ impl Drop for Group {
 }
 
 /// Keeps what was built, and what is known of it.
-fn keep(order: &Order, place: &Place, target: &Path, rustc: Option<String>, alone: File) -> Result<Built, String> {
-    let bin = &order.program.bin;
-    let program = made(order, place, target);
+fn keep(
+    spec: &BuildSpec,
+    entry: &CacheEntry,
+    target: &Path,
+    rustc: Option<String>,
+    alone: File,
+) -> Result<Built, String> {
+    let bin = &spec.program.bin;
+    let program = made(spec, entry, target);
     if !program.is_file() {
-        let words = format!("`{}` made no `{}`", order.program.build, program.display());
+        let words = format!("`{}` made no `{}`", spec.program.build, program.display());
         return Err(format!("{words}: is `program.bin` the name of a binary of this package?"));
     }
     let name = Path::new(bin).file_name().unwrap_or_default().to_string_lossy();
     let mut facts = BTreeMap::from([
         ("program".to_owned(), name.into_owned()),
-        ("program.build".to_owned(), order.program.build.clone()),
+        ("program.build".to_owned(), spec.program.build.clone()),
     ]);
     facts.extend(rustc.map(|version| ("program.rustc".to_owned(), version)));
-    let above = place.directory.ancestors().take_while(|dir| dir.starts_with(&place.tree));
+    let above = entry.directory.ancestors().take_while(|dir| dir.starts_with(&entry.tree));
     if let Some(lock) = above.map(|dir| dir.join("Cargo.lock")).find_map(|path| fs::read(path).ok()) {
         facts.insert("program.cargo_lock".to_owned(), Domain::Blob.digest(&lock).to_hex());
     }
-    place.keep(&program, &facts, alone).map_err(|error| cannot("keep", &program, &error))
+    entry.keep(&program, &facts, alone).map_err(|error| cannot("keep", &program, &error))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {

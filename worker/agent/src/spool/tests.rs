@@ -202,7 +202,7 @@ fn no_pipe_in_the_place_of_a_file_is_waited_for() {
         if name != DELETED {
             spool.rewind();
             said(spool.next_unsent().err().unwrap());
-            said(spool.shed_segment(0).err().unwrap());
+            said(spool.drop_telemetry_of(0).err().unwrap());
         }
     }
 }

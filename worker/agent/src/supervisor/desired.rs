@@ -15,7 +15,7 @@ use super::{ANSWER_CAPACITY, Supervisor};
 use crate::event::ProcessKey;
 use crate::left_over::process_dir;
 use crate::process::{NotStarted, Process};
-use crate::programs::Order;
+use crate::programs::BuildSpec;
 use crate::spool::Spool;
 
 impl Supervisor {
@@ -74,14 +74,14 @@ impl Supervisor {
     /// started.
     fn start(&mut self, key: ProcessKey, assignment: Assignment) {
         if let Some(holder) = self.holder(&assignment) {
-            if !self.held.contains(&key) {
+            if !self.waiting_for_device.contains(&key) {
                 info!("{key} waits: {holder} still holds `{}`", assignment.device);
-                self.held.insert(key.clone());
+                self.waiting_for_device.insert(key.clone());
             }
             self.postponed.insert(key, assignment);
             return;
         }
-        self.held.remove(&key);
+        self.waiting_for_device.remove(&key);
         let spool = Spool::create(process_dir(&self.spool_dir, &key), key.clone());
         let opened = spool
             .map_err(io::Error::other)
@@ -98,14 +98,14 @@ impl Supervisor {
         }
         let job = JobSpec::from_canonical(&assignment.job);
         let job = job.map_err(|error| format!("its agent cannot read the job: {error}"));
-        let order = job.and_then(|job| Ok((Order::of(&assignment, &job)?, job)));
-        let process = match order {
+        let spec = job.and_then(|job| Ok((BuildSpec::of(&assignment, &job)?, job)));
+        let process = match spec {
             Err(reason) => Process::started(key.clone(), assignment, Err(NotStarted::for_good(reason)), spool),
-            Ok((Some(order), job)) => match self.programs.ready(&order) {
+            Ok((Some(spec), job)) => match self.programs.ready(&spec) {
                 Some(built) => {
                     Process::started(key.clone(), assignment, self.spawn(&key, &job, Some(&built), log), spool)
                 }
-                None => self.wait(&key, assignment, spool, order, log),
+                None => self.wait(&key, assignment, spool, spec, log),
             },
             Ok((None, job)) => Process::started(key.clone(), assignment, self.spawn(&key, &job, None, log), spool),
         };

@@ -10,7 +10,7 @@ use crate::child::{Child, Start};
 use crate::event::ProcessKey;
 use crate::output::LogWriter;
 use crate::process::{NotStarted, Process};
-use crate::programs::{Built, Ended, Order};
+use crate::programs::{BuildSpec, Built, Ended};
 use crate::spool::Spool;
 
 impl Supervisor {
@@ -20,15 +20,15 @@ impl Supervisor {
         key: &ProcessKey,
         assignment: Assignment,
         spool: Spool,
-        order: Order,
+        spec: BuildSpec,
         mut log: LogWriter,
     ) -> Process {
-        let program = order.key;
+        let program = spec.key;
         if self.programs.is_running(&program) {
             log.write(b"[its program is being built: another process of this node has the log of it]\n");
             return Process::waiting(key.clone(), assignment, spool, program, Some(log));
         }
-        self.programs.start(order, key.clone(), log, self.events.clone(), &self.children);
+        self.programs.start(spec, key.clone(), log, self.events.clone(), &self.children);
         Process::waiting(key.clone(), assignment, spool, program, None)
     }
 

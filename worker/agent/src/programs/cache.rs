@@ -1,4 +1,4 @@
-//! Where a program lies, and who uses it.
+//! The cache of programs: where each lies, and who uses it.
 //!
 //! A lock on a file beside its directory says that: shared by every process that runs in it, whichever agent started it, and alone for
 //! whoever builds or deletes it. A process has the file as its standard input, which is empty; so the lock lasts as long as the
@@ -17,7 +17,7 @@ use lockstep_host::durable::{is_at, write_atomic};
 use lockstep_host::plain;
 use tracing::warn;
 
-use super::{Built, Order};
+use super::{BuildSpec, Built};
 
 /// What a build that was killed has left is deleted when it is older.
 const LEFT_OVER: Duration = Duration::from_hours(24);
@@ -28,9 +28,9 @@ const FACTS_BYTES: u64 = 16 << 20;
 /// The beginning of names of trees that are being written.
 pub(crate) const FRESH: &str = ".fresh-";
 
-/// Where a program lies.
+/// Where a program lies, built or not.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct CacheEntry {
     /// The program's own directory.
     pub(crate) dir: PathBuf,
     /// The work tree.
@@ -41,21 +41,21 @@ pub(crate) struct Place {
     facts: PathBuf,
 }
 
-/// What becomes of an attempt to have a place alone.
+/// What becomes of an attempt to use an entry alone.
 pub(crate) enum Claim {
     /// Nobody else uses it while the file is open.
-    Alone(File),
+    Exclusive(File),
     /// Somebody else has built it meanwhile.
     Built(Built),
     /// Somebody else is building or deleting it, or runs in it.
     Taken,
 }
 
-impl Place {
-    pub(crate) fn new(programs: &Path, order: &Order) -> Self {
-        let dir = programs.join(order.key.to_hex());
+impl CacheEntry {
+    pub(crate) fn new(programs: &Path, spec: &BuildSpec) -> Self {
+        let dir = programs.join(spec.key.to_hex());
         let tree = dir.join("tree");
-        let directory = tree.join(&order.directory);
+        let directory = tree.join(&spec.directory);
         Self { program: dir.join("program"), facts: dir.join("built.json"), dir, tree, directory }
     }
 
@@ -81,15 +81,15 @@ impl Place {
         if let Some(built) = self.built() {
             return Ok(Claim::Built(built));
         }
-        Ok(locked(&lock_path(&self.dir), File::try_lock)?.map_or(Claim::Taken, Claim::Alone))
+        Ok(locked(&lock_path(&self.dir), File::try_lock)?.map_or(Claim::Taken, Claim::Exclusive))
     }
 
-    /// Keeps `program` and what is known of it: from now on it is built. `alone` is what [`Place::claim`] gave.
+    /// Keeps `program` and what is known of it: from now on it is built. `alone` is what [`CacheEntry::claim`] gave.
     pub(crate) fn keep(&self, program: &Path, facts: &BTreeMap<String, String>, alone: File) -> io::Result<Built> {
         fs::copy(program, &self.program)?;
         File::open(&self.program)?.sync_all()?;
         write_atomic(&self.facts, &canonical::encode(facts))?;
-        // The lock becomes another one, not one lock more. Where somebody deletes the place in between, it is not built.
+        // The lock becomes another one, not one lock more. Where somebody deletes the entry in between, it is not built.
         alone.lock_shared()?;
         self.built_under(alone).ok_or_else(|| io::Error::other("it was deleted as soon as it was built"))
     }
@@ -151,7 +151,7 @@ fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> io::
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // Whoever deleted the place had its lock, and deleted that, too.
+        // Whoever deleted the entry had its lock, and deleted that, too.
         if is_at(&file, path)? {
             return Ok(Some(file));
         }
@@ -169,19 +169,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("made");
         fs::write(&program, "x").unwrap();
-        let place = |name: u8| {
+        let entry = |name: u8| {
             let dir = dir.path().join(Digest::from_bytes([name; 32]).to_hex());
             let tree = dir.join("tree");
             let (program, facts) = (dir.join("program"), dir.join("built.json"));
-            Place { program, facts, directory: tree.clone(), dir, tree }
+            CacheEntry { program, facts, directory: tree.clone(), dir, tree }
         };
-        let build = |place: &Place| {
-            let Claim::Alone(alone) = place.claim().unwrap() else { panic!("`{}` is taken", place.dir.display()) };
-            assert!(matches!(place.claim().unwrap(), Claim::Taken) && place.built().is_none());
-            fs::create_dir_all(&place.tree).unwrap();
-            place.keep(&program, &BTreeMap::new(), alone).unwrap()
+        let build = |entry: &CacheEntry| {
+            let Claim::Exclusive(alone) = entry.claim().unwrap() else { panic!("`{}` is taken", entry.dir.display()) };
+            assert!(matches!(entry.claim().unwrap(), Claim::Taken) && entry.built().is_none());
+            fs::create_dir_all(&entry.tree).unwrap();
+            entry.keep(&program, &BTreeMap::new(), alone).unwrap()
         };
-        let [old, new, failed] = [1, 2, 3].map(place);
+        let [old, new, failed] = [1, 2, 3].map(entry);
         let built = build(&old);
         assert!(matches!(old.claim().unwrap(), Claim::Built(_)));
         let input = Stdio::from(built.in_use.try_clone().unwrap());
@@ -205,8 +205,8 @@ mod tests {
         fs::create_dir_all(&failed.tree).unwrap();
         new.touch();
         prune(dir.path(), 1);
-        let left = |place: &Place| place.dir.exists() || lock_path(&place.dir).exists();
+        let left = |entry: &CacheEntry| entry.dir.exists() || lock_path(&entry.dir).exists();
         assert_eq!([&old, &new, &failed].map(left), [false, true, false]);
-        assert!(matches!(old.claim().unwrap(), Claim::Alone(_)));
+        assert!(matches!(old.claim().unwrap(), Claim::Exclusive(_)));
     }
 }
