@@ -16,7 +16,7 @@ pub mod reports;
 pub mod saves;
 pub mod serve;
 pub mod settings;
-pub mod starts;
+pub mod start_history;
 pub mod store;
 pub mod tracked;
 mod tracker;

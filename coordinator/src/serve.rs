@@ -31,7 +31,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::listen::{self, Port, Ports, Speaks};
 use crate::node::{CallError, Committer, Handle, Node, NodeError};
 use crate::settings::Settings;
-use crate::starts::Starts;
+use crate::start_history::Starts;
 use crate::store::{Store, StoreError};
 use crate::tracker::Tracker;
 use crate::web::Page;

@@ -21,7 +21,7 @@ use super::conversation::Conversation;
 use super::convert::{Joining, invalid};
 use crate::identity::Identity;
 use crate::node::{CallError, Handle, Session};
-use crate::starts::Starts;
+use crate::start_history::Starts;
 
 /// How long a stream may be silent before its first message, and then before it says whether it sees the store.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);

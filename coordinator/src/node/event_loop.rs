@@ -17,7 +17,7 @@ use super::handle::{Handle, Queues, now_ms};
 use super::leases::Leases;
 use super::request::{Reply, Request};
 use super::sessions::Sessions;
-use super::starts::Starts;
+use super::start_timeouts::Starts;
 use super::touched::Touched;
 use crate::store::{Store, StoreError};
 

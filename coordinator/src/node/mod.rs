@@ -13,7 +13,7 @@ mod leases;
 mod request;
 mod session;
 mod sessions;
-mod starts;
+mod start_timeouts;
 mod touched;
 
 pub use committer::Committer;
