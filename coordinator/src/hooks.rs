@@ -34,16 +34,16 @@ pub struct Hooks {
 
 /// Takes alarms, to be told.
 #[derive(Clone, Debug)]
-pub(crate) struct Bell(Option<mpsc::Sender<Value>>);
+pub(crate) struct Notifier(Option<mpsc::Sender<Value>>);
 
-impl Bell {
-    /// Whether anybody hears it.
-    pub(crate) fn is_heard(&self) -> bool {
+impl Notifier {
+    /// Whether anybody is told.
+    pub(crate) fn has_listeners(&self) -> bool {
         self.0.is_some()
     }
 
     /// Of an alarm that was raised.
-    pub(crate) fn ring(&self, run: &RunId, alarm: &Alarm) {
+    pub(crate) fn notify(&self, run: &RunId, alarm: &Alarm) {
         let Some(queue) = &self.0 else { return };
         if queue.try_send(json!({ "run": run, "alarm": alarm })).is_err() {
             warn!(%run, alarm = alarm.title, "nobody is told of this alarm: too many wait");
@@ -52,10 +52,10 @@ impl Bell {
 }
 
 impl Hooks {
-    /// Tells until the last bell is gone. On the runtime that this is called on.
-    pub(crate) fn start(self) -> (Bell, Option<JoinHandle<()>>) {
+    /// Tells until the last notifier is dropped. On the runtime that this is called on.
+    pub(crate) fn start(self) -> (Notifier, Option<JoinHandle<()>>) {
         if self.command.is_none() && self.webhook.is_none() {
-            return (Bell(None), None);
+            return (Notifier(None), None);
         }
         let (queue, mut waiting) = mpsc::channel::<Value>(WAITING);
         // Whoever else needs TLS here has the same provider.
@@ -71,7 +71,7 @@ impl Hooks {
                 }
             }
         });
-        (Bell(Some(queue)), Some(task))
+        (Notifier(Some(queue)), Some(task))
     }
 }
 
@@ -152,11 +152,11 @@ mod tests {
             [answer("500 No"), answer("204 Good")]
         });
         let command = Some(format!("cat >> {}; exit 3", file.display()));
-        let (bell, task) = Hooks { command, webhook: Some(url.parse().unwrap()) }.start();
+        let (notifier, task) = Hooks { command, webhook: Some(url.parse().unwrap()) }.start();
         let run: RunId = "0123456789".parse().unwrap();
-        bell.ring(&run, &alarm());
-        bell.ring(&run, &alarm());
-        drop(bell);
+        notifier.notify(&run, &alarm());
+        notifier.notify(&run, &alarm());
+        drop(notifier);
         task.unwrap().await.unwrap();
         let told = json!({ "run": run, "alarm": alarm() });
         assert_eq!((&told["alarm"]["place"], &told["alarm"]["kind"]), (&json!("layers.1"), &json!("divergence")));
@@ -170,8 +170,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_to_tell_is_no_work() {
-        let (bell, task) = Hooks::default().start();
-        bell.ring(&"0123456789".parse().unwrap(), &alarm());
+        let (notifier, task) = Hooks::default().start();
+        notifier.notify(&"0123456789".parse().unwrap(), &alarm());
         assert!(task.is_none());
     }
 }

@@ -8,7 +8,7 @@ use lockstep_core::ClusterState;
 use lockstep_core::state::{Corruption, Grounds};
 use lockstep_tracking::{Alarm, Kind, Severity};
 
-use crate::hooks::Bell;
+use crate::hooks::Notifier;
 use crate::node::{CallError, Handle};
 
 /// A difference between replicas, in a line.
@@ -71,9 +71,9 @@ pub(crate) fn alarm(found: &Corruption) -> Alarm {
 /// A finding by run, generation and step, and whether it is known who was wrong.
 type Known = (RunId, u64, u64, bool);
 
-/// Rings `bell` for each finding, and again when it is known who was wrong, until the state changes no more. What was settled
+/// Notifies of each finding, and again when it is known who was wrong, until the state changes no more. What was settled
 /// before is not told again.
-pub(crate) async fn ring(handle: Handle, bell: Bell) -> Result<(), CallError> {
+pub(crate) async fn notify(handle: Handle, notifier: Notifier) -> Result<(), CallError> {
     let mut changes = handle.changes();
     let settled = |state: &ClusterState| {
         let judged = findings(state).into_iter().filter(|(_, found)| found.verdict.is_some());
@@ -87,7 +87,7 @@ pub(crate) async fn ring(handle: Handle, bell: Bell) -> Result<(), CallError> {
             new.map(|(known, found)| (known, alarm(found))).collect::<Vec<_>>()
         });
         for (known, alarm) in new.await? {
-            bell.ring(&known.0, &alarm);
+            notifier.notify(&known.0, &alarm);
             told.insert(known);
         }
         changes.next().await?;

@@ -9,7 +9,7 @@ use lockstep_core::state::{FailedCheckpoint, Run, Status};
 use lockstep_core::view::RunView;
 use lockstep_tracking::{Alarm, Kind, Severity};
 
-use crate::hooks::Bell;
+use crate::hooks::Notifier;
 use crate::node::{CallError, Handle};
 
 /// A checkpoint that failed, in a line.
@@ -81,16 +81,16 @@ fn alarm(failed: &FailedCheckpoint, until_step: Option<u64>) -> Alarm {
 /// A row of failures by run and the last committed step before it, and whether the run ended without its last checkpoint.
 type Known = (RunId, u64, bool);
 
-/// Rings `bell` when checkpoints of a run begin to fail, and again if it ends unsaved, until the state changes no more. What
+/// Notifies when checkpoints of a run begin to fail, and again if it ends unsaved, until the state changes no more. What
 /// stood at the start is not told again.
-pub(crate) async fn ring(handle: Handle, bell: Bell) -> Result<(), CallError> {
+pub(crate) async fn notify(handle: Handle, notifier: Notifier) -> Result<(), CallError> {
     let mut changes = handle.changes();
     let known = |state: &ClusterState| standing(state).into_iter().map(|(known, _)| known).collect();
     let mut told: BTreeSet<Known> = handle.read(known).await?;
     loop {
         for (known, alarm) in handle.read(standing).await? {
             if told.insert(known.clone()) {
-                bell.ring(&known.0, &alarm);
+                notifier.notify(&known.0, &alarm);
             }
         }
         changes.next().await?;

@@ -31,7 +31,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::listen::{self, Port, Ports, Speaks};
 use crate::node::{CallError, Committer, Handle, Node, NodeError};
 use crate::settings::Settings;
-use crate::start_history::Starts;
+use crate::start_history::StartHistory;
 use crate::store::{Store, StoreError};
 use crate::tracker::Tracker;
 use crate::web::Page;
@@ -132,16 +132,16 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     // Before anything is made in the store's directory.
     let identity = Identity::take(&settings.store, &settings.data_dir, || blobs_of(&recovered.state), draw_id)?;
     tidy(settings)?;
-    let starts = draw_id().and_then(|id| Starts::begin(&settings.data_dir, id));
+    let starts = draw_id().and_then(|id| StartHistory::begin(&settings.data_dir, id));
     let starts = starts.map_err(|source| ServeError::Starts { path: settings.data_dir.clone(), source })?;
     ignore_in_git(&settings.data_dir);
 
     let stop = CancellationToken::new();
     let reader = store.reader();
-    // It ends with the tracker and the loop, which ring it.
-    let (bell, hooks) = settings.hooks.clone().start();
+    // It ends with the tracker and the loop, which use it.
+    let (notifier, hooks) = settings.hooks.clone().start();
     let quota = settings.limits.media;
-    let tracker = Tracker::start(&settings.data_dir, quota, reader.clone(), store.news(), bell.clone())?;
+    let tracker = Tracker::start(&settings.data_dir, quota, reader.clone(), store.news(), notifier.clone())?;
     let (node, handle) = Node::new(store, recovered, settings.policy)?;
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
@@ -150,10 +150,10 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
         return Err(node.await.map_err(|_| ServeError::Panicked)?.err().map_or(ServeError::Panicked, Into::into));
     }
 
-    if bell.is_heard() {
+    if notifier.has_listeners() {
         // They end with the loop.
-        tokio::spawn(mismatch::ring(handle.clone(), bell.clone()));
-        tokio::spawn(saves::ring(handle.clone(), bell));
+        tokio::spawn(mismatch::notify(handle.clone(), notifier.clone()));
+        tokio::spawn(saves::notify(handle.clone(), notifier));
     }
     // It ends with the loop, too.
     let committer = Committer::open(handle.clone(), &settings.store, identity.clone(), settings.store_patience)?;

@@ -17,9 +17,9 @@ const MOST_BYTES: u64 = 16 << 20;
 
 /// The starts of this data directory; the last one is this process.
 #[derive(Clone, Debug)]
-pub struct Starts(Arc<Vec<String>>);
+pub struct StartHistory(Arc<Vec<String>>);
 
-impl Starts {
+impl StartHistory {
     /// Adds a start, called `id`, to those of `data_dir`, durably.
     pub fn begin(data_dir: &Path, id: String) -> io::Result<Self> {
         let path = data_dir.join("starts");
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn an_older_copy_does_not_know_the_starts_after_it() {
         let dir = tempfile::tempdir().unwrap();
-        let begin = |id: &str| Starts::begin(dir.path(), id.to_owned()).unwrap();
+        let begin = |id: &str| StartHistory::begin(dir.path(), id.to_owned()).unwrap();
         assert_eq!(begin("a").current(), "a");
         let copy = fs::read(dir.path().join("starts")).unwrap();
         let second = begin("b");
@@ -71,7 +71,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let many: Vec<String> = (0..2 * MOST).map(|number| number.to_string()).collect();
         fs::write(dir.path().join("starts"), many.join("\n")).unwrap();
-        let starts = Starts::begin(dir.path(), "now".to_owned()).unwrap();
+        let starts = StartHistory::begin(dir.path(), "now".to_owned()).unwrap();
         assert_eq!((starts.0.len(), starts.current()), (MOST, "now"));
         assert!(starts.know(&(2 * MOST - 1).to_string(), 0, 0) && !starts.know("1", 0, 0));
     }
@@ -81,7 +81,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("starts");
         assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
-        let error = Starts::begin(dir.path(), "a".to_owned()).unwrap_err().to_string();
+        let error = StartHistory::begin(dir.path(), "a".to_owned()).unwrap_err().to_string();
         assert!(error.contains("no regular file"), "{error}");
     }
 }

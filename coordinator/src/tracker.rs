@@ -18,7 +18,7 @@ use prost::Message;
 use tokio::sync::broadcast;
 use tracing::{error, warn};
 
-use crate::hooks::Bell;
+use crate::hooks::Notifier;
 use crate::store::{BlockReader, Entry, News, StoreError};
 
 /// Between two flushes: as much has to be read again after a crash.
@@ -51,14 +51,14 @@ enum Stopped {
 }
 
 impl Tracker {
-    /// Opens the store of numbers in `dir`, catches up with the reports, and goes on with what is new, ringing the `bell`
-    /// for each alarm. It ends when `news` are closed.
+    /// Opens the store of numbers in `dir`, catches up with the reports, and goes on with what is new, telling `notifier`
+    /// of each alarm. It ends when `news` are closed.
     pub(crate) fn start(
         dir: &Path,
         quota: Quota,
         reader: BlockReader,
         news: News,
-        bell: Bell,
+        notifier: Notifier,
     ) -> Result<Self, TrackingError> {
         let (writer, tracking) = Writer::open(&dir.join("tracking.redb"))?;
         let writer = writer.with_quota(quota);
@@ -67,7 +67,7 @@ impl Tracker {
         let stopped = Stop::default();
         let why = Arc::clone(&stopped);
         let work = move || {
-            let kept = catch_unwind(AssertUnwindSafe(|| keep(writer, &reader, &news, &told, &bell)));
+            let kept = catch_unwind(AssertUnwindSafe(|| ingest(writer, &reader, &news, &told, &notifier)));
             let reason = match kept {
                 Ok(Ok(())) => return,
                 Ok(Err(stopped)) => chain(&stopped),
@@ -113,29 +113,35 @@ impl Drop for Tracker {
 
 /// Keeps the numbers until there are no more. A database that is damaged is replaced, once: if that does not help, the disk is to
 /// blame.
-fn keep(writer: Writer, reader: &BlockReader, news: &News, changes: &Changes, bell: &Bell) -> Result<(), Stopped> {
-    let mut keeper = Keeper { writer, bell, flushed: Instant::now(), left_out: BTreeSet::new() };
-    match keeper.keep_up(reader, news, changes) {
+fn ingest(
+    writer: Writer,
+    reader: &BlockReader,
+    news: &News,
+    changes: &Changes,
+    notifier: &Notifier,
+) -> Result<(), Stopped> {
+    let mut ingest = Ingest { writer, notifier, flushed: Instant::now(), left_out: BTreeSet::new() };
+    match ingest.run(reader, news, changes) {
         Err(Stopped::Tracking(error)) if error.is_damage() => {
-            keeper.writer.begin_anew(&error)?;
-            keeper.keep_up(reader, news, changes)
+            ingest.writer.begin_anew(&error)?;
+            ingest.run(reader, news, changes)
         }
         kept => kept,
     }
 }
 
 /// The writer, and when it last wrote.
-struct Keeper<'a> {
+struct Ingest<'a> {
     writer: Writer,
-    bell: &'a Bell,
+    notifier: &'a Notifier,
     flushed: Instant,
     /// Events that could not be taken.
     left_out: BTreeSet<(RunId, u64)>,
 }
 
-impl Keeper<'_> {
+impl Ingest<'_> {
     /// Takes what the reports hold, and then what is new.
-    fn keep_up(&mut self, reader: &BlockReader, news: &News, changes: &Changes) -> Result<(), Stopped> {
+    fn run(&mut self, reader: &BlockReader, news: &News, changes: &Changes) -> Result<(), Stopped> {
         for run in reader.runs()? {
             self.catch_up(reader, &run, changes)?;
         }
@@ -185,7 +191,7 @@ impl Keeper<'_> {
                 }
             }
             for alarm in self.writer.take_raised(run) {
-                self.bell.ring(run, &alarm);
+                self.notifier.notify(run, &alarm);
             }
             // What is not written is in memory: after an outage there is much to catch up with.
             self.flush_now_and_then()?;

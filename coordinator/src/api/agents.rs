@@ -21,7 +21,7 @@ use super::conversation::Conversation;
 use super::convert::{Joining, invalid};
 use crate::identity::Identity;
 use crate::node::{CallError, Handle, Session};
-use crate::start_history::Starts;
+use crate::start_history::StartHistory;
 
 /// How long a stream may be silent before its first message, and then before it says whether it sees the store.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ pub struct Terms {
     /// Which store that must be.
     pub identity: Identity,
     /// The starts of the coordinator's data directory.
-    pub starts: Starts,
+    pub starts: StartHistory,
 }
 
 /// The service.

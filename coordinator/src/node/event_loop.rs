@@ -17,7 +17,7 @@ use super::handle::{Handle, Queues, now_ms};
 use super::leases::Leases;
 use super::request::{Reply, Request};
 use super::sessions::Sessions;
-use super::start_timeouts::Starts;
+use super::start_timeouts::StartTimeouts;
 use super::touched::Touched;
 use crate::store::{Store, StoreError};
 
@@ -80,7 +80,7 @@ pub struct Node {
     ticked: Instant,
     policy: Policy,
     leases: Leases,
-    starts: Starts,
+    start_timeouts: StartTimeouts,
     /// When nodes were last forgotten.
     forgot: Instant,
     sessions: Sessions,
@@ -118,7 +118,7 @@ impl Node {
             ticked: Instant::now(),
             policy,
             leases,
-            starts: Starts::default(),
+            start_timeouts: StartTimeouts::default(),
             forgot: Instant::now(),
             sessions: Sessions::default(),
             touched: Touched::default(),
@@ -256,7 +256,7 @@ impl Node {
             // A stopped process, a suspended machine, a slow disk: whoever stood still himself blames nobody.
             warn!(seconds = gap.as_secs_f32(), "this coordinator stood still: the leases of all nodes begin anew");
             self.restart_leases(now);
-            self.starts.clear();
+            self.start_timeouts.clear();
         }
         self.note_detached();
         for id in self.leases.expired(now) {
@@ -265,7 +265,7 @@ impl Node {
         for id in self.stayed() {
             self.give_up(&id, "said long ago that it leaves, and is still here");
         }
-        for (run, generation) in self.starts.overdue(self.replica.state(), now, self.policy.start) {
+        for (run, generation) in self.start_timeouts.overdue(self.replica.state(), now, self.policy.start) {
             let seconds = self.policy.start.as_secs();
             warn!(%run, generation, "has been starting for {seconds} s: it is tried again");
             self.propose(&Command::Silent { at_ms: now_ms(), run, generation, seconds }, None);

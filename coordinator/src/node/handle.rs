@@ -38,9 +38,9 @@ pub struct Handle {
     leases: Leases,
 }
 
-/// Something that a process said, as its agent numbered it.
+/// What a process reported, as its agent numbered it.
 #[derive(Clone, Debug)]
-pub struct Said {
+pub struct Report {
     /// Of which run.
     pub run: RunId,
     /// Of which generation.
@@ -294,8 +294,8 @@ impl Handle {
     }
 
     /// Queues what a process said; commands of one caller are applied in the order of its calls.
-    pub(super) async fn report(&self, said: Said, from: Messenger) -> Result<Pending, CallError> {
-        let Said { run, generation, process, sequence, body } = said;
+    pub(super) async fn report(&self, report: Report, from: Messenger) -> Result<Pending, CallError> {
+        let Report { run, generation, process, sequence, body } = report;
         let (at_ms, from) = (now_ms(), Some(from));
         self.propose(Command::Report { at_ms, run, generation, process, sequence, from, body }).await
     }

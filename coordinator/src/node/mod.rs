@@ -18,7 +18,7 @@ mod touched;
 
 pub use committer::Committer;
 pub use event_loop::{Node, NodeError, Policy};
-pub use handle::{Changes, Handle, Said as Report, now_ms};
+pub use handle::{Changes, Handle, Report, now_ms};
 pub use request::CallError;
 pub use session::{Event, Pending, Session};
 pub use touched::ChangesSince;

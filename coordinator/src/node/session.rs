@@ -9,7 +9,7 @@ use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::handle::{Handle, Said};
+use super::handle::{Handle, Report};
 use super::request::{Attached, CallError};
 
 /// What the node must be told.
@@ -71,8 +71,8 @@ impl Session {
     }
 
     /// Queues what a process of the node said, in the order of the calls.
-    pub async fn report(&self, said: Said) -> Result<Pending, CallError> {
-        self.handle.report(said, self.messenger.clone()).await
+    pub async fn report(&self, report: Report) -> Result<Pending, CallError> {
+        self.handle.report(report, self.messenger.clone()).await
     }
 
     /// The node's answer to a log request.

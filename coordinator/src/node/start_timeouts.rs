@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 /// Since when this leader has seen each generation start.
 #[derive(Default)]
-pub(super) struct Starts {
+pub(super) struct StartTimeouts {
     since: BTreeMap<(RunId, u64), Instant>,
 }
 
-impl Starts {
+impl StartTimeouts {
     /// The generations that have been starting for longer than `limit`, each once.
     pub(super) fn overdue(&mut self, state: &ClusterState, now: Instant, limit: Duration) -> Vec<(RunId, u64)> {
         let current = state.starting();

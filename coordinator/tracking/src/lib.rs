@@ -24,7 +24,7 @@ mod writer;
 pub use database::{Branch, Media, SeriesSummary};
 pub use error::{TrackingError, is_damage};
 pub use lockstep_alarms::{Alarm, Facts, Kind, Severity};
-pub use points::{Brought, Unfit, brought};
+pub use points::{BlockMetrics, Unfit, metrics_of};
 pub use query::{Drawn, Query, Tracking};
 pub use quota::Quota;
 pub use writer::{Event, Writer};

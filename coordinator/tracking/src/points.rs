@@ -1,4 +1,4 @@
-//! What a report block brings: every number under the name of its series.
+//! The metrics of a report block: every number under the name of its series.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use lockstep_rpc::{
 
 /// All of a block.
 #[derive(Debug, Default)]
-pub struct Brought {
+pub struct BlockMetrics {
     /// Points of each series, in order.
     pub points: BTreeMap<SeriesKey, Vec<Point>>,
     /// Distributions.
@@ -41,17 +41,18 @@ pub struct Unfit {
 }
 
 /// Sorts `block` by series.
-pub fn brought(block: ReportBlock) -> Brought {
+pub fn metrics_of(block: ReportBlock) -> BlockMetrics {
     let process = block.process;
-    let mut brought = Brought { media: block.media, model: block.model, dropped: block.dropped, ..Brought::default() };
-    brought.steps(&block.steps);
-    block.layers.iter().for_each(|report| brought.layers(report));
-    block.evals.iter().for_each(|report| brought.eval(report));
-    block.systems.iter().for_each(|report| brought.system(report, process));
-    block.series.iter().for_each(|series| brought.series(series));
-    brought.histograms = block.histograms.into_iter().map(histogram).collect();
-    brought.sift();
-    brought
+    let mut metrics =
+        BlockMetrics { media: block.media, model: block.model, dropped: block.dropped, ..BlockMetrics::default() };
+    metrics.steps(&block.steps);
+    block.layers.iter().for_each(|report| metrics.layers(report));
+    block.evals.iter().for_each(|report| metrics.eval(report));
+    block.systems.iter().for_each(|report| metrics.system(report, process));
+    block.series.iter().for_each(|series| metrics.series(series));
+    metrics.histograms = block.histograms.into_iter().map(histogram).collect();
+    metrics.sift();
+    metrics
 }
 
 /// Why nothing may have this name. Every list shows names, and also tools that steer a terminal with them.
@@ -65,7 +66,7 @@ fn unfit_media(one: &MediaReport) -> Option<String> {
     unfit_name(&one.name).or_else(|| one.blob.as_ref().and_then(bytes).map(digest))
 }
 
-impl Brought {
+impl BlockMetrics {
     /// Moves to `unfit` what has a wrong name or digest.
     fn sift(&mut self) {
         let Self { points, histograms, media, unfit, .. } = self;
@@ -247,19 +248,19 @@ mod tests {
             }],
             ..ReportBlock::default()
         };
-        let brought = brought(block);
-        let value = |key: &SeriesKey| brought.points[key].last().unwrap().value;
+        let metrics = metrics_of(block);
+        let value = |key: &SeriesKey| metrics.points[key].last().unwrap().value;
         assert_eq!(value(&SeriesKey::whole("loss")), 2.0);
         assert_eq!(value(&SeriesKey::whole("update_ratio/b")), 0.125);
         assert_eq!(value(&SeriesKey::whole("eval/psnr")), 9.0);
         assert_eq!(value(&SeriesKey::part("phase/forward", 3)), 2.0);
         assert_eq!(value(&SeriesKey::part("device/power_watts", 3)), 250.0);
-        let mine: Vec<_> = brought.points[&SeriesKey::part("mine", 1)].iter().map(|p| (p.step, p.at_ms)).collect();
+        let mine: Vec<_> = metrics.points[&SeriesKey::part("mine", 1)].iter().map(|p| (p.step, p.at_ms)).collect();
         assert_eq!(mine, [(10, 100), (12, 99), (12, 104)]);
-        assert_eq!(brought.histograms[0].1.bins, [(500, 1), (503, 2)]);
-        assert!(!brought.points.contains_key(&SeriesKey::whole("throughput/samples")), "process 0 speaks for all");
+        assert_eq!(metrics.histograms[0].1.bins, [(500, 1), (503, 2)]);
+        assert!(!metrics.points.contains_key(&SeriesKey::whole("throughput/samples")), "process 0 speaks for all");
         let refused = |key: &SeriesKey| is_own_series(&key.name) || key.name == "mine";
-        assert!(brought.points.keys().all(refused), "a program could take a name of: {:?}", brought.points.keys());
-        assert!(is_own_histogram(&brought.histograms[0].0.name));
+        assert!(metrics.points.keys().all(refused), "a program could take a name of: {:?}", metrics.points.keys());
+        assert!(is_own_histogram(&metrics.histograms[0].0.name));
     }
 }

@@ -16,7 +16,7 @@ use self::rows::{write_run, write_tail};
 use crate::database::{Branch, Database, Snapshot};
 use crate::error::TrackingError;
 use crate::file::{aside, set_aside};
-use crate::points::brought;
+use crate::points::metrics_of;
 use crate::query::{Shared, Tracking};
 use crate::quota::{LeftOut, Quota};
 use crate::tail::{RunTail, SERIES_POINTS};
@@ -109,13 +109,13 @@ impl Writer {
         }
         match event {
             Event::Block(block) => {
-                let brought = brought(*block);
-                self.unwritten += brought.points.values().map(|points| SERIES_POINTS + points.len()).sum::<usize>();
+                let metrics = metrics_of(*block);
+                self.unwritten += metrics.points.values().map(|points| SERIES_POINTS + points.len()).sum::<usize>();
                 let last_id = &mut self.last_id;
                 let snapshot = self.shared.database().snapshot()?;
                 let mut tails = self.shared.tails_mut();
                 let tail = load(&mut tails, &snapshot, run)?;
-                append(tail, &snapshot, run, brought, last_id, &self.quota)?;
+                append(tail, &snapshot, run, metrics, last_id, &self.quota)?;
                 tail.row.cursor = index;
                 tail.row.standing = tail.count_standing();
                 self.shared.note_standing(run, tail.row.standing);

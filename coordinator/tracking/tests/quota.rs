@@ -151,6 +151,6 @@ fn names_that_steer_and_blobs_that_cannot_be_are_left_out_by_name_and_the_others
     assert_eq!((&alarm.what[..], alarm.kind), (words, Kind::MediaLeftOut));
     assert!(alarm.try_.len() == 1 && alarm.try_[0].contains("plain letters"), "no limit to raise: {:?}", alarm.try_);
     let cut = MediaReport { blob: Some(BlobRef { digest: vec![1; 33], bytes: 1 }), ..file(4, 1) };
-    let brought = lockstep_tracking::brought(ReportBlock { media: vec![cut], ..ReportBlock::default() });
-    assert_eq!((brought.media.len(), &brought.unfit[0].why[..]), (0, "the digest of its blob has 33 bytes, not 32"));
+    let metrics = lockstep_tracking::metrics_of(ReportBlock { media: vec![cut], ..ReportBlock::default() });
+    assert_eq!((metrics.media.len(), &metrics.unfit[0].why[..]), (0, "the digest of its blob has 33 bytes, not 32"));
 }

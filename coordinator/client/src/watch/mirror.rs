@@ -13,7 +13,7 @@ use lockstep_export::{
 };
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::{MediaReport, ReportBlock, ReportsRequest};
-use lockstep_tracking::{Unfit, brought};
+use lockstep_tracking::{Unfit, metrics_of};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -210,7 +210,7 @@ impl Mirror {
                 }
                 self.reached = self.reached.max(last.step);
             }
-            let brought = brought(block);
+            let brought = metrics_of(block);
             self.name_unfit(brought.unfit.first());
             let points = brought.points.iter().map(|(key, points)| Item::Points { key, points });
             let histograms = brought.histograms.iter().map(|(key, histogram)| Item::Histogram { key, histogram });

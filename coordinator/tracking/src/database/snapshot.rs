@@ -69,7 +69,6 @@ impl Snapshot {
         self.all(|transaction| Ok(transaction.open_table(WATCHES)?.get(run.as_str())?.map(|row| row.value().to_vec())))
     }
 
-    /// Those of a branch, by name and part.
     /// How many series the run has on its main branch.
     pub(crate) fn count_series(&self, run: &RunId) -> Result<u64, TrackingError> {
         self.all(|transaction| {
@@ -79,6 +78,7 @@ impl Snapshot {
         })
     }
 
+    /// Those of a branch, by name and part.
     pub(crate) fn series(&self, run: &RunId, branch: u32) -> Result<Vec<(SeriesKey, SeriesSummary)>, TrackingError> {
         let rows = self.all(|transaction| {
             let table = transaction.open_table(SERIES)?;

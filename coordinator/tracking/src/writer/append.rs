@@ -9,7 +9,7 @@ use prost::Message as _;
 use crate::column::{CHUNK, Columns};
 use crate::database::{Media, SeriesSummary, Snapshot};
 use crate::error::TrackingError;
-use crate::points::Brought;
+use crate::points::BlockMetrics;
 use crate::quota::{NAME_BYTES, Quota};
 use crate::tail::{RunTail, SeriesTail};
 
@@ -17,21 +17,21 @@ pub(super) fn append(
     tail: &mut RunTail,
     snapshot: &Snapshot,
     run: &RunId,
-    brought: Brought,
+    metrics: BlockMetrics,
     last_id: &mut u64,
     quota: &Quota,
 ) -> Result<(), TrackingError> {
     tail.dirty = true;
-    tail.row.dropped = tail.row.dropped.saturating_add(brought.dropped);
-    if let Some(model) = brought.model {
+    tail.row.dropped = tail.row.dropped.saturating_add(metrics.dropped);
+    if let Some(model) = metrics.model {
         let names: Vec<String> = model.parameters.iter().map(|parameter| parameter.name.clone()).collect();
         tail.watch.layers(&names);
         tail.row.model = model.encode_to_vec();
     }
-    for unfit in brought.unfit {
+    for unfit in metrics.unfit {
         tail.leave_out(run, unfit);
     }
-    for (key, points) in brought.points {
+    for (key, points) in metrics.points {
         if !tail.series.contains_key(&key) {
             let series = if let Some(summary) = snapshot.one_series(run, 0, &key)? {
                 SeriesTail::new(summary.clone(), open_chunk(snapshot, &summary)?)
@@ -53,7 +53,7 @@ pub(super) fn append(
             tail.watch.point(&key, point);
         }
     }
-    for (key, histogram) in brought.histograms {
+    for (key, histogram) in metrics.histograms {
         if let Some(why) = too_long(&key) {
             let first = Point { step: histogram.step, at_ms: histogram.at_ms, value: 0.0 };
             tail.leave_out_series(run, &key, &first, why);
@@ -62,7 +62,7 @@ pub(super) fn append(
         tail.watch.histogram(&key, &histogram);
         tail.histograms.push((key, histogram));
     }
-    for report in brought.media {
+    for report in metrics.media {
         tail.take_media(run, media(report), quota);
     }
     Ok(())
