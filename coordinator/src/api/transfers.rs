@@ -9,7 +9,7 @@ use lockstep_rpc::busy;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use crate::listen::block_of;
+use crate::listen::{block_of, one_less};
 
 /// Time in which a stream must move [`LEAST_BYTES`], or end.
 const WINDOW: Duration = Duration::from_mins(2);
@@ -92,15 +92,6 @@ impl Drop for Place {
         if let Some(from) = self.from {
             one_less(&mut table.by_connection, &from);
             one_less(&mut table.by_address, &block_of(from.ip()));
-        }
-    }
-}
-
-fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
         }
     }
 }

@@ -22,8 +22,8 @@ use super::error::IdentityError;
 /// Draws an id, or a mark.
 pub(super) type Draw = fn() -> io::Result<String>;
 
-/// A directory, whatever lies at its path now: its device and inode.
-pub(super) type Place = (u64, u64);
+/// A directory, whatever lies at its path now: its device, and its number there.
+pub(super) type Inode = (u64, u64);
 
 /// Marks that are remembered, the newest.
 const MOST: usize = 10_000;
@@ -45,7 +45,7 @@ pub(super) struct Marks {
     /// Those of `drawn`, from the newest, that may not have reached the store.
     pending: usize,
     /// The directory that was marked last.
-    place: Option<Place>,
+    inode: Option<Inode>,
 }
 
 impl Marks {
@@ -54,7 +54,7 @@ impl Marks {
         let text = text(&data)?.unwrap_or_default();
         let pending = text.lines().rev().take_while(|line| line.ends_with(PENDING)).count();
         let drawn = text.lines().map(|line| line.trim_end_matches(PENDING).to_owned()).collect();
-        Ok(Self { data, store, drawn, pending, place: None })
+        Ok(Self { data, store, drawn, pending, inode: None })
     }
 
     /// Forgets the marks: they are of another store.
@@ -63,11 +63,11 @@ impl Marks {
         self.pending = 0;
     }
 
-    /// That the store in `place` is no older copy. In another directory than before, it gets a new mark.
+    /// That the store in the directory `inode` is no older copy. In another directory than before, it gets a new mark.
     ///
     /// # Errors
     /// `Older`.
-    pub(super) fn check(&mut self, place: Place, draw: Draw) -> Result<(), IdentityError> {
+    pub(super) fn check(&mut self, inode: Inode, draw: Draw) -> Result<(), IdentityError> {
         let reached = self.drawn.len() - self.pending;
         let is_older = match text(&self.store)? {
             // One that is not known here is of another coordinator, or of a start that this data directory has forgotten.
@@ -78,9 +78,9 @@ impl Marks {
             let store = self.store.parent().unwrap_or(&self.store).to_owned();
             return Err(IdentityError::Older { store, marks: self.data.clone() });
         }
-        if self.place != Some(place) {
+        if self.inode != Some(inode) {
             self.renew(draw)?;
-            self.place = Some(place);
+            self.inode = Some(inode);
         }
         Ok(())
     }

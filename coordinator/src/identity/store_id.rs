@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::FILE;
 use super::error::IdentityError;
-use super::marks::{Draw, Marks, Place};
+use super::marks::{Draw, Inode, Marks};
 
 /// Longest id (bytes) that is read.
 const ID_BYTES: usize = 64;
@@ -29,7 +29,7 @@ pub struct Identity {
     /// What a store without an id is given.
     drawn: String,
     /// Which directory it was when it was taken.
-    place: Option<Place>,
+    inode: Option<Inode>,
     draw: Draw,
     marks: Arc<Mutex<Marks>>,
 }
@@ -56,7 +56,7 @@ impl Identity {
             remembered,
             id: Arc::default(),
             drawn: String::new(),
-            place: None,
+            inode: None,
             marks: Arc::new(Mutex::new(Marks::read(store, data_dir)?)),
             draw,
         };
@@ -75,7 +75,7 @@ impl Identity {
         this.marks.lock().unwrap_or_else(PoisonError::into_inner).forget();
         durable::make_private_dir(store).map_err(|source| io("make", store, source))?;
         this.drawn = draw().map_err(|source| io("draw an id for", store, source))?;
-        this.place = Some(this.place_now()?);
+        this.inode = Some(this.inode()?);
         this.check()?;
         Ok(this)
     }
@@ -86,7 +86,7 @@ impl Identity {
     /// `Other` if it is another one, or not mounted any more; `Older` if it is a copy that was left behind.
     pub fn check(&self) -> Result<(), IdentityError> {
         if self.id.get().is_none() {
-            if self.place != Some(self.place_now()?) {
+            if self.inode != Some(self.inode()?) {
                 let source = io::Error::other("it is another directory than when this coordinator started");
                 return Err(IdentityError::Io { action: "use", path: self.store.clone(), source });
             }
@@ -97,7 +97,7 @@ impl Identity {
         let found = match read(&self.store.join(FILE))? {
             Some(id) if id == *expected => {
                 let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-                return marks.check(self.place_now()?, self.draw);
+                return marks.check(self.inode()?, self.draw);
             }
             Some(id) => format!("it is the store `{id}`"),
             None if self.store.is_dir() => format!("it has no file `{FILE}`"),
@@ -142,7 +142,7 @@ impl Identity {
         Ok(())
     }
 
-    fn place_now(&self) -> Result<Place, IdentityError> {
+    fn inode(&self) -> Result<Inode, IdentityError> {
         let found = fs::metadata(&self.store);
         let found = found.map_err(|source| IdentityError::Io { action: "read", path: self.store.clone(), source })?;
         Ok((found.dev(), found.ino()))

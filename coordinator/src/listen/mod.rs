@@ -18,5 +18,5 @@ mod port;
 mod tests;
 
 pub(crate) use limits::{Limits, Ports, fit};
-pub(crate) use places::block_of;
+pub(crate) use places::{block_of, one_less};
 pub(crate) use port::{Port, Speaks};

@@ -135,12 +135,7 @@ impl Table {
 
     fn free(&mut self, number: u64) {
         let Some(block) = self.open.remove(&number) else { return };
-        if let Some(count) = self.by_address.get_mut(&block) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&block);
-            }
-        }
+        one_less(&mut self.by_address, &block);
     }
 
     fn complain(&mut self, address: IpAddr, why: &str) {
@@ -167,6 +162,16 @@ impl Complaints {
         }
         self.said = Some(Instant::now());
         Some(std::mem::take(&mut self.count))
+    }
+}
+
+/// Counts one less of `key`; what nobody has takes no memory.
+pub(crate) fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
