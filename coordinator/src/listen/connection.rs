@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::places::Place;
+use super::permits::Place;
 use super::port::Speaks;
 
 type Boxed<F> = Pin<Box<F>>;

@@ -12,11 +12,11 @@
 
 mod connection;
 mod limits;
-mod places;
+mod permits;
 mod port;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use limits::{Limits, Ports, fit};
-pub(crate) use places::{block_of, one_less};
+pub(crate) use permits::{block_of, one_less};
 pub(crate) use port::{Port, Speaks};

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::connection::Connection;
 use super::limits::Limits;
-use super::places::Places;
+use super::permits::Places;
 
 /// Pause after the system gave no connection (no file is left, no memory): asked again at once, it would say the same.
 const PAUSE: Duration = Duration::from_millis(100);

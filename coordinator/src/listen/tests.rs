@@ -14,7 +14,7 @@ const LONG: Duration = Duration::from_hours(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A port that says everything back.
-async fn echo(speaks: Speaks, limits: Limits) -> (SocketAddr, super::places::Places) {
+async fn echo(speaks: Speaks, limits: Limits) -> (SocketAddr, super::permits::Places) {
     let port = Port::open(SocketAddr::from(([127, 0, 0, 1], 0)), speaks, limits).await.unwrap();
     let (address, places) = (port.address().unwrap(), port.places());
     tokio::spawn(async move {
