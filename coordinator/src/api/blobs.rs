@@ -18,7 +18,7 @@ use tonic::Status;
 
 use super::convert::invalid;
 use super::reserve::Reserve;
-use super::transfers::{Pace, Place, Places};
+use super::transfers::{Pace, Permit, Permits};
 use crate::identity::Identity;
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ const UPLOADS: usize = 128;
 /// Blobs that go to clients at a time, likewise.
 const READERS: usize = 256;
 
-/// Blobs that go to browsers at a time: they have places of their own, so that the page keeps no client out.
+/// Blobs that go to browsers at a time: they have permits of their own, so that the page keeps no client out.
 const PAGE_READERS: usize = 64;
 
 /// What those are, as a refusal says it.
@@ -52,9 +52,9 @@ pub(crate) struct Blobs {
     store: Arc<BlobStore>,
     identity: Identity,
     /// For blobs that come.
-    uploads: Places,
+    uploads: Permits,
     /// For blobs that go.
-    readers: Places,
+    readers: Permits,
     /// How slow a stream may be, in either direction.
     pace: Pace,
     reserve: Reserve,
@@ -64,13 +64,13 @@ impl Blobs {
     /// The store at `dir`, which must stay the one of `identity` for whatever is acknowledged, and whose disk keeps a `reserve`.
     pub(crate) fn open(dir: &Path, identity: Identity, reserve: Reserve) -> Result<Self, BlobError> {
         let store = Arc::new(BlobStore::open(dir)?);
-        let (uploads, readers) = (Places::new(UPLOADS, "are on their way here"), Places::new(READERS, READ));
+        let (uploads, readers) = (Permits::new(UPLOADS, "are on their way here"), Permits::new(READERS, READ));
         Ok(Self { store, identity, uploads, readers, pace: Pace::default(), reserve })
     }
 
-    /// The same store with places for readers of its own, as browsers reach it.
+    /// The same store with permits for readers of its own, as browsers reach it.
     pub(crate) fn of_page(&self) -> Self {
-        Self { readers: Places::new(PAGE_READERS, READ), ..self.clone() }
+        Self { readers: Permits::new(PAGE_READERS, READ), ..self.clone() }
     }
 
     /// The blob with this digest, as long as it is in the store.
@@ -162,14 +162,14 @@ impl Blobs {
         from: Option<SocketAddr>,
         mut chunks: impl Stream<Item = Result<BlobChunk, Status>> + Unpin,
     ) -> Result<Piece, Status> {
-        let _place = self.uploads.take(from)?;
+        let _permit = self.uploads.take(from)?;
         self.is_ours().await?;
         let store = Arc::clone(&self.store);
         let mut writer = on_disk(move || store.writer()).await?;
         let (mut pace, mut is_first) = (self.pace, true);
         while let Some(chunk) = pace.wait(chunks.next()).await? {
             let data = chunk?.data;
-            // An empty blob may be one empty chunk. Others would keep a place, and bring nothing.
+            // An empty blob may be one empty chunk. Others would keep a permit, and bring nothing.
             if data.is_empty() && !is_first {
                 return Err(invalid("data", "a chunk is empty, and is not the first"));
             }
@@ -193,19 +193,19 @@ impl Blobs {
         Ok(piece)
     }
 
-    /// A place for one reader at the other end of a connection `from` there, if that is known.
+    /// A permit for one reader at the other end of a connection `from` there, if that is known.
     ///
     /// # Errors
     /// `Unavailable` if there is none.
-    pub(crate) fn place(&self, from: Option<SocketAddr>) -> Result<Place, Status> {
+    pub(crate) fn permit(&self, from: Option<SocketAddr>) -> Result<Permit, Status> {
         self.readers.take(from)
     }
 
     /// Sends the bytes of `piece` from `offset` on into `to`, a chunk at a time: for a reader that is slow nothing more is held, and one
-    /// that is too slow gives its `place` back ([`Pace`]). What is not as it was ends the stream with an error.
+    /// that is too slow gives its `permit` back ([`Pace`]). What is not as it was ends the stream with an error.
     pub(crate) async fn send(
         self,
-        place: Place,
+        permit: Permit,
         piece: Piece,
         offset: u64,
         to: mpsc::Sender<Result<BlobChunk, Status>>,
@@ -218,7 +218,7 @@ impl Blobs {
         } else {
             self.stream(&piece, offset, &to).await
         };
-        drop(place);
+        drop(permit);
         if let Err(status) = streamed {
             // The client may be gone.
             let _ = timeout(self.pace.window(), to.send(Err(status))).await;

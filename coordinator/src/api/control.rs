@@ -198,33 +198,33 @@ impl control_server::Control for Control {
     }
 
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let place = self.followers.place()?;
+        let permit = self.followers.permit()?;
         let run = self.handle.find_run(&request.into_inner().run).await?;
         let followers = self.followers.clone();
         // A document may have megabytes, and waits for a reader that is slow.
-        Ok(self.stream_of(1, move |to| async move { followers.follow(run, place, to).await }))
+        Ok(self.stream_of(1, move |to| async move { followers.follow(run, permit, to).await }))
     }
 
     async fn reports(&self, request: Request<ReportsRequest>) -> Result<Response<Self::ReportsStream>, Status> {
         let ReportsRequest { run, follow } = request.into_inner();
-        let place = if follow { Some(self.followers.place()?) } else { None };
+        let permit = if follow { Some(self.followers.permit()?) } else { None };
         let run = self.handle.find_run(&run).await?;
         let (handle, reader) = (self.handle.clone(), self.reader.clone());
         // A block may take megabytes, and waits for a reader that is slow.
         Ok(self.stream_of(1, move |to| async move {
             reports::stream(handle, reader, run, follow, to).await;
-            drop(place);
+            drop(permit);
         }))
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let LogsRequest { run, process, follow } = request.into_inner();
-        let place = if follow { Some(self.followers.place()?) } else { None };
+        let permit = if follow { Some(self.followers.permit()?) } else { None };
         let run = self.handle.find_run(&run).await?;
         let handle = self.handle.clone();
         Ok(self.stream(move |to| async move {
             logs::stream(handle, run, process, follow, to).await;
-            drop(place);
+            drop(permit);
         }))
     }
 
@@ -239,12 +239,12 @@ impl control_server::Control for Control {
     }
 
     async fn get_blob(&self, request: Request<GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
-        let place = self.blobs.place(request.remote_addr())?;
+        let permit = self.blobs.permit(request.remote_addr())?;
         let GetBlobRequest { blob, offset } = request.into_inner();
         let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
         blobs.sees(&piece).await?;
         // A reader that is slow holds what waits for it.
-        Ok(self.stream_of(1, move |to| blobs.send(place, piece, offset, to)))
+        Ok(self.stream_of(1, move |to| blobs.send(permit, piece, offset, to)))
     }
 }
 

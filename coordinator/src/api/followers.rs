@@ -54,7 +54,7 @@ struct Joining {
 pub(super) struct Followers {
     joining: mpsc::Sender<Joining>,
     /// A permit for each follower.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Permits for each large document that waits.
     large: Arc<Semaphore>,
     /// Documents that were made.
@@ -80,19 +80,19 @@ impl Followers {
         });
         Self {
             joining,
-            places: Arc::new(Semaphore::new(FOLLOWERS)),
+            permits: Arc::new(Semaphore::new(FOLLOWERS)),
             large: Arc::new(Semaphore::new(LARGE_UNITS)),
             #[cfg(test)]
             made,
         }
     }
 
-    /// A place for one more.
+    /// A permit for one more.
     ///
     /// # Errors
     /// `Unavailable` if there is none.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
-        Arc::clone(&self.places)
+    pub(super) fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.permits)
             .try_acquire_owned()
             .map_err(|_| busy(format!("{FOLLOWERS} clients follow runs here already: try again")))
     }
@@ -102,14 +102,14 @@ impl Followers {
     pub(super) async fn follow(
         &self,
         run: RunId,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         to: mpsc::Sender<Result<JsonReply, Status>>,
     ) {
         if let Err(status) = self.tell(run, &to).await {
             // The client may be gone.
             let _ = to.send(Err(status)).await;
         }
-        drop(place);
+        drop(permit);
     }
 
     async fn tell(&self, run: RunId, to: &mpsc::Sender<Result<JsonReply, Status>>) -> Result<(), Status> {
@@ -303,8 +303,8 @@ mod tests {
 
         fn follow(&self, run: &RunId) -> Messages {
             let (to, messages) = mpsc::channel(1);
-            let (followers, run, place) = (self.followers.clone(), run.clone(), self.followers.place().unwrap());
-            tokio::spawn(async move { followers.follow(run, place, to).await });
+            let (followers, run, permit) = (self.followers.clone(), run.clone(), self.followers.permit().unwrap());
+            tokio::spawn(async move { followers.follow(run, permit, to).await });
             messages
         }
 
@@ -389,11 +389,11 @@ mod tests {
         );
         drop(held);
         assert!(followers.hold(SMALL_BYTES + 1).unwrap().is_some());
-        let places: Vec<_> = (0..FOLLOWERS).map(|_| followers.place().unwrap()).collect();
-        let refused = followers.place().unwrap_err();
+        let permits: Vec<_> = (0..FOLLOWERS).map(|_| followers.permit().unwrap()).collect();
+        let refused = followers.permit().unwrap_err();
         assert_eq!(refused.message(), "1024 clients follow runs here already: try again");
-        drop(places);
-        assert!(followers.place().is_ok());
+        drop(permits);
+        assert!(followers.permit().is_ok());
         node.stop.cancel();
     }
 }

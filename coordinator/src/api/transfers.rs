@@ -15,18 +15,18 @@ use crate::listen::{block_of, one_less};
 const WINDOW: Duration = Duration::from_mins(2);
 
 /// With [`WINDOW`] a rate of 8.3 KB/s, which a telephone's slowest data link passes. Without a rate a few bytes now and then would hold
-/// a place for ever.
+/// a permit for ever.
 const LEAST_BYTES: u64 = 1_000_000;
 
-/// One connection has at most this part of the places; `coord` uses four of them.
+/// One connection has at most this part of the permits; `coord` uses four of them.
 const OF_CONNECTION: usize = 8;
 
-/// One address of another machine has at most this part of the places, as it has of connections.
+/// One address of another machine has at most this part of the permits, as it has of connections.
 const OF_ADDRESS: usize = 2;
 
-/// Places for streams. A clone is the same.
+/// Permits for streams. A clone is the same.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(super) struct Permits {
     /// What is done with a blob that has one.
     what: &'static str,
     most: usize,
@@ -40,24 +40,24 @@ struct Table {
     by_address: BTreeMap<IpAddr, usize>,
 }
 
-/// A stream's place, which is free again when it is dropped.
+/// A stream's permit, which is free again when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Places,
+pub(crate) struct Permit {
+    permits: Permits,
     from: Option<SocketAddr>,
 }
 
-impl Places {
-    /// So many places, for blobs that `what` says something about: `are on their way here`.
+impl Permits {
+    /// So many permits, for blobs that `what` says something about: `are on their way here`.
     pub(super) fn new(most: usize, what: &'static str) -> Self {
         Self { what, most, table: Arc::default() }
     }
 
-    /// A place for a client at the other end of a connection `from` there, if that is known.
+    /// A permit for a client at the other end of a connection `from` there, if that is known.
     ///
     /// # Errors
     /// `Unavailable`, and busy, if the client has as many as one may have, or if all are taken.
-    pub(super) fn take(&self, from: Option<SocketAddr>) -> Result<Place, Status> {
+    pub(super) fn take(&self, from: Option<SocketAddr>) -> Result<Permit, Status> {
         let Self { what, most, .. } = self;
         let mut table = self.table();
         if table.all >= *most {
@@ -77,7 +77,7 @@ impl Places {
             *table.by_address.entry(block).or_default() += 1;
         }
         table.all += 1;
-        Ok(Place { places: self.clone(), from })
+        Ok(Permit { permits: self.clone(), from })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -85,9 +85,9 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut table = self.places.table();
+        let mut table = self.permits.table();
         table.all -= 1;
         if let Some(from) = self.from {
             one_less(&mut table.by_connection, &from);
@@ -160,9 +160,9 @@ mod tests {
 
     #[test]
     fn no_connection_and_no_other_machine_has_all_places() {
-        let places = Places::new(16, "are on their way here");
-        let take = |from: &str| places.take(Some(from.parse().unwrap()));
-        let words = |refused: Result<Place, Status>| {
+        let permits = Permits::new(16, "are on their way here");
+        let take = |from: &str| permits.take(Some(from.parse().unwrap()));
+        let words = |refused: Result<Permit, Status>| {
             let status = refused.unwrap_err();
             assert!(status.code() == Code::Unavailable && is_busy(&status), "{status:?}");
             status.message().to_owned()
@@ -171,15 +171,15 @@ mod tests {
         assert_eq!(words(take("127.0.0.1:1")), "2 blobs of this connection are on their way here already: try again");
         drop(two);
         take("127.0.0.1:1").unwrap();
-        let network: Vec<Place> = (1..=8).map(|port| take(&format!("[2001:db8::{port}]:{port}")).unwrap()).collect();
+        let network: Vec<Permit> = (1..=8).map(|port| take(&format!("[2001:db8::{port}]:{port}")).unwrap()).collect();
         assert_eq!(
             words(take("[2001:db8::9]:9")),
             "8 blobs of the address 2001:db8:: are on their way here already: try again"
         );
-        let local: Vec<Place> = (1..=8).map(|port| take(&format!("127.0.0.1:{port}")).unwrap()).collect();
+        let local: Vec<Permit> = (1..=8).map(|port| take(&format!("127.0.0.1:{port}")).unwrap()).collect();
         assert_eq!(words(take("10.0.0.1:1")), "16 blobs are on their way here already: try again");
         drop((network, local));
-        let table = places.table();
+        let table = permits.table();
         assert_eq!((table.all, table.by_connection.len(), table.by_address.len()), (0, 0, 0));
     }
 

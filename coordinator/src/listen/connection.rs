@@ -10,15 +10,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::permits::Place;
+use super::permits::Permit;
 use super::port::Speaks;
 
 type Boxed<F> = Pin<Box<F>>;
 
-/// A TCP connection with a place at its port.
+/// A TCP connection with a permit at its port.
 pub(crate) struct Connection {
     tcp: TcpStream,
-    place: Place,
+    permit: Permit,
     speaks: Speaks,
     /// Bytes that came.
     received: usize,
@@ -35,22 +35,22 @@ struct Stillness {
 }
 
 impl Connection {
-    pub(super) fn new(tcp: TcpStream, place: Place, speaks: Speaks, greeting: Duration, still: Duration) -> Self {
-        let evicted = place.evicted.clone().cancelled_owned();
+    pub(super) fn new(tcp: TcpStream, permit: Permit, speaks: Speaks, greeting: Duration, still: Duration) -> Self {
+        let evicted = permit.evicted.clone().cancelled_owned();
         let silent: Boxed<dyn Future<Output = &'static str> + Send> = match speaks {
             Speaks::Http2 => Box::pin(async move {
                 tokio::select! {
-                    () = evicted => "another connection needs its place",
+                    () = evicted => "another connection needs its permit",
                     () = sleep(greeting) => "it does not begin to speak HTTP/2",
                 }
             }),
             Speaks::Http1 => Box::pin(async move {
                 evicted.await;
-                "another connection needs its place"
+                "another connection needs its permit"
             }),
         };
         let still = Stillness { limit: still, moved: Instant::now(), sleep: Box::pin(sleep(still)) };
-        Self { tcp, place, speaks, received: 0, silent: Some(silent), still }
+        Self { tcp, permit, speaks, received: 0, silent: Some(silent), still }
     }
 
     fn moved(&mut self, received: usize, sent: usize) {
@@ -58,7 +58,7 @@ impl Connection {
         self.received = self.received.saturating_add(received);
         if self.silent.is_some() && self.speaks.has_spoken(self.received, sent) {
             self.silent = None;
-            self.place.spoke();
+            self.permit.spoke();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Ports that one client cannot take from the others: how many connections there are, and how long each may say nothing.
 //!
 //! ```text
-//!   accept ──▶ places: full? ── yes ──▶ the oldest silent connection is closed; if there is none, the new one
+//!   accept ──▶ permits: full? ── yes ──▶ the oldest silent connection is closed; if there is none, the new one
 //!                │ no
 //!                ▼
 //!          connection: closed if its first words are late, or if no byte moves for long

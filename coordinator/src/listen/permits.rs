@@ -1,4 +1,4 @@
-//! Who has a place at a port, and who must give up his.
+//! Who has a permit at a port, and who must give up his.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,12 +10,12 @@ use tracing::warn;
 
 use super::limits::Limits;
 
-/// Between two lines of the log about connections that got no place.
+/// Between two lines of the log about connections that got no permit.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// The places of one port. A clone is the same.
+/// The permits of one port. A clone is the same.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(super) struct Permits {
     limits: Limits,
     table: Arc<Mutex<Table>>,
 }
@@ -32,16 +32,16 @@ struct Table {
     complaints: Complaints,
 }
 
-/// A connection's place, which is free again when it is dropped.
+/// A connection's permit, which is free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Places,
+pub(super) struct Permit {
+    permits: Permits,
     number: u64,
     /// Set when the connection must end for another one.
     pub(super) evicted: CancellationToken,
 }
 
-impl Places {
+impl Permits {
     pub(super) fn new(port: &'static str, limits: Limits) -> Self {
         let table = Table {
             port,
@@ -58,8 +58,8 @@ impl Places {
         &self.limits
     }
 
-    /// A place for a connection from `address`; none if all are taken by connections that have spoken.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+    /// A permit for a connection from `address`; none if all are taken by connections that have spoken.
+    pub(super) fn take(&self, address: IpAddr) -> Option<Permit> {
         let (limits, block) = (&self.limits, block_of(address));
         let mut table = self.table();
         if !block.is_loopback() && table.by_address.get(&block).is_some_and(|count| *count >= limits.per_address) {
@@ -84,7 +84,7 @@ impl Places {
         table.open.insert(number, block);
         *table.by_address.entry(block).or_default() += 1;
         table.silent.insert(number, evicted.clone());
-        Some(Place { places: self.clone(), number, evicted })
+        Some(Permit { permits: self.clone(), number, evicted })
     }
 
     /// Says that no connection can be taken, now and then.
@@ -95,7 +95,7 @@ impl Places {
         }
     }
 
-    /// Connections that have a place.
+    /// Connections that have a permit.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.table().open.len()
@@ -106,16 +106,16 @@ impl Places {
     }
 }
 
-impl Place {
+impl Permit {
     /// The connection has said what shows that somebody means to use it.
     pub(super) fn spoke(&self) {
-        self.places.table().silent.remove(&self.number);
+        self.permits.table().silent.remove(&self.number);
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut table = self.places.table();
+        let mut table = self.permits.table();
         table.silent.remove(&self.number);
         table.free(self.number);
     }
@@ -190,8 +190,8 @@ pub(crate) fn block_of(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn places(connections: usize, per_address: usize, silent: usize) -> Places {
-        Places::new("test", Limits { per_address, silent, ..Limits::of(connections) })
+    fn permits(connections: usize, per_address: usize, silent: usize) -> Permits {
+        Permits::new("test", Limits { per_address, silent, ..Limits::of(connections) })
     }
 
     fn address(text: &str) -> IpAddr {
@@ -200,40 +200,40 @@ mod tests {
 
     #[test]
     fn the_oldest_silent_connection_gives_way_and_one_that_spoke_never() {
-        let places = places(3, 3, 3);
+        let permits = permits(3, 3, 3);
         let local = address("127.0.0.1");
-        let spoken = places.take(local).unwrap();
+        let spoken = permits.take(local).unwrap();
         spoken.spoke();
-        let (old, new) = (places.take(local).unwrap(), places.take(local).unwrap());
-        let newest = places.take(local).unwrap();
+        let (old, new) = (permits.take(local).unwrap(), permits.take(local).unwrap());
+        let newest = permits.take(local).unwrap();
         assert!(old.evicted.is_cancelled() && !new.evicted.is_cancelled() && !spoken.evicted.is_cancelled());
         drop(old);
-        assert_eq!(places.count(), 3, "its place was taken once");
+        assert_eq!(permits.count(), 3, "its permit was taken once");
         new.spoke();
         newest.spoke();
-        assert!(places.take(local).is_none(), "all have spoken");
+        assert!(permits.take(local).is_none(), "all have spoken");
         drop(new);
-        assert!(places.take(local).is_some());
+        assert!(permits.take(local).is_some());
     }
 
     #[test]
     fn silent_connections_are_few_even_where_there_is_room() {
-        let places = places(100, 100, 2);
+        let permits = permits(100, 100, 2);
         let local = address("::1");
-        let all: Vec<Place> = (0..5).map(|_| places.take(local).unwrap()).collect();
-        let evicted: Vec<bool> = all.iter().map(|place| place.evicted.is_cancelled()).collect();
-        assert_eq!((evicted, places.count()), (vec![true, true, true, false, false], 2));
+        let all: Vec<Permit> = (0..5).map(|_| permits.take(local).unwrap()).collect();
+        let evicted: Vec<bool> = all.iter().map(|permit| permit.evicted.is_cancelled()).collect();
+        assert_eq!((evicted, permits.count()), (vec![true, true, true, false, false], 2));
     }
 
     #[test]
     fn one_address_cannot_take_all_places_unless_it_is_this_machine() {
-        let places = places(4, 2, 4);
-        let spoken = |from: &str| places.take(address(from)).inspect(Place::spoke);
+        let permits = permits(4, 2, 4);
+        let spoken = |from: &str| permits.take(address(from)).inspect(Permit::spoke);
         let greedy = [spoken("2001:db8::1"), spoken("2001:db8::2"), spoken("2001:db8::3")];
         assert_eq!(greedy.each_ref().map(Option::is_some), [true, true, false], "one network is one client");
-        let silent = places.take(address("10.0.0.1")).unwrap();
+        let silent = permits.take(address("10.0.0.1")).unwrap();
         let mapped = spoken("::ffff:10.0.0.1").unwrap();
-        assert!(!silent.evicted.is_cancelled() && places.take(address("10.0.0.1")).is_some());
+        assert!(!silent.evicted.is_cancelled() && permits.take(address("10.0.0.1")).is_some());
         assert!(silent.evicted.is_cancelled(), "of the same address, written otherwise");
         drop((greedy, mapped));
         let local: Vec<_> = (0..4).map(|_| spoken("127.0.0.1")).collect();

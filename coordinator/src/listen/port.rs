@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::connection::Connection;
 use super::limits::Limits;
-use super::permits::Places;
+use super::permits::Permits;
 
 /// Pause after the system gave no connection (no file is left, no memory): asked again at once, it would say the same.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ pub(crate) enum Speaks {
 pub(crate) struct Port {
     listener: TcpListener,
     speaks: Speaks,
-    places: Places,
+    permits: Permits,
 }
 
 impl Speaks {
@@ -59,7 +59,7 @@ impl Port {
     /// Listens at `address`.
     pub(crate) async fn open(address: SocketAddr, speaks: Speaks, limits: Limits) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, speaks, places: Places::new(speaks.name(), limits) })
+        Ok(Self { listener, speaks, permits: Permits::new(speaks.name(), limits) })
     }
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
@@ -67,30 +67,30 @@ impl Port {
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        self.places.limits()
+        self.permits.limits()
     }
 
     #[cfg(test)]
-    pub(super) fn places(&self) -> Places {
-        self.places.clone()
+    pub(super) fn permits(&self) -> Permits {
+        self.permits.clone()
     }
 
-    /// The next connection that gets a place; others are closed at once. May be dropped and called again.
+    /// The next connection that gets a permit; others are closed at once. May be dropped and called again.
     pub(crate) async fn accept(&self) -> Connection {
         loop {
             match self.listener.accept().await {
                 Ok((tcp, peer)) => {
-                    let Some(place) = self.places.take(peer.ip()) else { continue };
+                    let Some(permit) = self.permits.take(peer.ip()) else { continue };
                     // Without it small messages are late.
                     if let Err(error) = tcp.set_nodelay(true) {
                         debug!(%peer, %error, "cannot be told not to wait");
                     }
-                    let Limits { greeting, still, .. } = *self.places.limits();
-                    return Connection::new(tcp, place, self.speaks, greeting, still);
+                    let Limits { greeting, still, .. } = *self.permits.limits();
+                    return Connection::new(tcp, permit, self.speaks, greeting, still);
                 }
                 Err(error) if is_of_connection(&error) => debug!(%error, "a connection broke before it was taken"),
                 Err(error) => {
-                    self.places.failed(&error);
+                    self.permits.failed(&error);
                     tokio::time::sleep(PAUSE).await;
                 }
             }

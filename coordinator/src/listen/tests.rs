@@ -14,16 +14,16 @@ const LONG: Duration = Duration::from_hours(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A port that says everything back.
-async fn echo(speaks: Speaks, limits: Limits) -> (SocketAddr, super::permits::Places) {
+async fn echo(speaks: Speaks, limits: Limits) -> (SocketAddr, super::permits::Permits) {
     let port = Port::open(SocketAddr::from(([127, 0, 0, 1], 0)), speaks, limits).await.unwrap();
-    let (address, places) = (port.address().unwrap(), port.places());
+    let (address, permits) = (port.address().unwrap(), port.permits());
     tokio::spawn(async move {
         loop {
             let (mut from, mut to) = split(port.accept().await);
             tokio::spawn(async move { copy(&mut from, &mut to).await });
         }
     });
-    (address, places)
+    (address, permits)
 }
 
 /// Says `words`, and hears them.
@@ -43,7 +43,7 @@ async fn closed(mut stream: TcpStream) {
 #[tokio::test]
 async fn a_connection_whose_first_words_are_late_is_closed_and_one_that_spoke_stays() {
     let limits = Limits { greeting: Duration::from_millis(100), still: LONG, ..Limits::of(100) };
-    let (address, places) = echo(Speaks::Http2, limits).await;
+    let (address, permits) = echo(Speaks::Http2, limits).await;
     let mut spoken = TcpStream::connect(address).await.unwrap();
     say(&mut spoken, PREFACE).await;
     let silent = TcpStream::connect(address).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_connection_whose_first_words_are_late_is_closed_and_one_that_spoke_st
     closed(silent).await;
     closed(half).await;
     say(&mut spoken, b"still here").await;
-    assert_eq!(places.count(), 1);
+    assert_eq!(permits.count(), 1);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_connection_on_which_nothing_moves_is_closed_also_where_nobody_reads()
 async fn silent_connections_give_way_and_those_that_spoke_keep_their_places() {
     let limits = Limits { silent: 4, greeting: LONG, still: LONG, ..Limits::of(8) };
     for speaks in [Speaks::Http2, Speaks::Http1] {
-        let (address, places) = echo(speaks, limits).await;
+        let (address, permits) = echo(speaks, limits).await;
         let mut spoken = Vec::new();
         for _ in 0..4 {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -98,13 +98,13 @@ async fn silent_connections_give_way_and_those_that_spoke_keep_their_places() {
         for stream in silent.drain(..36) {
             closed(stream).await;
         }
-        assert!(places.count() <= 8, "{}", places.count());
+        assert!(permits.count() <= 8, "{}", permits.count());
         for stream in &mut spoken {
             say(stream, b"still here").await;
         }
         // All have spoken: who comes now is refused at once.
         drop(silent);
-        while places.count() < 8 {
+        while permits.count() < 8 {
             let mut stream = TcpStream::connect(address).await.unwrap();
             if timeout(DEADLINE, stream.write_all(PREFACE)).await.unwrap().is_ok()
                 && timeout(DEADLINE, stream.read_exact(&mut [0; PREFACE.len()])).await.unwrap().is_ok()

@@ -69,8 +69,8 @@ async fn ask(site: Site, what: What) -> Response {
 /// The job of every run, in canonical form, by run: what a table of many runs shows of them, in one answer.
 async fn jobs(State(site): State<Site>) -> Response {
     let of_run = |run: &Run| (run.submission.id.to_string(), run.submission.job.clone());
-    let _place = match site.large.place().await {
-        Ok(place) => place,
+    let _permit = match site.large.permit().await {
+        Ok(permit) => permit,
         Err(status) => return refused(&status),
     };
     let read =
@@ -204,8 +204,8 @@ async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Qu
         Ok(run) => run,
         Err(error) => return refused(&error.into()),
     };
-    let _place = match site.large.place().await {
-        Ok(place) => place,
+    let _permit = match site.large.permit().await {
+        Ok(permit) => permit,
         Err(status) => return refused(&status),
     };
     let (to, mut pieces) = mpsc::channel::<Result<LogChunk, Status>>(PIECES);
@@ -247,11 +247,11 @@ async fn blob(
     };
     let bytes = piece.bytes;
     let (to, mut chunks) = mpsc::channel(1);
-    let place = match site.blobs.place(peer) {
-        Ok(place) => place,
+    let permit = match site.blobs.permit(peer) {
+        Ok(permit) => permit,
         Err(status) => return refused(&status),
     };
-    tokio::spawn(site.blobs.send(place, piece, 0, to));
+    tokio::spawn(site.blobs.send(permit, piece, 0, to));
     let first = match chunks.recv().await {
         Some(Ok(BlobChunk { data })) => data,
         Some(Err(status)) => return refused(&status),

@@ -37,7 +37,7 @@ pub(super) struct News {
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     pub(super) told: broadcast::Sender<News>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     most: usize,
     stop: CancellationToken,
 }
@@ -46,7 +46,7 @@ impl Events {
     /// For `most` listeners at a time, until `stop`.
     pub(super) fn new(most: usize, stop: CancellationToken) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
-        Self { told: broadcast::channel(BEHIND).0, places: Arc::new(Semaphore::new(most)), most, stop }
+        Self { told: broadcast::channel(BEHIND).0, permits: Arc::new(Semaphore::new(most)), most, stop }
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Parameters {
 
 pub(super) async fn events(State(site): State<Site>, Query(asked): Query<Parameters>) -> Response {
     let events = site.events;
-    let Ok(place) = Arc::clone(&events.places).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(&events.permits).try_acquire_owned() else {
         let words = format!(
             "{} listeners hear this coordinator's events already: close pages, or raise `limits.page_listeners` in \
              coordinator.toml\n",
@@ -71,7 +71,7 @@ pub(super) async fn events(State(site): State<Site>, Query(asked): Query<Paramet
     let told = events.told.subscribe();
     tokio::spawn(async move {
         tell(&events.stop, told, asked.run, to).await;
-        drop(place);
+        drop(permit);
     });
     Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()).into_response()
 }

@@ -39,11 +39,11 @@ impl Default for Large {
 }
 
 impl Large {
-    /// A place for an answer that must be gathered; whoever comes later waits.
+    /// A permit for an answer that must be gathered; whoever comes later waits.
     ///
     /// # Errors
     /// `Unavailable` at the end.
-    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.gathered).acquire_owned().await.map_err(|_| Status::unavailable("it is shutting down"))
     }
 

@@ -44,7 +44,7 @@ async fn a_truncated_blob_is_refused_with_both_lengths() {
 /// What comes of a blob, and how its stream ends.
 async fn received(blobs: &Blobs, piece: &Piece, offset: u64) -> (Vec<u8>, Option<Code>) {
     let (to, mut from) = mpsc::channel(1);
-    let sending = tokio::spawn(blobs.clone().send(blobs.place(None).unwrap(), piece.clone(), offset, to));
+    let sending = tokio::spawn(blobs.clone().send(blobs.permit(None).unwrap(), piece.clone(), offset, to));
     let (mut bytes, mut end) = (Vec::new(), None);
     while let Some(chunk) = from.recv().await {
         match chunk {
@@ -131,27 +131,27 @@ async fn a_stream_that_stands_still_ends_and_there_are_only_so_many_at_a_time() 
     assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
     // Nobody reads.
     let (to, mut from) = mpsc::channel(1);
-    blobs.clone().send(blobs.place(None).unwrap(), piece, 0, to).await;
+    blobs.clone().send(blobs.permit(None).unwrap(), piece, 0, to).await;
     assert!(from.recv().await.unwrap().is_ok() && from.recv().await.is_none());
     // Others come.
-    let places: Vec<Place> = (0..UPLOADS).map(|_| blobs.uploads.take(None).unwrap()).collect();
+    let permits: Vec<Permit> = (0..UPLOADS).map(|_| blobs.uploads.take(None).unwrap()).collect();
     let whole = || tokio_stream::once(Ok(BlobChunk { data: vec![1] }));
     let refused = blobs.put(None, whole()).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),
         (Code::Unavailable, "128 blobs are on their way here already: try again")
     );
-    drop(places);
+    drop(permits);
     blobs.put(None, whole()).await.unwrap();
-    let places: Vec<Place> = (0..READERS).map(|_| blobs.place(None).unwrap()).collect();
-    assert!(is_busy(&blobs.place(None).unwrap_err()));
-    blobs.of_page().place(None).unwrap();
-    drop(places);
+    let permits: Vec<Permit> = (0..READERS).map(|_| blobs.permit(None).unwrap()).collect();
+    assert!(is_busy(&blobs.permit(None).unwrap_err()));
+    blobs.of_page().permit(None).unwrap();
+    drop(permits);
     let piece = blobs.store.put(b"weights").unwrap();
     assert_eq!(received(&blobs, &piece, 0).await, (b"weights".to_vec(), None));
 }
 
-/// They would hold a place for ever, and bring nothing.
+/// They would hold a permit for ever, and bring nothing.
 #[tokio::test]
 async fn empty_chunks_and_few_bytes_hold_no_place() {
     let dir = tempfile::tempdir().unwrap();
