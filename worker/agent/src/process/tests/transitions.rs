@@ -81,11 +81,21 @@ fn what_an_ended_process_said_is_taken_before_its_end() {
         let (commands, _told) = mpsc::channel(4);
         process.join(1, commands);
     };
-    let connected_before = |process: &mut Process| {
+    let joined = |process: &mut Process| {
         drop(join(process, 1));
         process.end(exit(1));
     };
-    for connect in [&connected_late as &dyn Fn(&mut Process), &connected_before] {
+    let training = |process: &mut Process| {
+        let _told = join(process, 1);
+        process.want(with_peers());
+        process.end(exit(1));
+    };
+    let finished = |process: &mut Process| {
+        let _told = join(process, 1);
+        say(process, 1, Body::Finished(Finished::default()));
+        process.end(exit(1));
+    };
+    for connect in [&connected_late as &dyn Fn(&mut Process), &joined, &training, &finished] {
         let (_dir, mut process, _signals) = started();
         connect(&mut process);
         process.linger_expired();
@@ -94,7 +104,7 @@ fn what_an_ended_process_said_is_taken_before_its_end() {
         assert!(!process.is_gone(), "its connection is open");
         process.hang_up(1);
         let bodies = reported(&mut process);
-        assert!(process.is_gone() && matches!(bodies[..], [Body::Failed(_), Body::Exited(_)]), "{bodies:?}");
+        assert!(process.is_gone() && matches!(bodies[..], [.., Body::Failed(_), Body::Exited(_)]), "{bodies:?}");
         process.linger_expired();
         process.end(exit(2));
         process.hang_up(1);
