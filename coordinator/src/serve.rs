@@ -22,20 +22,22 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
-use crate::answers::Answers;
 use crate::api::blobs::Blobs;
 use crate::api::reserve::Reserve;
 use crate::api::status::shorten;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
+use crate::identity::start_history::StartHistory;
 use crate::identity::{Identity, IdentityError};
 use crate::listen::{self, Port, Ports, Speaks};
 use crate::node::{CallError, Committer, Handle, Node, NodeError};
+use crate::numbers::mismatch;
+use crate::numbers::saves;
+use crate::numbers::tracker::Tracker;
+use crate::query::Answers;
+use crate::query::documents;
 use crate::settings::Settings;
-use crate::start_history::StartHistory;
 use crate::store::{Store, StoreError};
-use crate::tracker::Tracker;
 use crate::web::Page;
-use crate::{documents, mismatch, saves};
 
 /// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
 const KEEPALIVE: Duration = Duration::from_secs(10);

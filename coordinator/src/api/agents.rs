@@ -20,8 +20,8 @@ use super::STREAM_QUEUE;
 use super::conversation::Conversation;
 use super::convert::{Joining, invalid};
 use crate::identity::Identity;
+use crate::identity::start_history::StartHistory;
 use crate::node::{CallError, Handle, Session};
-use crate::start_history::StartHistory;
 
 /// How long a stream may be silent before its first message, and then before it says whether it sees the store.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);

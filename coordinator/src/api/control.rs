@@ -21,8 +21,8 @@ use super::convert::{invalid, request_id, run_id, text};
 use super::followers::Followers;
 use super::submission::{accepted, all_of, base_dir, code, data, job};
 use super::{logs, reports};
-use crate::answers::Answers;
 use crate::node::{CallError, Handle};
+use crate::query::Answers;
 use crate::store::BlockReader;
 
 /// The service.

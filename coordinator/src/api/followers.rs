@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::documents;
 use crate::node::{CallError, Changes, Handle};
+use crate::query::documents;
 
 /// Followers at a time, of runs, reports and logs: each `coord submit` and each `coord run` that waits is one.
 const FOLLOWERS: usize = 1024;

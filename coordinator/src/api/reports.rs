@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::node::{CallError, Handle};
-use crate::reports::{is_empty, trimmed};
+use crate::query::reports::{is_empty, trimmed};
 use crate::store::{BlockReader, Page, StoreError};
 
 /// Sends the reports of `run` into `to`, rolled-back steps left out; with `follow`, until the run has ended. A roll-back

@@ -10,6 +10,7 @@
 
 mod error;
 mod marks;
+pub mod start_history;
 mod store_id;
 
 pub use error::IdentityError;

@@ -23,8 +23,8 @@ use tonic::{Code, Status};
 use super::server::Peer;
 use super::{Site, events};
 use crate::api::logs;
-use crate::documents;
 use crate::node::CallError;
+use crate::query::documents;
 
 const JSON: &str = "application/json";
 

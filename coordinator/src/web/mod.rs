@@ -27,10 +27,10 @@ use tracing::warn;
 use self::events::Events;
 use self::large::Large;
 use self::teller::Teller;
-use crate::answers::Answers;
 use crate::api::blobs::Blobs;
 use crate::listen::Port;
-use crate::tracker::Tracker;
+use crate::numbers::tracker::Tracker;
+use crate::query::Answers;
 
 /// Time that open answers get at the end.
 const GRACE: Duration = Duration::from_secs(2);

@@ -15,9 +15,9 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::events::{Events, News};
-use crate::answers::Answers;
-use crate::documents;
 use crate::node::CallError;
+use crate::query::Answers;
+use crate::query::documents;
 
 /// Changes within this time are told together.
 const TOGETHER: Duration = Duration::from_millis(100);

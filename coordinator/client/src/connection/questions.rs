@@ -1,6 +1,6 @@
 //! Questions to a coordinator, and its answers as what they are.
 
-use lockstep_coordinator::documents::{self, DocumentError};
+use lockstep_coordinator::query::documents::{self, DocumentError};
 use lockstep_core::view::{CheckpointView, NodeView, RunRow, RunView};
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;

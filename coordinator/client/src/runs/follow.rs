@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lockstep_common::job::JobSpec;
-use lockstep_coordinator::{mismatch, saves};
+use lockstep_coordinator::numbers::mismatch;
+use lockstep_coordinator::numbers::saves;
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_rpc::FollowRequest;
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lockstep_coordinator::documents;
+use lockstep_coordinator::query::documents;
 use lockstep_rpc::CancelRequest;
 
 use crate::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};

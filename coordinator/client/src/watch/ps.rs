@@ -1,6 +1,6 @@
 //! `coord ps`.
 
-use lockstep_coordinator::documents;
+use lockstep_coordinator::query::documents;
 use lockstep_core::view::RunRow;
 use lockstep_rpc::Empty;
 use lockstep_rpc::query_request::What;

@@ -1,6 +1,6 @@
 //! What lists say of a run.
 
-use lockstep_coordinator::saves;
+use lockstep_coordinator::numbers::saves;
 use lockstep_core::view::{Number, RunRow};
 
 /// Why it waits or has failed, or that its checkpoints fail: a line.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lockstep_coordinator::{mismatch, saves};
+use lockstep_coordinator::numbers::mismatch;
+use lockstep_coordinator::numbers::saves;
 use lockstep_core::view::RunView;
 use lockstep_rpc::Empty;
 use lockstep_rpc::query_request::What;

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use lockstep_coordinator::documents;
+use lockstep_coordinator::query::documents;
 use lockstep_core::view::{NodeView, RunRow};
 use lockstep_rpc::CurvesQuery;
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! The coordinator's process configuration. Its keys and defaults stand in `configs/coordinator.toml`.
 
+pub mod limits;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,12 +10,12 @@ use lockstep_core::command::Retries;
 use lockstep_host::config::{self, ConfigError, Loaded};
 use serde::Deserialize;
 
-use crate::hooks::Hooks;
-use crate::limits::{Limits, RawLimits};
 use crate::node::Policy;
+use crate::numbers::hooks::Hooks;
+use crate::settings::limits::{Limits, RawLimits};
 
 /// The commented defaults.
-pub const DEFAULTS: &str = include_str!("../../configs/coordinator.toml");
+pub const DEFAULTS: &str = include_str!("../../../configs/coordinator.toml");
 
 /// A run that pauses keeps its place in the queue: no longer than a day.
 const LONGEST_PAUSE_MS: u64 = 86_400_000;

@@ -9,8 +9,8 @@ use lockstep_core::state::{FailedCheckpoint, Run, Status};
 use lockstep_core::view::RunView;
 use lockstep_tracking::{Alarm, Kind, Severity};
 
-use crate::hooks::Notifier;
 use crate::node::{CallError, Handle};
+use crate::numbers::hooks::Notifier;
 
 /// A checkpoint that failed, in a line.
 pub fn words(failed: &FailedCheckpoint) -> String {

@@ -14,8 +14,11 @@ use lockstep_tracking::{Alarm, Facts, Tracking, TrackingError};
 use tonic::Status;
 
 use crate::node::{CallError, Handle};
-use crate::tracker::{Stop, Tracker};
-use crate::{documents, mismatch, saves, tracked};
+use crate::numbers::mismatch;
+use crate::numbers::saves;
+use crate::numbers::tracker::{Stop, Tracker};
+use crate::query::documents;
+use crate::query::tracked;
 
 /// Whoever answers. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use lockstep_core::ClusterState;
 use lockstep_core::state::{Corruption, Grounds};
 use lockstep_tracking::{Alarm, Kind, Severity};
 
-use crate::hooks::Notifier;
 use crate::node::{CallError, Handle};
+use crate::numbers::hooks::Notifier;
 
 /// A difference between replicas, in a line.
 pub fn words(found: &Corruption) -> String {

@@ -18,7 +18,7 @@ use prost::Message;
 use tokio::sync::broadcast;
 use tracing::{error, warn};
 
-use crate::hooks::Notifier;
+use crate::numbers::hooks::Notifier;
 use crate::store::{BlockReader, Entry, News, StoreError};
 
 /// Between two flushes: as much has to be read again after a crash.

@@ -1,0 +1,8 @@
+//! What can be asked of a coordinator, and the documents that answer it: the same to clients and to the page.
+
+mod answers;
+pub mod documents;
+pub mod reports;
+pub mod tracked;
+
+pub(crate) use answers::Answers;
