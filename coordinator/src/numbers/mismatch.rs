@@ -1,48 +1,16 @@
-//! Replicas that were found to differ, in words and as an alarm.
+//! Replicas that were found to differ, as an alarm.
 
 use std::collections::BTreeSet;
 
 use lockstep_common::RunId;
 use lockstep_common::series::SeriesKey;
 use lockstep_core::ClusterState;
-use lockstep_core::state::{Corruption, Grounds};
+use lockstep_core::state::Corruption;
 use lockstep_tracking::{Alarm, Kind, Severity};
 
 use crate::node::{CallError, Handle};
 use crate::numbers::hooks::Notifier;
-
-/// A difference between replicas, in a line.
-pub fn words(found: &Corruption) -> String {
-    let tensors = match found.tensors.as_slice() {
-        [] => "some tensors".to_owned(),
-        [first] => format!("`{first}`"),
-        [first, rest @ ..] => format!("`{first}` and {} more", rest.len()),
-    };
-    let who = found.verdict.as_ref().map(|verdict| {
-        let device = |index: &u32| {
-            let claim = found.claims.get(*index as usize)?;
-            Some(format!("process {index} on `{}` of `{}`", claim.device_name, claim.node))
-        };
-        let wrong: Vec<String> = verdict.wrong.iter().filter_map(device).collect();
-        let how = match verdict.grounds {
-            Grounds::Majority => "the others agreed",
-            Grounds::Replay => "the steps were made again",
-            Grounds::Unstable => "it came to something else when the steps were made again",
-        };
-        if wrong.is_empty() {
-            "made again, the steps agreed with nobody".to_owned()
-        } else {
-            format!("wrong was {}: {how}", wrong.join(", "))
-        }
-    });
-    format!(
-        "silent corruption found at step {} of generation {} in {tensors}; all agreed at step {}; {}",
-        found.step,
-        found.generation,
-        found.agreed,
-        who.unwrap_or_else(|| "who was wrong is not known yet".to_owned())
-    )
-}
+use crate::query::words;
 
 /// It as an alarm: over once it is known who was wrong, as the run went on from before.
 pub(crate) fn alarm(found: &Corruption) -> Alarm {
@@ -63,7 +31,7 @@ pub(crate) fn alarm(found: &Corruption) -> Alarm {
         place: (!place.is_empty()).then(|| place.join(", ")),
         series: SeriesKey::whole("loss"),
         title: "processes that should hold the same state do not".to_owned(),
-        what: words(found),
+        what: words::corruption(found),
         try_: hints.map(str::to_owned).to_vec(),
     }
 }

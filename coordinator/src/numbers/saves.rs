@@ -1,4 +1,4 @@
-//! Checkpoints that failed, in words and as alarms.
+//! Checkpoints that failed, as alarms.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +11,7 @@ use lockstep_tracking::{Alarm, Kind, Severity};
 
 use crate::node::{CallError, Handle};
 use crate::numbers::hooks::Notifier;
-
-/// A checkpoint that failed, in a line.
-pub fn words(failed: &FailedCheckpoint) -> String {
-    let times = if failed.attempts > 1 { format!(", {} times", failed.attempts) } else { String::new() };
-    format!("checkpoint at step {} failed{times}: {}", failed.step, failed.reason)
-}
-
-/// What `view` has of failed checkpoints, each in a line.
-pub fn listed(view: &RunView) -> impl Iterator<Item = String> + '_ {
-    let later = |failed: &FailedCheckpoint| view.checkpoints.iter().any(|made| made.step == failed.step);
-    view.failed_checkpoints.iter().map(move |failed| {
-        let end = if later(failed) { " (it was saved later)" } else { "" };
-        words(failed) + end
-    })
-}
+use crate::query::words;
 
 /// The failures of a run as alarms: one for those between two checkpoints. It is over when the next one is committed.
 pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
@@ -33,7 +19,7 @@ pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
     for failed in &view.failed_checkpoints {
         let next = view.checkpoints.iter().map(|made| made.step).find(|step| *step >= failed.step);
         match alarms.last_mut() {
-            Some(last) if last.until_step == next => last.what = words(failed),
+            Some(last) if last.until_step == next => last.what = words::failed_checkpoint(failed),
             _ => alarms.push(alarm(failed, next)),
         }
     }
@@ -73,7 +59,7 @@ fn alarm(failed: &FailedCheckpoint, until_step: Option<u64>) -> Alarm {
         place: None,
         series: SeriesKey::whole("loss"),
         title: "checkpoints cannot be written".to_owned(),
-        what: words(failed),
+        what: words::failed_checkpoint(failed),
         try_: hints.map(str::to_owned).to_vec(),
     }
 }

@@ -4,5 +4,6 @@ mod answers;
 pub mod documents;
 pub mod reports;
 pub mod tracked;
+pub mod words;
 
 pub(crate) use answers::Answers;

@@ -3,8 +3,8 @@
 use lockstep_tracking::Quota;
 use serde::Deserialize;
 
+use super::error::SettingsError;
 use crate::listen::{self, Ports};
-use crate::settings::SettingsError;
 
 /// More connections than a port has numbers for come from nowhere.
 const MOST_CONNECTIONS: u64 = 1 << 20;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lockstep_common::job::JobSpec;
-use lockstep_coordinator::numbers::mismatch;
-use lockstep_coordinator::numbers::saves;
+use lockstep_coordinator::query::words;
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_rpc::FollowRequest;
 use tokio::time::Instant;
@@ -75,8 +74,8 @@ pub(crate) fn summary(view: &RunView) -> Vec<String> {
     if let Some(checkpoint) = view.checkpoints.last() {
         lines.push(format!("  last checkpoint  {} (step {})", checkpoint.id, checkpoint.step));
     }
-    lines.extend(view.corruptions.iter().map(|found| format!("  {}", mismatch::words(found))));
-    lines.extend(saves::listed(view).map(|line| format!("  {line}")));
+    lines.extend(view.corruptions.iter().map(|found| format!("  {}", words::corruption(found))));
+    lines.extend(words::failed_checkpoints(view).map(|line| format!("  {line}")));
     if row.status == "failed"
         && let Some(exit) = &view.last_exit
     {
@@ -152,7 +151,7 @@ impl Display {
         let standing = view.row.checkpoint_failed.as_ref().map_or(u64::MAX, |failed| failed.at_ms);
         let told = *self.failed_at_ms.get_or_insert(standing.saturating_sub(1));
         for failed in view.failed_checkpoints.iter().filter(|failed| failed.at_ms > told) {
-            let say = || Output::note(&saves::words(failed));
+            let say = || Output::note(&words::failed_checkpoint(failed));
             self.bar.as_ref().map_or_else(say, |bar| bar.suspend(say));
         }
         let last = view.failed_checkpoints.iter().map(|failed| failed.at_ms).max();

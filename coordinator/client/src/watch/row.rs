@@ -1,11 +1,11 @@
 //! What lists say of a run.
 
-use lockstep_coordinator::numbers::saves;
+use lockstep_coordinator::query::words;
 use lockstep_core::view::{Number, RunRow};
 
 /// Why it waits or has failed, or that its checkpoints fail: a line.
 pub(crate) fn reason(row: &RunRow) -> String {
-    let reason = row.reason.clone().or_else(|| row.checkpoint_failed.as_ref().map(saves::words));
+    let reason = row.reason.clone().or_else(|| row.checkpoint_failed.as_ref().map(words::failed_checkpoint));
     reason.unwrap_or_default().lines().next().unwrap_or_default().to_owned()
 }
 

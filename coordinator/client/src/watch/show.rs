@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use lockstep_coordinator::numbers::mismatch;
-use lockstep_coordinator::numbers::saves;
+use lockstep_coordinator::query::words;
 use lockstep_core::view::RunView;
 use lockstep_rpc::Empty;
 use lockstep_rpc::query_request::What;
@@ -110,9 +109,9 @@ fn print_run(view: &RunView, out: &mut Output) {
         print_checkpoints(&view.checkpoints, out);
     }
     for corruption in &view.corruptions {
-        out.line(&mismatch::words(corruption));
+        out.line(&words::corruption(corruption));
     }
-    for line in saves::listed(view) {
+    for line in words::failed_checkpoints(view) {
         out.line(&line);
     }
 }
