@@ -19,7 +19,7 @@ use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::numerics;
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_rpc::process_message::Body;
-use lockstep_worker::{local, outbox::Outbox, program::BuiltIn};
+use lockstep_worker::{local, observe::Outbox, program::BuiltIn};
 
 type Failure = Box<dyn std::error::Error>;
 

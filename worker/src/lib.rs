@@ -2,39 +2,23 @@
 //! [`program`], by which users bring programs of their own.
 //!
 //! ```text
-//!  rank ── link ── agent            state ── checkpoint ── blob store
-//!    └── train ── reduction ── exchange ── other processes
-//!          └── evaluation, report ── outbox ── link
+//!  agent ── life ── program       what is trained, and on what
+//!            └── step             one optimizer step after another
+//!                 ├── evidence    that all processes, and all runs, compute the same bits
+//!                 ├── checkpoint  the state, written and read ── blob store
+//!                 ├── observe     what is measured and reported ── agent
+//!                 └── reduce      gradients become their mean ── other processes
 //! ```
 //!
-//! The agent is a crate of its own without libtorch; [`local`] runs the same loop without any agent.
+//! Each room uses those below it. The agent is a crate of its own without libtorch; [`local`] runs the same loop without
+//! any agent.
 
-mod buffers;
 pub mod checkpoint;
-mod evaluation;
-pub mod exchange;
-pub mod fault;
-pub mod fingerprint;
-mod importance;
-mod inspect;
-mod libraries;
-pub mod link;
-pub mod local;
-mod media;
-mod memory;
-pub mod numerics;
-pub mod operators;
-mod origin;
-pub mod outbox;
-pub mod preprocessing;
+pub mod evidence;
+pub mod life;
+pub mod observe;
 pub mod program;
-pub mod rank;
-pub mod reduction;
-mod report;
-pub mod saving;
-pub mod scores;
-pub mod script_export;
-pub mod state;
-mod trail;
-pub mod train;
-mod usage;
+pub mod reduce;
+pub mod step;
+
+pub use life::local;

@@ -6,8 +6,7 @@ use lockstep_host::blobs::PIECE_BYTES;
 use lockstep_tch_ext::memory::cpu_bytes;
 use tch::{Device, TchError};
 
-use super::dtype;
-use crate::state::State;
+use super::state::{State, dtype};
 
 /// The digest of `state`'s tensors.
 pub fn state_digest(state: &State) -> Result<Digest, lockstep_tch_ext::Error> {

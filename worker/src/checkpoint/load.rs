@@ -11,8 +11,8 @@ use lockstep_tch_ext::memory::cpu_bytes_mut;
 use lockstep_tch_ext::optim;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{RankDraft, Ranks, dtype};
-use crate::state::{STEPS, State};
+use super::rank_state::{RankDraft, Ranks};
+use super::state::{STEPS, State, dtype};
 
 const EPOCH: &str = "the epoch";
 const POSITION: &str = "the next sample position";

@@ -9,29 +9,18 @@
 
 mod digest;
 mod load;
+mod preprocessing;
 mod rank_state;
+mod saving;
 mod size;
+mod state;
 mod writer;
-
-use std::collections::BTreeMap;
-
-use lockstep_common::manifest::RankState;
 
 pub use digest::state_digest;
 pub use load::{LoadError, load};
-pub use rank_state::Ranks;
+pub use preprocessing::Unlike;
+pub(crate) use preprocessing::{Agreed, agree};
+pub use rank_state::{RankDraft, Ranks};
+pub use saving::{Saving, Verdicts};
+pub use state::{Named, STEPS, State};
 pub use writer::{Staging, Writer};
-
-/// One rank at a checkpoint, its generators' states not yet stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RankDraft {
-    /// All but the generators.
-    pub state: RankState,
-    /// Raw state by device, as the next step begins.
-    pub generators: BTreeMap<String, Vec<u8>>,
-}
-
-/// libtorch's name of an element type in lower case, as manifests write it.
-fn dtype(tensor: &tch::Tensor) -> String {
-    format!("{:?}", tensor.kind()).to_lowercase()
-}

@@ -10,8 +10,16 @@ use lockstep_common::seed::{Stream, derive};
 use lockstep_tch_ext::{Error, generator};
 use tch::Device;
 
-use super::RankDraft;
-use crate::numerics::device_name;
+use crate::observe::device_name;
+
+/// One rank at a checkpoint, its generators' states not yet stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankDraft {
+    /// All but the generators.
+    pub state: RankState,
+    /// Raw state by device, as the next step begins.
+    pub generators: BTreeMap<String, Vec<u8>>,
+}
 
 /// Derives ranks' states at any step.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use lockstep_common::manifest::{Piece, RankState, TensorEntry};
 use lockstep_host::blobs::PIECE_BYTES;
 use serde::Serialize;
 
-use super::RankDraft;
+use super::rank_state::RankDraft;
 
 /// Bytes of a share's description beside tensors, ranks and preprocessing.
 pub(super) const REST_BYTES: usize = 512;

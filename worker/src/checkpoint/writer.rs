@@ -18,9 +18,10 @@ use lockstep_tch_ext::memory::cpu_bytes;
 use tch::{Device, TchError, Tensor};
 use tracing::{debug, warn};
 
-use super::{RankDraft, dtype, size};
-use crate::outbox::Outbox;
-use crate::state::{Named, State};
+use super::rank_state::RankDraft;
+use super::size;
+use super::state::{Named, State, dtype};
+use crate::observe::Outbox;
 use lockstep_common::manifest::Share;
 
 /// What a checkpoint holds beside tensors.

@@ -199,8 +199,8 @@ mod tests {
     use tch::nn::ModuleT;
 
     use super::*;
-    use crate::local;
-    use crate::outbox::Outbox;
+    use crate::life::local;
+    use crate::observe::Outbox;
     use crate::program::InMemory;
 
     /// Batch norm, dropout, and whatever the parameter `fault` asks for.

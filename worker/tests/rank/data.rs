@@ -10,10 +10,10 @@ use lockstep_common::{Digest, chain};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{self, Reading};
 use lockstep_rpc::process_message::Body;
-use lockstep_worker::numerics;
-use lockstep_worker::outbox::Outbox;
+use lockstep_worker::evidence::numerics;
+use lockstep_worker::observe::Outbox;
 use lockstep_worker::program::{BuiltIn, Setup};
-use lockstep_worker::train::Trainer;
+use lockstep_worker::step::Trainer;
 use tch::Device;
 
 const IMAGES: &str = r#"

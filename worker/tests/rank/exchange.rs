@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_tch_ext::c10d::{Backend, Bind};
-use lockstep_worker::exchange::{Exchange, ExchangeError, GroupExchange, MeshExchange};
+use lockstep_worker::reduce::{Exchange, ExchangeError, GroupExchange, MeshExchange};
 use tch::{Kind, Tensor};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -15,10 +15,10 @@ use lockstep_common::seed::{Stream, derive};
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::StepReport;
 use lockstep_rpc::process_message::Body;
-use lockstep_worker::numerics;
-use lockstep_worker::outbox::Outbox;
+use lockstep_worker::evidence::numerics;
+use lockstep_worker::observe::Outbox;
 use lockstep_worker::program::{BuiltIn, Setup};
-use lockstep_worker::train::Trainer;
+use lockstep_worker::step::Trainer;
 use tch::{Device, Kind, Tensor};
 
 /// Dropout, momentum, clipping; 40 samples to train on, five steps an epoch.

@@ -1,0 +1,11 @@
+//! What shows that two runs, two processes or two machines compute the same bits: fingerprints of the state, what decides
+//! numerics, golden bits of operators.
+
+mod fingerprint;
+mod libraries;
+pub mod numerics;
+pub mod operators;
+mod trail;
+
+pub use fingerprint::{Divergence, Fingerprinter, Taken};
+pub(crate) use trail::Trail;

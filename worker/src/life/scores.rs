@@ -1,0 +1,132 @@
+//! What a checkpoint's model answers to every sample of its job's data file, bit by bit: what a program that predicts with an
+//! exported model is compared with.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use lockstep_common::job::{Data, Job, JobError, JobSpec};
+use lockstep_common::manifest::Manifest;
+use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_models::{Batch, DataError, InputKind, ModelError, Precision, open_data_as};
+use lockstep_tch_ext::memory::cpu_bytes;
+use tch::{Device, Kind, Reduction, TchError, Tensor};
+
+use crate::evidence::numerics;
+use crate::program::{Setup, Source};
+use crate::step::{SetupError, Trainer};
+
+/// Why there are no scores.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoresError {
+    /// The checkpoint cannot be loaded.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] BlobError),
+    /// The job without validation samples is not sound.
+    #[error("the job cannot be read without validation samples")]
+    Job(#[from] JobError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The model answers a loss, or is a program of its own.
+    #[error("the model gives no scores")]
+    None,
+    /// libtorch failed.
+    #[error("libtorch failed")]
+    Torch(#[from] TchError),
+    /// libtorch failed, behind our own shim.
+    #[error("libtorch failed")]
+    Shim(#[from] lockstep_tch_ext::Error),
+    /// Nobody reads them any more.
+    #[error("cannot write the scores")]
+    Write(#[from] io::Error),
+}
+
+/// Writes the scores of all samples of the job's file, training and validation, in the order of the file: computed `batch` at a time
+/// (a rank's micro-batch, if not said) on the CPU. A line is a sample: its number, then the bits of each score; of tokens, the bits
+/// of each one's loss.
+pub fn write(
+    source: &dyn Source,
+    manifest: &Manifest,
+    job: &JobSpec,
+    store: &Path,
+    batch: Option<u64>,
+    out: &mut dyn Write,
+) -> Result<(), ScoresError> {
+    numerics::apply(job)?;
+    let store = BlobStore::existing(store)?;
+    let base_dir: &Path = Path::new(&manifest.base_dir);
+    let setup = Setup::new(job.clone(), base_dir.into(), Vec::new(), Device::Cpu);
+    let trainer = Trainer::load(source, setup, Some((manifest, &store)))?;
+    let all = open_data_as(&whole(job)?, &base_dir.into(), manifest.preprocessing.as_ref())?.train;
+    let step = batch.unwrap_or(job.batch.size / u64::from(job.ranks)).max(1);
+    let precision = Precision::new(job.numerics.autocast, Device::Cpu);
+    for first in (0..all.len()).step_by(step as usize) {
+        let positions: Vec<u64> = (first..all.len().min(first + step)).collect();
+        let batch = all.batch(&positions, Device::Cpu)?;
+        let scores = trainer.model().predict(&batch)?.ok_or(ScoresError::None)?;
+        let rows = match all.shape().kind {
+            InputKind::Tokens => token_losses(&scores, &batch, precision)?,
+            InputKind::Float | InputKind::Image => scores,
+        };
+        if first == 0 && all.shape().kind != InputKind::Tokens {
+            let outputs = rows.size().get(1).copied().unwrap_or(0);
+            write!(out, "row")?;
+            for output in 0..outputs {
+                write!(out, ",output_{output}")?;
+            }
+            writeln!(out)?;
+        }
+        print(&rows, first, out)?;
+    }
+    Ok(())
+}
+
+/// The job with every sample of its file among those that are trained on.
+fn whole(job: &JobSpec) -> Result<JobSpec, JobError> {
+    let mut job: Job = Job::clone(job);
+    job.eval = None;
+    match &mut job.data {
+        Data::Tokens { validation, .. }
+        | Data::Csv { validation, .. }
+        | Data::Npy { validation, .. }
+        | Data::Safetensors { validation, .. } => *validation = 0.0,
+        Data::Idx { .. } | Data::Files { .. } => {}
+    }
+    JobSpec::new(job)
+}
+
+/// The loss of each token, a row for each window.
+fn token_losses(scores: &Tensor, batch: &Batch, precision: Precision) -> Result<Tensor, ScoresError> {
+    let targets = batch.targets.f_reshape(-1)?;
+    let losses = || Ok(scores.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::None, -100, 0.0)?);
+    let losses: Tensor = tch::no_grad(|| precision.run(losses))?;
+    Ok(losses.f_view([batch.inputs.size()[0], -1])?)
+}
+
+fn print(rows: &Tensor, first: u64, out: &mut dyn Write) -> Result<(), ScoresError> {
+    let rows = rows.f_detach()?.f_contiguous()?;
+    let width = match rows.kind() {
+        Kind::Double => 8,
+        Kind::BFloat16 => 2,
+        _ => 4,
+    };
+    let bytes = cpu_bytes(&rows)?;
+    let row_bytes = bytes.len() / (rows.size()[0].max(1) as usize);
+    for (row, bytes) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
+        write!(out, "{}", first + row as u64)?;
+        for element in bytes.chunks_exact(width) {
+            write!(out, ",")?;
+            for byte in element.iter().rev() {
+                write!(out, "{byte:02x}")?;
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}

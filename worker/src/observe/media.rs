@@ -1,0 +1,214 @@
+//! Images, texts and files of a run, on their way to the blob store: by a thread of its own, for training must not wait for a
+//! disk (I7). Each is told to the agent when it is stored.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use lockstep_common::chain;
+use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{BlobRef, MediaReport, ReportBlock};
+use tch::{Kind, TchError, Tensor};
+use tracing::warn;
+
+use super::Outbox;
+
+/// Pieces that wait for the disk; with more, the next one is dropped, and that is said.
+const WAITING: usize = 64;
+
+/// A text up to here goes without a blob.
+const SHORT_TEXT: usize = 4096;
+
+/// Something to keep.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) name: String,
+    pub(crate) step: u64,
+    pub(crate) at_ms: u64,
+    pub(crate) process: u32,
+    pub(crate) content: Content,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// `[channels, height, width]`.
+    Image(Tensor),
+    Text(String),
+    File(PathBuf),
+}
+
+/// The thread. Dropping it waits until all is stored.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    queue: Option<SyncSender<Kept>>,
+    outbox: Outbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why something is not kept.
+#[derive(Debug, thiserror::Error)]
+enum MediaError {
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("an image has the shape [channels, height, width] with 1, 3 or 4 channels, this one has {0:?}")]
+    Shape(Vec<i64>),
+    #[error("libtorch failed")]
+    Torch(#[from] TchError),
+    #[error("cannot encode an image")]
+    Png(#[from] png::EncodingError),
+}
+
+impl Keeper {
+    /// Keeps in the store at `dir`, and tells `outbox`. Where nothing can be kept, it says so once, and training goes on.
+    pub(crate) fn start(dir: &Path, outbox: &Outbox) -> Option<Self> {
+        let started = Self::try_start(dir, outbox.clone());
+        started.inspect_err(|error| warn!(error = chain(error), "images and files of the run are not kept")).ok()
+    }
+
+    fn try_start(dir: &Path, outbox: Outbox) -> Result<Self, BlobError> {
+        let store = BlobStore::existing(dir)?;
+        let (queue, waiting) = sync_channel::<Kept>(WAITING);
+        let told = outbox.clone();
+        let work = move || {
+            for kept in waiting {
+                let (name, process) = (kept.name.clone(), kept.process);
+                match report(&store, kept) {
+                    Ok(media) => {
+                        told.push(Body::Block(ReportBlock { process, media: vec![media], ..ReportBlock::default() }));
+                    }
+                    Err(error) => {
+                        warn!(name, error = chain(&error), "what the model's code wanted to keep is not kept");
+                        told.push(dropped(process));
+                    }
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("media".to_owned()).spawn(work);
+        let thread = thread.map_err(|source| BlobError::Io { action: "open", path: dir.to_owned(), source })?;
+        Ok(Self { queue: Some(queue), outbox, thread: Some(thread) })
+    }
+
+    /// Keeps it, some time.
+    pub(crate) fn keep(&self, kept: Kept) {
+        let Some(queue) = &self.queue else { return };
+        if let Err(TrySendError::Full(kept) | TrySendError::Disconnected(kept)) = queue.try_send(kept) {
+            warn!(
+                name = kept.name,
+                step = kept.step,
+                "the disk is too slow for all that the model's code wants to keep"
+            );
+            self.outbox.push(dropped(kept.process));
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed there.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn dropped(process: u32) -> Body {
+    Body::Block(ReportBlock { process, dropped: 1, ..ReportBlock::default() })
+}
+
+fn report(store: &BlobStore, kept: Kept) -> Result<MediaReport, MediaError> {
+    let Kept { name, step, at_ms, content, .. } = kept;
+    let mut report = MediaReport { name, step, at_ms, ..MediaReport::default() };
+    let (kind, bytes) = match content {
+        Content::Text(text) if text.len() <= SHORT_TEXT => {
+            return Ok(MediaReport { kind: "text".to_owned(), text, ..report });
+        }
+        Content::Text(text) => ("text", text.into_bytes()),
+        Content::Image(image) => ("image", png_of(&image)?),
+        Content::File(path) => {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            report.file_name = name.unwrap_or_default();
+            ("artifact", std::fs::read(&path).map_err(|source| MediaError::Read { path, source })?)
+        }
+    };
+    let piece = store.put(&bytes)?;
+    store.sync()?;
+    Ok(MediaReport { kind: kind.to_owned(), blob: Some(BlobRef::from(&piece)), ..report })
+}
+
+/// As a PNG of eight bits a channel.
+fn png_of(image: &Tensor) -> Result<Vec<u8>, MediaError> {
+    let size = image.size();
+    let [channels @ (1 | 3 | 4), height, width] = size[..] else { return Err(MediaError::Shape(size)) };
+    let bytes = match image.kind() {
+        Kind::Uint8 => image.shallow_clone(),
+        _ => image.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?,
+    };
+    let pixels = bytes.f_to(tch::Device::Cpu)?.f_permute([1, 2, 0])?.f_contiguous()?.f_reshape([-1])?;
+    let pixels = Vec::<u8>::try_from(pixels)?;
+    let mut encoded = Vec::new();
+    let mut encoder = png::Encoder::new(&mut encoded, width as u32, height as u32);
+    encoder.set_color(match channels {
+        1 => png::ColorType::Grayscale,
+        3 => png::ColorType::Rgb,
+        _ => png::ColorType::Rgba,
+    });
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&pixels)?;
+    writer.finish()?;
+    Ok(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_stored_and_told_and_what_cannot_be_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::default();
+        let store = dir.path().join("store");
+        assert!(Keeper::start(&store, &outbox).is_none() && !store.exists(), "a store that is not there is not made");
+        BlobStore::open(&store).unwrap();
+        let keeper = Keeper::start(&store, &outbox).unwrap();
+        let file = dir.path().join("notes.txt");
+        std::fs::write(&file, "kept").unwrap();
+        let image = Tensor::from_slice(&[0.0_f32, 1.0, 2.0, -1.0]).view([1, 2, 2]);
+        let contents = [
+            Content::Image(image),
+            Content::Image(Tensor::zeros([2, 2], (Kind::Float, tch::Device::Cpu))),
+            Content::Text("short".to_owned()),
+            Content::Text("long ".repeat(1000)),
+            Content::File(file),
+        ];
+        for content in contents {
+            keeper.keep(Kept { name: "x".to_owned(), step: 7, at_ms: 1, process: 2, content });
+        }
+        drop(keeper);
+        outbox.close();
+        let mut blocks = Vec::new();
+        while let Some(Body::Block(block)) = outbox.pop() {
+            blocks.push(block);
+        }
+        assert_eq!(blocks.iter().map(|block| block.dropped).sum::<u64>(), 1);
+        let media: Vec<_> = blocks.iter().flat_map(|block| &block.media).collect();
+        let kinds: Vec<_> = media.iter().map(|media| (media.kind.as_str(), media.blob.is_some())).collect();
+        assert_eq!(kinds, [("image", true), ("text", false), ("text", true), ("artifact", true)]);
+        let store = BlobStore::open(&dir.path().join("store")).unwrap();
+        let read = |report: &MediaReport| store.get(&report.blob.clone().unwrap().try_into().unwrap()).unwrap();
+        assert_eq!((read(media[3]).as_slice(), media[3].file_name.as_str()), (b"kept".as_slice(), "notes.txt"));
+        let png = read(media[0]);
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut pixels = vec![0; 4];
+        reader.next_frame(&mut pixels).unwrap();
+        assert_eq!(pixels, [0, 255, 255, 0]);
+    }
+}

@@ -1,0 +1,20 @@
+//! What is measured of a run and reported: the record's steps, telemetry, evaluations, what its model's code tracks.
+
+mod device;
+pub(crate) mod evaluation;
+pub(crate) mod importance;
+mod inspect;
+mod media;
+mod origin;
+mod outbox;
+mod reporter;
+pub(crate) mod usage;
+
+pub use device::{device_name, parse_device};
+pub(crate) use importance::MOST_FEATURES;
+pub(crate) use inspect::{Inspection, model_report};
+pub(crate) use media::Keeper;
+pub(crate) use origin::Origin;
+pub use outbox::{Closed, Outbox};
+pub use reporter::SaidError;
+pub(crate) use reporter::{Phase, Reporter, Speaker, StepNumbers};

@@ -1,0 +1,383 @@
+//! What is said of a run: the record of every step, and telemetry. Collected on the training thread, handed over in
+//! blocks. Hot: a step costs one push and, in process 0, one hash.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lockstep_common::manifest::RecordPosition;
+use lockstep_common::record::{Evidence, Fingerprints, chain_start};
+use lockstep_common::series::{Histogram, Point, SeriesKey, is_own_histogram, is_own_series};
+use lockstep_host::progress;
+use lockstep_models::{InputKind, Said, SampleShape, take_said};
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{
+    EvalReport, FingerprintReport, HistogramReport, LayerReport, ModelReport, ReportBlock, Series, StepReport,
+    SystemReport,
+};
+use lockstep_tch_ext::histogram::histogram_of;
+use tch::Device;
+
+use super::Outbox;
+use super::device::device_report;
+use super::media::{Content, Keeper, Kept};
+use super::usage::Usage;
+
+/// Time between two blocks: often enough for eyes.
+const BLOCK_EVERY: Duration = Duration::from_millis(250);
+/// Steps after which a block is handed over at once.
+const BLOCK_STEPS: usize = 1000;
+/// Bytes of names and their values after which it is, too: far from what a coordinator takes, whatever is reported of a step.
+const BLOCK_BYTES: usize = 4 << 20;
+/// Time between two telemetry reports.
+const SYSTEM_EVERY: Duration = Duration::from_secs(1);
+
+/// A part of a step that time is spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Data,
+    Forward,
+    Backward,
+    Reduction,
+    Optimizer,
+    Record,
+    Checkpoint,
+    Evaluation,
+    Other,
+}
+
+const PHASES: [(Phase, &str); 9] = [
+    (Phase::Data, "data"),
+    (Phase::Forward, "forward"),
+    (Phase::Backward, "backward"),
+    (Phase::Reduction, "reduction"),
+    (Phase::Optimizer, "optimizer"),
+    (Phase::Record, "record"),
+    (Phase::Checkpoint, "checkpoint"),
+    (Phase::Evaluation, "evaluation"),
+    (Phase::Other, "other"),
+];
+
+/// Times are kept by place in the table.
+const _: () = {
+    let mut place = 0;
+    while place < PHASES.len() {
+        assert!(PHASES[place].0 as usize == place, "`PHASES` names the phases in the order of the enum");
+        place += 1;
+    }
+};
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepNumbers {
+    /// Steps completed with this one.
+    pub(crate) step: u64,
+    pub(crate) loss: f64,
+    pub(crate) grad_norm: f64,
+    pub(crate) lr: f64,
+    /// Digest of the sample positions; process 0 only.
+    pub(crate) positions: u64,
+    /// Word of the samples' bytes; process 0 only.
+    pub(crate) contents: u64,
+}
+
+/// On whose behalf a model's code speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    /// A rank's; the only one's without a number.
+    Rank(Option<u32>),
+    /// An evaluation's.
+    Evaluation,
+}
+
+/// What a model's code said cannot be tracked.
+#[derive(Debug, thiserror::Error)]
+pub enum SaidError {
+    /// It would be mixed into a series of Lockstep's own.
+    #[error(
+        "the model's code tracks `{0}`, and Lockstep itself keeps a series of that name: take another name, as `own/{0}`"
+    )]
+    Name(String),
+    /// libtorch failed, behind our own shim.
+    #[error("libtorch failed")]
+    Shim(#[from] lockstep_tch_ext::Error),
+}
+
+/// Collects and hands over.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    outbox: Outbox,
+    process: u32,
+    batch: u64,
+    /// Tokens of a sample, where samples are tokens.
+    tokens: Option<u64>,
+    device: Device,
+    block: ReportBlock,
+    keeper: Option<Keeper>,
+    /// Bytes of names and values in it, of what may be large at one step.
+    block_bytes: usize,
+    /// What will be the block's series.
+    numbers: BTreeMap<SeriesKey, Vec<Point>>,
+    handed_over: Instant,
+    record: RecordPosition,
+    clock: Clock,
+    system: System,
+}
+
+/// Where the time goes: each moment belongs to one phase.
+#[derive(Debug)]
+struct Clock {
+    lap: Instant,
+    phases: [Duration; PHASES.len()],
+    step: Instant,
+}
+
+#[derive(Debug)]
+struct System {
+    since: Instant,
+    steps: u64,
+    usage: Usage,
+}
+
+impl Reporter {
+    /// For `process`; `record` is where a resumed run's record stands.
+    pub(crate) fn new(
+        outbox: Outbox,
+        process: u32,
+        batch: u64,
+        device: Device,
+        record: Option<RecordPosition>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            outbox,
+            process,
+            batch,
+            tokens: None,
+            device,
+            block: ReportBlock { process, ..ReportBlock::default() },
+            block_bytes: 0,
+            keeper: None,
+            numbers: BTreeMap::new(),
+            handed_over: now,
+            record: record.unwrap_or_else(|| RecordPosition { steps: 0, digest: chain_start() }),
+            clock: Clock { lap: now, phases: Default::default(), step: now },
+            system: System { since: now, steps: 0, usage: Usage::now() },
+        }
+    }
+
+    /// Samples look like this.
+    pub(crate) fn samples_are(&mut self, shape: &SampleShape) {
+        self.tokens = (shape.kind == InputKind::Tokens).then(|| shape.input.iter().product::<i64>() as u64);
+    }
+
+    /// The time since the last call was spent on `phase`.
+    pub(crate) fn spent(&mut self, phase: Phase) {
+        progress::advance();
+        let now = Instant::now();
+        self.clock.phases[phase as usize] += now - self.clock.lap;
+        self.clock.lap = now;
+    }
+
+    /// A step is completed. Process 0 records it, with the fingerprints if they were taken.
+    pub(crate) fn step(&mut self, numbers: &StepNumbers, fingerprints: Option<Fingerprints>) {
+        let now = Instant::now();
+        if self.process == 0 {
+            let [loss, grad_norm, lr] = [numbers.loss, numbers.grad_norm, numbers.lr].map(f64::to_bits);
+            let StepNumbers { step, positions, contents, .. } = *numbers;
+            let fingerprint = fingerprints.as_ref().map_or(0, Fingerprints::digest);
+            let evidence = Evidence { step, loss, grad_norm, lr, positions, fingerprint, contents };
+            if self.block.steps.is_empty() {
+                self.block.record_before = self.record.digest.as_bytes().to_vec();
+            }
+            self.record = RecordPosition { steps: self.record.steps + 1, digest: evidence.chain(&self.record.digest) };
+            let micros = (now - self.clock.step).as_micros() as u64;
+            let at_ms = now_ms();
+            self.block.steps.push(StepReport {
+                step,
+                loss,
+                grad_norm,
+                lr,
+                micros,
+                positions,
+                fingerprint,
+                at_ms,
+                contents,
+            });
+            if let Some(Fingerprints { names, sums }) = fingerprints {
+                self.block_bytes += bytes_of(&names, 1);
+                self.block.fingerprints.push(FingerprintReport { step, names, sums });
+            }
+        }
+        self.clock.step = now;
+        self.system.steps += 1;
+        if now - self.system.since >= SYSTEM_EVERY {
+            self.report_system(numbers.step, now);
+        }
+        let full = self.block.steps.len() >= BLOCK_STEPS || self.block_bytes >= BLOCK_BYTES;
+        if full || now - self.handed_over >= BLOCK_EVERY {
+            self.hand_over();
+        }
+    }
+
+    /// What is trained; the caller asks process 0 only.
+    pub(crate) fn model(&mut self, model: ModelReport) {
+        self.block.model = Some(model);
+    }
+
+    /// Norms of the parameters' gradients; the caller asks process 0 only.
+    pub(crate) fn layers(&mut self, step: u64, names: Vec<String>, grad_norms: Vec<f64>) {
+        let at_ms = now_ms();
+        self.block_bytes += bytes_of(&names, 1);
+        self.block.layers.push(LayerReport { step, names, grad_norms, at_ms, ..LayerReport::default() });
+    }
+
+    /// Norms of some parameters and of what the step changed in them.
+    pub(crate) fn updates(&mut self, step: u64, names: Vec<String>, weight_norms: Vec<f64>, update_norms: Vec<f64>) {
+        let at_ms = now_ms();
+        self.block_bytes += bytes_of(&names, 2);
+        self.block.layers.push(LayerReport { step, names, grad_norms: vec![], at_ms, weight_norms, update_norms });
+    }
+
+    /// A number of the run's own.
+    pub(crate) fn number(&mut self, name: &str, part: Option<u32>, step: u64, value: f64) {
+        let key = SeriesKey { name: name.to_owned(), part };
+        self.numbers.entry(key).or_default().push(Point { step, at_ms: now_ms(), value });
+    }
+
+    /// A distribution.
+    pub(crate) fn histogram(&mut self, name: String, step: u64, histogram: &Histogram) {
+        let mut last = 0;
+        let difference = |&(bin, _): &(u16, u64)| u32::from(bin) - std::mem::replace(&mut last, u32::from(bin));
+        self.block.histograms.push(HistogramReport {
+            name,
+            step,
+            at_ms: now_ms(),
+            count: histogram.count,
+            zeros: histogram.zeros,
+            nans: histogram.nans,
+            infs: histogram.infs,
+            min: histogram.min,
+            max: histogram.max,
+            mean: histogram.mean,
+            std: histogram.std,
+            bins: histogram.bins.iter().map(difference).collect(),
+            counts: histogram.bins.iter().map(|(_, count)| *count).collect(),
+        });
+    }
+
+    /// An evaluation's result; the caller asks process 0 only.
+    pub(crate) fn eval(&mut self, report: EvalReport) {
+        self.block.evals.push(EvalReport { at_ms: now_ms(), ..report });
+    }
+
+    /// Images, long texts and files go to `keeper`; without one they are not kept.
+    pub(crate) fn keep_media(&mut self, keeper: Option<Keeper>) {
+        self.keeper = keeper;
+    }
+
+    /// What the model's own code has said since the last call.
+    pub(crate) fn said(&mut self, step: u64, speaker: Speaker) -> Result<(), SaidError> {
+        for (name, said) in take_said() {
+            let taken = match &said {
+                Said::Number(_) => is_own_series(&name),
+                Said::Distribution(_) => is_own_histogram(&name),
+                Said::Image(_) | Said::Text(_) | Said::Artifact(_) => false,
+            };
+            if taken {
+                return Err(SaidError::Name(name));
+            }
+            match (said, speaker) {
+                // Of the same step there is one from each batch: means over all are what a model's metrics are for.
+                (Said::Number(_), Speaker::Evaluation) => {}
+                (Said::Number(value), Speaker::Rank(part)) => self.number(&name, part, step, value),
+                (Said::Distribution(tensor), _) => self.histogram(name, step, &histogram_of(&tensor)?),
+                (Said::Image(image), _) => self.keep(name, step, Content::Image(image)),
+                (Said::Text(text), _) => self.keep(name, step, Content::Text(text)),
+                (Said::Artifact(path), _) => self.keep(name, step, Content::File(path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, name: String, step: u64, content: Content) {
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(Kept { name, step, at_ms: now_ms(), process: self.process, content });
+        }
+    }
+
+    /// Where the record stands.
+    pub(crate) fn record(&self) -> &RecordPosition {
+        &self.record
+    }
+
+    /// Puts what was collected into the outbox. Before a checkpoint, so that its share comes behind the steps it covers.
+    pub(crate) fn hand_over(&mut self) {
+        self.handed_over = Instant::now();
+        self.block_bytes = 0;
+        let numbers = std::mem::take(&mut self.numbers);
+        self.block.series.extend(numbers.iter().map(|(key, points)| Series::of_points(key, points)));
+        let next = ReportBlock { process: self.process, ..ReportBlock::default() };
+        if self.block == next {
+            return;
+        }
+        self.outbox.push(Body::Block(std::mem::replace(&mut self.block, next)));
+    }
+
+    /// Says something else, behind all that was collected.
+    pub(crate) fn say(&mut self, body: Body) {
+        self.hand_over();
+        self.outbox.push(body);
+    }
+
+    /// The last telemetry, and everything else.
+    pub(crate) fn finish(&mut self, step: u64) {
+        if self.system.steps > 0 {
+            self.report_system(step, Instant::now());
+        }
+        self.hand_over();
+        // Waits until all is kept.
+        self.keeper = None;
+    }
+
+    fn report_system(&mut self, step: u64, now: Instant) {
+        let (steps, wall) = (self.system.steps as f64, (now - self.system.since).as_secs_f64());
+        let usage = Usage::now();
+        let rate = if wall > 0.0 { steps / wall } else { 0.0 };
+        if self.process == 0 {
+            self.number("throughput/steps", None, step, rate);
+            if let Some(tokens) = self.tokens {
+                self.number("throughput/tokens", None, step, rate * (self.batch * tokens) as f64);
+            }
+        }
+        let micros = |(phase, name): &(Phase, &str)| {
+            let spent = std::mem::take(&mut self.clock.phases[*phase as usize]);
+            ((*name).to_owned(), spent.as_secs_f64() * 1e6 / steps)
+        };
+        self.block.systems.push(SystemReport {
+            step,
+            samples_per_second: rate * self.batch as f64,
+            phase_micros: PHASES.iter().map(micros).collect(),
+            rss_bytes: usage.rss_bytes,
+            cpu_share: usage.cpu_share(&self.system.usage),
+            device: device_report(self.device),
+            at_ms: now_ms(),
+            minor_faults: usage.minor_faults,
+            major_faults: usage.major_faults,
+            read_bytes: usage.read_bytes,
+            written_bytes: usage.written_bytes,
+        });
+        self.system = System { since: now, steps: 0, usage };
+    }
+}
+
+/// Bytes that `names` take with so many numbers each.
+fn bytes_of(names: &[String], numbers: usize) -> usize {
+    names.iter().map(|name| name.len() + 8 * numbers).sum()
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Reduction beside the backward pass: bucket after bucket, as soon as all gradients of one are there, a thread of its own
+//! exchanges it and adds it up. What is added to what, and the order of exchanges, are the same as afterwards.
+//!
+//! ```text
+//! backward pass:  layer 4 | layer 3 | layer 2 | layer 1 |
+//! this thread:            | bucket 0 ....| bucket 1 ....| bucket 2 .. |
+//! ```
+
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use lockstep_tch_ext::Error;
+use lockstep_tch_ext::float_mode;
+use lockstep_tch_ext::hooks::{Hook, on_grad};
+use lockstep_tch_ext::streams::{Mark, leave_default};
+use tch::{Device, Tensor};
+
+use super::finish::Finish;
+use super::used::Used;
+use super::{CutHandle, Exchange, ExchangeError};
+
+/// What the backward pass fills, and where each part of it belongs.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Each parameter's place, and the range of it in the flat tensor.
+    pub(super) places: Vec<(Tensor, Range<i64>)>,
+    /// Each bucket's range, the first that is complete first.
+    pub(super) buckets: Vec<Range<i64>>,
+    /// Of each bucket, the part of it that is kept apart: from where, to where.
+    pub(super) samples: Vec<(Tensor, Tensor)>,
+    /// Where it is told which parameters got a gradient: in the last bucket.
+    pub(super) used: Used,
+}
+
+/// The thread, and the hooks that feed it.
+pub(super) struct Overlap {
+    arriving: Arc<Mutex<Arriving>>,
+    done: Receiver<(Lent, Result<Mark, ExchangeError>)>,
+    thread: Option<JoinHandle<()>>,
+    /// While the thread has the exchange: how to get it out of it.
+    cut: Option<CutHandle>,
+    _hooks: Vec<Hook>,
+}
+
+/// What the thread has while it reduces.
+struct Lent {
+    exchange: Box<dyn Exchange>,
+    buckets: Vec<Finish>,
+}
+
+enum Work {
+    Begin(Lent),
+    /// The next bucket is complete at this mark.
+    Bucket(Mark),
+}
+
+/// A backward pass under way.
+struct Arriving {
+    parts: Parts,
+    device: Device,
+    /// None when the end has come.
+    work: Option<Sender<Work>>,
+    /// Whether gradients are wanted at all: hooks run in every backward pass.
+    wanted: bool,
+    arrived: Vec<bool>,
+    /// Of each parameter, whether it got a gradient.
+    used: Vec<u8>,
+    /// Of each parameter, the buckets that it has a part in.
+    buckets_of: Vec<Range<usize>>,
+    /// How many parameters have a part in each bucket.
+    needed: Vec<usize>,
+    /// How many of them each bucket still waits for.
+    missing: Vec<usize>,
+    /// Buckets that are under way: the first ones.
+    begun: usize,
+    failure: Option<Error>,
+}
+
+impl Overlap {
+    /// For the backward passes by `parameters`.
+    pub(super) fn new(parameters: &[Tensor], parts: Parts, device: Device) -> Result<Self, Error> {
+        let (work, received) = channel();
+        let (finished, done) = channel();
+        let thread = thread::Builder::new().name("reduction".to_owned());
+        let thread = thread.spawn(move || {
+            float_mode::set_default();
+            let mut unheard = Some(leave_default(device));
+            while let Ok(work) = received.recv() {
+                // A bucket that nobody waits for is of a pass whose exchange has failed.
+                if let Work::Begin(mut lent) = work {
+                    let reduced = match unheard.take() {
+                        Some(Err(error)) => Err(error.into()),
+                        _ => reduce(&mut lent, &received, device),
+                    };
+                    if finished.send((lent, reduced)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        let thread = thread.map_err(|error| Error::Torch(format!("cannot start a thread: {error}")))?;
+        let count = parts.places.len();
+        let buckets_of: Vec<_> = parts.places.iter().map(|(_, range)| buckets_of(range, &parts.buckets)).collect();
+        let holds = |bucket: usize| buckets_of.iter().filter(|of| of.contains(&bucket)).count();
+        let needed: Vec<_> = (0..parts.buckets.len()).map(holds).collect();
+        let arriving = Arc::new(Mutex::new(Arriving {
+            parts,
+            device,
+            work: Some(work),
+            wanted: false,
+            arrived: vec![false; count],
+            used: vec![0; count],
+            buckets_of,
+            missing: needed.clone(),
+            needed,
+            begun: 0,
+            failure: None,
+        }));
+        let hook = |(index, parameter): (usize, &Tensor)| {
+            let arriving = Arc::clone(&arriving);
+            on_grad(parameter, Box::new(move |gradient| lock(&arriving).take(index, gradient)))
+        };
+        let hooks = parameters.iter().enumerate().map(hook).collect::<Result<_, _>>()?;
+        Ok(Self { arriving, done, thread: Some(thread), cut: None, _hooks: hooks })
+    }
+
+    /// Runs the backward pass of `loss` by `parameters`, and begins to reduce its gradients. What is lent comes back from
+    /// [`Overlap::finish`].
+    pub(super) fn backward(
+        &mut self,
+        loss: &Tensor,
+        parameters: &[Tensor],
+        exchange: Box<dyn Exchange>,
+        buckets: Vec<Finish>,
+    ) -> Result<(), Error> {
+        let cut = exchange.cut_handle();
+        lock(&self.arriving).begin(Lent { exchange, buckets });
+        self.cut = Some(cut);
+        Tensor::f_run_backward(&[loss], parameters, false, false)?;
+        lock(&self.arriving).complete()
+    }
+
+    /// Waits until all buckets are reduced.
+    pub(super) fn finish(&mut self) -> (Box<dyn Exchange>, Vec<Finish>, Result<(), ExchangeError>) {
+        let (lent, reduced) = self.done.recv().expect("the thread answers whatever becomes of a bucket");
+        self.cut = None;
+        let reduced = reduced.and_then(|mark| Ok(mark.wait()?));
+        (lent.exchange, lent.buckets, reduced)
+    }
+
+    /// Whether [`Overlap::backward`] was called and [`Overlap::finish`] was not.
+    pub(super) fn under_way(&self) -> bool {
+        self.cut.is_some()
+    }
+}
+
+impl Drop for Overlap {
+    fn drop(&mut self) {
+        // It may wait for peers that in their turn wait for buckets that never come.
+        if let Some(cut) = &self.cut {
+            cut.cut();
+        }
+        lock(&self.arriving).work = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+impl std::fmt::Debug for Overlap {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Overlap").field("under_way", &self.under_way()).finish_non_exhaustive()
+    }
+}
+
+fn reduce(lent: &mut Lent, work: &Receiver<Work>, device: Device) -> Result<Mark, ExchangeError> {
+    for bucket in &mut lent.buckets {
+        // The backward pass has failed, and with it the run.
+        let Ok(Work::Bucket(complete)) = work.recv() else { return Err(ExchangeError::Cut) };
+        complete.wait()?;
+        bucket.run(Some(lent.exchange.as_mut()))?;
+    }
+    Ok(Mark::new(device)?)
+}
+
+impl Arriving {
+    fn begin(&mut self, lent: Lent) {
+        self.send(Work::Begin(lent));
+        self.wanted = true;
+        self.begun = 0;
+        self.arrived.fill(false);
+        self.missing.copy_from_slice(&self.needed);
+    }
+
+    /// A hook's.
+    fn take(&mut self, index: usize, gradient: &Tensor) {
+        if self.wanted && gradient.defined() && self.failure.is_none() {
+            self.failure = self.place(index, Some(gradient)).err();
+        }
+    }
+
+    /// The pass is over: what got no gradient gets zeros.
+    fn complete(&mut self) -> Result<(), Error> {
+        self.wanted = false;
+        for index in 0..self.arrived.len() {
+            if !self.arrived[index] && self.failure.is_none() {
+                self.place(index, None)?;
+            }
+        }
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn place(&mut self, index: usize, gradient: Option<&Tensor>) -> Result<(), Error> {
+        let (place, _) = &mut self.parts.places[index];
+        self.used[index] = u8::from(gradient.is_some());
+        match gradient {
+            Some(gradient) => place.f_copy_(gradient)?,
+            None => drop(place.f_zero_()?),
+        }
+        self.arrived[index] = true;
+        for missing in &mut self.missing[self.buckets_of[index].clone()] {
+            *missing -= 1;
+        }
+        // Every process begins them in the same order, whatever the order of its gradients.
+        while self.begun < self.missing.len() && self.missing[self.begun] == 0 {
+            if self.begun + 1 == self.missing.len() {
+                // It is the last to begin, and every parameter belongs to one of them: all have arrived.
+                self.parts.used.note(&self.used)?;
+            }
+            let (from, into) = &mut self.parts.samples[self.begun];
+            into.f_copy_(from)?;
+            self.send(Work::Bucket(Mark::new(self.device)?));
+            self.begun += 1;
+        }
+        Ok(())
+    }
+
+    fn send(&self, work: Work) {
+        // That the thread is gone is found when its answer is waited for.
+        if let Some(sender) = &self.work {
+            sender.send(work).ok();
+        }
+    }
+}
+
+/// Which of `buckets`, which lie one before the other, `range` has a part in. An empty parameter belongs to the last, which
+/// tells whether it was used.
+fn buckets_of(range: &Range<i64>, buckets: &[Range<i64>]) -> Range<usize> {
+    if range.is_empty() {
+        return buckets.len() - 1..buckets.len();
+    }
+    let first = buckets.partition_point(|bucket| bucket.start >= range.end);
+    let end = buckets.partition_point(|bucket| bucket.end > range.start);
+    first..end
+}
+
+fn lock(arriving: &Mutex<Arriving>) -> MutexGuard<'_, Arriving> {
+    arriving.lock().unwrap_or_else(PoisonError::into_inner)
+}

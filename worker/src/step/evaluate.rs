@@ -1,0 +1,59 @@
+//! What is measured on the validation samples: loss and metrics, and how much each feature counts.
+
+use lockstep_models::take_said;
+
+use super::{Run, TrainError, Trainer, borrow};
+use crate::observe::{Phase, Speaker, evaluation, importance};
+
+impl Run {
+    /// Evaluates, and reports it.
+    pub(super) fn evaluate(&mut self) -> Result<(), TrainError> {
+        self.reporter.spent(Phase::Other);
+        let Trainer { job, data, samples, device, state, .. } = &self.trainer;
+        if let (Some(validation), Some(eval)) = (&data.validation, &job.eval) {
+            let plan = evaluation::Plan {
+                job,
+                samples: eval.samples.unwrap_or(u64::MAX).min(validation.len()),
+                chunk: samples.sampler().micro_batch(),
+                device: *device,
+            };
+            let report = evaluation::run(&plan, validation.as_ref(), state, self.place, borrow(&mut self.exchange))?;
+            self.reporter.said(state.step, Speaker::Evaluation)?;
+            if self.place.process == 0 {
+                self.reporter.eval(report);
+            }
+        }
+        self.reporter.spent(Phase::Evaluation);
+        Ok(())
+    }
+
+    /// Measures how much each feature of the inputs counts, and reports it.
+    pub(super) fn measure_importance(&mut self) -> Result<(), TrainError> {
+        self.reporter.spent(Phase::Other);
+        let Trainer { job, data, samples, device, state, .. } = &self.trainer;
+        let asked = job.eval.as_ref().and_then(|eval| eval.feature_importance.as_ref());
+        if let (Some(validation), Some(asked)) = (&data.validation, asked) {
+            let plan = importance::Plan {
+                step: state.step,
+                root: job.seed,
+                samples: asked.samples.min(validation.len()),
+                chunk: samples.sampler().micro_batch(),
+                repeats: asked.repeats,
+                device: *device,
+            };
+            let (model, exchange) = (state.model.as_ref(), borrow(&mut self.exchange));
+            let found = importance::measure(&plan, validation.as_ref(), model, self.place, exchange)?;
+            // What a model's code says is not of this batch or that one.
+            take_said();
+            if self.place.process == 0 {
+                for importance::Importance { name, permutation, gradient } in found {
+                    let step = state.step;
+                    self.reporter.number(&format!("importance/permutation/{name}"), None, step, permutation);
+                    self.reporter.number(&format!("importance/gradient/{name}"), None, step, gradient);
+                }
+            }
+        }
+        self.reporter.spent(Phase::Evaluation);
+        Ok(())
+    }
+}

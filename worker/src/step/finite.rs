@@ -1,0 +1,99 @@
+//! Whether the state that a checkpoint would hold is made of numbers. Loss and gradients are looked at before the optimizer's
+//! step, which may overflow itself.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Run, TrainError};
+use crate::checkpoint::State;
+use crate::observe::Origin;
+
+impl Run {
+    /// Ends the run when a checkpoint is due and its parameters or its optimizer's state are not finite. Buffers may hold an
+    /// infinity, as masks do.
+    pub(super) fn state_is_finite(&mut self) -> Result<(), TrainError> {
+        let step = self.trainer.state.step;
+        // A replay is compared with what the run had.
+        if self.trainer.replay || !self.trainer.job.checkpoint_due(step) {
+            return Ok(());
+        }
+        let Some((value, origin)) = not_finite(&self.trainer.state)? else { return Ok(()) };
+        origin.report(&mut self.reporter, step);
+        Err(TrainError::NotFinite { step, what: "state", value, place: Some(origin.to_string()) })
+    }
+}
+
+/// The largest element of the first tensor that is not finite, and which one it is.
+fn not_finite(state: &State) -> Result<Option<(f64, Origin)>, TrainError> {
+    let own = state.model.parameters().iter();
+    let own = own.map(|parameter| (format!("weight/{}", parameter.name), parameter.tensor.detach()));
+    let others = state.tensors().iter().filter(|named| named.name.starts_with("optimizer/"));
+    let others = others.map(|named| (named.name.clone(), named.tensor.shallow_clone()));
+    let floats = own.chain(others).filter(|(_, tensor)| tensor.is_floating_point() && tensor.numel() > 0);
+    let (mut named, mut largest) = (Vec::new(), Vec::new());
+    for (name, tensor) in floats {
+        // The largest magnitude; NaN if any element is.
+        let norm = tensor.f_norm_scalaropt_dim(f64::INFINITY, [] as [i64; 0], false)?;
+        largest.push(norm.f_to_kind(Kind::Double)?);
+        named.push((name, tensor));
+    }
+    if named.is_empty() {
+        return Ok(None);
+    }
+    // One read from the device for all.
+    let largest = Vec::<f64>::try_from(Tensor::f_stack(&largest, 0)?.f_to(Device::Cpu)?)?;
+    let bad = named.iter().zip(largest).find(|(_, largest)| !largest.is_finite());
+    let Some(((name, tensor), largest)) = bad else { return Ok(None) };
+    Ok(Origin::in_state(name, tensor)?.map(|origin| (largest, origin)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use lockstep_common::job::parse_toml;
+    use lockstep_models::{InputKind, SampleShape, Targets, build_model};
+
+    use super::*;
+
+    fn state(kind: &str) -> State {
+        let text = format!(
+            "name = \"t\"\nsteps = 1\nbatch = {{ size = 1 }}\noptimizer = {{ kind = \"{kind}\", lr = 0.1 }}\n\
+             data = {{ kind = \"idx\", images = \"x\", labels = \"y\" }}\n\
+             model = {{ kind = \"resnet\", blocks = 1, width = 2, outputs = 2 }}"
+        );
+        let job = parse_toml(&text, &[]).unwrap();
+        let shape =
+            SampleShape { input: vec![1, 8, 8], kind: InputKind::Image, targets: Targets::Classes { count: 2 } };
+        let model = build_model(&job, &shape, &Path::new(".").into(), Device::Cpu).unwrap();
+        State::new(&job, model).unwrap()
+    }
+
+    fn set(tensor: &Tensor, value: f64) {
+        let _filled = tensor.detach().view([-1]).narrow(0, 0, 1).fill_(value);
+    }
+
+    #[test]
+    fn parameters_and_the_optimizers_state_must_be_finite_and_buffers_need_not() {
+        let found = |state: &State| not_finite(state).unwrap().map(|(value, origin)| (value, origin.to_string()));
+        let state = state("adam");
+        assert_eq!(found(&state), None);
+        for (_, buffer) in state.model.buffers() {
+            if buffer.is_floating_point() {
+                set(buffer, f64::NEG_INFINITY);
+            }
+        }
+        assert_eq!(found(&state), None);
+        let moment = state.tensors().iter().rfind(|named| named.name.starts_with("optimizer/")).unwrap();
+        set(&moment.tensor, f64::INFINITY);
+        let (value, place) = found(&state).unwrap();
+        assert!(value == f64::INFINITY && place.starts_with(&format!("`{}` (1 of ", moment.name)), "{place}");
+        let last = state.model.parameters().last().unwrap();
+        set(&last.tensor, f64::NAN);
+        let (value, place) = found(&state).unwrap();
+        assert!(value.is_nan() && place.starts_with(&format!("the weight `{}` (1 of ", last.name)), "{place}");
+        // The largest number is one.
+        let state = self::state("sgd");
+        set(&state.model.parameters()[0].tensor, f64::from(f32::MAX));
+        assert_eq!(found(&state), None);
+    }
+}

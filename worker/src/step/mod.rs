@@ -1,0 +1,16 @@
+//! Training: one step after another, each from batches to an optimizer's step and what is recorded of it.
+
+mod buffers;
+mod error;
+mod evaluate;
+mod finite;
+mod record;
+mod run;
+mod seen;
+mod trainer;
+mod unchanged;
+
+pub use error::{SetupError, TrainError};
+pub use run::Finished;
+use run::{Run, borrow};
+pub use trainer::Trainer;

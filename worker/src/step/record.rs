@@ -1,0 +1,105 @@
+//! The evidence of a step: what goes into the record, and whether the processes still agree. Hot.
+
+use lockstep_common::contents::Contents;
+use lockstep_common::record;
+use lockstep_rpc::Agreed;
+use lockstep_rpc::process_message::Body;
+
+use super::{Run, TrainError, Trainer, borrow};
+use crate::evidence::{Divergence, Taken, numerics};
+use crate::observe::{Phase, StepNumbers};
+
+/// What a step's fingerprints are for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Due {
+    /// The record.
+    pub(super) recorded: bool,
+    /// The processes compare theirs.
+    pub(super) compared: bool,
+}
+
+impl Trainer {
+    /// Whether the step that completes `step` ends with fingerprints. Every checkpoint is of a state that all agree on.
+    pub(super) fn fingerprints_due(&self, step: u64) -> Due {
+        let every = self.fingerprints_every;
+        let recorded = every > 0 && (step.is_multiple_of(every) || step == self.until);
+        let checkpoint = every > 0 && self.job.checkpoint_due(step);
+        Due { recorded, compared: recorded || checkpoint || self.judge_at.contains(&step) }
+    }
+}
+
+impl Run {
+    /// Records the step; when it is due, with fingerprints that all processes agree on.
+    pub(super) fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
+        if let Some(fault) = &self.trainer.fault {
+            fault.strike(&self.trainer.state).map_err(TrainError::Fault)?;
+        }
+        self.trail.end_step();
+        let contents = self.contents()?;
+        let step = self.trainer.state.step;
+        if self.fingerprints.compared || self.trainer.job.checkpoint_due(step) || step == self.trainer.until {
+            numerics::check(&self.trainer.job).map_err(|source| TrainError::FloatMode { step, source })?;
+        }
+        let taken = if self.fingerprints.compared { Some(self.agree()?) } else { None };
+        let Trainer { samples, state, .. } = &mut self.trainer;
+        let step = state.step;
+        let mut positions = 0;
+        if self.place.process == 0 {
+            // It hosts the first ranks, and answers for all.
+            let others = self.hosted.end..samples.sampler().ranks();
+            self.seen.positions.extend(samples.positions(step - 1, others));
+            positions = record::positions(&self.seen.positions);
+        }
+        let recorded = taken.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
+        let recorded = recorded.map(|taken| self.fingerprinter.whole(taken));
+        self.reporter.step(&StepNumbers { positions, contents, ..numbers }, recorded);
+        self.reporter.spent(Phase::Record);
+        Ok(())
+    }
+
+    /// The word of the bytes of all ranks' samples; 0 if some are not known.
+    fn contents(&mut self) -> Result<u64, TrainError> {
+        let (step, own) = (self.trainer.state.step, self.seen.word());
+        let Some(exchange) = borrow(&mut self.exchange) else { return Ok(own) };
+        let others = exchange.notes().map_err(|source| TrainError::Exchange { step, source })?;
+        Ok(Contents::of_parts(others.into_iter().chain([own])))
+    }
+
+    /// The fingerprints of the state, which all processes have the same.
+    fn agree(&mut self) -> Result<Taken, TrainError> {
+        let step = self.trainer.state.step;
+        let mut taken = self.fingerprinter.take(&self.trainer.state)?;
+        if let Some(exchange) = borrow(&mut self.exchange) {
+            let failed = |source| TrainError::Exchange { step, source };
+            self.reporter.spent(Phase::Record);
+            let found = self.fingerprinter.compare(&mut taken, exchange).map_err(failed)?;
+            // Mostly waiting for the others, as there.
+            self.reporter.spent(Phase::Reduction);
+            if let Some(found) = found {
+                // That they differ is known, even if the others are gone by now.
+                let divergence = Divergence { trail: self.whole_trail().unwrap_or_default(), ..found };
+                return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
+            }
+        }
+        if self.trainer.judge_at.contains(&step) {
+            let trail = self.whole_trail()?;
+            // Each says it: one node's word alone puts no device of another out of use.
+            self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail }));
+        }
+        self.agreed = step;
+        self.trail.clear();
+        Ok(taken)
+    }
+
+    /// What all ranks computed since the processes last agreed.
+    fn whole_trail(&mut self) -> Result<Vec<u64>, TrainError> {
+        let (step, own) = (self.trainer.state.step, self.trail.words()?);
+        match borrow(&mut self.exchange) {
+            Some(exchange) => {
+                let failed = |source| TrainError::Exchange { step, source };
+                self.fingerprinter.whole_trail(own, exchange).map_err(failed)
+            }
+            None => Ok(own),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The training loop. Hot: no allocation per sample, no wait for the device but to read loss and norm, no log above
+//! debug.
+
+use std::ops::Range;
+
+use lockstep_common::Digest;
+use lockstep_common::manifest::RecordPosition;
+use lockstep_common::world::hosted;
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::progress;
+use lockstep_models::Context;
+use lockstep_rpc::MAX_SHARE_BYTES;
+use lockstep_tch_ext::fold::layer_norms;
+use tch::Tensor;
+
+use super::buffers::Buffers;
+use super::record::Due;
+use super::seen::Seen;
+use super::{TrainError, Trainer};
+use crate::checkpoint::{self, Saving, Staging, Writer};
+use crate::evidence::{Fingerprinter, Trail};
+use crate::observe::{Inspection, Keeper, Origin, Outbox, Phase, Reporter, Speaker, StepNumbers, model_report};
+use crate::reduce::{Exchange, Place, Reducer, norm};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Steps completed.
+    pub step: u64,
+    /// Digest of the final state, equal in all processes.
+    pub state: Digest,
+    /// The record: process 0 only has one.
+    pub record: RecordPosition,
+}
+
+/// A run under way.
+pub(super) struct Run {
+    pub(super) trainer: Trainer,
+    pub(super) place: Place,
+    pub(super) hosted: Range<u32>,
+    pub(super) seen: Seen,
+    pub(super) exchange: Option<Box<dyn Exchange>>,
+    pub(super) parameters: Vec<Tensor>,
+    pub(super) reducer: Reducer,
+    pub(super) buffers: Option<Buffers>,
+    pub(super) fingerprinter: Fingerprinter,
+    pub(super) trail: Trail,
+    /// Of the step under way.
+    pub(super) fingerprints: Due,
+    pub(super) inspection: Option<Inspection>,
+    /// Steps completed when this process began.
+    pub(super) began: u64,
+    /// The last fingerprint step at which all processes agreed.
+    pub(super) agreed: u64,
+    pub(super) checkpoints: Option<Writer>,
+    pub(super) reporter: Reporter,
+}
+
+impl Run {
+    pub(super) fn new(
+        mut trainer: Trainer,
+        place: Place,
+        mut exchange: Option<Box<dyn Exchange>>,
+        store: Option<BlobStore>,
+        outbox: &Outbox,
+    ) -> Result<Self, TrainError> {
+        let Trainer { job, data, layout, device, state, record, .. } = &trainer;
+        let Place { process, processes } = place;
+        let hosted = hosted(process, processes, job.ranks);
+        let failed = |source| TrainError::Exchange { step: state.step, source };
+        let order = job.numerics.reduction;
+        let mut reducer = Reducer::new(layout, order, (process, processes), job.ranks, *device, borrow(&mut exchange))
+            .map_err(failed)?;
+        let parameters: Vec<_> =
+            state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        reducer.overlap(layout, &parameters).map_err(failed)?;
+        let fingerprinter = Fingerprinter::new(state, reducer.parts()?, job.ranks, *device);
+        let (sample, every) = (reducer.sample(0).numel() as i64, trainer.fingerprints_every);
+        let trail = Trail::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
+        let agreed = state.step;
+        let buffers = Buffers::new(state.model.buffers())?;
+        let media = store.as_ref().and_then(|store| Keeper::start(store.dir(), outbox));
+        let checkpoints =
+            store.map(|store| Writer::start(state, (process, processes), store, outbox.clone(), &trainer.watch));
+        let checkpoints = checkpoints.transpose()?;
+        let mut reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
+        reporter.samples_are(data.train.shape());
+        reporter.keep_media(media);
+        if process == 0 {
+            reporter.model(model_report(job, state.model.as_ref()));
+        }
+        trainer.fault = trainer.fault.filter(|fault| fault.process.is_none_or(|of| of == process));
+        Ok(Self {
+            trainer,
+            place,
+            hosted,
+            seen: Seen::default(),
+            exchange,
+            parameters,
+            reducer,
+            buffers,
+            fingerprinter,
+            trail,
+            fingerprints: Due::default(),
+            inspection: None,
+            began: agreed,
+            agreed,
+            checkpoints,
+            reporter,
+        })
+    }
+
+    pub(super) fn step(&mut self) -> Result<(), TrainError> {
+        let step = self.trainer.state.step;
+        progress::at_step(step);
+        self.fingerprints = self.trainer.fingerprints_due(step + 1);
+        self.trainer.state.model.look_closely(self.fingerprints.compared || step == self.began);
+        // A replay is compared by its record; who looks at distributions has those of the run.
+        let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
+        self.inspection = due.then(|| Inspection::of(step + 1, self.place));
+        self.seen.clear();
+        if let Some(buffers) = &mut self.buffers {
+            buffers.begin_step()?;
+        }
+        for (index, rank) in self.hosted.clone().enumerate() {
+            self.micro_batch(step, index, rank)?;
+        }
+        self.reduce(step)?;
+
+        let loss = self.reducer.loss()?;
+        self.finite("loss", step, loss)?;
+        let grad_norm = norm(self.reducer.gradients())?;
+        self.finite("gradient norm", step, grad_norm)?;
+        self.report_layers(step + 1)?;
+        self.clip(grad_norm)?;
+        self.reporter.spent(Phase::Reduction);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.wait_staged();
+            self.reporter.spent(Phase::Checkpoint);
+        }
+        let (job, state) = (&self.trainer.job, &mut self.trainer.state);
+        let lr = job.schedule.lr(job.optimizer.lr, step, job.steps);
+        let used = self.reducer.used()?;
+        state.optimizer.step_used(self.reducer.parts()?, &used, lr)?;
+        state.step = step + 1;
+        self.reporter.spent(Phase::Optimizer);
+        if let Some(inspection) = self.inspection.take() {
+            inspection.updated(&mut self.reporter, state.model.as_ref())?;
+        }
+
+        self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0, contents: 0 })?;
+        self.state_is_finite()?;
+        if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
+            self.evaluate()?;
+        }
+        if self.trainer.job.importance_due(step + 1) && !self.trainer.replay {
+            self.measure_importance()?;
+        }
+        if self.trainer.job.checkpoint_due(step + 1) {
+            self.checkpoint()?;
+        }
+        self.data_is_unchanged()?;
+        self.reporter.spent(Phase::Other);
+        Ok(())
+    }
+
+    /// One rank's part of a step: its gradient and loss become a leaf of the reduction tree.
+    fn micro_batch(&mut self, step: u64, index: usize, rank: u32) -> Result<(), TrainError> {
+        let Trainer { job, data, samples, ranks, device, state, fault, .. } = &mut self.trainer;
+        ranks.seed_generators(step, rank)?;
+        let positions = samples.positions(step, rank..rank + 1);
+        let batch = self.seen.read(data.train.as_ref(), &positions, *device);
+        let batch = batch.map_err(|source| TrainError::Data { step, source })?;
+        self.reporter.spent(Phase::Data);
+        let context = Context { step, rank, training: true, root: job.seed };
+        let forward = || state.model.loss(&batch, &context);
+        let loss = match &self.inspection {
+            // One rank's are enough: all are samples of the same.
+            Some(inspection) if rank == 0 => inspection.forward(&mut self.reporter, forward)?,
+            _ => forward(),
+        };
+        let loss = loss.map_err(|source| TrainError::Model { step, source })?;
+        self.reporter.said(step + 1, Speaker::Rank((job.ranks > 1).then_some(rank)))?;
+        self.reporter.spent(Phase::Forward);
+        self.reducer.leaf(index).loss.f_copy_(&loss.f_detach()?)?;
+        if let Some(exchange) = borrow(&mut self.exchange).filter(|_| index + 1 == self.hosted.len()) {
+            exchange.note(self.seen.word());
+        }
+        let looked_at = self.fingerprints.compared || self.inspection.is_some() || fault.is_some();
+        if index + 1 == self.hosted.len() && !looked_at {
+            self.reducer.backward_beside(&loss, &self.parameters, &mut self.exchange)?;
+        } else {
+            self.reducer.backward(index, &loss, &self.parameters)?;
+        }
+        self.reporter.spent(Phase::Backward);
+        if let Some(fault) = fault {
+            fault.strike_rank(step + 1, rank, &self.reducer.leaf(index).gradients).map_err(TrainError::Fault)?;
+        }
+        self.trail.note(index, self.reducer.sample(index))?;
+        if self.fingerprints.compared {
+            self.fingerprinter.take_rank(rank, &self.reducer.leaf(index).gradients)?;
+        }
+        if let Some(inspection) = &self.inspection {
+            inspection.rank(&mut self.reporter, rank, &self.reducer.leaf(index).gradients)?;
+        }
+        self.reporter.spent(Phase::Record);
+        self.reducer.fold(index)?;
+        if let Some(buffers) = &mut self.buffers {
+            buffers.end_forward(rank).map_err(|source| TrainError::Model { step, source })?;
+        }
+        self.reporter.spent(Phase::Reduction);
+        Ok(())
+    }
+
+    /// Means over all ranks, and rank 0's buffers, in every process.
+    fn reduce(&mut self, step: u64) -> Result<(), TrainError> {
+        let failed = |source| TrainError::Exchange { step, source };
+        self.reducer.finish(&mut self.exchange).map_err(failed)?;
+        if let Some(buffers) = &mut self.buffers {
+            buffers.end_step(borrow(&mut self.exchange)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn report_layers(&mut self, step: u64) -> Result<(), TrainError> {
+        let every = self.trainer.job.report.layer_norms_every;
+        if self.place.process == 0 && every > 0 && step.is_multiple_of(every) {
+            let norms = layer_norms(self.reducer.gradients(), self.trainer.layout.offsets())?;
+            let parameters = self.trainer.state.model.parameters();
+            self.reporter.layers(step, parameters.iter().map(|parameter| parameter.name.clone()).collect(), norms);
+        }
+        if let Some(inspection) = &mut self.inspection {
+            let (model, offsets) = (self.trainer.state.model.as_ref(), self.trainer.layout.offsets());
+            inspection.gradients(&mut self.reporter, model, self.reducer.gradients(), offsets)?;
+        }
+        Ok(())
+    }
+
+    /// That `value` is a number. If not, the step is made again to see where it began.
+    fn finite(&mut self, what: &'static str, step: u64, value: f64) -> Result<(), TrainError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
+        // What goes wrong with looking must not take the place of what went wrong.
+        let mut origin = self.origin(step).unwrap_or_default();
+        if let Some(exchange) = borrow(&mut self.exchange) {
+            // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
+            origin = Origin::shared(origin.as_ref(), self.trainer.device, exchange).ok().flatten().or(origin);
+        }
+        let place = origin.map(|origin| {
+            origin.report(&mut self.reporter, step + 1);
+            origin.to_string()
+        });
+        Err(TrainError::NotFinite { step: step + 1, what, value, place })
+    }
+
+    /// Where a hosted rank's pass first gives something that is not finite.
+    fn origin(&mut self, step: u64) -> Result<Option<Origin>, TrainError> {
+        let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
+        let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        let mut restore = || self.buffers.as_mut().map_or(Ok(()), Buffers::restore);
+        restore()?;
+        if let Some(found) = Origin::held(state.model.as_ref())? {
+            return Ok(Some(found));
+        }
+        for rank in self.hosted.clone() {
+            ranks.seed_generators(step, rank)?;
+            restore()?;
+            let positions = samples.positions(step, rank..rank + 1);
+            let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
+            if let Some(found) = Origin::inputs(rank, &batch)? {
+                return Ok(Some(found));
+            }
+            let context = Context { step, rank, training: true, root: job.seed };
+            let forward = || state.model.loss(&batch, &context);
+            let (loss, found) = Origin::forward(&mut self.reporter, step + 1, rank, state.model.as_ref(), forward)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            let loss = loss.map_err(|source| TrainError::Model { step, source })?;
+            if let Some(found) = Origin::loss(rank, &loss)? {
+                return Ok(Some(found));
+            }
+            let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+            if let Some(found) = Origin::backward(rank, &names, &gradients)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Scales the gradients down to the job's norm, by the factor of `torch.nn.utils.clip_grad_norm_`; but the norm is a sum
+    /// in 64 bits.
+    fn clip(&mut self, grad_norm: f64) -> Result<(), TrainError> {
+        if let Some(limit) = self.trainer.job.optimizer.clip_norm {
+            let factor = limit / (grad_norm + 1e-6);
+            if factor < 1.0 {
+                let _ = self.reducer.gradients().f_mul_scalar_(factor)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
+        self.reporter.spent(Phase::Other);
+        let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
+        // What a checkpoint covers has been said when it is committed.
+        self.reporter.hand_over();
+        let Trainer { samples, ranks, state, agreed, .. } = &self.trainer;
+        let first = self.place.process == 0;
+        checkpoints.stage(Staging {
+            step: state.step,
+            epoch: samples.sampler().epoch(state.step),
+            ranks: ranks.at(state.step, self.hosted.clone())?,
+            record: first.then(|| self.reporter.record().clone()),
+            preprocessing: if first { agreed.preprocessing.clone() } else { None },
+            steps: if first { state.steps()? } else { None },
+            last: state.step == self.trainer.until,
+        });
+        if self.buffers.is_some() {
+            // The next forward changes them.
+            checkpoints.wait_staged();
+        }
+        self.reporter.spent(Phase::Checkpoint);
+        Ok(())
+    }
+
+    /// That the coordinator can take what is said of a checkpoint.
+    pub(super) fn check_describable(&self) -> Result<(), TrainError> {
+        let Trainer { ranks, until, agreed, .. } = &self.trainer;
+        let (Some(checkpoints), Some(last)) = (&self.checkpoints, self.hosted.clone().last()) else { return Ok(()) };
+        let draft = ranks.at(*until, last..last + 1)?;
+        let preprocessing = agreed.preprocessing.as_ref().filter(|_| self.place.process == 0);
+        let bytes = checkpoints.described(&draft[0], self.hosted.len(), preprocessing);
+        if bytes <= MAX_SHARE_BYTES {
+            return Ok(());
+        }
+        Err(TrainError::Indescribable { process: self.place.process, ranks: self.hosted.len(), bytes })
+    }
+
+    /// Waits for the last checkpoint.
+    pub(super) fn finish(mut self, saving: Option<&Saving<'_>>) -> Result<Finished, TrainError> {
+        self.reporter.finish(self.trainer.state.step);
+        let state = checkpoint::state_digest(&self.trainer.state)?;
+        let alone = self.checkpoints.is_none();
+        if let (Some(saving), Some(checkpoints)) = (saving, &mut self.checkpoints) {
+            saving.finish(checkpoints, self.trainer.state.step);
+        }
+        drop(self.checkpoints);
+        // With checkpoints, the last one was not written before all files were looked at.
+        if alone { self.trainer.watch.check_last() } else { self.trainer.watch.check() }?;
+        Ok(Finished { step: self.trainer.state.step, state, record: self.reporter.record().clone() })
+    }
+}
+
+pub(super) fn borrow(exchange: &mut Option<Box<dyn Exchange>>) -> Option<&mut dyn Exchange> {
+    match exchange {
+        Some(exchange) => Some(exchange.as_mut()),
+        None => None,
+    }
+}
