@@ -1,16 +1,30 @@
-//! What is trained, and on what: the built-in models, TorchScript models, and data sets on disk.
+//! Models: named parameters and buffers in a fixed order, a loss to train on and an evaluation that leaves no trace. Built-in
+//! ones and TorchScript files.
 //!
-//! A model is a fixed list of named parameters and buffers with a loss; a data set is a function from a position to a
-//! sample. Neither knows of ranks, steps, optimizers or gradients' reduction: that is the training loop's.
+//! A model knows nothing of ranks, steps, optimizers or gradients' reduction: that is the training loop's.
 
-mod data;
-mod model;
+mod build;
+mod error;
+mod forms;
+mod interface;
+mod log;
+mod lookalike;
+mod memory;
+mod networks;
+mod parts;
+mod precision;
+mod script;
+mod supervised;
+mod trace;
+mod watched;
 
-pub use data::{
-    Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets, contents_of, open_data,
-    open_data_as,
-};
-pub use model::{
-    Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, Said, Watched, build_model, classified,
-    disjoint, same_form, take_said, without_trace,
-};
+pub use build::build_model;
+pub use error::ModelError;
+pub use interface::{Context, EvalSums, Model, Parameter};
+pub use log::{Said, take_said};
+pub use memory::disjoint;
+pub use parts::Parts;
+pub use precision::Precision;
+pub use supervised::classified;
+pub use trace::{same_form, without_trace};
+pub use watched::Watched;

@@ -2,7 +2,7 @@
 
 use lockstep_common::manifest::Manifest;
 use lockstep_common::preprocessing::Preprocessing;
-use lockstep_models::Dataset;
+use lockstep_data::Dataset;
 use tracing::warn;
 
 /// Differences that are named; a table may have thousands of columns.
@@ -83,7 +83,7 @@ fn words(differences: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use lockstep_common::preprocessing::{Inputs, Standardised, Targets};
-    use lockstep_models::{Batch, DataError, InputKind, SampleShape};
+    use lockstep_data::{Batch, DataError, InputKind, SampleShape};
     use tch::Device;
 
     use super::*;
@@ -129,7 +129,7 @@ mod tests {
         let shape = SampleShape {
             input: vec![2],
             kind: InputKind::Float,
-            targets: lockstep_models::Targets::Classes { count: 2 },
+            targets: lockstep_data::Targets::Classes { count: 2 },
         };
         let table = Table { shape, measured: preprocessing(measured) };
         settle(&table, Some(&preprocessing(known)), accepted).map_err(|unlike| unlike.to_string())
@@ -156,7 +156,7 @@ mod tests {
         let shape = SampleShape {
             input: vec![2],
             kind: InputKind::Float,
-            targets: lockstep_models::Targets::Classes { count: 2 },
+            targets: lockstep_data::Targets::Classes { count: 2 },
         };
         let table = Table { shape, measured: preprocessing(&other) };
         assert_eq!(settle(&table, None, false).unwrap().preprocessing, Some(preprocessing(&other)));

@@ -5,8 +5,9 @@
 //! added in chunk order. It draws from seeds of its own and leaves no trace in the state.
 
 use lockstep_common::job::{Data, JobSpec};
+use lockstep_data::Dataset;
 use lockstep_host::progress;
-use lockstep_models::{Context, Dataset, EvalSums};
+use lockstep_models::{Context, EvalSums};
 use lockstep_rpc::EvalReport;
 use lockstep_tch_ext::generator;
 use tch::Device;

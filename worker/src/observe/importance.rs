@@ -9,8 +9,9 @@
 
 use lockstep_common::permutation::Permutation;
 use lockstep_common::seed::{Stream, derive};
+use lockstep_data::{Batch, Dataset, InputKind, SampleShape};
 use lockstep_host::progress;
-use lockstep_models::{Batch, Context, Dataset, InputKind, Model, ModelError, SampleShape, without_trace};
+use lockstep_models::{Context, Model, ModelError, without_trace};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::evaluation::seed;

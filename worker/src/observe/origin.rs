@@ -3,7 +3,8 @@
 use std::fmt;
 
 use lockstep_common::series::Histogram;
-use lockstep_models::{Batch, Model};
+use lockstep_data::Batch;
+use lockstep_models::Model;
 use lockstep_tch_ext::Error;
 use lockstep_tch_ext::histogram::{Given, Look, histogram_of, watch_forward};
 use serde::{Deserialize, Serialize};

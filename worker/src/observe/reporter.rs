@@ -7,8 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints, chain_start};
 use lockstep_common::series::{Histogram, Point, SeriesKey, is_own_histogram, is_own_series};
+use lockstep_data::{InputKind, SampleShape};
 use lockstep_host::progress;
-use lockstep_models::{InputKind, Said, SampleShape, take_said};
+use lockstep_models::{Said, take_said};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
     EvalReport, FingerprintReport, HistogramReport, LayerReport, ModelReport, ReportBlock, Series, StepReport,

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use lockstep_models::{DataError, DataSets, Model, ModelError, SampleShape, build_model, open_data_as};
+use lockstep_data::{DataError, DataSets, SampleShape, open_data_as};
+use lockstep_models::{Model, ModelError, build_model};
 use lockstep_tch_ext::exit::skip_static_destructors;
 
 use super::{Setup, Source};

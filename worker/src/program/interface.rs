@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use lockstep_models::{Batch, Context, DataError, DataSets, EvalSums, Model, ModelError, SampleShape, open_data_as};
+use lockstep_data::{Batch, DataError, DataSets, SampleShape, open_data_as};
+use lockstep_models::{Context, EvalSums, Model, ModelError};
 use tch::Tensor;
 use tch::nn;
 

@@ -41,8 +41,7 @@ mod setup;
 pub use built_in::BuiltIn;
 pub use interface::{Failure, Program, Source, main};
 pub use lockstep_common::contents::Contents;
-pub use lockstep_models::{
-    Batch, Context, DataError, DataSets, Dataset, EvalSums, InMemory, InputKind, SampleShape, Targets, classified,
-};
+pub use lockstep_data::{Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets};
+pub use lockstep_models::{Context, EvalSums, classified};
 pub use script_export::{ScriptExportError, export_script};
 pub use setup::{OtherData, ParameterError, Setup};

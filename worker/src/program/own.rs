@@ -7,10 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use lockstep_common::contents::Contents;
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::seed::{Stream, derive};
-use lockstep_models::{
-    Batch, Context, DataError, DataSets, Dataset, EvalSums, Model, ModelError, Parameter, Parts, Precision,
-    SampleShape, disjoint, without_trace,
-};
+use lockstep_data::{Batch, DataError, DataSets, Dataset, SampleShape};
+use lockstep_models::{Context, EvalSums, Model, ModelError, Parameter, Parts, Precision, disjoint, without_trace};
 use lockstep_tch_ext::memory::is_same;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -251,8 +249,8 @@ mod tests {
         let setup = Setup::new(job, Path::new("/").into(), Vec::new(), Device::Cpu);
         let shape = SampleShape {
             input: vec![3],
-            kind: lockstep_models::InputKind::Float,
-            targets: lockstep_models::Targets::Values { count: 1 },
+            kind: lockstep_data::InputKind::Float,
+            targets: lockstep_data::Targets::Values { count: 1 },
         };
         Own::<P>::new().model(&shape, &setup)
     }

@@ -1,8 +1,9 @@
 //! Why training does not begin, or stops.
 
 use lockstep_common::sampler::SamplerError;
+use lockstep_data::DataError;
 use lockstep_host::data::DataHashError;
-use lockstep_models::{DataError, ModelError};
+use lockstep_models::ModelError;
 use tch::TchError;
 
 use crate::checkpoint::{LoadError, Unlike};

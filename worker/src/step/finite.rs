@@ -51,7 +51,8 @@ mod tests {
     use std::path::Path;
 
     use lockstep_common::job::parse_toml;
-    use lockstep_models::{InputKind, SampleShape, Targets, build_model};
+    use lockstep_data::{InputKind, SampleShape, Targets};
+    use lockstep_models::build_model;
 
     use super::*;
 

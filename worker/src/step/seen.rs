@@ -1,7 +1,7 @@
 //! What the hosted ranks read in a step: which samples, and their bytes. Hot.
 
 use lockstep_common::contents::Contents;
-use lockstep_models::{Batch, DataError, Dataset, contents_of};
+use lockstep_data::{Batch, DataError, Dataset, contents_of};
 use tch::Device;
 
 /// The samples of the step under way, as far as this process hosts their ranks.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, Override, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
+use lockstep_data::DataSets;
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::Watch;
-use lockstep_models::{DataSets, Model, Watched};
+use lockstep_models::{Model, Watched};
 use tch::Device;
 use tracing::{debug, info};
 

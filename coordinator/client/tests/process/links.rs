@@ -21,7 +21,15 @@ fn assert_absent(package: &str, banned: &[&str]) {
 
 #[test]
 fn coord_links_no_libtorch_and_nothing_of_the_worker() {
-    let banned = ["tch", "torch-sys", "lockstep-tch-ext", "lockstep-worker", "lockstep-agent", "lockstep-models"];
+    let banned = [
+        "tch",
+        "torch-sys",
+        "lockstep-tch-ext",
+        "lockstep-worker",
+        "lockstep-agent",
+        "lockstep-data",
+        "lockstep-models",
+    ];
     assert_absent("lockstep-client", &banned);
     // The look itself works: the coordinator does link these.
     let names = links("lockstep-client");

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::support::{TRAINING, alone, chain, data_for, descend, image_shape, job, model, samples, state, token_shape};
-use lockstep_models::{Batch, Context, InputKind, ModelError, SampleShape, Targets, build_model, classified};
+use lockstep_data::{Batch, InputKind, SampleShape, Targets};
+use lockstep_models::{Context, ModelError, build_model, classified};
 use tch::{Device, Tensor};
 
 const MLP: &str = r#"{ kind = "mlp", hidden = [32, 32], outputs = 4, activation = "gelu", dropout = 0.2 }"#;

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use lockstep_common::job::parse_toml;
-use lockstep_models::{Context, build_model, open_data};
+use lockstep_data::open_data;
+use lockstep_models::{Context, build_model};
 use tch::Device;
 
 #[test]

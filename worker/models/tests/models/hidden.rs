@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::support::{TRAINING, alone, bits, chain, descend, image_shape, modules, samples, state, watched};
-use lockstep_models::{Batch, Context, Model, SampleShape, Watched};
+use lockstep_data::{Batch, SampleShape};
+use lockstep_models::{Context, Model, Watched};
 use tch::Tensor;
 
 fn shape() -> SampleShape {

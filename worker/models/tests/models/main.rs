@@ -1,8 +1,7 @@
-//! Models and data sets by themselves: what is built in, what a TorchScript file brings, and each format of data.
+//! Models by themselves: what is built in, and what a TorchScript file brings.
 #![cfg(test)]
 
 mod built_in;
-mod data;
 mod examples;
 mod hidden;
 mod oracle;

@@ -10,7 +10,8 @@ use std::process::Command;
 
 use crate::support::{TRAINING, alone, bits, data_for, image_shape, job, samples, token_shape};
 use lockstep_common::seed::{Stream, derive};
-use lockstep_models::{Context, InputKind, SampleShape, Targets, build_model};
+use lockstep_data::{InputKind, SampleShape, Targets};
+use lockstep_models::{Context, build_model};
 use lockstep_tests::Again;
 use tch::{Device, Tensor};
 

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lockstep_common::job::{JobSpec, parse_toml};
-use lockstep_models::{
-    Batch, Context, DataSets, InputKind, Model, SampleShape, Targets, Watched, build_model, open_data,
-};
+use lockstep_data::{Batch, InputKind, SampleShape, Targets};
+use lockstep_models::{Context, Model, Watched, build_model};
 use tch::{Device, Kind, Tensor};
 
 static TORCH: Mutex<()> = Mutex::new(());
@@ -25,16 +24,6 @@ pub(crate) fn job(model: &str, data: &str, overrides: &[&str]) -> JobSpec {
     );
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     parse_toml(&text, &overrides).unwrap()
-}
-
-/// The data sets of a job with files in `dir`, or the whole chain of errors.
-pub(crate) fn open(model: &str, data: &str, dir: &Path) -> Result<DataSets, String> {
-    open_seeded(model, data, dir, 7)
-}
-
-/// As [`open`], with another root seed.
-pub(crate) fn open_seeded(model: &str, data: &str, dir: &Path, seed: u64) -> Result<DataSets, String> {
-    open_data(&job(model, data, &[&format!("seed={seed}")]), &dir.into()).map_err(|error| chain(&error))
 }
 
 /// An error and its causes in one line.
@@ -73,7 +62,7 @@ pub(crate) fn watched(dir: &Path, name: &str, shape: &SampleShape) -> Result<Wat
     built.map(Watched::new).map_err(|error| chain(&error).replace(&format!("{}/", dir.display()), ""))
 }
 
-/// Data that may go with a model; only [`open`] ever looks for the files.
+/// Data that may go with a model; nobody looks for the files.
 pub(crate) fn data_for(spec: &str) -> &'static str {
     if spec.contains("gpt") {
         r#"{ kind = "tokens", path = "x" }"#

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use crate::support::{TRAINING, alone, chain, descend, image_shape, modules, samples, state, watched};
-use lockstep_models::{Context, Model, SampleShape, Watched};
+use lockstep_data::SampleShape;
+use lockstep_models::{Context, Model, Watched};
 use lockstep_tch_ext::determinism::{Switches, apply};
 use tch::{Device, Kind, Tensor};
 

@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 
-use lockstep_models::{DataError, EvalSums, Parameter, Targets};
+use lockstep_data::{DataError, Targets};
+use lockstep_models::{EvalSums, Parameter};
 
 use super::*;
 

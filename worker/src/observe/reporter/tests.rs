@@ -100,7 +100,7 @@ fn a_program_takes_no_name_that_lockstep_tracks_under() {
 fn samples_of_tokens_have_a_rate_of_tokens() {
     let outbox = Outbox::default();
     let mut reporter = Reporter::new(outbox.clone(), 0, 8, Device::Cpu, None);
-    let targets = lockstep_models::Targets::Tokens;
+    let targets = lockstep_data::Targets::Tokens;
     reporter.samples_are(&SampleShape { input: vec![64], kind: InputKind::Tokens, targets });
     reporter.step(&StepNumbers { step: 1, loss: 1.0, grad_norm: 1.0, lr: 1.0, positions: 0, contents: 0 }, None);
     reporter.finish(1);

@@ -4,12 +4,13 @@ use lockstep_common::job::{Data, JobSpec, Model};
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_host::data::JobFiles;
 
-use super::csv::{self, Table};
-use super::idx::{self, Files};
+use super::formats::csv::{self, Table};
+use super::formats::idx::{self, Files};
+use super::formats::npy;
+use super::formats::safetensors::{self, Tensors};
+use super::formats::tokens::{self, Windows};
 use super::mapped::Source;
-use super::safetensors::{self, Tensors};
-use super::tokens::{self, Windows};
-use super::{DataError, DataSets, npy};
+use super::{DataError, DataSets};
 
 /// Opens the data of `job`, which is in `files`, and checks it: what a batch may hold is known to be
 /// good afterwards.

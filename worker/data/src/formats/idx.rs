@@ -6,12 +6,12 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use tch::Kind;
 
-use super::DataError;
-use super::array::Pair;
-use super::column::Column;
-use super::dataset::DataSets;
-use super::mapped::{Bytes, Source};
-use super::split::Rows;
+use crate::DataError;
+use crate::array::Pair;
+use crate::column::Column;
+use crate::dataset::DataSets;
+use crate::mapped::{Bytes, Source};
+use crate::split::Rows;
 
 /// Images and labels that belong together.
 #[derive(Clone, Copy)]

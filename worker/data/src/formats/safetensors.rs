@@ -6,11 +6,11 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use tch::Kind;
 
-use super::array::Pair;
-use super::column::Column;
-use super::dataset::DataSets;
-use super::mapped::Source;
-use super::{DataError, split};
+use crate::array::Pair;
+use crate::column::Column;
+use crate::dataset::DataSets;
+use crate::mapped::Source;
+use crate::{DataError, split};
 
 const FORMAT: &str = "a safetensors file";
 

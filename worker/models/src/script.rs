@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lockstep_common::job::{LossKind, Output};
+use lockstep_data::Batch;
 use lockstep_host::data::Opened;
 use lockstep_tch_ext::Error;
 use lockstep_tch_ext::memory::{is_plain, is_same};
@@ -15,7 +16,6 @@ use super::parts::Parts;
 use super::supervised::Objective;
 use super::trace::without_trace;
 use super::{Context, EvalSums, Model, ModelError, Parameter, supervised};
-use crate::Batch;
 
 /// What a parameter, a score and a loss may be made of.
 const FLOATS: [Kind; 3] = [Kind::Float, Kind::Double, Kind::BFloat16];

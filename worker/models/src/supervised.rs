@@ -1,12 +1,12 @@
 //! From a network's scores to the loss, the same for every network that gives scores.
 
 use lockstep_common::job::LossKind;
+use lockstep_data::Batch;
 use tch::{Kind, Reduction, Tensor};
 
 use super::parts::Parts;
 use super::precision::Precision;
 use super::{Context, EvalSums, Model, ModelError, Parameter};
-use crate::Batch;
 
 /// A network that gives scores.
 pub(crate) trait Network {

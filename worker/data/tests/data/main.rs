@@ -1,7 +1,10 @@
 //! Each format is read as it was written, and each way to be broken is an error that names the file and the place.
 
+#![cfg(test)]
+
 mod arrays;
 mod idx;
+mod support;
 mod table;
 mod tokens;
 
@@ -10,13 +13,13 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::support::{self, open};
+use crate::support::open;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lockstep_common::preprocessing::{self, Inputs, Preprocessing, Standardised};
+use lockstep_data::{DataSets, Dataset, InputKind, SampleShape, Targets};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{Listed, Reading, hash_files, locate};
-use lockstep_models::{DataSets, Dataset, InputKind, SampleShape, Targets};
 use tch::{Device, Kind, Tensor};
 
 const MLP3: &str = r#"{ kind = "mlp", hidden = [4], outputs = 3 }"#;
@@ -134,7 +137,7 @@ fn what_is_read_is_the_file_that_was_verified_whatever_its_path_leads_to_now() {
         let job = support::job(&model, spec, &[]);
         let path = dir.path().join("x");
         fs::write(&path, &first).unwrap();
-        let expected = everything(lockstep_models::open_data(&job, &dir.path().into()).unwrap().train.as_ref());
+        let expected = everything(lockstep_data::open_data(&job, &dir.path().into()).unwrap().train.as_ref());
         let listed: Vec<Listed> = job.data_paths().iter().map(|path| Listed::new(dir.path(), path)).collect();
         let files = hash_files(&listed.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
         for in_memory in [0, 1 << 20] {
@@ -143,7 +146,7 @@ fn what_is_read_is_the_file_that_was_verified_whatever_its_path_leads_to_now() {
             // Another file under its name, as behind a link that leads elsewhere.
             fs::write(dir.path().join("other"), &second).unwrap();
             fs::rename(dir.path().join("other"), &path).unwrap();
-            let data = lockstep_models::open_data(&job, &located.files).unwrap().train;
+            let data = lockstep_data::open_data(&job, &located.files).unwrap().train;
             assert_eq!(everything(data.as_ref()), expected, "{spec}");
             fs::write(dir.path().join("other"), &first).unwrap();
             fs::rename(dir.path().join("other"), &path).unwrap();
@@ -151,7 +154,7 @@ fn what_is_read_is_the_file_that_was_verified_whatever_its_path_leads_to_now() {
         // What is in memory cannot be changed, not even through a mapping.
         let reading = Reading { in_memory: 1 << 20, by_path: false };
         let located = locate(dir.path(), &files, &store, false, reading).unwrap();
-        let data = lockstep_models::open_data(&job, &located.files).unwrap().train;
+        let data = lockstep_data::open_data(&job, &located.files).unwrap().train;
         fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&second).unwrap();
         assert_eq!(everything(data.as_ref()), expected, "{spec}");
     }

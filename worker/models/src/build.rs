@@ -4,17 +4,15 @@ use std::path::Path;
 
 use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec, Output};
 use lockstep_common::seed::{Stream, derive};
+use lockstep_data::{InputKind, SampleShape, Targets};
 use lockstep_host::data::JobFiles;
 use tch::Device;
 
-use super::gpt::{Gpt, Sizes};
-use super::mlp::Mlp;
+use super::networks::{Gpt, Mlp, Resnet, Sizes};
 use super::parts::Builder;
 use super::precision::Precision;
-use super::resnet::Resnet;
 use super::supervised::{Network, Objective, Supervised};
 use super::{Model, ModelError, script};
-use crate::{InputKind, SampleShape, Targets};
 
 /// Builds the model of `job` for samples of `shape`, with the weights that the root seed gives, the same bits in every
 /// process, on `device`. A TorchScript module keeps the weights in its file, which is one of `files`.

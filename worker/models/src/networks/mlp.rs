@@ -3,10 +3,10 @@
 use lockstep_common::job::Activation;
 use tch::Tensor;
 
-use super::ModelError;
 use super::layers::{Linear, dropout};
-use super::parts::Builder;
-use super::supervised::Network;
+use crate::ModelError;
+use crate::parts::Builder;
+use crate::supervised::Network;
 
 /// A multi-layer perceptron over flattened inputs.
 pub(crate) struct Mlp {

@@ -1,10 +1,10 @@
 //! The interface of a model.
 
 use lockstep_common::seed::{Stream, derive};
+use lockstep_data::Batch;
 use tch::Tensor;
 
 use super::ModelError;
-use crate::Batch;
 
 /// A tensor that is trained.
 #[derive(Debug)]

@@ -3,20 +3,14 @@
 mod array;
 mod column;
 mod contents;
-mod csv;
 mod dataset;
 mod error;
-mod idx;
+mod formats;
 mod in_memory;
 mod labels;
-mod lookalike;
 mod mapped;
-mod moments;
-mod npy;
 mod open;
-mod safetensors;
 mod split;
-mod tokens;
 
 pub use contents::contents_of;
 pub use dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};

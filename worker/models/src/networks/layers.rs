@@ -4,8 +4,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::ModelError;
-use super::parts::{Builder, Init};
+use crate::ModelError;
+use crate::parts::{Builder, Init};
 
 /// `x · weightᵀ + bias`.
 pub(crate) struct Linear {

@@ -4,10 +4,10 @@
 
 use tch::Tensor;
 
-use super::ModelError;
 use super::layers::{LayerNorm, Linear, dropout};
-use super::parts::{Builder, Init};
-use super::supervised::Network;
+use crate::ModelError;
+use crate::parts::{Builder, Init};
+use crate::supervised::Network;
 
 /// Deviation of all weights; of those that add to the residual stream, scaled down by its depth (Radford et al. 2019).
 const DEVIATION: f64 = 0.02;

@@ -159,7 +159,7 @@ fn a_checkpoints_moments_take_the_place_of_a_tables_own() {
 
     let read = |known: &Preprocessing| {
         let job = support::job(REGRESSION, spec, &[]);
-        lockstep_models::open_data_as(&job, &dir.path().into(), Some(known)).unwrap().train
+        lockstep_data::open_data_as(&job, &dir.path().into(), Some(known)).unwrap().train
     };
     let known = Preprocessing {
         inputs: Inputs::Columns(vec![column("a", 1.0, 4.0, false), column("b", 3.0, 0.5, false)]),

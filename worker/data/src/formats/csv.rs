@@ -12,13 +12,13 @@ use lockstep_common::job::Task;
 use lockstep_common::preprocessing::{Inputs, Preprocessing, Standardised, Targets};
 use tch::Kind;
 
-use super::DataError;
-use super::array::Pair;
-use super::column::Column;
-use super::dataset::DataSets;
-use super::mapped::{Bytes, Source};
 use super::moments::Moments;
-use super::split;
+use crate::DataError;
+use crate::array::Pair;
+use crate::column::Column;
+use crate::dataset::DataSets;
+use crate::mapped::{Bytes, Source};
+use crate::split;
 
 /// What a table is read as.
 pub(crate) struct Table<'a> {

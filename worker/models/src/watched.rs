@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, OnceCell};
 
+use lockstep_data::Batch;
 use lockstep_tch_ext::bits::bit_sums;
 use tch::Tensor;
 
 use super::forms::Forms;
 use super::{Context, EvalSums, Model, ModelError, Parameter};
-use crate::Batch;
 
 /// Another model, and an error as soon as one of its forward passes changes a parameter, or anything but the elements of a buffer:
 /// checkpoints hold elements only.

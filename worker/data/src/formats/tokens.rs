@@ -13,12 +13,12 @@ use lockstep_common::job::TokenType;
 use lockstep_common::preprocessing::{self, Preprocessing};
 use tch::{Device, Kind};
 
-use super::DataError;
-use super::column::Column;
-use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
 use super::lookalike::lookalike;
-use super::mapped::Source;
-use super::split::{self, Rows};
+use crate::DataError;
+use crate::column::Column;
+use crate::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
+use crate::mapped::Source;
+use crate::split::{self, Rows};
 
 /// What a token file is read as.
 pub(crate) struct Windows<'a> {

@@ -4,10 +4,10 @@
 
 use tch::Tensor;
 
-use super::ModelError;
 use super::layers::{BatchNorm, Conv, Linear};
-use super::parts::Builder;
-use super::supervised::Network;
+use crate::ModelError;
+use crate::parts::Builder;
+use crate::supervised::Network;
 
 /// A residual convnet over images `[B, C, H, W]`, or `[B, H, W]` as one channel.
 pub(crate) struct Resnet {

@@ -1,0 +1,9 @@
+//! Gives the tests the rpath by which they find libtorch; `lockstep-tch-ext` says where that is.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=DEP_LOCKSTEP_TCH_EXT_LIB");
+    if let Some(lib) = std::env::var_os("DEP_LOCKSTEP_TCH_EXT_LIB") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", std::path::Path::new(&lib).display());
+    }
+}

@@ -1,0 +1,10 @@
+//! The built-in networks, and the layers that they are made of.
+
+mod gpt;
+mod layers;
+mod mlp;
+mod resnet;
+
+pub(crate) use gpt::{Gpt, Sizes};
+pub(crate) use mlp::Mlp;
+pub(crate) use resnet::Resnet;
