@@ -7,14 +7,13 @@
 use lockstep_common::job::{Data, JobSpec};
 use lockstep_data::Dataset;
 use lockstep_host::progress;
-use lockstep_models::{Context, EvalSums};
+use lockstep_models::{Context, EvalSums, Model};
 use lockstep_rpc::EvalReport;
 use lockstep_tch_ext::generator;
 use tch::Device;
 
-use crate::checkpoint::State;
+use super::MeasureError;
 use crate::reduce::{Exchange, ExchangeError, Place};
-use crate::step::TrainError;
 
 /// Numbers that a chunk gives before the model's own: loss sum, right answers (-1: there are none to give), count.
 const SUMS: usize = 3;
@@ -22,6 +21,8 @@ const SUMS: usize = 3;
 /// What is evaluated.
 pub(crate) struct Plan<'a> {
     pub(crate) job: &'a JobSpec,
+    /// Steps completed.
+    pub(crate) step: u64,
     /// The first ones of the validation samples.
     pub(crate) samples: u64,
     /// Samples of a chunk.
@@ -29,31 +30,28 @@ pub(crate) struct Plan<'a> {
     pub(crate) device: Device,
 }
 
-/// Evaluates `state`.
+/// Evaluates `model`.
 pub(crate) fn run(
     plan: &Plan<'_>,
     validation: &dyn Dataset,
-    state: &State,
+    model: &dyn Model,
     place: Place,
     exchange: Option<&mut dyn Exchange>,
-) -> Result<EvalReport, TrainError> {
-    let step = state.step;
+) -> Result<EvalReport, MeasureError> {
     let chunks = plan.samples.div_ceil(plan.chunk);
     let mut own = Vec::new();
     for chunk in place.own(0..chunks) {
         progress::advance();
-        let context = Context { step, rank: chunk as u32, training: false, root: plan.job.seed };
+        let context = Context { step: plan.step, rank: chunk as u32, training: false, root: plan.job.seed };
         seed(&context, plan.device)?;
         let positions: Vec<u64> = (chunk * plan.chunk..plan.samples.min((chunk + 1) * plan.chunk)).collect();
-        let batch = validation.batch(&positions, plan.device).map_err(|source| TrainError::Data { step, source })?;
-        own.push(state.model.evaluate(&batch, &context).map_err(|source| TrainError::Model { step, source })?);
+        own.push(model.evaluate(&validation.batch(&positions, plan.device)?, &context)?);
     }
     let all = match exchange {
         None => own,
-        Some(exchange) => share(&own, chunks, SUMS + state.model.metrics().len(), plan.device, exchange)
-            .map_err(|source| TrainError::Exchange { step, source })?,
+        Some(exchange) => share(&own, chunks, SUMS + model.metrics().len(), plan.device, exchange)?,
     };
-    Ok(report(step, plan, state.model.metrics(), &all))
+    Ok(report(plan, model.metrics(), &all))
 }
 
 /// Generators as this pass begins with them: what it draws is the same whoever computes it.
@@ -88,13 +86,13 @@ fn share(
     Ok(all.chunks_exact(width).map(sums).collect())
 }
 
-fn report(step: u64, plan: &Plan<'_>, metrics: &[&str], sums: &[EvalSums]) -> EvalReport {
+fn report(plan: &Plan<'_>, metrics: &[&str], sums: &[EvalSums]) -> EvalReport {
     let count = sums.iter().map(|sums| sums.count).sum::<u64>() as f64;
     let mean = |of: &dyn Fn(&EvalSums) -> f64| sums.iter().fold(0.0, |total, sums| total + of(sums)) / count;
     let loss = mean(&|sums| sums.loss_sum);
     let right = sums.iter().try_fold(0, |total, sums| Some(total + sums.right?));
     EvalReport {
-        step,
+        step: plan.step,
         loss,
         accuracy: right.map(|right: u64| right as f64 / count),
         perplexity: matches!(plan.job.data, Data::Tokens { .. }).then(|| loss.exp()),

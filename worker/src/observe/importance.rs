@@ -14,9 +14,9 @@ use lockstep_host::progress;
 use lockstep_models::{Context, Model, ModelError, without_trace};
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::MeasureError;
 use super::evaluation::seed;
 use crate::reduce::{Exchange, Place};
-use crate::step::TrainError;
 
 /// Most cells along each side of an image.
 const CELLS: i64 = 8;
@@ -99,31 +99,26 @@ pub(crate) fn measure(
     model: &dyn Model,
     place: Place,
     exchange: Option<&mut dyn Exchange>,
-) -> Result<Vec<Importance>, TrainError> {
-    let step = plan.step;
+) -> Result<Vec<Importance>, MeasureError> {
     let samples = Samples::read(plan, validation)?;
     let features = features(validation.shape(), validation.features());
-    let at = |source| TrainError::Model { step, source };
-    let before = samples.loss(plan, model, &samples.inputs).map_err(at)?;
+    let before = samples.loss(plan, model, &samples.inputs)?;
     let mut own = Vec::new();
     for feature in place.own(features.iter()) {
-        own.push(samples.rise(plan, model, feature, before).map_err(at)?);
+        own.push(samples.rise(plan, model, feature, before)?);
     }
     let rises = match exchange {
         None => own,
-        Some(exchange) => {
-            let all = exchange.gather_items(own, features.len(), 1, plan.device);
-            all.map_err(|source| TrainError::Exchange { step, source })?
-        }
+        Some(exchange) => exchange.gather_items(own, features.len(), 1, plan.device)?,
     };
-    let attributed = samples.attributed(plan, model).map_err(at)?;
+    let attributed = samples.attributed(plan, model)?;
     let count = plan.samples as f64;
     let sum = |feature: &Feature| feature.of(&attributed)?.f_sum(Kind::Double)?.f_double_value(&[]);
     let named = features.into_iter().zip(rises).map(|(feature, permutation)| {
         let gradient = sum(&feature)? / count;
         Ok(Importance { name: feature.name, permutation, gradient })
     });
-    named.collect::<Result<_, TchError>>().map_err(TrainError::from)
+    Ok(named.collect::<Result<_, TchError>>()?)
 }
 
 /// The samples that are measured on, in batches, and the inputs of all of them.
@@ -133,13 +128,12 @@ struct Samples {
 }
 
 impl Samples {
-    fn read(plan: &Plan, validation: &dyn Dataset) -> Result<Self, TrainError> {
+    fn read(plan: &Plan, validation: &dyn Dataset) -> Result<Self, MeasureError> {
         let mut batches = Vec::new();
         for from in (0..plan.samples).step_by(plan.chunk as usize) {
             progress::advance();
             let positions: Vec<u64> = (from..plan.samples.min(from + plan.chunk)).collect();
-            let batch = validation.batch(&positions, plan.device);
-            batches.push(batch.map_err(|source| TrainError::Data { step: plan.step, source })?);
+            batches.push(validation.batch(&positions, plan.device)?);
         }
         let inputs = Tensor::f_cat(&batches.iter().map(|batch| &batch.inputs).collect::<Vec<_>>(), 0)?;
         Ok(Self { batches, inputs })

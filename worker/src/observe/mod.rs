@@ -1,6 +1,7 @@
 //! What is measured of a run and reported: the record's steps, telemetry, evaluations, what its model's code tracks.
 
 mod device;
+mod error;
 pub(crate) mod evaluation;
 pub(crate) mod importance;
 mod inspect;
@@ -11,6 +12,7 @@ mod reporter;
 pub(crate) mod usage;
 
 pub use device::{device_name, parse_device};
+pub(crate) use error::MeasureError;
 pub(crate) use importance::MOST_FEATURES;
 pub(crate) use inspect::{Inspection, model_report};
 pub(crate) use media::Keeper;

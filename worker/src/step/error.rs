@@ -8,7 +8,7 @@ use tch::TchError;
 
 use crate::checkpoint::{LoadError, Unlike};
 use crate::evidence::Divergence;
-use crate::observe::{MOST_FEATURES, SaidError};
+use crate::observe::{MOST_FEATURES, MeasureError, SaidError};
 use crate::reduce::ExchangeError;
 
 /// Why a run cannot begin here. It would fail again.
@@ -141,4 +141,17 @@ pub enum TrainError {
     /// libtorch failed, behind our own shim.
     #[error("libtorch failed")]
     Shim(#[from] lockstep_tch_ext::Error),
+}
+
+impl TrainError {
+    /// Why the state after `step` could not be measured.
+    pub(super) fn measuring(step: u64, error: MeasureError) -> Self {
+        match error {
+            MeasureError::Data(source) => Self::Data { step, source },
+            MeasureError::Model(source) => Self::Model { step, source },
+            MeasureError::Exchange(source) => Self::Exchange { step, source },
+            MeasureError::Torch(error) => Self::Torch(error),
+            MeasureError::Shim(error) => Self::Shim(error),
+        }
+    }
 }

@@ -13,11 +13,14 @@ impl Run {
         if let (Some(validation), Some(eval)) = (&data.validation, &job.eval) {
             let plan = evaluation::Plan {
                 job,
+                step: state.step,
                 samples: eval.samples.unwrap_or(u64::MAX).min(validation.len()),
                 chunk: samples.sampler().micro_batch(),
                 device: *device,
             };
-            let report = evaluation::run(&plan, validation.as_ref(), state, self.place, borrow(&mut self.exchange))?;
+            let (model, exchange) = (state.model.as_ref(), borrow(&mut self.exchange));
+            let report = evaluation::run(&plan, validation.as_ref(), model, self.place, exchange)
+                .map_err(|error| TrainError::measuring(state.step, error))?;
             self.reporter.said(state.step, Speaker::Evaluation)?;
             if self.place.process == 0 {
                 self.reporter.eval(report);
@@ -42,7 +45,8 @@ impl Run {
                 device: *device,
             };
             let (model, exchange) = (state.model.as_ref(), borrow(&mut self.exchange));
-            let found = importance::measure(&plan, validation.as_ref(), model, self.place, exchange)?;
+            let found = importance::measure(&plan, validation.as_ref(), model, self.place, exchange)
+                .map_err(|error| TrainError::measuring(state.step, error))?;
             // What a model's code says is not of this batch or that one.
             take_said();
             if self.place.process == 0 {
