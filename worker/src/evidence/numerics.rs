@@ -12,7 +12,6 @@ use lockstep_tch_ext::{float_mode, processor, script};
 use tch::Device;
 
 use super::libraries;
-use crate::life::fault;
 use crate::observe::device_name;
 use crate::reduce::{Layout, bucket_bytes};
 
@@ -153,7 +152,6 @@ pub fn environment(device: Device) -> BTreeMap<String, String> {
     map.extend::<BTreeMap<String, String>>(facts.unwrap_or_default());
     map.extend(std::env::var("LD_PRELOAD").ok().map(|paths| ("LD_PRELOAD".to_owned(), paths)));
     map.extend(libraries::mapped());
-    map.extend(std::env::var(fault::VARIABLE).ok().map(|fault| ("fault".to_owned(), fault)));
     map
 }
 

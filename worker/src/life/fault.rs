@@ -12,27 +12,28 @@ use tch::{Device, Tensor};
 use tracing::warn;
 
 use crate::checkpoint::State;
+use crate::step::StepHook;
 
 /// The variable that names a fault.
-pub const VARIABLE: &str = "LOCKSTEP_FAULT";
+const VARIABLE: &str = "LOCKSTEP_FAULT";
 
 /// One flipped bit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(super) struct Fault {
     /// Name of the job that it concerns.
-    pub job: String,
+    job: String,
     /// The process; all, if none is named.
-    pub process: Option<u32>,
+    process: Option<u32>,
     /// The generation; all, if none is named.
-    pub generation: Option<u64>,
+    generation: Option<u64>,
     /// Steps completed.
-    pub step: u64,
+    step: u64,
     /// The tensor.
-    pub tensor: String,
+    tensor: String,
     /// Index of its element, in row-major order.
-    pub element: usize,
+    element: usize,
     /// The bit, from the lowest.
-    pub bit: usize,
+    bit: usize,
 }
 
 impl FromStr for Fault {
@@ -59,27 +60,17 @@ impl FromStr for Fault {
 }
 
 impl Fault {
-    /// The fault that the environment names for this generation of a run of `job`.
-    pub fn from_environment(job: &str, generation: u64) -> Result<Option<Self>, String> {
-        let Ok(text) = std::env::var(VARIABLE) else { return Ok(None) };
+    /// The fault that the environment names for `process` in this generation of a run of `job`.
+    pub(super) fn from_environment(job: &str, generation: u64, process: u32) -> Result<Option<Self>, String> {
+        let Some(text) = named() else { return Ok(None) };
         let fault: Self = text.parse().map_err(|error| format!("{VARIABLE}: {error}"))?;
-        let meant = fault.job == job && fault.generation.is_none_or(|of| of == generation);
-        Ok(meant.then_some(fault))
+        Ok(fault.is_meant_for(job, generation, process).then_some(fault))
     }
 
-    /// Flips the bit, if it is one of `state`, and that is at its step.
-    pub fn strike(&self, state: &State) -> Result<(), String> {
-        if state.step != self.step || self.tensor.starts_with("rank/") {
-            return Ok(());
-        }
-        let named = state.tensors().iter().find(|named| named.name == self.tensor);
-        let named = named.ok_or_else(|| format!("{VARIABLE}: there is no tensor `{}`", self.tensor))?;
-        self.flip(&named.tensor)
-    }
-
-    /// Flips the bit in the flat gradient of `rank` in the step that completes `step`, if it is meant.
-    pub fn strike_rank(&self, step: u64, rank: u32, gradient: &Tensor) -> Result<(), String> {
-        if step == self.step && self.tensor == format!("rank/{rank}") { self.flip(gradient) } else { Ok(()) }
+    fn is_meant_for(&self, job: &str, generation: u64, process: u32) -> bool {
+        self.job == job
+            && self.generation.is_none_or(|of| of == generation)
+            && self.process.is_none_or(|of| of == process)
     }
 
     fn flip(&self, tensor: &Tensor) -> Result<(), String> {
@@ -95,16 +86,39 @@ impl Fault {
     }
 }
 
+impl StepHook for Fault {
+    fn gradient(&mut self, step: u64, rank: u32, gradient: &Tensor) -> Result<(), String> {
+        if step == self.step && self.tensor == format!("rank/{rank}") { self.flip(gradient) } else { Ok(()) }
+    }
+
+    fn stepped(&mut self, state: &State) -> Result<(), String> {
+        if state.step != self.step || self.tensor.starts_with("rank/") {
+            return Ok(());
+        }
+        let named = state.tensors().iter().find(|named| named.name == self.tensor);
+        let named = named.ok_or_else(|| format!("{VARIABLE}: there is no tensor `{}`", self.tensor))?;
+        self.flip(&named.tensor)
+    }
+}
+
+/// What [`VARIABLE`] is, if it is set.
+pub(super) fn named() -> Option<String> {
+    std::env::var(VARIABLE).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_is_read_or_refused() {
+    fn a_fault_is_read_or_refused_and_meant_for_one_process() {
         let fault: Fault = "digits:*:137:model/0.weight:5:20".parse().unwrap();
         assert_eq!((fault.process, fault.step, fault.tensor.as_str(), fault.bit), (None, 137, "model/0.weight", 20));
         let fault: Fault = "digits:1@3:137:x:5:20".parse().unwrap();
         assert_eq!((fault.process, fault.generation), (Some(1), Some(3)));
+        let meant = [("digits", 3, 1), ("other", 3, 1), ("digits", 2, 1), ("digits", 3, 0)];
+        let meant = meant.map(|(job, generation, process)| fault.is_meant_for(job, generation, process));
+        assert_eq!(meant, [true, false, false, false]);
         for bad in ["j:0@:1:t:0:0", "", "a:b", "j:x:1:t:0:0", "j:0:1:t:0:", "j:0:1:t:0:0:0"] {
             assert!(bad.parse::<Fault>().unwrap_err().contains(bad), "{bad}");
         }

@@ -2,7 +2,7 @@
 
 mod agent;
 pub(crate) mod command;
-pub mod fault;
+mod fault;
 pub mod local;
 mod memory;
 mod rank;

@@ -26,7 +26,7 @@ use tch::Device;
 use tracing::{error, info, warn};
 
 use super::agent::Link;
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::memory;
 use crate::checkpoint::Saving;
 use crate::evidence::{Divergence, numerics};
@@ -171,6 +171,7 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let setup = Setup::new(order.job.clone(), found, files, order.device).on(other_data);
     let trainer = Trainer::load(source, setup, restore).map_err(|error| Stop::failed(&error))?;
     let mut environment = environment.join().unwrap_or_default();
+    environment.extend(fault::named().map(|fault| ("fault".to_owned(), fault)));
     environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("{OF_CHECKPOINT}{note}"))));
     if let Some(Override { key, was, now }) = trainer.derived().cloned() {
         let overrides = vec![lockstep_rpc::Override { key, was, now }];
@@ -186,8 +187,12 @@ fn live(source: &dyn Source, options: &Options, link: &Link) -> Result<(), Stop>
     let start = link.started();
     let exchange = join(options, order.device, listener, &start)?;
     progress::begin(progress::Phase::Training);
-    let fault = Fault::from_environment(&order.job.name, options.generation).map_err(Stop::for_good)?;
-    let trainer = trainer.watching(watch).with_fault(fault).judge_at(order.judge_at.iter().copied());
+    let fault = Fault::from_environment(&order.job.name, options.generation, options.process);
+    let trainer = match fault.map_err(Stop::for_good)? {
+        Some(fault) => trainer.with_hook(fault),
+        None => trainer,
+    };
+    let trainer = trainer.watching(watch).judge_at(order.judge_at.iter().copied());
     let (trainer, store) = match &order.replay {
         // What it makes is compared, and not kept.
         Some(replay) => (trainer.replay(replay.until, replay.fingerprints_every), None),

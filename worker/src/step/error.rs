@@ -111,9 +111,9 @@ pub enum TrainError {
     /// What the model's code tracks cannot be kept.
     #[error(transparent)]
     Said(#[from] SaidError),
-    /// The fault that the environment names cannot be.
+    /// A hook into the loop failed.
     #[error("{0}")]
-    Fault(String),
+    Hook(String),
     /// A batch could not be made.
     #[error("cannot read the batch of step {step}")]
     Data {

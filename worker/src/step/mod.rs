@@ -4,6 +4,7 @@ mod buffers;
 mod error;
 mod evaluate;
 mod finite;
+mod hook;
 mod record;
 mod run;
 mod seen;
@@ -11,6 +12,7 @@ mod trainer;
 mod unchanged;
 
 pub use error::{SetupError, TrainError};
+pub use hook::StepHook;
 pub use run::Finished;
 use run::{Run, borrow};
 pub use trainer::Trainer;

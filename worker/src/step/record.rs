@@ -31,9 +31,7 @@ impl Trainer {
 impl Run {
     /// Records the step; when it is due, with fingerprints that all processes agree on.
     pub(super) fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
-        if let Some(fault) = &self.trainer.fault {
-            fault.strike(&self.trainer.state).map_err(TrainError::Fault)?;
-        }
+        self.trainer.hooks.stepped(&self.trainer.state)?;
         self.trail.end_step();
         let contents = self.contents()?;
         let step = self.trainer.state.step;

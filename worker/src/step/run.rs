@@ -58,7 +58,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(
-        mut trainer: Trainer,
+        trainer: Trainer,
         place: Place,
         mut exchange: Option<Box<dyn Exchange>>,
         store: Option<BlobStore>,
@@ -89,7 +89,6 @@ impl Run {
         if process == 0 {
             reporter.model(model_report(job, state.model.as_ref()));
         }
-        trainer.fault = trainer.fault.filter(|fault| fault.process.is_none_or(|of| of == process));
         Ok(Self {
             trainer,
             place,
@@ -166,7 +165,7 @@ impl Run {
 
     /// One rank's part of a step: its gradient and loss become a leaf of the reduction tree.
     fn micro_batch(&mut self, step: u64, index: usize, rank: u32) -> Result<(), TrainError> {
-        let Trainer { job, data, samples, ranks, device, state, fault, .. } = &mut self.trainer;
+        let Trainer { job, data, samples, ranks, device, state, hooks, .. } = &mut self.trainer;
         ranks.seed_generators(step, rank)?;
         let positions = samples.positions(step, rank..rank + 1);
         let batch = self.seen.read(data.train.as_ref(), &positions, *device);
@@ -186,16 +185,14 @@ impl Run {
         if let Some(exchange) = borrow(&mut self.exchange).filter(|_| index + 1 == self.hosted.len()) {
             exchange.note(self.seen.word());
         }
-        let looked_at = self.fingerprints.compared || self.inspection.is_some() || fault.is_some();
+        let looked_at = self.fingerprints.compared || self.inspection.is_some() || !hooks.is_empty();
         if index + 1 == self.hosted.len() && !looked_at {
             self.reducer.backward_beside(&loss, &self.parameters, &mut self.exchange)?;
         } else {
             self.reducer.backward(index, &loss, &self.parameters)?;
         }
         self.reporter.spent(Phase::Backward);
-        if let Some(fault) = fault {
-            fault.strike_rank(step + 1, rank, &self.reducer.leaf(index).gradients).map_err(TrainError::Fault)?;
-        }
+        hooks.gradient(step + 1, rank, &self.reducer.leaf(index).gradients)?;
         self.trail.note(index, self.reducer.sample(index))?;
         if self.fingerprints.compared {
             self.fingerprinter.take_rank(rank, &self.reducer.leaf(index).gradients)?;

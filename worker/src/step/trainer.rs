@@ -13,9 +13,9 @@ use lockstep_models::{Model, Watched};
 use tch::Device;
 use tracing::{debug, info};
 
+use super::hook::{Hooks, StepHook};
 use super::{Finished, Run, SetupError, TrainError};
 use crate::checkpoint::{self, Agreed, Ranks, Saving, State, agree};
-use crate::life::fault::Fault;
 use crate::observe::{Outbox, importance};
 use crate::program::{OtherData, Setup, Source};
 use crate::reduce::{Exchange, Layout, Place};
@@ -35,7 +35,7 @@ pub struct Trainer {
     pub(super) fingerprints_every: u64,
     pub(super) replay: bool,
     pub(super) judge_at: BTreeSet<u64>,
-    pub(super) fault: Option<Fault>,
+    pub(super) hooks: Hooks,
     pub(super) derived: Option<Override>,
     pub(super) watch: Arc<Watch>,
 }
@@ -96,7 +96,7 @@ impl Trainer {
             fingerprints_every,
             replay: false,
             judge_at: BTreeSet::new(),
-            fault: None,
+            hooks: Hooks::default(),
             derived,
             watch: Arc::default(),
         })
@@ -120,10 +120,11 @@ impl Trainer {
         Self { watch: Arc::new(watch), ..self }
     }
 
-    /// With a fault on purpose.
+    /// With a hook into each step.
     #[must_use]
-    pub fn with_fault(self, fault: Option<Fault>) -> Self {
-        Self { fault, ..self }
+    pub fn with_hook(mut self, hook: impl StepHook + 'static) -> Self {
+        self.hooks.add(Box::new(hook));
+        self
     }
 
     /// The model, as far as it is trained.
