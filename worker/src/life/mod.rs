@@ -1,12 +1,17 @@
 //! The process, from its command line to its exit code: as a rank process under an agent, or by itself.
 
 mod agent;
+mod assignment;
 pub(crate) mod command;
+mod ended;
 mod fault;
+mod joined;
+mod loaded;
 pub mod local;
 mod memory;
 mod rank;
 pub mod scores;
+mod training;
 
 pub use agent::Link;
 pub use rank::{Options, run, warn_if_reachable};

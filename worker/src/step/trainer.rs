@@ -127,6 +127,16 @@ impl Trainer {
         self
     }
 
+    /// What is trained.
+    pub fn job(&self) -> &JobSpec {
+        &self.job
+    }
+
+    /// Where it is trained.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
     /// The model, as far as it is trained.
     pub fn model(&self) -> &dyn Model {
         self.state.model.as_ref()

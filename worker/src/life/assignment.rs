@@ -1,0 +1,39 @@
+//! An assignment as the agent brings it, checked.
+
+use std::path::PathBuf;
+
+use lockstep_common::job::JobSpec;
+use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_rpc::Replay;
+use tch::Device;
+
+use super::ended::Stop;
+use crate::observe::parse_device;
+
+/// What this process trains, and from where on.
+pub(super) struct Assignment {
+    pub(super) job: JobSpec,
+    pub(super) base_dir: PathBuf,
+    pub(super) device: Device,
+    pub(super) data: Vec<DataFile>,
+    pub(super) store: PathBuf,
+    pub(super) restore: Option<Manifest>,
+    pub(super) replay: Option<Replay>,
+    pub(super) judge_at: Vec<u64>,
+}
+
+impl Assignment {
+    pub(super) fn parse(raw: lockstep_rpc::Assignment) -> Result<Self, Stop> {
+        let job = JobSpec::from_canonical(&raw.job).map_err(Stop::failed)?;
+        let device =
+            parse_device(&raw.device).ok_or_else(|| Stop::for_good(format!("`{}` is not a device", raw.device)))?;
+        let data = raw.data.into_iter().map(DataFile::try_from).collect::<Result<_, _>>();
+        let data = data.map_err(|_| Stop::for_good("the assignment has a data digest that is none".to_owned()))?;
+        let restore = match raw.restore.as_slice() {
+            [] => None,
+            bytes => Some(Manifest::decode(bytes).map_err(Stop::failed)?),
+        };
+        let (base_dir, store) = (raw.base_dir.into(), raw.store.into());
+        Ok(Self { job, base_dir, device, data, store, restore, replay: raw.replay, judge_at: raw.judge_at })
+    }
+}

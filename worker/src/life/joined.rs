@@ -1,0 +1,78 @@
+//! Joined: the process has found the others of its generation, and exchanges with them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lockstep_common::chain;
+use lockstep_exchange::{Listener, Mesh, MeshConfig};
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::progress;
+use lockstep_rpc::Assignment;
+use lockstep_tch_ext::c10d::Backend;
+use tch::Device;
+
+use super::Options;
+use super::agent::Link;
+use super::ended::Stop;
+use super::loaded::Loaded;
+use crate::reduce::{Exchange, GroupExchange, MeshExchange};
+use crate::step::Trainer;
+
+/// How long the processes of a generation, which have all said that they are ready, may take to connect.
+const CONNECT_DEADLINE: Duration = Duration::from_mins(1);
+
+/// A process that can begin to train.
+pub(super) struct Joined {
+    pub(super) trainer: Trainer,
+    pub(super) store: Option<BlobStore>,
+    /// With the other processes; none for one that is alone.
+    pub(super) exchange: Option<Box<dyn Exchange>>,
+}
+
+impl Joined {
+    /// Waits until all processes of the generation are ready, and joins them.
+    pub(super) fn join(loaded: Loaded, options: &Options, agent: &Link) -> Result<Self, Stop> {
+        let Loaded { trainer, store, listener } = loaded;
+        let exchange = join(options, trainer.device(), listener, &agent.started())?;
+        Ok(Self { trainer, store, exchange })
+    }
+}
+
+/// Joins the other processes; nobody to join if there is one only.
+fn join(
+    options: &Options,
+    device: Device,
+    listener: Listener,
+    start: &Assignment,
+) -> Result<Option<Box<dyn Exchange>>, Stop> {
+    let addresses = start
+        .peers
+        .iter()
+        .map(|peer| peer.parse().map_err(|_| Stop::for_good(format!("`{peer}` is not a peer's address"))))
+        .collect::<Result<Vec<SocketAddr>, Stop>>()?;
+    if addresses.len() <= 1 {
+        return Ok(None);
+    }
+    let secret = start.secret.as_slice().try_into();
+    let config = MeshConfig {
+        process: options.process as usize,
+        addresses,
+        secret: secret.map_err(|_| Stop::for_good("the assignment has no secret of 32 bytes".to_owned()))?,
+        run: options.run.as_str().to_owned(),
+        generation: options.generation,
+        connect_deadline: CONNECT_DEADLINE,
+        silence_limit: options.silence_limit,
+        shared_memory: options.shared_memory,
+    };
+    let lost =
+        |error: &dyn std::error::Error| Stop::Peers(format!("cannot join the other processes: {}", chain(error)));
+    let _waits = progress::waits();
+    let mesh = Mesh::join(listener, &config).map_err(|error| lost(&error))?;
+    Ok(Some(match device {
+        Device::Cuda(device) => {
+            let group = GroupExchange::join(&Backend::Nccl { device }, mesh, options.bind, options.silence_limit);
+            Box::new(group.map_err(|error| lost(&error))?)
+        }
+        _ => Box::new(MeshExchange::new(mesh)),
+    }))
+}

@@ -1,0 +1,69 @@
+//! Loaded: data, model and state are in memory as the assignment says, and the process listens for the others.
+
+use lockstep_common::manifest::Override;
+use lockstep_common::preprocessing::OF_CHECKPOINT;
+use lockstep_exchange::Listener;
+use lockstep_host::blobs::BlobStore;
+use lockstep_host::data::{self, Located, Reading};
+use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{Derived, Ready};
+
+use super::Options;
+use super::agent::Link;
+use super::assignment::Assignment;
+use super::ended::Stop;
+use super::fault;
+use crate::evidence::numerics;
+use crate::program::{OtherData, Setup, Source};
+use crate::step::Trainer;
+
+/// A process that has said that it is ready.
+pub(super) struct Loaded {
+    pub(super) trainer: Trainer,
+    /// Where checkpoints go, if it makes any.
+    pub(super) store: Option<BlobStore>,
+    pub(super) listener: Listener,
+}
+
+impl Loaded {
+    /// Loads what the agent assigns, and says `Ready`.
+    pub(super) fn load(source: &dyn Source, options: &Options, agent: &Link) -> Result<Self, Stop> {
+        let Assignment { job, base_dir, device, data, store, restore, replay, judge_at } =
+            Assignment::parse(agent.assigned())?;
+        // Hashes this program: meanwhile the model is built.
+        let environment = std::thread::spawn(move || numerics::environment(device));
+        numerics::apply(&job).map_err(Stop::failed)?;
+        let store = BlobStore::existing(&store).map_err(Stop::failed)?;
+        let files = data::listed(&data, &store).map_err(Stop::failed)?;
+        let other_revision = job.data.revision().is_some();
+        let located = data::locate(&base_dir, &files, &store, other_revision, Reading::of(&job));
+        let Located { files: found, watch } = located.map_err(Stop::failed)?;
+        // Other data than the checkpoint's is assigned only if a person accepted it.
+        let other_data = restore.as_ref().and_then(|manifest| OtherData::between(&manifest.data, &data));
+        let files = files.into_iter().map(|file| file.path).collect();
+        let setup = Setup::new(job, found, files, device).on(other_data);
+        let restore = restore.as_ref().map(|manifest| (manifest, &store));
+        let trainer = Trainer::load(source, setup, restore).map_err(Stop::failed)?;
+        let mut environment = environment.join().unwrap_or_default();
+        environment.extend(fault::named().map(|fault| ("fault".to_owned(), fault)));
+        environment.extend(trainer.note().map(|note| ("preprocessing".to_owned(), format!("{OF_CHECKPOINT}{note}"))));
+        if let Some(Override { key, was, now }) = trainer.derived().cloned() {
+            let overrides = vec![lockstep_rpc::Override { key, was, now }];
+            agent.outbox().push(Body::Derived(Derived { overrides }));
+        }
+        let listener = Listener::bind(options.bind).map_err(Stop::failed)?;
+        agent.outbox().push(Body::Ready(Ready {
+            address: listener.local_addr().to_string(),
+            numerics: numerics::fingerprint(trainer.job(), trainer.layout(), device).into_iter().collect(),
+            environment: environment.into_iter().collect(),
+        }));
+        let trainer = trainer.watching(watch).judge_at(judge_at.into_iter());
+        Ok(match replay {
+            // What it makes is compared, and not kept.
+            Some(replay) => {
+                Self { trainer: trainer.replay(replay.until, replay.fingerprints_every), store: None, listener }
+            }
+            None => Self { trainer, store: Some(store), listener },
+        })
+    }
+}
