@@ -21,7 +21,7 @@ mod watched;
 pub use build::build_model;
 pub use error::ModelError;
 pub use interface::{Context, EvalSums, Model, Parameter};
-pub use log::{Said, take_said};
+pub use log::{Logged, take_logged};
 pub use memory::disjoint;
 pub use parts::Parts;
 pub use precision::Precision;

@@ -7,14 +7,14 @@ use super::{ModelError, Parameter};
 
 /// Where the elements of a tensor lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct MemoryRegion {
     address: usize,
     size: Vec<i64>,
     stride: Vec<i64>,
     kind: Kind,
 }
 
-impl Place {
+impl MemoryRegion {
     /// Of a plain tensor.
     pub(super) fn of(tensor: &Tensor) -> Result<Self, TchError> {
         let (size, stride, kind) = (tensor.size(), tensor.stride(), tensor.f_kind()?);
@@ -77,26 +77,26 @@ impl Place {
 
 /// Refuses tensors whose bits cannot be kept and restored: of a type that tch does not know, sparse, or with elements that
 /// share memory. `what` is `parameter` or `buffer`.
-pub(super) fn restorable(what: &'static str, name: &str, tensor: &Tensor) -> Result<Place, ModelError> {
+pub(super) fn restorable(what: &'static str, name: &str, tensor: &Tensor) -> Result<MemoryRegion, ModelError> {
     let refuse = |reason: &'static str| ModelError::Memory { what, name: name.to_owned(), reason };
     if !is_plain(tensor) {
         return Err(refuse("is sparse, quantized, or a negated or conjugated view: keep a dense tensor of numbers"));
     }
-    let Ok(place) = Place::of(tensor) else {
+    let Ok(region) = MemoryRegion::of(tensor) else {
         return Err(refuse("has elements of a type that checkpoints do not know: convert it to another type"));
     };
-    if matches!(place.kind, Kind::ComplexDouble | Kind::ComplexHalf) {
+    if matches!(region.kind, Kind::ComplexDouble | Kind::ComplexHalf) {
         return Err(refuse("has complex elements of a width that no export can hold: convert it to complex64"));
     }
     if name == "__metadata__" {
         return Err(refuse("has a name that safetensors files keep for themselves: give it another"));
     }
-    if place.overlaps_itself()? {
+    if region.overlaps_itself()? {
         return Err(refuse(
             "is an expanded view, whose elements share memory: keep a copy (`.clone()` after `.contiguous()`)",
         ));
     }
-    Ok(place)
+    Ok(region)
 }
 
 /// Refuses parameters that lie in one memory and are not one tensor: each would be trained for itself, and change the other.
@@ -104,16 +104,16 @@ pub(super) fn restorable(what: &'static str, name: &str, tensor: &Tensor) -> Res
 /// # Errors
 /// `Overlap` with both names.
 pub fn disjoint(parameters: &[Parameter]) -> Result<(), ModelError> {
-    let mut places: Vec<(Place, &str)> = Vec::new();
+    let mut regions: Vec<(MemoryRegion, &str)> = Vec::new();
     for parameter in parameters {
-        places.push((restorable("parameter", &parameter.name, &parameter.tensor)?, &parameter.name));
+        regions.push((restorable("parameter", &parameter.name, &parameter.tensor)?, &parameter.name));
     }
     // Sorted by where they begin, only those that begin before another ends can meet it.
-    places.sort_by_key(|(place, _)| place.address);
-    for (index, (place, name)) in places.iter().enumerate() {
-        let end = place.bytes().end;
-        for (other, second) in places[index + 1..].iter().take_while(|(other, _)| other.address < end) {
-            if place.overlaps(other)? {
+    regions.sort_by_key(|(region, _)| region.address);
+    for (index, (region, name)) in regions.iter().enumerate() {
+        let end = region.bytes().end;
+        for (other, second) in regions[index + 1..].iter().take_while(|(other, _)| other.address < end) {
+            if region.overlaps(other)? {
                 let named = |name: &str| parameters.iter().position(|parameter| parameter.name == name);
                 let (first, second) = if named(name) < named(second) { (name, second) } else { (second, name) };
                 return Err(ModelError::Overlap((*first).to_owned(), (*second).to_owned()));

@@ -11,7 +11,7 @@ use lockstep_tch_ext::script::{Finding, ScriptModule};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::lookalike;
-use super::memory::{Place, disjoint, restorable};
+use super::memory::{MemoryRegion, disjoint, restorable};
 use super::parts::Parts;
 use super::supervised::Objective;
 use super::trace::without_trace;
@@ -58,14 +58,14 @@ pub(crate) fn load(
         return Err(refuse(words(&finding)));
     }
     let mut parts = Parts::new();
-    let mut seen: Vec<(Tensor, Place)> = Vec::new();
+    let mut seen: Vec<(Tensor, MemoryRegion)> = Vec::new();
     for (name, tensor) in module.named_parameters() {
         if !tensor.requires_grad() {
             // Frozen in Python: kept and saved, but not trained.
-            let place = restorable("parameter", &name, &tensor)?;
-            let known = tensor.numel() > 0 && seen.iter().any(|(_, known)| *known == place);
+            let region = restorable("parameter", &name, &tensor)?;
+            let known = tensor.numel() > 0 && seen.iter().any(|(_, known)| *known == region);
             if !known {
-                seen.push((tensor.shallow_clone(), place));
+                seen.push((tensor.shallow_clone(), region));
                 parts.buffers.push((name, tensor));
             }
             continue;
@@ -80,7 +80,7 @@ pub(crate) fn load(
         if seen.iter().any(|(known, _)| is_same(known, &tensor)) {
             continue;
         }
-        seen.push((tensor.shallow_clone(), Place::of(&tensor)?));
+        seen.push((tensor.shallow_clone(), MemoryRegion::of(&tensor)?));
         parts.module(&name, format!("tensor {:?}", tensor.size()));
         parts.parameters.push(Parameter::new(name, tensor));
     }

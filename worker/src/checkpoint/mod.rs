@@ -19,7 +19,7 @@ mod writer;
 pub use digest::state_digest;
 pub use load::{LoadError, load};
 pub use preprocessing::Unlike;
-pub(crate) use preprocessing::{Agreed, agree};
+pub(crate) use preprocessing::{RunPreprocessing, reconcile};
 pub use rank_state::{RankDraft, Ranks};
 pub use saving::{Saving, Verdicts};
 pub use state::{Named, STEPS, State};

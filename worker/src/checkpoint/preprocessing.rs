@@ -27,9 +27,9 @@ pub enum Unlike {
 
 /// What a run's samples go through.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Agreed {
+pub(crate) struct RunPreprocessing {
     /// `None` where a program reads the data itself.
-    pub(crate) preprocessing: Option<Preprocessing>,
+    pub(crate) used: Option<Preprocessing>,
     /// How the data's own differs from it, by a person's word.
     pub(crate) note: Option<String>,
 }
@@ -39,14 +39,18 @@ pub(crate) struct Agreed {
 /// # Errors
 /// The two differ, and the data is not `accepted`, now or before; or, accepted or not, they are of other columns or shapes; or the
 /// checkpoint does not say by which moments its columns were standardised, and other data is accepted now.
-pub(crate) fn agree(data: &dyn Dataset, restore: Option<&Manifest>, accepted: bool) -> Result<Agreed, Unlike> {
+pub(crate) fn reconcile(
+    data: &dyn Dataset,
+    restore: Option<&Manifest>,
+    accepted: bool,
+) -> Result<RunPreprocessing, Unlike> {
     let known = restore.and_then(|manifest| manifest.preprocessing.as_ref());
     if restore.is_some() && accepted && is_unknown(data, known) {
         return Err(Unlike::Unknown);
     }
     // A checkpoint of a run that goes on with accepted data has the moments of the data before.
     let before = |manifest: &Manifest| manifest.overrides.iter().any(|one| one.key.starts_with("data."));
-    settle(data, known, accepted || restore.is_some_and(before))
+    choose(data, known, accepted || restore.is_some_and(before))
 }
 
 /// Whether `data` has moments, and a checkpoint says nothing of those that it was trained by.
@@ -54,9 +58,9 @@ fn is_unknown(data: &dyn Dataset, known: Option<&Preprocessing>) -> bool {
     known.is_none() && data.measured().is_some_and(|measured| measured.standardised().next().is_some())
 }
 
-fn settle(data: &dyn Dataset, known: Option<&Preprocessing>, accepted: bool) -> Result<Agreed, Unlike> {
+fn choose(data: &dyn Dataset, known: Option<&Preprocessing>, accepted: bool) -> Result<RunPreprocessing, Unlike> {
     let (Some(measured), Some(known)) = (data.measured(), known) else {
-        return Ok(Agreed { preprocessing: data.preprocessing().cloned(), note: None });
+        return Ok(RunPreprocessing { used: data.preprocessing().cloned(), note: None });
     };
     let differences = known.differences(measured);
     let note = if differences.is_empty() { None } else { Some(words(&differences)) };
@@ -66,7 +70,7 @@ fn settle(data: &dyn Dataset, known: Option<&Preprocessing>, accepted: bool) -> 
             if let Some(note) = &note {
                 warn!("the checkpoint's preprocessing is used, not that of the accepted data: {note}");
             }
-            Ok(Agreed { preprocessing: Some(known.clone()), note })
+            Ok(RunPreprocessing { used: Some(known.clone()), note })
         }
     }
 }
@@ -125,32 +129,32 @@ mod tests {
         }
     }
 
-    fn settled(known: &[(&str, f64)], measured: &[(&str, f64)], accepted: bool) -> Result<Agreed, String> {
+    fn chosen(known: &[(&str, f64)], measured: &[(&str, f64)], accepted: bool) -> Result<RunPreprocessing, String> {
         let shape = SampleShape {
             input: vec![2],
             kind: InputKind::Float,
             targets: lockstep_data::Targets::Classes { count: 2 },
         };
         let table = Table { shape, measured: preprocessing(measured) };
-        settle(&table, Some(&preprocessing(known)), accepted).map_err(|unlike| unlike.to_string())
+        choose(&table, Some(&preprocessing(known)), accepted).map_err(|unlike| unlike.to_string())
     }
 
     #[test]
     fn moments_that_differ_are_refused_by_column_and_accepted_ones_give_way_to_the_checkpoints() {
         let known = [("a", 1.5), ("b", 2.5)];
-        let same = settled(&known, &known, false).unwrap();
-        assert_eq!((same.preprocessing, same.note), (Some(preprocessing(&known)), None));
+        let same = chosen(&known, &known, false).unwrap();
+        assert_eq!((same.used, same.note), (Some(preprocessing(&known)), None));
 
         let other = [("a", 1.5), ("b", 3.25)];
         let line = "column `b`: mean 2.5 and deviation 2 in the checkpoint, mean 3.25 and deviation 2 in the data";
-        let refused = settled(&known, &other, false).unwrap_err();
+        let refused = chosen(&known, &other, false).unwrap_err();
         assert!(refused.contains(line) && !refused.contains("`a`"), "{refused}");
-        let agreed = settled(&known, &other, true).unwrap();
-        assert_eq!(agreed.preprocessing, Some(preprocessing(&known)));
+        let agreed = chosen(&known, &other, true).unwrap();
+        assert_eq!(agreed.used, Some(preprocessing(&known)));
         assert_eq!(agreed.note.as_deref(), Some(line));
 
         // Other columns are other inputs, whoever accepts them.
-        let swapped = settled(&known, &[("b", 2.5), ("a", 1.5)], true).unwrap_err();
+        let swapped = chosen(&known, &[("b", 2.5), ("a", 1.5)], true).unwrap_err();
         assert!(swapped.contains("columns a, b") && swapped.contains("columns b, a"), "{swapped}");
         // An older checkpoint says nothing.
         let shape = SampleShape {
@@ -159,7 +163,7 @@ mod tests {
             targets: lockstep_data::Targets::Classes { count: 2 },
         };
         let table = Table { shape, measured: preprocessing(&other) };
-        assert_eq!(settle(&table, None, false).unwrap().preprocessing, Some(preprocessing(&other)));
+        assert_eq!(choose(&table, None, false).unwrap().used, Some(preprocessing(&other)));
         // Of other data it would be other moments.
         assert!(is_unknown(&table, None) && !is_unknown(&table, Some(&preprocessing(&known))));
         let pixels = Inputs::Pixels { shape: vec![2], divisor: 127.5, subtracted: 1.0 };

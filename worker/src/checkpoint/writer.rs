@@ -46,12 +46,12 @@ pub struct Staging {
 /// Hands checkpoints to the thread that writes them, one at a time.
 #[derive(Debug)]
 pub struct Writer {
-    orders: Option<SyncSender<Order>>,
+    requests: Option<SyncSender<Request>>,
     staged: Receiver<()>,
     waiting: bool,
-    /// Whether each order was carried out.
+    /// Whether each request was carried out.
     written: Receiver<bool>,
-    /// Orders whose word is not taken yet.
+    /// Requests whose outcome is not taken yet.
     open: usize,
     last_step: Option<u64>,
     /// Bytes that describe the tensors of the share.
@@ -62,7 +62,7 @@ pub struct Writer {
 
 /// What the thread is to do.
 #[derive(Debug)]
-enum Order {
+enum Request {
     /// Copy the state and write it.
     Write(Box<Staging>),
     /// Write what was copied last again, into new files.
@@ -96,20 +96,20 @@ impl Writer {
             tensors_described += size::tensor(&named.name, dtype(&staged), staged.size(), bytes);
             items.push(Item { name: named.name.clone(), source: named.tensor.shallow_clone(), staged });
         }
-        // One order at a time: the next one waits in `stage` until this one's copies are written.
-        let (orders, taken) = sync_channel(0);
+        // One request at a time: the next one waits in `stage` until this one's copies are written.
+        let (requests, taken) = sync_channel(0);
         let (copied, staged) = channel();
         let (done, written) = channel();
         let (alarm, changed) = channel();
         let watch = Arc::clone(watch);
-        let said = Said { outbox, alarm, done };
+        let notifier = Notifier { outbox, alarm, done };
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || work(items, &store, &watch, &said, &taken, &copied))
+            .spawn(move || work(items, &store, &watch, &notifier, &taken, &copied))
             .expect("the system can start a thread");
-        let (orders, thread) = (Some(orders), Some(thread));
+        let (requests, thread) = (Some(requests), Some(thread));
         Ok(Self {
-            orders,
+            requests,
             staged,
             waiting: false,
             written,
@@ -125,10 +125,10 @@ impl Writer {
     pub fn stage(&mut self, staging: Staging) {
         self.wait_staged();
         self.last_step = Some(staging.step);
-        let orders = self.orders.as_ref().expect("present until dropped");
+        let requests = self.requests.as_ref().expect("present until dropped");
         // For a store that is slow with the one before.
         let _waits = progress::waits();
-        orders.send(Order::Write(Box::new(staging))).expect("the checkpoint thread ends only with its orders");
+        requests.send(Request::Write(Box::new(staging))).expect("the checkpoint thread ends only with its requests");
         self.open += 1;
         self.waiting = true;
     }
@@ -159,7 +159,7 @@ impl Writer {
 
     /// Writes the last checkpoint again, into new files, and waits for it; as [`Writer::wait_written`].
     pub fn again(&mut self) -> Option<bool> {
-        self.orders.as_ref()?.send(Order::Again).ok()?;
+        self.requests.as_ref()?.send(Request::Again).ok()?;
         self.open += 1;
         self.wait_written()
     }
@@ -167,7 +167,7 @@ impl Writer {
     /// Returns when the state has been copied: it may change again.
     pub fn wait_staged(&mut self) {
         if std::mem::take(&mut self.waiting) {
-            self.staged.recv().expect("the checkpoint thread answers every order");
+            self.staged.recv().expect("the checkpoint thread answers every request");
         }
     }
 
@@ -178,17 +178,17 @@ impl Writer {
 }
 
 /// Where the thread says how a checkpoint went.
-struct Said {
+struct Notifier {
     outbox: Outbox,
     alarm: Sender<DataHashError>,
-    /// Whether each order was carried out.
+    /// Whether each request was carried out.
     done: Sender<bool>,
 }
 
 impl Drop for Writer {
     /// Waits until everything is written.
     fn drop(&mut self) {
-        self.orders = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -201,24 +201,24 @@ fn work(
     mut items: Vec<Item>,
     store: &BlobStore,
     watch: &Watch,
-    said: &Said,
-    orders: &Receiver<Order>,
+    notifier: &Notifier,
+    requests: &Receiver<Request>,
     staged: &Sender<()>,
 ) {
     let mut last: Option<Staging> = None;
     let mut copied = Ok(());
-    while let Ok(order) = orders.recv() {
-        let anew = matches!(order, Order::Again);
-        match order {
-            Order::Write(staging) => {
+    while let Ok(request) = requests.recv() {
+        let anew = matches!(request, Request::Again);
+        match request {
+            Request::Write(staging) => {
                 copied = copy(&mut items);
                 last = Some(*staging);
                 // Nobody to tell is a training thread that has stopped; what was copied is written all the same.
                 staged.send(()).ok();
             }
             // The state is still what it was: nothing is trained any more.
-            Order::Again if copied.is_err() => copied = copy(&mut items),
-            Order::Again => {}
+            Request::Again if copied.is_err() => copied = copy(&mut items),
+            Request::Again => {}
         }
         let step = last.as_ref().map_or(0, |staging| staging.step);
         let watched =
@@ -226,8 +226,8 @@ fn work(
         let written = match (&copied, &last, watched) {
             // The run ends, and the training thread says why: no share is said.
             (_, _, Err(changed)) if changed.is_change_in_training() => {
-                said.alarm.send(changed).ok();
-                said.done.send(false).ok();
+                notifier.alarm.send(changed).ok();
+                notifier.done.send(false).ok();
                 continue;
             }
             (Err(error), ..) => Err(chain(error)),
@@ -236,7 +236,7 @@ fn work(
             (Ok(()), None, Ok(())) => Err("nothing was copied yet".to_owned()),
         };
         let is_written = written.is_ok();
-        said.outbox.push(match written {
+        notifier.outbox.push(match written {
             Ok(share) => {
                 debug!(step, tensors = share.tensors.len(), "checkpoint share written");
                 let json = serde_json::to_vec(&share).expect("a share has string keys, and its floats are finite");
@@ -247,7 +247,7 @@ fn work(
                 Body::CheckpointFailed(CheckpointFailed { step, reason })
             }
         });
-        said.done.send(is_written).ok();
+        notifier.done.send(is_written).ok();
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Divergence {
     pub tensors: Vec<String>,
     /// What all ranks computed since the processes last agreed: step by step, a word for each rank; empty if that could not
     /// be learned.
-    pub trail: Vec<u64>,
+    pub history: Vec<u64>,
 }
 
 /// Fingerprints of a state.
@@ -113,11 +113,11 @@ impl Fingerprinter {
         let names = self.tensor_names().iter().enumerate();
         let differ = names.filter(|(index, _)| all.iter().any(|sums| sums[*index] != taken.sums[*index]));
         let tensors = differ.map(|(_, name)| name.clone()).collect();
-        Ok(Some(Divergence { fingerprints, tensors, trail: Vec::new() }))
+        Ok(Some(Divergence { fingerprints, tensors, history: Vec::new() }))
     }
 
-    /// The trails of all processes in one, from `own`. All of them call it together.
-    pub fn whole_trail(&self, mut own: Vec<u64>, exchange: &mut dyn Exchange) -> Result<Vec<u64>, ExchangeError> {
+    /// The gradient histories of all processes in one, from `own`. All of them call it together.
+    pub fn whole_history(&self, mut own: Vec<u64>, exchange: &mut dyn Exchange) -> Result<Vec<u64>, ExchangeError> {
         for words in self.swap(&own, exchange)? {
             join(&mut own, &words);
         }

@@ -2,10 +2,10 @@
 //! numerics, golden bits of operators.
 
 mod fingerprint;
+mod gradient_history;
 mod libraries;
 pub mod numerics;
 pub mod operators;
-mod trail;
 
 pub use fingerprint::{Divergence, Fingerprinter, Taken};
-pub(crate) use trail::Trail;
+pub(crate) use gradient_history::GradientHistory;

@@ -23,13 +23,13 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A rank process's end of the socket.
 #[derive(Debug)]
-pub struct Link {
+pub struct AgentConnection {
     outbox: Outbox,
     commands: Receiver<Command>,
     writer: JoinHandle<()>,
 }
 
-impl Link {
+impl AgentConnection {
     /// Connects to the agent at `socket` and says who is there.
     ///
     /// From now on the process ends when the agent does: without it nobody would know of this process.
@@ -91,7 +91,7 @@ impl Link {
     }
 }
 
-impl Verdicts for Link {
+impl Verdicts for AgentConnection {
     fn next(&self, patience: Option<Duration>) -> Option<Save> {
         let deadline = patience.map(|patience| Instant::now() + patience);
         loop {

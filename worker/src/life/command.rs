@@ -149,9 +149,9 @@ fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failur
     prepare(&job)?;
     let base_dir = std::path::absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned();
     let outbox = Outbox::default();
-    let said = outbox.clone();
+    let reports = outbox.clone();
     let printing = thread::spawn(move || -> io::Result<()> {
-        while let Some(body) = said.pop() {
+        while let Some(body) = reports.pop() {
             if let Body::Block(block) = body {
                 print(&block, &mut io::stdout().lock())?;
             }

@@ -9,7 +9,7 @@ use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Corrupt, Failed};
 use tracing::{error, info};
 
-use super::agent::Link;
+use super::agent::AgentConnection;
 use super::memory;
 use crate::evidence::Divergence;
 use crate::reduce::ExchangeError;
@@ -20,7 +20,7 @@ pub(super) struct Ended(pub(super) Result<Finished, Stop>);
 
 impl Ended {
     /// Says it to the agent, and returns when that has heard it; after a finished run when the coordinator has, too.
-    pub(super) fn leave(self, agent: Link) -> ExitCode {
+    pub(super) fn leave(self, agent: AgentConnection) -> ExitCode {
         let code = match self.0 {
             Ok(Finished { step, state, .. }) => {
                 progress::begin(progress::Phase::Ending);
@@ -84,7 +84,7 @@ impl From<TrainError> for Stop {
     fn from(error: TrainError) -> Self {
         use ExchangeError::{Cut, Group, Mesh, PeerGone, Silence, SomePeerGone};
         if let TrainError::Corrupt { step, agreed, divergence } = &error {
-            let Divergence { fingerprints, tensors, trail } = divergence.clone();
+            let Divergence { fingerprints, tensors, history: trail } = divergence.clone();
             return Self::Corrupt(
                 chain(&error),
                 Corrupt { step: *step, agreed: *agreed, fingerprints, tensors, trail },

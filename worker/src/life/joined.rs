@@ -12,7 +12,7 @@ use lockstep_tch_ext::c10d::Backend;
 use tch::Device;
 
 use super::Options;
-use super::agent::Link;
+use super::agent::AgentConnection;
 use super::ended::Stop;
 use super::loaded::Loaded;
 use crate::reduce::{Exchange, GroupExchange, MeshExchange};
@@ -31,7 +31,7 @@ pub(super) struct Joined {
 
 impl Joined {
     /// Waits until all processes of the generation are ready, and joins them.
-    pub(super) fn join(loaded: Loaded, options: &Options, agent: &Link) -> Result<Self, Stop> {
+    pub(super) fn join(loaded: Loaded, options: &Options, agent: &AgentConnection) -> Result<Self, Stop> {
         let Loaded { trainer, store, listener } = loaded;
         let exchange = join(options, trainer.device(), listener, &agent.started())?;
         Ok(Self { trainer, store, exchange })

@@ -9,7 +9,7 @@ use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Derived, Ready};
 
 use super::Options;
-use super::agent::Link;
+use super::agent::AgentConnection;
 use super::assignment::Assignment;
 use super::ended::Stop;
 use super::fault;
@@ -27,7 +27,7 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// Loads what the agent assigns, and says `Ready`.
-    pub(super) fn load(source: &dyn Source, options: &Options, agent: &Link) -> Result<Self, Stop> {
+    pub(super) fn load(source: &dyn Source, options: &Options, agent: &AgentConnection) -> Result<Self, Stop> {
         let Assignment { job, base_dir, device, data, store, restore, replay, judge_at } =
             Assignment::parse(agent.assigned())?;
         // Hashes this program: meanwhile the model is built.

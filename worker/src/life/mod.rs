@@ -13,5 +13,5 @@ mod rank;
 pub mod scores;
 mod training;
 
-pub use agent::Link;
+pub use agent::AgentConnection;
 pub use rank::{Options, run, warn_if_reachable};

@@ -14,7 +14,7 @@ use lockstep_rpc::ProcessHello;
 use lockstep_tch_ext::stacks;
 use tracing::{error, warn};
 
-use super::agent::Link;
+use super::agent::AgentConnection;
 use super::ended::{Ended, Stop};
 use super::joined::Joined;
 use super::loaded::Loaded;
@@ -47,7 +47,7 @@ pub struct Options {
 /// Lives a rank process's life, training with `source`.
 pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
     stacks::write_on_signal();
-    match Link::connect(&options.socket, hello(options)) {
+    match AgentConnection::connect(&options.socket, hello(options)) {
         Ok(agent) => Ended(live(source, options, &agent)).leave(agent),
         Err(error) => {
             error!("cannot connect to the agent at `{}`: {error}", options.socket.display());
@@ -56,7 +56,7 @@ pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
     }
 }
 
-fn live(source: &dyn Source, options: &Options, agent: &Link) -> Result<Finished, Stop> {
+fn live(source: &dyn Source, options: &Options, agent: &AgentConnection) -> Result<Finished, Stop> {
     let loaded = Loaded::load(source, options, agent)?;
     let joined = Joined::join(loaded, options, agent)?;
     let training = Training::begin(joined, options)?;

@@ -4,7 +4,7 @@ use lockstep_host::blobs::BlobStore;
 use lockstep_host::progress;
 
 use super::Options;
-use super::agent::Link;
+use super::agent::AgentConnection;
 use super::ended::Stop;
 use super::fault::Fault;
 use super::joined::Joined;
@@ -33,7 +33,7 @@ impl Training {
     }
 
     /// Trains to the last step, and returns when the last checkpoint is committed or given up.
-    pub(super) fn finish(self, options: &Options, agent: &Link) -> Result<Finished, Stop> {
+    pub(super) fn finish(self, options: &Options, agent: &AgentConnection) -> Result<Finished, Stop> {
         let saving = Saving::new(agent, options.save_limit);
         Ok(self.trainer.run_saving(self.exchange, self.store, agent.outbox(), Some(&saving))?)
     }

@@ -13,7 +13,7 @@ use lockstep_tch_ext::generator;
 use tch::Device;
 
 use super::MeasureError;
-use crate::reduce::{Exchange, ExchangeError, Place};
+use crate::reduce::{Exchange, ExchangeError, ProcessIndex};
 
 /// Numbers that a chunk gives before the model's own: loss sum, right answers (-1: there are none to give), count.
 const SUMS: usize = 3;
@@ -35,12 +35,12 @@ pub(crate) fn run(
     plan: &Plan<'_>,
     validation: &dyn Dataset,
     model: &dyn Model,
-    place: Place,
+    process: ProcessIndex,
     exchange: Option<&mut dyn Exchange>,
 ) -> Result<EvalReport, MeasureError> {
     let chunks = plan.samples.div_ceil(plan.chunk);
     let mut own = Vec::new();
-    for chunk in place.own(0..chunks) {
+    for chunk in process.shard(0..chunks) {
         progress::advance();
         let context = Context { step: plan.step, rank: chunk as u32, training: false, root: plan.job.seed };
         seed(&context, plan.device)?;

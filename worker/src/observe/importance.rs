@@ -16,7 +16,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::MeasureError;
 use super::evaluation::seed;
-use crate::reduce::{Exchange, Place};
+use crate::reduce::{Exchange, ProcessIndex};
 
 /// Most cells along each side of an image.
 const CELLS: i64 = 8;
@@ -97,14 +97,14 @@ pub(crate) fn measure(
     plan: &Plan,
     validation: &dyn Dataset,
     model: &dyn Model,
-    place: Place,
+    process: ProcessIndex,
     exchange: Option<&mut dyn Exchange>,
 ) -> Result<Vec<Importance>, MeasureError> {
     let samples = Samples::read(plan, validation)?;
     let features = features(validation.shape(), validation.features());
     let before = samples.loss(plan, model, &samples.inputs)?;
     let mut own = Vec::new();
-    for feature in place.own(features.iter()) {
+    for feature in process.shard(features.iter()) {
         own.push(samples.rise(plan, model, feature, before)?);
     }
     let rises = match exchange {

@@ -10,7 +10,7 @@ use lockstep_tch_ext::histogram::{Given, Look, histogram_of, watch_forward};
 use tch::Tensor;
 
 use super::Reporter;
-use crate::reduce::{Place, norm};
+use crate::reduce::{ProcessIndex, norm};
 
 /// Elements that are counted of what a layer gives: enough for a distribution.
 const SAMPLED: u32 = 1 << 16;
@@ -20,15 +20,15 @@ const SAMPLED: u32 = 1 << 16;
 pub(crate) struct Inspection {
     /// The step that it completes.
     step: u64,
-    place: Place,
+    process: ProcessIndex,
     /// This process's parameters before the optimizer's step.
     before: Vec<Tensor>,
 }
 
 impl Inspection {
     /// Of the step that completes `step`.
-    pub(crate) fn of(step: u64, place: Place) -> Self {
-        Self { step, place, before: Vec::new() }
+    pub(crate) fn of(step: u64, process: ProcessIndex) -> Self {
+        Self { step, process, before: Vec::new() }
     }
 
     /// Runs `forward` and reports what each layer gives.
@@ -55,7 +55,7 @@ impl Inspection {
         flat: &Tensor,
         offsets: &[i64],
     ) -> Result<(), Error> {
-        for (parameter, ends) in self.place.own(model.parameters().iter().zip(offsets.windows(2))) {
+        for (parameter, ends) in self.process.shard(model.parameters().iter().zip(offsets.windows(2))) {
             let histogram = histogram_of(&flat.f_narrow(0, ends[0], ends[1] - ends[0])?)?;
             reporter.histogram(format!("grad/{}", parameter.name), self.step, &histogram);
             self.before.push(parameter.tensor.f_detach_copy()?);
@@ -66,7 +66,7 @@ impl Inspection {
     /// Reports the parameters after the optimizer's step, and what that changed.
     pub(crate) fn updated(self, reporter: &mut Reporter, model: &dyn Model) -> Result<(), Error> {
         let (mut names, mut weights, mut updates) = (Vec::new(), Vec::new(), Vec::new());
-        for (parameter, before) in self.place.own(model.parameters().iter()).zip(&self.before) {
+        for (parameter, before) in self.process.shard(model.parameters().iter()).zip(&self.before) {
             let histogram = histogram_of(&parameter.tensor)?;
             reporter.histogram(format!("weight/{}", parameter.name), self.step, &histogram);
             weights.push(norm_of(&histogram));

@@ -21,9 +21,9 @@ const WAITING: usize = 64;
 /// A text up to here goes without a blob.
 const SHORT_TEXT: usize = 4096;
 
-/// Something to keep.
+/// Something to write.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Media {
     pub(crate) name: String,
     pub(crate) step: u64,
     pub(crate) at_ms: u64,
@@ -41,13 +41,13 @@ pub(crate) enum Content {
 
 /// The thread. Dropping it waits until all is stored.
 #[derive(Debug)]
-pub(crate) struct Keeper {
-    queue: Option<SyncSender<Kept>>,
+pub(crate) struct MediaWriter {
+    queue: Option<SyncSender<Media>>,
     outbox: Outbox,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why something is not kept.
+/// Why something is not written.
 #[derive(Debug, thiserror::Error)]
 enum MediaError {
     #[error(transparent)]
@@ -66,8 +66,8 @@ enum MediaError {
     Png(#[from] png::EncodingError),
 }
 
-impl Keeper {
-    /// Keeps in the store at `dir`, and tells `outbox`. Where nothing can be kept, it says so once, and training goes on.
+impl MediaWriter {
+    /// Writes to the store at `dir`, and tells `outbox`. Where the store cannot be opened it warns once, and training continues.
     pub(crate) fn start(dir: &Path, outbox: &Outbox) -> Option<Self> {
         let started = Self::try_start(dir, outbox.clone());
         started.inspect_err(|error| warn!(error = chain(error), "images and files of the run are not kept")).ok()
@@ -75,12 +75,12 @@ impl Keeper {
 
     fn try_start(dir: &Path, outbox: Outbox) -> Result<Self, BlobError> {
         let store = BlobStore::existing(dir)?;
-        let (queue, waiting) = sync_channel::<Kept>(WAITING);
+        let (queue, waiting) = sync_channel::<Media>(WAITING);
         let told = outbox.clone();
         let work = move || {
-            for kept in waiting {
-                let (name, process) = (kept.name.clone(), kept.process);
-                match report(&store, kept) {
+            for media in waiting {
+                let (name, process) = (media.name.clone(), media.process);
+                match report(&store, media) {
                     Ok(media) => {
                         told.push(Body::Block(ReportBlock { process, media: vec![media], ..ReportBlock::default() }));
                     }
@@ -96,21 +96,21 @@ impl Keeper {
         Ok(Self { queue: Some(queue), outbox, thread: Some(thread) })
     }
 
-    /// Keeps it, some time.
-    pub(crate) fn keep(&self, kept: Kept) {
+    /// Writes it later, on the thread.
+    pub(crate) fn write(&self, media: Media) {
         let Some(queue) = &self.queue else { return };
-        if let Err(TrySendError::Full(kept) | TrySendError::Disconnected(kept)) = queue.try_send(kept) {
+        if let Err(TrySendError::Full(media) | TrySendError::Disconnected(media)) = queue.try_send(media) {
             warn!(
-                name = kept.name,
-                step = kept.step,
+                name = media.name,
+                step = media.step,
                 "the disk is too slow for all that the model's code wants to keep"
             );
-            self.outbox.push(dropped(kept.process));
+            self.outbox.push(dropped(media.process));
         }
     }
 }
 
-impl Drop for Keeper {
+impl Drop for MediaWriter {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take() {
@@ -124,8 +124,8 @@ fn dropped(process: u32) -> Body {
     Body::Block(ReportBlock { process, dropped: 1, ..ReportBlock::default() })
 }
 
-fn report(store: &BlobStore, kept: Kept) -> Result<MediaReport, MediaError> {
-    let Kept { name, step, at_ms, content, .. } = kept;
+fn report(store: &BlobStore, media: Media) -> Result<MediaReport, MediaError> {
+    let Media { name, step, at_ms, content, .. } = media;
     let mut report = MediaReport { name, step, at_ms, ..MediaReport::default() };
     let (kind, bytes) = match content {
         Content::Text(text) if text.len() <= SHORT_TEXT => {
@@ -176,9 +176,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::default();
         let store = dir.path().join("store");
-        assert!(Keeper::start(&store, &outbox).is_none() && !store.exists(), "a store that is not there is not made");
+        assert!(
+            MediaWriter::start(&store, &outbox).is_none() && !store.exists(),
+            "a store that is not there is not made"
+        );
         BlobStore::open(&store).unwrap();
-        let keeper = Keeper::start(&store, &outbox).unwrap();
+        let writer = MediaWriter::start(&store, &outbox).unwrap();
         let file = dir.path().join("notes.txt");
         std::fs::write(&file, "kept").unwrap();
         let image = Tensor::from_slice(&[0.0_f32, 1.0, 2.0, -1.0]).view([1, 2, 2]);
@@ -190,9 +193,9 @@ mod tests {
             Content::File(file),
         ];
         for content in contents {
-            keeper.keep(Kept { name: "x".to_owned(), step: 7, at_ms: 1, process: 2, content });
+            writer.write(Media { name: "x".to_owned(), step: 7, at_ms: 1, process: 2, content });
         }
-        drop(keeper);
+        drop(writer);
         outbox.close();
         let mut blocks = Vec::new();
         while let Some(Body::Block(block)) = outbox.pop() {

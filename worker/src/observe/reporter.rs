@@ -9,7 +9,7 @@ use lockstep_common::record::{Evidence, Fingerprints, chain_start};
 use lockstep_common::series::{Histogram, Point, SeriesKey, is_own_histogram, is_own_series};
 use lockstep_data::{InputKind, SampleShape};
 use lockstep_host::progress;
-use lockstep_models::{Said, take_said};
+use lockstep_models::{Logged, take_logged};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
     EvalReport, FingerprintReport, HistogramReport, LayerReport, ModelReport, ReportBlock, Series, StepReport,
@@ -20,7 +20,7 @@ use tch::Device;
 
 use super::Outbox;
 use super::device::device_report;
-use super::media::{Content, Keeper, Kept};
+use super::media::{Content, Media, MediaWriter};
 use super::usage::Usage;
 
 /// Time between two blocks: often enough for eyes.
@@ -81,18 +81,18 @@ pub(crate) struct StepNumbers {
     pub(crate) contents: u64,
 }
 
-/// On whose behalf a model's code speaks.
+/// On whose behalf a model's code logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speaker {
+pub(crate) enum LogSource {
     /// A rank's; the only one's without a number.
     Rank(Option<u32>),
     /// An evaluation's.
     Evaluation,
 }
 
-/// What a model's code said cannot be tracked.
+/// Why what a model's code logs cannot be tracked.
 #[derive(Debug, thiserror::Error)]
-pub enum SaidError {
+pub enum LogError {
     /// It would be mixed into a series of Lockstep's own.
     #[error(
         "the model's code tracks `{0}`, and Lockstep itself keeps a series of that name: take another name, as `own/{0}`"
@@ -113,7 +113,7 @@ pub(crate) struct Reporter {
     tokens: Option<u64>,
     device: Device,
     block: ReportBlock,
-    keeper: Option<Keeper>,
+    media: Option<MediaWriter>,
     /// Bytes of names and values in it, of what may be large at one step.
     block_bytes: usize,
     /// What will be the block's series.
@@ -157,7 +157,7 @@ impl Reporter {
             device,
             block: ReportBlock { process, ..ReportBlock::default() },
             block_bytes: 0,
-            keeper: None,
+            media: None,
             numbers: BTreeMap::new(),
             handed_over: now,
             record: record.unwrap_or_else(|| RecordPosition { steps: 0, digest: chain_start() }),
@@ -271,38 +271,38 @@ impl Reporter {
         self.block.evals.push(EvalReport { at_ms: now_ms(), ..report });
     }
 
-    /// Images, long texts and files go to `keeper`; without one they are not kept.
-    pub(crate) fn keep_media(&mut self, keeper: Option<Keeper>) {
-        self.keeper = keeper;
+    /// Images, long texts and files go to `media`; without one they are not kept.
+    pub(crate) fn write_media_with(&mut self, media: Option<MediaWriter>) {
+        self.media = media;
     }
 
-    /// What the model's own code has said since the last call.
-    pub(crate) fn said(&mut self, step: u64, speaker: Speaker) -> Result<(), SaidError> {
-        for (name, said) in take_said() {
-            let taken = match &said {
-                Said::Number(_) => is_own_series(&name),
-                Said::Distribution(_) => is_own_histogram(&name),
-                Said::Image(_) | Said::Text(_) | Said::Artifact(_) => false,
+    /// What the model's own code has logged since the last call.
+    pub(crate) fn logged(&mut self, step: u64, source: LogSource) -> Result<(), LogError> {
+        for (name, logged) in take_logged() {
+            let taken = match &logged {
+                Logged::Number(_) => is_own_series(&name),
+                Logged::Distribution(_) => is_own_histogram(&name),
+                Logged::Image(_) | Logged::Text(_) | Logged::Artifact(_) => false,
             };
             if taken {
-                return Err(SaidError::Name(name));
+                return Err(LogError::Name(name));
             }
-            match (said, speaker) {
+            match (logged, source) {
                 // Of the same step there is one from each batch: means over all are what a model's metrics are for.
-                (Said::Number(_), Speaker::Evaluation) => {}
-                (Said::Number(value), Speaker::Rank(part)) => self.number(&name, part, step, value),
-                (Said::Distribution(tensor), _) => self.histogram(name, step, &histogram_of(&tensor)?),
-                (Said::Image(image), _) => self.keep(name, step, Content::Image(image)),
-                (Said::Text(text), _) => self.keep(name, step, Content::Text(text)),
-                (Said::Artifact(path), _) => self.keep(name, step, Content::File(path)),
+                (Logged::Number(_), LogSource::Evaluation) => {}
+                (Logged::Number(value), LogSource::Rank(part)) => self.number(&name, part, step, value),
+                (Logged::Distribution(tensor), _) => self.histogram(name, step, &histogram_of(&tensor)?),
+                (Logged::Image(image), _) => self.write_media(name, step, Content::Image(image)),
+                (Logged::Text(text), _) => self.write_media(name, step, Content::Text(text)),
+                (Logged::Artifact(path), _) => self.write_media(name, step, Content::File(path)),
             }
         }
         Ok(())
     }
 
-    fn keep(&mut self, name: String, step: u64, content: Content) {
-        if let Some(keeper) = &self.keeper {
-            keeper.keep(Kept { name, step, at_ms: now_ms(), process: self.process, content });
+    fn write_media(&mut self, name: String, step: u64, content: Content) {
+        if let Some(media) = &self.media {
+            media.write(Media { name, step, at_ms: now_ms(), process: self.process, content });
         }
     }
 
@@ -337,7 +337,7 @@ impl Reporter {
         }
         self.hand_over();
         // Waits until all is kept.
-        self.keeper = None;
+        self.media = None;
     }
 
     fn report_system(&mut self, step: u64, now: Instant) {

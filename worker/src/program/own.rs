@@ -32,7 +32,7 @@ impl<P: Program> Source for Own<P> {
 
     fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
         if let Some(name) = without_own_curve(P::metrics()) {
-            return Err(said(format!(
+            return Err(refusal(format!(
                 "its metric `{name}` needs a name of its own, other than `loss`, `accuracy` and `perplexity`"
             )));
         }
@@ -116,14 +116,14 @@ impl<P: Program> Model for Trained<P> {
         if loss.numel() == 1 && matches!(loss.kind(), Kind::Float | Kind::Double | Kind::BFloat16) {
             return if loss.dim() == 0 { Ok(loss) } else { Ok(loss.f_reshape([] as [i64; 0])?) };
         }
-        Err(said(format!("its loss is {:?} of shape {:?}, not one float", loss.kind(), loss.size())))
+        Err(refusal(format!("its loss is {:?} of shape {:?}, not one float", loss.kind(), loss.size())))
     }
 
     fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, ModelError> {
         let evaluate = || guarded(|| self.program.evaluate(batch, context)).map_err(ModelError::Program);
         let sums = without_trace(&self.parts.buffers, self.device, || self.precision.run(evaluate))?;
         if sums.metrics.len() != P::metrics().len() {
-            return Err(said(format!("it gives {} metrics and names {}", sums.metrics.len(), P::metrics().len())));
+            return Err(refusal(format!("it gives {} metrics and names {}", sums.metrics.len(), P::metrics().len())));
         }
         Ok(sums)
     }
@@ -154,7 +154,7 @@ fn parts(variables: &nn::VarStore) -> Result<Parts, ModelError> {
         }
     }
     if trained.is_empty() {
-        return Err(said("it has no variables to train: they are made below `root`".to_owned()));
+        return Err(refusal("it has no variables to train: they are made below `root`".to_owned()));
     }
     trained.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     for (_, name, tensor) in trained {
@@ -169,7 +169,7 @@ fn parts(variables: &nn::VarStore) -> Result<Parts, ModelError> {
     Ok(parts)
 }
 
-fn said(words: String) -> ModelError {
+fn refusal(words: String) -> ModelError {
     ModelError::Program(words.into())
 }
 

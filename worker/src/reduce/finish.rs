@@ -3,7 +3,7 @@
 //!
 //! With little to send, one round: everybody sends all its subtrees to all and finishes the whole tree. With much, each
 //! process finishes the tree on one slice, and everybody gathers the slices: through two rounds of messages, or, when
-//! all processes see each other's memory, by reading it where it lies. Every way, every element goes through the same
+//! all processes see each other's memory, by reading it where it lies. With each strategy, every element goes through the same
 //! additions in the same order.
 
 use std::ops::Range;

@@ -9,7 +9,7 @@ mod finish;
 mod layout;
 mod norm;
 mod overlap;
-mod place;
+mod process_index;
 mod reducer;
 #[cfg(test)]
 mod tests;
@@ -18,6 +18,6 @@ mod used;
 pub use exchange::{CutHandle, Exchange, ExchangeError, GroupExchange, MeshExchange};
 pub use layout::Layout;
 pub use norm::norm;
-pub use place::Place;
+pub use process_index::ProcessIndex;
 pub(crate) use reducer::bucket_bytes;
 pub use reducer::{Leaf, Reducer};

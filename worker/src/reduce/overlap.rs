@@ -37,7 +37,7 @@ pub(super) struct Parts {
 /// The thread, and the hooks that feed it.
 pub(super) struct Overlap {
     arriving: Arc<Mutex<Arriving>>,
-    done: Receiver<(Lent, Result<Mark, ExchangeError>)>,
+    done: Receiver<(InFlight, Result<Mark, ExchangeError>)>,
     thread: Option<JoinHandle<()>>,
     /// While the thread has the exchange: how to get it out of it.
     cut: Option<CutHandle>,
@@ -45,13 +45,13 @@ pub(super) struct Overlap {
 }
 
 /// What the thread has while it reduces.
-struct Lent {
+struct InFlight {
     exchange: Box<dyn Exchange>,
     buckets: Vec<Finish>,
 }
 
 enum Work {
-    Begin(Lent),
+    Begin(InFlight),
     /// The next bucket is complete at this mark.
     Bucket(Mark),
 }
@@ -89,12 +89,12 @@ impl Overlap {
             let mut unheard = Some(leave_default(device));
             while let Ok(work) = received.recv() {
                 // A bucket that nobody waits for is of a pass whose exchange has failed.
-                if let Work::Begin(mut lent) = work {
+                if let Work::Begin(mut in_flight) = work {
                     let reduced = match unheard.take() {
                         Some(Err(error)) => Err(error.into()),
-                        _ => reduce(&mut lent, &received, device),
+                        _ => reduce(&mut in_flight, &received, device),
                     };
-                    if finished.send((lent, reduced)).is_err() {
+                    if finished.send((in_flight, reduced)).is_err() {
                         return;
                     }
                 }
@@ -126,8 +126,8 @@ impl Overlap {
         Ok(Self { arriving, done, thread: Some(thread), cut: None, _hooks: hooks })
     }
 
-    /// Runs the backward pass of `loss` by `parameters`, and begins to reduce its gradients. What is lent comes back from
-    /// [`Overlap::finish`].
+    /// Runs the backward pass of `loss` by `parameters`, and begins to reduce its gradients. Exchange and buckets come
+    /// back from [`Overlap::finish`].
     pub(super) fn backward(
         &mut self,
         loss: &Tensor,
@@ -136,7 +136,7 @@ impl Overlap {
         buckets: Vec<Finish>,
     ) -> Result<(), Error> {
         let cut = exchange.cut_handle();
-        lock(&self.arriving).begin(Lent { exchange, buckets });
+        lock(&self.arriving).begin(InFlight { exchange, buckets });
         self.cut = Some(cut);
         Tensor::f_run_backward(&[loss], parameters, false, false)?;
         lock(&self.arriving).complete()
@@ -144,10 +144,10 @@ impl Overlap {
 
     /// Waits until all buckets are reduced.
     pub(super) fn finish(&mut self) -> (Box<dyn Exchange>, Vec<Finish>, Result<(), ExchangeError>) {
-        let (lent, reduced) = self.done.recv().expect("the thread answers whatever becomes of a bucket");
+        let (in_flight, reduced) = self.done.recv().expect("the thread answers whatever becomes of a bucket");
         self.cut = None;
         let reduced = reduced.and_then(|mark| Ok(mark.wait()?));
-        (lent.exchange, lent.buckets, reduced)
+        (in_flight.exchange, in_flight.buckets, reduced)
     }
 
     /// Whether [`Overlap::backward`] was called and [`Overlap::finish`] was not.
@@ -175,19 +175,19 @@ impl std::fmt::Debug for Overlap {
     }
 }
 
-fn reduce(lent: &mut Lent, work: &Receiver<Work>, device: Device) -> Result<Mark, ExchangeError> {
-    for bucket in &mut lent.buckets {
+fn reduce(in_flight: &mut InFlight, work: &Receiver<Work>, device: Device) -> Result<Mark, ExchangeError> {
+    for bucket in &mut in_flight.buckets {
         // The backward pass has failed, and with it the run.
         let Ok(Work::Bucket(complete)) = work.recv() else { return Err(ExchangeError::Cut) };
         complete.wait()?;
-        bucket.run(Some(lent.exchange.as_mut()))?;
+        bucket.run(Some(in_flight.exchange.as_mut()))?;
     }
     Ok(Mark::new(device)?)
 }
 
 impl Arriving {
-    fn begin(&mut self, lent: Lent) {
-        self.send(Work::Begin(lent));
+    fn begin(&mut self, in_flight: InFlight) {
+        self.send(Work::Begin(in_flight));
         self.wanted = true;
         self.begun = 0;
         self.arrived.fill(false);

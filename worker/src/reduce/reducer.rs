@@ -68,7 +68,7 @@ pub struct Reducer {
 
 /// How the processes' sums are brought together. All give the same bits but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Strategy {
     Alone,
     OneRound,
     Slices {
@@ -78,7 +78,7 @@ pub(super) enum Way {
     Native,
 }
 
-impl Way {
+impl Strategy {
     fn new(layout: &Layout, order: Reduction, processes: u32) -> Self {
         let bytes = layout.stride() * layout.kind().elt_size_in_bytes() as i64;
         match order {
@@ -102,14 +102,14 @@ impl Reducer {
         exchange: Option<&mut dyn Exchange>,
     ) -> Result<Self, ExchangeError> {
         let world = World { process, processes, ranks };
-        Self::build(layout, world, device, Way::new(layout, order, processes), bucket_bytes(device), exchange)
+        Self::build(layout, world, device, Strategy::new(layout, order, processes), bucket_bytes(device), exchange)
     }
 
     pub(super) fn build(
         layout: &Layout,
         world: World,
         device: Device,
-        way: Way,
+        strategy: Strategy,
         bucket_bytes: i64,
         exchange: Option<&mut dyn Exchange>,
     ) -> Result<Self, ExchangeError> {
@@ -126,7 +126,7 @@ impl Reducer {
         }
         let (elements, stride) = (layout.elements(), layout.stride());
         let windows = match exchange {
-            Some(exchange) if way == (Way::Slices { in_place: true }) => {
+            Some(exchange) if strategy == (Strategy::Slices { in_place: true }) => {
                 exchange.windows(highest as i64 * stride, layout.kind())?
             }
             _ => None,
@@ -140,17 +140,17 @@ impl Reducer {
             (own, vec![whole], Vec::new())
         } else {
             let rows = Tensor::f_zeros([highest as i64, stride], (layout.kind(), device))?;
-            let ranges = match way {
-                Way::Alone | Way::OneRound => layout.buckets(i64::MAX),
-                Way::Slices { .. } | Way::Native => layout.buckets(bucket_bytes),
+            let ranges = match strategy {
+                Strategy::Alone | Strategy::OneRound => layout.buckets(i64::MAX),
+                Strategy::Slices { .. } | Strategy::Native => layout.buckets(bucket_bytes),
             };
             let finish = |range: &Range<i64>| {
                 let rows = cut(&rows, 1, range)?;
-                let finish = match way {
-                    Way::Alone => Finish::alone(world, &rows)?,
-                    Way::OneRound => Finish::in_one_round(world, &rows)?,
-                    Way::Slices { .. } => Finish::in_two_rounds(world, &rows)?,
-                    Way::Native => Finish::native(world, &rows)?,
+                let finish = match strategy {
+                    Strategy::Alone => Finish::alone(world, &rows)?,
+                    Strategy::OneRound => Finish::in_one_round(world, &rows)?,
+                    Strategy::Slices { .. } => Finish::in_two_rounds(world, &rows)?,
+                    Strategy::Native => Finish::native(world, &rows)?,
                 };
                 finish.after(&last, &rows)
             };
@@ -172,7 +172,7 @@ impl Reducer {
             let pairs = pairs.into_iter().map(|(lower, upper)| Ok((row(lower)?, row(upper)?)));
             folds.push((place, pairs.collect::<Result<_, TchError>>()?));
         }
-        // The mean ends in the first row, whatever the way.
+        // The mean ends in the first row, whatever the strategy.
         let (gradients, loss) = (leaves[0].gradients.shallow_clone(), leaves[0].loss.shallow_clone());
         let (mut parts, mut casts) = (Vec::new(), Vec::new());
         for (index, (part, kind)) in layout.parts(&gradients)?.into_iter().enumerate() {
@@ -264,8 +264,8 @@ impl Reducer {
     /// ranks. There is no exchange for one process.
     pub fn finish(&mut self, exchange: &mut Option<Box<dyn Exchange>>) -> Result<(), ExchangeError> {
         if let Some(overlap) = self.overlap.as_mut().filter(|overlap| overlap.under_way()) {
-            let (lent, buckets, reduced) = overlap.finish();
-            *exchange = Some(lent);
+            let (returned, buckets, reduced) = overlap.finish();
+            *exchange = Some(returned);
             self.buckets = buckets;
             return reduced;
         }

@@ -1,4 +1,4 @@
-//! The bits of a reduction, whatever the way and the number of processes, and that it begins before the backward pass ends.
+//! The bits of a reduction, whatever the strategy and the number of processes, and that it begins before the backward pass ends.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
@@ -15,7 +15,7 @@ use lockstep_tch_ext::hooks::on_grad;
 use tch::{Device, Kind, Tensor};
 
 use super::finish::World;
-use super::reducer::{SAMPLE, Way};
+use super::reducer::{SAMPLE, Strategy};
 use super::{CutHandle, Exchange, ExchangeError, MeshExchange};
 use super::{Layout, Reducer};
 
@@ -86,7 +86,7 @@ fn meshes(processes: usize) -> Vec<Option<Mesh>> {
 }
 
 /// The bits of gradient and loss in every process, after two steps over the same buffers. Both know what was used in each.
-fn reduce(ranks: u32, processes: u32, way: Way, beside: bool) -> Vec<Vec<u32>> {
+fn reduce(ranks: u32, processes: u32, strategy: Strategy, beside: bool) -> Vec<Vec<u32>> {
     let run = |(process, mesh): (usize, Option<Mesh>)| {
         thread::spawn(move || {
             let parameters = parameters();
@@ -94,7 +94,7 @@ fn reduce(ranks: u32, processes: u32, way: Way, beside: bool) -> Vec<Vec<u32>> {
             let world = World { process: process as u32, processes, ranks };
             let mut exchange = mesh.map(|mesh| Box::new(MeshExchange::new(mesh)) as Box<dyn Exchange>);
             let joined = exchange.as_deref_mut().map(|exchange| exchange as &mut dyn Exchange);
-            let mut reducer = Reducer::build(&layout, world, Device::Cpu, way, BUCKET_BYTES, joined).unwrap();
+            let mut reducer = Reducer::build(&layout, world, Device::Cpu, strategy, BUCKET_BYTES, joined).unwrap();
             if beside {
                 reducer.overlap(&layout, &parameters).unwrap();
                 assert!(reducer.ranges.len() == 3, "{:?}", reducer.ranges);
@@ -121,7 +121,7 @@ fn reduce(ranks: u32, processes: u32, way: Way, beside: bool) -> Vec<Vec<u32>> {
                 reducer.finish(&mut exchange).unwrap();
                 let used: Vec<u8> =
                     (0..SIZES.len()).map(|index| u8::from((0..ranks).any(|rank| is_used(rank, index, step)))).collect();
-                assert_eq!(reducer.used().unwrap(), used, "step {step}, {ranks} ranks, {way:?}, {beside}");
+                assert_eq!(reducer.used().unwrap(), used, "step {step}, {ranks} ranks, {strategy:?}, {beside}");
                 let loss = reducer.loss().unwrap() as f32;
                 let values: Vec<f32> = reducer.gradients().shallow_clone().try_into().unwrap();
                 bits = values.into_iter().chain([loss]).map(f32::to_bits).collect();
@@ -138,12 +138,16 @@ fn any_number_of_processes_gives_the_bits_of_the_reference_whatever_the_way() {
     for ranks in [1, 3, 6, 7] {
         let expected = expected(ranks);
         for processes in 1..=ranks {
-            let messages = Way::Slices { in_place: false };
-            let ways =
-                [(Way::OneRound, false), (messages, false), (messages, true), (Way::Slices { in_place: true }, false)];
-            for (way, beside) in if processes == 1 { &[(Way::Alone, false)][..] } else { &ways } {
-                for (process, bits) in reduce(ranks, processes, *way, *beside).into_iter().enumerate() {
-                    assert!(bits == expected, "{ranks} ranks, process {process} of {processes}, {way:?} {beside}");
+            let messages = Strategy::Slices { in_place: false };
+            let strategies = [
+                (Strategy::OneRound, false),
+                (messages, false),
+                (messages, true),
+                (Strategy::Slices { in_place: true }, false),
+            ];
+            for (strategy, beside) in if processes == 1 { &[(Strategy::Alone, false)][..] } else { &strategies } {
+                for (process, bits) in reduce(ranks, processes, *strategy, *beside).into_iter().enumerate() {
+                    assert!(bits == expected, "{ranks} ranks, process {process} of {processes}, {strategy:?} {beside}");
                 }
             }
         }
@@ -193,7 +197,7 @@ fn one_of_two(
     let parameters = parameters();
     let layout = Layout::new(parameters.iter().map(|parameter| ("p", parameter)));
     let world = World { process: process as u32, processes: 2, ranks: 2 };
-    let messages = Way::Slices { in_place: false };
+    let messages = Strategy::Slices { in_place: false };
     let counted = Counted(MeshExchange::new(mesh.unwrap()), Arc::clone(&begun));
     let mut exchange = Some(Box::new(counted) as Box<dyn Exchange>);
     let joined = exchange.as_deref_mut().map(|exchange| exchange as &mut dyn Exchange);
@@ -265,7 +269,7 @@ fn largest_difference(ranks: u32, at: usize) -> f64 {
 #[test]
 fn native_reduction_agrees_in_all_processes_and_is_the_mean() {
     for (processes, beside) in [(1, false), (2, false), (2, true), (3, false), (3, true)] {
-        let all = reduce(6, processes, Way::Native, beside);
+        let all = reduce(6, processes, Strategy::Native, beside);
         assert!(all.iter().all(|bits| *bits == all[0]), "{processes} processes, {beside}");
         for (at, (bits, exact)) in all[0].iter().zip(expected(6)).enumerate() {
             let (got, tree) = (f64::from(f32::from_bits(*bits)), f64::from(f32::from_bits(exact)));

@@ -8,7 +8,7 @@ use tch::TchError;
 
 use crate::checkpoint::{LoadError, Unlike};
 use crate::evidence::Divergence;
-use crate::observe::{MOST_FEATURES, MeasureError, SaidError};
+use crate::observe::{LogError, MOST_FEATURES, MeasureError};
 use crate::reduce::ExchangeError;
 
 /// Why a run cannot begin here. It would fail again.
@@ -58,7 +58,7 @@ pub enum TrainError {
     /// Training has diverged.
     #[error(
         "the {what} of step {step} is {value}{}: the run stops, its last checkpoint is kept",
-        .place.as_ref().map_or_else(String::new, |place| format!(", first in {place}"))
+        .first.as_ref().map_or_else(String::new, |first| format!(", first in {first}"))
     )]
     NotFinite {
         /// Steps completed with the one that failed.
@@ -68,7 +68,7 @@ pub enum TrainError {
         /// What it is.
         value: f64,
         /// Where it began, if one of this process's ranks can tell.
-        place: Option<String>,
+        first: Option<String>,
     },
     /// Processes that should hold the same state do not: one of them computed or kept something wrong.
     #[error(
@@ -108,9 +108,9 @@ pub enum TrainError {
         /// Bytes of the description.
         bytes: usize,
     },
-    /// What the model's code tracks cannot be kept.
+    /// What the model's code logs cannot be tracked.
     #[error(transparent)]
-    Said(#[from] SaidError),
+    Log(#[from] LogError),
     /// A hook into the loop failed.
     #[error("{0}")]
     Hook(String),

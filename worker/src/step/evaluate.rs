@@ -1,9 +1,9 @@
 //! What is measured on the validation samples: loss and metrics, and how much each feature counts.
 
-use lockstep_models::take_said;
+use lockstep_models::take_logged;
 
 use super::{Run, TrainError, Trainer, borrow};
-use crate::observe::{Phase, Speaker, evaluation, importance};
+use crate::observe::{LogSource, Phase, evaluation, importance};
 
 impl Run {
     /// Evaluates, and reports it.
@@ -19,10 +19,10 @@ impl Run {
                 device: *device,
             };
             let (model, exchange) = (state.model.as_ref(), borrow(&mut self.exchange));
-            let report = evaluation::run(&plan, validation.as_ref(), model, self.place, exchange)
+            let report = evaluation::run(&plan, validation.as_ref(), model, self.process, exchange)
                 .map_err(|error| TrainError::measuring(state.step, error))?;
-            self.reporter.said(state.step, Speaker::Evaluation)?;
-            if self.place.process == 0 {
+            self.reporter.logged(state.step, LogSource::Evaluation)?;
+            if self.process.index == 0 {
                 self.reporter.eval(report);
             }
         }
@@ -45,11 +45,11 @@ impl Run {
                 device: *device,
             };
             let (model, exchange) = (state.model.as_ref(), borrow(&mut self.exchange));
-            let found = importance::measure(&plan, validation.as_ref(), model, self.place, exchange)
+            let found = importance::measure(&plan, validation.as_ref(), model, self.process, exchange)
                 .map_err(|error| TrainError::measuring(state.step, error))?;
-            // What a model's code says is not of this batch or that one.
-            take_said();
-            if self.place.process == 0 {
+            // What a model's code logs here belongs to no batch.
+            take_logged();
+            if self.process.index == 0 {
                 for importance::Importance { name, permutation, gradient } in found {
                     let step = state.step;
                     self.reporter.number(&format!("importance/permutation/{name}"), None, step, permutation);

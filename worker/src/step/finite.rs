@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Run, TrainError};
 use crate::checkpoint::State;
-use crate::observe::Origin;
+use crate::observe::NonFinite;
 
 impl Run {
     /// Ends the run when a checkpoint is due and its parameters or its optimizer's state are not finite. Buffers may hold an
@@ -16,14 +16,14 @@ impl Run {
         if self.trainer.replay || !self.trainer.job.checkpoint_due(step) {
             return Ok(());
         }
-        let Some((value, origin)) = not_finite(&self.trainer.state)? else { return Ok(()) };
-        origin.report(&mut self.reporter, step);
-        Err(TrainError::NotFinite { step, what: "state", value, place: Some(origin.to_string()) })
+        let Some((value, found)) = not_finite(&self.trainer.state)? else { return Ok(()) };
+        found.report(&mut self.reporter, step);
+        Err(TrainError::NotFinite { step, what: "state", value, first: Some(found.to_string()) })
     }
 }
 
 /// The largest element of the first tensor that is not finite, and which one it is.
-fn not_finite(state: &State) -> Result<Option<(f64, Origin)>, TrainError> {
+fn not_finite(state: &State) -> Result<Option<(f64, NonFinite)>, TrainError> {
     let own = state.model.parameters().iter();
     let own = own.map(|parameter| (format!("weight/{}", parameter.name), parameter.tensor.detach()));
     let others = state.tensors().iter().filter(|named| named.name.starts_with("optimizer/"));
@@ -43,7 +43,7 @@ fn not_finite(state: &State) -> Result<Option<(f64, Origin)>, TrainError> {
     let largest = Vec::<f64>::try_from(Tensor::f_stack(&largest, 0)?.f_to(Device::Cpu)?)?;
     let bad = named.iter().zip(largest).find(|(_, largest)| !largest.is_finite());
     let Some(((name, tensor), largest)) = bad else { return Ok(None) };
-    Ok(Origin::in_state(name, tensor)?.map(|origin| (largest, origin)))
+    Ok(NonFinite::in_state(name, tensor)?.map(|found| (largest, found)))
 }
 
 #[cfg(test)]
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn parameters_and_the_optimizers_state_must_be_finite_and_buffers_need_not() {
-        let found = |state: &State| not_finite(state).unwrap().map(|(value, origin)| (value, origin.to_string()));
+        let found = |state: &State| not_finite(state).unwrap().map(|(value, found)| (value, found.to_string()));
         let state = state("adam");
         assert_eq!(found(&state), None);
         for (_, buffer) in state.model.buffers() {
@@ -86,12 +86,12 @@ mod tests {
         assert_eq!(found(&state), None);
         let moment = state.tensors().iter().rfind(|named| named.name.starts_with("optimizer/")).unwrap();
         set(&moment.tensor, f64::INFINITY);
-        let (value, place) = found(&state).unwrap();
-        assert!(value == f64::INFINITY && place.starts_with(&format!("`{}` (1 of ", moment.name)), "{place}");
+        let (value, first) = found(&state).unwrap();
+        assert!(value == f64::INFINITY && first.starts_with(&format!("`{}` (1 of ", moment.name)), "{first}");
         let last = state.model.parameters().last().unwrap();
         set(&last.tensor, f64::NAN);
-        let (value, place) = found(&state).unwrap();
-        assert!(value.is_nan() && place.starts_with(&format!("the weight `{}` (1 of ", last.name)), "{place}");
+        let (value, first) = found(&state).unwrap();
+        assert!(value.is_nan() && first.starts_with(&format!("the weight `{}` (1 of ", last.name)), "{first}");
         // The largest number is one.
         let state = self::state("sgd");
         set(&state.model.parameters()[0].tensor, f64::from(f32::MAX));

@@ -32,7 +32,7 @@ impl Run {
     /// Records the step; when it is due, with fingerprints that all processes agree on.
     pub(super) fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
         self.trainer.hooks.stepped(&self.trainer.state)?;
-        self.trail.end_step();
+        self.history.end_step();
         let contents = self.contents()?;
         let step = self.trainer.state.step;
         if self.fingerprints.compared || self.trainer.job.checkpoint_due(step) || step == self.trainer.until {
@@ -42,13 +42,13 @@ impl Run {
         let Trainer { samples, state, .. } = &mut self.trainer;
         let step = state.step;
         let mut positions = 0;
-        if self.place.process == 0 {
+        if self.process.index == 0 {
             // It hosts the first ranks, and answers for all.
             let others = self.hosted.end..samples.sampler().ranks();
             self.seen.positions.extend(samples.positions(step - 1, others));
             positions = record::positions(&self.seen.positions);
         }
-        let recorded = taken.filter(|_| self.place.process == 0 && self.fingerprints.recorded);
+        let recorded = taken.filter(|_| self.process.index == 0 && self.fingerprints.recorded);
         let recorded = recorded.map(|taken| self.fingerprinter.whole(taken));
         self.reporter.step(&StepNumbers { positions, contents, ..numbers }, recorded);
         self.reporter.spent(Phase::Record);
@@ -75,27 +75,27 @@ impl Run {
             self.reporter.spent(Phase::Reduction);
             if let Some(found) = found {
                 // That they differ is known, even if the others are gone by now.
-                let divergence = Divergence { trail: self.whole_trail().unwrap_or_default(), ..found };
+                let divergence = Divergence { history: self.whole_history().unwrap_or_default(), ..found };
                 return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
             }
         }
         if self.trainer.judge_at.contains(&step) {
-            let trail = self.whole_trail()?;
+            let history = self.whole_history()?;
             // Each says it: one node's word alone puts no device of another out of use.
-            self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail }));
+            self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail: history }));
         }
         self.agreed = step;
-        self.trail.clear();
+        self.history.clear();
         Ok(taken)
     }
 
     /// What all ranks computed since the processes last agreed.
-    fn whole_trail(&mut self) -> Result<Vec<u64>, TrainError> {
-        let (step, own) = (self.trainer.state.step, self.trail.words()?);
+    fn whole_history(&mut self) -> Result<Vec<u64>, TrainError> {
+        let (step, own) = (self.trainer.state.step, self.history.words()?);
         match borrow(&mut self.exchange) {
             Some(exchange) => {
                 let failed = |source| TrainError::Exchange { step, source };
-                self.fingerprinter.whole_trail(own, exchange).map_err(failed)
+                self.fingerprinter.whole_history(own, exchange).map_err(failed)
             }
             None => Ok(own),
         }

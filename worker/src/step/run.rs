@@ -18,9 +18,11 @@ use super::record::Due;
 use super::seen::Seen;
 use super::{TrainError, Trainer};
 use crate::checkpoint::{self, Saving, Staging, Writer};
-use crate::evidence::{Fingerprinter, Trail};
-use crate::observe::{Inspection, Keeper, Origin, Outbox, Phase, Reporter, Speaker, StepNumbers, model_report};
-use crate::reduce::{Exchange, Place, Reducer, norm};
+use crate::evidence::{Fingerprinter, GradientHistory};
+use crate::observe::{
+    Inspection, LogSource, MediaWriter, NonFinite, Outbox, Phase, Reporter, StepNumbers, model_report,
+};
+use crate::reduce::{Exchange, ProcessIndex, Reducer, norm};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub struct Finished {
 /// A run under way.
 pub(super) struct Run {
     pub(super) trainer: Trainer,
-    pub(super) place: Place,
+    pub(super) process: ProcessIndex,
     pub(super) hosted: Range<u32>,
     pub(super) seen: Seen,
     pub(super) exchange: Option<Box<dyn Exchange>>,
@@ -44,7 +46,7 @@ pub(super) struct Run {
     pub(super) reducer: Reducer,
     pub(super) buffers: Option<Buffers>,
     pub(super) fingerprinter: Fingerprinter,
-    pub(super) trail: Trail,
+    pub(super) history: GradientHistory,
     /// Of the step under way.
     pub(super) fingerprints: Due,
     pub(super) inspection: Option<Inspection>,
@@ -59,39 +61,39 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(
         trainer: Trainer,
-        place: Place,
+        process: ProcessIndex,
         mut exchange: Option<Box<dyn Exchange>>,
         store: Option<BlobStore>,
         outbox: &Outbox,
     ) -> Result<Self, TrainError> {
         let Trainer { job, data, layout, device, state, record, .. } = &trainer;
-        let Place { process, processes } = place;
-        let hosted = hosted(process, processes, job.ranks);
+        let hosted = hosted(process.index, process.count, job.ranks);
         let failed = |source| TrainError::Exchange { step: state.step, source };
         let order = job.numerics.reduction;
-        let mut reducer = Reducer::new(layout, order, (process, processes), job.ranks, *device, borrow(&mut exchange))
-            .map_err(failed)?;
+        let mut reducer =
+            Reducer::new(layout, order, (process.index, process.count), job.ranks, *device, borrow(&mut exchange))
+                .map_err(failed)?;
         let parameters: Vec<_> =
             state.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
         reducer.overlap(layout, &parameters).map_err(failed)?;
         let fingerprinter = Fingerprinter::new(state, reducer.parts()?, job.ranks, *device);
         let (sample, every) = (reducer.sample(0).numel() as i64, trainer.fingerprints_every);
-        let trail = Trail::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
+        let history = GradientHistory::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
         let agreed = state.step;
         let buffers = Buffers::new(state.model.buffers())?;
-        let media = store.as_ref().and_then(|store| Keeper::start(store.dir(), outbox));
-        let checkpoints =
-            store.map(|store| Writer::start(state, (process, processes), store, outbox.clone(), &trainer.watch));
+        let media = store.as_ref().and_then(|store| MediaWriter::start(store.dir(), outbox));
+        let checkpoints = store
+            .map(|store| Writer::start(state, (process.index, process.count), store, outbox.clone(), &trainer.watch));
         let checkpoints = checkpoints.transpose()?;
-        let mut reporter = Reporter::new(outbox.clone(), process, job.batch.size, *device, record.clone());
+        let mut reporter = Reporter::new(outbox.clone(), process.index, job.batch.size, *device, record.clone());
         reporter.samples_are(data.train.shape());
-        reporter.keep_media(media);
-        if process == 0 {
+        reporter.write_media_with(media);
+        if process.index == 0 {
             reporter.model(model_report(job, state.model.as_ref()));
         }
         Ok(Self {
             trainer,
-            place,
+            process,
             hosted,
             seen: Seen::default(),
             exchange,
@@ -99,7 +101,7 @@ impl Run {
             reducer,
             buffers,
             fingerprinter,
-            trail,
+            history,
             fingerprints: Due::default(),
             inspection: None,
             began: agreed,
@@ -116,7 +118,7 @@ impl Run {
         self.trainer.state.model.look_closely(self.fingerprints.compared || step == self.began);
         // A replay is compared by its record; who looks at distributions has those of the run.
         let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
-        self.inspection = due.then(|| Inspection::of(step + 1, self.place));
+        self.inspection = due.then(|| Inspection::of(step + 1, self.process));
         self.seen.clear();
         if let Some(buffers) = &mut self.buffers {
             buffers.begin_step()?;
@@ -179,7 +181,7 @@ impl Run {
             _ => forward(),
         };
         let loss = loss.map_err(|source| TrainError::Model { step, source })?;
-        self.reporter.said(step + 1, Speaker::Rank((job.ranks > 1).then_some(rank)))?;
+        self.reporter.logged(step + 1, LogSource::Rank((job.ranks > 1).then_some(rank)))?;
         self.reporter.spent(Phase::Forward);
         self.reducer.leaf(index).loss.f_copy_(&loss.f_detach()?)?;
         if let Some(exchange) = borrow(&mut self.exchange).filter(|_| index + 1 == self.hosted.len()) {
@@ -193,7 +195,7 @@ impl Run {
         }
         self.reporter.spent(Phase::Backward);
         hooks.gradient(step + 1, rank, &self.reducer.leaf(index).gradients)?;
-        self.trail.note(index, self.reducer.sample(index))?;
+        self.history.note(index, self.reducer.sample(index))?;
         if self.fingerprints.compared {
             self.fingerprinter.take_rank(rank, &self.reducer.leaf(index).gradients)?;
         }
@@ -221,7 +223,7 @@ impl Run {
 
     fn report_layers(&mut self, step: u64) -> Result<(), TrainError> {
         let every = self.trainer.job.report.layer_norms_every;
-        if self.place.process == 0 && every > 0 && step.is_multiple_of(every) {
+        if self.process.index == 0 && every > 0 && step.is_multiple_of(every) {
             let norms = layer_norms(self.reducer.gradients(), self.trainer.layout.offsets())?;
             let parameters = self.trainer.state.model.parameters();
             self.reporter.layers(step, parameters.iter().map(|parameter| parameter.name.clone()).collect(), norms);
@@ -240,25 +242,25 @@ impl Run {
         }
         self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
         // What goes wrong with looking must not take the place of what went wrong.
-        let mut origin = self.origin(step).unwrap_or_default();
+        let mut found = self.find_non_finite(step).unwrap_or_default();
         if let Some(exchange) = borrow(&mut self.exchange) {
             // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
-            origin = Origin::shared(origin.as_ref(), self.trainer.device, exchange).ok().flatten().or(origin);
+            found = NonFinite::shared(found.as_ref(), self.trainer.device, exchange).ok().flatten().or(found);
         }
-        let place = origin.map(|origin| {
-            origin.report(&mut self.reporter, step + 1);
-            origin.to_string()
+        let first = found.map(|found| {
+            found.report(&mut self.reporter, step + 1);
+            found.to_string()
         });
-        Err(TrainError::NotFinite { step: step + 1, what, value, place })
+        Err(TrainError::NotFinite { step: step + 1, what, value, first })
     }
 
     /// Where a hosted rank's pass first gives something that is not finite.
-    fn origin(&mut self, step: u64) -> Result<Option<Origin>, TrainError> {
+    fn find_non_finite(&mut self, step: u64) -> Result<Option<NonFinite>, TrainError> {
         let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
         let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
         let mut restore = || self.buffers.as_mut().map_or(Ok(()), Buffers::restore);
         restore()?;
-        if let Some(found) = Origin::held(state.model.as_ref())? {
+        if let Some(found) = NonFinite::held(state.model.as_ref())? {
             return Ok(Some(found));
         }
         for rank in self.hosted.clone() {
@@ -266,21 +268,21 @@ impl Run {
             restore()?;
             let positions = samples.positions(step, rank..rank + 1);
             let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
-            if let Some(found) = Origin::inputs(rank, &batch)? {
+            if let Some(found) = NonFinite::inputs(rank, &batch)? {
                 return Ok(Some(found));
             }
             let context = Context { step, rank, training: true, root: job.seed };
             let forward = || state.model.loss(&batch, &context);
-            let (loss, found) = Origin::forward(&mut self.reporter, step + 1, rank, state.model.as_ref(), forward)?;
+            let (loss, found) = NonFinite::forward(&mut self.reporter, step + 1, rank, state.model.as_ref(), forward)?;
             if found.is_some() {
                 return Ok(found);
             }
             let loss = loss.map_err(|source| TrainError::Model { step, source })?;
-            if let Some(found) = Origin::loss(rank, &loss)? {
+            if let Some(found) = NonFinite::loss(rank, &loss)? {
                 return Ok(Some(found));
             }
             let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
-            if let Some(found) = Origin::backward(rank, &names, &gradients)? {
+            if let Some(found) = NonFinite::backward(rank, &names, &gradients)? {
                 return Ok(Some(found));
             }
         }
@@ -304,14 +306,14 @@ impl Run {
         let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
         // What a checkpoint covers has been said when it is committed.
         self.reporter.hand_over();
-        let Trainer { samples, ranks, state, agreed, .. } = &self.trainer;
-        let first = self.place.process == 0;
+        let Trainer { samples, ranks, state, preprocessing, .. } = &self.trainer;
+        let first = self.process.index == 0;
         checkpoints.stage(Staging {
             step: state.step,
             epoch: samples.sampler().epoch(state.step),
             ranks: ranks.at(state.step, self.hosted.clone())?,
             record: first.then(|| self.reporter.record().clone()),
-            preprocessing: if first { agreed.preprocessing.clone() } else { None },
+            preprocessing: if first { preprocessing.used.clone() } else { None },
             steps: if first { state.steps()? } else { None },
             last: state.step == self.trainer.until,
         });
@@ -325,15 +327,15 @@ impl Run {
 
     /// That the coordinator can take what is said of a checkpoint.
     pub(super) fn check_describable(&self) -> Result<(), TrainError> {
-        let Trainer { ranks, until, agreed, .. } = &self.trainer;
+        let Trainer { ranks, until, preprocessing, .. } = &self.trainer;
         let (Some(checkpoints), Some(last)) = (&self.checkpoints, self.hosted.clone().last()) else { return Ok(()) };
         let draft = ranks.at(*until, last..last + 1)?;
-        let preprocessing = agreed.preprocessing.as_ref().filter(|_| self.place.process == 0);
+        let preprocessing = preprocessing.used.as_ref().filter(|_| self.process.index == 0);
         let bytes = checkpoints.described(&draft[0], self.hosted.len(), preprocessing);
         if bytes <= MAX_SHARE_BYTES {
             return Ok(());
         }
-        Err(TrainError::Indescribable { process: self.place.process, ranks: self.hosted.len(), bytes })
+        Err(TrainError::Indescribable { process: self.process.index, ranks: self.hosted.len(), bytes })
     }
 
     /// Waits for the last checkpoint.

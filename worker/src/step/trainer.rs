@@ -15,10 +15,10 @@ use tracing::{debug, info};
 
 use super::hook::{Hooks, StepHook};
 use super::{Finished, Run, SetupError, TrainError};
-use crate::checkpoint::{self, Agreed, Ranks, Saving, State, agree};
+use crate::checkpoint::{self, Ranks, RunPreprocessing, Saving, State, reconcile};
 use crate::observe::{Outbox, importance};
 use crate::program::{OtherData, Setup, Source};
-use crate::reduce::{Exchange, Layout, Place};
+use crate::reduce::{Exchange, Layout, ProcessIndex};
 
 /// A run in memory: model, data and state, before or between steps.
 pub struct Trainer {
@@ -30,7 +30,7 @@ pub struct Trainer {
     pub(super) device: Device,
     pub(super) state: State,
     pub(super) record: Option<RecordPosition>,
-    pub(super) agreed: Agreed,
+    pub(super) preprocessing: RunPreprocessing,
     pub(super) until: u64,
     pub(super) fingerprints_every: u64,
     pub(super) replay: bool,
@@ -54,7 +54,7 @@ impl Trainer {
         let (job, device) = (setup.job(), setup.device());
         let data = source.data(&setup)?;
         let manifest = restore.map(|(manifest, _)| manifest);
-        let agreed = agree(data.train.as_ref(), manifest, setup.other_data().is_some())?;
+        let preprocessing = reconcile(data.train.as_ref(), manifest, setup.other_data().is_some())?;
         if job.eval.is_some() && data.validation.is_none() {
             return Err(SetupError::NoValidation);
         }
@@ -91,7 +91,7 @@ impl Trainer {
             device,
             state,
             record,
-            agreed,
+            preprocessing,
             until,
             fingerprints_every,
             replay: false,
@@ -144,7 +144,7 @@ impl Trainer {
 
     /// How the data's own preprocessing differs from the checkpoint's, which is used instead: by a person's word.
     pub fn note(&self) -> Option<&str> {
-        self.agreed.note.as_deref()
+        self.preprocessing.note.as_deref()
     }
 
     /// The sample positions, where they are not the checkpoint's because its data was replaced.
@@ -176,11 +176,11 @@ impl Trainer {
         outbox: &Outbox,
         saving: Option<&Saving<'_>>,
     ) -> Result<Finished, TrainError> {
-        let place = exchange.as_ref().map_or(Place::ALONE, |exchange| Place {
-            process: exchange.process() as u32,
-            processes: exchange.processes() as u32,
+        let process = exchange.as_ref().map_or(ProcessIndex::ALONE, |exchange| ProcessIndex {
+            index: exchange.process() as u32,
+            count: exchange.processes() as u32,
         });
-        let mut run = Run::new(self, place, exchange, store, outbox)?;
+        let mut run = Run::new(self, process, exchange, store, outbox)?;
         if saving.is_some() {
             run.check_describable()?;
         }

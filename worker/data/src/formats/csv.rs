@@ -44,12 +44,12 @@ pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
     let split = split::by_seed(path, rows, table.validation, table.seed)?;
     let width = parsed.features.len();
     let training = (0..split.0.len()).map(|position| split.0.row(position) as usize).collect();
-    let place = Place { path, lines: &parsed.lines, training };
+    let table_rows = TableRows { path, lines: &parsed.lines, training };
     let known = table.known_columns(&parsed.features);
     let mut columns = Vec::with_capacity(width);
     for (column, name) in parsed.features.iter().enumerate() {
         let known = known.and_then(|known| known.get(column));
-        columns.push(standardise(&mut parsed.inputs, (column, width), name, &place, known)?);
+        columns.push(standardise(&mut parsed.inputs, (column, width), name, &table_rows, known)?);
     }
     let (kind, shape, targets, target) = match table.task {
         Task::Classification => {
@@ -59,7 +59,7 @@ pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
             (Kind::Int64, vec![], bytes, Both { used: target.clone(), measured: target })
         }
         Task::Regression => {
-            let target = standardise(&mut parsed.targets, (0, 1), table.target, &place, table.known_target())?;
+            let target = standardise(&mut parsed.targets, (0, 1), table.target, &table_rows, table.known_target())?;
             let bytes = to_bytes(&parsed.targets, |value| (value as f32).to_le_bytes());
             (Kind::Float, vec![1], bytes, target.map(Targets::Standardised))
         }
@@ -192,8 +192,8 @@ fn is_class(value: f64) -> bool {
     value.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(&value)
 }
 
-/// Where values come from, and which rows are trained on.
-struct Place<'a> {
+/// The table's rows: where they stand in the file, and which are trained on.
+struct TableRows<'a> {
     path: &'a Path,
     lines: &'a [u64],
     training: Vec<usize>,
@@ -204,19 +204,19 @@ fn standardise(
     values: &mut [f64],
     (column, width): (usize, usize),
     name: &str,
-    place: &Place,
+    rows: &TableRows,
     known: Option<&Standardised>,
 ) -> Result<Both<Standardised>, DataError> {
     let refuse = |row: usize, value: f64, why| DataError::Standardise {
-        path: place.path.to_owned(),
-        line: place.lines[row],
+        path: rows.path.to_owned(),
+        line: rows.lines[row],
         column: name.to_owned(),
         value,
         why,
     };
     let of = |row: usize| values[row * width + column];
-    let moments = Moments::of(place.training.iter().map(|&row| of(row))).map_err(|why| {
-        let largest = place.training.iter().copied().rev().max_by(|&a, &b| of(a).abs().total_cmp(&of(b).abs()));
+    let moments = Moments::of(rows.training.iter().map(|&row| of(row))).map_err(|why| {
+        let largest = rows.training.iter().copied().rev().max_by(|&a, &b| of(a).abs().total_cmp(&of(b).abs()));
         let row = largest.expect("a split leaves rows to train on");
         refuse(row, of(row), why)
     })?;

@@ -115,7 +115,7 @@ fn plan(chunk: u64) -> Plan {
 }
 
 fn measured(model: &Linear, chunk: u64) -> Vec<Importance> {
-    measure(&plan(chunk), &columns(), model, Place { process: 0, processes: 1 }, None).unwrap()
+    measure(&plan(chunk), &columns(), model, ProcessIndex::ALONE, None).unwrap()
 }
 
 #[test]

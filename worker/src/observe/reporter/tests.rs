@@ -79,21 +79,21 @@ fn other_processes_say_only_telemetry() {
 fn a_program_takes_no_name_that_lockstep_tracks_under() {
     let context = lockstep_models::Context { step: 0, rank: 0, training: true, root: 0 };
     let mut reporter = Reporter::new(Outbox::default(), 0, 8, Device::Cpu, None);
-    let mut said = |speaker| reporter.said(1, speaker).map_err(|error| error.to_string());
+    let mut logged = |source| reporter.logged(1, source).map_err(|error| error.to_string());
     for name in ["loss", "lr", "grad_norm", "step_seconds", "eval/loss", "grad_norm/a", "throughput/samples"] {
-        for speaker in [Speaker::Rank(None), Speaker::Rank(Some(1)), Speaker::Evaluation] {
+        for source in [LogSource::Rank(None), LogSource::Rank(Some(1)), LogSource::Evaluation] {
             context.log(name, 1.0);
-            let error = said(speaker).unwrap_err();
+            let error = logged(source).unwrap_err();
             assert!(error.contains(&format!("tracks `{name}`")), "{error}");
         }
     }
     context.histogram("weight/a", &tch::Tensor::from_slice(&[1.0_f32]));
-    assert!(said(Speaker::Rank(None)).unwrap_err().contains("`weight/a`"));
+    assert!(logged(LogSource::Rank(None)).unwrap_err().contains("`weight/a`"));
     context.histogram("loss", &tch::Tensor::from_slice(&[1.0_f32]));
     for name in ["own/loss", "loss/a", "losses", "weight/a"] {
         context.log(name, 1.0);
     }
-    said(Speaker::Rank(None)).unwrap();
+    logged(LogSource::Rank(None)).unwrap();
 }
 
 #[test]

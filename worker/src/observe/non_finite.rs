@@ -16,7 +16,7 @@ use crate::reduce::{Exchange, ExchangeError};
 
 /// The first tensor that is not finite.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
+pub(crate) struct NonFinite {
     /// Whose pass it is of; `None` for what all hold alike.
     rank: Option<u32>,
     /// Elements that are not finite, and all.
@@ -31,7 +31,7 @@ pub(crate) struct Origin {
 /// Bytes in which processes tell each other of one, as JSON with blanks behind it.
 const BYTES: usize = 1024;
 
-impl Origin {
+impl NonFinite {
     fn if_bad(rank: Option<u32>, tensor: impl Into<String>, histogram: &Histogram) -> Option<Self> {
         let bad = histogram.nans + histogram.infs;
         (bad > 0).then(|| Self { rank, bad, count: histogram.count, tensor: tensor.into(), layer: None })
@@ -116,7 +116,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for NonFinite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rank, bad, count, tensor, layer } = self;
         match tensor.split_once('/') {
@@ -140,19 +140,19 @@ fn layer_of(model: &dyn Model, address: usize) -> Option<String> {
     Some(of_it.name.rsplit_once('.').map_or(of_it.name.as_str(), |(layer, _)| layer).to_owned())
 }
 
-fn encode(own: Option<&Origin>) -> Vec<u8> {
+fn encode(own: Option<&NonFinite>) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(&own).unwrap_or_default();
     bytes.resize(BYTES, b' ');
     bytes
 }
 
 /// `None` also for one whose name was too long to be told.
-fn decode(bytes: &[u8]) -> Option<Origin> {
+fn decode(bytes: &[u8]) -> Option<NonFinite> {
     serde_json::from_slice(bytes).unwrap_or_default()
 }
 
 /// The first that is one.
-fn first(mut found: impl Iterator<Item = Result<Option<Origin>, Error>>) -> Result<Option<Origin>, Error> {
+fn first(mut found: impl Iterator<Item = Result<Option<NonFinite>, Error>>) -> Result<Option<NonFinite>, Error> {
     found.find_map(Result::transpose).transpose()
 }
 
@@ -197,48 +197,47 @@ mod tests {
             (Some(0), "activation/002.mul", "`activation/002.mul` (2 of 24 elements) of rank 0"),
             (Some(3), "grad/a b", "the gradient of `a b` (2 of 24 elements) of rank 3"),
         ] {
-            let origin = Origin { rank, bad: 2, count: 24, tensor: tensor.to_owned(), layer: None };
-            assert_eq!(decode(&encode(Some(&origin))).as_ref(), Some(&origin));
-            assert_eq!(origin.to_string(), words);
+            let found = NonFinite { rank, bad: 2, count: 24, tensor: tensor.to_owned(), layer: None };
+            assert_eq!(decode(&encode(Some(&found))).as_ref(), Some(&found));
+            assert_eq!(found.to_string(), words);
         }
         let layer = Some("head".to_owned());
-        let given = Origin { rank: Some(0), bad: 2, count: 24, tensor: "activation/002.linear".to_owned(), layer };
+        let given = NonFinite { rank: Some(0), bad: 2, count: 24, tensor: "activation/002.linear".to_owned(), layer };
         assert_eq!(decode(&encode(Some(&given))).as_ref(), Some(&given));
         assert_eq!(given.to_string(), "`activation/002.linear` of layer `head` (2 of 24 elements) of rank 0");
         assert_eq!(decode(&encode(None)), None, "who knows nothing says nothing");
-        let long = Origin { rank: None, bad: 1, count: 1, tensor: "weight/".repeat(BYTES), layer: None };
+        let long = NonFinite { rank: None, bad: 1, count: 1, tensor: "weight/".repeat(BYTES), layer: None };
         assert_eq!((encode(Some(&long)).len(), decode(&encode(Some(&long)))), (BYTES, None));
     }
 
     #[test]
     fn a_pass_is_searched_from_its_beginning_to_its_end() {
         let tensor = |values: &[f32]| Tensor::from_slice(values);
-        let found =
-            |origin: Option<Origin>| origin.map(|origin| (origin.tensor, origin.rank, origin.bad, origin.count));
+        let found = |found: Option<NonFinite>| found.map(|found| (found.tensor, found.rank, found.bad, found.count));
         let (good, worse) = (tensor(&[1.0]), tensor(&[f32::INFINITY, f32::NAN, 0.0]));
         let held = |parameters: [&Tensor; 2], buffer: &Tensor| {
             let parameters = ["a", "b"].iter().zip(parameters);
             let parameters = parameters.map(|(name, own)| Parameter::new((*name).to_owned(), own.shallow_clone()));
             let buffers =
                 vec![("count".to_owned(), Tensor::from_slice(&[1_i64])), ("c".to_owned(), buffer.shallow_clone())];
-            found(Origin::held(&Holding(parameters.collect(), buffers)).unwrap())
+            found(NonFinite::held(&Holding(parameters.collect(), buffers)).unwrap())
         };
         assert_eq!(held([&good, &good], &good), None);
         assert_eq!(held([&good, &worse], &worse), Some(("weight/b".to_owned(), None, 2, 3)));
         assert_eq!(held([&good, &good], &worse), Some(("buffer/c".to_owned(), None, 2, 3)));
         let inputs = |inputs: &Tensor| {
             let batch = Batch::new(inputs.shallow_clone(), Tensor::from_slice(&[1_i64]));
-            found(Origin::inputs(1, &batch).unwrap())
+            found(NonFinite::inputs(1, &batch).unwrap())
         };
         assert_eq!((inputs(&good), inputs(&Tensor::from_slice(&[1_i64]))), (None, None));
         assert_eq!(inputs(&worse), Some(("inputs".to_owned(), Some(1), 2, 3)));
         assert_eq!(
-            found(Origin::loss(1, &tensor(&[f32::INFINITY])).unwrap()),
+            found(NonFinite::loss(1, &tensor(&[f32::INFINITY])).unwrap()),
             Some(("loss".to_owned(), Some(1), 1, 1))
         );
         let backward = |gradients: &[&Tensor]| {
             let gradients: Vec<Tensor> = gradients.iter().map(|gradient| gradient.shallow_clone()).collect();
-            found(Origin::backward(1, &["a", "b", "c"], &gradients).unwrap())
+            found(NonFinite::backward(1, &["a", "b", "c"], &gradients).unwrap())
         };
         assert_eq!(backward(&[&good, &good, &good]), None);
         assert_eq!(backward(&[&worse, &worse, &Tensor::new()]), Some(("grad/b".to_owned(), Some(1), 2, 3)));

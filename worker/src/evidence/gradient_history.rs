@@ -1,4 +1,4 @@
-//! The trail: what each hosted rank computed in the steps since all processes last agreed, for finding out afterwards who
+//! The gradient history: what each hosted rank computed in the steps since all processes last agreed, for finding out afterwards who
 //! was the first to be wrong. Hot: one small copy on the device for a rank's step.
 
 use std::ops::Range;
@@ -7,15 +7,15 @@ use lockstep_tch_ext::bits::bit_sums;
 use lockstep_tch_ext::memory::copy_few;
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Words (steps times ranks) that a trail has at most: until there is a verdict it is a part of the run's replicated state.
+/// Words (steps times ranks) that a history has at most: until there is a verdict it is a part of the run's replicated state.
 const WORDS: u64 = 1 << 14;
 
 /// Steps that it has at most.
 const STEPS: u64 = 1000;
 
-/// The trail of one process.
+/// The gradient history of one process.
 #[derive(Debug)]
-pub(crate) struct Trail {
+pub(crate) struct GradientHistory {
     /// By step and hosted rank: a sample of the gradient, with the loss. Views of one tensor.
     samples: Vec<Tensor>,
     hosted: Range<u32>,
@@ -24,7 +24,7 @@ pub(crate) struct Trail {
     steps: usize,
 }
 
-impl Trail {
+impl GradientHistory {
     /// For the `hosted` ones of `ranks` and samples of so many elements, with room for `steps`, if that is not too much;
     /// later ones are not noted.
     pub(crate) fn new(
@@ -76,22 +76,22 @@ mod tests {
 
     #[test]
     fn words_stand_by_step_and_rank_and_show_every_change() {
-        let mut trail = Trail::new(1..3, 4, 2, 3, (Kind::Float, Device::Cpu)).unwrap();
+        let mut history = GradientHistory::new(1..3, 4, 2, 3, (Kind::Float, Device::Cpu)).unwrap();
         let sample = |value: f32| Tensor::from_slice(&[value, 2.0, 3.0]);
         for values in [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]] {
             for (index, value) in values.into_iter().enumerate() {
-                trail.note(index, &sample(value)).unwrap();
+                history.note(index, &sample(value)).unwrap();
             }
-            trail.end_step();
+            history.end_step();
         }
-        let words = trail.words().unwrap();
+        let words = history.words().unwrap();
         assert_eq!(words.len(), 8, "two steps have room");
         assert!([0, 3, 4, 7].iter().all(|&other| words[other] == 0) && words[1] != words[2], "{words:?}");
-        trail.clear();
-        trail.note(0, &sample(1.0)).unwrap();
-        trail.note(1, &sample(9.0)).unwrap();
-        trail.end_step();
-        let again = trail.words().unwrap();
+        history.clear();
+        history.note(0, &sample(1.0)).unwrap();
+        history.note(1, &sample(9.0)).unwrap();
+        history.end_step();
+        let again = history.words().unwrap();
         assert_eq!((again.len(), again[1] == words[1], again[2] == words[2]), (4, true, false));
     }
 }
