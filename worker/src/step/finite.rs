@@ -1,13 +1,69 @@
-//! Whether the state that a checkpoint would hold is made of numbers. Loss and gradients are looked at before the optimizer's
-//! step, which may overflow itself.
+//! Whether loss, gradients and the state that a checkpoint would hold are made of numbers. Loss and gradients are looked at before
+//! the optimizer's step, which may overflow itself.
 
+use lockstep_models::Context;
 use tch::{Device, Kind, Tensor};
 
-use super::{Run, TrainError};
+use super::buffers::Buffers;
+use super::{Run, TrainError, Trainer, borrow};
 use crate::checkpoint::State;
 use crate::observe::NonFinite;
 
 impl Run {
+    /// That `value` is a number. If not, the step is made again to see where it began.
+    pub(super) fn finite(&mut self, what: &'static str, step: u64, value: f64) -> Result<(), TrainError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
+        // What goes wrong with looking must not take the place of what went wrong.
+        let mut found = self.find_non_finite(step).unwrap_or_default();
+        if let Some(exchange) = borrow(&mut self.exchange) {
+            // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
+            found = NonFinite::shared(found.as_ref(), self.trainer.device, exchange).ok().flatten().or(found);
+        }
+        let first = found.map(|found| {
+            found.report(&mut self.reporter, step + 1);
+            found.to_string()
+        });
+        Err(TrainError::NotFinite { step: step + 1, what, value, first })
+    }
+
+    /// Where a hosted rank's pass first gives something that is not finite.
+    fn find_non_finite(&mut self, step: u64) -> Result<Option<NonFinite>, TrainError> {
+        let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
+        let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        let mut restore = || self.buffers.as_mut().map_or(Ok(()), Buffers::restore);
+        restore()?;
+        if let Some(found) = NonFinite::held(state.model.as_ref())? {
+            return Ok(Some(found));
+        }
+        for rank in self.hosted.clone() {
+            ranks.seed_generators(step, rank)?;
+            restore()?;
+            let positions = samples.positions(step, rank..rank + 1);
+            let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
+            if let Some(found) = NonFinite::inputs(rank, &batch)? {
+                return Ok(Some(found));
+            }
+            let context = Context { step, rank, training: true, root: job.seed };
+            let forward = || state.model.loss(&batch, &context);
+            let (loss, found) = NonFinite::forward(&mut self.reporter, step + 1, rank, state.model.as_ref(), forward)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            let loss = loss.map_err(|source| TrainError::Model { step, source })?;
+            if let Some(found) = NonFinite::loss(rank, &loss)? {
+                return Ok(Some(found));
+            }
+            let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+            if let Some(found) = NonFinite::backward(rank, &names, &gradients)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// Ends the run when a checkpoint is due and its parameters or its optimizer's state are not finite. Buffers may hold an
     /// infinity, as masks do.
     pub(super) fn state_is_finite(&mut self) -> Result<(), TrainError> {

@@ -19,9 +19,7 @@ use super::seen::Seen;
 use super::{TrainError, Trainer};
 use crate::checkpoint::{self, Saving, Staging, Writer};
 use crate::evidence::{Fingerprinter, GradientHistory};
-use crate::observe::{
-    Inspection, LogSource, MediaWriter, NonFinite, Outbox, Phase, Reporter, StepNumbers, model_report,
-};
+use crate::observe::{Inspection, LogSource, MediaWriter, Outbox, Phase, Reporter, StepNumbers, model_report};
 use crate::reduce::{Exchange, ProcessIndex, Reducer, norm};
 
 /// How a run ended.
@@ -233,60 +231,6 @@ impl Run {
             inspection.gradients(&mut self.reporter, model, self.reducer.gradients(), offsets)?;
         }
         Ok(())
-    }
-
-    /// That `value` is a number. If not, the step is made again to see where it began.
-    fn finite(&mut self, what: &'static str, step: u64, value: f64) -> Result<(), TrainError> {
-        if value.is_finite() {
-            return Ok(());
-        }
-        self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
-        // What goes wrong with looking must not take the place of what went wrong.
-        let mut found = self.find_non_finite(step).unwrap_or_default();
-        if let Some(exchange) = borrow(&mut self.exchange) {
-            // Whoever is heard first says it all. If the others are gone by now, what is known here is said.
-            found = NonFinite::shared(found.as_ref(), self.trainer.device, exchange).ok().flatten().or(found);
-        }
-        let first = found.map(|found| {
-            found.report(&mut self.reporter, step + 1);
-            found.to_string()
-        });
-        Err(TrainError::NotFinite { step: step + 1, what, value, first })
-    }
-
-    /// Where a hosted rank's pass first gives something that is not finite.
-    fn find_non_finite(&mut self, step: u64) -> Result<Option<NonFinite>, TrainError> {
-        let Trainer { job, data, samples, ranks, device, state, .. } = &mut self.trainer;
-        let names: Vec<&str> = state.model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
-        let mut restore = || self.buffers.as_mut().map_or(Ok(()), Buffers::restore);
-        restore()?;
-        if let Some(found) = NonFinite::held(state.model.as_ref())? {
-            return Ok(Some(found));
-        }
-        for rank in self.hosted.clone() {
-            ranks.seed_generators(step, rank)?;
-            restore()?;
-            let positions = samples.positions(step, rank..rank + 1);
-            let batch = data.train.batch(&positions, *device).map_err(|source| TrainError::Data { step, source })?;
-            if let Some(found) = NonFinite::inputs(rank, &batch)? {
-                return Ok(Some(found));
-            }
-            let context = Context { step, rank, training: true, root: job.seed };
-            let forward = || state.model.loss(&batch, &context);
-            let (loss, found) = NonFinite::forward(&mut self.reporter, step + 1, rank, state.model.as_ref(), forward)?;
-            if found.is_some() {
-                return Ok(found);
-            }
-            let loss = loss.map_err(|source| TrainError::Model { step, source })?;
-            if let Some(found) = NonFinite::loss(rank, &loss)? {
-                return Ok(Some(found));
-            }
-            let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
-            if let Some(found) = NonFinite::backward(rank, &names, &gradients)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
     }
 
     /// Scales the gradients down to the job's norm, by the factor of `torch.nn.utils.clip_grad_norm_`; but the norm is a sum
