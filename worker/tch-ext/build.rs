@@ -12,6 +12,7 @@ const TORCH_VERSION: &str = "2.13.0";
 
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
+    println!("cargo::rerun-if-changed=gloo/cpp");
     println!("cargo::rerun-if-changed=build.rs");
     let (torch, python) = find_torch();
     // The tests compare with PyTorch itself.
@@ -34,7 +35,7 @@ fn main() {
         .define("NDEBUG", None)
         .include("cpp")
         // The wheel carries gloo's code but not its headers: these declare the few names that c10d's header needs.
-        .include("cpp/gloo-declarations");
+        .include("gloo/cpp/gloo-declarations");
     // As system folders: warnings in libtorch's headers are not ours.
     for folder in [includes.join("torch/csrc/api/include"), includes] {
         build.flag("-isystem").flag(folder.to_string_lossy().as_ref());

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string_view>
 
-#include "../group.h"
+#include "../c10d/group.h"
 
 namespace lockstep {
 

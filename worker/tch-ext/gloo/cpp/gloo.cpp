@@ -1,5 +1,5 @@
 // Gloo through c10d, and the cut that c10d lacks: `abort` and `shutdown` of its Gloo group release nobody.
-#include "group.h"
+#include "c10d/group.h"
 
 #include <algorithm>
 
