@@ -1,10 +1,12 @@
 //! Autocast to bfloat16 on CPU and CUDA: inside, libtorch runs matrix products and convolutions in lower precision and
 //! what needs range or exactness (normalisation, softmax, losses) in full. `tch` has it for CUDA and half precision.
 
+use std::ffi::c_char;
+
 use tch::Device;
 
 use crate::Error;
-use crate::ffi::{self, CAutocast};
+use crate::ffi;
 
 /// Runs `body` with autocast to bfloat16 on for `device`, on this thread.
 ///
@@ -14,7 +16,7 @@ pub fn bf16<T>(device: Device, body: impl FnOnce() -> T) -> Result<T, Error> {
     let device = ffi::device_index(device, "autocast")?;
     let mut before = CAutocast::default();
     // SAFETY: `before` is a place for the call to write to.
-    ffi::check(unsafe { ffi::lte_autocast_enter(device, &raw mut before) })?;
+    ffi::check(unsafe { lte_autocast_enter(device, &raw mut before) })?;
     let region = Region { device, before };
     let answer = body();
     drop(region);
@@ -30,7 +32,20 @@ struct Region {
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: `before` is what `enter` wrote, and the call only reads it.
-        let left = ffi::check(unsafe { ffi::lte_autocast_leave(self.device, &raw const self.before) });
+        let left = ffi::check(unsafe { lte_autocast_leave(self.device, &raw const self.before) });
         left.expect("what was switched on for this device can be switched off");
     }
+}
+
+/// `lte_autocast`.
+#[repr(C)]
+#[derive(Default)]
+struct CAutocast {
+    enabled: u8,
+    dtype: i8,
+}
+
+unsafe extern "C" {
+    fn lte_autocast_enter(device: i32, before: *mut CAutocast) -> *mut c_char;
+    fn lte_autocast_leave(device: i32, before: *const CAutocast) -> *mut c_char;
 }

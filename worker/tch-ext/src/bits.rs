@@ -1,9 +1,11 @@
 //! Fingerprints of tensors: sums over their bits, for telling whether and where two states differ. Hot.
 
+use std::ffi::c_char;
+
 use tch::Tensor;
 
 use crate::Error;
-use crate::ffi;
+use crate::ffi::{self, CTensor};
 
 /// A fingerprint of each tensor: a sum over its elements' bits, each mixed with its place in row-major order.
 ///
@@ -15,6 +17,10 @@ use crate::ffi;
 pub fn bit_sums(tensors: &[Tensor]) -> Result<Vec<u64>, Error> {
     let mut sums = vec![0; tensors.len()];
     // SAFETY: both lists have as many entries as is said and live during the call.
-    ffi::check(unsafe { ffi::lte_bit_sums(ffi::raw_list(tensors), tensors.len(), sums.as_mut_ptr()) })?;
+    ffi::check(unsafe { lte_bit_sums(ffi::raw_list(tensors), tensors.len(), sums.as_mut_ptr()) })?;
     Ok(sums)
+}
+
+unsafe extern "C" {
+    fn lte_bit_sums(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
 }

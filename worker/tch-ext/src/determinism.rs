@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
 
 use crate::Error;
-use crate::ffi::{self, CSwitches};
+use crate::ffi::{self, PushText};
 
 /// One choice for every switch. They hold for the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub fn apply(switches: &Switches) -> Result<(), Error> {
         inter_op_threads: switches.inter_op.map_or(0, threads),
     };
     // SAFETY: the call reads the struct and keeps no reference to it.
-    ffi::check(unsafe { ffi::lte_determinism_apply(&raw const raw) })
+    ffi::check(unsafe { lte_determinism_apply(&raw const raw) })
 }
 
 /// Makes TorchScript run the same kernels from the first step on: profiling executor, profiling and fusion off.
@@ -54,7 +54,7 @@ pub fn apply(switches: &Switches) -> Result<(), Error> {
 /// To be called before a module runs; a graph that was already specialised stays so.
 pub fn pin_torchscript_executor() {
     // SAFETY: takes nothing.
-    ffi::check(unsafe { ffi::lte_pin_torchscript_executor() }).expect("libtorch's flags are plain variables");
+    ffi::check(unsafe { lte_pin_torchscript_executor() }).expect("libtorch's flags are plain variables");
 }
 
 /// Everything that libtorch can tell about itself that changes the bits of a result, by name.
@@ -78,9 +78,27 @@ pub fn describe() -> BTreeMap<String, String> {
     }
     let mut map = BTreeMap::new();
     // SAFETY: `push` takes the sink that is passed with it.
-    let answer = unsafe { ffi::lte_describe(push, std::ptr::from_mut(&mut map).cast()) };
+    let answer = unsafe { lte_describe(push, std::ptr::from_mut(&mut map).cast()) };
     if let Some(message) = ffi::take_text(answer) {
         map.insert("describe.error".to_owned(), message);
     }
     map
+}
+
+/// `lte_switches`.
+#[repr(C)]
+struct CSwitches {
+    deterministic_algorithms: u8,
+    cudnn_benchmark: u8,
+    cudnn_deterministic: u8,
+    tf32: u8,
+    fill_uninitialized: u8,
+    intra_op_threads: i32,
+    inter_op_threads: i32,
+}
+
+unsafe extern "C" {
+    fn lte_determinism_apply(switches: *const CSwitches) -> *mut c_char;
+    fn lte_pin_torchscript_executor() -> *mut c_char;
+    fn lte_describe(push: PushText, sink: *mut c_void) -> *mut c_char;
 }

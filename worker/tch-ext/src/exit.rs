@@ -6,11 +6,10 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use crate::ffi;
-
 unsafe extern "C" {
     /// glibc's: as `atexit`, but it tells the exit code.
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    fn lte_leave(code: i32) -> !;
 }
 
 /// From now on, the process ends without what has been registered for its end so far: the static destructors of its libraries
@@ -29,7 +28,7 @@ pub fn skip_static_destructors() {
 
 extern "C" fn leave(code: c_int, _: *mut c_void) {
     // SAFETY: nothing runs after it.
-    unsafe { ffi::lte_leave(code) }
+    unsafe { lte_leave(code) }
 }
 
 /// A write beyond a limit on the size of files (`ulimit -f`) is an error from now on, as on a full disk, and not the end.

@@ -4,7 +4,6 @@
 //! changes it in the thread that loads it.
 
 use crate::Error;
-use crate::ffi;
 
 /// [`describe`] of a process that computes as IEEE 754 has it.
 pub const DEFAULT: &str = "round to nearest, subnormals kept";
@@ -12,14 +11,14 @@ pub const DEFAULT: &str = "round to nearest, subnormals kept";
 /// Sets the default in this thread and in the threads that its operators compute in.
 pub fn set_default() {
     // SAFETY: takes nothing, and writes a register of each thread.
-    unsafe { ffi::lte_float_mode_set() };
+    unsafe { lte_float_mode_set() };
 }
 
 /// The mode of this thread and of the threads that its operators compute in: [`DEFAULT`], or what one of them has.
 pub fn describe() -> String {
     let mut expected = 0;
     // SAFETY: writes one number.
-    let found = unsafe { ffi::lte_float_mode_get(&raw mut expected) };
+    let found = unsafe { lte_float_mode_get(&raw mut expected) };
     if found == expected { DEFAULT.to_owned() } else { words(found) }
 }
 
@@ -47,6 +46,11 @@ fn words(mode: u32) -> String {
     let flags = flags.into_iter().filter(|(bit, _)| mode & bit != 0).map(|(_, words)| words);
     let words: Vec<&str> = std::iter::once(rounding).chain(flags).collect();
     format!("{} (MXCSR {mode:#06x})", words.join(", "))
+}
+
+unsafe extern "C" {
+    fn lte_float_mode_set();
+    fn lte_float_mode_get(expected: *mut u32) -> u32;
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Gradients as one flat tensor, each operation in a single call into libtorch. Hot.
 
+use std::ffi::c_char;
+
 use tch::Tensor;
 
 use crate::Error;
-use crate::ffi;
+use crate::ffi::{self, CTensor};
 
 /// Copies `grads` one after another into the 1-D tensor `flat`, which they fill exactly.
 ///
@@ -29,7 +31,7 @@ pub fn flatten_or_zero_into(grads: &[Tensor], lengths: &[i64], flat: &Tensor) ->
         return Err(Error::Count { what: "lengths", expected: grads.len(), found: lengths.len() });
     }
     // SAFETY: both lists have as many entries as is said and live during the call.
-    ffi::check(unsafe { ffi::lte_flatten_into(ffi::raw_list(grads), lengths.as_ptr(), grads.len(), ffi::raw(flat)) })
+    ffi::check(unsafe { lte_flatten_into(ffi::raw_list(grads), lengths.as_ptr(), grads.len(), ffi::raw(flat)) })
 }
 
 /// The gradients of `loss` by `params`, one after another in the 1-D tensor `flat`, which they fill exactly.
@@ -48,9 +50,7 @@ pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, used: Option<
     let used = used.map_or(std::ptr::null_mut(), <[u8]>::as_mut_ptr);
     // SAFETY: the list has as many entries as is said and lives during the call, as do the tensors; `used` is null or has
     // as many bytes.
-    ffi::check(unsafe {
-        ffi::lte_grads_into(ffi::raw(loss), ffi::raw_list(params), params.len(), ffi::raw(flat), used)
-    })
+    ffi::check(unsafe { lte_grads_into(ffi::raw(loss), ffi::raw_list(params), params.len(), ffi::raw(flat), used) })
 }
 
 /// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`; one fewer than there are offsets.
@@ -69,7 +69,7 @@ pub fn layer_norms(flat: &Tensor, offsets: &[i64]) -> Result<Vec<f64>, Error> {
     }
     let mut norms = vec![0.0; offsets.len().saturating_sub(1)];
     // SAFETY: `offsets` has one more entry than `norms` (or both are empty), and all lie within `flat`.
-    ffi::check(unsafe { ffi::lte_layer_norms(ffi::raw(flat), offsets.as_ptr(), norms.len(), norms.as_mut_ptr()) })?;
+    ffi::check(unsafe { lte_layer_norms(ffi::raw(flat), offsets.as_ptr(), norms.len(), norms.as_mut_ptr()) })?;
     Ok(norms)
 }
 
@@ -83,5 +83,23 @@ pub fn add_slices(dst: &Tensor, src: &Tensor) -> Result<(), Error> {
         return Err(Error::Mismatch { name: "src".to_owned(), expected: form(dst), found: form(src) });
     }
     // SAFETY: two tensors that live during the call.
-    ffi::check(unsafe { ffi::lte_add_slices(ffi::raw(dst), ffi::raw(src)) })
+    ffi::check(unsafe { lte_add_slices(ffi::raw(dst), ffi::raw(src)) })
+}
+
+unsafe extern "C" {
+    fn lte_flatten_into(
+        tensors: *const *const CTensor,
+        lengths: *const i64,
+        count: usize,
+        flat: *const CTensor,
+    ) -> *mut c_char;
+    fn lte_grads_into(
+        loss: *const CTensor,
+        params: *const *const CTensor,
+        count: usize,
+        flat: *const CTensor,
+        used: *mut u8,
+    ) -> *mut c_char;
+    fn lte_layer_norms(flat: *const CTensor, offsets: *const i64, parts: usize, out: *mut f64) -> *mut c_char;
+    fn lte_add_slices(dst: *const CTensor, src: *const CTensor) -> *mut c_char;
 }

@@ -6,7 +6,7 @@ use lockstep_common::series::Histogram;
 use tch::Tensor;
 
 use crate::Error;
-use crate::ffi::{self, CHistogram};
+use crate::ffi::{self, CTensor};
 
 /// The distribution of the elements of `tensor`, as floats of 32 bits; step and time are 0. One read of memory on the CPU,
 /// tensor operations elsewhere.
@@ -16,7 +16,7 @@ use crate::ffi::{self, CHistogram};
 pub fn histogram_of(tensor: &Tensor) -> Result<Histogram, Error> {
     let mut raw = Box::new(CHistogram::EMPTY);
     // SAFETY: the tensor lives during the call, which writes to `raw` only.
-    ffi::check(unsafe { ffi::lte_histogram_of(ffi::raw(tensor), &raw mut *raw) })?;
+    ffi::check(unsafe { lte_histogram_of(ffi::raw(tensor), &raw mut *raw) })?;
     Ok(convert(&raw))
 }
 
@@ -64,7 +64,7 @@ pub fn watch_forward<T>(look: Look, forward: impl FnOnce() -> T) -> Result<(T, V
         Look::Trace => 0,
     };
     // SAFETY: takes a number.
-    ffi::check(unsafe { ffi::lte_forward_watch(most) })?;
+    ffi::check(unsafe { lte_forward_watch(most) })?;
     let watching = Watching;
     let given = forward();
     std::mem::forget(watching);
@@ -88,7 +88,7 @@ fn seen() -> Result<Vec<Given>, Error> {
     }
     let mut found: Vec<Given> = Vec::new();
     // SAFETY: the list lives during the call, and nobody else has it.
-    ffi::check(unsafe { ffi::lte_forward_seen(push, (&raw mut found).cast()) })?;
+    ffi::check(unsafe { lte_forward_seen(push, (&raw mut found).cast()) })?;
     Ok(found)
 }
 
@@ -107,4 +107,32 @@ fn convert(raw: &CHistogram) -> Histogram {
         std: raw.std,
         bins: filled.collect(),
     }
+}
+
+/// `lte_histogram`.
+#[repr(C)]
+struct CHistogram {
+    count: u64,
+    zeros: u64,
+    nans: u64,
+    infs: u64,
+    min: f64,
+    max: f64,
+    mean: f64,
+    std: f64,
+    bins: [u64; 2048],
+}
+
+impl CHistogram {
+    const EMPTY: Self =
+        Self { count: 0, zeros: 0, nans: 0, infs: 0, min: 0.0, max: 0.0, mean: 0.0, std: 0.0, bins: [0; 2048] };
+}
+
+/// Takes one named histogram, borrowed for the call.
+type PushHistogram = extern "C" fn(*mut c_void, *const c_char, usize, bool, *const c_void, *const CHistogram);
+
+unsafe extern "C" {
+    fn lte_histogram_of(tensor: *const CTensor, out: *mut CHistogram) -> *mut c_char;
+    fn lte_forward_watch(most: i64) -> *mut c_char;
+    fn lte_forward_seen(push: PushHistogram, sink: *mut c_void) -> *mut c_char;
 }

@@ -36,7 +36,7 @@ pub fn on_grad(tensor: &Tensor, callback: Callback) -> Result<Hook, Error> {
     let mut position = 0;
     // SAFETY: the shim takes over the box and frees it by `drop_callback`, once, whether or not it succeeds.
     ffi::check(unsafe {
-        ffi::lte_hook_add(ffi::raw(tensor), Box::into_raw(owned).cast(), call, drop_callback, &raw mut position)
+        lte_hook_add(ffi::raw(tensor), Box::into_raw(owned).cast(), call, drop_callback, &raw mut position)
     })?;
     Ok(Hook { tensor: tensor.shallow_clone(), position })
 }
@@ -44,7 +44,7 @@ pub fn on_grad(tensor: &Tensor, callback: Callback) -> Result<Hook, Error> {
 impl Drop for Hook {
     fn drop(&mut self) {
         // SAFETY: the position is the one that this tensor gave.
-        let answer = unsafe { ffi::lte_hook_remove(ffi::raw(&self.tensor), self.position) };
+        let answer = unsafe { lte_hook_remove(ffi::raw(&self.tensor), self.position) };
         // It fails only for a position that was never given.
         drop(ffi::take_text(answer));
     }
@@ -74,7 +74,7 @@ extern "C" fn call(callback: *mut c_void, grad: *const CTensor) -> *mut c_char {
         }
     };
     // SAFETY: the shim copies that many bytes.
-    unsafe { ffi::lte_text_new(message.as_ptr().cast(), message.len()) }
+    unsafe { lte_text_new(message.as_ptr().cast(), message.len()) }
 }
 
 extern "C" fn drop_callback(callback: *mut c_void) {
@@ -82,4 +82,21 @@ extern "C" fn drop_callback(callback: *mut c_void) {
     let owned = unsafe { Box::from_raw(callback.cast::<Mutex<Callback>>()) };
     // What a callback owns may panic when it goes; that must not unwind into C++, and there is nobody to tell.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(owned)));
+}
+
+/// Runs a hook's callback; null, or a text of [`lte_text_new`].
+type HookCall = extern "C" fn(*mut c_void, *const CTensor) -> *mut c_char;
+/// Frees a hook's callback.
+type HookDrop = extern "C" fn(*mut c_void);
+
+unsafe extern "C" {
+    fn lte_text_new(start: *const c_char, length: usize) -> *mut c_char;
+    fn lte_hook_add(
+        tensor: *const CTensor,
+        callback: *mut c_void,
+        call: HookCall,
+        drop: HookDrop,
+        position: *mut u32,
+    ) -> *mut c_char;
+    fn lte_hook_remove(tensor: *const CTensor, position: u32) -> *mut c_char;
 }

@@ -1,14 +1,14 @@
 //! Memory seen from outside the tensors: raw bytes of CPU tensors, tensors over mapped memory, statistics of the CUDA
 //! allocator.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use memmap2::MmapRaw;
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-use crate::ffi::{self, CAllocatorStats};
+use crate::ffi::{self, CTensor};
 
 /// What libtorch's caching allocator holds on one CUDA device. Sizes in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,13 +54,13 @@ pub fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
 /// Whether a tensor is plain elements in one memory: not sparse, quantized, or a view that negates or conjugates.
 pub fn is_plain(tensor: &Tensor) -> bool {
     // SAFETY: the tensor lives during the call.
-    unsafe { ffi::lte_is_plain(ffi::raw(tensor)) != 0 }
+    unsafe { lte_is_plain(ffi::raw(tensor)) != 0 }
 }
 
 /// Whether both are one tensor object, not only two in the same memory.
 pub fn is_same(one: &Tensor, other: &Tensor) -> bool {
     // SAFETY: both tensors live during the call.
-    unsafe { ffi::lte_is_same(ffi::raw(one), ffi::raw(other)) != 0 }
+    unsafe { lte_is_same(ffi::raw(one), ffi::raw(other)) != 0 }
 }
 
 /// A number for each tensor that changes when the tensor changes in anything but its elements: type, shape, strides, place in its
@@ -71,7 +71,7 @@ pub fn is_same(one: &Tensor, other: &Tensor) -> bool {
 pub fn forms(tensors: &[Tensor]) -> Result<Vec<u64>, Error> {
     let mut forms = vec![0; tensors.len()];
     // SAFETY: both lists have as many entries as is said and live during the call.
-    ffi::check(unsafe { ffi::lte_forms(ffi::raw_list(tensors), tensors.len(), forms.as_mut_ptr()) })?;
+    ffi::check(unsafe { lte_forms(ffi::raw_list(tensors), tensors.len(), forms.as_mut_ptr()) })?;
     Ok(forms)
 }
 
@@ -117,7 +117,7 @@ pub fn tensor_over(map: Arc<MmapRaw>, kind: Kind) -> Result<Tensor, Error> {
     let holder = Box::into_raw(Box::new(map)).cast();
     let mut tensor = std::ptr::null_mut();
     // SAFETY: the map has `length` bytes at `data` for as long as `holder` lives, which libtorch gives back at the end.
-    let made = ffi::check(unsafe { ffi::lte_tensor_over(data, length, holder, drop_map, &raw mut tensor) });
+    let made = ffi::check(unsafe { lte_tensor_over(data, length, holder, drop_map, &raw mut tensor) });
     if made.is_err() {
         drop_map(holder);
     }
@@ -133,7 +133,7 @@ pub fn allocator_stats(device_index: usize) -> Option<AllocatorStats> {
     let mut raw = CAllocatorStats::default();
     let mut found = 0;
     // SAFETY: both are places for the call to write to.
-    ffi::check(unsafe { ffi::lte_allocator_stats_get(device, &raw mut raw, &raw mut found) }).ok()?;
+    ffi::check(unsafe { lte_allocator_stats_get(device, &raw mut raw, &raw mut found) }).ok()?;
     let count = |value: i64| u64::try_from(value).unwrap_or(0);
     (found != 0).then(|| AllocatorStats {
         allocated: count(raw.allocated),
@@ -150,7 +150,7 @@ pub fn allocator_stats(device_index: usize) -> Option<AllocatorStats> {
 pub fn reset_peak(device_index: usize) {
     if let Ok(device) = i32::try_from(device_index) {
         // SAFETY: takes a plain number.
-        let answer = unsafe { ffi::lte_allocator_reset_peak(device) };
+        let answer = unsafe { lte_allocator_reset_peak(device) };
         // An allocator that cannot answer keeps its old peaks: a statistic, not worth stopping a run for.
         drop(ffi::take_text(answer));
     }
@@ -160,11 +160,43 @@ pub fn reset_peak(device_index: usize) {
 fn locate(tensor: &Tensor) -> Result<(*mut u8, usize), Error> {
     let (mut start, mut length, mut kind) = (std::ptr::null_mut(), 0, 0);
     // SAFETY: all three are places for the call to write to, and the tensor lives during it.
-    ffi::check(unsafe { ffi::lte_cpu_bytes(ffi::raw(tensor), &raw mut start, &raw mut length, &raw mut kind) })?;
+    ffi::check(unsafe { lte_cpu_bytes(ffi::raw(tensor), &raw mut start, &raw mut length, &raw mut kind) })?;
     match kind {
         0 if length == 0 => Ok((std::ptr::NonNull::dangling().as_ptr(), 0)),
         0 => Ok((start, length)),
         1 => Err(Error::NotOnCpu),
         _ => Err(Error::NotContiguous),
     }
+}
+
+/// Gives back what holds a tensor's memory.
+type HolderDrop = extern "C" fn(*mut c_void);
+
+/// `lte_allocator_stats`.
+#[repr(C)]
+#[derive(Default)]
+struct CAllocatorStats {
+    allocated: i64,
+    reserved: i64,
+    active: i64,
+    peak_allocated: i64,
+    peak_reserved: i64,
+    retries: i64,
+    ooms: i64,
+}
+
+unsafe extern "C" {
+    fn lte_allocator_stats_get(device: i32, out: *mut CAllocatorStats, found: *mut i32) -> *mut c_char;
+    fn lte_allocator_reset_peak(device: i32) -> *mut c_char;
+    fn lte_cpu_bytes(tensor: *const CTensor, data: *mut *mut u8, length: *mut usize, kind: *mut i32) -> *mut c_char;
+    fn lte_is_plain(tensor: *const CTensor) -> u8;
+    fn lte_is_same(one: *const CTensor, other: *const CTensor) -> u8;
+    fn lte_forms(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;
+    fn lte_tensor_over(
+        data: *mut u8,
+        length: usize,
+        holder: *mut c_void,
+        drop: HolderDrop,
+        out: *mut *mut CTensor,
+    ) -> *mut c_char;
 }

@@ -4,11 +4,12 @@
 //! Hot: a step builds no list of tensors; gradients go into lists that are kept.
 
 use std::collections::HashMap;
+use std::ffi::{c_char, c_void};
 
 use tch::{Kind as Dtype, Tensor};
 
 use crate::Error;
-use crate::ffi::{self, COptim, COptimConfig};
+use crate::ffi::{self, CTensor, PushTensor};
 
 /// Name of [`Optimizer::steps`] in a saved state.
 pub const STEPS: &str = "steps";
@@ -73,7 +74,7 @@ impl Optimizer {
         let mut raw = std::ptr::null_mut();
         // SAFETY: both lists have `params.len()` entries and live during the call, as do the tensors.
         ffi::check(unsafe {
-            ffi::lte_optim_new(&raw const config, tensors.as_ptr(), decays.as_ptr(), params.len(), &raw mut raw)
+            lte_optim_new(&raw const config, tensors.as_ptr(), decays.as_ptr(), params.len(), &raw mut raw)
         })?;
         let names = params.iter().map(|(name, _, _)| name.clone()).collect();
         Ok(Self { raw, kind, names })
@@ -105,7 +106,7 @@ impl Optimizer {
         let used = used.map_or(std::ptr::null(), <[u8]>::as_ptr);
         // SAFETY: `raw` is ours and used by nobody else during the call; the lists have as many entries as is said.
         ffi::check(unsafe {
-            ffi::lte_optim_step(self.raw, ffi::raw_list(grads), used, grads.len(), lr, &raw mut undefined)
+            lte_optim_step(self.raw, ffi::raw_list(grads), used, grads.len(), lr, &raw mut undefined)
         })?;
         match usize::try_from(undefined) {
             Ok(index) => Err(Error::NoGradient(self.names[index].clone())),
@@ -119,7 +120,7 @@ impl Optimizer {
     /// The tensors are the optimizer's own: the next step changes them. The names are the same from the start on.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
-        let listed = ffi::collect_tensors(|push, sink| unsafe { ffi::lte_optim_state(self.raw, push, sink) });
+        let listed = ffi::collect_tensors(|push, sink| unsafe { lte_optim_state(self.raw, push, sink) });
         let listed = listed.expect("listing tensors takes nothing but memory");
         listed.into_iter().map(|(slot, tensor)| (self.public_name(&slot), tensor)).collect()
     }
@@ -132,7 +133,7 @@ impl Optimizer {
     pub fn steps(&self) -> Result<Option<Tensor>, Error> {
         let (mut counts, mut taken) = (vec![0; self.names.len()], 0);
         // SAFETY: `raw` is ours, and `counts` has room for one number for each parameter.
-        unsafe { ffi::lte_optim_counts(self.raw, &raw mut taken, counts.as_mut_ptr()) };
+        unsafe { lte_optim_counts(self.raw, &raw mut taken, counts.as_mut_ptr()) };
         let behind = counts.iter().any(|count| *count != taken);
         let tensor = behind.then(|| Tensor::f_from_slice(&counts)).transpose();
         tensor.map_err(|error| Error::Torch(error.to_string()))
@@ -165,7 +166,7 @@ impl Optimizer {
         })?;
         let counts = counts.as_ref().map_or(std::ptr::null(), Vec::as_ptr);
         // SAFETY: `raw` is ours and used by nobody else during the call; `counts` is null or has one for each parameter.
-        ffi::check(unsafe { ffi::lte_optim_reloaded(self.raw, counts) })
+        ffi::check(unsafe { lte_optim_reloaded(self.raw, counts) })
     }
 
     fn counts_of(&self, steps: &Tensor) -> Result<Vec<i64>, Error> {
@@ -200,7 +201,7 @@ impl Optimizer {
 impl Drop for Optimizer {
     fn drop(&mut self) {
         // SAFETY: `raw` came from `lte_optim_new` and is freed once, here.
-        unsafe { ffi::lte_optim_free(self.raw) };
+        unsafe { lte_optim_free(self.raw) };
     }
 }
 
@@ -222,4 +223,41 @@ impl Kind {
 fn form(tensor: &Tensor) -> String {
     let kind: Dtype = tensor.kind();
     format!("{kind:?} {:?}", tensor.size())
+}
+
+/// An `lte_optim`.
+enum COptim {}
+
+/// `lte_optim_config`.
+#[repr(C)]
+struct COptimConfig {
+    kind: i32,
+    momentum: f64,
+    dampening: f64,
+    nesterov: u8,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+}
+
+unsafe extern "C" {
+    fn lte_optim_new(
+        config: *const COptimConfig,
+        params: *const *const CTensor,
+        weight_decays: *const f64,
+        count: usize,
+        out: *mut *mut COptim,
+    ) -> *mut c_char;
+    fn lte_optim_free(optim: *mut COptim);
+    fn lte_optim_step(
+        optim: *mut COptim,
+        grads: *const *const CTensor,
+        used: *const u8,
+        count: usize,
+        lr: f64,
+        undefined: *mut i64,
+    ) -> *mut c_char;
+    fn lte_optim_state(optim: *const COptim, push: PushTensor, sink: *mut c_void) -> *mut c_char;
+    fn lte_optim_counts(optim: *const COptim, taken: *mut i64, out: *mut i64);
+    fn lte_optim_reloaded(optim: *mut COptim, counts: *const i64) -> *mut c_char;
 }

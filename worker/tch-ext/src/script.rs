@@ -5,12 +5,13 @@
 
 mod wrap;
 
+use std::ffi::{c_char, c_void};
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};
 
 use crate::Error;
-use crate::ffi::{self, CScript};
+use crate::ffi::{self, CTensor, PushTensor, PushText};
 
 /// Something that a module's code may do and no run repeats, found before anything runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub enum Finding {
 pub fn gradients() -> Result<String, Error> {
     let mut found = std::ptr::null_mut();
     // SAFETY: `found` is a place for one text.
-    ffi::check(unsafe { ffi::lte_script_gradients(&raw mut found) })?;
+    ffi::check(unsafe { lte_script_gradients(&raw mut found) })?;
     Ok(ffi::take_text(found).unwrap_or_default())
 }
 
@@ -80,7 +81,7 @@ impl ScriptModule {
         let c_path = ffi::c_path(from)?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: the path is NUL-terminated and lives during the call; `raw` is a place for one address.
-        let answer = unsafe { ffi::lte_script_load(c_path.as_ptr(), device, &raw mut raw) };
+        let answer = unsafe { lte_script_load(c_path.as_ptr(), device, &raw mut raw) };
         file_result(answer, path)?;
         Ok(Self { raw, path: path.to_owned() })
     }
@@ -93,7 +94,7 @@ impl ScriptModule {
         let device = ffi::device_index(device, "TorchScript")?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: the bytes live during the call, which reads as many of them; `raw` is a place for one address.
-        let answer = unsafe { ffi::lte_script_load_bytes(bytes.as_ptr().cast(), bytes.len(), device, &raw mut raw) };
+        let answer = unsafe { lte_script_load_bytes(bytes.as_ptr().cast(), bytes.len(), device, &raw mut raw) };
         file_result(answer, path)?;
         Ok(Self { raw, path: path.to_owned() })
     }
@@ -101,14 +102,14 @@ impl ScriptModule {
     /// The trainable tensors by dotted name, in the module's own order.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
         // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
-        ffi::collect_tensors(|push, sink| unsafe { ffi::lte_script_parameters(self.raw, push, sink) })
+        ffi::collect_tensors(|push, sink| unsafe { lte_script_parameters(self.raw, push, sink) })
             .expect("listing tensors takes nothing but memory")
     }
 
     /// The buffers (batch-norm statistics and the like) by dotted name, in the module's own order.
     pub fn named_buffers(&self) -> Vec<(String, Tensor)> {
         // SAFETY: as above.
-        ffi::collect_tensors(|push, sink| unsafe { ffi::lte_script_buffers(self.raw, push, sink) })
+        ffi::collect_tensors(|push, sink| unsafe { lte_script_buffers(self.raw, push, sink) })
             .expect("listing tensors takes nothing but memory")
     }
 
@@ -120,7 +121,7 @@ impl ScriptModule {
     /// `Torch` for a module without `forward`.
     pub fn examine(&self) -> Result<Vec<Finding>, Error> {
         // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
-        let found = ffi::collect_texts(|push, sink| unsafe { ffi::lte_script_examine(self.raw, push, sink) })?;
+        let found = ffi::collect_texts(|push, sink| unsafe { lte_script_examine(self.raw, push, sink) })?;
         let finding = |(name, what): (String, String)| {
             let (what, detail) = what.split_once(' ').map_or((what.as_str(), ""), |(what, detail)| (what, detail));
             let detail = detail.to_owned();
@@ -143,7 +144,7 @@ impl ScriptModule {
     /// Whether the code may change what libtorch's version counter does not count, as [`examine`](Self::examine) found.
     pub fn evades(&self) -> bool {
         // SAFETY: `raw` is ours.
-        unsafe { ffi::lte_script_evades(self.raw) != 0 }
+        unsafe { lte_script_evades(self.raw) != 0 }
     }
 
     /// Every attribute by dotted name, with a text that changes when the attribute does; of a parameter or buffer only when
@@ -153,7 +154,7 @@ impl ScriptModule {
     /// `Torch`.
     pub fn attributes(&self) -> Result<Vec<(String, String)>, Error> {
         // SAFETY: as above.
-        ffi::collect_texts(|push, sink| unsafe { ffi::lte_script_attributes(self.raw, push, sink) })
+        ffi::collect_texts(|push, sink| unsafe { lte_script_attributes(self.raw, push, sink) })
     }
 
     /// Runs the module; a tuple or list of tensors comes back flat, in order.
@@ -167,7 +168,7 @@ impl ScriptModule {
         // SAFETY: `raw` is ours; the list has as many entries as is said and lives during the call; `refused` is a place for
         // one text.
         let answer = ffi::collect_tensors(|push, sink| unsafe {
-            ffi::lte_script_forward(self.raw, ffi::raw_list(inputs), inputs.len(), push, sink, &raw mut refused)
+            lte_script_forward(self.raw, ffi::raw_list(inputs), inputs.len(), push, sink, &raw mut refused)
         });
         if let Some(reason) = ffi::take_text(refused) {
             return Err(Error::Script { path: self.path.clone(), reason });
@@ -201,7 +202,7 @@ impl ScriptModule {
     /// `Torch`.
     pub fn train(&self, on: bool) -> Result<(), Error> {
         // SAFETY: `raw` is ours.
-        ffi::check(unsafe { ffi::lte_script_train(self.raw, u8::from(on)) })
+        ffi::check(unsafe { lte_script_train(self.raw, u8::from(on)) })
     }
 
     /// Moves all parameters and buffers; buffers handed out before keep pointing to the old device.
@@ -211,7 +212,7 @@ impl ScriptModule {
     pub fn to(&self, device: Device) -> Result<(), Error> {
         let device = ffi::device_index(device, "TorchScript")?;
         // SAFETY: `raw` is ours.
-        ffi::check(unsafe { ffi::lte_script_to(self.raw, device) })
+        ffi::check(unsafe { lte_script_to(self.raw, device) })
     }
 
     /// Writes the module, trained as it is, as a file that `torch.jit.load` reads.
@@ -221,7 +222,7 @@ impl ScriptModule {
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let c_path = ffi::c_path(path)?;
         // SAFETY: `raw` is ours; the path is NUL-terminated and lives during the call.
-        file_result(unsafe { ffi::lte_script_save(self.raw, c_path.as_ptr()) }, path)
+        file_result(unsafe { lte_script_save(self.raw, c_path.as_ptr()) }, path)
     }
 
     /// The file that the module came from.
@@ -233,11 +234,11 @@ impl ScriptModule {
 impl Drop for ScriptModule {
     fn drop(&mut self) {
         // SAFETY: `raw` came from `lte_script_load` and is freed once, here.
-        unsafe { ffi::lte_script_free(self.raw) };
+        unsafe { lte_script_free(self.raw) };
     }
 }
 
-fn file_result(answer: *mut std::ffi::c_char, path: &Path) -> Result<(), Error> {
+fn file_result(answer: *mut c_char, path: &Path) -> Result<(), Error> {
     match ffi::take_text(answer) {
         None => Ok(()),
         Some(message) => {
@@ -245,4 +246,30 @@ fn file_result(answer: *mut std::ffi::c_char, path: &Path) -> Result<(), Error> 
             Err(Error::Script { path: path.to_owned(), reason })
         }
     }
+}
+
+/// An `lte_script`.
+enum CScript {}
+
+unsafe extern "C" {
+    fn lte_script_load(path: *const c_char, device: i32, out: *mut *mut CScript) -> *mut c_char;
+    fn lte_script_load_bytes(bytes: *const c_char, size: usize, device: i32, out: *mut *mut CScript) -> *mut c_char;
+    fn lte_script_free(script: *mut CScript);
+    fn lte_script_parameters(script: *const CScript, push: PushTensor, sink: *mut c_void) -> *mut c_char;
+    fn lte_script_buffers(script: *const CScript, push: PushTensor, sink: *mut c_void) -> *mut c_char;
+    fn lte_script_forward(
+        script: *mut CScript,
+        inputs: *const *const CTensor,
+        count: usize,
+        push: PushTensor,
+        sink: *mut c_void,
+        refused: *mut *mut c_char,
+    ) -> *mut c_char;
+    fn lte_script_examine(script: *mut CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
+    fn lte_script_evades(script: *const CScript) -> u8;
+    fn lte_script_gradients(out: *mut *mut c_char) -> *mut c_char;
+    fn lte_script_attributes(script: *const CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
+    fn lte_script_train(script: *mut CScript, on: u8) -> *mut c_char;
+    fn lte_script_to(script: *mut CScript, device: i32) -> *mut c_char;
+    fn lte_script_save(script: *const CScript, path: *const c_char) -> *mut c_char;
 }

@@ -2,10 +2,12 @@
 //!
 //! On the CPU there are none: what a thread has computed is there, and all of this does nothing.
 
+use std::ffi::c_char;
+
 use tch::Device;
 
 use crate::Error;
-use crate::ffi::{self, CMark, device_index};
+use crate::ffi::{self, device_index};
 
 /// What this thread computes on `device` goes to a stream of its own from now on, beside those of other threads.
 ///
@@ -17,7 +19,7 @@ pub fn leave_default(device: Device) -> Result<(), Error> {
         return Ok(());
     }
     // SAFETY: takes a plain number.
-    ffi::check(unsafe { ffi::lte_stream_leave_default(index) })
+    ffi::check(unsafe { lte_stream_leave_default(index) })
 }
 
 /// A point in what one thread gives its device to do, that others can wait for.
@@ -38,7 +40,7 @@ unsafe impl Send for Owned {}
 impl Drop for Owned {
     fn drop(&mut self) {
         // SAFETY: made by `lte_mark_new`, freed once.
-        unsafe { ffi::lte_mark_free(self.0) };
+        unsafe { lte_mark_free(self.0) };
     }
 }
 
@@ -54,7 +56,7 @@ impl Mark {
         }
         let mut mark = std::ptr::null_mut();
         // SAFETY: `mark` is a place for one address; it is set if the call succeeds.
-        ffi::check(unsafe { ffi::lte_mark_new(index, &raw mut mark) })?;
+        ffi::check(unsafe { lte_mark_new(index, &raw mut mark) })?;
         Ok(Self { device: index, mark: Some(Owned(mark)) })
     }
 
@@ -65,8 +67,18 @@ impl Mark {
     pub fn wait(&self) -> Result<(), Error> {
         match &self.mark {
             // SAFETY: the mark lives as long as `self`.
-            Some(mark) => ffi::check(unsafe { ffi::lte_mark_wait(mark.0, self.device) }),
+            Some(mark) => ffi::check(unsafe { lte_mark_wait(mark.0, self.device) }),
             None => Ok(()),
         }
     }
+}
+
+/// An `lte_mark`.
+enum CMark {}
+
+unsafe extern "C" {
+    fn lte_stream_leave_default(device: i32) -> *mut c_char;
+    fn lte_mark_new(device: i32, out: *mut *mut CMark) -> *mut c_char;
+    fn lte_mark_wait(mark: *const CMark, device: i32) -> *mut c_char;
+    fn lte_mark_free(mark: *mut CMark);
 }

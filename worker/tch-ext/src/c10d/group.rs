@@ -15,7 +15,8 @@ use tch::Tensor;
 
 use super::Store;
 use super::error::{Error, c_string, check, milliseconds};
-use crate::ffi::{self, CGroup};
+use super::store::CStore;
+use crate::ffi::{self, CTensor};
 
 /// What carries the tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +102,7 @@ impl ProcessGroup {
                 let (interface, address) = (c_string("interface", interface)?, c_string("address", &address)?);
                 // SAFETY: store and texts live during the call; the rest are places to write to.
                 unsafe {
-                    ffi::lte_group_gloo(
+                    lte_group_gloo(
                         store.raw(),
                         c_rank,
                         c_size,
@@ -116,9 +117,7 @@ impl ProcessGroup {
             Backend::Nccl { device } => {
                 let device = i32::try_from(*device).unwrap_or(i32::MAX);
                 // SAFETY: as above.
-                unsafe {
-                    ffi::lte_group_nccl(store.raw(), c_rank, c_size, device, timeout, &raw mut raw, &raw mut failure)
-                }
+                unsafe { lte_group_nccl(store.raw(), c_rank, c_size, device, timeout, &raw mut raw, &raw mut failure) }
             }
         };
         check(answer, failure, deadline)?;
@@ -150,7 +149,7 @@ impl ProcessGroup {
         dense("tensor", tensor)?;
         // SAFETY: group and tensor live during the call, here and in every operation below.
         self.run(deadline, |group, timeout, failure| unsafe {
-            ffi::lte_group_all_reduce(group, ffi::raw(tensor), timeout, failure)
+            lte_group_all_reduce(group, ffi::raw(tensor), timeout, failure)
         })
     }
 
@@ -163,7 +162,7 @@ impl ProcessGroup {
         dense("tensor", tensor)?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
-            ffi::lte_group_broadcast(group, ffi::raw(tensor), root, timeout, failure)
+            lte_group_broadcast(group, ffi::raw(tensor), root, timeout, failure)
         })
     }
 
@@ -191,7 +190,7 @@ impl ProcessGroup {
         }
         // SAFETY: as above; both lists have one entry per member.
         self.run(deadline, |group, timeout, failure| unsafe {
-            ffi::lte_group_all_to_all(
+            lte_group_all_to_all(
                 group,
                 ffi::raw(output),
                 ffi::raw(input),
@@ -214,7 +213,7 @@ impl ProcessGroup {
         outputs.iter().try_for_each(|output| dense("output", output))?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
-            ffi::lte_group_all_gather(group, ffi::raw_list(outputs), outputs.len(), ffi::raw(input), timeout, failure)
+            lte_group_all_gather(group, ffi::raw_list(outputs), outputs.len(), ffi::raw(input), timeout, failure)
         })
     }
 
@@ -227,7 +226,7 @@ impl ProcessGroup {
         dense("tensor", tensor)?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
-            ffi::lte_group_send(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
+            lte_group_send(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
         })
     }
 
@@ -240,7 +239,7 @@ impl ProcessGroup {
         dense("tensor", tensor)?;
         // SAFETY: as above.
         self.run(deadline, |group, timeout, failure| unsafe {
-            ffi::lte_group_recv(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
+            lte_group_recv(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
         })
     }
 
@@ -250,7 +249,7 @@ impl ProcessGroup {
     /// As for [`all_reduce`](Self::all_reduce).
     pub fn barrier(&self, deadline: Duration) -> Result<(), Error> {
         // SAFETY: as above.
-        self.run(deadline, |group, timeout, failure| unsafe { ffi::lte_group_barrier(group, timeout, failure) })
+        self.run(deadline, |group, timeout, failure| unsafe { lte_group_barrier(group, timeout, failure) })
     }
 
     fn run(
@@ -300,7 +299,7 @@ impl AbortHandle {
     pub fn abort(&self) {
         if let Some(inner) = self.inner.upgrade() {
             // SAFETY: the group lives while `inner` does, and the cut may come from any thread.
-            let answer = unsafe { ffi::lte_group_cut(inner.raw) };
+            let answer = unsafe { lte_group_cut(inner.raw) };
             // The flag is set in any case, and what could not be closed was closed before.
             drop(ffi::take_text(answer));
         }
@@ -310,6 +309,81 @@ impl AbortHandle {
 impl Drop for Inner {
     fn drop(&mut self) {
         // SAFETY: `raw` came from a constructor and is freed once, here.
-        unsafe { ffi::lte_group_free(self.raw) };
+        unsafe { lte_group_free(self.raw) };
     }
+}
+
+/// A `lockstep::Group`.
+enum CGroup {}
+
+unsafe extern "C" {
+    fn lte_group_gloo(
+        store: *const CStore,
+        rank: i32,
+        size: i32,
+        interface: *const c_char,
+        address: *const c_char,
+        timeout_ms: i64,
+        out: *mut *mut CGroup,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_nccl(
+        store: *const CStore,
+        rank: i32,
+        size: i32,
+        device: i32,
+        timeout_ms: i64,
+        out: *mut *mut CGroup,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_free(group: *mut CGroup);
+    fn lte_group_cut(group: *mut CGroup) -> *mut c_char;
+    fn lte_group_all_reduce(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_broadcast(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        root: i32,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_all_to_all(
+        group: *mut CGroup,
+        output: *const CTensor,
+        input: *const CTensor,
+        output_lengths: *const i64,
+        input_lengths: *const i64,
+        count: usize,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_all_gather(
+        group: *mut CGroup,
+        outputs: *const *const CTensor,
+        count: usize,
+        input: *const CTensor,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_send(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        peer: i32,
+        tag: i32,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_recv(
+        group: *mut CGroup,
+        tensor: *const CTensor,
+        peer: i32,
+        tag: i32,
+        timeout_ms: i64,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_group_barrier(group: *mut CGroup, timeout_ms: i64, failure: *mut i32) -> *mut c_char;
 }

@@ -1,5 +1,6 @@
 //! Stores: where the members of a group leave their addresses for each other.
 
+use std::ffi::c_char;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::path::Path;
@@ -7,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Error, c_string, check, milliseconds};
-use crate::ffi::{self, CStore};
 
 /// A key-value store. Cloning it is cheap and gives the same store.
 ///
@@ -42,7 +42,7 @@ impl Store {
         let fd = listener.into_raw_fd();
         Self::make(Some(address), timeout, |out, failure| {
             // SAFETY: the host lives during the call, which takes over the descriptor.
-            unsafe { ffi::lte_store_serve(host.as_ptr(), address.port(), fd, milliseconds(timeout), out, failure) }
+            unsafe { lte_store_serve(host.as_ptr(), address.port(), fd, milliseconds(timeout), out, failure) }
         })
     }
 
@@ -54,7 +54,7 @@ impl Store {
         let host = c_string("address", &address.ip().to_string())?;
         Self::make(Some(address), timeout, |out, failure| {
             // SAFETY: the host lives during the call.
-            unsafe { ffi::lte_store_connect(host.as_ptr(), address.port(), milliseconds(timeout), out, failure) }
+            unsafe { lte_store_connect(host.as_ptr(), address.port(), milliseconds(timeout), out, failure) }
         })
     }
 
@@ -65,7 +65,7 @@ impl Store {
     pub fn hash(timeout: Duration) -> Result<Self, Error> {
         Self::make(None, timeout, |out, failure| {
             // SAFETY: `out` and `failure` are places for the call to write to.
-            unsafe { ffi::lte_store_hash(milliseconds(timeout), out, failure) }
+            unsafe { lte_store_hash(milliseconds(timeout), out, failure) }
         })
     }
 
@@ -78,7 +78,7 @@ impl Store {
         let members = i32::try_from(members).map_err(|_| Error::Argument(format!("{members} members are too many")))?;
         Self::make(None, timeout, |out, failure| {
             // SAFETY: the path lives during the call.
-            unsafe { ffi::lte_store_file(path.as_ptr(), members, milliseconds(timeout), out, failure) }
+            unsafe { lte_store_file(path.as_ptr(), members, milliseconds(timeout), out, failure) }
         })
     }
 
@@ -90,7 +90,7 @@ impl Store {
         let prefix = c_string("prefix", prefix)?;
         Self::make(self.address, Duration::ZERO, |out, failure| {
             // SAFETY: the prefix lives during the call; the new store holds its own share in this one.
-            unsafe { ffi::lte_store_prefix(self.raw(), prefix.as_ptr(), out, failure) }
+            unsafe { lte_store_prefix(self.raw(), prefix.as_ptr(), out, failure) }
         })
     }
 
@@ -107,8 +107,7 @@ impl Store {
         let key = c_string("key", key)?;
         let mut failure = 0;
         // SAFETY: key and value live during the call.
-        let answer =
-            unsafe { ffi::lte_store_set(self.raw(), key.as_ptr(), value.as_ptr(), value.len(), &raw mut failure) };
+        let answer = unsafe { lte_store_set(self.raw(), key.as_ptr(), value.as_ptr(), value.len(), &raw mut failure) };
         check(answer, failure, Duration::ZERO)
     }
 
@@ -121,7 +120,7 @@ impl Store {
         let (mut value, mut length, mut failure) = (std::ptr::null_mut(), 0, 0);
         // SAFETY: the key lives during the call; the rest are places to write to.
         let answer = unsafe {
-            ffi::lte_store_get(
+            lte_store_get(
                 self.raw(),
                 key.as_ptr(),
                 milliseconds(deadline),
@@ -134,7 +133,7 @@ impl Store {
         // SAFETY: the call succeeded, so `value` holds that many bytes.
         let bytes = unsafe { std::slice::from_raw_parts(value, length) }.to_vec();
         // SAFETY: it was made by that call and is freed once.
-        unsafe { ffi::lte_store_value_free(value) };
+        unsafe { lte_store_value_free(value) };
         Ok(bytes)
     }
 
@@ -145,7 +144,7 @@ impl Store {
     fn make(
         address: Option<SocketAddr>,
         timeout: Duration,
-        call: impl FnOnce(*mut *mut CStore, *mut i32) -> *mut std::ffi::c_char,
+        call: impl FnOnce(*mut *mut CStore, *mut i32) -> *mut c_char,
     ) -> Result<Self, Error> {
         let (mut raw, mut failure) = (std::ptr::null_mut(), 0);
         let answer = call(&raw mut raw, &raw mut failure);
@@ -157,6 +156,58 @@ impl Store {
 impl Drop for Inner {
     fn drop(&mut self) {
         // SAFETY: `raw` came from one of the constructors and is freed once, here.
-        unsafe { ffi::lte_store_free(self.raw) };
+        unsafe { lte_store_free(self.raw) };
     }
+}
+
+/// An `lte_store`.
+pub(super) enum CStore {}
+
+unsafe extern "C" {
+    fn lte_store_serve(
+        host: *const c_char,
+        port: u16,
+        fd: i32,
+        timeout_ms: i64,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_store_connect(
+        host: *const c_char,
+        port: u16,
+        timeout_ms: i64,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_store_hash(timeout_ms: i64, out: *mut *mut CStore, failure: *mut i32) -> *mut c_char;
+    fn lte_store_file(
+        path: *const c_char,
+        members: i32,
+        timeout_ms: i64,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_store_prefix(
+        store: *const CStore,
+        prefix: *const c_char,
+        out: *mut *mut CStore,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_store_free(store: *mut CStore);
+    fn lte_store_set(
+        store: *const CStore,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_store_get(
+        store: *const CStore,
+        key: *const c_char,
+        timeout_ms: i64,
+        value: *mut *mut u8,
+        length: *mut usize,
+        failure: *mut i32,
+    ) -> *mut c_char;
+    fn lte_store_value_free(value: *mut u8);
 }

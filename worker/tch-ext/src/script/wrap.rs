@@ -1,12 +1,13 @@
 //! A module inside another one, which does something to its inputs and outputs.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 use std::path::Path;
 
 use tch::Tensor;
 
-use super::{ScriptModule, file_result};
-use crate::{Error, ffi};
+use super::{CScript, ScriptModule, file_result};
+use crate::Error;
+use crate::ffi::{self, CTensor};
 
 impl ScriptModule {
     /// Writes a module in evaluation mode whose `forward` is `source`, in TorchScript: there `self.model` is this module, and
@@ -27,7 +28,7 @@ impl ScriptModule {
         // SAFETY: `raw` is ours; all texts are NUL-terminated, both lists have as many entries as is said, and all live during
         // the call.
         let answer = unsafe {
-            ffi::lte_script_save_wrapped(
+            lte_script_save_wrapped(
                 self.raw,
                 source.as_ptr(),
                 names.as_ptr(),
@@ -38,4 +39,15 @@ impl ScriptModule {
         };
         file_result(answer, path)
     }
+}
+
+unsafe extern "C" {
+    fn lte_script_save_wrapped(
+        script: *const CScript,
+        source: *const c_char,
+        names: *const *const c_char,
+        buffers: *const *const CTensor,
+        count: usize,
+        path: *const c_char,
+    ) -> *mut c_char;
 }
