@@ -114,16 +114,6 @@ char* lte_allocator_stats_get(int32_t device, lte_allocator_stats* out, int32_t*
   });
 }
 
-char* lte_allocator_reset_peak(int32_t device) {
-  return guard([&] {
-    if (!at::hasCUDA() || device < 0 || device >= static_cast<int32_t>(at::detail::getCUDAHooks().getNumGPUs())) {
-      return;
-    }
-    at::globalContext().lazyInitDevice(at::kCUDA);
-    c10::getDeviceAllocator(at::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device));
-  });
-}
-
 // The bytes of a dense CPU tensor in row-major order. `*kind`: 0 fine, 1 not on the CPU, 2 not contiguous.
 char* lte_cpu_bytes(const at::Tensor* tensor, uint8_t** data, size_t* length, int32_t* kind) {
   return guard([&] {

@@ -1,8 +1,9 @@
-// Gradients as one flat tensor: gather a list into it, take norms of its parts, add to it. Hot.
+// Gradients as one flat tensor: differentiate into it, take norms of its parts. Hot.
 #include "shim.h"
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include <ATen/ops/_foreach_copy.h>
@@ -16,16 +17,15 @@ using lockstep::guard;
 namespace {
 
 // Ranges of `flat`, in list order and without gaps; an undefined tensor owns a range of zeros.
-template <class Get>
-void flatten(const Get& get, const int64_t* lengths, size_t count, const at::Tensor& flat) {
+void flatten(const std::vector<at::Tensor>& tensors, const std::vector<int64_t>& lengths, const at::Tensor& flat) {
   const bool plain = flat.device().is_cpu() && flat.is_contiguous();
   auto* base = plain ? static_cast<char*>(flat.mutable_data_ptr()) : nullptr;
   const auto width = static_cast<int64_t>(flat.element_size());
   // What a plain copy of bytes does not do goes through one batched copy: other dtype, strides, devices.
   std::vector<at::Tensor> targets, sources;
   int64_t offset = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const at::Tensor& tensor = get(i);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const at::Tensor& tensor = tensors[i];
     const int64_t length = lengths[i];
     if (!tensor.defined()) {
       if (plain) {
@@ -47,11 +47,8 @@ void flatten(const Get& get, const int64_t* lengths, size_t count, const at::Ten
   }
 }
 
-void check_flat(const at::Tensor& flat, const int64_t* lengths, size_t count) {
-  int64_t total = 0;
-  for (size_t i = 0; i < count; ++i) {
-    total += lengths[i];
-  }
+void check_flat(const at::Tensor& flat, const std::vector<int64_t>& lengths) {
+  const auto total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
   TORCH_CHECK(
       flat.defined() && flat.dim() == 1 && flat.numel() == total, "the flat tensor has shape ",
       flat.defined() ? flat.sizes() : at::IntArrayRef{}, " and the list has ", total, " elements");
@@ -98,20 +95,6 @@ double sum_of_squares(const float* values, int64_t length) {
 
 extern "C" {
 
-// `lengths[i]` is the number of elements of tensor `i`'s range; a defined tensor must have just as many.
-char* lte_flatten_into(const at::Tensor* const* tensors, const int64_t* lengths, size_t count, const at::Tensor* flat) {
-  return guard([&] {
-    c10::NoGradGuard no_grad;
-    for (size_t i = 0; i < count; ++i) {
-      TORCH_CHECK(
-          lengths[i] >= 0 && (!tensors[i]->defined() || tensors[i]->numel() == lengths[i]), "tensor ", i, " has ",
-          tensors[i]->defined() ? tensors[i]->numel() : 0, " elements, and a range of ", lengths[i]);
-    }
-    check_flat(*flat, lengths, count);
-    flatten([&](size_t i) -> const at::Tensor& { return *tensors[i]; }, lengths, count, *flat);
-  });
-}
-
 // The gradients of `loss` by `params`, flattened into `flat`. `.grad` is neither read nor written. `used[i]` tells
 // whether there is a gradient of parameter `i`; if `used` is null, every parameter must have one.
 char* lte_grads_into(
@@ -129,14 +112,14 @@ char* lte_grads_into(
       inputs.push_back(*params[i]);
       lengths.push_back(params[i]->numel());
     }
-    check_flat(*flat, lengths.data(), count);
+    check_flat(*flat, lengths);
     const auto grads = torch::autograd::grad(
         {*loss}, inputs, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/used != nullptr);
     for (size_t i = 0; i < count && used != nullptr; ++i) {
       used[i] = grads[i].defined() ? 1 : 0;
     }
     c10::NoGradGuard no_grad;
-    flatten([&](size_t i) -> const at::Tensor& { return grads[i]; }, lengths.data(), count, *flat);
+    flatten(grads, lengths, *flat);
   });
 }
 
@@ -164,14 +147,6 @@ char* lte_layer_norms(const at::Tensor* flat, const int64_t* offsets, size_t par
       const auto host = at::stack(norms).to(at::kCPU).contiguous();
       std::memcpy(out, host.const_data_ptr<double>(), parts * sizeof(double));
     }
-  });
-}
-
-// `dst += src`, element by element; the caller has checked that both have one dtype, device and length.
-char* lte_add_slices(const at::Tensor* dst, const at::Tensor* src) {
-  return guard([&] {
-    c10::NoGradGuard no_grad;
-    dst->add_(*src);
   });
 }
 

@@ -7,33 +7,6 @@ use tch::Tensor;
 use crate::Error;
 use crate::ffi::{self, CTensor};
 
-/// Copies `grads` one after another into the 1-D tensor `flat`, which they fill exactly.
-///
-/// Dtype, strides and device may differ from `flat`'s; a plain copy of bytes is taken where they do not. An undefined
-/// gradient cannot be placed, for its length is unknown: see [`flatten_or_zero_into`].
-///
-/// # Errors
-/// `NoGradient` for an undefined tensor, `Torch` if the lengths do not add up.
-pub fn flatten_into(grads: &[Tensor], flat: &Tensor) -> Result<(), Error> {
-    if let Some(index) = grads.iter().position(|grad| !grad.defined()) {
-        return Err(Error::NoGradient(index.to_string()));
-    }
-    let lengths: Vec<i64> = grads.iter().map(|grad| grad.numel() as i64).collect();
-    flatten_or_zero_into(grads, &lengths, flat)
-}
-
-/// As [`flatten_into`], where entry `i` takes `lengths[i]` elements and an undefined tensor gives zeros.
-///
-/// # Errors
-/// `Count`, `Torch`.
-pub fn flatten_or_zero_into(grads: &[Tensor], lengths: &[i64], flat: &Tensor) -> Result<(), Error> {
-    if lengths.len() != grads.len() {
-        return Err(Error::Count { what: "lengths", expected: grads.len(), found: lengths.len() });
-    }
-    // SAFETY: both lists have as many entries as is said and live during the call.
-    ffi::check(unsafe { lte_flatten_into(ffi::raw_list(grads), lengths.as_ptr(), grads.len(), ffi::raw(flat)) })
-}
-
 /// The gradients of `loss` by `params`, one after another in the 1-D tensor `flat`, which they fill exactly.
 ///
 /// Nothing is accumulated: `.grad` is neither read nor written, and the graph is freed. Hooks of the parameters run.
@@ -73,26 +46,7 @@ pub fn layer_norms(flat: &Tensor, offsets: &[i64]) -> Result<Vec<f64>, Error> {
     Ok(norms)
 }
 
-/// `dst += src`, element by element; the addition that the reduction tree is made of.
-///
-/// # Errors
-/// `Mismatch` unless both have one dtype, shape and device.
-pub fn add_slices(dst: &Tensor, src: &Tensor) -> Result<(), Error> {
-    if dst.size() != src.size() || dst.kind() != src.kind() || dst.device() != src.device() {
-        let form = |tensor: &Tensor| format!("{:?} {:?} on {:?}", tensor.kind(), tensor.size(), tensor.device());
-        return Err(Error::Mismatch { name: "src".to_owned(), expected: form(dst), found: form(src) });
-    }
-    // SAFETY: two tensors that live during the call.
-    ffi::check(unsafe { lte_add_slices(ffi::raw(dst), ffi::raw(src)) })
-}
-
 unsafe extern "C" {
-    fn lte_flatten_into(
-        tensors: *const *const CTensor,
-        lengths: *const i64,
-        count: usize,
-        flat: *const CTensor,
-    ) -> *mut c_char;
     fn lte_grads_into(
         loss: *const CTensor,
         params: *const *const CTensor,
@@ -101,5 +55,4 @@ unsafe extern "C" {
         used: *mut u8,
     ) -> *mut c_char;
     fn lte_layer_norms(flat: *const CTensor, offsets: *const i64, parts: usize, out: *mut f64) -> *mut c_char;
-    fn lte_add_slices(dst: *const CTensor, src: *const CTensor) -> *mut c_char;
 }

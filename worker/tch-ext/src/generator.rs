@@ -5,16 +5,10 @@
 
 use std::ffi::c_char;
 
-use tch::{Cuda, Device, Tensor};
+use tch::{Device, Tensor};
 
 use crate::Error;
 use crate::ffi::{self, CTensor, device_index, device_name};
-
-/// Every device that has a default generator: the CPU, then the CUDA devices by index.
-pub fn devices() -> Vec<Device> {
-    let cuda = usize::try_from(Cuda::device_count()).unwrap_or(0);
-    std::iter::once(Device::Cpu).chain((0..cuda).map(Device::Cuda)).collect()
-}
 
 /// The state of `device`'s generator.
 ///

@@ -19,7 +19,7 @@ pub struct AllocatorStats {
     pub reserved: u64,
     /// In blocks that tensors or pending stream work use now.
     pub active: u64,
-    /// The most that `allocated` was since the start or the last [`reset_peak`].
+    /// The most that `allocated` was since the start.
     pub peak_allocated: u64,
     /// The most that `reserved` was since then.
     pub peak_reserved: u64,
@@ -146,16 +146,6 @@ pub fn allocator_stats(device_index: usize) -> Option<AllocatorStats> {
     })
 }
 
-/// Starts the peaks of CUDA device `device_index` anew from what is held now; nothing when there is no such device.
-pub fn reset_peak(device_index: usize) {
-    if let Ok(device) = i32::try_from(device_index) {
-        // SAFETY: takes a plain number.
-        let answer = unsafe { lte_allocator_reset_peak(device) };
-        // An allocator that cannot answer keeps its old peaks: a statistic, not worth stopping a run for.
-        drop(ffi::take_text(answer));
-    }
-}
-
 /// Where the bytes of `tensor` are; a valid, never null address, also for a tensor without elements.
 fn locate(tensor: &Tensor) -> Result<(*mut u8, usize), Error> {
     let (mut start, mut length, mut kind) = (std::ptr::null_mut(), 0, 0);
@@ -187,7 +177,6 @@ struct CAllocatorStats {
 
 unsafe extern "C" {
     fn lte_allocator_stats_get(device: i32, out: *mut CAllocatorStats, found: *mut i32) -> *mut c_char;
-    fn lte_allocator_reset_peak(device: i32) -> *mut c_char;
     fn lte_cpu_bytes(tensor: *const CTensor, data: *mut *mut u8, length: *mut usize, kind: *mut i32) -> *mut c_char;
     fn lte_is_plain(tensor: *const CTensor) -> u8;
     fn lte_is_same(one: *const CTensor, other: *const CTensor) -> u8;

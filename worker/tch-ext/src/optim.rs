@@ -181,11 +181,6 @@ impl Optimizer {
         Vec::<i64>::try_from(steps).map_err(|error| Error::Torch(error.to_string()))
     }
 
-    /// The parameters' names, in the order in which gradients are expected.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-
     fn public_name(&self, slot: &str) -> String {
         let Some((list, position)) = slot.split_once('/') else { return slot.to_owned() };
         let list = match (self.kind, list) {

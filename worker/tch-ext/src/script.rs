@@ -205,16 +205,6 @@ impl ScriptModule {
         ffi::check(unsafe { lte_script_train(self.raw, u8::from(on)) })
     }
 
-    /// Moves all parameters and buffers; buffers handed out before keep pointing to the old device.
-    ///
-    /// # Errors
-    /// `Torch`.
-    pub fn to(&self, device: Device) -> Result<(), Error> {
-        let device = ffi::device_index(device, "TorchScript")?;
-        // SAFETY: `raw` is ours.
-        ffi::check(unsafe { lte_script_to(self.raw, device) })
-    }
-
     /// Writes the module, trained as it is, as a file that `torch.jit.load` reads.
     ///
     /// # Errors
@@ -270,6 +260,5 @@ unsafe extern "C" {
     fn lte_script_gradients(out: *mut *mut c_char) -> *mut c_char;
     fn lte_script_attributes(script: *const CScript, push: PushText, sink: *mut c_void) -> *mut c_char;
     fn lte_script_train(script: *mut CScript, on: u8) -> *mut c_char;
-    fn lte_script_to(script: *mut CScript, device: i32) -> *mut c_char;
     fn lte_script_save(script: *const CScript, path: *const c_char) -> *mut c_char;
 }

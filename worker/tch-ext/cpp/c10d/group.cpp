@@ -74,21 +74,11 @@ char* operate(Group* group, int64_t timeout_ms, int32_t* failure, Start&& start)
   return text;
 }
 
-std::vector<at::Tensor> listed(const at::Tensor* const* tensors, size_t count) {
-  std::vector<at::Tensor> list;
-  list.reserve(count);
-  for (size_t i = 0; i < count; ++i) {
-    list.push_back(*tensors[i]);
-  }
-  return list;
-}
-
 } // namespace
 
 } // namespace lockstep
 
 using lockstep::classified;
-using lockstep::listed;
 using lockstep::operate;
 
 extern "C" {
@@ -140,18 +130,6 @@ char* lte_group_all_reduce(Group* group, const at::Tensor* tensor, int64_t timeo
   });
 }
 
-char* lte_group_broadcast(
-    Group* group, const at::Tensor* tensor, int32_t root, int64_t timeout_ms, int32_t* failure) {
-  return operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds timeout) {
-    c10d::BroadcastOptions options;
-    options.rootRank = root;
-    options.rootTensor = 0;
-    options.timeout = timeout;
-    std::vector<at::Tensor> tensors{*tensor};
-    return backend.broadcast(tensors, options);
-  });
-}
-
 // Rank `j`'s `inputs[i]` arrives in rank `i`'s `outputs[j]`, for ranges of one tensor each way.
 char* lte_group_all_to_all(
     Group* group,
@@ -170,46 +148,6 @@ char* lte_group_all_to_all(
     std::vector<int64_t> to_lengths(output_lengths, output_lengths + count);
     std::vector<int64_t> from_lengths(input_lengths, input_lengths + count);
     return backend.alltoall_base(to, from, to_lengths, from_lengths, options);
-  });
-}
-
-char* lte_group_all_gather(
-    Group* group,
-    const at::Tensor* const* outputs,
-    size_t count,
-    const at::Tensor* input,
-    int64_t timeout_ms,
-    int32_t* failure) {
-  return operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds timeout) {
-    c10d::AllgatherOptions options;
-    options.timeout = timeout;
-    std::vector<std::vector<at::Tensor>> to{listed(outputs, count)};
-    std::vector<at::Tensor> from{*input};
-    return backend.allgather(to, from, options);
-  });
-}
-
-char* lte_group_send(
-    Group* group, const at::Tensor* tensor, int32_t peer, int32_t tag, int64_t timeout_ms, int32_t* failure) {
-  return operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds) {
-    std::vector<at::Tensor> tensors{*tensor};
-    return backend.send(tensors, peer, tag);
-  });
-}
-
-char* lte_group_recv(
-    Group* group, const at::Tensor* tensor, int32_t peer, int32_t tag, int64_t timeout_ms, int32_t* failure) {
-  return operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds) {
-    std::vector<at::Tensor> tensors{*tensor};
-    return backend.recv(tensors, peer, tag);
-  });
-}
-
-char* lte_group_barrier(Group* group, int64_t timeout_ms, int32_t* failure) {
-  return operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds timeout) {
-    auto options = group->barrier_options();
-    options.timeout = timeout;
-    return backend.barrier(options);
   });
 }
 

@@ -64,11 +64,6 @@ class Group {
   // Returns when `work` is done; throws when it failed or `deadline` passed.
   virtual void wait(c10d::Work& work, Deadline deadline) = 0;
 
-  // Options of a barrier that this backend needs.
-  virtual c10d::BarrierOptions barrier_options() const {
-    return {};
-  }
-
  protected:
   virtual void disconnect() = 0;
 

@@ -12,8 +12,7 @@ namespace {
 
 class NcclGroup : public Group {
  public:
-  NcclGroup(c10::intrusive_ptr<c10d::ProcessGroupNCCL> nccl, int device)
-      : Group(nccl), nccl_(std::move(nccl)), device_(device) {}
+  explicit NcclGroup(c10::intrusive_ptr<c10d::ProcessGroupNCCL> nccl) : Group(nccl), nccl_(std::move(nccl)) {}
 
   // NCCL's own wait only orders streams and would show a dead peer to nobody. So the host looks until the kernel is
   // done, the deadline has passed, or another thread has cut the group.
@@ -27,12 +26,6 @@ class NcclGroup : public Group {
       std::rethrow_exception(failure);
     }
     work.synchronize();
-  }
-
-  c10d::BarrierOptions barrier_options() const override {
-    c10d::BarrierOptions options;
-    options.device = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device_));
-    return options;
   }
 
  protected:
@@ -50,7 +43,6 @@ class NcclGroup : public Group {
 
  private:
   c10::intrusive_ptr<c10d::ProcessGroupNCCL> nccl_;
-  int device_;
 };
 
 std::unique_ptr<Group> connect_nccl(
@@ -68,7 +60,7 @@ std::unique_ptr<Group> connect_nccl(
   nccl->setBoundDeviceId(bound);
   // Connects now, so that a missing peer is an error of the creation.
   nccl->eagerConnectSingleDevice(bound);
-  return std::make_unique<NcclGroup>(std::move(nccl), device);
+  return std::make_unique<NcclGroup>(std::move(nccl));
 }
 
 } // namespace

@@ -283,10 +283,6 @@ char* lte_script_train(lte_script* script, uint8_t on) {
   return guard([&] { script->module.train(on != 0); });
 }
 
-char* lte_script_to(lte_script* script, int32_t device) {
-  return guard([&] { script->module.to(lockstep::device_of(device)); });
-}
-
 char* lte_script_save(const lte_script* script, const char* path) {
   return guard([&] { script->module.save(std::string(path)); });
 }

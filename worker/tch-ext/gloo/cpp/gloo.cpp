@@ -59,8 +59,7 @@ class GlooGroup : public Group {
   // Gloo tells nobody who waits for a message that broke off in its middle, so connections are looked at meanwhile.
   void wait(c10d::Work& work, Deadline deadline) override {
     int closed = 0;
-    // Sent and received messages wait by themselves, and once.
-    while (dynamic_cast<c10d::ProcessGroupGloo::AsyncWork*>(&work) != nullptr && !completes(work, deadline)) {
+    while (!completes(work, deadline)) {
       closed = gloo_->all_connected() ? 0 : closed + 1;
       abandoned_ = closed >= CLOSED;
       TORCH_CHECK(!abandoned_, "connection closed in the middle of a message");

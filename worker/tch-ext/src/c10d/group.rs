@@ -79,7 +79,7 @@ unsafe impl Sync for Inner {}
 impl ProcessGroup {
     /// Joins a group of `size` members as number `rank`; returns when all are connected.
     ///
-    /// All members name the same store, and one that no group has used: see [`Store::prefix`].
+    /// All members name the same store, and one that no group has used.
     ///
     /// # Errors
     /// `Timeout` if not all members came within `deadline`; `Argument` for a rank beyond the size; `Backend` for an
@@ -153,19 +153,6 @@ impl ProcessGroup {
         })
     }
 
-    /// Replaces `tensor` at every member by the one of `root`.
-    ///
-    /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce).
-    pub fn broadcast(&self, tensor: &Tensor, root: usize, deadline: Duration) -> Result<(), Error> {
-        let root = self.member(root)?;
-        dense("tensor", tensor)?;
-        // SAFETY: as above.
-        self.run(deadline, |group, timeout, failure| unsafe {
-            lte_group_broadcast(group, ffi::raw(tensor), root, timeout, failure)
-        })
-    }
-
     /// Sends the `i`-th part of `input` to member `i`, and receives the `i`-th part of `output` from it. Parts are runs
     /// along the first dimension, of the lengths given; what `i` sends to `j` must be as long as `j` expects from `i`.
     ///
@@ -203,55 +190,6 @@ impl ProcessGroup {
         })
     }
 
-    /// Collects every member's `input` in `outputs`, by rank; all have one shape.
-    ///
-    /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce).
-    pub fn all_gather(&self, outputs: &[Tensor], input: &Tensor, deadline: Duration) -> Result<(), Error> {
-        self.count("outputs", outputs.len())?;
-        dense("input", input)?;
-        outputs.iter().try_for_each(|output| dense("output", output))?;
-        // SAFETY: as above.
-        self.run(deadline, |group, timeout, failure| unsafe {
-            lte_group_all_gather(group, ffi::raw_list(outputs), outputs.len(), ffi::raw(input), timeout, failure)
-        })
-    }
-
-    /// Sends `tensor` to member `peer`, which receives it under the same `tag`.
-    ///
-    /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce).
-    pub fn send(&self, tensor: &Tensor, peer: usize, tag: u16, deadline: Duration) -> Result<(), Error> {
-        let peer = self.other(peer)?;
-        dense("tensor", tensor)?;
-        // SAFETY: as above.
-        self.run(deadline, |group, timeout, failure| unsafe {
-            lte_group_send(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
-        })
-    }
-
-    /// Receives into `tensor` what member `peer` sends under `tag`.
-    ///
-    /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce).
-    pub fn recv(&self, tensor: &Tensor, peer: usize, tag: u16, deadline: Duration) -> Result<(), Error> {
-        let peer = self.other(peer)?;
-        dense("tensor", tensor)?;
-        // SAFETY: as above.
-        self.run(deadline, |group, timeout, failure| unsafe {
-            lte_group_recv(group, ffi::raw(tensor), peer, i32::from(tag), timeout, failure)
-        })
-    }
-
-    /// Returns when every member has called it.
-    ///
-    /// # Errors
-    /// As for [`all_reduce`](Self::all_reduce).
-    pub fn barrier(&self, deadline: Duration) -> Result<(), Error> {
-        // SAFETY: as above.
-        self.run(deadline, |group, timeout, failure| unsafe { lte_group_barrier(group, timeout, failure) })
-    }
-
     fn run(
         &self,
         deadline: Duration,
@@ -260,20 +198,6 @@ impl ProcessGroup {
         let mut failure = 0;
         let answer = call(self.inner.raw, milliseconds(deadline), &raw mut failure);
         check(answer, failure, deadline)
-    }
-
-    fn member(&self, rank: usize) -> Result<i32, Error> {
-        match i32::try_from(rank) {
-            Ok(member) if rank < self.size => Ok(member),
-            _ => Err(Error::Argument(format!("rank {rank} is not in a group of {}", self.size))),
-        }
-    }
-
-    fn other(&self, rank: usize) -> Result<i32, Error> {
-        if rank == self.rank {
-            return Err(Error::Argument(format!("rank {rank} is this process itself")));
-        }
-        self.member(rank)
     }
 
     fn count(&self, what: &str, found: usize) -> Result<(), Error> {
@@ -344,13 +268,6 @@ unsafe extern "C" {
         timeout_ms: i64,
         failure: *mut i32,
     ) -> *mut c_char;
-    fn lte_group_broadcast(
-        group: *mut CGroup,
-        tensor: *const CTensor,
-        root: i32,
-        timeout_ms: i64,
-        failure: *mut i32,
-    ) -> *mut c_char;
     fn lte_group_all_to_all(
         group: *mut CGroup,
         output: *const CTensor,
@@ -361,29 +278,4 @@ unsafe extern "C" {
         timeout_ms: i64,
         failure: *mut i32,
     ) -> *mut c_char;
-    fn lte_group_all_gather(
-        group: *mut CGroup,
-        outputs: *const *const CTensor,
-        count: usize,
-        input: *const CTensor,
-        timeout_ms: i64,
-        failure: *mut i32,
-    ) -> *mut c_char;
-    fn lte_group_send(
-        group: *mut CGroup,
-        tensor: *const CTensor,
-        peer: i32,
-        tag: i32,
-        timeout_ms: i64,
-        failure: *mut i32,
-    ) -> *mut c_char;
-    fn lte_group_recv(
-        group: *mut CGroup,
-        tensor: *const CTensor,
-        peer: i32,
-        tag: i32,
-        timeout_ms: i64,
-        failure: *mut i32,
-    ) -> *mut c_char;
-    fn lte_group_barrier(group: *mut CGroup, timeout_ms: i64, failure: *mut i32) -> *mut c_char;
 }

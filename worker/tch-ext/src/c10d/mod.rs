@@ -1,4 +1,4 @@
-//! Process groups through PyTorch's c10d: Gloo for CPU tensors, NCCL for CUDA tensors, and the stores by which their
+//! Process groups through PyTorch's c10d: Gloo for CPU tensors, NCCL for CUDA tensors, and the store by which their
 //! members meet.
 
 mod error;

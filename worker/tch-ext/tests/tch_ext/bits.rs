@@ -1,7 +1,6 @@
 //! Fingerprints: the definition, and what they must tell apart.
 
 use lockstep_tch_ext::bits::bit_sums;
-use lockstep_tch_ext::generator;
 use tch::{Device, Kind, Tensor};
 
 const KINDS: [Kind; 7] = [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Half, Kind::Int64, Kind::Uint8, Kind::Bool];
@@ -38,7 +37,7 @@ fn every_kind_follows_the_definition_by_memory_and_by_tensor_operations() {
             let strided = tensor.tr().contiguous().tr();
             assert!(rows == 1 || !strided.is_contiguous());
             assert_eq!(sum(&strided), expected, "{kind:?} by tensor operations");
-            for device in generator::devices() {
+            for device in crate::common::devices() {
                 assert_eq!(sum(&tensor.to_device(device)), expected, "{kind:?} on {device:?}");
             }
         }

@@ -1,7 +1,7 @@
-//! Gloo groups whose members are threads: every collective, deadlines, the cut, and what is refused.
+//! Gloo groups whose members are threads: both collectives, deadlines, the cut, and what is refused.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::sync::{Arc, Barrier};
+use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use lockstep_tch_ext::c10d::{Backend, Bind, Error, ProcessGroup, Store};
@@ -19,13 +19,21 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     Vec::<f32>::try_from(tensor.reshape([-1])).unwrap()
 }
 
+/// A store that this process serves.
+fn store() -> Store {
+    Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap()
+}
+
 /// Runs `member` in one thread per rank of a group of `size` and returns what they answered, by rank.
 fn with_group<T: Send>(size: usize, member: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
-    let store = Store::hash(PATIENCE).unwrap();
+    let server = store();
     std::thread::scope(|scope| {
         let start = |rank| {
-            let (store, member) = (store.clone(), &member);
-            scope.spawn(move || member(ProcessGroup::new(&gloo(), &store, rank, size, PATIENCE).unwrap()))
+            let (address, member) = (server.address(), &member);
+            scope.spawn(move || {
+                let store = Store::connect(address, PATIENCE).unwrap();
+                member(ProcessGroup::new(&gloo(), &store, rank, size, PATIENCE).unwrap())
+            })
         };
         let threads: Vec<_> = (0..size).map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -44,10 +52,6 @@ fn collectives_give_every_member_what_they_should() {
             group.all_reduce(&tensor, PATIENCE).unwrap();
             assert_eq!(values(&tensor), vec![total as f32; 1000]);
 
-            let tensor = Tensor::full([3], own, FLOAT);
-            group.broadcast(&tensor, size - 1, PATIENCE).unwrap();
-            assert_eq!(values(&tensor), vec![(size - 1) as f32; 3]);
-
             // Member i sends (i + 1) elements of 10 * i + j to j.
             let input = Tensor::cat(
                 &(0..size)
@@ -60,27 +64,6 @@ fn collectives_give_every_member_what_they_should() {
             let output_lengths: Vec<i64> = (1..=count).collect();
             group.all_to_all(&output, &output_lengths, &input, &vec![rank as i64 + 1; size], PATIENCE).unwrap();
             assert_eq!(values(&output), expected);
-
-            let outputs: Vec<Tensor> = (0..size).map(|_| Tensor::zeros([2, 2], FLOAT)).collect();
-            group.all_gather(&outputs, &Tensor::full([2, 2], own, FLOAT), PATIENCE).unwrap();
-            for (from, output) in outputs.iter().enumerate() {
-                assert_eq!(values(output), vec![from as f32; 4]);
-            }
-
-            if size > 1 {
-                let (next, previous) = ((rank + 1) % size, (rank + size - 1) % size);
-                let mine = Tensor::full([5], own, FLOAT);
-                let theirs = Tensor::zeros([5], FLOAT);
-                if rank == 0 {
-                    group.send(&mine, next, 3, PATIENCE).unwrap();
-                    group.recv(&theirs, previous, 3, PATIENCE).unwrap();
-                } else {
-                    group.recv(&theirs, previous, 3, PATIENCE).unwrap();
-                    group.send(&mine, next, 3, PATIENCE).unwrap();
-                }
-                assert_eq!(values(&theirs), vec![previous as f32; 5]);
-            }
-            group.barrier(PATIENCE).unwrap();
         });
     }
 }
@@ -90,25 +73,17 @@ fn arguments_that_do_not_fit_leave_the_group_usable() {
     with_group(2, |group| {
         let tensor = Tensor::ones([4], FLOAT);
         let is_argument = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Argument(_))), "{result:?}");
-        is_argument(group.broadcast(&tensor, 2, PATIENCE));
-        is_argument(group.send(&tensor, group.rank(), 0, PATIENCE));
-        is_argument(group.recv(&tensor, 7, 0, PATIENCE));
-        is_argument(group.all_gather(&[], &tensor, PATIENCE));
         is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[2, 1], PATIENCE));
         is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[5, -1], PATIENCE));
         is_argument(group.all_to_all(&tensor, &[4], &tensor, &[2, 2], PATIENCE));
         is_argument(group.all_reduce(&Tensor::ones([2, 3], FLOAT).tr(), PATIENCE));
         // More elements than memory.
         is_argument(group.all_reduce(&Tensor::ones([1], FLOAT).expand([1 << 20], false), PATIENCE));
-        is_argument(group.broadcast(&Tensor::new(), 0, PATIENCE));
-        // Refused by c10d itself, before anything is sent.
-        let unlike = group.all_gather(&[Tensor::ones([2], FLOAT), Tensor::ones([3], FLOAT)], &tensor, PATIENCE);
-        assert!(matches!(unlike, Err(Error::Backend(_))), "{unlike:?}");
+        is_argument(group.all_reduce(&Tensor::new(), PATIENCE));
         group.all_reduce(&tensor, PATIENCE).unwrap();
         assert_eq!(values(&tensor), [2.0; 4]);
     });
-    let store = Store::hash(PATIENCE).unwrap();
-    assert!(matches!(ProcessGroup::new(&gloo(), &store, 2, 2, PATIENCE), Err(Error::Argument(_))));
+    assert!(matches!(ProcessGroup::new(&gloo(), &store(), 2, 2, PATIENCE), Err(Error::Argument(_))));
 }
 
 #[test]
@@ -133,11 +108,11 @@ fn a_deadline_ends_the_wait_for_a_member_that_does_not_come() {
 }
 
 #[test]
-fn receiving_from_a_silent_member_ends_at_the_deadline() {
+fn the_wait_for_a_single_silent_member_ends_at_the_deadline() {
     let done = Barrier::new(2);
     with_group(2, |group| {
         if group.rank() == 0 {
-            let result = group.recv(&Tensor::ones([4], FLOAT), 1, 0, Duration::from_millis(100));
+            let result = group.all_reduce(&Tensor::ones([4], FLOAT), Duration::from_millis(100));
             assert_eq!(result, Err(Error::Timeout(Duration::from_millis(100))));
         }
         done.wait();
@@ -147,35 +122,36 @@ fn receiving_from_a_silent_member_ends_at_the_deadline() {
 #[test]
 fn a_cut_releases_whoever_waits_here_and_there() {
     for size in [2, 4] {
-        let cut_at = Arc::new(std::sync::Mutex::new(None));
+        let (cut_at, released) = (Mutex::new(None), Barrier::new(size));
         with_group(size, |group| {
-            let started = Barrier::new(2);
-            if group.rank() == 0 {
-                group.barrier(PATIENCE).unwrap();
-                // Another thread cuts while this one waits for a message that nobody sends.
-                let handle = group.abort_handle();
-                let result = std::thread::scope(|scope| {
+            group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE).unwrap();
+            // Nobody gets on without the last one, which comes when the others are released.
+            if group.rank() == size - 1 {
+                released.wait();
+            }
+            let handle = group.abort_handle();
+            let result = std::thread::scope(|scope| {
+                if group.rank() == 0 {
                     scope.spawn(|| {
-                        started.wait();
                         // Waiting cannot be seen from here; the wait below begins within this time or fails at once.
                         std::thread::park_timeout(Duration::from_millis(200));
                         *cut_at.lock().unwrap() = Some(Instant::now());
                         handle.abort();
                     });
-                    started.wait();
-                    group.recv(&Tensor::ones([4], FLOAT), 1, 9, PATIENCE)
-                });
-                let late = cut_at.lock().unwrap().unwrap().elapsed();
+                }
+                group.all_reduce(&Tensor::ones([1 << 18], FLOAT), PATIENCE)
+            });
+            let late = cut_at.lock().unwrap().unwrap().elapsed();
+            assert!(late < Duration::from_secs(1), "released {late:?} after the cut");
+            if group.rank() == 0 {
                 assert_eq!(result, Err(Error::Aborted));
-                assert!(late < Duration::from_secs(1), "released {late:?} after the cut");
             } else {
-                group.barrier(PATIENCE).unwrap();
-                let result = group.all_reduce(&Tensor::ones([1 << 18], FLOAT), PATIENCE);
-                let late = cut_at.lock().unwrap().unwrap().elapsed();
                 assert!(matches!(result, Err(Error::PeerGone(_))), "{result:?}");
-                assert!(late < Duration::from_secs(1), "released {late:?} after the cut");
             }
-            assert_eq!(group.barrier(PATIENCE), Err(Error::Aborted));
+            assert_eq!(group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE), Err(Error::Aborted));
+            if group.rank() != size - 1 {
+                released.wait();
+            }
             // Again, and when the group is gone: nothing happens.
             let handle = group.abort_handle();
             handle.abort();
@@ -186,38 +162,12 @@ fn a_cut_releases_whoever_waits_here_and_there() {
 }
 
 #[test]
-fn a_store_over_tcp_is_bound_to_its_address_and_carries_generations() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let server = Store::serve(listener, PATIENCE).unwrap();
-    let address = server.address().unwrap();
+fn a_store_is_bound_to_its_address() {
+    let server = store();
+    let port = server.address().port();
     // Bound to 127.0.0.1 alone: another loopback address does not answer.
-    assert!(std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), address.port())).is_err());
-
-    let client = Store::connect(address, PATIENCE).unwrap();
-    client.set("key", b"value").unwrap();
-    assert_eq!(server.get("key", PATIENCE).unwrap(), b"value");
-    server.set("empty", b"").unwrap();
-    assert_eq!(client.get("empty", PATIENCE).unwrap(), b"");
-    let short = Duration::from_millis(50);
-    assert_eq!(client.get("missing", short), Err(Error::Timeout(short)));
-    assert_eq!(client.prefix("other").unwrap().get("key", short), Err(Error::Timeout(short)));
-
-    for generation in 0..3 {
-        std::thread::scope(|scope| {
-            for (rank, store) in [&server, &client].into_iter().enumerate() {
-                let store = store.prefix(&format!("generation {generation}")).unwrap();
-                scope.spawn(move || {
-                    let group = ProcessGroup::new(&gloo(), &store, rank, 2, PATIENCE).unwrap();
-                    let tensor = Tensor::from(1.0_f32);
-                    group.all_reduce(&tensor, PATIENCE).unwrap();
-                    assert_eq!(values(&tensor), [2.0]);
-                    if generation == 1 {
-                        group.abort_handle().abort();
-                    }
-                });
-            }
-        });
-    }
+    assert!(std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).is_err());
+    Store::connect(server.address(), PATIENCE).unwrap();
 }
 
 #[test]
@@ -228,36 +178,31 @@ fn what_is_not_there_is_an_error_in_time() {
     let result = Store::connect(free, deadline);
     assert!(matches!(result, Err(Error::Timeout(_) | Error::PeerGone(_))), "{result:?}");
 
-    let store = Store::hash(PATIENCE).unwrap();
     // A member that never comes.
-    let result = ProcessGroup::new(&gloo(), &store, 0, 2, deadline);
+    let result = ProcessGroup::new(&gloo(), &store(), 0, 2, deadline);
     assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
-    let join = |bind| ProcessGroup::new(&Backend::Gloo { bind }, &store, 0, 1, deadline);
+    let join = |bind| ProcessGroup::new(&Backend::Gloo { bind }, &store(), 0, 1, deadline);
     let interface = join(Bind::Interface("no-such-if0".to_owned()));
     assert!(matches!(interface, Err(Error::Backend(_))), "{interface:?}");
     // An address of nobody (RFC 5737).
     let address = join(Bind::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))));
     assert!(matches!(address, Err(Error::Backend(_))), "{address:?}");
-    let folder = tempfile::tempdir().unwrap();
-    let by_interface = Store::file(&folder.path().join("store"), 1, PATIENCE).unwrap();
     let lo = Backend::Gloo { bind: Bind::Interface("lo".to_owned()) };
-    ProcessGroup::new(&lo, &by_interface, 0, 1, PATIENCE).unwrap();
+    ProcessGroup::new(&lo, &store(), 0, 1, PATIENCE).unwrap();
 }
 
 #[test]
 fn nccl_says_what_it_lacks() {
     let devices = usize::try_from(tch::Cuda::device_count()).unwrap();
-    let store = Store::hash(PATIENCE).unwrap();
     // Also without a driver the part that knows NCCL is loaded for this, with all that it needs of libtorch.
-    match ProcessGroup::new(&Backend::Nccl { device: devices }, &store, 0, 1, PATIENCE) {
+    match ProcessGroup::new(&Backend::Nccl { device: devices }, &store(), 0, 1, PATIENCE) {
         Err(Error::Backend(message)) => assert!(message.contains(&format!("there are {devices}")), "{message}"),
         other => panic!("{other:?}"),
     }
     if devices > 0 {
-        let group = ProcessGroup::new(&Backend::Nccl { device: 0 }, &store, 0, 1, PATIENCE).unwrap();
+        let group = ProcessGroup::new(&Backend::Nccl { device: 0 }, &store(), 0, 1, PATIENCE).unwrap();
         let tensor = Tensor::ones([4], (Kind::Float, Device::Cuda(0)));
         group.all_reduce(&tensor, PATIENCE).unwrap();
-        group.barrier(PATIENCE).unwrap();
         assert_eq!(values(&tensor.to_device(Device::Cpu)), [1.0; 4]);
     }
 }

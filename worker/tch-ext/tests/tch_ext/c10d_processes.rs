@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "one call of kill(2), which the standard library lacks for other signals")]
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const SIZE: usize = 5;
 const VICTIM: usize = 2;
 const MARK: &str = "member says: ";
-const STORE: &str = "LOCKSTEP_TEST_STORE";
+const STORES: &str = "LOCKSTEP_TEST_STORES";
 const RANK: &str = "LOCKSTEP_TEST_RANK";
 const DEADLINE_MS: &str = "LOCKSTEP_TEST_DEADLINE_MS";
 const LENGTH: &str = "LOCKSTEP_TEST_LENGTH";
@@ -31,23 +31,26 @@ fn now_ms() -> u128 {
 
 /// The life of a member: steps until something fails, then a new group of those who are left.
 fn member(rank: usize) {
-    let address: SocketAddr = std::env::var(STORE).unwrap().parse().unwrap();
+    let stores = std::env::var(STORES).unwrap();
+    let (first, second) = stores.split_once(' ').unwrap();
     let deadline = Duration::from_millis(std::env::var(DEADLINE_MS).unwrap().parse().unwrap());
-    let store = Store::connect(address, PATIENCE).unwrap();
     let gloo = Backend::Gloo { bind: Bind::default() };
-    let join = |generation: &str, rank, size| {
-        ProcessGroup::new(&gloo, &store.prefix(generation).unwrap(), rank, size, PATIENCE).unwrap()
+    let join = |store: &str, rank, size| {
+        let store = Store::connect(store.parse().unwrap(), PATIENCE).unwrap();
+        ProcessGroup::new(&gloo, &store, rank, size, PATIENCE).unwrap()
     };
-    let group = join("0", rank, SIZE);
+    let group = join(first, rank, SIZE);
     let length = std::env::var(LENGTH).unwrap().parse().unwrap();
     let tensor = Tensor::ones([length], (Kind::Float, Device::Cpu));
-    group.barrier(PATIENCE).unwrap();
+    // One message from the victim to each.
+    let (mut from, to) = ([0; SIZE], if rank == VICTIM { [length; SIZE] } else { [0; SIZE] });
+    from[VICTIM] = length;
+    let sent = Tensor::ones([to.iter().sum()], (Kind::Float, Device::Cpu));
     for step in 0.. {
         let done = if length == SHORT {
             group.all_reduce(&tensor, deadline)
         } else {
-            // One message to each who gets it from the victim.
-            group.broadcast(&tensor, VICTIM, deadline)
+            group.all_to_all(&tensor, &from, &sent, &to, deadline)
         };
         if let Err(error) = done {
             let kind = match error {
@@ -63,11 +66,12 @@ fn member(rank: usize) {
         }
     }
     drop(group);
-    let group = join("1", rank - usize::from(rank > VICTIM), SIZE - 1);
+    let group = join(second, rank - usize::from(rank > VICTIM), SIZE - 1);
     let tensor = Tensor::from(1.0_f32);
     group.all_reduce(&tensor, PATIENCE).unwrap();
     println!("{MARK}regrouped-{} {}", tensor.double_value(&[]), now_ms());
-    group.barrier(PATIENCE).unwrap();
+    // Nobody leaves before all have said so.
+    group.all_reduce(&tensor, PATIENCE).unwrap();
 }
 
 struct Member {
@@ -76,10 +80,10 @@ struct Member {
 }
 
 impl Member {
-    fn start(test: &str, rank: usize, store: SocketAddr, deadline: Duration, length: i64) -> Self {
+    fn start(test: &str, rank: usize, stores: &str, deadline: Duration, length: i64) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture"])
-            .env(STORE, store.to_string())
+            .env(STORES, stores)
             .env(RANK, rank.to_string())
             .env(DEADLINE_MS, deadline.as_millis().to_string())
             .env(LENGTH, length.to_string())
@@ -115,9 +119,11 @@ impl Drop for Member {
 
 /// Strikes one member by `signal`; returns what the others said of it and how many milliseconds later.
 fn strike(test: &str, signal: libc::c_int, deadline: Duration, length: i64) -> Vec<(String, u128)> {
-    let server = Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap();
-    let address = server.address().unwrap();
-    let mut members: Vec<_> = (0..SIZE).map(|rank| Member::start(test, rank, address, deadline, length)).collect();
+    // One for each group.
+    let serve = || Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap();
+    let servers = [serve(), serve()];
+    let stores = servers.each_ref().map(|server| server.address().to_string()).join(" ");
+    let mut members: Vec<_> = (0..SIZE).map(|rank| Member::start(test, rank, &stores, deadline, length)).collect();
     for member in &mut members {
         assert_eq!(member.next().0, "running");
     }

@@ -1,7 +1,15 @@
-//! What several tests need: PyTorch itself, to compare with.
+//! What several tests need: the devices of this machine, and PyTorch itself to compare with.
 
 use std::path::Path;
 use std::process::Command;
+
+use tch::{Cuda, Device};
+
+/// The CPU, then the CUDA devices.
+pub(crate) fn devices() -> Vec<Device> {
+    let cuda = usize::try_from(Cuda::device_count()).unwrap_or(0);
+    std::iter::once(Device::Cpu).chain((0..cuda).map(Device::Cuda)).collect()
+}
 
 /// Runs `tests/python/<script>` through the Python whose torch the shim was built against; fails with its words.
 pub(crate) fn python(script: &str, arguments: &[&Path]) {

@@ -10,43 +10,32 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 #[test]
-fn tensors_of_every_kind_land_in_their_ranges() {
-    let plain = Tensor::from_slice(&[1.0_f32, 2.0]);
+fn gradients_of_every_kind_land_in_their_ranges() {
     let transposed = Tensor::arange(6, FLOAT).view([2, 3]).tr();
-    let double = Tensor::from_slice(&[0.5_f64]);
-    let scalar = Tensor::from(9.0_f32);
+    let leaves =
+        [Tensor::from_slice(&[1.0_f32, 2.0]), transposed, Tensor::from_slice(&[0.5_f64]), Tensor::from(9.0_f32)];
+    let leaves = leaves.map(|leaf| leaf.set_requires_grad(true));
+    let loss = || leaves.iter().map(|leaf| leaf.square().sum(Kind::Float)).sum::<Tensor>();
     let flat = Tensor::full([10], -1.0, FLOAT);
-    fold::flatten_into(&[plain, transposed, double, scalar], &flat).unwrap();
-    assert_eq!(values(&flat), [1.0, 2.0, 0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 0.5, 9.0]);
+    fold::grads_into(&loss(), &leaves, &flat, None).unwrap();
+    assert_eq!(values(&flat), [2.0, 4.0, 0.0, 6.0, 2.0, 8.0, 4.0, 10.0, 1.0, 18.0]);
 
     // A flat tensor of another dtype, which itself is every second element of something.
-    let wide = Tensor::full([6], -1.0, (Kind::Double, Device::Cpu)).view([3, 2]).select(1, 0);
-    fold::flatten_into(&[Tensor::from_slice(&[1.0_f32, 2.0]), Tensor::from(3.0_f32)], &wide).unwrap();
-    assert_eq!(values(&wide), [1.0, 2.0, 3.0]);
+    let wide = Tensor::full([20], -1.0, (Kind::Double, Device::Cpu)).view([10, 2]).select(1, 0);
+    fold::grads_into(&loss(), &leaves, &wide, None).unwrap();
+    assert_eq!(values(&wide), values(&flat));
 }
 
 #[test]
-fn an_undefined_tensor_is_zeros_of_the_length_named() {
-    let flat = Tensor::full([5], -1.0, FLOAT);
-    let list = [Tensor::new(), Tensor::from_slice(&[1.0_f32, 2.0]), Tensor::new()];
-    fold::flatten_or_zero_into(&list, &[1, 2, 2], &flat).unwrap();
-    assert_eq!(values(&flat), [0.0, 1.0, 2.0, 0.0, 0.0]);
-    assert!(matches!(fold::flatten_into(&list, &flat), Err(Error::NoGradient(_))));
-    assert!(matches!(fold::flatten_or_zero_into(&list, &[1], &flat), Err(Error::Count { .. })));
-}
-
-#[test]
-fn lengths_that_do_not_add_up_are_refused() {
-    let flat = Tensor::zeros([3], FLOAT);
-    for list in [vec![Tensor::zeros([2], FLOAT)], vec![Tensor::zeros([4], FLOAT)], vec![]] {
-        assert!(matches!(fold::flatten_into(&list, &flat), Err(Error::Torch(_))));
+fn a_flat_tensor_of_another_length_or_shape_is_refused() {
+    let leaf = [Tensor::ones([4], FLOAT).set_requires_grad(true)];
+    for shape in [&[3][..], &[5], &[2, 2]] {
+        let refused = fold::grads_into(&leaf[0].sum(Kind::Float), &leaf, &Tensor::zeros(shape, FLOAT), None);
+        assert!(matches!(refused, Err(Error::Torch(_))), "{shape:?}");
     }
-    let square = Tensor::zeros([2, 2], FLOAT);
-    assert!(matches!(fold::flatten_into(&[Tensor::zeros([4], FLOAT)], &square), Err(Error::Torch(_))));
-    // A length that contradicts its tensor, with a total that fits.
-    let two = [Tensor::zeros([2], FLOAT), Tensor::zeros([1], FLOAT)];
-    assert!(matches!(fold::flatten_or_zero_into(&two, &[1, 2], &flat), Err(Error::Torch(_))));
-    assert!(matches!(fold::flatten_or_zero_into(&two, &[-1, 4], &flat), Err(Error::Torch(_))));
+    let (flat, mut used) = (Tensor::zeros([4], FLOAT), [0; 2]);
+    let refused = fold::grads_into(&leaf[0].sum(Kind::Float), &leaf, &flat, Some(&mut used));
+    assert!(matches!(refused, Err(Error::Count { .. })));
 }
 
 #[test]
@@ -111,18 +100,4 @@ fn norms_of_parts() {
     assert_eq!(ours.to_bits(), sum.sqrt().to_bits());
     let theirs = long.to_kind(Kind::Double).norm().double_value(&[]);
     assert!((ours - theirs).abs() < 1e-9 * theirs, "{ours} {theirs}");
-}
-
-#[test]
-fn slices_add_as_libtorch_adds() {
-    tch::manual_seed(6);
-    for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
-        let left = Tensor::randn([1001], FLOAT).to_kind(kind);
-        let right = Tensor::randn([1001], FLOAT).to_kind(kind);
-        let expected = &left + &right;
-        fold::add_slices(&left, &right).unwrap();
-        assert_eq!(memory::cpu_bytes(&left).unwrap(), memory::cpu_bytes(&expected).unwrap());
-    }
-    let (short, long) = (Tensor::zeros([2], FLOAT), Tensor::zeros([3], FLOAT));
-    assert!(matches!(fold::add_slices(&short, &long), Err(Error::Mismatch { .. })));
 }

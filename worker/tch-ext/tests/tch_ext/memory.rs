@@ -79,7 +79,6 @@ fn a_tensor_over_mapped_memory_is_that_memory_and_keeps_it() {
 fn allocator_statistics_exist_where_a_device_does() {
     let devices = usize::try_from(Cuda::device_count()).unwrap();
     assert_eq!(memory::allocator_stats(devices), None);
-    memory::reset_peak(devices);
     for index in 0..devices {
         let before = memory::allocator_stats(index).unwrap();
         let held = Tensor::zeros([1 << 20], (Kind::Float, Device::Cuda(index)));
@@ -89,8 +88,7 @@ fn allocator_statistics_exist_where_a_device_does() {
             "{before:?} {with:?}"
         );
         drop(held);
-        memory::reset_peak(index);
         let after = memory::allocator_stats(index).unwrap();
-        assert_eq!(after.peak_allocated, after.allocated);
+        assert!(after.allocated < with.allocated && after.peak_allocated >= with.allocated, "{with:?} {after:?}");
     }
 }
