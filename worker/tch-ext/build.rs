@@ -12,7 +12,6 @@ const TORCH_VERSION: &str = "2.13.0";
 
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
-    println!("cargo::rerun-if-changed=gloo/cpp");
     println!("cargo::rerun-if-changed=build.rs");
     let (torch, python) = find_torch();
     // The tests compare with PyTorch itself.
@@ -30,12 +29,9 @@ fn main() {
         .flag("-ffp-contract=off")
         .flag_if_supported("-Wno-unused-parameter")
         .define("LOCKSTEP_TORCH_GIT", format!("\"{git}\"").as_str())
-        .define("USE_C10D_GLOO", None)
         // As libtorch was built: its headers give some classes another member without.
         .define("NDEBUG", None)
-        .include("cpp")
-        // The wheel carries gloo's code but not its headers: these declare the few names that c10d's header needs.
-        .include("gloo/cpp/gloo-declarations");
+        .include("cpp");
     // As system folders: warnings in libtorch's headers are not ours.
     for folder in [includes.join("torch/csrc/api/include"), includes] {
         build.flag("-isystem").flag(folder.to_string_lossy().as_ref());

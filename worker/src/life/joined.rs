@@ -70,7 +70,7 @@ fn join(
     let mesh = Mesh::join(listener, &config).map_err(|error| lost(&error))?;
     Ok(Some(match device {
         Device::Cuda(device) => {
-            let group = GroupExchange::join(&Backend::Nccl { device }, mesh, options.bind, options.silence_limit);
+            let group = GroupExchange::join(&Backend::nccl(device), mesh, options.bind, options.silence_limit);
             Box::new(group.map_err(|error| lost(&error))?)
         }
         _ => Box::new(MeshExchange::new(mesh)),

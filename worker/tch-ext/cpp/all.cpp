@@ -2,7 +2,6 @@
 // anonymous namespaces of these files must differ.
 #include "autocast.cpp"
 #include "bits.cpp"
-#include "../gloo/cpp/gloo.cpp"
 #include "c10d/group.cpp"
 #include "c10d/store.cpp"
 #include "core.cpp"

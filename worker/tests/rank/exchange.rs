@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
-use lockstep_tch_ext::c10d::{Backend, Bind};
+use lockstep_gloo::gloo;
 use lockstep_worker::reduce::{Exchange, ExchangeError, GroupExchange, MeshExchange};
 use tch::{Kind, Tensor};
 
@@ -18,8 +18,7 @@ fn over_mesh(mesh: Mesh) -> Box<dyn Exchange> {
 }
 
 fn over_gloo(mesh: Mesh) -> Box<dyn Exchange> {
-    let backend = Backend::Gloo { bind: Bind::Address(HERE) };
-    Box::new(GroupExchange::join(&backend, mesh, HERE, LIMIT).unwrap())
+    Box::new(GroupExchange::join(&gloo(), mesh, HERE, LIMIT).unwrap())
 }
 
 /// Runs `each` in `processes` threads, each with its end of one exchange.

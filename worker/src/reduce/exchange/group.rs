@@ -48,10 +48,7 @@ impl GroupExchange {
         let mut exchange = MeshExchange::new(mesh);
         let store = rendezvous(&mut exchange, bind, deadline)?;
         let group = ProcessGroup::new(backend, &store, process, processes, deadline)?;
-        let device = match backend {
-            Backend::Gloo { .. } => Device::Cpu,
-            Backend::Nccl { device } => Device::Cuda(*device),
-        };
+        let device = backend.device();
         Ok(Self { group, mesh: exchange, _store: store, device, deadline, packed: Vec::new() })
     }
 

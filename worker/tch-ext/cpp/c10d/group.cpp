@@ -83,21 +83,6 @@ using lockstep::operate;
 
 extern "C" {
 
-char* lte_group_gloo(
-    const lte_store* store,
-    int32_t rank,
-    int32_t size,
-    const char* interface,
-    const char* address,
-    int64_t timeout_ms,
-    Group** out,
-    int32_t* failure) {
-  return classified(failure, [&] {
-    *out = lockstep::make_gloo(store->store, rank, size, interface, address, std::chrono::milliseconds(timeout_ms))
-               .release();
-  });
-}
-
 char* lte_group_nccl(
     const lte_store* store,
     int32_t rank,

@@ -72,14 +72,6 @@ class Group {
   std::atomic<bool> cut_{false};
 };
 
-std::unique_ptr<Group> make_gloo(
-    const c10::intrusive_ptr<c10d::Store>& store,
-    int rank,
-    int size,
-    const std::string& interface,
-    const std::string& address,
-    std::chrono::milliseconds timeout);
-
 std::unique_ptr<Group> make_nccl(
     const c10::intrusive_ptr<c10d::Store>& store,
     int rank,

@@ -6,7 +6,7 @@
 #include <gloo/transport/pair.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
-namespace lockstep {
+namespace lockstep::gloo {
 
 namespace {
 
@@ -30,7 +30,7 @@ class CuttableGloo : public c10d::ProcessGroupGloo {
   void each_pair(Act&& act) {
     for (const auto& context : contexts_) {
       for (int rank = 0; rank < getSize(); ++rank) {
-        auto* pair = reinterpret_cast<gloo::transport::tcp::Pair*>(context->getPair(rank).get());
+        auto* pair = reinterpret_cast<::gloo::transport::tcp::Pair*>(context->getPair(rank).get());
         // A member's pair with itself is never connected.
         if (pair != nullptr && rank != getRank()) {
           act(*pair);
@@ -99,22 +99,33 @@ class GlooGroup : public Group {
   bool abandoned_ = false;
 };
 
-} // namespace
-
-std::unique_ptr<Group> make_gloo(
-    const c10::intrusive_ptr<c10d::Store>& store,
-    int rank,
-    int size,
-    const std::string& interface,
-    const std::string& address,
-    std::chrono::milliseconds timeout) {
+std::unique_ptr<Group> connect(
+    const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout) {
   auto options = c10d::ProcessGroupGloo::Options::create(timeout);
   // Lazy connections can hang, so all are made here. Our calls come one at a time: one thread serves them.
-  options->devices.push_back(
-      interface.empty() ? c10d::ProcessGroupGloo::createDeviceForHostname(address, /*lazyInit=*/false)
-                        : c10d::ProcessGroupGloo::createDeviceForInterface(interface, /*lazyInit=*/false));
+  options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1", /*lazyInit=*/false));
   options->threads = 1;
   return std::make_unique<GlooGroup>(c10::make_intrusive<CuttableGloo>(store, rank, size, options));
 }
 
-} // namespace lockstep
+} // namespace
+
+} // namespace lockstep::gloo
+
+extern "C" {
+
+// `device` is the CPU.
+char* lte_group_gloo(
+    const lte_store* store,
+    int32_t rank,
+    int32_t size,
+    int32_t /*device*/,
+    int64_t timeout_ms,
+    lockstep::Group** out,
+    int32_t* failure) {
+  return lockstep::classified(failure, [&] {
+    *out = lockstep::gloo::connect(store->store, rank, size, std::chrono::milliseconds(timeout_ms)).release();
+  });
+}
+
+} // extern "C"

@@ -7,45 +7,53 @@
 use std::cell::Cell;
 use std::ffi::c_char;
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::Store;
-use super::error::{Error, c_string, check, milliseconds};
+use super::error::{Error, check, milliseconds};
 use super::store::CStore;
 use crate::ffi::{self, CTensor};
 
-/// What carries the tensors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Backend {
-    /// CPU tensors, over TCP; neither authenticated nor encrypted.
-    Gloo {
-        /// Where it listens.
-        bind: Bind,
-    },
-    /// CUDA tensors of one device.
-    Nccl {
-        /// The index of this member's device.
-        device: usize,
-    },
+/// What carries the tensors of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Backend {
+    device: Device,
+    connect: Connect,
 }
 
-/// Where Gloo listens and connects from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Bind {
-    /// A network interface by name, such as `eth0`.
-    Interface(String),
-    /// An address of this machine.
-    Address(IpAddr),
-}
+/// The entry point by which a back end makes a group: it is given the store, rank, size, device (the index of a CUDA device; -1 for the
+/// CPU) and milliseconds until it gives up, and places for the group and for the kind of a failure.
+pub type Connect = unsafe extern "C" fn(
+    store: *const CStore,
+    rank: i32,
+    size: i32,
+    device: i32,
+    timeout_ms: i64,
+    out: *mut *mut CGroup,
+    failure: *mut i32,
+) -> *mut c_char;
 
-impl Default for Bind {
-    /// Loopback.
-    fn default() -> Self {
-        Self::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))
+impl Backend {
+    /// NCCL, for the tensors of CUDA device `device_index`.
+    pub fn nccl(device_index: usize) -> Self {
+        Self { device: Device::Cuda(device_index), connect: lte_group_nccl }
+    }
+
+    /// Another back end, for tensors of `device`.
+    ///
+    /// # Safety
+    /// `connect` answers null, with a `lockstep::Group` of its own making in `out`, or else a text of `owned_text`, with the kind of
+    /// failure in `failure`. It never throws, and keeps none of the addresses that it was given.
+    pub unsafe fn of(device: Device, connect: Connect) -> Self {
+        Self { device, connect }
+    }
+
+    /// Where its tensors lie.
+    pub fn device(&self) -> Device {
+        self.device
     }
 }
 
@@ -82,8 +90,8 @@ impl ProcessGroup {
     /// All members name the same store, and one that no group has used.
     ///
     /// # Errors
-    /// `Timeout` if not all members came within `deadline`; `Argument` for a rank beyond the size; `Backend` for an
-    /// interface or address that this machine lacks, and for NCCL without its device.
+    /// `Timeout` if not all members came within `deadline`; `Argument` for a rank beyond the size; `Backend` for
+    /// NCCL without its device.
     pub fn new(backend: &Backend, store: &Store, rank: usize, size: usize, deadline: Duration) -> Result<Self, Error> {
         let (Ok(c_rank), Ok(c_size)) = (i32::try_from(rank), i32::try_from(size)) else {
             return Err(Error::Argument(format!("a group of {size} is too large")));
@@ -93,33 +101,13 @@ impl ProcessGroup {
         }
         let timeout = milliseconds(deadline);
         let (mut raw, mut failure) = (std::ptr::null_mut(), 0);
-        let answer = match backend {
-            Backend::Gloo { bind } => {
-                let (interface, address) = match bind {
-                    Bind::Interface(name) => (name.as_str(), String::new()),
-                    Bind::Address(address) => ("", address.to_string()),
-                };
-                let (interface, address) = (c_string("interface", interface)?, c_string("address", &address)?);
-                // SAFETY: store and texts live during the call; the rest are places to write to.
-                unsafe {
-                    lte_group_gloo(
-                        store.raw(),
-                        c_rank,
-                        c_size,
-                        interface.as_ptr(),
-                        address.as_ptr(),
-                        timeout,
-                        &raw mut raw,
-                        &raw mut failure,
-                    )
-                }
-            }
-            Backend::Nccl { device } => {
-                let device = i32::try_from(*device).unwrap_or(i32::MAX);
-                // SAFETY: as above.
-                unsafe { lte_group_nccl(store.raw(), c_rank, c_size, device, timeout, &raw mut raw, &raw mut failure) }
-            }
+        let device = match backend.device {
+            Device::Cuda(index) => i32::try_from(index).unwrap_or(i32::MAX),
+            _ => -1,
         };
+        // SAFETY: the store lives during the call; the last two are places to write to.
+        let answer =
+            unsafe { (backend.connect)(store.raw(), c_rank, c_size, device, timeout, &raw mut raw, &raw mut failure) };
         check(answer, failure, deadline)?;
         Ok(Self { inner: Arc::new(Inner { raw }), rank, size, one_thread: PhantomData })
     }
@@ -237,20 +225,11 @@ impl Drop for Inner {
     }
 }
 
-/// A `lockstep::Group`.
-enum CGroup {}
+/// A `lockstep::Group` of the shim: an address only.
+#[derive(Debug)]
+pub enum CGroup {}
 
 unsafe extern "C" {
-    fn lte_group_gloo(
-        store: *const CStore,
-        rank: i32,
-        size: i32,
-        interface: *const c_char,
-        address: *const c_char,
-        timeout_ms: i64,
-        out: *mut *mut CGroup,
-        failure: *mut i32,
-    ) -> *mut c_char;
     fn lte_group_nccl(
         store: *const CStore,
         rank: i32,

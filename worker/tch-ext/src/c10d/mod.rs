@@ -1,10 +1,10 @@
-//! Process groups through PyTorch's c10d: Gloo for CPU tensors, NCCL for CUDA tensors, and the store by which their
-//! members meet.
+//! Process groups through PyTorch's c10d: NCCL for CUDA tensors, and the store by which their members meet. Other crates may bring
+//! other back ends.
 
 mod error;
 mod group;
 mod store;
 
 pub use error::Error;
-pub use group::{AbortHandle, Backend, Bind, ProcessGroup};
-pub use store::Store;
+pub use group::{AbortHandle, Backend, CGroup, Connect, ProcessGroup};
+pub use store::{CStore, Store};

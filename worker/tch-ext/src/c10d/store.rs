@@ -79,8 +79,9 @@ impl Drop for Store {
     }
 }
 
-/// An `lte_store`.
-pub(super) enum CStore {}
+/// An `lte_store` of the shim: an address only.
+#[derive(Debug)]
+pub enum CStore {}
 
 unsafe extern "C" {
     fn lte_store_serve(

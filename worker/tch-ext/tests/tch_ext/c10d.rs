@@ -1,208 +1,28 @@
-//! Gloo groups whose members are threads: both collectives, deadlines, the cut, and what is refused.
+//! NCCL groups: of one member where there is a device, and a reason where there is none. All else of groups is tested with Gloo, in
+//! `lockstep-gloo`.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::sync::{Barrier, Mutex};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
-use lockstep_tch_ext::c10d::{Backend, Bind, Error, ProcessGroup, Store};
+use lockstep_tch_ext::c10d::{Backend, Error, ProcessGroup, Store};
 use tch::{Device, Kind, Tensor};
 
 /// Long enough for a busy machine; nothing here waits for it to pass.
 const PATIENCE: Duration = Duration::from_mins(1);
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-
-fn gloo() -> Backend {
-    Backend::Gloo { bind: Bind::default() }
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    Vec::<f32>::try_from(tensor.reshape([-1])).unwrap()
-}
-
-/// A store that this process serves.
-fn store() -> Store {
-    Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap()
-}
-
-/// Runs `member` in one thread per rank of a group of `size` and returns what they answered, by rank.
-fn with_group<T: Send>(size: usize, member: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
-    let server = store();
-    std::thread::scope(|scope| {
-        let start = |rank| {
-            let (address, member) = (server.address(), &member);
-            scope.spawn(move || {
-                let store = Store::connect(address, PATIENCE).unwrap();
-                member(ProcessGroup::new(&gloo(), &store, rank, size, PATIENCE).unwrap())
-            })
-        };
-        let threads: Vec<_> = (0..size).map(start).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
-#[test]
-fn collectives_give_every_member_what_they_should() {
-    for size in [1, 2, 3, 4] {
-        with_group(size, |group| {
-            let (rank, count) = (group.rank(), size as i64);
-            let own = rank as f64;
-            let total: usize = (0..size).sum();
-
-            let tensor = Tensor::full([1000], own, FLOAT);
-            group.all_reduce(&tensor, PATIENCE).unwrap();
-            assert_eq!(values(&tensor), vec![total as f32; 1000]);
-
-            // Member i sends (i + 1) elements of 10 * i + j to j.
-            let input = Tensor::cat(
-                &(0..size)
-                    .map(|to| Tensor::full([rank as i64 + 1], (10 * rank + to) as f64, FLOAT))
-                    .collect::<Vec<_>>(),
-                0,
-            );
-            let expected: Vec<f32> = (0..size).flat_map(|from| vec![(10 * from + rank) as f32; from + 1]).collect();
-            let output = Tensor::zeros([expected.len() as i64], FLOAT);
-            let output_lengths: Vec<i64> = (1..=count).collect();
-            group.all_to_all(&output, &output_lengths, &input, &vec![rank as i64 + 1; size], PATIENCE).unwrap();
-            assert_eq!(values(&output), expected);
-        });
-    }
-}
-
-#[test]
-fn arguments_that_do_not_fit_leave_the_group_usable() {
-    with_group(2, |group| {
-        let tensor = Tensor::ones([4], FLOAT);
-        let is_argument = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Argument(_))), "{result:?}");
-        is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[2, 1], PATIENCE));
-        is_argument(group.all_to_all(&tensor, &[2, 2], &tensor, &[5, -1], PATIENCE));
-        is_argument(group.all_to_all(&tensor, &[4], &tensor, &[2, 2], PATIENCE));
-        is_argument(group.all_reduce(&Tensor::ones([2, 3], FLOAT).tr(), PATIENCE));
-        // More elements than memory.
-        is_argument(group.all_reduce(&Tensor::ones([1], FLOAT).expand([1 << 20], false), PATIENCE));
-        is_argument(group.all_reduce(&Tensor::new(), PATIENCE));
-        group.all_reduce(&tensor, PATIENCE).unwrap();
-        assert_eq!(values(&tensor), [2.0; 4]);
-    });
-    assert!(matches!(ProcessGroup::new(&gloo(), &store(), 2, 2, PATIENCE), Err(Error::Argument(_))));
-}
-
-#[test]
-fn a_deadline_ends_the_wait_for_a_member_that_does_not_come() {
-    let done = Barrier::new(3);
-    let deadline = Duration::from_millis(200);
-    with_group(3, |group| {
-        if group.rank() == 1 {
-            // Present, but silent until the others have given up.
-            done.wait();
-            return;
-        }
-        let started = Instant::now();
-        let result = group.all_reduce(&Tensor::ones([4], FLOAT), deadline);
-        let waited = started.elapsed();
-        // Whoever notices first tells the other by cutting.
-        assert!(matches!(result, Err(Error::Timeout(_) | Error::PeerGone(_))), "{result:?}");
-        assert!(waited < Duration::from_secs(10), "{waited:?}");
-        assert_eq!(group.all_reduce(&Tensor::ones([4], FLOAT), PATIENCE), Err(Error::Aborted));
-        done.wait();
-    });
-}
-
-#[test]
-fn the_wait_for_a_single_silent_member_ends_at_the_deadline() {
-    let done = Barrier::new(2);
-    with_group(2, |group| {
-        if group.rank() == 0 {
-            let result = group.all_reduce(&Tensor::ones([4], FLOAT), Duration::from_millis(100));
-            assert_eq!(result, Err(Error::Timeout(Duration::from_millis(100))));
-        }
-        done.wait();
-    });
-}
-
-#[test]
-fn a_cut_releases_whoever_waits_here_and_there() {
-    for size in [2, 4] {
-        let (cut_at, released) = (Mutex::new(None), Barrier::new(size));
-        with_group(size, |group| {
-            group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE).unwrap();
-            // Nobody gets on without the last one, which comes when the others are released.
-            if group.rank() == size - 1 {
-                released.wait();
-            }
-            let handle = group.abort_handle();
-            let result = std::thread::scope(|scope| {
-                if group.rank() == 0 {
-                    scope.spawn(|| {
-                        // Waiting cannot be seen from here; the wait below begins within this time or fails at once.
-                        std::thread::park_timeout(Duration::from_millis(200));
-                        *cut_at.lock().unwrap() = Some(Instant::now());
-                        handle.abort();
-                    });
-                }
-                group.all_reduce(&Tensor::ones([1 << 18], FLOAT), PATIENCE)
-            });
-            let late = cut_at.lock().unwrap().unwrap().elapsed();
-            assert!(late < Duration::from_secs(1), "released {late:?} after the cut");
-            if group.rank() == 0 {
-                assert_eq!(result, Err(Error::Aborted));
-            } else {
-                assert!(matches!(result, Err(Error::PeerGone(_))), "{result:?}");
-            }
-            assert_eq!(group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE), Err(Error::Aborted));
-            if group.rank() != size - 1 {
-                released.wait();
-            }
-            // Again, and when the group is gone: nothing happens.
-            let handle = group.abort_handle();
-            handle.abort();
-            drop(group);
-            handle.abort();
-        });
-    }
-}
-
-#[test]
-fn a_store_is_bound_to_its_address() {
-    let server = store();
-    let port = server.address().port();
-    // Bound to 127.0.0.1 alone: another loopback address does not answer.
-    assert!(std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).is_err());
-    Store::connect(server.address(), PATIENCE).unwrap();
-}
-
-#[test]
-fn what_is_not_there_is_an_error_in_time() {
-    let deadline = Duration::from_millis(300);
-    // Nobody listens: the port was free a moment ago.
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let result = Store::connect(free, deadline);
-    assert!(matches!(result, Err(Error::Timeout(_) | Error::PeerGone(_))), "{result:?}");
-
-    // A member that never comes.
-    let result = ProcessGroup::new(&gloo(), &store(), 0, 2, deadline);
-    assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
-    let join = |bind| ProcessGroup::new(&Backend::Gloo { bind }, &store(), 0, 1, deadline);
-    let interface = join(Bind::Interface("no-such-if0".to_owned()));
-    assert!(matches!(interface, Err(Error::Backend(_))), "{interface:?}");
-    // An address of nobody (RFC 5737).
-    let address = join(Bind::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))));
-    assert!(matches!(address, Err(Error::Backend(_))), "{address:?}");
-    let lo = Backend::Gloo { bind: Bind::Interface("lo".to_owned()) };
-    ProcessGroup::new(&lo, &store(), 0, 1, PATIENCE).unwrap();
-}
 
 #[test]
 fn nccl_says_what_it_lacks() {
+    let store = || Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap();
     let devices = usize::try_from(tch::Cuda::device_count()).unwrap();
     // Also without a driver the part that knows NCCL is loaded for this, with all that it needs of libtorch.
-    match ProcessGroup::new(&Backend::Nccl { device: devices }, &store(), 0, 1, PATIENCE) {
+    match ProcessGroup::new(&Backend::nccl(devices), &store(), 0, 1, PATIENCE) {
         Err(Error::Backend(message)) => assert!(message.contains(&format!("there are {devices}")), "{message}"),
         other => panic!("{other:?}"),
     }
     if devices > 0 {
-        let group = ProcessGroup::new(&Backend::Nccl { device: 0 }, &store(), 0, 1, PATIENCE).unwrap();
+        let group = ProcessGroup::new(&Backend::nccl(0), &store(), 0, 1, PATIENCE).unwrap();
         let tensor = Tensor::ones([4], (Kind::Float, Device::Cuda(0)));
         group.all_reduce(&tensor, PATIENCE).unwrap();
-        assert_eq!(values(&tensor.to_device(Device::Cpu)), [1.0; 4]);
+        assert_eq!(Vec::<f32>::try_from(tensor.to_device(Device::Cpu)).unwrap(), [1.0; 4]);
     }
 }

@@ -5,7 +5,6 @@
 mod autocast;
 mod bits;
 mod c10d;
-mod c10d_processes;
 mod common;
 mod cuda;
 mod determinism;

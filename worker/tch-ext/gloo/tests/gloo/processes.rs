@@ -10,7 +10,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lockstep_tch_ext::c10d::{Backend, Bind, Error, ProcessGroup, Store};
+use lockstep_gloo::gloo;
+use lockstep_tch_ext::c10d::{Error, ProcessGroup, Store};
 use tch::{Device, Kind, Tensor};
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -34,10 +35,9 @@ fn member(rank: usize) {
     let stores = std::env::var(STORES).unwrap();
     let (first, second) = stores.split_once(' ').unwrap();
     let deadline = Duration::from_millis(std::env::var(DEADLINE_MS).unwrap().parse().unwrap());
-    let gloo = Backend::Gloo { bind: Bind::default() };
     let join = |store: &str, rank, size| {
         let store = Store::connect(store.parse().unwrap(), PATIENCE).unwrap();
-        ProcessGroup::new(&gloo, &store, rank, size, PATIENCE).unwrap()
+        ProcessGroup::new(&gloo(), &store, rank, size, PATIENCE).unwrap()
     };
     let group = join(first, rank, SIZE);
     let length = std::env::var(LENGTH).unwrap().parse().unwrap();
@@ -152,7 +152,7 @@ fn a_killed_member_is_known_to_all_at_once() {
     if let Ok(rank) = std::env::var(RANK) {
         return member(rank.parse().unwrap());
     }
-    let noticed = strike("c10d_processes::a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE, SHORT);
+    let noticed = strike("processes::a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE, SHORT);
     println!("after a kill: {noticed:?}");
     for (word, late) in noticed {
         assert_eq!(word, "peer-gone");
@@ -166,7 +166,7 @@ fn a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once() {
     if let Ok(rank) = std::env::var(RANK) {
         return member(rank.parse().unwrap());
     }
-    let test = "c10d_processes::a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once";
+    let test = "processes::a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once";
     let noticed = strike(test, libc::SIGKILL, PATIENCE, 4 << 20);
     println!("after a kill: {noticed:?}");
     for (word, late) in noticed {
@@ -181,8 +181,7 @@ fn a_stopped_member_is_known_to_all_at_the_deadline() {
         return member(rank.parse().unwrap());
     }
     let deadline = Duration::from_millis(800);
-    let noticed =
-        strike("c10d_processes::a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline, SHORT);
+    let noticed = strike("processes::a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline, SHORT);
     println!("after a stop: {noticed:?}");
     assert!(noticed.iter().any(|(word, _)| word == "timeout"), "{noticed:?}");
     for (_, late) in noticed {
