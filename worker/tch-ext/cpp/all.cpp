@@ -1,5 +1,5 @@
-// All of the shim but `cuda/` as one unit: libtorch's headers, which take longer than all else, are compiled once. So names in the
-// anonymous namespaces of these files must differ.
+// All of the shim but `cuda/` as one unit: libtorch's headers, which take longer than all else, are compiled once. So each file has a
+// namespace of its own, by the file's name: what stands in an anonymous one of a unit stands there for all files.
 #include "autocast.cpp"
 #include "bits.cpp"
 #include "c10d/group.cpp"

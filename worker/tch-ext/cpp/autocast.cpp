@@ -3,8 +3,6 @@
 
 #include <ATen/autocast_mode.h>
 
-using lockstep::guard;
-
 extern "C" {
 
 // What `lte_autocast_leave` puts back.
@@ -14,7 +12,7 @@ struct lte_autocast {
 };
 
 char* lte_autocast_enter(int32_t device, lte_autocast* before) {
-  return guard([&] {
+  return lockstep::guard([&] {
     const auto type = lockstep::device_of(device).type();
     before->enabled = at::autocast::is_autocast_enabled(type) ? 1 : 0;
     before->dtype = static_cast<int8_t>(at::autocast::get_autocast_dtype(type));
@@ -25,7 +23,7 @@ char* lte_autocast_enter(int32_t device, lte_autocast* before) {
 }
 
 char* lte_autocast_leave(int32_t device, const lte_autocast* before) {
-  return guard([&] {
+  return lockstep::guard([&] {
     const auto type = lockstep::device_of(device).type();
     // Casts of weights are kept until here: after an optimizer step they would be old.
     if (at::autocast::decrement_nesting() == 0) {

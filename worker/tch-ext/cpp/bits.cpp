@@ -1,4 +1,5 @@
 // Fingerprints: a sum over a tensor's bits that does not depend on the order of its terms. Hot.
+#include "bits.h"
 #include "shim.h"
 
 #include <algorithm>
@@ -8,17 +9,13 @@
 #include <ATen/Functions.h>
 #include <c10/core/GradMode.h>
 
-using lockstep::guard;
+namespace lockstep::bits {
 
 namespace {
 
 // Term `i` of an element with bits `b`, as a signed number of 64 bits: v = (b + i * step) * spread, v ^ (v >> 32).
 // All arithmetic is modulo 2^64; both factors are odd, so a change of one element always changes the sum.
 constexpr uint64_t step = 0x9e3779b97f4a7c15, spread = 0xd6e8feb86659fd93;
-
-} // namespace
-
-namespace lockstep {
 
 template <class Bits>
 #ifdef __x86_64__
@@ -35,6 +32,9 @@ uint64_t sum_terms(const char* data, int64_t count) {
   return sum;
 }
 
+} // namespace
+
+// Not in the anonymous namespace: the compiler makes no clones of what has no name outside.
 #ifdef __x86_64__
 __attribute__((target_clones("avx2", "default")))
 #endif
@@ -50,8 +50,6 @@ uint64_t sum_bits(const char* data, int64_t count, int64_t width) {
       return sum_terms<int64_t>(data, count);
   }
 }
-
-} // namespace lockstep
 
 namespace {
 
@@ -80,34 +78,38 @@ at::Tensor sum_on_device(const at::Tensor& tensor) {
 
 } // namespace
 
+void sums(const at::Tensor* const* tensors, size_t count, uint64_t* out) {
+  c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> pending;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < count; ++i) {
+    const at::Tensor& tensor = *tensors[i];
+    TORCH_CHECK(tensor.defined() && tensor.layout() == at::kStrided, "tensor ", i, " has no plain bits");
+    if (tensor.device().is_cpu() && tensor.is_contiguous() && !tensor.is_neg() && !tensor.is_conj()) {
+      const auto width = std::min<int64_t>(static_cast<int64_t>(tensor.element_size()), 8);
+      const auto words = static_cast<int64_t>(tensor.nbytes()) / width;
+      out[i] = sum_bits(static_cast<const char*>(tensor.const_data_ptr()), words, width);
+    } else {
+      pending.push_back(sum_on_device(tensor));
+      places.push_back(i);
+    }
+  }
+  if (!pending.empty()) {
+    // One read from the device for all.
+    const auto host = at::stack(pending).to(at::kCPU).contiguous();
+    for (size_t i = 0; i < places.size(); ++i) {
+      out[places[i]] = static_cast<uint64_t>(host.const_data_ptr<int64_t>()[i]);
+    }
+  }
+}
+
+} // namespace lockstep::bits
+
 extern "C" {
 
 // `out[i]` is the fingerprint of tensor `i`.
 char* lte_bit_sums(const at::Tensor* const* tensors, size_t count, uint64_t* out) {
-  return guard([&] {
-    c10::NoGradGuard no_grad;
-    std::vector<at::Tensor> pending;
-    std::vector<size_t> places;
-    for (size_t i = 0; i < count; ++i) {
-      const at::Tensor& tensor = *tensors[i];
-      TORCH_CHECK(tensor.defined() && tensor.layout() == at::kStrided, "tensor ", i, " has no plain bits");
-      if (tensor.device().is_cpu() && tensor.is_contiguous() && !tensor.is_neg() && !tensor.is_conj()) {
-        const auto width = std::min<int64_t>(static_cast<int64_t>(tensor.element_size()), 8);
-        const auto words = static_cast<int64_t>(tensor.nbytes()) / width;
-        out[i] = lockstep::sum_bits(static_cast<const char*>(tensor.const_data_ptr()), words, width);
-      } else {
-        pending.push_back(sum_on_device(tensor));
-        places.push_back(i);
-      }
-    }
-    if (!pending.empty()) {
-      // One read from the device for all.
-      const auto host = at::stack(pending).to(at::kCPU).contiguous();
-      for (size_t i = 0; i < places.size(); ++i) {
-        out[places[i]] = static_cast<uint64_t>(host.const_data_ptr<int64_t>()[i]);
-      }
-    }
-  });
+  return lockstep::guard([&] { lockstep::bits::sums(tensors, count, out); });
 }
 
 } // extern "C"

@@ -15,16 +15,22 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
-namespace lockstep {
+namespace lockstep::core {
 
 namespace {
+
 char no_memory[] = "out of memory while reporting an error";
-}
+
+} // namespace
+
+} // namespace lockstep::core
+
+namespace lockstep {
 
 char* owned_text(std::string_view text) noexcept {
   auto* copy = static_cast<char*>(std::malloc(text.size() + 1));
   if (copy == nullptr) {
-    return no_memory;
+    return core::no_memory;
   }
   std::memcpy(copy, text.data(), text.size());
   copy[text.size()] = '\0';
@@ -36,8 +42,6 @@ at::Device device_of(int32_t index) {
 }
 
 } // namespace lockstep
-
-using lockstep::guard;
 
 extern "C" {
 
@@ -54,14 +58,14 @@ extern "C" {
 }
 
 void lte_text_free(char* text) {
-  if (text != lockstep::no_memory) {
+  if (text != lockstep::core::no_memory) {
     std::free(text);
   }
 }
 
 // The state of the default generator of `device`, as a byte tensor on the CPU.
 char* lte_generator_get(int32_t device, at::Tensor** out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     auto generator = at::globalContext().defaultGenerator(lockstep::device_of(device));
     std::lock_guard<std::mutex> lock(generator.mutex());
     *out = new at::Tensor(generator.get_state());
@@ -70,7 +74,7 @@ char* lte_generator_get(int32_t device, at::Tensor** out) {
 
 // The caller has compared `length` with the length that `lte_generator_get` gives.
 char* lte_generator_set(int32_t device, const uint8_t* bytes, size_t length) {
-  return guard([&] {
+  return lockstep::guard([&] {
     auto state = at::empty({static_cast<int64_t>(length)}, at::kByte);
     std::memcpy(state.mutable_data_ptr<uint8_t>(), bytes, length);
     auto generator = at::globalContext().defaultGenerator(lockstep::device_of(device));
@@ -80,7 +84,7 @@ char* lte_generator_set(int32_t device, const uint8_t* bytes, size_t length) {
 }
 
 char* lte_generator_seed(int32_t device, uint64_t seed) {
-  return guard([&] {
+  return lockstep::guard([&] {
     auto generator = at::globalContext().defaultGenerator(lockstep::device_of(device));
     std::lock_guard<std::mutex> lock(generator.mutex());
     generator.set_current_seed(seed);
@@ -93,7 +97,7 @@ struct lte_allocator_stats {
 
 // `*found` is 0 when the process has no CUDA device `device`; nothing is initialised then.
 char* lte_allocator_stats_get(int32_t device, lte_allocator_stats* out, int32_t* found) {
-  return guard([&] {
+  return lockstep::guard([&] {
     *found = 0;
     if (!at::hasCUDA() || device < 0 || device >= static_cast<int32_t>(at::detail::getCUDAHooks().getNumGPUs())) {
       return;
@@ -116,7 +120,7 @@ char* lte_allocator_stats_get(int32_t device, lte_allocator_stats* out, int32_t*
 
 // The bytes of a dense CPU tensor in row-major order. `*kind`: 0 fine, 1 not on the CPU, 2 not contiguous.
 char* lte_cpu_bytes(const at::Tensor* tensor, uint8_t** data, size_t* length, int32_t* kind) {
-  return guard([&] {
+  return lockstep::guard([&] {
     *data = nullptr;
     *length = 0;
     *kind = 0;
@@ -143,7 +147,7 @@ uint8_t lte_is_plain(const at::Tensor* tensor) {
 // `out[i]` changes when tensor `i` changes in anything but its elements: type, shape, strides, place in its memory, and whether it
 // requires gradients or has come of a computation that does.
 char* lte_forms(const at::Tensor* const* tensors, size_t count, uint64_t* out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     for (size_t i = 0; i < count; ++i) {
       const at::Tensor& tensor = *tensors[i];
       uint64_t form = 0xcbf29ce484222325;
@@ -175,7 +179,7 @@ uint8_t lte_is_same(const at::Tensor* one, const at::Tensor* other) {
 
 // Bytes that somebody else holds, as a tensor; `drop(holder)` when its last use has gone. On failure nothing is dropped.
 char* lte_tensor_over(uint8_t* data, size_t length, void* holder, void (*drop)(void*), at::Tensor** out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     auto deleter = [holder, drop](void*) { drop(holder); };
     const auto bytes = static_cast<int64_t>(length);
     *out = new at::Tensor(at::from_blob(data, {bytes}, deleter, at::TensorOptions(at::kByte)));

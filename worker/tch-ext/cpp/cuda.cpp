@@ -17,7 +17,7 @@ extern const char lockstep_cuda_image[];
 extern const char lockstep_cuda_image_end[];
 }
 
-namespace lockstep {
+namespace lockstep::cuda {
 
 namespace {
 
@@ -51,7 +51,7 @@ __attribute__((constructor)) void load_where_a_driver_is() {
 }
 
 // The loader takes files only, so the image becomes one that has no name.
-const CudaHalf& load_cuda_half() {
+const Half& load_half() {
   const auto size = static_cast<size_t>(lockstep_cuda_image_end - lockstep_cuda_image);
   const int file = memfd_create("lockstep-cuda", MFD_CLOEXEC);
   TORCH_CHECK(file >= 0, "no memory file for the part of this program that uses CUDA");
@@ -62,21 +62,21 @@ const CudaHalf& load_cuda_half() {
   }
   void* handle = load(("/proc/self/fd/" + std::to_string(file)).c_str());
   close(file);
-  const auto* half = static_cast<const CudaHalf*>(dlsym(handle, "lockstep_cuda_half"));
+  const auto* half = static_cast<const Half*>(dlsym(handle, "lockstep_cuda_half"));
   TORCH_CHECK(half != nullptr, "the part of this program that uses CUDA is not of its build");
   return *half;
 }
 
-const CudaHalf& cuda_half() {
-  static const CudaHalf& half = load_cuda_half();
+const Half& half() {
+  static const Half& half = load_half();
   return half;
 }
 
 } // namespace
 
-void describe_cuda(const std::function<void(std::string_view, std::string_view)>& put) {
+void describe(const std::function<void(std::string_view, std::string_view)>& put) {
   if (has_driver()) {
-    cuda_half().describe(put);
+    half().describe(put);
   }
 }
 
@@ -86,22 +86,22 @@ std::unique_ptr<Group> make_nccl(
     int size,
     int device,
     std::chrono::milliseconds timeout) {
-  return cuda_half().make_nccl(store, rank, size, device, timeout);
+  return half().make_nccl(store, rank, size, device, timeout);
 }
 
-} // namespace lockstep
+} // namespace lockstep::cuda
 
 #else
 
-namespace lockstep {
+namespace lockstep::cuda {
 
-void describe_cuda(const std::function<void(std::string_view, std::string_view)>&) {}
+void describe(const std::function<void(std::string_view, std::string_view)>&) {}
 
 std::unique_ptr<Group> make_nccl(
     const c10::intrusive_ptr<c10d::Store>&, int, int, int, std::chrono::milliseconds) {
   TORCH_CHECK(false, "this libtorch was built without CUDA, and NCCL comes with it");
 }
 
-} // namespace lockstep
+} // namespace lockstep::cuda
 
 #endif

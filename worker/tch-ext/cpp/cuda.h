@@ -1,12 +1,23 @@
-// What can be said about CUDA, cuDNN, NCCL and the devices; empty where there is no driver.
+// What the rest of the shim reaches through libtorch's CUDA libraries.
 #pragma once
 
+#include <chrono>
 #include <functional>
-#include <string>
+#include <memory>
 #include <string_view>
 
-namespace lockstep {
+#include "c10d/group.h"
 
-void describe_cuda(const std::function<void(std::string_view, std::string_view)>& put);
+namespace lockstep::cuda {
 
-} // namespace lockstep
+// What can be said about CUDA, cuDNN, NCCL and the devices; empty where there is no driver.
+void describe(const std::function<void(std::string_view, std::string_view)>& put);
+
+std::unique_ptr<Group> make_nccl(
+    const c10::intrusive_ptr<c10d::Store>& store,
+    int rank,
+    int size,
+    int device,
+    std::chrono::milliseconds timeout);
+
+} // namespace lockstep::cuda

@@ -2,6 +2,10 @@
 #include "shim.h"
 
 #include <array>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -13,7 +17,7 @@
 
 #include "cuda.h"
 
-using lockstep::guard;
+namespace lockstep::determinism {
 
 namespace {
 
@@ -43,7 +47,55 @@ std::string after(const std::string& text, const std::string& label) {
   return text.substr(from, text.find('\n', from) - from);
 }
 
+void describe(const std::function<void(std::string_view, std::string_view)>& put) {
+  auto& context = at::globalContext();
+
+  put("torch.version", TORCH_VERSION);
+  put("torch.git", LOCKSTEP_TORCH_GIT);
+  put("torch.config", at::show_config());
+  put("torch.cxx_flags", at::get_cxx_flags());
+
+  put("cpu.capability", at::get_cpu_capability());
+  put("cpu.mkl", at::hasMKL() ? at::get_mkl_version() : "absent");
+  put("cpu.onednn", at::hasMKLDNN() ? at::get_mkldnn_version() : "absent");
+  put("cpu.onednn_used", word(context.userEnabledMkldnn()));
+  put("cpu.openmp", at::hasOpenMP() ? at::get_openmp_version() : "absent");
+  put("cpu.parallel_backend", after(at::get_parallel_info(), "ATen parallel backend: "));
+  put("threads.intra_op", std::to_string(at::get_num_threads()));
+
+  put("deterministic.algorithms",
+      !context.deterministicAlgorithms() ? "off" : (context.deterministicAlgorithmsWarnOnly() ? "warn" : "error"));
+  put("deterministic.fill_uninitialized", word(context.deterministicFillUninitializedMemory()));
+  put("deterministic.cudnn", word(context.deterministicCuDNN()));
+  put("cudnn.benchmark", word(context.benchmarkCuDNN()));
+  put("cudnn.used", word(context.userEnabledCuDNN()));
+  put("tf32.cublas", word(context.allowTF32CuBLAS()));
+  put("tf32.cudnn", word(context.allowTF32CuDNN()));
+  put("tf32.onednn", word(context.allowTF32OneDNN()));
+  put("matmul.float32", precision_word(context.float32MatmulPrecision()));
+  const std::array<std::pair<const char*, bool>, 4> attention{{
+      {"flash", context.userEnabledFlashSDP()},
+      {"memory_efficient", context.userEnabledMemEfficientSDP()},
+      {"math", context.userEnabledMathSDP()},
+      {"cudnn", context.userEnabledCuDNNSDP()},
+  }};
+  std::string kernels;
+  for (const auto& [name, enabled] : attention) {
+    if (enabled) {
+      kernels += kernels.empty() ? name : std::string(" ") + name;
+    }
+  }
+  put("attention.kernels", kernels);
+  put("torchscript.executor", torch::jit::getExecutorMode() ? "profiling" : "simple");
+  put("torchscript.profiling", word(torch::jit::getProfilingMode()));
+  put("torchscript.fuser", word(torch::jit::tensorExprFuserEnabled()));
+
+  cuda::describe(put);
+}
+
 } // namespace
+
+} // namespace lockstep::determinism
 
 extern "C" {
 
@@ -55,7 +107,7 @@ struct lte_switches {
 };
 
 char* lte_determinism_apply(const lte_switches* switches) {
-  return guard([&] {
+  return lockstep::guard([&] {
     auto& context = at::globalContext();
     context.setDeterministicAlgorithms(switches->deterministic_algorithms != 0, /*warn_only=*/false);
     context.setDeterministicFillUninitializedMemory(switches->fill_uninitialized != 0);
@@ -77,7 +129,7 @@ char* lte_determinism_apply(const lte_switches* switches) {
 // for its first steps than the uninterrupted one took. The simple executor compiles once. What fuses on the CPU or
 // GPU at run time goes the same way: a fused kernel rounds otherwise than the operators that it replaces.
 char* lte_pin_torchscript_executor() {
-  return guard([] {
+  return lockstep::guard([] {
     torch::jit::getProfilingMode() = false;
     torch::jit::getExecutorMode() = false;
     torch::jit::setTensorExprFuserEnabled(false);
@@ -87,51 +139,9 @@ char* lte_pin_torchscript_executor() {
 }
 
 char* lte_describe(lte_push_text sink_fn, void* sink) {
-  return guard([&] {
-    const auto put = [&](std::string_view name, std::string_view text) { lockstep::push(sink_fn, sink, name, text); };
-    auto& context = at::globalContext();
-
-    put("torch.version", TORCH_VERSION);
-    put("torch.git", LOCKSTEP_TORCH_GIT);
-    put("torch.config", at::show_config());
-    put("torch.cxx_flags", at::get_cxx_flags());
-
-    put("cpu.capability", at::get_cpu_capability());
-    put("cpu.mkl", at::hasMKL() ? at::get_mkl_version() : "absent");
-    put("cpu.onednn", at::hasMKLDNN() ? at::get_mkldnn_version() : "absent");
-    put("cpu.onednn_used", word(context.userEnabledMkldnn()));
-    put("cpu.openmp", at::hasOpenMP() ? at::get_openmp_version() : "absent");
-    put("cpu.parallel_backend", after(at::get_parallel_info(), "ATen parallel backend: "));
-    put("threads.intra_op", std::to_string(at::get_num_threads()));
-
-    put("deterministic.algorithms",
-        !context.deterministicAlgorithms() ? "off" : (context.deterministicAlgorithmsWarnOnly() ? "warn" : "error"));
-    put("deterministic.fill_uninitialized", word(context.deterministicFillUninitializedMemory()));
-    put("deterministic.cudnn", word(context.deterministicCuDNN()));
-    put("cudnn.benchmark", word(context.benchmarkCuDNN()));
-    put("cudnn.used", word(context.userEnabledCuDNN()));
-    put("tf32.cublas", word(context.allowTF32CuBLAS()));
-    put("tf32.cudnn", word(context.allowTF32CuDNN()));
-    put("tf32.onednn", word(context.allowTF32OneDNN()));
-    put("matmul.float32", precision_word(context.float32MatmulPrecision()));
-    const std::array<std::pair<const char*, bool>, 4> attention{{
-        {"flash", context.userEnabledFlashSDP()},
-        {"memory_efficient", context.userEnabledMemEfficientSDP()},
-        {"math", context.userEnabledMathSDP()},
-        {"cudnn", context.userEnabledCuDNNSDP()},
-    }};
-    std::string kernels;
-    for (const auto& [name, enabled] : attention) {
-      if (enabled) {
-        kernels += kernels.empty() ? name : std::string(" ") + name;
-      }
-    }
-    put("attention.kernels", kernels);
-    put("torchscript.executor", torch::jit::getExecutorMode() ? "profiling" : "simple");
-    put("torchscript.profiling", word(torch::jit::getProfilingMode()));
-    put("torchscript.fuser", word(torch::jit::tensorExprFuserEnabled()));
-
-    lockstep::describe_cuda(put);
+  return lockstep::guard([&] {
+    lockstep::determinism::describe(
+        [&](std::string_view name, std::string_view text) { lockstep::push(sink_fn, sink, name, text); });
   });
 }
 

@@ -10,6 +10,8 @@
 #include <immintrin.h>
 #endif
 
+namespace lockstep::float_mode {
+
 namespace {
 
 #ifdef __x86_64__
@@ -47,18 +49,11 @@ void in_each_thread(void (*call)(void*), void* data) {
   }
 }
 
-} // namespace
-
-extern "C" {
-
-// Sets the default mode in this thread and in those that its operators compute in.
-void lte_float_mode_set() {
+void set() {
   in_each_thread([](void*) { write_mode(); }, nullptr);
 }
 
-// The default mode where all these threads have it, or the mode of one that has another.
-uint32_t lte_float_mode_get(uint32_t* expected) {
-  *expected = default_mode;
+uint32_t get() {
   std::atomic<uint32_t> found{default_mode};
   in_each_thread(
       [](void* data) {
@@ -69,6 +64,23 @@ uint32_t lte_float_mode_get(uint32_t* expected) {
       },
       &found);
   return found.load();
+}
+
+} // namespace
+
+} // namespace lockstep::float_mode
+
+extern "C" {
+
+// Sets the default mode in this thread and in those that its operators compute in.
+void lte_float_mode_set() {
+  lockstep::float_mode::set();
+}
+
+// The default mode where all these threads have it, or the mode of one that has another.
+uint32_t lte_float_mode_get(uint32_t* expected) {
+  *expected = lockstep::float_mode::default_mode;
+  return lockstep::float_mode::get();
 }
 
 } // extern "C"

@@ -12,7 +12,7 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
-using lockstep::guard;
+namespace lockstep::fold {
 
 namespace {
 
@@ -54,14 +54,12 @@ void check_flat(const at::Tensor& flat, const std::vector<int64_t>& lengths) {
       flat.defined() ? flat.sizes() : at::IntArrayRef{}, " and the list has ", total, " elements");
 }
 
-} // namespace
-
-namespace lockstep {
-
 // One register of the widest kind that most machines have: wider vector types are taken apart through memory.
 using Floats = float __attribute__((vector_size(16)));
 using Doubles = double __attribute__((vector_size(32)));
 constexpr int64_t width = 4, registers = 4, lanes = width * registers;
+
+} // namespace
 
 // Sixteen partial sums, added up in a fixed order: the same bits whatever the number of threads and the width of the
 // machine's registers, for nothing here is contracted or reordered.
@@ -91,7 +89,7 @@ double sum_of_squares(const float* values, int64_t length) {
   return sum;
 }
 
-} // namespace lockstep
+} // namespace lockstep::fold
 
 extern "C" {
 
@@ -103,7 +101,7 @@ char* lte_grads_into(
     size_t count,
     const at::Tensor* flat,
     uint8_t* used) {
-  return guard([&] {
+  return lockstep::guard([&] {
     std::vector<at::Tensor> inputs;
     std::vector<int64_t> lengths;
     inputs.reserve(count);
@@ -112,26 +110,26 @@ char* lte_grads_into(
       inputs.push_back(*params[i]);
       lengths.push_back(params[i]->numel());
     }
-    check_flat(*flat, lengths);
+    lockstep::fold::check_flat(*flat, lengths);
     const auto grads = torch::autograd::grad(
         {*loss}, inputs, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/used != nullptr);
     for (size_t i = 0; i < count && used != nullptr; ++i) {
       used[i] = grads[i].defined() ? 1 : 0;
     }
     c10::NoGradGuard no_grad;
-    flatten(grads, lengths, *flat);
+    lockstep::fold::flatten(grads, lengths, *flat);
   });
 }
 
 // `out[i]` is the L2 norm of `flat[offsets[i]..offsets[i + 1]]`; the caller has checked that the offsets ascend
 // from 0 or more to at most `flat`'s length.
 char* lte_layer_norms(const at::Tensor* flat, const int64_t* offsets, size_t parts, double* out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     c10::NoGradGuard no_grad;
     if (flat->device().is_cpu() && flat->scalar_type() == at::kFloat && flat->is_contiguous()) {
       const auto* values = flat->const_data_ptr<float>();
       for (size_t i = 0; i < parts; ++i) {
-        out[i] = std::sqrt(lockstep::sum_of_squares(values + offsets[i], offsets[i + 1] - offsets[i]));
+        out[i] = std::sqrt(lockstep::fold::sum_of_squares(values + offsets[i], offsets[i + 1] - offsets[i]));
       }
       return;
     }

@@ -18,8 +18,6 @@
 #include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 
-using lockstep::guard;
-
 extern "C" {
 
 // Bins are the upper eleven bits of an element as a float: see `lockstep_common::series::Histogram`.
@@ -40,6 +38,8 @@ using lte_push_histogram =
     void (*)(void* sink, const char* name, size_t length, bool layer, const void* parameter, const lte_histogram* histogram);
 }
 
+namespace lockstep::histogram {
+
 namespace {
 
 constexpr uint32_t fraction_bits = 21;
@@ -59,8 +59,6 @@ void sort_out(lte_histogram& out) {
 }
 
 } // namespace
-
-namespace lockstep {
 
 // One pass: bins, least, greatest, and the sums of x - shift and of its square, in `lanes` parts each.
 #ifdef __x86_64__
@@ -123,8 +121,6 @@ void count_floats(const float* values, int64_t length, lte_histogram& out) {
   out.std = std::sqrt(std::max(0.0, total_squares / finite - out.mean * out.mean));
 }
 
-} // namespace lockstep
-
 namespace {
 
 // The same by tensor operations, on the tensor's device.
@@ -170,7 +166,7 @@ void count_tensor(const at::Tensor& tensor, lte_histogram& out, int64_t most = 0
   }
   const auto flat = dense.to(at::kFloat).contiguous().view({-1});
   if (dense.device().is_cpu() && dense.is_contiguous()) {
-    lockstep::count_floats(flat.const_data_ptr<float>(), flat.numel(), out);
+    count_floats(flat.const_data_ptr<float>(), flat.numel(), out);
   } else {
     count_on_device(flat, out);
   }
@@ -294,43 +290,49 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
   watch->seen.push_back(std::move(seen));
 }
 
+void begin(int64_t most) {
+  TORCH_CHECK(watch == nullptr, "this thread is watched already");
+  watch = std::make_unique<Watch>();
+  watch->most = most;
+  watch->tracing = most == 0;
+  watch->handle = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(enter, leave).needsInputs(true).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
+}
+
+void end(lte_push_histogram sink_fn, void* sink) {
+  if (watch == nullptr) {
+    return;
+  }
+  const auto done = std::move(watch);
+  at::removeCallback(done->handle);
+  for (const auto& seen : done->seen) {
+    sink_fn(sink, seen->name.data(), seen->name.size(), seen->layer, seen->parameter, &seen->histogram);
+  }
+}
+
 } // namespace
+
+} // namespace lockstep::histogram
 
 extern "C" {
 
 // `out` is zeroed by the caller.
 char* lte_histogram_of(const at::Tensor* tensor, lte_histogram* out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     c10::NoGradGuard no_grad;
-    count_tensor(*tensor, *out);
+    lockstep::histogram::count_tensor(*tensor, *out);
   });
 }
 
 // From now on, what layers give on this thread is counted: of each tensor at most `most` elements. If that is 0, all, and
 // the first operator of any kind that gives a NaN stands among the layers.
 char* lte_forward_watch(int64_t most) {
-  return guard([&] {
-    TORCH_CHECK(watch == nullptr, "this thread is watched already");
-    watch = std::make_unique<Watch>();
-    watch->most = most;
-    watch->tracing = most == 0;
-    watch->handle = at::addThreadLocalCallback(
-        at::RecordFunctionCallback(enter, leave).needsInputs(true).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
-  });
+  return lockstep::guard([&] { lockstep::histogram::begin(most); });
 }
 
 // No longer; and what was seen, in the order of the forward pass.
 char* lte_forward_seen(lte_push_histogram sink_fn, void* sink) {
-  return guard([&] {
-    if (watch == nullptr) {
-      return;
-    }
-    const auto done = std::move(watch);
-    at::removeCallback(done->handle);
-    for (const auto& seen : done->seen) {
-      sink_fn(sink, seen->name.data(), seen->name.size(), seen->layer, seen->parameter, &seen->histogram);
-    }
-  });
+  return lockstep::guard([&] { lockstep::histogram::end(sink_fn, sink); });
 }
 
 } // extern "C"

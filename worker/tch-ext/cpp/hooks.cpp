@@ -4,15 +4,11 @@
 #include <memory>
 #include <stdexcept>
 
-using lockstep::guard;
-
 extern "C" {
 
 // Answers null, or a text made by `lte_text_new` when the callback panicked.
 using lte_hook_call = char* (*)(void* callback, const at::Tensor* grad);
 using lte_hook_drop = void (*)(void* callback);
-
-void lte_text_free(char* text);
 
 // An owned text with the bytes given, for a callback that reports a failure.
 char* lte_text_new(const char* start, size_t length) {
@@ -26,7 +22,7 @@ char* lte_hook_add(
     lte_hook_call call,
     lte_hook_drop drop,
     uint32_t* position) {
-  return guard([&] {
+  return lockstep::guard([&] {
     const std::shared_ptr<void> owned(callback, drop);
     *position = tensor->register_hook([owned, call](const at::TensorBase& grad) {
       const at::Tensor seen(grad);
@@ -41,7 +37,7 @@ char* lte_hook_add(
 }
 
 char* lte_hook_remove(const at::Tensor* tensor, uint32_t position) {
-  return guard([&] { tensor->remove_hook(position); });
+  return lockstep::guard([&] { tensor->remove_hook(position); });
 }
 
 } // extern "C"

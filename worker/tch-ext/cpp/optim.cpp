@@ -19,7 +19,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
-using lockstep::guard;
+namespace lockstep::optim {
 
 namespace {
 
@@ -27,6 +27,8 @@ namespace {
 enum class Kind : int32_t { sgd = 0, adam = 1, adamw = 2 };
 
 } // namespace
+
+} // namespace lockstep::optim
 
 extern "C" {
 
@@ -40,6 +42,8 @@ struct lte_optim_config {
 };
 
 struct lte_optim {
+  using Kind = lockstep::optim::Kind;
+
   // Lists of one fused call.
   struct Lists {
     std::vector<at::Tensor> params, grads, first, second, steps;
@@ -156,13 +160,13 @@ char* lte_optim_new(
     const double* weight_decays,
     size_t count,
     lte_optim** out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     c10::NoGradGuard no_grad;
     auto optim = std::make_unique<lte_optim>();
     optim->config = *config;
-    const auto kind = static_cast<Kind>(config->kind);
-    const bool has_first = kind != Kind::sgd || config->momentum != 0.0;
-    const bool has_second = kind != Kind::sgd;
+    const auto kind = static_cast<lte_optim::Kind>(config->kind);
+    const bool has_first = kind != lte_optim::Kind::sgd || config->momentum != 0.0;
+    const bool has_second = kind != lte_optim::Kind::sgd;
     const auto device = count == 0 ? at::Device(at::kCPU) : params[0]->device();
     optim->step = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device));
     optim->params.reserve(count);
@@ -215,7 +219,7 @@ char* lte_optim_step(
     size_t count,
     double lr,
     int64_t* undefined) {
-  return guard([&] {
+  return lockstep::guard([&] {
     *undefined = -1;
     const auto is_used = [&](size_t i) { return used == nullptr || used[i] != 0; };
     for (size_t i = 0; i < count; ++i) {
@@ -305,7 +309,7 @@ char* lte_optim_step(
 // Pushes `step`, then for each parameter position `first/<position>` and `second/<position>` where the kind has
 // them. The tensors are the optimizer's own, not copies.
 char* lte_optim_state(const lte_optim* optim, lte_push_tensor sink_fn, void* sink) {
-  return guard([&] {
+  return lockstep::guard([&] {
     lockstep::push(sink_fn, sink, "step", optim->step);
     for (size_t i = 0; i < optim->first.size(); ++i) {
       if (optim->first[i].defined()) {
@@ -327,7 +331,7 @@ void lte_optim_counts(const lte_optim* optim, int64_t* taken, int64_t* out) {
 // To be called after the state tensors were overwritten: takes the number of steps from `step`, and that of each
 // parameter from `counts`, which may be null: all took part in every step.
 char* lte_optim_reloaded(lte_optim* optim, const int64_t* counts) {
-  return guard([&] {
+  return lockstep::guard([&] {
     c10::NoGradGuard no_grad;
     optim->taken = static_cast<int64_t>(optim->step.item<float>());
     for (size_t i = 0; i < optim->params.size(); ++i) {

@@ -18,6 +18,9 @@ extern "C" {
 using lte_push_tensor = void (*)(void* sink, const char* name, size_t length, at::Tensor* tensor);
 // Called once per named text; Rust copies both.
 using lte_push_text = void (*)(void* sink, const char* name, size_t length, const char* text, size_t text_length);
+
+// Frees what `owned_text` made.
+void lte_text_free(char* text);
 }
 
 namespace lockstep {

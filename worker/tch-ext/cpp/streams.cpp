@@ -6,8 +6,6 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-using lockstep::guard;
-
 struct lte_mark {
   c10::Event event;
 };
@@ -16,7 +14,7 @@ extern "C" {
 
 // What this thread computes on `device` goes to a stream of its own from now on.
 char* lte_stream_leave_default(int32_t device) {
-  return guard([&] {
+  return lockstep::guard([&] {
     const auto on = lockstep::device_of(device);
     const c10::impl::VirtualGuardImpl streams(on.type());
     streams.exchangeStream(streams.getStreamFromGlobalPool(on, /*isHighPriority=*/true));
@@ -25,7 +23,7 @@ char* lte_stream_leave_default(int32_t device) {
 
 // Marks what this thread's stream on `device` has been given until now.
 char* lte_mark_new(int32_t device, lte_mark** out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     const auto on = lockstep::device_of(device);
     auto mark = std::make_unique<lte_mark>(lte_mark{c10::Event(on.type())});
     mark->event.record(c10::impl::VirtualGuardImpl(on.type()).getStream(on));
@@ -35,7 +33,7 @@ char* lte_mark_new(int32_t device, lte_mark** out) {
 
 // What this thread's stream on `device` is given from now on begins when all before the mark is done.
 char* lte_mark_wait(const lte_mark* mark, int32_t device) {
-  return guard([&] {
+  return lockstep::guard([&] {
     const auto on = lockstep::device_of(device);
     mark->event.block(c10::impl::VirtualGuardImpl(on.type()).getStream(on));
   });

@@ -4,17 +4,13 @@
 // neighbours of a dead process. So whoever meets a failure cuts its group, which its own neighbours meet: in a few
 // milliseconds everybody knows.
 #include "group.h"
+#include "../cuda.h"
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cstdlib>
 #include <vector>
-
-using lockstep::Deadline;
-using lockstep::Failure;
-using lockstep::Group;
-using lockstep::owned_text;
 
 namespace lockstep {
 
@@ -37,6 +33,10 @@ Failure failure_of(std::string_view message) {
   }
   return Failure::backend;
 }
+
+} // namespace lockstep
+
+namespace lockstep::group {
 
 namespace {
 
@@ -76,10 +76,7 @@ char* operate(Group* group, int64_t timeout_ms, int32_t* failure, Start&& start)
 
 } // namespace
 
-} // namespace lockstep
-
-using lockstep::classified;
-using lockstep::operate;
+} // namespace lockstep::group
 
 extern "C" {
 
@@ -89,24 +86,24 @@ char* lte_group_nccl(
     int32_t size,
     int32_t device,
     int64_t timeout_ms,
-    Group** out,
+    lockstep::Group** out,
     int32_t* failure) {
-  return classified(failure, [&] {
-    *out = lockstep::make_nccl(store->store, rank, size, device, std::chrono::milliseconds(timeout_ms)).release();
+  return lockstep::classified(failure, [&] {
+    *out = lockstep::cuda::make_nccl(store->store, rank, size, device, std::chrono::milliseconds(timeout_ms)).release();
   });
 }
 
 // A destructor of c10d that throws ends the process, as C++ wants it; there is nothing to report to.
-void lte_group_free(Group* group) {
+void lte_group_free(lockstep::Group* group) {
   delete group;
 }
 
-char* lte_group_cut(Group* group) {
+char* lte_group_cut(lockstep::Group* group) {
   return lockstep::guard([&] { group->cut(); });
 }
 
-char* lte_group_all_reduce(Group* group, const at::Tensor* tensor, int64_t timeout_ms, int32_t* failure) {
-  return operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds timeout) {
+char* lte_group_all_reduce(lockstep::Group* group, const at::Tensor* tensor, int64_t timeout_ms, int32_t* failure) {
+  return lockstep::group::operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds timeout) {
     c10d::AllreduceOptions options;
     options.reduceOp = c10d::ReduceOp::SUM;
     options.timeout = timeout;
@@ -117,7 +114,7 @@ char* lte_group_all_reduce(Group* group, const at::Tensor* tensor, int64_t timeo
 
 // Rank `j`'s `inputs[i]` arrives in rank `i`'s `outputs[j]`, for ranges of one tensor each way.
 char* lte_group_all_to_all(
-    Group* group,
+    lockstep::Group* group,
     const at::Tensor* output,
     const at::Tensor* input,
     const int64_t* output_lengths,
@@ -125,7 +122,7 @@ char* lte_group_all_to_all(
     size_t count,
     int64_t timeout_ms,
     int32_t* failure) {
-  return operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds timeout) {
+  return lockstep::group::operate(group, timeout_ms, failure, [&](c10d::Backend& backend, std::chrono::milliseconds timeout) {
     c10d::AllToAllOptions options;
     options.timeout = timeout;
     at::Tensor to = *output;

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <memory>
 #include <utility>
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
@@ -71,12 +70,5 @@ class Group {
   c10::intrusive_ptr<c10d::Backend> backend_;
   std::atomic<bool> cut_{false};
 };
-
-std::unique_ptr<Group> make_nccl(
-    const c10::intrusive_ptr<c10d::Store>& store,
-    int rank,
-    int size,
-    int device,
-    std::chrono::milliseconds timeout);
 
 } // namespace lockstep

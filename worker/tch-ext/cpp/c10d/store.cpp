@@ -3,15 +3,13 @@
 
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-using lockstep::classified;
-
 extern "C" {
 
 // A server on the listening socket `fd`, which it takes over, and its own client on `host`:`port`. c10d would listen
 // on every interface; a socket of ours is bound to what the caller chose.
 char* lte_store_serve(
     const char* host, uint16_t port, int32_t fd, int64_t timeout_ms, lte_store** out, int32_t* failure) {
-  return classified(failure, [&] {
+  return lockstep::classified(failure, [&] {
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = true;
@@ -23,7 +21,7 @@ char* lte_store_serve(
 }
 
 char* lte_store_connect(const char* host, uint16_t port, int64_t timeout_ms, lte_store** out, int32_t* failure) {
-  return classified(failure, [&] {
+  return lockstep::classified(failure, [&] {
     c10d::TCPStoreOptions options;
     options.port = port;
     options.waitWorkers = false;

@@ -10,7 +10,7 @@
 
 #include "nccl.cpp"
 
-namespace lockstep {
+namespace lockstep::half {
 
 namespace {
 
@@ -38,9 +38,9 @@ void describe(const std::function<void(std::string_view, std::string_view)>& put
 
 } // namespace
 
-} // namespace lockstep
+} // namespace lockstep::half
 
 extern "C" {
-extern const lockstep::CudaHalf lockstep_cuda_half;
-const lockstep::CudaHalf lockstep_cuda_half = {&lockstep::describe, &lockstep::connect_nccl};
+extern const lockstep::cuda::Half lockstep_cuda_half;
+const lockstep::cuda::Half lockstep_cuda_half = {&lockstep::half::describe, &lockstep::nccl::connect};
 }

@@ -8,12 +8,12 @@
 
 #include "../c10d/group.h"
 
-namespace lockstep {
+namespace lockstep::cuda {
 
-struct CudaHalf {
+struct Half {
   // What can be said about CUDA, cuDNN, NCCL and the devices, by name.
   void (*describe)(const std::function<void(std::string_view, std::string_view)>& put);
-  // As `make_nccl`.
+  // As `cuda::make_nccl`.
   std::unique_ptr<Group> (*make_nccl)(
       const c10::intrusive_ptr<c10d::Store>& store,
       int rank,
@@ -22,4 +22,4 @@ struct CudaHalf {
       std::chrono::milliseconds timeout);
 };
 
-} // namespace lockstep
+} // namespace lockstep::cuda

@@ -6,7 +6,7 @@
 #include <ATen/Context.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
-namespace lockstep {
+namespace lockstep::nccl {
 
 namespace {
 
@@ -45,7 +45,9 @@ class NcclGroup : public Group {
   c10::intrusive_ptr<c10d::ProcessGroupNCCL> nccl_;
 };
 
-std::unique_ptr<Group> connect_nccl(
+} // namespace
+
+std::unique_ptr<Group> connect(
     const c10::intrusive_ptr<c10d::Store>& store,
     int rank,
     int size,
@@ -63,6 +65,4 @@ std::unique_ptr<Group> connect_nccl(
   return std::make_unique<NcclGroup>(std::move(nccl));
 }
 
-} // namespace
-
-} // namespace lockstep
+} // namespace lockstep::nccl

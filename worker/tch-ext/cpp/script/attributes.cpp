@@ -8,9 +8,7 @@
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
 
-using lockstep::guard;
-
-namespace lockstep {
+namespace lockstep::script::attributes {
 
 namespace {
 
@@ -159,7 +157,7 @@ class Attributes {
   }
 
   std::string of_tensor(const at::Tensor& tensor) const {
-    if (!tensor.defined() || plain_parts(tensor).empty()) {
+    if (!tensor.defined() || walk::plain_parts(tensor).empty()) {
       return "a tensor without plain bits";
     }
     const bool plain = tensor.layout() == at::kStrided && !tensor.is_quantized();
@@ -171,7 +169,7 @@ class Attributes {
     for (const auto size : tensor.sizes()) {
       text += std::to_string(size) + ", ";
     }
-    return text + "] of bits " + hex(sum_of_parts(tensor));
+    return text + "] of bits " + hex(modes::sum_of_parts(tensor));
   }
 
   bool in_registered(const at::Tensor& tensor) const {
@@ -197,14 +195,14 @@ class Attributes {
 
 } // namespace
 
-} // namespace lockstep
+} // namespace lockstep::script::attributes
 
 extern "C" {
 
 // Every attribute of the module and of what lies in it, by dotted path. Of a parameter or buffer only which tensor it is. Then the
 // constants of its graphs, as far as `lte_script_examine` has found them.
 char* lte_script_attributes(const lte_script* script, lte_push_text sink_fn, void* sink) {
-  return guard([&] { lockstep::Attributes(sink_fn, sink).tell(script->module, script->constants); });
+  return lockstep::guard([&] { lockstep::script::attributes::Attributes(sink_fn, sink).tell(script->module, script->constants); });
 }
 
 } // extern "C"

@@ -5,7 +5,7 @@
 #include <array>
 #include <string_view>
 
-namespace lockstep {
+namespace lockstep::script::denied {
 
 namespace {
 
@@ -163,7 +163,7 @@ bool is_unknown_private(std::string_view name) {
 
 bool takes_addresses(const torch::jit::Node* node, bool tensors) {
   for (const auto* input : node->inputs()) {
-    if (has_address(input->type(), tensors)) {
+    if (types::has_address(input->type(), tensors)) {
       return true;
     }
   }
@@ -172,7 +172,7 @@ bool takes_addresses(const torch::jit::Node* node, bool tensors) {
 
 } // namespace
 
-const char* why_denied(const torch::jit::Node* node, bool attributes) {
+const char* why(const torch::jit::Node* node, bool attributes) {
   const std::string name = node->kind().toQualString();
   for (const auto& denied : operators) {
     if (denied.name != name) {
@@ -193,7 +193,7 @@ const char* why_denied(const torch::jit::Node* node, bool attributes) {
   // A generator that is made in `forward` is part of its code: one object, whose state goes on from call to call.
   const auto* schema = node->maybeSchema();
   for (size_t i = 0; schema != nullptr && i < schema->arguments().size() && i < node->inputs().size(); ++i) {
-    if (is_generator(schema->arguments()[i].type()) && is_generator(node->input(i)->type())) {
+    if (types::is_generator(schema->arguments()[i].type()) && types::is_generator(node->input(i)->type())) {
       return "draws from a generator of the module (`torch.Generator`), whose state no checkpoint holds: draw from torch's "
              "generator";
     }
@@ -231,4 +231,4 @@ bool enters_autocast(const torch::jit::Node* node) {
   return name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
 }
 
-} // namespace lockstep
+} // namespace lockstep::script::denied

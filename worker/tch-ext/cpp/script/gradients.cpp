@@ -9,9 +9,7 @@
 #include <torch/csrc/jit/api/compilation_unit.h>
 #include <torch/csrc/jit/frontend/resolver.h>
 
-using lockstep::guard;
-
-namespace lockstep {
+namespace lockstep::script::gradients {
 
 namespace {
 
@@ -33,30 +31,34 @@ double slope(const std::function<at::Tensor(const at::Tensor&, const at::Tensor&
   return torch::autograd::grad({f(x, y)}, {x}).at(0).item<double>();
 }
 
+bool by_autograd() {
+  c10::AutoGradMode on(true);
+  torch::jit::CompilationUnit unit;
+  unit.define(std::nullopt, tie, torch::jit::nativeResolver(), nullptr);
+  auto& scripted = unit.get_function(c10::QualifiedName("tie"));
+  const auto run = [&](const at::Tensor& x, const at::Tensor& y) {
+    const modes::ByAutograd by_autograd;
+    return scripted({x, y}).toTensor();
+  };
+  const double wanted = slope(eager_tie);
+  // An executor that looks at its first runs differentiates by formulas from then on.
+  bool equal = true;
+  for (int turn = 0; turn < 3; ++turn) {
+    equal = equal && slope(run) == wanted;
+  }
+  return equal;
+}
+
 } // namespace
 
-} // namespace lockstep
+} // namespace lockstep::script::gradients
 
 extern "C" {
 
 // `*out` is an owned text.
 char* lte_script_gradients(char** out) {
-  return guard([&] {
-    c10::AutoGradMode on(true);
-    torch::jit::CompilationUnit unit;
-    unit.define(std::nullopt, lockstep::tie, torch::jit::nativeResolver(), nullptr);
-    auto& scripted = unit.get_function(c10::QualifiedName("tie"));
-    const auto run = [&](const at::Tensor& x, const at::Tensor& y) {
-      const lockstep::ByAutograd by_autograd;
-      return scripted({x, y}).toTensor();
-    };
-    const double wanted = lockstep::slope(lockstep::eager_tie);
-    // An executor that looks at its first runs differentiates by formulas from then on.
-    bool equal = true;
-    for (int turn = 0; turn < 3; ++turn) {
-      equal = equal && lockstep::slope(run) == wanted;
-    }
-    *out = lockstep::owned_text(equal ? "autograd" : "the executor's formulas");
+  return lockstep::guard([&] {
+    *out = lockstep::owned_text(lockstep::script::gradients::by_autograd() ? "autograd" : "the executor's formulas");
   });
 }
 

@@ -1,7 +1,7 @@
 // What a call of `forward` must leave as it is outside of the module's parameters and buffers: libtorch's switches, and tensors
 // that no checkpoint holds.
+#include "bits.h"
 #include "script.h"
-#include "shim.h"
 
 #include <array>
 
@@ -13,12 +13,7 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
-extern "C" {
-char* lte_bit_sums(const at::Tensor* const* tensors, size_t count, uint64_t* out);
-void lte_text_free(char* text);
-}
-
-namespace lockstep {
+namespace lockstep::script::modes {
 
 namespace {
 
@@ -46,17 +41,13 @@ const std::array<Switch, 12> switches{{
 } // namespace
 
 uint64_t sum_of_parts(const at::Tensor& tensor) {
-  const auto parts = plain_parts(tensor);
+  const auto parts = walk::plain_parts(tensor);
   std::vector<const at::Tensor*> list;
   for (const auto& part : parts) {
     list.push_back(&part);
   }
   std::vector<uint64_t> sums(parts.size());
-  if (char* failure = lte_bit_sums(list.data(), list.size(), sums.data())) {
-    const std::string reason(failure);
-    lte_text_free(failure);
-    TORCH_CHECK(false, reason);
-  }
+  bits::sums(list.data(), list.size(), sums.data());
   uint64_t all = 0;
   for (const auto sum : sums) {
     all = all * 0x100000001b3 + sum;
@@ -109,4 +100,4 @@ std::vector<uint64_t> Kept::marks() const {
   return all;
 }
 
-} // namespace lockstep
+} // namespace lockstep::script::modes

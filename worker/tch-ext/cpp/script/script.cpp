@@ -14,21 +14,21 @@
 #include <caffe2/serialize/read_adapter_interface.h>
 #include <torch/csrc/jit/serialization/import.h>
 
-using lockstep::guard;
+namespace lockstep::script::module {
 
 namespace {
 
 // Flattens what a model may answer: a tensor, or tuples and lists of them, in order.
 void collect(const c10::IValue& value, lte_push_tensor sink_fn, void* sink) {
   if (value.isTensor()) {
-    lockstep::push(sink_fn, sink, "", value.toTensor());
+    push(sink_fn, sink, "", value.toTensor());
   } else if (value.isTuple()) {
     for (const auto& element : value.toTupleRef().elements()) {
       collect(element, sink_fn, sink);
     }
   } else if (value.isTensorList()) {
     for (const at::Tensor& tensor : value.toTensorVector()) {
-      lockstep::push(sink_fn, sink, "", tensor);
+      push(sink_fn, sink, "", tensor);
     }
   } else if (value.isList()) {
     for (const c10::IValue& element : value.toListRef()) {
@@ -62,7 +62,7 @@ std::string form_of(const c10::IValue& value) {
 // tensor sees what the module made of it, while the backward pass keeps the values that it saved.
 class Lent {
  public:
-  Lent(const std::vector<lockstep::Slot>& slots, const std::unordered_map<const void*, std::string>& registered)
+  Lent(const std::vector<Slot>& slots, const std::unordered_map<const void*, std::string>& registered)
       : slots_(slots), registered_(registered) {
     c10::NoGradGuard no_grad;
     own_.reserve(slots.size());
@@ -109,7 +109,7 @@ class Lent {
  private:
   // What is there now is copied, and would not change with the other tensor from then on, as it does in PyTorch.
   std::string shared() const {
-    const auto memory = [](const lockstep::Slot& slot) { return lockstep::memory_of(slot.value().toTensor()); };
+    const auto memory = [](const Slot& slot) { return walk::memory_of(slot.value().toTensor()); };
     const std::string* other = nullptr;
     for (size_t i = 0; i < slots_.size(); ++i) {
       const void* own = memory(slots_[i]);
@@ -127,7 +127,7 @@ class Lent {
     return {};
   }
 
-  const std::vector<lockstep::Slot>& slots_;
+  const std::vector<Slot>& slots_;
   const std::unordered_map<const void*, std::string>& registered_;
   std::vector<at::Tensor> own_;
   // Of what was lent.
@@ -174,13 +174,13 @@ class Bytes : public caffe2::serialize::ReadAdapterInterface {
 };
 
 // What `forward` changed beside parameters and buffers, in words.
-std::string left_behind(const lockstep::Modes& modes, const lockstep::Kept& kept) {
+std::string left_behind(const modes::Modes& modes, const modes::Kept& kept) {
   if (const auto mode = modes.changed(); !mode.empty()) {
     modes.restore();
     return c10::str("`forward` changes ", mode, " for whatever runs next: put it back before it returns");
   }
   if (const auto name = kept.changed(); !name.empty()) {
-    const auto what = name == lockstep::constant_name ? "a tensor that is part of its code"
+    const auto what = name == constant_name ? "a tensor that is part of its code"
                                                       : "the attribute `" + name + "`";
     return c10::str("`forward` changed ", what, ", and checkpoints do not hold it: register it as a buffer "
         "(`register_buffer`)");
@@ -206,20 +206,48 @@ c10::IValue run_in_order(torch::jit::Module& module, std::vector<c10::IValue> ar
   return future->value();
 }
 
+// Pushes what `forward` answers; or the reason, if it changed what it must not.
+std::string run(
+    lte_script& script, const at::Tensor* const* inputs, size_t count, lte_push_tensor sink_fn, void* sink) {
+  std::vector<c10::IValue> arguments;
+  arguments.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    arguments.emplace_back(*inputs[i]);
+  }
+  const modes::Kept kept(script.unheld, script.evades);
+  Lent lent(script.assigned, script.registered);
+  const Filled filled(script.empty);
+  const modes::ByAutograd by_autograd;
+  const modes::Modes modes;
+  const auto answer = script.forks ? run_in_order(script.module, std::move(arguments))
+                                   : script.module.forward(std::move(arguments));
+  auto reason = left_behind(modes, kept);
+  if (reason.empty()) {
+    reason = lent.take();
+  }
+  if (reason.empty()) {
+    forget_history(script.held);
+    collect(answer, sink_fn, sink);
+  }
+  return reason;
+}
+
 } // namespace
+
+} // namespace lockstep::script::module
 
 extern "C" {
 
 char* lte_script_load(const char* path, int32_t device, lte_script** out) {
-  return guard([&] {
+  return lockstep::guard([&] {
     auto module = torch::jit::load(std::string(path), lockstep::device_of(device));
     *out = new lte_script{std::move(module), {}, {}, {}, {}, {}};
   });
 }
 
 char* lte_script_load_bytes(const char* bytes, size_t size, int32_t device, lte_script** out) {
-  return guard([&] {
-    auto module = torch::jit::load(std::make_shared<Bytes>(bytes, size), lockstep::device_of(device));
+  return lockstep::guard([&] {
+    auto module = torch::jit::load(std::make_shared<lockstep::script::module::Bytes>(bytes, size), lockstep::device_of(device));
     *out = new lte_script{std::move(module), {}, {}, {}, {}, {}};
   });
 }
@@ -229,7 +257,7 @@ void lte_script_free(lte_script* script) {
 }
 
 char* lte_script_parameters(const lte_script* script, lte_push_tensor sink_fn, void* sink) {
-  return guard([&] {
+  return lockstep::guard([&] {
     for (const auto& parameter : script->module.named_parameters(/*recurse=*/true)) {
       lockstep::push(sink_fn, sink, parameter.name, parameter.value);
     }
@@ -237,7 +265,7 @@ char* lte_script_parameters(const lte_script* script, lte_push_tensor sink_fn, v
 }
 
 char* lte_script_buffers(const lte_script* script, lte_push_tensor sink_fn, void* sink) {
-  return guard([&] {
+  return lockstep::guard([&] {
     for (const auto& buffer : script->module.named_buffers(/*recurse=*/true)) {
       lockstep::push(sink_fn, sink, buffer.name, buffer.value);
     }
@@ -253,38 +281,20 @@ char* lte_script_forward(
     void* sink,
     char** refused) {
   *refused = nullptr;
-  return guard([&] {
-    std::vector<c10::IValue> arguments;
-    arguments.reserve(count);
-    for (size_t i = 0; i < count; ++i) {
-      arguments.emplace_back(*inputs[i]);
-    }
-    const lockstep::Kept kept(script->unheld, script->evades);
-    Lent lent(script->assigned, script->registered);
-    const Filled filled(script->empty);
-    const lockstep::ByAutograd by_autograd;
-    const lockstep::Modes modes;
-    const auto answer = script->forks ? run_in_order(script->module, std::move(arguments))
-                                      : script->module.forward(std::move(arguments));
-    auto reason = left_behind(modes, kept);
-    if (reason.empty()) {
-      reason = lent.take();
-    }
+  return lockstep::guard([&] {
+    const auto reason = lockstep::script::module::run(*script, inputs, count, sink_fn, sink);
     if (!reason.empty()) {
       *refused = lockstep::owned_text(reason);
-      return;
     }
-    forget_history(script->held);
-    collect(answer, sink_fn, sink);
   });
 }
 
 char* lte_script_train(lte_script* script, uint8_t on) {
-  return guard([&] { script->module.train(on != 0); });
+  return lockstep::guard([&] { script->module.train(on != 0); });
 }
 
 char* lte_script_save(const lte_script* script, const char* path) {
-  return guard([&] { script->module.save(std::string(path)); });
+  return lockstep::guard([&] { script->module.save(std::string(path)); });
 }
 
 } // extern "C"

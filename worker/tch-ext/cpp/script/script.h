@@ -17,7 +17,7 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 
-namespace lockstep {
+namespace lockstep::script {
 
 // A place in an object of the module, by the dotted path that names it.
 struct Slot {
@@ -57,6 +57,8 @@ inline bool is_buffer(const c10::ClassTypePtr& type, size_t slot) {
   return type->is_module() && type->is_buffer(slot) && type->getAttribute(slot)->isSubtypeOf(*c10::TensorType::get());
 }
 
+namespace walk {
+
 // Calls `see` with `value` and every value below it, also those in containers, by the path of the attribute. Each object is
 // entered once.
 void each_value(
@@ -80,8 +82,9 @@ std::unordered_map<const void*, std::string> registered_memory(const torch::jit:
 // there are none.
 std::vector<at::Tensor> plain_parts(const at::Tensor& tensor);
 
-// One sum over the bits of all parts.
-uint64_t sum_of_parts(const at::Tensor& tensor);
+} // namespace walk
+
+namespace writes {
 
 // What `forward` may do, as its graphs tell.
 struct Found {
@@ -105,11 +108,15 @@ struct Found {
 };
 
 // Goes through `forward` and everything that it calls.
-Found find_writes(const torch::jit::Module& root);
+Found find(const torch::jit::Module& root);
+
+} // namespace writes
+
+namespace denied {
 
 // Why no run repeats what `node` does; null for all other operators. `attributes`: whether its first input may be, or may hold,
 // an attribute or a constant.
-const char* why_denied(const torch::jit::Node* node, bool attributes);
+const char* why(const torch::jit::Node* node, bool attributes);
 
 // Whether what the operator of this name answers may hold memory that nobody wrote.
 bool may_leave_unwritten(const std::string& name);
@@ -124,8 +131,16 @@ bool reaches_by_strides(const std::string& name);
 // Whether `node` begins a block under `torch.autocast`.
 bool enters_autocast(const torch::jit::Node* node);
 
+} // namespace denied
+
+namespace unsaid {
+
 // The inputs of `node` that it writes to although its schema does not say so.
-std::vector<size_t> unsaid_writes(const torch::jit::Node* node, const c10::FunctionSchema& schema);
+std::vector<size_t> written(const torch::jit::Node* node, const c10::FunctionSchema& schema);
+
+} // namespace unsaid
+
+namespace types {
 
 // Whether a value of this type can be changed.
 bool is_mutable(const c10::TypePtr& type);
@@ -139,6 +154,13 @@ bool has_address(const c10::TypePtr& type, bool tensors);
 
 // Whether the type is, or holds, a `torch.Generator`.
 bool is_generator(const c10::TypePtr& type);
+
+} // namespace types
+
+namespace modes {
+
+// One sum over the bits of all parts.
+uint64_t sum_of_parts(const at::Tensor& tensor);
 
 // libtorch's switches of this thread and process that a module's code can turn.
 class Modes {
@@ -174,7 +196,9 @@ class Kept {
   std::vector<uint64_t> before_;
 };
 
-} // namespace lockstep
+} // namespace modes
+
+} // namespace lockstep::script
 
 extern "C" {
 
@@ -182,7 +206,7 @@ struct lte_script {
   torch::jit::Module module;
   // What follows is known after `lte_script_examine`.
   // The buffers (and frozen parameters) that `forward` assigns.
-  std::vector<lockstep::Slot> assigned;
+  std::vector<lockstep::script::Slot> assigned;
   // All buffers, and the frozen parameters.
   std::vector<at::Tensor> held;
   // The memory of all parameters and buffers, by the name of one.
@@ -190,7 +214,7 @@ struct lte_script {
   // Constants of the graphs.
   std::vector<c10::IValue> constants;
   // Constants, and attributes that are neither parameter nor buffer: nothing may change them.
-  std::vector<lockstep::Unheld> unheld;
+  std::vector<lockstep::script::Unheld> unheld;
   // Whether `forward` starts tasks.
   bool forks = false;
   // Whether it may change what the version counter does not count.

@@ -1,7 +1,7 @@
 // What a TorchScript type tells about its values.
 #include "script.h"
 
-namespace lockstep {
+namespace lockstep::script::types {
 
 bool is_mutable(const c10::TypePtr& type) {
   switch (type->kind()) {
@@ -81,4 +81,4 @@ bool is_generator(const c10::TypePtr& type) {
   return false;
 }
 
-} // namespace lockstep
+} // namespace lockstep::script::types

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string_view>
 
-namespace lockstep {
+namespace lockstep::script::unsaid {
 
 namespace {
 
@@ -36,7 +36,7 @@ std::optional<bool> always(const torch::jit::Value* value) {
 
 } // namespace
 
-std::vector<size_t> unsaid_writes(const torch::jit::Node* node, const c10::FunctionSchema& schema) {
+std::vector<size_t> written(const torch::jit::Node* node, const c10::FunctionSchema& schema) {
   const std::string name = node->kind().toQualString();
   std::vector<size_t> written;
   for (const auto& writer : writers) {
@@ -58,4 +58,4 @@ std::vector<size_t> unsaid_writes(const torch::jit::Node* node, const c10::Funct
   return written;
 }
 
-} // namespace lockstep
+} // namespace lockstep::script::unsaid

@@ -1,7 +1,7 @@
 // What lies in a TorchScript value: objects and tensors, also those in containers, by the dotted path of the attribute.
 #include "script.h"
 
-namespace lockstep {
+namespace lockstep::script::walk {
 
 namespace {
 
@@ -125,4 +125,4 @@ std::vector<at::Tensor> plain_parts(const at::Tensor& tensor) {
   }
 }
 
-} // namespace lockstep
+} // namespace lockstep::script::walk

@@ -1,11 +1,10 @@
 // A TorchScript module inside another one, which does something to its inputs and outputs.
+#include "script.h"
 #include "shim.h"
 
 #include <string>
 
 #include <torch/csrc/jit/api/module.h>
-
-using lockstep::guard;
 
 extern "C" {
 
@@ -16,7 +15,7 @@ char* lte_script_save_wrapped(
     const at::Tensor* const* buffers,
     size_t count,
     const char* path) {
-  return guard([&] {
+  return lockstep::guard([&] {
     const auto unit = script->module._ivalue()->compilation_unit();
     torch::jit::Module outer(c10::QualifiedName("__torch__.lockstep.RawInputs"), unit, /*shouldMangle=*/true);
     outer.register_module("model", script->module);

@@ -13,7 +13,7 @@
 #include <torch/csrc/jit/api/compilation_unit.h>
 #include <torch/csrc/jit/passes/inliner.h>
 
-namespace lockstep {
+namespace lockstep::script::writes {
 
 namespace {
 
@@ -49,7 +49,7 @@ class Writes {
   explicit Writes(const torch::jit::Module& root) : root_(root) {}
 
   void find() {
-    each_value(root_._ivalue(), "", [&](const std::string& path, const c10::IValue& value) {
+    walk::each_value(root_._ivalue(), "", [&](const std::string& path, const c10::IValue& value) {
       if (value.isObject()) {
         objects_.emplace_back(path, value.toObject());
       }
@@ -72,9 +72,9 @@ class Writes {
     for (size_t i = 1; i < schema.arguments().size(); ++i) {
       const auto& argument = schema.arguments()[i];
       arguments.emplace_back();
-      if (argument.default_value() && is_mutable(argument.type())) {
+      if (argument.default_value() && types::is_mutable(argument.type())) {
         found.constants.push_back(*argument.default_value());
-        arguments.back() = {{constant_name}, holds_mutable(argument.type()) ? Names{constant_name} : Names{}};
+        arguments.back() = {{constant_name}, types::holds_mutable(argument.type()) ? Names{constant_name} : Names{}};
       }
     }
     return arguments;
@@ -87,7 +87,7 @@ class Writes {
   }
 
   void add(const Value* value, const Reach& more) {
-    if (is_mutable(value->type())) {
+    if (types::is_mutable(value->type())) {
       auto& own = reached_[value];
       merge(own.is, more.is);
       // Nothing lies in a tensor.
@@ -205,25 +205,25 @@ class Writes {
       attributes = !first.is.empty() || !first.holds.empty();
     }
     const std::string name = node->kind().toQualString();
-    if (const char* why = why_denied(node, attributes)) {
+    if (const char* why = denied::why(node, attributes)) {
       found.denied.emplace(name, why);
     }
     if (name == "aten::grad" && differentiates(node)) {
       found.denied.emplace(name, differentiates_parameter);
     }
-    found.empty |= may_leave_unwritten(name);
-    found.evades |= may_hide_alias(name);
-    if (reaches_by_strides(name)) {
+    found.empty |= denied::may_leave_unwritten(name);
+    found.evades |= denied::may_hide_alias(name);
+    if (denied::reaches_by_strides(name)) {
       found.strides = name;
     }
-    if (enters_autocast(node)) {
+    if (denied::enters_autocast(node)) {
       found.denied.emplace("torch.autocast", switches_autocast);
     }
   }
 
   bool differentiates(const Node* node) {
     for (const auto& name : within(reached_[node->input(1)]).holds) {
-      const auto slot = locate(root_, own_name(name));
+      const auto slot = walk::locate(root_, own_name(name));
       if (slot && is_parameter(slot->object->type(), slot->index)) {
         return true;
       }
@@ -233,13 +233,13 @@ class Writes {
 
   void constant(const Node* node) {
     const auto value = torch::jit::toIValue(node->output());
-    if (!value || !is_mutable(node->output()->type()) || is_generator(node->output()->type())) {
+    if (!value || !types::is_mutable(node->output()->type()) || types::is_generator(node->output()->type())) {
       return;
     }
     if (known_.insert(node).second) {
       found.constants.push_back(*value);
     }
-    const bool holds = holds_mutable(node->output()->type());
+    const bool holds = types::holds_mutable(node->output()->type());
     add(node->output(), {{constant_name}, holds ? Names{constant_name} : Names{}});
   }
 
@@ -248,7 +248,7 @@ class Writes {
     const Reach object = reached_[node->input()];
     for (const auto& path : object.is) {
       const auto name = joined(path, node->s(torch::jit::attr::name));
-      add(node->output(), {{name}, holds_mutable(type) ? Names{name} : Names{}});
+      add(node->output(), {{name}, types::holds_mutable(type) ? Names{name} : Names{}});
       add(node->output(), Reach(stored_[name]));
     }
     // An object that `forward` itself made gives back what was put into it.
@@ -351,7 +351,7 @@ class Writes {
         add(node->input(i), {{}, within(all).holds});
       }
     }
-    for (const auto i : unsaid_writes(node, *schema)) {
+    for (const auto i : unsaid::written(node, *schema)) {
       const auto names = reached_[node->input(i)].is;
       found.evades |= names.empty();
       for (const auto& name : names) {
@@ -429,10 +429,10 @@ class Writes {
 
 } // namespace
 
-Found find_writes(const torch::jit::Module& root) {
+Found find(const torch::jit::Module& root) {
   Writes writes(root);
   writes.find();
   return std::move(writes.found);
 }
 
-} // namespace lockstep
+} // namespace lockstep::script::writes
