@@ -3,7 +3,7 @@
 //! Hot: one copy per sample, from the file's pages into the batch tensor; one allocation per batch.
 
 use lockstep_common::contents::Contents;
-use lockstep_tch_ext::memory::cpu_bytes_mut;
+use lockstep_tch_ext::memory::filled;
 use tch::{Device, Kind, Tensor};
 
 use super::DataError;
@@ -61,14 +61,16 @@ impl Column {
         let mut shape = Vec::with_capacity(1 + self.row_shape.len());
         shape.push(indices.len() as i64);
         shape.extend_from_slice(&self.row_shape);
-        let mut rows = Tensor::f_empty(&shape, (self.kind, Device::Cpu))?;
         let data = self.data();
-        for (target, index) in cpu_bytes_mut(&mut rows)?.chunks_exact_mut(self.row_bytes).zip(indices) {
-            target.copy_from_slice(&data[index as usize * self.row_bytes..][..self.row_bytes]);
-            if let Some((contents, array)) = &mut contents {
-                contents.add(*array, index, target);
+        let rows = filled(&shape, self.kind, |bytes| -> Result<(), DataError> {
+            for (target, index) in bytes.chunks_exact_mut(self.row_bytes).zip(indices) {
+                target.copy_from_slice(&data[index as usize * self.row_bytes..][..self.row_bytes]);
+                if let Some((contents, array)) = &mut contents {
+                    contents.add(*array, index, target);
+                }
             }
-        }
+            Ok(())
+        })?;
         if device == Device::Cpu { Ok(rows) } else { Ok(rows.f_to(device)?) }
     }
 }

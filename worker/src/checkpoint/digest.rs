@@ -3,7 +3,7 @@
 use lockstep_common::manifest::{self, Piece, TensorEntry};
 use lockstep_common::{Digest, Domain};
 use lockstep_host::blobs::PIECE_BYTES;
-use lockstep_tch_ext::memory::cpu_bytes;
+use lockstep_tch_ext::memory::each_piece;
 use tch::{Device, TchError};
 
 use super::state::{State, dtype};
@@ -17,9 +17,10 @@ pub fn state_digest(state: &State) -> Result<Digest, lockstep_tch_ext::Error> {
         .chain(&steps)
         .map(|named| {
             let tensor = named.tensor.f_to(Device::Cpu)?.f_contiguous()?;
-            let bytes = cpu_bytes(&tensor).expect("a contiguous tensor on the cpu has bytes");
-            let piece = |chunk: &[u8]| Piece { digest: Domain::Blob.digest(chunk), bytes: chunk.len() as u64 };
-            let pieces = bytes.chunks(PIECE_BYTES).map(piece).collect();
+            let mut pieces = Vec::new();
+            let add =
+                |piece: &[u8]| pieces.push(Piece { digest: Domain::Blob.digest(piece), bytes: piece.len() as u64 });
+            each_piece(&tensor, PIECE_BYTES, add).expect("a contiguous tensor on the cpu has bytes");
             Ok(TensorEntry {
                 name: named.name.clone(),
                 dtype: dtype(&named.tensor),

@@ -7,7 +7,7 @@ use lockstep_common::Domain;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, Override, RankState, TensorEntry};
 use lockstep_host::blobs::{BlobError, BlobStore};
-use lockstep_tch_ext::memory::cpu_bytes_mut;
+use lockstep_tch_ext::memory::filled;
 use lockstep_tch_ext::optim;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -157,9 +157,7 @@ fn read(entry: &TensorEntry, own: &Tensor, store: &BlobStore) -> Result<Tensor, 
     if found != expected {
         return Err(LoadError::Length { name: entry.name.clone(), found, expected });
     }
-    let mut tensor = Tensor::f_zeros(own.size(), (own.kind(), Device::Cpu))?;
-    store.get_into(&entry.pieces, cpu_bytes_mut(&mut tensor)?)?;
-    Ok(tensor)
+    filled(&own.size(), own.kind(), |bytes| Ok(store.get_into(&entry.pieces, bytes)?))
 }
 
 /// Where a rank reads next.

@@ -7,7 +7,7 @@
 
 use std::str::FromStr;
 
-use lockstep_tch_ext::memory::cpu_bytes_mut;
+use lockstep_tch_ext::memory::bytes_of;
 use tch::{Device, Tensor};
 use tracing::warn;
 
@@ -75,12 +75,13 @@ impl Fault {
 
     fn flip(&self, tensor: &Tensor) -> Result<(), String> {
         let width = tensor.kind().elt_size_in_bytes();
-        let mut copy = tensor.detach().copy().to_device(Device::Cpu);
-        let bytes = cpu_bytes_mut(&mut copy).map_err(|error| error.to_string())?;
+        let plain = tensor.detach().to_device(Device::Cpu).contiguous();
+        let mut bytes = bytes_of(&plain).map_err(|error| error.to_string())?;
         let byte = bytes.get_mut(self.element * width + self.bit / 8).filter(|_| self.bit < width * 8);
         *byte.ok_or_else(|| format!("{VARIABLE}: `{}` has no such element or bit", self.tensor))? ^=
             1 << (self.bit % 8);
-        tch::no_grad(|| tensor.shallow_clone().copy_(&copy));
+        let flipped = Tensor::from_data_size(&bytes, &plain.size(), plain.kind());
+        tch::no_grad(|| tensor.shallow_clone().copy_(&flipped));
         warn!(step = self.step, tensor = self.tensor, "flipped bit {} of element {}", self.bit, self.element);
         Ok(())
     }

@@ -9,7 +9,7 @@ use lockstep_common::manifest::Manifest;
 use lockstep_data::{Batch, DataError, InputKind, open_data_as};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_models::{ModelError, Precision};
-use lockstep_tch_ext::memory::cpu_bytes;
+use lockstep_tch_ext::memory::bytes_of;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use crate::evidence::numerics;
@@ -117,7 +117,7 @@ fn print(rows: &Tensor, first: u64, out: &mut dyn Write) -> Result<(), ScoresErr
         Kind::BFloat16 => 2,
         _ => 4,
     };
-    let bytes = cpu_bytes(&rows)?;
+    let bytes = bytes_of(&rows)?;
     let row_bytes = bytes.len() / (rows.size()[0].max(1) as usize);
     for (row, bytes) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
         write!(out, "{}", first + row as u64)?;

@@ -9,13 +9,14 @@ use tch::{Device, Tensor};
 
 use crate::Error;
 use crate::ffi::{self, CTensor, device_index, device_name};
+use crate::memory::bytes_of;
 
 /// The state of `device`'s generator.
 ///
 /// # Errors
 /// `NoSuchDevice` for a device that is neither CPU nor CUDA; `Torch` for a CUDA device that is not there.
 pub fn get_state(device: Device) -> Result<Vec<u8>, Error> {
-    Ok(crate::memory::cpu_bytes(&state_tensor(device)?)?.to_vec())
+    bytes_of(&state_tensor(device)?)
 }
 
 /// Puts `device`'s generator into a state that [`get_state`] gave.
@@ -23,7 +24,7 @@ pub fn get_state(device: Device) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// `StateLength` if it is no state of this kind of generator; `Torch` if libtorch refuses its content.
 pub fn set_state(device: Device, state: &[u8]) -> Result<(), Error> {
-    let expected = crate::memory::cpu_bytes(&state_tensor(device)?)?.len();
+    let expected = state_tensor(device)?.numel();
     if state.len() != expected {
         return Err(Error::StateLength { device: device_name(device), expected, found: state.len() });
     }

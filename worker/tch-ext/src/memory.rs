@@ -29,26 +29,73 @@ pub struct AllocatorStats {
     pub ooms: u64,
 }
 
-/// The bytes of a contiguous CPU tensor, in row-major order and the machine's byte order. Copies nothing.
-///
-/// While the slice lives, nobody may write to the tensor, also not through another tensor that shares its storage.
+/// The bytes of a contiguous CPU tensor, in row-major order and the machine's byte order: where they lie, not a copy.
 ///
 /// # Errors
 /// `NotOnCpu`, `NotContiguous`.
-pub fn cpu_bytes(tensor: &Tensor) -> Result<&[u8], Error> {
+///
+/// # Safety
+/// Nobody writes to the tensor's memory while the slice lives. The borrow of the tensor does not say so: its clones and views, which
+/// may be anywhere, have the same memory.
+pub unsafe fn cpu_bytes(tensor: &Tensor) -> Result<&[u8], Error> {
     let (start, length) = locate(tensor)?;
-    // SAFETY: libtorch says that these bytes are the tensor's elements, and the tensor outlives the slice.
+    // SAFETY: libtorch says that these bytes are the tensor's elements, the tensor outlives the slice, and the caller promises that they
+    // stay as they are.
     Ok(unsafe { std::slice::from_raw_parts(start, length) })
 }
 
-/// As [`cpu_bytes`], to write to. Other tensors that share the storage see what is written.
+/// As [`cpu_bytes`], to write to. Other tensors in the same memory see what is written.
 ///
 /// # Errors
 /// `NotOnCpu`, `NotContiguous`.
-pub fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
+///
+/// # Safety
+/// Nobody else reads or writes the tensor's memory while the slice lives, by whatever tensor.
+pub unsafe fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
     let (start, length) = locate(tensor)?;
-    // SAFETY: as in `cpu_bytes`; the tensor is borrowed for as long, so no second slice comes from it.
+    // SAFETY: as in `cpu_bytes`, and the caller promises that this slice is the only one.
     Ok(unsafe { std::slice::from_raw_parts_mut(start, length) })
+}
+
+/// A copy of a contiguous CPU tensor's bytes, in row-major order and the machine's byte order.
+///
+/// # Errors
+/// `NotOnCpu`, `NotContiguous`.
+pub fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, Error> {
+    // SAFETY: the slice is copied at once: a thread that writes meanwhile would race with any operator that reads, too.
+    Ok(unsafe { cpu_bytes(tensor) }?.to_vec())
+}
+
+/// Calls `see` with a copy of each `length` bytes of a contiguous CPU tensor, one after another; the last may be shorter.
+///
+/// # Errors
+/// `NotOnCpu`, `NotContiguous`, before the first call.
+pub fn each_piece(tensor: &Tensor, length: usize, mut see: impl FnMut(&[u8])) -> Result<(), Error> {
+    let (start, all) = locate(tensor)?;
+    let mut piece = vec![0; length.min(all)];
+    for offset in (0..all).step_by(length.max(1)) {
+        let count = piece.len().min(all - offset);
+        // SAFETY: libtorch says that `all` bytes from `start` are the tensor's elements, which it holds while it is borrowed. They are
+        // read as an operator reads them, and no reference to them is made.
+        unsafe { std::ptr::copy_nonoverlapping(start.add(offset), piece.as_mut_ptr(), count) };
+        see(&piece[..count]);
+    }
+    Ok(())
+}
+
+/// A new CPU tensor of this size and kind, whose bytes `fill` writes, all of them: what they hold before is whatever lay there.
+///
+/// # Errors
+/// Those of `fill`; `Torch`.
+pub fn filled<E: From<Error>>(
+    size: &[i64],
+    kind: Kind,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+) -> Result<Tensor, E> {
+    let mut tensor = Tensor::f_empty(size, (kind, Device::Cpu)).map_err(Error::from)?;
+    // SAFETY: the tensor is new, and nobody else has it.
+    fill(unsafe { cpu_bytes_mut(&mut tensor) }?)?;
+    Ok(tensor)
 }
 
 /// Whether a tensor is plain elements in one memory: not sparse, quantized, or a view that negates or conjugates.
@@ -102,12 +149,15 @@ pub fn copy_few(from: &Tensor, into: &mut Tensor) -> Result<(), Error> {
 
 /// The memory of `map` as a 1-D CPU tensor of `kind`, as long as whole elements fit. The tensor keeps the map.
 ///
-/// Where the map can only be read, writing to the tensor kills the process. When another process writes to the memory,
-/// the two must agree on times at which one writes and nobody reads.
+/// Where the map can only be read, writing to the tensor kills the process.
 ///
 /// # Errors
 /// `Torch`.
-pub fn tensor_over(map: Arc<MmapRaw>, kind: Kind) -> Result<Tensor, Error> {
+///
+/// # Safety
+/// No reference to the map's bytes lives while the tensor or a view of it does. Where another process writes to the memory, the two
+/// agree on times at which one writes and nobody reads.
+pub unsafe fn tensor_over(map: Arc<MmapRaw>, kind: Kind) -> Result<Tensor, Error> {
     extern "C" fn drop_map(holder: *mut c_void) {
         // SAFETY: the box below, given back once.
         drop(unsafe { Box::from_raw(holder.cast::<Arc<MmapRaw>>()) });

@@ -105,7 +105,7 @@ pub(crate) fn samples(shape: &SampleShape, count: i64, vocabulary: i64, seed: i6
 /// The bits of a tensor's elements.
 pub(crate) fn bits(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.detach().contiguous();
-    lockstep_tch_ext::memory::cpu_bytes(&tensor).unwrap().to_vec()
+    lockstep_tch_ext::memory::bytes_of(&tensor).unwrap()
 }
 
 /// The bits of everything a model is made of.

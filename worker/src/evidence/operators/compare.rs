@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::{Digest, Domain, numerics as variables};
 use lockstep_tch_ext::Error;
-use lockstep_tch_ext::memory::cpu_bytes;
+use lockstep_tch_ext::memory::bytes_of;
 use tch::Tensor;
 
 use super::list;
@@ -111,7 +111,7 @@ fn of(tensors: &[Tensor]) -> Result<String, Error> {
     let mut hasher = Domain::Blob.hasher();
     for tensor in tensors {
         let tensor = tensor.detach().f_contiguous()?;
-        hasher.update(format!("{:?} {:?}\n", tensor.kind(), tensor.size()).as_bytes()).update(cpu_bytes(&tensor)?);
+        hasher.update(format!("{:?} {:?}\n", tensor.kind(), tensor.size()).as_bytes()).update(&bytes_of(&tensor)?);
     }
     Ok(Digest::of(&hasher).to_hex()[..DIGITS].to_owned())
 }

@@ -19,7 +19,8 @@ pub trait Exchange: Send {
     /// One duplex round: sends `outgoing[p]` to every process `p` and fills `incoming[p]` from it.
     ///
     /// Contiguous tensors of one dtype on the exchange's device; both ends of a pair know the lengths, which may differ
-    /// and may be 0. This process's own places are ignored.
+    /// and may be 0. This process's own places are ignored. Until it returns, nobody else touches the memory of what is filled, nor
+    /// writes to what is sent: no tensor of `incoming` overlaps another of the call.
     fn exchange(&mut self, outgoing: &[Tensor], incoming: &mut [Tensor]) -> Result<(), ExchangeError>;
 
     /// Gives `mine`, of one shape and dtype in all processes, to all: everybody's, by process.

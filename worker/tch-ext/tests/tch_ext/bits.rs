@@ -8,7 +8,7 @@ const KINDS: [Kind; 7] = [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Half,
 /// The definition, element by element, over the tensor's bytes.
 fn reference(tensor: &Tensor) -> u64 {
     let tensor = tensor.contiguous();
-    let bytes = lockstep_tch_ext::memory::cpu_bytes(&tensor).expect("it is contiguous");
+    let bytes = lockstep_tch_ext::memory::bytes_of(&tensor).expect("it is contiguous");
     let width = tensor.kind().elt_size_in_bytes();
     let mut sum = 0_u64;
     for (index, element) in bytes.chunks(width).enumerate() {

@@ -51,12 +51,12 @@ fn gradients_equal_backwards_and_leave_grad_alone() {
     let (params, loss) = model();
     loss.backward();
     let expected: Vec<u8> =
-        params.iter().flat_map(|param| memory::cpu_bytes(&param.grad().contiguous()).unwrap().to_vec()).collect();
+        params.iter().flat_map(|param| memory::bytes_of(&param.grad().contiguous()).unwrap()).collect();
 
     let (params, loss) = model();
     let flat = Tensor::full([8 * 4 + 8 + 3 * 8 + 3], f64::NAN, FLOAT);
     fold::grads_into(&loss, &params, &flat, None).unwrap();
-    assert_eq!(memory::cpu_bytes(&flat).unwrap(), expected);
+    assert_eq!(memory::bytes_of(&flat).unwrap(), expected);
     assert!(params.iter().all(|param| !param.grad().defined()));
     assert!(!flat.requires_grad());
     // The graph is gone, and saying so is an error, not a panic.

@@ -7,7 +7,7 @@ fn draw(device: Device) -> Vec<u8> {
     // An odd number of normal values: the generator keeps the second of a pair for the next call, and the state must
     // hold it.
     let drawn = Tensor::randn([17], (Kind::Float, device)).to_device(Device::Cpu);
-    memory::cpu_bytes(&drawn).unwrap().to_vec()
+    memory::bytes_of(&drawn).unwrap()
 }
 
 #[test]

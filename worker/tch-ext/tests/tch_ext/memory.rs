@@ -1,5 +1,7 @@
 //! Raw bytes and allocator statistics.
 
+#![expect(unsafe_code, reason = "slices of tensors' memory; each block says why nobody else has it")]
+
 use std::sync::Arc;
 
 use lockstep_tch_ext::{Error, memory};
@@ -10,8 +12,10 @@ use tch::{Cuda, Device, Kind, Tensor};
 fn bytes_are_the_tensors_own() {
     let mut tensor = Tensor::from_slice(&[1.0_f32, -2.5, 3.0]);
     let expected: Vec<u8> = [1.0_f32, -2.5, 3.0].iter().flat_map(|value| value.to_ne_bytes()).collect();
-    assert_eq!(memory::cpu_bytes(&tensor).unwrap(), expected);
-    memory::cpu_bytes_mut(&mut tensor).unwrap()[4..8].copy_from_slice(&7.0_f32.to_ne_bytes());
+    // SAFETY: this test alone has the tensor, and one slice of it at a time.
+    assert_eq!(unsafe { memory::cpu_bytes(&tensor) }.unwrap(), expected);
+    // SAFETY: as above.
+    unsafe { memory::cpu_bytes_mut(&mut tensor) }.unwrap()[4..8].copy_from_slice(&7.0_f32.to_ne_bytes());
     assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 7.0, 3.0]);
 }
 
@@ -20,7 +24,11 @@ fn a_slice_of_a_tensor_gives_its_own_range() {
     let tensor = Tensor::from_slice(&[1_i32, 2, 3, 4]).view([2, 2]);
     let second = tensor.get(1);
     let expected: Vec<u8> = [3_i32, 4].iter().flat_map(|value| value.to_ne_bytes()).collect();
-    assert_eq!(memory::cpu_bytes(&second).unwrap(), expected);
+    assert_eq!(memory::bytes_of(&second).unwrap(), expected);
+    let mut pieces = Vec::new();
+    memory::each_piece(&tensor, 6, |piece| pieces.push(piece.to_vec())).unwrap();
+    assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [6, 6, 4]);
+    assert_eq!(pieces.concat()[8..], expected);
 }
 
 #[test]
@@ -46,26 +54,44 @@ fn few_elements_are_copied_whatever_the_strides_and_types() {
 
 #[test]
 fn a_tensor_without_elements_gives_no_bytes() {
-    let mut empty = Tensor::zeros([0, 3], (Kind::Float, Device::Cpu));
-    assert!(memory::cpu_bytes(&empty).unwrap().is_empty());
-    assert!(memory::cpu_bytes_mut(&mut empty).unwrap().is_empty());
+    let empty = Tensor::zeros([0, 3], (Kind::Float, Device::Cpu));
+    assert!(memory::bytes_of(&empty).unwrap().is_empty());
+    memory::each_piece(&empty, 4, |_| panic!("there is none")).unwrap();
+    let filled = memory::filled(&[0, 3], Kind::Float, |bytes| -> Result<(), Error> {
+        assert!(bytes.is_empty());
+        Ok(())
+    });
+    assert_eq!(filled.unwrap().size(), [0, 3]);
+}
+
+#[test]
+fn a_new_tensor_holds_what_it_is_filled_with_or_is_none() {
+    let fill = |bytes: &mut [u8]| -> Result<(), Error> {
+        bytes.copy_from_slice(&[[1, 0, 0, 0], [2, 0, 0, 0]].concat());
+        Ok(())
+    };
+    let tensor = memory::filled(&[2], Kind::Int, fill).unwrap();
+    assert_eq!(Vec::<i32>::try_from(tensor).unwrap(), [1, 2]);
+    let refused = memory::filled(&[2], Kind::Int, |_| Err(Error::NotOnCpu));
+    assert!(matches!(refused, Err(Error::NotOnCpu)));
 }
 
 #[test]
 fn what_has_no_run_of_bytes_is_refused() {
     let transposed = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr();
-    assert!(matches!(memory::cpu_bytes(&transposed), Err(Error::NotContiguous)));
+    assert!(matches!(memory::bytes_of(&transposed), Err(Error::NotContiguous)));
     let sparse = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).to_sparse(None, None::<i64>, None);
-    assert!(matches!(memory::cpu_bytes(&sparse), Err(Error::NotOnCpu)));
-    assert!(matches!(memory::cpu_bytes(&Tensor::new()), Err(Error::NotOnCpu)));
+    assert!(matches!(memory::bytes_of(&sparse), Err(Error::NotOnCpu)));
+    assert!(matches!(memory::bytes_of(&Tensor::new()), Err(Error::NotOnCpu)));
 }
 
 #[test]
 fn a_tensor_over_mapped_memory_is_that_memory_and_keeps_it() {
     let map: Arc<MmapRaw> = Arc::new(MmapMut::map_anon(4 * 5 + 3).unwrap().into());
-    let mut tensor = memory::tensor_over(Arc::clone(&map), Kind::Float).unwrap();
+    // SAFETY: the map is this test's own, and no reference to its bytes is made.
+    let mut tensor = unsafe { memory::tensor_over(Arc::clone(&map), Kind::Float) }.unwrap();
     assert_eq!((tensor.size(), tensor.kind()), (vec![5], Kind::Float));
-    assert_eq!(memory::cpu_bytes(&tensor).unwrap().as_ptr(), map.as_ptr());
+    assert_eq!(tensor.data_ptr().cast::<u8>().cast_const(), map.as_ptr());
     let part = tensor.narrow(0, 3, 2);
     let _ = tensor.fill_(2.5);
     drop(tensor);

@@ -48,7 +48,7 @@ fn parameters(tensors: &[Tensor]) -> Vec<(String, Tensor, f64)> {
 }
 
 fn bytes<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<u8> {
-    tensors.into_iter().flat_map(|tensor| memory::cpu_bytes(tensor).unwrap().to_vec()).collect()
+    tensors.into_iter().flat_map(|tensor| memory::bytes_of(tensor).unwrap()).collect()
 }
 
 /// All steps in Rust; with `swap`, the second half by a fresh optimizer that took over the first one's state.

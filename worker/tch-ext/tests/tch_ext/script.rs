@@ -25,7 +25,7 @@ impl Made {
 
 fn all_bytes(module: &ScriptModule) -> Vec<u8> {
     let named = module.named_parameters().into_iter().chain(module.named_buffers());
-    named.flat_map(|(_, tensor)| memory::cpu_bytes(&tensor).unwrap().to_vec()).collect()
+    named.flat_map(|(_, tensor)| memory::bytes_of(&tensor).unwrap()).collect()
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_module_keeps_its_names_trains_in_place_and_gives_pytorchs_bits() {
     assert_eq!(all_bytes(&from_memory(&file).unwrap()), all_bytes(&module));
     assert!(matches!(from_memory(&file[..file.len() / 2]), Err(Error::Script { .. })));
     again.train(false).unwrap();
-    let answer = || memory::cpu_bytes(&again.forward(&[x.shallow_clone()]).unwrap()[0].contiguous()).unwrap().to_vec();
+    let answer = || memory::bytes_of(&again.forward(&[x.shallow_clone()]).unwrap()[0].contiguous()).unwrap();
     assert_eq!(answer(), answer(), "no dropout in evaluation mode");
     assert!(matches!(again.forward_one(&[x.shallow_clone()]), Err(Error::Script { .. })), "two tensors");
     assert!(matches!(again.forward(&[]), Err(Error::Torch(_))), "too few arguments");
