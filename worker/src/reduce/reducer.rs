@@ -226,7 +226,7 @@ impl Reducer {
         parameters: &[Tensor],
     ) -> Result<(), lockstep_tch_ext::Error> {
         let leaf = &mut self.leaves[self.folds[index].0];
-        grads_into(loss, parameters, &leaf.gradients, Some(self.used.as_mut_slice()))?;
+        grads_into(loss, parameters, &leaf.gradients, &mut self.used)?;
         Ok(leaf.used.note(&self.used)?)
     }
 

@@ -94,7 +94,7 @@ double sum_of_squares(const float* values, int64_t length) {
 extern "C" {
 
 // The gradients of `loss` by `params`, flattened into `flat`. `.grad` is neither read nor written. `used[i]` tells
-// whether there is a gradient of parameter `i`; if `used` is null, every parameter must have one.
+// whether there is a gradient of parameter `i`.
 char* lte_grads_into(
     const at::Tensor* loss,
     const at::Tensor* const* params,
@@ -112,8 +112,8 @@ char* lte_grads_into(
     }
     lockstep::fold::check_flat(*flat, lengths);
     const auto grads = torch::autograd::grad(
-        {*loss}, inputs, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/used != nullptr);
-    for (size_t i = 0; i < count && used != nullptr; ++i) {
+        {*loss}, inputs, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
+    for (size_t i = 0; i < count; ++i) {
       used[i] = grads[i].defined() ? 1 : 0;
     }
     c10::NoGradGuard no_grad;

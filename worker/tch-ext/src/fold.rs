@@ -10,20 +10,18 @@ use crate::ffi::{self, CTensor};
 /// The gradients of `loss` by `params`, one after another in the 1-D tensor `flat`, which they fill exactly.
 ///
 /// Nothing is accumulated: `.grad` is neither read nor written, and the graph is freed. Hooks of the parameters run.
-/// A parameter that `loss` does not depend on gets zeros in `flat` and a 0 in `used`, where the others get a 1; without
-/// `used` such a parameter is an error.
+/// A parameter that `loss` does not depend on gets zeros in `flat` and a 0 in `used`, where the others get a 1.
 ///
 /// # Errors
 /// `Count`; `Torch`, also for whatever the backward pass throws; `flat` is unchanged then.
-pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, used: Option<&mut [u8]>) -> Result<(), Error> {
-    let found = used.as_ref().map_or(params.len(), |used| used.len());
-    if found != params.len() {
-        return Err(Error::Count { what: "used parameters", expected: params.len(), found });
+pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, used: &mut [u8]) -> Result<(), Error> {
+    if used.len() != params.len() {
+        return Err(Error::Count { what: "used parameters", expected: params.len(), found: used.len() });
     }
-    let used = used.map_or(std::ptr::null_mut(), <[u8]>::as_mut_ptr);
-    // SAFETY: the list has as many entries as is said and lives during the call, as do the tensors; `used` is null or has
-    // as many bytes.
-    ffi::check(unsafe { lte_grads_into(ffi::raw(loss), ffi::raw_list(params), params.len(), ffi::raw(flat), used) })
+    // SAFETY: both lists have as many entries as is said and live during the call, as do the tensors.
+    ffi::check(unsafe {
+        lte_grads_into(ffi::raw(loss), ffi::raw_list(params), params.len(), ffi::raw(flat), used.as_mut_ptr())
+    })
 }
 
 /// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`; one fewer than there are offsets.

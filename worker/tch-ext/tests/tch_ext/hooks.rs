@@ -33,7 +33,7 @@ fn hooks_see_whole_gradients_from_the_last_layer_to_the_first() {
     // The same where gradients are returned instead of accumulated.
     let flat = Tensor::zeros([4], FLOAT);
     let params = [first.shallow_clone(), second.shallow_clone()];
-    fold::grads_into(&loss(), &params, &flat, None).unwrap();
+    fold::grads_into(&loss(), &params, &flat, &mut [0; 2]).unwrap();
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
     assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [12.0, 12.0, 4.0, 4.0]);
 
@@ -79,7 +79,7 @@ fn a_panic_ends_the_backward_pass_with_its_words() {
     .unwrap();
     let flat = Tensor::zeros([2], FLOAT);
     let params = [tensor.shallow_clone()];
-    let run = || fold::grads_into(&tensor.sum(Kind::Float), &params, &flat, None);
+    let run = || fold::grads_into(&tensor.sum(Kind::Float), &params, &flat, &mut [0]);
     match run() {
         Err(Error::Torch(message)) => assert!(message.contains("no room for bucket 7"), "{message}"),
         other => panic!("{other:?}"),
