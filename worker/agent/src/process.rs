@@ -14,7 +14,8 @@
 //!     └─────────────────────────────────────────> Gone: its end is recorded
 //! ```
 //!
-//! Whether the coordinator desires it is apart from this: a process that is not desired is stopped, but one that has finished is let end.
+//! What the coordinator desires is apart from the state. A process that it no longer desires is stopped; one that has finished ends by
+//! itself.
 //! Methods take one event each and then bring the process to where it should be (`advance`); none of them waits.
 
 use std::time::Duration;
