@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::JobError;
 use super::schema::Job;
-use super::validate::{JobSpec, check_new};
+use super::spec::{JobSpec, check_new};
 
 /// Bytes of a mistyped key.
 const LONGEST_TYPED: usize = 100;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::JobError;
+use crate::job::error::JobError;
 
 /// A program that is built from the recorded commit, and trained by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl Parameter {
 }
 
 impl Program {
-    pub(super) fn check(&self) -> Result<(), JobError> {
+    pub(in crate::job) fn check(&self) -> Result<(), JobError> {
         let refuse = |key, detail: &str| Err(JobError::Value { key, detail: detail.to_owned() });
         if self.bin.is_empty() || self.bin.starts_with('/') || self.bin.split('/').any(|part| part == "..") {
             return refuse("program.bin", "expected the name of a binary, or its path below the job file's directory");

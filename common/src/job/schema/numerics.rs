@@ -45,7 +45,7 @@ pub struct Numerics {
     #[serde(default)]
     pub level: Level,
     /// libtorch's intra-op threads of each process, at most 1024. Changes bits.
-    #[serde(default = "super::schema::one")]
+    #[serde(default = "super::job::one")]
     pub threads: u32,
     /// The order of additions.
     #[serde(default)]
@@ -62,7 +62,7 @@ impl Default for Numerics {
     fn default() -> Self {
         Self {
             level: Level::default(),
-            threads: super::schema::one(),
+            threads: super::job::one(),
             reduction: Reduction::default(),
             tf32: false,
             autocast: Autocast::default(),

@@ -1,0 +1,27 @@
+//! The keys of `job.toml`, their defaults and meaning: a file a section.
+
+mod batch;
+mod checkpoint;
+mod code;
+mod data;
+mod eval;
+mod job;
+mod model;
+mod numerics;
+mod optimizer;
+mod program;
+mod report;
+mod world;
+
+pub use batch::{Batch, LossKind};
+pub use checkpoint::Checkpoint;
+pub use code::Code;
+pub use data::{Data, Task, TokenType};
+pub use eval::{Eval, FeatureImportance};
+pub use job::Job;
+pub use model::{Activation, Model, Output};
+pub use numerics::{Autocast, Level, Numerics, Reduction};
+pub use optimizer::{Optimizer, OptimizerKind};
+pub use program::{Parameter, Program};
+pub use report::Report;
+pub use world::World;
