@@ -42,3 +42,10 @@ pub enum JobError {
         text: String,
     },
 }
+
+impl JobError {
+    /// What is wrong with the value of `key`.
+    pub(super) fn value(key: &'static str, detail: impl Into<String>) -> Self {
+        Self::Value { key, detail: detail.into() }
+    }
+}

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::JobError;
 use super::schema::Job;
-use super::spec::{JobSpec, check_new};
+use super::spec::JobSpec;
 
 /// Bytes of a mistyped key.
 const LONGEST_TYPED: usize = 100;
@@ -18,7 +18,7 @@ pub fn parse_toml(text: &str, overrides: &[String]) -> Result<JobSpec, JobError>
         set(&mut table, text)?;
     }
     let job = JobSpec::new(deserialize::<Job>(toml::Value::Table(table))?)?;
-    check_new(&job)?;
+    job.check_new()?;
     Ok(job)
 }
 

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::error::JobError;
 use crate::sampler::LastBatch;
+
+/// Samples of one step, over all ranks: their positions are held in memory, and every rank process must hold its part of the batch.
+const MOST_SAMPLES: u64 = 1 << 24;
 
 /// How samples are put together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +27,25 @@ pub struct Batch {
 
 fn yes() -> bool {
     true
+}
+
+impl Batch {
+    pub(super) fn check(&self, ranks: u32) -> Result<(), JobError> {
+        if self.size == 0 || !self.size.is_multiple_of(u64::from(ranks)) {
+            let detail = format!("{} is not divisible by `ranks` = {ranks}", self.size);
+            return Err(JobError::value("batch.size", detail));
+        }
+        Ok(())
+    }
+
+    /// What is refused of a new job only.
+    pub(super) fn check_new(&self) -> Result<(), JobError> {
+        if self.size > MOST_SAMPLES {
+            let detail = format!("{} samples are more than a step may have, which are {MOST_SAMPLES}", self.size);
+            return Err(JobError::value("batch.size", detail));
+        }
+        Ok(())
+    }
 }
 
 /// A loss over logits.

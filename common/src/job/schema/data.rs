@@ -1,6 +1,12 @@
 //! `[data]`: what is trained on.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+
+use super::model::Model;
+use super::range::is_fraction;
+use crate::job::error::JobError;
 
 /// The data set. Paths are relative to the job file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +99,92 @@ pub enum Data {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,
     },
+}
+
+impl Data {
+    /// Its files, as written in the job.
+    pub fn paths(&self) -> Vec<&str> {
+        match self {
+            Self::Tokens { path, .. } | Self::Csv { path, .. } | Self::Safetensors { path, .. } => vec![path],
+            Self::Npy { inputs, targets, .. } => vec![inputs, targets],
+            Self::Idx { images, labels, validation_images, validation_labels, .. } => {
+                let validation = validation_images.iter().chain(validation_labels);
+                [images, labels].into_iter().chain(validation).map(String::as_str).collect()
+            }
+            Self::Files { paths, .. } => paths.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// The git revision that it is taken as of; none: as it lies in the work tree.
+    pub fn revision(&self) -> Option<&str> {
+        match self {
+            Self::Tokens { rev, .. }
+            | Self::Csv { rev, .. }
+            | Self::Safetensors { rev, .. }
+            | Self::Npy { rev, .. }
+            | Self::Idx { rev, .. }
+            | Self::Files { rev, .. } => rev.as_deref(),
+        }
+    }
+    /// The share of it that is kept for evaluation; where it is not a share, 0 says that there is none.
+    fn validation(&self) -> f64 {
+        match *self {
+            Self::Tokens { validation, .. }
+            | Self::Csv { validation, .. }
+            | Self::Npy { validation, .. }
+            | Self::Safetensors { validation, .. } => validation,
+            Self::Idx { ref validation_images, .. } => {
+                if validation_images.is_some() {
+                    0.5
+                } else {
+                    0.0
+                }
+            }
+            // The program knows.
+            Self::Files { .. } => 0.5,
+        }
+    }
+
+    pub(super) fn check(&self, model: &Model, program: bool) -> Result<(), JobError> {
+        let refuse = |key, detail: String| Err(JobError::value(key, detail));
+        match self {
+            Self::Files { paths, .. } => {
+                if !program {
+                    return refuse("data.kind", "`files` needs a `[program]` that reads them".into());
+                }
+                let distinct: BTreeSet<&String> = paths.iter().collect();
+                if paths.is_empty() || distinct.len() < paths.len() {
+                    return refuse("data.paths", "expected at least one path, and each once".into());
+                }
+            }
+            Self::Tokens { .. } if !matches!(model, Model::Gpt { .. }) => {
+                return refuse("data.kind", "`tokens` needs a model of kind `gpt`".into());
+            }
+            Self::Idx { validation_images, validation_labels, .. }
+                if validation_images.is_some() != validation_labels.is_some() =>
+            {
+                return refuse("data.validation_labels", "validation images and labels come together".into());
+            }
+            _ => {}
+        }
+        let validation = self.validation();
+        if !is_fraction(validation) {
+            return refuse("data.validation", format!("{validation} is not from 0 to below 1"));
+        }
+        Ok(())
+    }
+
+    /// That there is something to evaluate on.
+    pub(super) fn check_eval(&self) -> Result<(), JobError> {
+        if self.validation() != 0.0 {
+            return Ok(());
+        }
+        let keys = match self {
+            Self::Idx { .. } => "`data.validation_images` and `data.validation_labels`",
+            _ => "`data.validation`",
+        };
+        Err(JobError::value("eval", format!("there is no validation data: set {keys}")))
+    }
 }
 
 /// The element type of a token file, little-endian.

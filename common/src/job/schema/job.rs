@@ -12,7 +12,9 @@ use super::numerics::Numerics;
 use super::optimizer::Optimizer;
 use super::program::Program;
 use super::report::Report;
+use super::schedule;
 use super::world::World;
+use crate::job::error::JobError;
 use crate::schedule::Schedule;
 
 /// Everything a job says. All of it is hashed into the run.
@@ -63,6 +65,45 @@ pub struct Job {
     /// What is asked of the code's repository.
     #[serde(default)]
     pub code: Code,
+}
+
+impl Job {
+    /// What makes it sound, beyond the types of its keys.
+    pub(in crate::job) fn check(&self) -> Result<(), JobError> {
+        if self.name.is_empty() || self.name.chars().count() > 100 || self.name.chars().any(char::is_control) {
+            return Err(JobError::value("name", "expected 1 to 100 printable characters"));
+        }
+        if self.seed > i64::MAX as u64 {
+            return Err(JobError::value("seed", "expected at most 2^63 - 1"));
+        }
+        if !(1..=1_000_000_000_000).contains(&self.steps) {
+            return Err(JobError::value("steps", format!("{} is not from 1 to 10^12", self.steps)));
+        }
+        if !(1..=65_536).contains(&self.ranks) {
+            return Err(JobError::value("ranks", format!("{} is not from 1 to 65536", self.ranks)));
+        }
+        self.batch.check(self.ranks)?;
+        self.world.check(self.ranks)?;
+        if let Some(eval) = &self.eval {
+            eval.check(&self.data)?;
+        }
+        self.numerics.check()?;
+        self.optimizer.check()?;
+        schedule::check(&self.schedule)?;
+        self.model.check(&self.data, self.program.is_some())?;
+        if let Some(program) = &self.program {
+            program.check(self)?;
+        }
+        self.data.check(&self.model, self.program.is_some())?;
+        if self.eval.is_some() { self.data.check_eval() } else { Ok(()) }
+    }
+
+    /// What is refused of a new job only: a stored one that was sound stays sound.
+    pub(in crate::job) fn check_new(&self) -> Result<(), JobError> {
+        self.batch.check_new()?;
+        self.numerics.check_new()?;
+        self.model.check_new(&self.data)
+    }
 }
 
 pub(super) fn one() -> u32 {

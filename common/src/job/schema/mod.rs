@@ -1,4 +1,4 @@
-//! The keys of `job.toml`, their defaults and meaning: a file a section.
+//! The keys of `job.toml`, their defaults and meaning, and what makes them sound: a file a section.
 
 mod batch;
 mod checkpoint;
@@ -10,7 +10,9 @@ mod model;
 mod numerics;
 mod optimizer;
 mod program;
+mod range;
 mod report;
+mod schedule;
 mod world;
 
 pub use batch::{Batch, LossKind};

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::error::JobError;
+
+/// Threads of one process: no machine has more processors, and each thread takes memory.
+const MOST_THREADS: u32 = 1024;
+
 /// A determinism level: a documented set of switches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,6 +61,25 @@ pub struct Numerics {
     /// Lower precision in forward and loss.
     #[serde(default)]
     pub autocast: Autocast,
+}
+
+impl Numerics {
+    pub(super) fn check(&self) -> Result<(), JobError> {
+        if self.threads == 0 {
+            return Err(JobError::value("numerics.threads", "0 is not at least 1"));
+        }
+        Ok(())
+    }
+
+    /// What is refused of a new job only.
+    pub(super) fn check_new(&self) -> Result<(), JobError> {
+        let threads = self.threads;
+        if threads > MOST_THREADS {
+            let detail = format!("{threads} threads are more than a process may have, which are {MOST_THREADS}");
+            return Err(JobError::value("numerics.threads", detail));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Numerics {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::range::{is_fraction, is_not_negative, is_positive};
+use crate::job::error::JobError;
+
 /// How gradients become updates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +35,34 @@ pub struct Optimizer {
     /// norm is a sum in 32 bits, parameter by parameter; here all squares are added in 64 bits, so the last bits may differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
+}
+
+impl Optimizer {
+    pub(super) fn check(&self) -> Result<(), JobError> {
+        let refuse = |key, detail: String| Err(JobError::value(key, detail));
+        if !is_positive(self.lr) {
+            return refuse("optimizer.lr", format!("{} is not above 0", self.lr));
+        }
+        if !is_not_negative(self.weight_decay) {
+            return refuse("optimizer.weight_decay", format!("{} is not 0 or above", self.weight_decay));
+        }
+        if !is_fraction(self.momentum) || !self.betas.iter().all(|&beta| is_fraction(beta)) {
+            return refuse("optimizer", "`momentum` and `betas` must be from 0 to below 1".into());
+        }
+        if self.kind != OptimizerKind::Sgd && (self.momentum != 0.0 || self.nesterov) {
+            return refuse("optimizer.momentum", "only `sgd` has momentum; `adam` and `adamw` have `betas`".into());
+        }
+        if self.nesterov && self.momentum == 0.0 {
+            return refuse("optimizer.nesterov", "needs `momentum` above 0".into());
+        }
+        if !is_positive(self.eps) {
+            return refuse("optimizer.eps", format!("{} is not above 0", self.eps));
+        }
+        if let Some(norm) = self.clip_norm.filter(|norm| !is_positive(*norm)) {
+            return refuse("optimizer.clip_norm", format!("{norm} is not above 0"));
+        }
+        Ok(())
+    }
 }
 
 fn default_betas() -> [f64; 2] {

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::data::Data;
+use super::job::Job;
+use super::model::Model;
 use crate::job::error::JobError;
 
 /// A program that is built from the recorded commit, and trained by.
@@ -50,8 +53,9 @@ impl Parameter {
 }
 
 impl Program {
-    pub(in crate::job) fn check(&self) -> Result<(), JobError> {
-        let refuse = |key, detail: &str| Err(JobError::Value { key, detail: detail.to_owned() });
+    /// With what it takes the place of: `job` has this program.
+    pub(super) fn check(&self, job: &Job) -> Result<(), JobError> {
+        let refuse = |key, detail: &str| Err(JobError::value(key, detail));
         if self.bin.is_empty() || self.bin.starts_with('/') || self.bin.split('/').any(|part| part == "..") {
             return refuse("program.bin", "expected the name of a binary, or its path below the job file's directory");
         }
@@ -60,6 +64,15 @@ impl Program {
         }
         if !self.parameters.values().all(Parameter::is_finite) {
             return refuse("program.parameters", "numbers must be finite");
+        }
+        if job.model != Model::Program {
+            return refuse("model.kind", "a job with `[program]` has that program's model, and no other");
+        }
+        if job.batch.loss.is_some() {
+            return refuse("batch.loss", "a program computes its own loss");
+        }
+        if matches!(job.data, Data::Tokens { .. }) {
+            return refuse("data.kind", "a program reads `tokens` itself: say `files`");
         }
         Ok(())
     }
