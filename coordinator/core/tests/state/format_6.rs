@@ -8,7 +8,7 @@ use lockstep_core::formats::{command_of_version_1, upgrade_row};
 /// Rows and commands that program 0.1.0 wrote: a history with every kind of command and every kind of row.
 const GOLDEN: &str = include_str!("../../golden/state-6.txt");
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     hex.as_bytes().chunks(2).map(digits).collect()
 }

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod cluster;
+mod commands;
 mod corruption;
 mod endings;
 mod failures;
