@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_common::manifest::{CodeVersion, DataFile, Override};
 use lockstep_common::numerics::{of_earlier_builds, of_gpu_libraries};
 
-use super::run::bounded;
+use super::runs::bounded;
 
 /// Whether one of `accepted` names `key`: whole, or as what stands before a dot in it.
 pub(super) fn accepts(accepted: &[String], key: &str) -> bool {

@@ -10,7 +10,7 @@ use super::nodes::Joining;
 use super::report::Spoken;
 use super::requests::Answered;
 use super::rows::RowKey;
-use super::run::{Restore, Run, Status, Submission, TEXT_BYTES};
+use super::runs::{Restore, Run, Status, Submission, TEXT_BYTES};
 use crate::command::{Command, Replay};
 use crate::formats::encode;
 use crate::outcome::{Effect, Outcome, Refusal};

@@ -7,7 +7,7 @@ use lockstep_common::{Digest, NodeId, RunId};
 use super::node::Node;
 use super::requests::Requests;
 use super::rows::RowKey;
-use super::run::Run;
+use super::runs::Run;
 use crate::command::Retries;
 
 /// What the log has made of the cluster.

@@ -18,7 +18,7 @@ use lockstep_common::{Digest, RunId};
 
 use super::cluster::ClusterState;
 use super::rows::RowKey;
-use super::run::{Checkpoint, Run};
+use super::runs::{Checkpoint, Run};
 use crate::outcome::Effect;
 use lockstep_common::manifest::Share;
 

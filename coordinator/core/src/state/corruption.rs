@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster::ClusterState;
 use super::node::Fence;
 use super::rows::RowKey;
-use super::run::{Run, bounded};
+use super::runs::{Run, bounded};
 use crate::outcome::{Effect, Outcome, Refusal};
 
 /// Differences of which nobody knows who was wrong, after which a run is given up.

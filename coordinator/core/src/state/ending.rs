@@ -8,7 +8,7 @@
 use lockstep_common::{Ending, RunId};
 
 use super::cluster::ClusterState;
-use super::run::{Exit, Phase, Run, Status, bounded, shortened};
+use super::runs::{Exit, Phase, Run, Status, bounded, shortened};
 use crate::outcome::Effect;
 
 /// What is known of a process that has ended, or is about to.

@@ -3,7 +3,7 @@
 use lockstep_common::Digest;
 
 use super::cluster::ClusterState;
-use super::run::Run;
+use super::runs::Run;
 
 /// Candidates that an error names at most.
 const NAMED_CANDIDATES: usize = 5;

@@ -17,7 +17,7 @@ mod queue;
 mod report;
 mod requests;
 mod rows;
-mod run;
+mod runs;
 mod witness;
 
 pub use apply::{Applied, check_annotation};
@@ -28,7 +28,7 @@ pub use node::{Fence, Node, Presence};
 pub use nodes::NODES;
 pub use owed::Owed;
 pub use rows::{RowKey, StateError};
-pub use run::{
+pub use runs::{
     Checkpoint, Exit, FailedCheckpoint, Measured, Phase, Placed, Restore, Run, RunState, Status, Submission,
 };
 pub use witness::Word;

@@ -5,7 +5,7 @@ use lockstep_common::{NodeId, RunId};
 use super::cluster::ClusterState;
 use super::node::{Node, Presence};
 use super::rows::RowKey;
-use super::run::Phase;
+use super::runs::Phase;
 use crate::command::Device;
 use crate::outcome::{Effect, Outcome, Refusal};
 

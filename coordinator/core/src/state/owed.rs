@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterState;
 use super::rows::RowKey;
-use super::run::Run;
+use super::runs::Run;
 use crate::outcome::Effect;
 
 /// A written checkpoint of a generation that has ended.

@@ -9,7 +9,7 @@ use lockstep_common::RunId;
 
 use super::cluster::ClusterState;
 use super::node::Presence;
-use super::run::{Phase, Placed, Status};
+use super::runs::{Phase, Placed, Status};
 use crate::placement::{self, Demand, Kind, Place, Pool};
 
 impl ClusterState {

@@ -9,7 +9,7 @@ use super::accept;
 use super::cluster::ClusterState;
 use super::corruption::Found;
 use super::ending::End;
-use super::run::{Measured, Phase, Placed, Run, Status, bounded};
+use super::runs::{Measured, Phase, Placed, Run, Status, bounded};
 use super::witness::Worth;
 use crate::command::{Messenger, Said};
 use crate::outcome::{Effect, Outcome, Refusal};

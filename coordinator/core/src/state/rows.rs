@@ -18,7 +18,7 @@ use super::requests::Answered;
 use crate::command::Retries;
 use crate::formats::{self, EncodingError, encode};
 
-use super::run::{Checkpoint, Run, RunState, Submission};
+use super::runs::{Checkpoint, Run, RunState, Submission};
 use lockstep_common::manifest::Share;
 
 /// The key of a row. Its text form begins with the kind; numbers are padded, so that texts sort as numbers.

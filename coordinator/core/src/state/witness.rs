@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use lockstep_common::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::run::{Phase, Run};
+use super::runs::{Phase, Run};
 use crate::command::Said;
 
 /// Words of one generation that are kept; of more, the oldest is forgotten.

@@ -1,0 +1,17 @@
+//! A run: what was submitted, where it stands, its processes and its checkpoints.
+
+mod checkpoints;
+mod process;
+mod run;
+mod run_state;
+mod status;
+mod submission;
+mod text;
+
+pub use checkpoints::{Checkpoint, FailedCheckpoint, Restore};
+pub use process::{Exit, Measured, Phase, Placed};
+pub use run::Run;
+pub use run_state::RunState;
+pub use status::Status;
+pub use submission::Submission;
+pub(crate) use text::{TEXT_BYTES, bounded, shortened};

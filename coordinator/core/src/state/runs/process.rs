@@ -1,0 +1,66 @@
+//! The processes of a generation: where each is, how far, and how it ended.
+
+use std::collections::BTreeMap;
+
+use lockstep_common::{Digest, Ending, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// A process of the current generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// On which node.
+    pub node: NodeId,
+    /// On which of its devices: index into [`super::Node::devices`].
+    pub device: u32,
+    /// The device's name.
+    pub device_name: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// Where its exchange listens, once it is ready.
+    pub address: Option<String>,
+    /// The last report of it that was applied; 0: none.
+    pub sequence: u64,
+}
+
+/// How far a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Its node was told to start it.
+    Assigned,
+    /// Model and data are in memory.
+    Ready,
+    /// It made the last step.
+    Finished {
+        /// Digest of its final state.
+        state: Digest,
+        /// Whether the process is gone.
+        exited: bool,
+    },
+}
+
+/// What one process measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The process.
+    pub process: u32,
+    /// Values by key.
+    pub values: BTreeMap<String, String>,
+}
+
+/// The end of a process that had not finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Of which generation.
+    pub generation: u64,
+    /// The process.
+    pub process: u32,
+    /// Its node.
+    pub node: NodeId,
+    /// Exit code, or 128 + signal.
+    pub code: i32,
+    /// Its last output.
+    pub output: String,
+    /// How it ended, in a word; `None` in states of builds that did not say.
+    #[serde(default)]
+    pub ending: Option<Ending>,
+}

@@ -1,0 +1,77 @@
+//! Where a run stands: one row, which its reports rewrite.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_common::NodeId;
+use lockstep_common::manifest::Override;
+use serde::{Deserialize, Serialize};
+
+use super::checkpoints::{FailedCheckpoint, Restore};
+use super::process::{Exit, Measured, Placed};
+use super::status::Status;
+use crate::command::Progress;
+use crate::placement::Kind;
+use crate::state::corruption::Corruption;
+use crate::state::witness::Word;
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// In a word.
+    pub status: Status,
+    /// The current placement's number, from 1; one that is queued has the number of the placement to come.
+    pub generation: u64,
+    /// What it trains on, once it was placed: a later generation on another kind would not give the same bits.
+    pub kind: Option<Kind>,
+    /// The current generation's processes, by number; empty while it is queued.
+    pub placement: BTreeMap<u32, Placed>,
+    /// As of the last block, unless that was rolled back.
+    pub progress: Option<Progress>,
+    /// When a process was last heard of.
+    pub heard_at_ms: u64,
+    /// When all processes were ready for the first time.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// What this generation begins with: the last committed checkpoint, or the parent.
+    pub restore: Option<Restore>,
+    /// What changes bits, as measured by the first process of this generation that was ready.
+    pub numerics: Option<Measured>,
+    /// What process 0 of this generation runs on.
+    pub environment: BTreeMap<String, String>,
+    /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
+    pub overrides: Vec<Override>,
+    /// Processes that crashed since the last checkpoint.
+    pub exits: u32,
+    /// Processes that gave up since then for a reason that may pass.
+    #[serde(default)]
+    pub transients: u32,
+    /// Generations in a row, the last ones, that ended before their first step for a reason that costs nothing.
+    #[serde(default)]
+    pub futile: u32,
+    /// When the pause before the next attempt is over, in milliseconds since the epoch; 0: there is none.
+    #[serde(default)]
+    pub due_at_ms: u64,
+    /// Generations before this one.
+    pub restarts: u32,
+    /// The last process that ended too early.
+    pub last_exit: Option<Exit>,
+    /// Checkpoints that could not be made, oldest first.
+    pub failed_checkpoints: Vec<FailedCheckpoint>,
+    /// Replicas that were found to differ, oldest first.
+    pub corruptions: Vec<Corruption>,
+    /// Written on it by people, as the note.
+    pub tags: BTreeSet<String>,
+    /// Empty if there is none.
+    pub note: String,
+    /// Times that the shares of the last checkpoint were rejected in this generation: processes that see it grow write
+    /// theirs again.
+    #[serde(default)]
+    pub save_attempt: u32,
+    /// What processes of this generation said of all, and nobody of another node yet.
+    #[serde(default)]
+    pub words: Vec<Word>,
+    /// Nodes on which a process crashed or gave up since the last checkpoint, and how often.
+    #[serde(default)]
+    pub failed_on: BTreeMap<NodeId, u32>,
+}
