@@ -7,7 +7,7 @@ use lockstep_common::{Digest, Domain, RequestId, RunId, chain, quoted};
 use super::accept;
 use super::cluster::ClusterState;
 use super::nodes::Joining;
-use super::report::Spoken;
+use super::reports::Spoken;
 use super::requests::Answered;
 use super::rows::RowKey;
 use super::runs::{Restore, Run, Status, Submission, TEXT_BYTES};

@@ -14,7 +14,7 @@ mod node;
 mod nodes;
 mod owed;
 mod queue;
-mod report;
+mod reports;
 mod requests;
 mod rows;
 mod runs;

@@ -1,26 +1,23 @@
-//! What processes say: readiness, progress, checkpoint shares, and how they end.
+//! A report: whether it counts, and what it does.
 
-use std::collections::BTreeMap;
+use lockstep_common::{Ending, RunId};
 
-use lockstep_common::manifest::{Manifest, Override};
-use lockstep_common::{Digest, Ending, RunId};
-
-use super::accept;
-use super::cluster::ClusterState;
-use super::corruption::Found;
-use super::ending::End;
-use super::runs::{Measured, Phase, Placed, Run, Status, bounded};
-use super::witness::Worth;
 use crate::command::{Messenger, Said};
 use crate::outcome::{Effect, Outcome, Refusal};
+use crate::state::accept;
+use crate::state::cluster::ClusterState;
+use crate::state::corruption::Found;
+use crate::state::ending::End;
+use crate::state::runs::{Phase, Run, Status};
+use crate::state::witness::Worth;
 
 /// A report, but for its run and time.
-pub(super) struct Spoken<'a> {
-    pub(super) generation: u64,
-    pub(super) process: u32,
-    pub(super) sequence: u64,
-    pub(super) from: Option<&'a Messenger>,
-    pub(super) body: &'a Said,
+pub(in crate::state) struct Spoken<'a> {
+    pub(in crate::state) generation: u64,
+    pub(in crate::state) process: u32,
+    pub(in crate::state) sequence: u64,
+    pub(in crate::state) from: Option<&'a Messenger>,
+    pub(in crate::state) body: &'a Said,
 }
 
 /// Differences of data that a run remembers at most: a process derives a few, and each list of runs shows them.
@@ -76,7 +73,7 @@ impl Run {
 impl ClusterState {
     /// Applies one report, if it comes from the current generation of a run that goes on, from the agent that runs the process,
     /// and in its turn.
-    pub(super) fn report(
+    pub(in crate::state) fn report(
         &mut self,
         at_ms: u64,
         id: &RunId,
@@ -199,146 +196,4 @@ impl ClusterState {
             self.ended(at_ms, id, process, &end, effects);
         }
     }
-
-    fn ready(
-        &mut self,
-        at_ms: u64,
-        id: &RunId,
-        process: u32,
-        address: &str,
-        numerics: &BTreeMap<String, String>,
-        environment: &BTreeMap<String, String>,
-    ) {
-        let Some(run) = self.runs.get(id) else { return };
-        let differ = match self.numerics_differ(run, process, numerics) {
-            Ok(accepted) => accepted,
-            Err(difference) => return self.fail(at_ms, id, None, &difference),
-        };
-        let Some(run) = self.run_mut(id) else { return };
-        let state = &mut run.state;
-        accept::remember(&mut state.overrides, differ);
-        if state.numerics.is_none() {
-            state.numerics = Some(Measured { process, values: numerics.clone() });
-        }
-        if process == 0 {
-            state.environment.clone_from(environment);
-        }
-        if let Some(placed) = state.placement.get_mut(&process).filter(|placed| placed.phase == Phase::Assigned) {
-            placed.phase = Phase::Ready;
-            placed.address = Some(bounded(address));
-        }
-        if state.status == Status::Starting && state.placement.values().all(|placed| placed.address.is_some()) {
-            state.status = Status::Running;
-            state.started_at_ms.get_or_insert(at_ms);
-        }
-    }
-
-    /// How `numerics` of `process` differ from another process's, or from those of the checkpoint to begin from: in what
-    /// was accepted, or else what to tell people.
-    fn numerics_differ(
-        &self,
-        run: &Run,
-        process: u32,
-        numerics: &BTreeMap<String, String>,
-    ) -> Result<Vec<Override>, String> {
-        let this = run.name_of(process);
-        if let Some(first) = &run.state.numerics
-            && let Some(text) = difference(&run.name_of(first.process), &first.values, &this, numerics)
-        {
-            return Err(format!("processes would not compute alike: {text}"));
-        }
-        if let Some(original) = run.submission.replay.as_ref().and_then(|replay| self.runs.get(&replay.of))
-            && let Some(measured) = &original.state.numerics
-            && let Some(text) = difference(&format!("run `{}`", original.id()), &measured.values, &this, numerics)
-        {
-            return Err(format!("the replay would not compute alike: {text}"));
-        }
-        let Some(restore) = run.state.restore.as_ref() else { return Ok(Vec::new()) };
-        let id = restore.checkpoint.short();
-        let Some(Ok(manifest)) = self.manifest(&restore.checkpoint).map(Manifest::decode) else {
-            return Err(format!("the manifest of checkpoint `{id}` is missing"));
-        };
-        let differ = accept::numerics(&manifest.numerics, numerics);
-        // What was accepted is how the run began: from its own checkpoints on, its later generations compute as the earlier ones.
-        let is_own = run.checkpoints.values().any(|made| made.id == restore.checkpoint);
-        let accepted = |key: &str| !is_own && accept::accepts(&run.submission.accepted, key);
-        let refused: Vec<_> = differ.iter().filter(|one| !accepted(&one.key)).collect();
-        let Some(first) = refused.first() else { return Ok(differ) };
-        let key = first.key.strip_prefix("numerics.").unwrap_or(&first.key);
-        let keys: Vec<&str> = refused.iter().map(|one| one.key.as_str()).collect();
-        Err(format!(
-            "the run would not go on with the same bits: `{key}` is `{}` for checkpoint `{id}`, and `{}` for {this}; to go \
-             on with other bits, which all that comes of it will say: `coord resume {id} --accept {}`",
-            first.was,
-            first.now,
-            keys.join(" --accept ")
-        ))
-    }
-
-    fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {
-        let Some(run) = self.run_mut(id) else { return };
-        if let Some(placed) = run.state.placement.get_mut(&process) {
-            placed.phase = Phase::Finished { state: *digest, exited: false };
-        }
-        let states = run.state.placement.iter().filter_map(|(&process, placed)| match placed.phase {
-            Phase::Finished { state, .. } => Some((process, state)),
-            Phase::Assigned | Phase::Ready => None,
-        });
-        let states: Vec<(u32, Digest)> = states.collect();
-        if let Some((other, state)) = states.iter().find(|(_, state)| state != digest) {
-            let (a, b) = (run.name_of(*other), run.name_of(process));
-            let reason = format!("replicas differ at the end: {a} has state `{state}`, {b} has `{digest}`");
-            if run.is_written(step) {
-                // Shares of both are in it.
-                run.checkpoint_failed(at_ms, step, &reason);
-                self.drop_shares(id, |of| of == step);
-            }
-            return self.fail(at_ms, id, None, &reason);
-        }
-        self.conclude(at_ms, id);
-    }
-
-    /// Ends a run whose processes have all finished, once it is known what became of its last checkpoint, which must hold
-    /// the state that they ended with (I12). A replay makes none.
-    pub(super) fn conclude(&mut self, at_ms: u64, id: &RunId) {
-        let Some(run) = self.runs.get(id) else { return };
-        let state = |placed: &Placed| match placed.phase {
-            Phase::Finished { state, .. } => Some(state),
-            Phase::Assigned | Phase::Ready => None,
-        };
-        let states: Option<Vec<Digest>> = run.state.placement.values().map(state).collect();
-        let Some(&state) = states.as_ref().and_then(|states| states.first()) else { return };
-        let saved = run.checkpoints.get(&run.last_step());
-        if run.submission.replay.is_some() || saved.is_some_and(|saved| saved.state == state) {
-            self.end_run(at_ms, id, Status::Finished { state });
-        } else if let Some(saved) = saved {
-            let (checkpoint, held) = (saved.id.short(), saved.state);
-            let reason = format!(
-                "silent corruption: the last checkpoint `{checkpoint}` has state `{held}`, and the processes ended with `{state}`"
-            );
-            self.fail(at_ms, id, None, &reason);
-        } else if !run.is_written(run.last_step()) {
-            let last = run.last_step();
-            let failed = run.state.failed_checkpoints.iter().rfind(|failed| failed.step == last);
-            let reason = failed.map_or("its processes wrote no last checkpoint", |failed| &failed.reason).to_owned();
-            if failed.is_none()
-                && let Some(run) = self.run_mut(id)
-            {
-                run.checkpoint_failed(at_ms, last, &reason);
-            }
-            self.end_run(at_ms, id, Status::Unsaved { state, reason });
-        }
-    }
-}
-
-/// The first key with different values, and both values.
-fn difference(
-    a_name: &str,
-    a: &BTreeMap<String, String>,
-    b_name: &str,
-    b: &BTreeMap<String, String>,
-) -> Option<String> {
-    let key = accept::differing(a, b).into_iter().next()?;
-    let show = |map| accept::value(map, key).map_or("nothing".to_owned(), |value| format!("`{value}`"));
-    Some(format!("`{key}` is {} for {a_name}, and {} for {b_name}", show(a), show(b)))
 }

@@ -1,0 +1,7 @@
+//! What processes say: readiness, progress, checkpoint shares, and how they end.
+
+mod finish;
+mod ready;
+mod report;
+
+pub(super) use report::Spoken;
