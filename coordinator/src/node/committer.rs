@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lockstep_common::manifest::{Manifest, Piece};
 use lockstep_common::{Digest, RunId, chain};
+use lockstep_core::command::{Commit, CommitFailed};
 use lockstep_core::{ClusterState, Command};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -130,11 +131,11 @@ impl Committer {
         let command = match opened {
             Ok(checkpoint) => {
                 info!(%run, step, checkpoint = %checkpoint.short(), "commits a checkpoint");
-                Command::Commit { at_ms, run, generation, step, checkpoint }
+                Command::Commit(Commit { at_ms, run, generation, step, checkpoint })
             }
             Err(reason) => {
                 warn!(%run, step, reason, "rejects a checkpoint");
-                Command::CommitFailed { at_ms, run, generation, step, reason }
+                Command::CommitFailed(CommitFailed { at_ms, run, generation, step, reason })
             }
         };
         self.handle.propose(command).await?.outcome().await.map(|_| is_marked)

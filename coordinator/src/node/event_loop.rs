@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockstep_common::{NodeId, RequestId};
-use lockstep_core::command::Retries;
+use lockstep_core::command::{Configure, Due, NodeDetached, NodeForgotten, NodeJoined, NodeLost, Retries, Silent};
 use lockstep_core::replica::{Config, Output, ProposeError, RecoverError, Recovered, Replica, Ticket};
 use lockstep_core::state::{Node as NodeState, Presence};
 use lockstep_core::{Command, Outcome};
@@ -229,7 +229,7 @@ impl Node {
         let (state, retries) = (self.replica.state(), self.policy.retries);
         let mut commands = Vec::new();
         if state.retries() != retries {
-            commands.push(Command::Configure { retries });
+            commands.push(Command::Configure(Configure { retries }));
         }
         let unconnected = state.nodes().filter(|node| node.presence == Presence::Alive && !self.sessions.has(&node.id));
         commands.extend(unconnected.map(|node| detached(node.id.clone(), node.joined)));
@@ -268,10 +268,10 @@ impl Node {
         for (run, generation) in self.start_timeouts.overdue(self.replica.state(), now, self.policy.start) {
             let seconds = self.policy.start.as_secs();
             warn!(%run, generation, "has been starting for {seconds} s: it is tried again");
-            self.propose(&Command::Silent { at_ms: now_ms(), run, generation, seconds }, None);
+            self.propose(&Command::Silent(Silent { at_ms: now_ms(), run, generation, seconds }), None);
         }
         for (run, generation) in self.replica.state().due(now_ms()) {
-            self.propose(&Command::Due { run, generation }, None);
+            self.propose(&Command::Due(Due { run, generation }), None);
         }
         if now.duration_since(self.forgot) >= FORGET_INTERVAL.min(self.policy.forget_node) {
             self.forgot = now;
@@ -290,7 +290,8 @@ impl Node {
     fn give_up(&mut self, id: &NodeId, why: &str) {
         let Some(node) = self.replica.state().node(id).filter(|node| node.presence.may_run()) else { return };
         warn!(node = %id, "{why}");
-        let lost = Command::NodeLost { at_ms: now_ms(), node: id.clone(), incarnation: node.incarnation.clone() };
+        let lost =
+            Command::NodeLost(NodeLost { at_ms: now_ms(), node: id.clone(), incarnation: node.incarnation.clone() });
         self.propose(&lost, None);
         self.sessions.close(id);
     }
@@ -311,7 +312,10 @@ impl Node {
             let mut bytes = [0; 16];
             if getrandom::fill(&mut bytes).is_ok() {
                 info!(%node, "is forgotten: it has been away for long");
-                self.propose(&Command::NodeForgotten { request: RequestId::from_bytes(bytes), node }, None);
+                self.propose(
+                    &Command::NodeForgotten(NodeForgotten { request: RequestId::from_bytes(bytes), node }),
+                    None,
+                );
             }
         }
     }
@@ -319,7 +323,7 @@ impl Node {
     fn handle(&mut self, request: Request) {
         match request {
             Request::Propose(command, reply) => {
-                if let Command::NodeJoined { node, .. } = &*command {
+                if let Command::NodeJoined(NodeJoined { node, .. }) = &*command {
                     self.leases.heard(node, Instant::now());
                 }
                 self.propose(&command, Some(reply));
@@ -350,7 +354,7 @@ impl Node {
 }
 
 fn detached(node: NodeId, joined: u64) -> Command {
-    Command::NodeDetached { at_ms: now_ms(), node, joined }
+    Command::NodeDetached(NodeDetached { at_ms: now_ms(), node, joined })
 }
 
 #[cfg(test)]
@@ -386,7 +390,7 @@ mod tests {
         }
         let before = done.load(Ordering::SeqCst);
         let retries = Retries { crashes: 9, ..policy.retries };
-        handle.propose(Command::Configure { retries }).await.unwrap().outcome().await.unwrap();
+        handle.propose(Command::Configure(Configure { retries })).await.unwrap().outcome().await.unwrap();
         let meanwhile = done.load(Ordering::SeqCst) - before;
         assert!(meanwhile <= 10 * TURN_READS, "{meanwhile} of {READS} reads came before the command");
         assert!(handle.read_first(|state| state.retries().crashes).await.unwrap() == 9);

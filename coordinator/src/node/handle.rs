@@ -4,8 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RequestId, RunId};
-use lockstep_core::command::{self, Device, Messenger, Replay};
-use lockstep_core::state::check_annotation;
+use lockstep_core::command::{
+    self, Annotate, Cancel, Device, FenceDevices, Messenger, NodeForgotten, NodeJoined, NodeLeaving, NodeLost, Replay,
+    ReplayRun, Resume, Submit, check_annotation,
+};
 use lockstep_core::{ClusterState, Command, Outcome, desired};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -94,7 +96,7 @@ impl Handle {
         data: Vec<DataFile>,
     ) -> Result<RunId, CallError> {
         let (at_ms, secret) = (now_ms(), secret()?);
-        self.run(Command::Submit { request, at_ms, job, base_dir, code, data, secret }).await
+        self.run(Command::Submit(Submit { request, at_ms, job, base_dir, code, data, secret })).await
     }
 
     /// Starts a new run from the checkpoint that `prefix` names.
@@ -113,7 +115,7 @@ impl Handle {
         let prefix = prefix.to_owned();
         let checkpoint = self.read(move |state| state.find_checkpoint(&prefix)).await??;
         let (at_ms, secret) = (now_ms(), secret()?);
-        self.run(Command::Resume { request, at_ms, checkpoint, accepted, base_dir, data, code, secret }).await
+        self.run(Command::Resume(Resume { request, at_ms, checkpoint, accepted, base_dir, data, code, secret })).await
     }
 
     /// Starts a run that repeats a part of another one.
@@ -122,13 +124,18 @@ impl Handle {
             Some(prefix) => Some(self.read(move |state| state.find_checkpoint(&prefix)).await??),
             None => None,
         };
-        self.run(Command::Replay { request, at_ms: now_ms(), replay, checkpoint, secret: secret()? }).await
+        self.run(Command::Replay(ReplayRun { request, at_ms: now_ms(), replay, checkpoint, secret: secret()? })).await
     }
 
     /// Ends the run that `prefix` names.
     pub async fn cancel(&self, request: RequestId, prefix: &str) -> Result<RunId, CallError> {
         let run = self.find_run(prefix).await?;
-        match self.propose(Command::Cancel { request, at_ms: now_ms(), run: run.clone() }).await?.outcome().await? {
+        match self
+            .propose(Command::Cancel(Cancel { request, at_ms: now_ms(), run: run.clone() }))
+            .await?
+            .outcome()
+            .await?
+        {
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Run(_) | Outcome::Done => Ok(run),
         }
@@ -145,7 +152,12 @@ impl Handle {
         // Before it stands in the log, where even what is refused is kept for a while.
         check_annotation(tags.as_deref().unwrap_or_default(), note.as_deref().unwrap_or_default())?;
         let run = self.find_run(prefix).await?;
-        match self.propose(Command::Annotate { request, run: run.clone(), tags, note }).await?.outcome().await? {
+        match self
+            .propose(Command::Annotate(Annotate { request, run: run.clone(), tags, note }))
+            .await?
+            .outcome()
+            .await?
+        {
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Run(_) | Outcome::Done => Ok(run),
         }
@@ -159,7 +171,7 @@ impl Handle {
         device: Option<String>,
         fenced: bool,
     ) -> Result<(), CallError> {
-        let command = Command::Fence { request, at_ms: now_ms(), node, device, fenced };
+        let command = Command::Fence(FenceDevices { request, at_ms: now_ms(), node, device, fenced });
         match self.propose(command).await?.outcome().await? {
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Run(_) | Outcome::Done => Ok(()),
@@ -168,7 +180,7 @@ impl Handle {
 
     /// Forgets a node that is not there.
     pub async fn remove_node(&self, request: RequestId, node: NodeId) -> Result<(), CallError> {
-        match self.propose(Command::NodeForgotten { request, node }).await?.outcome().await? {
+        match self.propose(Command::NodeForgotten(NodeForgotten { request, node })).await?.outcome().await? {
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Run(_) | Outcome::Done => Ok(()),
         }
@@ -198,7 +210,7 @@ impl Handle {
             self.cancel(RequestId::from_bytes(bytes), run.as_str()).await?;
         }
         for node in nodes {
-            let lost = Command::NodeLost { at_ms: now_ms(), node: node.id, incarnation: node.incarnation };
+            let lost = Command::NodeLost(NodeLost { at_ms: now_ms(), node: node.id, incarnation: node.incarnation });
             self.propose(lost).await?.outcome().await?;
         }
         Ok(())
@@ -275,7 +287,7 @@ impl Handle {
     ) -> Result<Session, CallError> {
         let Messenger { node, incarnation } = messenger.clone();
         let at_ms = now_ms();
-        let joined = Command::NodeJoined { at_ms, node, incarnation, agent, host, devices };
+        let joined = Command::NodeJoined(NodeJoined { at_ms, node, incarnation, agent, host, devices });
         if let Outcome::Refused(refusal) = self.propose(joined).await?.outcome().await? {
             return Err(refusal.into());
         }
@@ -297,7 +309,7 @@ impl Handle {
     pub(super) async fn report(&self, report: Report, from: Messenger) -> Result<Pending, CallError> {
         let Report { run, generation, process, sequence, body } = report;
         let (at_ms, from) = (now_ms(), Some(from));
-        self.propose(Command::Report { at_ms, run, generation, process, sequence, from, body }).await
+        self.propose(Command::Report(command::Report { at_ms, run, generation, process, sequence, from, body })).await
     }
 
     /// Notes the time at which the node was heard, which is now: not when the loop comes to it.
@@ -308,7 +320,7 @@ impl Handle {
     pub(super) async fn leaving(&self, from: Messenger) -> Result<(), CallError> {
         let Messenger { node, incarnation } = from;
         // It stands in the log before whatever the node says next.
-        self.propose(Command::NodeLeaving { at_ms: now_ms(), node, incarnation }).await.map(|_| ())
+        self.propose(Command::NodeLeaving(NodeLeaving { at_ms: now_ms(), node, incarnation })).await.map(|_| ())
     }
 
     pub(super) async fn log_read(&self, node: NodeId, reply: LogReply) -> Result<(), CallError> {

@@ -1,215 +1,126 @@
-//! The closed enum of commands.
+//! The closed enum of commands, and what the state asks each of them.
 
-use lockstep_common::manifest::{CodeVersion, DataFile};
-use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use lockstep_common::{Digest, Domain, RequestId};
 use serde::{Deserialize, Serialize};
 
-use super::nodes::Device;
-use super::replay::Replay;
-use super::report::Messenger;
-use super::report_body::Said;
-use super::retries::Retries;
+use super::annotate::Annotate;
+use super::cancel::Cancel;
+use super::commit::{Commit, CommitFailed};
+use super::fence::FenceDevices;
+use super::nodes::{NodeDetached, NodeForgotten, NodeJoined, NodeLeaving, NodeLost};
+use super::replay::ReplayRun;
+use super::report::Report;
+use super::resume::Resume;
+use super::retries::{Configure, Due, Silent};
+use super::submit::Submit;
+use crate::formats::encode;
+use crate::outcome::{Effect, Outcome, Refusal};
+use crate::state::{ClusterState, Submission};
 
-/// A change of the cluster's state.
+/// A change of the cluster's state. In the log each is a map from the variant's name to the struct's fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// A client submits a job.
-    Submit {
-        /// At most once (I4).
-        request: RequestId,
-        /// Milliseconds since the epoch, by the leader's clock.
-        at_ms: u64,
-        /// The job in canonical form; checked before it is proposed, and again when applied.
-        job: String,
-        /// Where the job's relative paths begin.
-        base_dir: String,
-        /// The code.
-        code: Option<CodeVersion>,
-        /// The data.
-        data: Vec<DataFile>,
-        /// 32 random bytes from the leader; the generations' secrets are derived from them.
-        secret: [u8; 32],
-    },
+    Submit(Submit),
     /// A client starts a new run from a checkpoint.
-    Resume {
-        /// At most once.
-        request: RequestId,
-        /// Leader's clock.
-        at_ms: u64,
-        /// The checkpoint.
-        checkpoint: Digest,
-        /// What may differ from it, as `numerics.cpu.model`, or what stands before a dot in such a key.
-        accepted: Vec<String>,
-        /// Where the job's relative paths begin now; none: where they did.
-        base_dir: Option<String>,
-        /// Data that was accepted as it is now, in the place of files of the same path.
-        data: Vec<DataFile>,
-        /// Code that was accepted as it is now; none: the checkpoint's.
-        code: Option<CodeVersion>,
-        /// As in `Submit`.
-        secret: [u8; 32],
-    },
+    Resume(Resume),
     /// A client ends a run.
-    Cancel {
-        /// At most once.
-        request: RequestId,
-        /// Leader's clock.
-        at_ms: u64,
-        /// The run.
-        run: RunId,
-    },
-    /// A person writes on a run. It changes nothing about it.
-    Annotate {
-        /// At most once.
-        request: RequestId,
-        /// The run.
-        run: RunId,
-        /// In place of those that it has.
-        tags: Option<Vec<String>>,
-        /// As well.
-        note: Option<String>,
-    },
+    Cancel(Cancel),
+    /// A person writes on a run.
+    Annotate(Annotate),
     /// An agent opened its stream.
-    NodeJoined {
-        /// Leader's clock.
-        at_ms: u64,
-        /// The node's name.
-        node: NodeId,
-        /// Drawn at the agent's start. Another one than before: its processes are gone.
-        incarnation: String,
-        /// Names the agent's data directory, which one agent at a time uses; empty in agents that have none.
-        #[serde(default)]
-        agent: String,
-        /// Host name, for people.
-        host: String,
-        /// One process fits on each.
-        devices: Vec<Device>,
-    },
-    /// A node's agent is about to end: it gets no more work.
-    NodeLeaving {
-        /// Leader's clock.
-        at_ms: u64,
-        /// The node.
-        node: NodeId,
-        /// The incarnation that leaves.
-        incarnation: String,
-    },
-    /// A node's stream has ended. What runs there goes on, and nothing more is placed there until the node is back.
-    NodeDetached {
-        /// Leader's clock.
-        at_ms: u64,
-        /// The node.
-        node: NodeId,
-        /// Index of the log entry with which that stream's agent joined; one that has joined again since is there.
-        joined: u64,
-    },
-    /// A person, or the leader after a time, forgets a node that is not there.
-    NodeForgotten {
-        /// At most once.
-        request: RequestId,
-        /// The node.
-        node: NodeId,
-    },
+    NodeJoined(NodeJoined),
+    /// A node's agent is about to end.
+    NodeLeaving(NodeLeaving),
+    /// A node's stream has ended.
+    NodeDetached(NodeDetached),
+    /// A node that is not there is forgotten.
+    NodeForgotten(NodeForgotten),
     /// A node was silent for longer than its lease.
-    NodeLost {
-        /// Leader's clock.
-        at_ms: u64,
-        /// The node.
-        node: NodeId,
-        /// The incarnation that was silent; another one is not affected.
-        incarnation: String,
-    },
+    NodeLost(NodeLost),
     /// A process said something, through its agent.
-    Report {
-        /// Leader's clock.
-        at_ms: u64,
-        /// Of which run.
-        run: RunId,
-        /// Of which generation; older ones are acknowledged and change nothing (fencing).
-        generation: u64,
-        /// Which process.
-        process: u32,
-        /// From 1 without gaps; one seen before is acknowledged and changes nothing, one from the future is refused.
-        sequence: u64,
-        /// Whose agent brought it; `None` in logs of builds that did not say.
-        #[serde(default)]
-        from: Option<Messenger>,
-        /// What it said.
-        body: Said,
-    },
+    Report(Report),
     /// A client repeats a part of a run.
-    Replay {
-        /// At most once.
-        request: RequestId,
-        /// Leader's clock.
-        at_ms: u64,
-        /// What is repeated.
-        replay: Replay,
-        /// Where to begin: a checkpoint of the run, or the one that it was resumed from; `None`: where the run began.
-        checkpoint: Option<Digest>,
-        /// As in `Submit`.
-        secret: [u8; 32],
-    },
-    /// A person takes a node's devices out of use, or gives them back.
-    Fence {
-        /// At most once.
-        request: RequestId,
-        /// Leader's clock.
-        at_ms: u64,
-        /// The node.
-        node: NodeId,
-        /// The devices with this name; `None`: all of the node.
-        device: Option<String>,
-        /// Out of use, or back.
-        fenced: bool,
-    },
-    /// The leader opened every blob of a checkpoint whose shares are all there: the checkpoint exists from now on.
-    Commit {
-        /// Leader's clock.
-        at_ms: u64,
-        /// The run.
-        run: RunId,
-        /// The generation that wrote it.
-        generation: u64,
-        /// Steps completed.
-        step: u64,
-        /// The manifest whose blobs were opened; shares that give another one are not committed.
-        checkpoint: Digest,
-    },
-    /// The leader could not open what a checkpoint names, or its shares contradict each other.
-    CommitFailed {
-        /// Leader's clock.
-        at_ms: u64,
-        /// The run.
-        run: RunId,
-        /// The generation that wrote it.
-        generation: u64,
-        /// Steps completed.
-        step: u64,
-        /// Why.
-        reason: String,
-    },
+    Replay(ReplayRun),
+    /// A person takes devices out of use, or gives them back.
+    Fence(FenceDevices),
+    /// The leader opened every blob of a checkpoint.
+    Commit(Commit),
+    /// The leader could not open a checkpoint.
+    CommitFailed(CommitFailed),
     /// The leader's configuration of what is decided here.
-    Configure {
-        /// How often a run is tried again.
-        retries: Retries,
-    },
-    /// Nothing was heard for too long of processes of a generation that are not ready.
-    Silent {
-        /// Leader's clock.
-        at_ms: u64,
-        /// The run.
-        run: RunId,
-        /// The generation that starts.
-        generation: u64,
-        /// For how long, in seconds.
-        seconds: u64,
-    },
+    Configure(Configure),
+    /// Nothing was heard for too long of a generation that starts.
+    Silent(Silent),
     /// The pause before a run's next attempt is over.
-    Due {
-        /// The run.
-        run: RunId,
-        /// The generation that waited.
-        generation: u64,
-    },
+    Due(Due),
+}
+
+impl Command {
+    /// What it does, and how it is known when it comes again.
+    pub(crate) fn dispatch(&self) -> &dyn Apply {
+        match self {
+            Self::Submit(command) => command,
+            Self::Resume(command) => command,
+            Self::Cancel(command) => command,
+            Self::Annotate(command) => command,
+            Self::NodeJoined(command) => command,
+            Self::NodeLeaving(command) => command,
+            Self::NodeDetached(command) => command,
+            Self::NodeForgotten(command) => command,
+            Self::NodeLost(command) => command,
+            Self::Report(command) => command,
+            Self::Replay(command) => command,
+            Self::Fence(command) => command,
+            Self::Commit(command) => command,
+            Self::CommitFailed(command) => command,
+            Self::Configure(command) => command,
+            Self::Silent(command) => command,
+            Self::Due(command) => command,
+        }
+    }
+}
+
+/// What a command does to the state.
+pub(crate) trait Apply {
+    /// Changes the state as the log entry at `index`. `effects` are written with the state, in order.
+    ///
+    /// Deterministic, and total: no value of the command panics.
+    ///
+    /// # Errors
+    /// Why the command was refused. Nothing changed then.
+    fn apply(&self, state: &mut ClusterState, index: u64, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal>;
+
+    /// The request of a client, who repeats it until it is answered (I4); none for what agents and the leader say.
+    fn request(&self) -> Option<Request<'_>> {
+        None
+    }
+}
+
+/// A client's request, and what it asks for.
+pub(crate) enum Request<'a> {
+    /// For a run, which says how it was made.
+    Run(&'a RequestId, &'a dyn MakesRun),
+    /// For a change; the digest of the command without its time.
+    Change(&'a RequestId, Digest),
+}
+
+/// A command that makes a run.
+pub(crate) trait MakesRun {
+    /// Whether it asks for the run that was `made`.
+    fn asks_for(&self, state: &ClusterState, made: &Submission) -> bool;
+}
+
+impl<'a> Request<'a> {
+    /// A request for a change. The leader's clock is not a part of what is asked: `timeless` has 0 there.
+    pub(super) fn change(id: &'a RequestId, timeless: &Command) -> Self {
+        Self::Change(id, Domain::Request.digest(&encode(timeless)))
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> &'a RequestId {
+        match self {
+            Self::Run(id, _) | Self::Change(id, _) => id,
+        }
+    }
 }

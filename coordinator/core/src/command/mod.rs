@@ -1,17 +1,30 @@
-//! The commands of the replicated log. What comes back is in `outcome.rs`.
+//! The commands of the replicated log: each is a struct with its own `apply`. What comes back is in `outcome.rs`.
 //!
 //! Time, randomness and identity enter as fields that the leader or the client filled in (I2).
 
+mod annotate;
+mod cancel;
+mod commit;
 mod dispatch;
+mod fence;
 mod nodes;
 mod replay;
 mod report;
 mod report_body;
+mod resume;
 mod retries;
+mod submit;
 
+pub use annotate::{Annotate, check_annotation};
+pub use cancel::Cancel;
+pub use commit::{Commit, CommitFailed};
 pub use dispatch::Command;
-pub use nodes::Device;
-pub use replay::Replay;
-pub use report::Messenger;
+pub(crate) use dispatch::Request;
+pub use fence::FenceDevices;
+pub use nodes::{Device, NodeDetached, NodeForgotten, NodeJoined, NodeLeaving, NodeLost};
+pub use replay::{Replay, ReplayRun};
+pub use report::{Messenger, Report};
 pub use report_body::{Progress, Said};
-pub use retries::Retries;
+pub use resume::Resume;
+pub use retries::{Configure, Due, Retries, Silent};
+pub use submit::Submit;

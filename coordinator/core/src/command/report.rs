@@ -1,7 +1,32 @@
-//! A report: what a process said, through its agent.
+//! `Report`: what a process said, through its agent.
 
-use lockstep_common::NodeId;
+use lockstep_common::{NodeId, RunId};
 use serde::{Deserialize, Serialize};
+
+use super::dispatch::Apply;
+use super::report_body::Said;
+use crate::outcome::{Effect, Outcome, Refusal};
+use crate::state::{ClusterState, Status};
+
+/// A process said something, through its agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Leader's clock.
+    pub at_ms: u64,
+    /// Of which run.
+    pub run: RunId,
+    /// Of which generation; older ones are acknowledged and change nothing (fencing).
+    pub generation: u64,
+    /// Which process.
+    pub process: u32,
+    /// From 1 without gaps; one seen before is acknowledged and changes nothing, one from the future is refused.
+    pub sequence: u64,
+    /// Whose agent brought it; `None` in logs of builds that did not say.
+    #[serde(default)]
+    pub from: Option<Messenger>,
+    /// What it said.
+    pub body: Said,
+}
 
 /// The agent that brought a report, as the coordinator knows it from its stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,4 +35,58 @@ pub struct Messenger {
     pub node: NodeId,
     /// Drawn at the agent's start: another one means that all its earlier processes are gone.
     pub incarnation: String,
+}
+
+impl Apply for Report {
+    fn apply(&self, state: &mut ClusterState, _: u64, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        let Self { at_ms, run: id, process, body, .. } = self;
+        if !self.counts(state)? {
+            return Ok(Outcome::Done);
+        }
+        if let Some(run) = state.run_mut(id) {
+            run.state.heard_at_ms = *at_ms;
+            if let Some(placed) = run.state.placement.get_mut(process) {
+                placed.sequence = self.sequence;
+            }
+        }
+        match state.run(id).and_then(|run| run.untimely(*process, body).or_else(|| run.impossible(body))) {
+            Some(reason) => state.fail(*at_ms, id, Some(*process), &reason),
+            None => state.said(*at_ms, id, *process, body, effects),
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+impl Report {
+    /// Whether it changes anything: it is of the current generation of a run that goes on, from the agent that runs the process,
+    /// and was not applied before. One that comes before its turn, or from another agent, is refused.
+    fn counts(&self, state: &ClusterState) -> Result<bool, Refusal> {
+        let Self { run: id, generation, process, sequence, from, body, .. } = self;
+        let run = state.run(id).ok_or_else(|| Refusal::NoRun(id.to_string()))?;
+        let current = run.state.generation;
+        // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,
+        // but for the exits of a finished run's processes.
+        let finished = matches!(run.state.status, Status::Finished { .. } | Status::Unsaved { .. });
+        let exit_of_finished = finished && matches!(body, Said::Exited { .. });
+        if *generation < current || (run.state.status.is_final() && !exit_of_finished) {
+            return Ok(false);
+        }
+        let placed = run.state.placement.get(process).filter(|_| *generation == current);
+        let Some(placed) = placed else {
+            let (run, generation, process) = (id.clone(), *generation, *process);
+            return Err(Refusal::NoProcess { run, generation, process, current });
+        };
+        if let Some(Messenger { node, incarnation }) = from
+            && (placed.node != *node || state.node(node).is_none_or(|known| known.incarnation != *incarnation))
+        {
+            let (run, placed) = (id.clone(), placed.node.clone());
+            let (brought, incarnation) = (node.clone(), incarnation.clone());
+            return Err(Refusal::NotItsAgent { run, process: *process, placed, brought, incarnation });
+        }
+        let expected = placed.sequence + 1;
+        if *sequence > expected {
+            return Err(Refusal::OutOfOrder { process: *process, expected, got: *sequence });
+        }
+        Ok(*sequence == expected)
+    }
 }

@@ -8,21 +8,21 @@ use lockstep_common::numerics::{of_earlier_builds, of_gpu_libraries};
 use super::runs::bounded;
 
 /// Whether one of `accepted` names `key`: whole, or as what stands before a dot in it.
-pub(super) fn accepts(accepted: &[String], key: &str) -> bool {
+pub(crate) fn accepts(accepted: &[String], key: &str) -> bool {
     accepted
         .iter()
         .any(|name| key.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// Where `now` differs from what a checkpoint has.
-pub(super) fn numerics(was: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<Override> {
+pub(crate) fn numerics(was: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<Override> {
     let text = |map, key| value(map, key).unwrap_or("nothing").to_owned();
     let differ = differing(was, now).into_iter();
     differ.map(|key| Override { key: format!("numerics.{key}"), was: text(was, key), now: text(now, key) }).collect()
 }
 
 /// The keys by which two numerics fingerprints differ, in order.
-pub(super) fn differing<'a>(a: &'a BTreeMap<String, String>, b: &'a BTreeMap<String, String>) -> Vec<&'a str> {
+pub(crate) fn differing<'a>(a: &'a BTreeMap<String, String>, b: &'a BTreeMap<String, String>) -> Vec<&'a str> {
     let on_cpus = [a, b].iter().all(|map| map.get("device").is_some_and(|device| device == "cpu"));
     let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let compared = keys.into_iter().filter(|key| !(on_cpus && of_gpu_libraries(key)));
@@ -30,13 +30,13 @@ pub(super) fn differing<'a>(a: &'a BTreeMap<String, String>, b: &'a BTreeMap<Str
 }
 
 /// The value of a key of a numerics fingerprint. A build that did not measure the key yet counts with the value that it had.
-pub(super) fn value<'a>(numerics: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(numerics: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
     numerics.get(key).map(String::as_str).or_else(|| of_earlier_builds(key))
 }
 
 /// Puts `files` in the place of those of the same path, which a job may name twice; what changed by it. The path that there is not, if
 /// there is one.
-pub(super) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Override>, String> {
+pub(crate) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Override>, String> {
     let mut changed = Vec::new();
     for file in files {
         let was = all.iter().find(|place| place.path == file.path).ok_or_else(|| file.path.clone())?;
@@ -51,7 +51,7 @@ pub(super) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Overr
 }
 
 /// What a process may say that it derived anew: a few words on a few keys of the data.
-pub(super) fn derived(said: &[Override]) -> Vec<Override> {
+pub(crate) fn derived(said: &[Override]) -> Vec<Override> {
     let of_data = said.iter().filter(|one| one.key.starts_with("data.")).take(DERIVED);
     let short = |one: &Override| Override { key: bounded(&one.key), was: bounded(&one.was), now: bounded(&one.now) };
     of_data.map(short).collect()
@@ -61,10 +61,10 @@ pub(super) fn derived(said: &[Override]) -> Vec<Override> {
 const DERIVED: usize = 8;
 
 /// The key of the code that a program is built from.
-pub(super) const CODE: &str = "code";
+pub(crate) const CODE: &str = "code";
 
 /// Puts `new` in the place of what there was; what changed by it.
-pub(super) fn code(was: &mut Option<CodeVersion>, new: &CodeVersion) -> Vec<Override> {
+pub(crate) fn code(was: &mut Option<CodeVersion>, new: &CodeVersion) -> Vec<Override> {
     // What a program is built from: the tree, and where in it.
     let text = |code: &CodeVersion| {
         let tree = code.tree.as_ref().map_or_else(|| "nothing".to_owned(), |tree| tree.digest.to_hex());
@@ -77,7 +77,7 @@ pub(super) fn code(was: &mut Option<CodeVersion>, new: &CodeVersion) -> Vec<Over
 }
 
 /// Adds `new` to what is known, each once.
-pub(super) fn remember(known: &mut Vec<Override>, new: Vec<Override>) {
+pub(crate) fn remember(known: &mut Vec<Override>, new: Vec<Override>) {
     for one in new {
         if !known.contains(&one) {
             known.push(one);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockstep_common::manifest::{Manifest, Share};
 use lockstep_common::{Digest, NodeId, RunId};
 
 use super::node::Node;
@@ -9,6 +10,7 @@ use super::requests::Requests;
 use super::rows::RowKey;
 use super::runs::Run;
 use crate::command::Retries;
+use crate::outcome::Refusal;
 
 /// What the log has made of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +59,12 @@ impl ClusterState {
         self.manifests.get(checkpoint).map(Vec::as_slice)
     }
 
+    /// A committed checkpoint's manifest.
+    pub(crate) fn decoded(&self, checkpoint: &Digest) -> Result<Manifest, Refusal> {
+        let manifest = self.manifests.get(checkpoint).and_then(|bytes| Manifest::decode(bytes).ok());
+        manifest.ok_or_else(|| Refusal::NoCheckpoint(checkpoint.to_string()))
+    }
+
     /// Runs that have a process on this device.
     pub fn occupant(&self, node: &NodeId, device: u32) -> Option<(&Run, u32)> {
         self.runs.values().filter(|run| !run.state.status.is_final()).find_map(|run| {
@@ -65,15 +73,22 @@ impl ClusterState {
         })
     }
 
+    pub(crate) fn set_retries(&mut self, retries: Retries) {
+        if self.retries != retries {
+            self.retries = retries;
+            self.changed.insert(RowKey::Retries);
+        }
+    }
+
     /// The run, to be changed.
-    pub(super) fn run_mut(&mut self, id: &RunId) -> Option<&mut Run> {
+    pub(crate) fn run_mut(&mut self, id: &RunId) -> Option<&mut Run> {
         let run = self.runs.get_mut(id)?;
         self.changed.insert(RowKey::Run(id.clone()));
         Some(run)
     }
 
     /// Adds a share of a checkpoint.
-    pub(super) fn add_share(&mut self, id: &RunId, process: u32, share: lockstep_common::manifest::Share) {
+    pub(super) fn add_share(&mut self, id: &RunId, process: u32, share: Share) {
         if let Some(run) = self.runs.get_mut(id) {
             self.changed.insert(RowKey::Share(id.clone(), share.step, process));
             run.shares.insert((share.step, process), share);

@@ -13,8 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockstep_common::RunId;
 use lockstep_common::manifest::{self, Manifest, TensorEntry};
-use lockstep_common::{Digest, RunId};
 
 use super::cluster::ClusterState;
 use super::rows::RowKey;
@@ -59,7 +59,7 @@ impl Run {
     }
 
     /// The generation and step of the checkpoint that is to be opened next: the earliest that is written.
-    pub(super) fn next_to_open(&self) -> Option<(u64, u64)> {
+    pub(crate) fn next_to_open(&self) -> Option<(u64, u64)> {
         let owed = self.owed.iter().next().map(|(&step, owed)| (owed.generation, step));
         owed.or_else(|| Some((self.state.generation, *self.written_steps().first()?)))
     }
@@ -129,36 +129,8 @@ impl ClusterState {
         self.drop_shares(id, |of| of == step);
     }
 
-    /// Commits a checkpoint whose blobs the leader has opened, if its shares are still those that it read, and none of an
-    /// earlier step is still to be opened.
-    pub(super) fn commit_opened(
-        &mut self,
-        at_ms: u64,
-        id: &RunId,
-        (generation, step): (u64, u64),
-        checkpoint: &Digest,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(run) = self.runs.get(id) else { return };
-        if run.next_to_open() != Some((generation, step)) {
-            return;
-        }
-        if run.owed.contains_key(&step) {
-            return self.commit_owed(at_ms, id, (generation, step), checkpoint, effects);
-        }
-        match self.assembled(id, generation, step) {
-            Some(Ok(manifest)) if Manifest::id(&manifest.encode()) == *checkpoint => {
-                self.commit(at_ms, id, generation, &manifest);
-                self.conclude(at_ms, id);
-            }
-            // Other shares have come: whoever leads opens those.
-            Some(Ok(_)) | None => {}
-            Some(Err(reason)) => self.commit_failed(at_ms, id, (generation, step), &reason, effects),
-        }
-    }
-
     /// Rejects the shares of a checkpoint. Of the last one the processes write theirs again.
-    pub(super) fn commit_failed(
+    pub(crate) fn reject(
         &mut self,
         at_ms: u64,
         id: &RunId,
@@ -182,7 +154,8 @@ impl ClusterState {
         self.conclude(at_ms, id);
     }
 
-    pub(super) fn commit(&mut self, at_ms: u64, id: &RunId, generation: u64, manifest: &Manifest) {
+    /// Commits a checkpoint.
+    pub(crate) fn commit(&mut self, at_ms: u64, id: &RunId, generation: u64, manifest: &Manifest) {
         let bytes = manifest.encode();
         let checkpoint = Manifest::id(&bytes);
         let Some(run) = self.run_mut(id) else { return };

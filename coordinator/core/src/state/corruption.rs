@@ -15,9 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterState;
 use super::node::Fence;
-use super::rows::RowKey;
 use super::runs::{Run, bounded};
-use crate::outcome::{Effect, Outcome, Refusal};
+use crate::outcome::Effect;
 
 /// Differences of which nobody knows who was wrong, after which a run is given up.
 const OPEN_LIMIT: usize = 3;
@@ -207,52 +206,6 @@ impl ClusterState {
         for (node, device) in devices {
             self.fence(node, device, &Fence { at_ms, wrong: Some((id.clone(), step)) }, effects);
         }
-    }
-
-    /// Takes a device out of use; runs that have a process on it move.
-    fn fence(&mut self, node: &NodeId, device: &str, fence: &Fence, effects: &mut Vec<Effect>) {
-        let Some(found) = self.nodes.get_mut(node) else { return };
-        found.fences.entry(device.to_owned()).or_insert_with(|| fence.clone());
-        self.changed.insert(RowKey::Node(node.clone()));
-        let here = |run: &&Run| {
-            !run.state.status.is_final()
-                && run.state.placement.values().any(|placed| placed.node == *node && placed.device_name == device)
-        };
-        let moved: Vec<RunId> = self.runs.values().filter(here).map(|run| run.id().clone()).collect();
-        for run in moved {
-            self.leave_generation(fence.at_ms, &run, effects);
-        }
-    }
-
-    /// Fences devices of a node, or gives them back, because a person says so.
-    pub(super) fn fence_by_hand(
-        &mut self,
-        at_ms: u64,
-        id: &NodeId,
-        device: Option<&str>,
-        fenced: bool,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Outcome, Refusal> {
-        let node = self.nodes.get_mut(id).ok_or_else(|| Refusal::NoDevice(format!("node `{id}`")))?;
-        let known = node.devices.iter().map(|device| &device.name).chain(node.fences.keys());
-        let mut names: Vec<String> =
-            known.filter(|name| device.is_none_or(|device| device == *name)).cloned().collect();
-        names.sort();
-        names.dedup();
-        if names.is_empty() {
-            let device = device.map_or("device".to_owned(), |device| format!("device `{device}`"));
-            return Err(Refusal::NoDevice(format!("{device} on node `{id}`")));
-        }
-        for name in names {
-            if fenced {
-                self.fence(id, &name, &Fence { at_ms, wrong: None }, effects);
-            } else if let Some(node) = self.nodes.get_mut(id) {
-                node.fences.remove(&name);
-                self.changed.insert(RowKey::Node(id.clone()));
-            }
-        }
-        self.place_queued();
-        Ok(Outcome::Done)
     }
 }
 

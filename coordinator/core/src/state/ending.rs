@@ -22,7 +22,7 @@ pub(super) struct End<'a> {
 
 impl ClusterState {
     /// Ends a run for a reason that would come again, said by `process` or found by comparing.
-    pub(super) fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
+    pub(crate) fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
         let Some(run) = self.runs.get(id) else { return };
         let reason = match process {
             Some(process) => format!("{}: {}", run.name_of(process), shortened(reason)),
@@ -92,7 +92,7 @@ impl ClusterState {
 
     /// A generation that has waited for `seconds` without a word is given up: the first process that it waits for failed for a reason
     /// that may pass, so that its node comes last in the next attempt.
-    pub(super) fn start_anew(
+    pub(crate) fn start_anew(
         &mut self,
         at_ms: u64,
         id: &RunId,
@@ -122,7 +122,7 @@ impl ClusterState {
     }
 
     /// The pause before generation `generation` is over.
-    pub(super) fn end_pause(&mut self, id: &RunId, generation: u64) {
+    pub(crate) fn end_pause(&mut self, id: &RunId, generation: u64) {
         if self.runs.get(id).is_some_and(|run| run.pauses() && run.state.generation == generation)
             && let Some(run) = self.run_mut(id)
         {

@@ -3,7 +3,7 @@
 //! [`ClusterState::apply`] is a function of state, index and command (I2). What a command changed is known by row
 //! ([`RowKey`]), so that a store writes only that.
 
-mod accept;
+pub(crate) mod accept;
 mod apply;
 mod cluster;
 mod commit;
@@ -20,7 +20,7 @@ mod rows;
 mod runs;
 mod witness;
 
-pub use apply::{Applied, check_annotation};
+pub use apply::Applied;
 pub use cluster::ClusterState;
 pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use find::NotFound;
@@ -28,6 +28,7 @@ pub use node::{Fence, Node, Presence};
 pub use nodes::NODES;
 pub use owed::Owed;
 pub use rows::{RowKey, StateError};
+pub(crate) use runs::TEXT_BYTES;
 pub use runs::{
     Checkpoint, Exit, FailedCheckpoint, Measured, Phase, Placed, Restore, Run, RunState, Status, Submission,
 };

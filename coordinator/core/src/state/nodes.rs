@@ -3,23 +3,13 @@
 use lockstep_common::{NodeId, RunId};
 
 use super::cluster::ClusterState;
-use super::node::{Node, Presence};
+use super::node::{Fence, Node, Presence};
 use super::rows::RowKey;
-use super::runs::Phase;
-use crate::command::Device;
-use crate::outcome::{Effect, Outcome, Refusal};
+use super::runs::{Phase, Run};
+use crate::outcome::{Effect, Refusal};
 
 /// Nodes that are kept. Each is in the state that is held in memory, and in every list of nodes.
 pub const NODES: usize = 4096;
-
-/// An agent that opened its stream.
-pub(super) struct Joining<'a> {
-    pub(super) node: &'a NodeId,
-    pub(super) incarnation: &'a str,
-    pub(super) agent: &'a str,
-    pub(super) host: &'a str,
-    pub(super) devices: &'a [Device],
-}
 
 impl Node {
     /// Whether another agent than this one asks for the node's name while the node's own may be there. Two with one data directory
@@ -31,103 +21,53 @@ impl Node {
 }
 
 impl ClusterState {
-    pub(super) fn node_joined(
-        &mut self,
-        (index, at_ms): (u64, u64),
-        joining: &Joining<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Outcome, Refusal> {
-        let id = joining.node;
-        if let Some(refusal) = self.name_taken(id, joining.incarnation, joining.agent, joining.host) {
-            return Err(refusal);
-        }
-        if !self.nodes.contains_key(id) && self.nodes.len() >= NODES && !self.forget_oldest() {
-            return Err(Refusal::TooManyNodes(NODES));
-        }
-        let known = self.nodes.get(id);
-        let fences = known.map(|node| node.fences.clone()).unwrap_or_default();
-        if known.is_some_and(|node| node.incarnation != joining.incarnation) {
-            self.processes_gone(at_ms, id, effects);
-        }
-        let node = Node {
-            id: id.clone(),
-            incarnation: joining.incarnation.to_owned(),
-            agent: joining.agent.to_owned(),
-            host: joining.host.to_owned(),
-            devices: joining.devices.to_vec(),
-            presence: Presence::Alive,
-            joined: index,
-            changed_at_ms: at_ms,
-            fences,
-        };
-        self.changed.insert(RowKey::Node(id.clone()));
-        self.nodes.insert(id.clone(), node);
-        self.place_queued();
-        Ok(Outcome::Done)
-    }
-
     /// Why an agent cannot have the name of `node` now: another one has it, and may be there.
     pub fn name_taken(&self, node: &NodeId, incarnation: &str, agent: &str, host: &str) -> Option<Refusal> {
         let known = self.nodes.get(node).filter(|known| known.is_another(incarnation, agent, host))?;
         Some(Refusal::NodeTaken { node: node.clone(), host: known.host.clone(), other: host.to_owned() })
     }
 
-    /// The agent ends: what runs there goes on until it says how that ended.
-    pub(super) fn node_leaving(&mut self, at_ms: u64, id: &NodeId, incarnation: &str) {
-        if self.is_in(id, incarnation, &[Presence::Alive, Presence::Detached]) {
-            self.set_presence(at_ms, id, Presence::Leaving);
-        }
+    /// Makes room for a node, known or not.
+    ///
+    /// # Errors
+    /// `TooManyNodes`, if none can be forgotten for it.
+    pub(crate) fn make_room(&mut self, node: &NodeId) -> Result<(), Refusal> {
+        let is_there = self.nodes.contains_key(node) || self.nodes.len() < NODES || self.forget_oldest();
+        is_there.then_some(()).ok_or(Refusal::TooManyNodes(NODES))
     }
 
-    /// The agent's stream has ended. One that was leaving has stopped its processes.
-    pub(super) fn node_detached(&mut self, at_ms: u64, id: &NodeId, joined: u64, effects: &mut Vec<Effect>) {
-        match self.nodes.get(id).filter(|node| node.joined == joined).map(|node| node.presence) {
-            Some(Presence::Alive) => self.set_presence(at_ms, id, Presence::Detached),
-            Some(Presence::Leaving) => {
-                self.set_presence(at_ms, id, Presence::Gone);
-                self.processes_gone(at_ms, id, effects);
-                self.place_queued();
-            }
-            Some(Presence::Detached | Presence::Gone | Presence::Lost) | None => {}
-        }
+    pub(crate) fn put_node(&mut self, node: Node) {
+        self.changed.insert(RowKey::Node(node.id.clone()));
+        self.nodes.insert(node.id.clone(), node);
     }
 
-    pub(super) fn node_lost(&mut self, at_ms: u64, id: &NodeId, incarnation: &str, effects: &mut Vec<Effect>) {
-        if self.is_in(id, incarnation, &[Presence::Alive, Presence::Detached, Presence::Leaving]) {
-            self.set_presence(at_ms, id, Presence::Lost);
-            self.processes_gone(at_ms, id, effects);
-            self.place_queued();
-        }
+    pub(crate) fn drop_node(&mut self, id: &NodeId) {
+        self.nodes.remove(id);
+        self.changed.insert(RowKey::Node(id.clone()));
+    }
+
+    /// The node is gone, and its processes with it.
+    pub(crate) fn node_gone(&mut self, at_ms: u64, id: &NodeId, presence: Presence, effects: &mut Vec<Effect>) {
+        self.set_presence(at_ms, id, presence);
+        self.processes_gone(at_ms, id, effects);
+        self.place_queued();
     }
 
     /// Forgets the node that has been away for longest, but for those with a fence. False if there is none.
     fn forget_oldest(&mut self) -> bool {
         let away = self.nodes.values().filter(|node| !node.presence.may_run() && node.fences.is_empty());
         let Some(oldest) = away.min_by_key(|node| node.changed_at_ms).map(|node| node.id.clone()) else { return false };
-        self.nodes.remove(&oldest);
-        self.changed.insert(RowKey::Node(oldest));
+        self.drop_node(&oldest);
         true
     }
 
-    pub(super) fn forget_node(&mut self, id: &NodeId) -> Result<Outcome, Refusal> {
-        let node = self.nodes.get(id).ok_or_else(|| Refusal::NoNode(id.clone()))?;
-        if node.presence.may_run() {
-            return Err(Refusal::NodeThere { node: id.clone(), state: node.presence.word().to_owned() });
-        }
-        if !node.fences.is_empty() {
-            return Err(Refusal::NodeFenced(id.clone()));
-        }
-        self.nodes.remove(id);
-        self.changed.insert(RowKey::Node(id.clone()));
-        Ok(Outcome::Done)
-    }
-
-    fn is_in(&self, id: &NodeId, incarnation: &str, presences: &[Presence]) -> bool {
+    /// Whether the node is in one of `presences`, with this incarnation of its agent.
+    pub(crate) fn is_in(&self, id: &NodeId, incarnation: &str, presences: &[Presence]) -> bool {
         let node = self.nodes.get(id);
         node.is_some_and(|node| node.incarnation == incarnation && presences.contains(&node.presence))
     }
 
-    fn set_presence(&mut self, at_ms: u64, id: &NodeId, presence: Presence) {
+    pub(crate) fn set_presence(&mut self, at_ms: u64, id: &NodeId, presence: Presence) {
         if let Some(node) = self.nodes.get_mut(id) {
             (node.presence, node.changed_at_ms) = (presence, at_ms);
             self.changed.insert(RowKey::Node(id.clone()));
@@ -136,7 +76,7 @@ impl ClusterState {
 
     /// No process runs on `node` any more. One that had finished has left all that it owed; a run that still needed
     /// another goes to its next generation.
-    fn processes_gone(&mut self, at_ms: u64, node: &NodeId, effects: &mut Vec<Effect>) {
+    pub(crate) fn processes_gone(&mut self, at_ms: u64, node: &NodeId, effects: &mut Vec<Effect>) {
         let touched: Vec<RunId> = self
             .runs
             .values()
@@ -155,6 +95,29 @@ impl ClusterState {
             if needed && !run.state.status.is_final() {
                 self.leave_generation(at_ms, &id, effects);
             }
+        }
+    }
+
+    /// Takes a device out of use; runs that have a process on it move.
+    pub(crate) fn fence(&mut self, node: &NodeId, device: &str, fence: &Fence, effects: &mut Vec<Effect>) {
+        let Some(found) = self.nodes.get_mut(node) else { return };
+        found.fences.entry(device.to_owned()).or_insert_with(|| fence.clone());
+        self.changed.insert(RowKey::Node(node.clone()));
+        let here = |run: &&Run| {
+            !run.state.status.is_final()
+                && run.state.placement.values().any(|placed| placed.node == *node && placed.device_name == device)
+        };
+        let moved: Vec<RunId> = self.runs.values().filter(here).map(|run| run.id().clone()).collect();
+        for run in moved {
+            self.leave_generation(fence.at_ms, &run, effects);
+        }
+    }
+
+    /// Gives a device back.
+    pub(crate) fn unfence(&mut self, node: &NodeId, device: &str) {
+        if let Some(found) = self.nodes.get_mut(node) {
+            found.fences.remove(device);
+            self.changed.insert(RowKey::Node(node.clone()));
         }
     }
 }

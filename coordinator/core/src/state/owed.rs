@@ -62,7 +62,7 @@ impl ClusterState {
     }
 
     /// Commits an owed checkpoint whose blobs the leader has opened.
-    pub(super) fn commit_owed(
+    pub(crate) fn commit_owed(
         &mut self,
         at_ms: u64,
         id: &RunId,

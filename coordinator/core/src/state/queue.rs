@@ -14,7 +14,7 @@ use crate::placement::{self, Demand, Kind, Place, Pool};
 
 impl ClusterState {
     /// Places what can be placed, and tells the rest what they wait for.
-    pub(super) fn place_queued(&mut self) {
+    pub(crate) fn place_queued(&mut self) {
         let mut pool = self.pool();
         let mut held_by: BTreeMap<Kind, RunId> = BTreeMap::new();
         let queued: Vec<RunId> = self

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use lockstep_common::{NodeId, RequestId};
+use lockstep_core::command::{Cancel, NodeJoined};
 use lockstep_core::replica::{
     Config, HardState, LogEntry, LogPosition, PeerMessage, ProposeError, Recovered, Replica, Rows, Ticket,
 };
@@ -32,18 +33,18 @@ pub(crate) fn config(id: u64, voters: u64) -> Config {
 
 pub(crate) fn joined(node: &str) -> Command {
     let node: NodeId = node.parse().unwrap();
-    Command::NodeJoined {
+    Command::NodeJoined(NodeJoined {
         at_ms: 1,
         node,
         incarnation: "1".into(),
         agent: String::new(),
         host: "h".into(),
         devices: Vec::new(),
-    }
+    })
 }
 
 pub(crate) fn cancel_nothing() -> Command {
-    Command::Cancel { request: RequestId::from_bytes([1; 16]), at_ms: 1, run: "0123456789".parse().unwrap() }
+    Command::Cancel(Cancel { request: RequestId::from_bytes([1; 16]), at_ms: 1, run: "0123456789".parse().unwrap() })
 }
 
 impl Disk {

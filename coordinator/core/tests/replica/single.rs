@@ -1,6 +1,7 @@
 //! A cluster of one, and when answers come.
 
 use lockstep_common::RequestId;
+use lockstep_core::command::Submit;
 use lockstep_core::replica::{ProposeError, Recovered, Replica, Ticket};
 use lockstep_core::{Command, Outcome, Refusal};
 
@@ -49,7 +50,7 @@ fn what_cannot_be_proposed_is_answered_without_being_written() {
     let mut lab = Lab::with_leader(3, 1, &[]);
     let entries = lab.disks[&1].entries.len();
     lab.replicas.get_mut(&2).unwrap().propose(Ticket(7), &joined("b"));
-    let huge = Command::Submit {
+    let huge = Command::Submit(Submit {
         request: RequestId::from_bytes([2; 16]),
         at_ms: 0,
         job: "x".repeat(17 << 20),
@@ -57,7 +58,7 @@ fn what_cannot_be_proposed_is_answered_without_being_written() {
         code: None,
         data: Vec::new(),
         secret: [0; 32],
-    };
+    });
     lab.propose(Ticket(8), &huge);
     lab.settle(&[]);
     assert_eq!(lab.replies[&Ticket(7)], Err(ProposeError::NotLeader { leader: Some(1) }));

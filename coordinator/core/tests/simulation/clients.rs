@@ -9,7 +9,10 @@ use lockstep_common::manifest::Share;
 use lockstep_common::manifest::{Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Domain, NodeId, RequestId, RunId, job, world};
-use lockstep_core::command::{Device, Messenger, Progress};
+use lockstep_core::command::{
+    Cancel, Commit, CommitFailed, Device, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Progress, Report,
+    Resume, Submit,
+};
 use lockstep_core::replica::Ticket;
 use lockstep_core::state::Status;
 use lockstep_core::{ClusterState, Command, Said};
@@ -61,17 +64,26 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
         0..4 if runs.len() < RUNS => {
             let job = String::from_utf8(job::parse_toml(JOB, &[]).unwrap().canonical()).unwrap();
             let base_dir = "/jobs".to_owned();
-            Some(Command::Submit { request, at_ms, job, base_dir, code: None, data: Vec::new(), secret })
+            Some(Command::Submit(Submit { request, at_ms, job, base_dir, code: None, data: Vec::new(), secret }))
         }
         4..6 if runs.len() < RUNS => {
             let made: Vec<_> = state.checkpoint_views().iter().map(|made| made.id).collect();
             let checkpoint = *random.pick(&made)?;
             let (accepted, data) = (Vec::new(), Vec::new());
-            Some(Command::Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, code: None, secret })
+            Some(Command::Resume(Resume {
+                request,
+                at_ms,
+                checkpoint,
+                accepted,
+                base_dir: None,
+                data,
+                code: None,
+                secret,
+            }))
         }
         6 => {
             let run = random.pick(&runs)?.id().clone();
-            Some(Command::Cancel { request, at_ms, run })
+            Some(Command::Cancel(Cancel { request, at_ms, run }))
         }
         7..10 => Some(joined(at_ms, random)),
         10 => {
@@ -79,9 +91,9 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
             let node = random.pick(&nodes)?;
             let (node, incarnation, joined) = (node.id.clone(), node.incarnation.clone(), node.joined);
             Some(match random.below(4) {
-                0 => Command::NodeDetached { at_ms, node, joined },
-                1 => Command::NodeLeaving { at_ms, node, incarnation },
-                _ => Command::NodeLost { at_ms, node, incarnation },
+                0 => Command::NodeDetached(NodeDetached { at_ms, node, joined }),
+                1 => Command::NodeLeaving(NodeLeaving { at_ms, node, incarnation }),
+                _ => Command::NodeLost(NodeLost { at_ms, node, incarnation }),
             })
         }
         11..17 => opened(state, at_ms, random),
@@ -93,14 +105,14 @@ fn joined(at_ms: u64, random: &mut Random) -> Command {
     let node: NodeId = ["a", "b", "c"][random.below(3) as usize].parse().unwrap();
     let device = Device { name: "cpu".to_owned(), model: "test".to_owned(), memory_bytes: 1 };
     let incarnation = random.below(2).to_string();
-    Command::NodeJoined {
+    Command::NodeJoined(NodeJoined {
         at_ms,
         node,
         incarnation,
         agent: String::new(),
         host: "h".to_owned(),
         devices: vec![device; 4],
-    }
+    })
 }
 
 /// What a leader says of a checkpoint that it found written, whenever that was: that it opened its blobs, or could not.
@@ -109,10 +121,16 @@ fn opened(state: &ClusterState, at_ms: u64, random: &mut Random) -> Option<Comma
     let (run, generation, step) = random.pick(&written)?.clone();
     match state.assembled(&run, generation, step)? {
         Ok(manifest) if !random.chance(100) => {
-            Some(Command::Commit { at_ms, run, generation, step, checkpoint: Manifest::id(&manifest.encode()) })
+            Some(Command::Commit(Commit { at_ms, run, generation, step, checkpoint: Manifest::id(&manifest.encode()) }))
         }
-        Ok(_) => Some(Command::CommitFailed { at_ms, run, generation, step, reason: "a blob is missing".to_owned() }),
-        Err(reason) => Some(Command::CommitFailed { at_ms, run, generation, step, reason }),
+        Ok(_) => Some(Command::CommitFailed(CommitFailed {
+            at_ms,
+            run,
+            generation,
+            step,
+            reason: "a blob is missing".to_owned(),
+        })),
+        Err(reason) => Some(Command::CommitFailed(CommitFailed { at_ms, run, generation, step, reason })),
     }
 }
 
@@ -134,7 +152,7 @@ fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random
     let placed = state.run(&run).and_then(|run| run.state.placement.get(&process));
     let node = placed.and_then(|placed| state.node(&placed.node));
     let from = node.map(|node| Messenger { node: node.id.clone(), incarnation: node.incarnation.clone() });
-    Some(Command::Report { at_ms, run, generation, process, sequence, from, body })
+    Some(Command::Report(Report { at_ms, run, generation, process, sequence, from, body }))
 }
 
 /// What a process says as its `sequence`th report: it gets ready, then takes a checkpoint at every sixth report, and

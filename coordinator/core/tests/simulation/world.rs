@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_common::Digest;
+use lockstep_core::command::Report;
 use lockstep_core::replica::{Config, Output, PeerMessage, Persist, ProposeError, Replica, Ticket};
 use lockstep_core::{Command, Effect, Outcome};
 
@@ -365,7 +366,9 @@ impl World {
         self.at_most_once.observe(&command, &outcome);
         self.seen.acknowledged += 1;
         self.answered_since_healed += 1;
-        if let (Command::Report { run, generation, process, sequence, .. }, Outcome::Done) = (&command, &outcome) {
+        if let (Command::Report(Report { run, generation, process, sequence, .. }), Outcome::Done) =
+            (&command, &outcome)
+        {
             let known = self.up.values().map(|up| up.replica.state().run(run).map_or(0, |run| run.state.generation));
             self.seen.fenced += u64::from(known.max().unwrap_or(0) > *generation);
             let last = self.spools.entry((run.clone(), *generation, *process)).or_default();

@@ -7,7 +7,10 @@ use lockstep_common::manifest::{self, Share};
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
-use lockstep_core::command::{Device, Messenger, Progress};
+use lockstep_core::command::{
+    Cancel, Commit, CommitFailed, Device, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Progress, Report,
+    Resume, Submit,
+};
 use lockstep_core::state::{Run, Status};
 use lockstep_core::{Applied, Assigned, ClusterState, Command, Effect, Outcome, Refusal, Said, desired};
 
@@ -132,20 +135,20 @@ impl Cluster {
     }
 
     pub(crate) fn join(&mut self, node: &str, incarnation: &str, names: &[&str]) {
-        let command = Command::NodeJoined {
+        let command = Command::NodeJoined(NodeJoined {
             at_ms: self.now(),
             node: node.parse().unwrap(),
             incarnation: incarnation.to_owned(),
             agent: format!("agent of {node}"),
             host: format!("{node}.example"),
             devices: devices(names),
-        };
+        });
         assert_eq!(self.apply(&command), Outcome::Done);
     }
 
     pub(crate) fn lose(&mut self, node: &str, incarnation: &str) {
         let node = node.parse().unwrap();
-        let command = Command::NodeLost { at_ms: self.now(), node, incarnation: incarnation.to_owned() };
+        let command = Command::NodeLost(NodeLost { at_ms: self.now(), node, incarnation: incarnation.to_owned() });
         assert_eq!(self.apply(&command), Outcome::Done);
     }
 
@@ -153,16 +156,16 @@ impl Cluster {
     pub(crate) fn detach(&mut self, node: &str, earlier: bool) {
         let (at_ms, node) = (self.now(), node.parse().unwrap());
         let joined = self.state.node(&node).map_or(0, |node| node.joined - u64::from(earlier));
-        assert_eq!(self.apply(&Command::NodeDetached { at_ms, node, joined }), Outcome::Done);
+        assert_eq!(self.apply(&Command::NodeDetached(NodeDetached { at_ms, node, joined })), Outcome::Done);
     }
 
     pub(crate) fn leave(&mut self, node: &str, incarnation: &str) {
         let (at_ms, node, incarnation) = (self.now(), node.parse().unwrap(), incarnation.to_owned());
-        assert_eq!(self.apply(&Command::NodeLeaving { at_ms, node, incarnation }), Outcome::Done);
+        assert_eq!(self.apply(&Command::NodeLeaving(NodeLeaving { at_ms, node, incarnation })), Outcome::Done);
     }
 
     pub(crate) fn submit_command(&self, sets: &[&str]) -> Command {
-        Command::Submit {
+        Command::Submit(Submit {
             request: self.request(),
             at_ms: self.now(),
             job: job_text(sets),
@@ -170,7 +173,7 @@ impl Cluster {
             code: None,
             data: Vec::new(),
             secret: [7; 32],
-        }
+        })
     }
 
     pub(crate) fn submit(&mut self, sets: &[&str]) -> RunId {
@@ -202,7 +205,8 @@ impl Cluster {
     ) -> Result<RunId, Refusal> {
         let accepted = accepted.iter().map(|key| (*key).to_owned()).collect();
         let (request, at_ms, data, secret) = (self.request(), self.now(), data.to_vec(), [8; 32]);
-        let command = Command::Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, code, secret };
+        let command =
+            Command::Resume(Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, code, secret });
         match self.apply(&command) {
             Outcome::Run(id) => Ok(id),
             Outcome::Refused(refusal) => Err(refusal),
@@ -211,7 +215,7 @@ impl Cluster {
     }
 
     pub(crate) fn cancel(&mut self, run: &RunId) -> Outcome {
-        self.apply(&Command::Cancel { request: self.request(), at_ms: self.now(), run: run.clone() })
+        self.apply(&Command::Cancel(Cancel { request: self.request(), at_ms: self.now(), run: run.clone() }))
     }
 
     /// A report that the agent brings on whose node the process is placed.
@@ -230,7 +234,7 @@ impl Cluster {
         body: Said,
     ) -> Outcome {
         let at_ms = self.now();
-        self.apply(&Command::Report { at_ms, run: run.clone(), generation, process, sequence, from, body })
+        self.apply(&Command::Report(Report { at_ms, run: run.clone(), generation, process, sequence, from, body }))
     }
 
     /// The next report of a process of the current generation.
@@ -266,10 +270,14 @@ impl Cluster {
         let commit = |(run, generation, step): (RunId, u64, u64)| {
             let at_ms = self.now();
             match self.state.assembled(&run, generation, step).unwrap() {
-                Ok(manifest) => {
-                    Command::Commit { at_ms, run, generation, step, checkpoint: Manifest::id(&manifest.encode()) }
-                }
-                Err(reason) => Command::CommitFailed { at_ms, run, generation, step, reason },
+                Ok(manifest) => Command::Commit(Commit {
+                    at_ms,
+                    run,
+                    generation,
+                    step,
+                    checkpoint: Manifest::id(&manifest.encode()),
+                }),
+                Err(reason) => Command::CommitFailed(CommitFailed { at_ms, run, generation, step, reason }),
             }
         };
         self.state.written().into_iter().map(commit).collect()
@@ -287,7 +295,7 @@ impl Cluster {
         let written = self.state.written().into_iter().find(|(id, _, at)| (id, *at) == (run, step));
         let generation = written.map_or(self.run(run).state.generation, |(_, generation, _)| generation);
         let (at_ms, reason) = (self.now(), "blob `x` is missing".to_owned());
-        let failed = Command::CommitFailed { at_ms, run: run.clone(), generation, step, reason };
+        let failed = Command::CommitFailed(CommitFailed { at_ms, run: run.clone(), generation, step, reason });
         assert_eq!(self.apply(&failed), Outcome::Done);
     }
 

@@ -1,6 +1,7 @@
 //! Replicas that differ: who was wrong, what is fenced, and from where the run goes on.
 
 use lockstep_common::{NodeId, RunId};
+use lockstep_core::command::{FenceDevices, Silent};
 use lockstep_core::state::{Corruption, Grounds, Verdict};
 use lockstep_core::view::NodeView;
 use lockstep_core::{Command, Effect, Outcome, Refusal, Said};
@@ -63,7 +64,7 @@ fn placed_on(cluster: &Cluster, run: &RunId) -> Vec<String> {
 fn fence(cluster: &mut Cluster, node: &str, device: Option<&str>, fenced: bool) -> Outcome {
     let (request, at_ms) = (cluster.request(), cluster.now());
     let device = device.map(str::to_owned);
-    cluster.apply(&Command::Fence { request, at_ms, node: node.parse().unwrap(), device, fenced })
+    cluster.apply(&Command::Fence(FenceDevices { request, at_ms, node: node.parse().unwrap(), device, fenced }))
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     cluster.say(&run, 2, said(&[1, 9, 9]));
     cluster.say(&run, 2, exited());
     assert_eq!(cluster.state.starting(), [(run.clone(), 1)]);
-    cluster.apply(&Command::Silent { at_ms: 99, run: run.clone(), generation: 1, seconds: 60 });
+    cluster.apply(&Command::Silent(Silent { at_ms: 99, run: run.clone(), generation: 1, seconds: 60 }));
     let state = &cluster.run(&run).state;
     assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
 

@@ -49,7 +49,7 @@ fn commands_of_version_1_are_read() {
     let mut kinds = BTreeMap::new();
     for hex in &commands {
         let read = command_of_version_1(&bytes(hex)).unwrap();
-        let name = format!("{read:?}").split([' ', '{']).next().unwrap().to_owned();
+        let name = format!("{read:?}").split([' ', '{', '(']).next().unwrap().to_owned();
         *kinds.entry(name).or_insert(0) += 1;
     }
     let counted: Vec<(&str, i32)> = kinds.iter().map(|(name, count)| (name.as_str(), *count)).collect();

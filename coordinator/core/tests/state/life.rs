@@ -1,7 +1,7 @@
 //! A run from submission to its end, with nothing going wrong.
 
 use lockstep_common::{NodeId, RunId};
-use lockstep_core::command::Replay;
+use lockstep_core::command::{Annotate, Cancel, FenceDevices, NodeForgotten, Replay, ReplayRun, Submit};
 use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
 use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, Said};
@@ -66,7 +66,7 @@ fn a_repeated_request_changes_nothing_and_gets_the_same_answer() {
     assert_eq!(cluster.store(), rows);
 
     let Outcome::Run(run) = first else { panic!("{first:?}") };
-    let cancel = lockstep_core::Command::Cancel { request: cluster.request(), at_ms: 1, run: run.clone() };
+    let cancel = Command::Cancel(Cancel { request: cluster.request(), at_ms: 1, run: run.clone() });
     assert_eq!(cluster.apply(&cancel), Outcome::Done);
     assert_eq!(cluster.apply(&cancel), Outcome::Done, "the same request");
     let Outcome::Refused(refusal) = cluster.cancel(&run) else { panic!("another request") };
@@ -78,8 +78,8 @@ fn an_answer_counts_only_for_the_kind_of_request_that_it_answered() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     let submit = cluster.submit_command(&[]);
-    let lockstep_core::Command::Submit { request, .. } = submit.clone() else { unreachable!() };
-    assert_eq!(cluster.apply(&lockstep_core::Command::Cancel { request, at_ms: 1, run }), Outcome::Done);
+    let Command::Submit(Submit { request, .. }) = submit.clone() else { unreachable!() };
+    assert_eq!(cluster.apply(&Command::Cancel(Cancel { request, at_ms: 1, run })), Outcome::Done);
     let Outcome::Run(second) = cluster.apply(&submit) else { panic!("a submit makes a run") };
     assert_eq!(cluster.apply(&submit), Outcome::Run(second));
 }
@@ -88,7 +88,7 @@ fn an_answer_counts_only_for_the_kind_of_request_that_it_answered() {
 fn a_job_that_is_not_sound_is_refused_with_the_cause() {
     let mut cluster = Cluster::with_two_nodes();
     let mut submit = cluster.submit_command(&[]);
-    if let lockstep_core::Command::Submit { job, .. } = &mut submit {
+    if let Command::Submit(Submit { job, .. }) = &mut submit {
         *job = job.replace("\"size\":8", "\"size\":9");
     }
     let Outcome::Refused(Refusal::Job(why)) = cluster.apply(&submit) else { panic!("not refused") };
@@ -135,16 +135,14 @@ fn a_request_id_that_made_a_run_makes_no_other_one() {
     let mut cluster = Cluster::with_two_nodes();
     let submit = cluster.submit_command(&[]);
     let Outcome::Run(run) = cluster.apply(&submit) else { panic!("not submitted") };
-    let lockstep_core::Command::Submit { request, at_ms, base_dir, secret, .. } = submit.clone() else {
-        unreachable!()
-    };
+    let Command::Submit(Submit { request, at_ms, base_dir, secret, .. }) = submit.clone() else { unreachable!() };
     let job = job_text(&["steps=9"]);
     let (code, data) = (None, Vec::new());
-    let other = lockstep_core::Command::Submit { request: request.clone(), at_ms, job, base_dir, code, data, secret };
+    let other = Command::Submit(Submit { request: request.clone(), at_ms, job, base_dir, code, data, secret });
     let taken = Refusal::RequestTaken { request: request.to_string(), run: run.clone() };
     assert_eq!(cluster.apply(&other), Outcome::Refused(taken.clone()));
     let (replay, checkpoint) = (Replay { of: run.clone(), until: 2, fingerprints_every: 0 }, None);
-    let replay = lockstep_core::Command::Replay { request, at_ms, replay, checkpoint, secret };
+    let replay = Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, secret });
     assert_eq!(cluster.apply(&replay), Outcome::Refused(taken));
     assert_eq!(cluster.apply(&submit), Outcome::Run(run), "the same again has the same answer");
     assert_eq!(cluster.state.runs().len(), 1);
@@ -155,18 +153,26 @@ fn a_request_id_that_was_one_command_is_no_other_one() {
     let mut cluster = Cluster::with_two_nodes();
     let (a, b) = (cluster.submit(&[]), cluster.submit(&[]));
     let request = cluster.request();
-    let annotate = |run: &RunId, note: &str| Command::Annotate {
-        request: request.clone(),
-        run: run.clone(),
-        tags: None,
-        note: Some(note.to_owned()),
+    let annotate = |run: &RunId, note: &str| {
+        Command::Annotate(Annotate {
+            request: request.clone(),
+            run: run.clone(),
+            tags: None,
+            note: Some(note.to_owned()),
+        })
     };
     let used = Outcome::Refused(Refusal::RequestUsed(request.to_string()));
     assert_eq!(cluster.apply(&annotate(&a, "first")), Outcome::Done);
-    let cancel = |at_ms| Command::Cancel { request: request.clone(), at_ms, run: b.clone() };
+    let cancel = |at_ms| Command::Cancel(Cancel { request: request.clone(), at_ms, run: b.clone() });
     let node: NodeId = "a".parse().unwrap();
-    let fence = Command::Fence { request: request.clone(), at_ms: 1, node: node.clone(), device: None, fenced: true };
-    let forget = Command::NodeForgotten { request: request.clone(), node };
+    let fence = Command::Fence(FenceDevices {
+        request: request.clone(),
+        at_ms: 1,
+        node: node.clone(),
+        device: None,
+        fenced: true,
+    });
+    let forget = Command::NodeForgotten(NodeForgotten { request: request.clone(), node });
     for other in [annotate(&b, "first"), annotate(&a, "second"), cancel(1), fence, forget] {
         assert_eq!(cluster.apply(&other), used, "{other:?}");
     }
@@ -175,11 +181,11 @@ fn a_request_id_that_was_one_command_is_no_other_one() {
     assert_eq!(cluster.status(&b), "starting");
     // The leader's clock is not a part of what is asked.
     let request = cluster.request();
-    let cancel = |at_ms| Command::Cancel { request: request.clone(), at_ms, run: b.clone() };
+    let cancel = |at_ms| Command::Cancel(Cancel { request: request.clone(), at_ms, run: b.clone() });
     assert_eq!([1, 2].map(|at_ms| cluster.apply(&cancel(at_ms))), [Outcome::Done, Outcome::Done]);
     // It is kept with the state.
     cluster.state = ClusterState::from_rows(cluster.store()).unwrap();
-    let other = Command::Cancel { request: request.clone(), at_ms: 3, run: a };
+    let other = Command::Cancel(Cancel { request: request.clone(), at_ms: 3, run: a });
     assert_eq!(cluster.apply(&other), Outcome::Refused(Refusal::RequestUsed(request.to_string())));
     assert_eq!(cluster.apply(&cancel(3)), Outcome::Done);
 }

@@ -1,6 +1,7 @@
 //! Nodes that come, go away for a while, leave, and are forgotten.
 
 use lockstep_common::Ending;
+use lockstep_core::command::{FenceDevices, NodeForgotten, NodeJoined, NodeLost};
 use lockstep_core::state::{NODES, Node, Presence};
 use lockstep_core::{ClusterState, Command, Outcome, Refusal, Said};
 
@@ -14,12 +15,19 @@ fn presence(cluster: &Cluster, node: &str) -> Presence {
 fn ask(cluster: &mut Cluster, incarnation: &str, agent: &str, host: &str) -> Outcome {
     let (at_ms, node) = (cluster.now(), "a".parse().unwrap());
     let (incarnation, agent, host) = (incarnation.to_owned(), agent.to_owned(), host.to_owned());
-    cluster.apply(&Command::NodeJoined { at_ms, node, incarnation, agent, host, devices: devices(&["cpu"]) })
+    cluster.apply(&Command::NodeJoined(NodeJoined {
+        at_ms,
+        node,
+        incarnation,
+        agent,
+        host,
+        devices: devices(&["cpu"]),
+    }))
 }
 
 fn forget(cluster: &mut Cluster, node: &str) -> Outcome {
     let (request, node) = (cluster.request(), node.parse().unwrap());
-    cluster.apply(&Command::NodeForgotten { request, node })
+    cluster.apply(&Command::NodeForgotten(NodeForgotten { request, node }))
 }
 
 #[test]
@@ -118,7 +126,7 @@ fn only_a_node_that_is_not_there_is_forgotten() {
     cluster.lose("a", "1");
     let fence = |cluster: &mut Cluster, fenced| {
         let (request, at_ms, node) = (cluster.request(), cluster.now(), "a".parse().unwrap());
-        cluster.apply(&Command::Fence { request, at_ms, node, device: None, fenced });
+        cluster.apply(&Command::Fence(FenceDevices { request, at_ms, node, device: None, fenced }));
     };
     fence(&mut cluster, true);
     assert!(matches!(forget(&mut cluster, "a"), Outcome::Refused(Refusal::NodeFenced(_))));
@@ -145,13 +153,15 @@ fn a_node_that_an_earlier_build_wrote_is_read() {
 #[test]
 fn there_are_only_so_many_nodes() {
     let mut state = ClusterState::default();
-    let join = |name: String| Command::NodeJoined {
-        at_ms: 1,
-        node: name.parse().unwrap(),
-        incarnation: "1".to_owned(),
-        agent: String::new(),
-        host: String::new(),
-        devices: Vec::new(),
+    let join = |name: String| {
+        Command::NodeJoined(NodeJoined {
+            at_ms: 1,
+            node: name.parse().unwrap(),
+            incarnation: "1".to_owned(),
+            agent: String::new(),
+            host: String::new(),
+            devices: Vec::new(),
+        })
     };
     for number in 0..NODES {
         assert_eq!(state.apply(number as u64 + 1, &join(format!("n{number}"))).outcome, Outcome::Done);
@@ -161,7 +171,10 @@ fn there_are_only_so_many_nodes() {
     assert_eq!(state.apply(5_001, &join("n7".to_owned())).outcome, Outcome::Done, "a known one may come back");
     // The one that has been away for longest makes room.
     for (at_ms, name) in [(3, "n8"), (2, "n7")] {
-        state.apply(5_002, &Command::NodeLost { at_ms, node: name.parse().unwrap(), incarnation: "1".to_owned() });
+        state.apply(
+            5_002,
+            &Command::NodeLost(NodeLost { at_ms, node: name.parse().unwrap(), incarnation: "1".to_owned() }),
+        );
     }
     assert_eq!(state.apply(5_004, &one_more).outcome, Outcome::Done);
     let is_known = |name: &str| state.node(&name.parse().unwrap()).is_some();

@@ -1,6 +1,7 @@
 //! Written checkpoints are committed in the order of their steps, whatever ends meanwhile, or named as failed.
 
 use lockstep_common::RunId;
+use lockstep_core::command::Commit;
 use lockstep_core::state::Status;
 use lockstep_core::{Command, Effect, Outcome, Said};
 
@@ -40,7 +41,7 @@ fn written_checkpoints_are_opened_in_the_order_of_steps_and_none_is_dropped() {
     assert_eq!(cluster.state.written(), [(run.clone(), 1, 2)], "the earliest comes first");
     let (at_ms, last) = (cluster.now(), cluster.state.assembled(&run, 1, 10).unwrap().unwrap());
     let checkpoint = lockstep_common::manifest::Manifest::id(&last.encode());
-    let early = Command::Commit { at_ms, run: run.clone(), generation: 1, step: 10, checkpoint };
+    let early = Command::Commit(Commit { at_ms, run: run.clone(), generation: 1, step: 10, checkpoint });
     let rows = cluster.store();
     assert_eq!(cluster.apply(&early), Outcome::Done);
     assert_eq!(cluster.store(), rows, "not before those at steps 2 and 4");

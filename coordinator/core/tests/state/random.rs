@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use lockstep_common::{Domain, RunId};
+use lockstep_core::command::{FenceDevices, NodeForgotten};
 use lockstep_core::state::{Phase, Status};
 use lockstep_core::{Command, Outcome, Said};
 use proptest::prelude::*;
@@ -128,7 +129,7 @@ fn act(cluster: &mut Cluster, late_commits: &mut Vec<Command>, action: &Action) 
         Action::Fence { node, fenced } => {
             let (request, at_ms) = (cluster.request(), cluster.now());
             let node = format!("n{node}").parse().unwrap();
-            cluster.apply(&Command::Fence { request, at_ms, node, device: None, fenced });
+            cluster.apply(&Command::Fence(FenceDevices { request, at_ms, node, device: None, fenced }));
         }
         Action::Open { found: true, late: true } => *late_commits = cluster.opened(),
         Action::Open { found: true, late: false } => cluster.open(),
@@ -141,7 +142,7 @@ fn act(cluster: &mut Cluster, late_commits: &mut Vec<Command>, action: &Action) 
         Action::Leave { node, incarnation } => cluster.leave(&format!("n{node}"), &incarnation.to_string()),
         Action::Forget { node } => {
             let (request, node) = (cluster.request(), format!("n{node}").parse().unwrap());
-            cluster.apply(&Command::NodeForgotten { request, node });
+            cluster.apply(&Command::NodeForgotten(NodeForgotten { request, node }));
         }
         Action::Lose { node, incarnation } => cluster.lose(&format!("n{node}"), &incarnation.to_string()),
         Action::Report { pick: at, late, process, skip, what, step } => {

@@ -1,7 +1,7 @@
 //! Runs that repeat a part of another one.
 
 use lockstep_common::{Digest, Domain, RunId};
-use lockstep_core::command::{Replay, Said};
+use lockstep_core::command::{Replay, ReplayRun, Said};
 use lockstep_core::view::RunRow;
 use lockstep_core::{Command, Outcome, Refusal};
 
@@ -10,7 +10,7 @@ use super::cluster::{Cluster, ready, share};
 fn replay(cluster: &mut Cluster, of: &RunId, checkpoint: Option<Digest>, until: u64) -> Result<RunId, Refusal> {
     let replay = Replay { of: of.clone(), until, fingerprints_every: 1 };
     let (request, at_ms) = (cluster.request(), cluster.now());
-    match cluster.apply(&Command::Replay { request, at_ms, replay, checkpoint, secret: [9; 32] }) {
+    match cluster.apply(&Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, secret: [9; 32] })) {
         Outcome::Run(id) => Ok(id),
         Outcome::Refused(refusal) => Err(refusal),
         Outcome::Done => panic!("a replay makes a run"),
@@ -104,7 +104,7 @@ fn a_request_id_that_made_a_replay_makes_none_from_another_checkpoint() {
     let (request, at_ms) = (cluster.request(), cluster.now());
     let from = |checkpoint| {
         let replay = Replay { of: run.clone(), until: 8, fingerprints_every: 1 };
-        Command::Replay { request: request.clone(), at_ms, replay, checkpoint, secret: [9; 32] }
+        Command::Replay(ReplayRun { request: request.clone(), at_ms, replay, checkpoint, secret: [9; 32] })
     };
     let Outcome::Run(made) = cluster.apply(&from(Some(checkpoint))) else { panic!("refused") };
     assert_eq!(cluster.apply(&from(Some(checkpoint))), Outcome::Run(made.clone()));

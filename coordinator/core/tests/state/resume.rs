@@ -2,6 +2,7 @@
 
 use lockstep_common::Domain;
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Override, Piece};
+use lockstep_core::command::Submit;
 use lockstep_core::view::RunRow;
 use lockstep_core::{Command, Effect, Outcome, Refusal};
 
@@ -115,7 +116,7 @@ fn a_program_is_built_from_the_checkpoints_code_or_from_what_was_accepted() {
     };
     let mut submit = |code| {
         let mut command = cluster.submit_command(&["model={ kind = \"program\" }", "program.bin=trainer"]);
-        if let Command::Submit { code: place, .. } = &mut command {
+        if let Command::Submit(Submit { code: place, .. }) = &mut command {
             *place = code;
         }
         cluster.apply(&command)

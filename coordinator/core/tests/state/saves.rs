@@ -1,6 +1,7 @@
 //! The end of a run: it is finished only when its last checkpoint is committed (I12).
 
 use lockstep_common::{Domain, RunId};
+use lockstep_core::command::{Commit, CommitFailed};
 use lockstep_core::state::Status;
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_core::{Command, Outcome, Said, Save};
@@ -159,8 +160,9 @@ fn what_was_opened_before_something_changed_commits_nothing() {
     cluster.all_ready(&run);
     let rows = cluster.store();
     assert_eq!(cluster.apply(&next), Outcome::Done);
-    let Command::Commit { at_ms, run, generation, step, .. } = next else { panic!("{next:?}") };
-    let failed = Command::CommitFailed { at_ms, run: run.clone(), generation, step, reason: "late".into() };
+    let Command::Commit(Commit { at_ms, run, generation, step, .. }) = next else { panic!("{next:?}") };
+    let failed =
+        Command::CommitFailed(CommitFailed { at_ms, run: run.clone(), generation, step, reason: "late".into() });
     assert_eq!(cluster.apply(&failed), Outcome::Done);
     assert_eq!(cluster.store(), rows, "it was committed before");
     assert!(cluster.run(&run).checkpoints.len() == 1 && cluster.run(&run).state.failed_checkpoints.is_empty());

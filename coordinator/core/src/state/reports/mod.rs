@@ -3,5 +3,3 @@
 mod finish;
 mod ready;
 mod report;
-
-pub(super) use report::Spoken;

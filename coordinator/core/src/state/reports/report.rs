@@ -2,8 +2,8 @@
 
 use lockstep_common::{Ending, RunId};
 
-use crate::command::{Messenger, Said};
-use crate::outcome::{Effect, Outcome, Refusal};
+use crate::command::Said;
+use crate::outcome::Effect;
 use crate::state::accept;
 use crate::state::cluster::ClusterState;
 use crate::state::corruption::Found;
@@ -11,21 +11,12 @@ use crate::state::ending::End;
 use crate::state::runs::{Phase, Run, Status};
 use crate::state::witness::Worth;
 
-/// A report, but for its run and time.
-pub(in crate::state) struct Spoken<'a> {
-    pub(in crate::state) generation: u64,
-    pub(in crate::state) process: u32,
-    pub(in crate::state) sequence: u64,
-    pub(in crate::state) from: Option<&'a Messenger>,
-    pub(in crate::state) body: &'a Said,
-}
-
 /// Differences of data that a run remembers at most: a process derives a few, and each list of runs shows them.
 const OVERRIDES: usize = 256;
 
 impl Run {
     /// Why `process` cannot say `body` now: its generation has not begun to train, or has begun already.
-    fn untimely(&self, process: u32, body: &Said) -> Option<String> {
+    pub(crate) fn untimely(&self, process: u32, body: &Said) -> Option<String> {
         match body {
             Said::Share(_)
             | Said::ShareFailed { .. }
@@ -47,7 +38,7 @@ impl Run {
     }
 
     /// Why no process of this run can say `body`: it names a step that the job does not have, or where it writes no checkpoint.
-    fn impossible(&self, body: &Said) -> Option<String> {
+    pub(crate) fn impossible(&self, body: &Said) -> Option<String> {
         let (last, every) = (self.last_step(), self.job.checkpoint.every_steps);
         let beyond =
             |step: u64, what: &str| (step > last).then(|| format!("{what} step {step}, and the last is {last}"));
@@ -71,57 +62,8 @@ impl Run {
 }
 
 impl ClusterState {
-    /// Applies one report, if it comes from the current generation of a run that goes on, from the agent that runs the process,
-    /// and in its turn.
-    pub(in crate::state) fn report(
-        &mut self,
-        at_ms: u64,
-        id: &RunId,
-        spoken: &Spoken<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Outcome, Refusal> {
-        let Spoken { generation, process, sequence, from, body } = *spoken;
-        let run = self.runs.get(id).ok_or_else(|| Refusal::NoRun(id.to_string()))?;
-        let current = run.state.generation;
-        // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,
-        // but for the exits of a finished run's processes.
-        let finished = matches!(run.state.status, Status::Finished { .. } | Status::Unsaved { .. });
-        let exit_of_finished = finished && matches!(body, Said::Exited { .. });
-        if generation < current || (run.state.status.is_final() && !exit_of_finished) {
-            return Ok(Outcome::Done);
-        }
-        let placed = run.state.placement.get(&process).filter(|_| generation == current);
-        let Some(placed) = placed else {
-            return Err(Refusal::NoProcess { run: id.clone(), generation, process, current });
-        };
-        if let Some(Messenger { node, incarnation }) = from
-            && (placed.node != *node || self.nodes.get(node).is_none_or(|known| known.incarnation != *incarnation))
-        {
-            let (run, placed) = (id.clone(), placed.node.clone());
-            let (brought, incarnation) = (node.clone(), incarnation.clone());
-            return Err(Refusal::NotItsAgent { run, process, placed, brought, incarnation });
-        }
-        let expected = placed.sequence + 1;
-        if sequence < expected {
-            return Ok(Outcome::Done);
-        }
-        if sequence > expected {
-            return Err(Refusal::OutOfOrder { process, expected, got: sequence });
-        }
-        if let Some(run) = self.run_mut(id) {
-            run.state.heard_at_ms = at_ms;
-            if let Some(placed) = run.state.placement.get_mut(&process) {
-                placed.sequence = sequence;
-            }
-        }
-        match self.runs.get(id).and_then(|run| run.untimely(process, body).or_else(|| run.impossible(body))) {
-            Some(reason) => self.fail(at_ms, id, Some(process), &reason),
-            None => self.said(at_ms, id, process, body, effects),
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn said(&mut self, at_ms: u64, id: &RunId, process: u32, body: &Said, effects: &mut Vec<Effect>) {
+    /// What a report that counts does.
+    pub(crate) fn said(&mut self, at_ms: u64, id: &RunId, process: u32, body: &Said, effects: &mut Vec<Effect>) {
         match body {
             Said::Ready { address, numerics, environment } => {
                 self.ready(at_ms, id, process, address, numerics, environment);

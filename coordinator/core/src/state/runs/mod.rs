@@ -1,6 +1,7 @@
 //! A run: what was submitted, where it stands, its processes and its checkpoints.
 
 mod checkpoints;
+mod life;
 mod process;
 mod run;
 mod run_state;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::RunId;
+use lockstep_core::command::{Cancel, Report};
 use lockstep_core::{ClusterState, Command, Outcome};
 
 #[derive(Default)]
@@ -18,10 +19,10 @@ impl Acknowledged {
             (_, Outcome::Run(run)) => {
                 self.runs.entry(run.clone()).or_default();
             }
-            (Command::Cancel { run, .. }, Outcome::Done) => {
+            (Command::Cancel(Cancel { run, .. }), Outcome::Done) => {
                 self.runs.insert(run.clone(), true);
             }
-            (Command::Report { run, generation, process, sequence, .. }, Outcome::Done) => {
+            (Command::Report(Report { run, generation, process, sequence, .. }), Outcome::Done) => {
                 let last = self.reports.entry((run.clone(), *generation, *process)).or_default();
                 *last = (*last).max(*sequence);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::{RequestId, RunId};
+use lockstep_core::command::{Resume, Submit};
 use lockstep_core::{ClusterState, Command, Outcome};
 
 #[derive(Default)]
@@ -14,14 +15,15 @@ pub(crate) struct AtMostOnce {
 impl AtMostOnce {
     /// Notes a request, before it is made for the first time.
     pub(crate) fn asks(&mut self, command: &Command) {
-        if let Command::Submit { request, .. } | Command::Resume { request, .. } = command {
+        if let Command::Submit(Submit { request, .. }) | Command::Resume(Resume { request, .. }) = command {
             self.asked.push(request.clone());
         }
     }
 
     /// Notes an answer.
     pub(crate) fn observe(&mut self, command: &Command, outcome: &Outcome) {
-        let (Command::Submit { request, .. } | Command::Resume { request, .. }, Outcome::Run(run)) = (command, outcome)
+        let (Command::Submit(Submit { request, .. }) | Command::Resume(Resume { request, .. }), Outcome::Run(run)) =
+            (command, outcome)
         else {
             return;
         };

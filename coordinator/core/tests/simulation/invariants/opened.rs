@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use lockstep_common::Digest;
+use lockstep_core::command::Commit;
 use lockstep_core::{ClusterState, Command};
 
 #[derive(Default)]
@@ -11,7 +12,7 @@ pub(crate) struct Opened(BTreeSet<Digest>);
 impl Opened {
     /// Notes a command, before it is proposed for the first time.
     pub(crate) fn asks(&mut self, command: &Command) {
-        if let Command::Commit { checkpoint, .. } = command {
+        if let Command::Commit(Commit { checkpoint, .. }) = command {
             self.0.insert(*checkpoint);
         }
     }

@@ -1,0 +1,35 @@
+//! `Cancel`: a client ends a run.
+
+use lockstep_common::{RequestId, RunId};
+use serde::{Deserialize, Serialize};
+
+use super::dispatch::{Apply, Command, Request};
+use crate::outcome::{Effect, Outcome, Refusal};
+use crate::state::{ClusterState, Status};
+
+/// A client ends a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// At most once.
+    pub request: RequestId,
+    /// Leader's clock.
+    pub at_ms: u64,
+    /// The run.
+    pub run: RunId,
+}
+
+impl Apply for Cancel {
+    fn apply(&self, state: &mut ClusterState, _: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        let run = state.run(&self.run).ok_or_else(|| Refusal::NoRun(self.run.to_string()))?;
+        let status = &run.state.status;
+        if status.is_final() {
+            return Err(Refusal::Ended { run: self.run.clone(), status: status.to_string() });
+        }
+        state.end_run(self.at_ms, &self.run, Status::Cancelled);
+        Ok(Outcome::Done)
+    }
+
+    fn request(&self) -> Option<Request<'_>> {
+        Some(Request::change(&self.request, &Command::Cancel(Self { at_ms: 0, ..self.clone() })))
+    }
+}

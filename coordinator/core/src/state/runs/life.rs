@@ -1,0 +1,40 @@
+//! A run's life: it begins, goes to its next generation, and ends.
+
+use lockstep_common::RunId;
+
+use super::run::Run;
+use super::status::Status;
+use crate::outcome::{Effect, Outcome};
+use crate::state::cluster::ClusterState;
+use crate::state::rows::RowKey;
+
+impl ClusterState {
+    /// Puts a new run into the queue.
+    pub(crate) fn create(&mut self, run: Run) -> Outcome {
+        let id = run.id().clone();
+        self.changed.extend([RowKey::Submission(id.clone()), RowKey::Run(id.clone())]);
+        self.runs.insert(id.clone(), run);
+        self.place_queued();
+        Outcome::Run(id)
+    }
+
+    /// Ends a run and gives its devices to others. Its written checkpoints are still opened.
+    pub(crate) fn end_run(&mut self, at_ms: u64, id: &RunId, status: Status) {
+        self.owe_written(at_ms, id);
+        if let Some(run) = self.run_mut(id) {
+            run.end(at_ms, status);
+        }
+        self.place_queued();
+    }
+
+    /// Gives the current generation up; the next one begins from the last committed checkpoint, once the written ones are
+    /// opened.
+    pub(crate) fn leave_generation(&mut self, at_ms: u64, id: &RunId, effects: &mut Vec<Effect>) {
+        self.owe_written(at_ms, id);
+        let Some(run) = self.run_mut(id) else { return };
+        run.next_generation();
+        if run.owed.is_empty() {
+            self.rewind(id, effects);
+        }
+    }
+}
