@@ -4,7 +4,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RunId};
 
 use crate::command::Replay;
-use crate::state::{ClusterState, Phase, Placed, Run, Status};
+use crate::state::{ClusterState, Phase, ProcessState, Run, Status};
 
 /// A process that a node should run, and all that it needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn desired(state: &ClusterState, node: &NodeId) -> Vec<Assigned> {
     assigned
 }
 
-fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &Placed) -> Assigned {
+fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &ProcessState) -> Assigned {
     let addresses = run.state.placement.values().map(|placed| placed.address.clone());
     let restore = run.state.restore.as_ref().and_then(|restore| state.manifest(&restore.checkpoint));
     Assigned {

@@ -13,7 +13,7 @@ pub mod replica;
 pub mod state;
 pub mod view;
 
-pub use command::{Command, Said};
+pub use command::{Command, ReportBody};
 pub use desired::{Assigned, Save, desired};
 pub use outcome::{Effect, Outcome, Refusal};
 pub use state::{Applied, ClusterState};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// A kind of device, the preferred one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DeviceKind {
     /// An NVIDIA device.
     Cuda,
     /// A slot of a CPU.
@@ -33,7 +33,7 @@ pub struct Slot {
     /// Its name.
     pub name: String,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: DeviceKind,
     /// Whether no process has it.
     pub free: bool,
     /// Whether none may have it.
@@ -50,12 +50,12 @@ pub struct Demand {
     /// Devices that it uses if they are there; at least `min`.
     pub max: u32,
     /// The kind that it must have: it began on it.
-    pub kind: Option<Kind>,
+    pub kind: Option<DeviceKind>,
 }
 
 /// The device of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Allocation {
     /// The node.
     pub node: NodeId,
     /// Index among its devices.
@@ -68,7 +68,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
     /// The kind that it waits for.
-    pub kind: Kind,
+    pub kind: DeviceKind,
     /// Whether the demand names the kind.
     pub bound: bool,
     /// Devices that would suffice.
@@ -83,7 +83,7 @@ pub struct Shortage {
     pub away: u32,
 }
 
-impl Kind {
+impl DeviceKind {
     /// The kind of the device with this name; none for a name of another form.
     pub fn of(name: &str) -> Option<Self> {
         match name.split_once(':') {
@@ -108,7 +108,7 @@ impl Pool {
         let slots = (0_u32..)
             .zip(names)
             .filter_map(|(device, name)| {
-                Kind::of(name).map(|kind| Slot {
+                DeviceKind::of(name).map(|kind| Slot {
                     device,
                     name: name.to_owned(),
                     kind,
@@ -158,11 +158,15 @@ const FAILED_OFTEN: u32 = 2;
 ///
 /// # Errors
 /// What is missing.
-pub fn place(pool: &Pool, demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Result<Vec<Place>, Shortage> {
-    let total = |kind: Kind| pool.count(|slot| slot.kind == kind && !slot.fenced);
+pub fn place(pool: &Pool, demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Result<Vec<Allocation>, Shortage> {
+    let total = |kind: DeviceKind| pool.count(|slot| slot.kind == kind && !slot.fenced);
     let kind = demand.kind.unwrap_or_else(|| {
-        let fits = [Kind::Cuda, Kind::Cpu].into_iter().find(|&kind| total(kind) >= demand.min);
-        fits.unwrap_or(if total(Kind::Cuda) > total(Kind::Cpu) { Kind::Cuda } else { Kind::Cpu })
+        let fits = [DeviceKind::Cuda, DeviceKind::Cpu].into_iter().find(|&kind| total(kind) >= demand.min);
+        fits.unwrap_or(if total(DeviceKind::Cuda) > total(DeviceKind::Cpu) {
+            DeviceKind::Cuda
+        } else {
+            DeviceKind::Cpu
+        })
     });
     let usable = |slot: &Slot| slot.kind == kind && slot.free && !slot.fenced && !slot.away;
     let free = pool.count(usable);
@@ -177,10 +181,14 @@ pub fn place(pool: &Pool, demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Res
     // The emptiest nodes first; the sort is stable, so that names decide between equals.
     nodes.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
     let shares = shares(&nodes, demand, failed);
-    let places = nodes.iter().zip(shares).flat_map(|((node, slots), share)| {
-        slots[..share].iter().map(|slot| Place { node: (*node).clone(), device: slot.device, name: slot.name.clone() })
+    let allocations = nodes.iter().zip(shares).flat_map(|((node, slots), share)| {
+        slots[..share].iter().map(|slot| Allocation {
+            node: (*node).clone(),
+            device: slot.device,
+            name: slot.name.clone(),
+        })
     });
-    Ok(places.collect())
+    Ok(allocations.collect())
 }
 
 /// How many devices of each node are taken: evenly, those first that have not failed.
@@ -254,12 +262,12 @@ mod tests {
         pool
     }
 
-    fn place(pool: &Pool, demand: Demand) -> Result<Vec<Place>, Shortage> {
+    fn place(pool: &Pool, demand: Demand) -> Result<Vec<Allocation>, Shortage> {
         super::place(pool, demand, &BTreeMap::new())
     }
 
-    fn nodes_of(places: &[Place]) -> Vec<&str> {
-        places.iter().map(|place| place.node.as_str()).collect()
+    fn nodes_of(allocations: &[Allocation]) -> Vec<&str> {
+        allocations.iter().map(|allocation| allocation.node.as_str()).collect()
     }
 
     const ANY: Demand = Demand { min: 1, max: 4, kind: None };
@@ -267,9 +275,9 @@ mod tests {
     #[test]
     fn processes_spread_evenly_and_stay_together_by_node() {
         let pool = pool(&[("a", &["cpu"; 4]), ("b", &["cpu"; 4]), ("c", &["cpu"; 1])]);
-        let places = place(&pool, Demand { max: 5, ..ANY }).unwrap();
-        assert_eq!(nodes_of(&places), ["a", "a", "b", "b", "c"]);
-        assert_eq!(places[1].device, 1);
+        let allocations = place(&pool, Demand { max: 5, ..ANY }).unwrap();
+        assert_eq!(nodes_of(&allocations), ["a", "a", "b", "b", "c"]);
+        assert_eq!(allocations[1].device, 1);
     }
 
     #[test]
@@ -277,8 +285,8 @@ mod tests {
         let pool = pool(&[("a", &["cpu"; 2]), ("b", &["cpu"; 2])]);
         let placed = |min, max, times| {
             let failed = BTreeMap::from([("a".parse().unwrap(), times)]);
-            let places = super::place(&pool, Demand { min, max, kind: None }, &failed).unwrap();
-            nodes_of(&places).concat()
+            let allocations = super::place(&pool, Demand { min, max, kind: None }, &failed).unwrap();
+            nodes_of(&allocations).concat()
         };
         assert_eq!([placed(1, 1, 0), placed(1, 2, 0)], ["a", "ab"]);
         assert_eq!([placed(1, 1, 1), placed(1, 2, 1), placed(1, 3, 1), placed(1, 4, 1)], ["b", "bb", "abb", "aabb"]);
@@ -288,8 +296,8 @@ mod tests {
     #[test]
     fn what_is_taken_is_not_given_again_and_the_reason_counts_it() {
         let mut pool = pool(&[("a", &["cpu"; 2]), ("b", &["cpu"; 2])]);
-        for place in place(&pool, Demand { max: 2, ..ANY }).unwrap() {
-            pool.take(&place.node, place.device);
+        for allocation in place(&pool, Demand { max: 2, ..ANY }).unwrap() {
+            pool.take(&allocation.node, allocation.device);
         }
         assert_eq!(place(&pool, ANY).unwrap().len(), 2);
         let shortage = place(&pool, Demand { min: 4, ..ANY }).unwrap_err();
@@ -316,7 +324,7 @@ mod tests {
         let mut pool = pool(&[("a", &["cuda:0", "cpu", "cpu", "tpu"]), ("b", &["cpu"])]);
         assert_eq!(place(&pool, ANY).unwrap()[0].name, "cuda:0");
         assert_eq!(place(&pool, Demand { min: 2, ..ANY }).unwrap().len(), 3, "no two cuda devices exist: cpu");
-        let bound = Demand { min: 2, max: 2, kind: Some(Kind::Cuda) };
+        let bound = Demand { min: 2, max: 2, kind: Some(DeviceKind::Cuda) };
         assert!(place(&pool, bound).unwrap_err().to_string().starts_with("needs 2 cuda devices, 1 is free"));
         pool.take(&"a".parse().unwrap(), 0);
         assert!(place(&pool, ANY).is_err(), "waits for the cuda device that is busy");

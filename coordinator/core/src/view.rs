@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Device;
 use crate::state::{
-    Checkpoint, ClusterState, Corruption, Exit, FailedCheckpoint, Fence, Node, Phase, Placed, Presence, Run, Status,
+    Checkpoint, ClusterState, Corruption, Exit, FailedCheckpoint, Fence, Node, Phase, Presence, ProcessState, Run,
+    Status,
 };
 
 /// A run in a list.
@@ -253,7 +254,7 @@ impl RunRow {
 impl RunView {
     /// All of `run`.
     pub fn of(run: &Run) -> Self {
-        let process = |(&process, placed): (&u32, &Placed)| ProcessView {
+        let process = |(&process, placed): (&u32, &ProcessState)| ProcessView {
             process,
             node: placed.node.clone(),
             device: placed.device_name.clone(),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use lockstep_common::RunId;
 use lockstep_common::job::JobSpec;
 use lockstep_core::replica::ProposeError;
-use lockstep_core::{Assigned, Outcome, Refusal, Said};
+use lockstep_core::{Assigned, Outcome, Refusal, ReportBody};
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::coordinator_message;
 use lockstep_rpc::{Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Report as WireReport, Save};
@@ -209,7 +209,7 @@ impl Conversation {
         let body = said(wire.message, wire.process, self.jobs.get(&run).copied()).unwrap_or_else(|status| {
             let reason = format!("what it says cannot be taken: {}", status.message());
             warn!(node = %self.session.node(), %run, reason);
-            Said::Failed { reason, transient: false }
+            ReportBody::Failed { reason, transient: false }
         });
         let WireReport { generation, process, sequence, .. } = wire;
         let report = Report { run: run.clone(), generation, process, sequence, body };

@@ -3,8 +3,8 @@
 
 use lockstep_common::manifest::{Override, Share};
 use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, is_steering, printable, quoted};
-use lockstep_core::command::{Device, Progress, Said};
-use lockstep_core::placement::Kind;
+use lockstep_core::command::{Device, Progress, ReportBody};
+use lockstep_core::placement::DeviceKind;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{CheckpointShare, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
 use prost::Message;
@@ -108,7 +108,7 @@ impl TryFrom<Hello> for Joining {
             return Err(invalid("incarnation", "it is empty"));
         }
         let devices = few("devices", hello.devices, MAX_DEVICES)?.into_iter().map(|device| {
-            if Kind::of(&device.name).is_none() {
+            if DeviceKind::of(&device.name).is_none() {
                 let words = format!("`{}` is no device: expected `cpu` or `cuda:N`", quoted(&device.name));
                 return Err(invalid("devices.name", words));
             }
@@ -140,19 +140,19 @@ pub(super) struct Asked {
 /// What a process said. `job` is what its run's job asked for, if the node was told of the run.
 ///
 /// `process` is its number: the record, evaluations, fingerprints and the model are told by process 0, which hosts rank 0.
-pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<Asked>) -> Result<Said, Status> {
+pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<Asked>) -> Result<ReportBody, Status> {
     let body = message.and_then(|message| message.body).ok_or_else(|| invalid("message", "it is empty"))?;
     Ok(match body {
         Body::Hello(_) | Body::Alive(_) => {
             return Err(invalid("message", "`hello` and `alive` are between a process and its agent"));
         }
-        Body::Ready(ready) => Said::Ready {
+        Body::Ready(ready) => ReportBody::Ready {
             address: text("ready.address", ready.address)?,
             numerics: measured("ready.numerics", ready.numerics)?,
             environment: measured("ready.environment", ready.environment)?,
         },
         // Its steps cannot be recorded, so that the run cannot go on.
-        Body::Block(block) if block.encoded_len() > MAX_BLOCK_BYTES => Said::Failed {
+        Body::Block(block) if block.encoded_len() > MAX_BLOCK_BYTES => ReportBody::Failed {
             reason: format!(
                 "what it reports at once up to step {} takes {} bytes, and at most {MAX_BLOCK_BYTES} can be recorded: report less at a step",
                 block.steps.last().map_or(0, |step| step.step),
@@ -161,9 +161,9 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
             transient: false,
         },
         Body::Block(block) if misplaced(&block, process).is_some() => {
-            Said::Failed { reason: misplaced(&block, process).unwrap_or_default().to_owned(), transient: false }
+            ReportBody::Failed { reason: misplaced(&block, process).unwrap_or_default().to_owned(), transient: false }
         }
-        Body::Block(block) if job.is_some_and(|job| block.last_step() > job.steps) => Said::Failed {
+        Body::Block(block) if job.is_some_and(|job| block.last_step() > job.steps) => ReportBody::Failed {
             reason: format!(
                 "it reports of step {}, and the job's last is {}",
                 block.last_step(),
@@ -172,19 +172,19 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
             transient: false,
         },
         Body::Block(block) => {
-            Said::Block { progress: progress(&block, job.map(|job| job.batch)), bytes: block.encode_to_vec() }
+            ReportBody::Block { progress: progress(&block, job.map(|job| job.batch)), bytes: block.encode_to_vec() }
         }
         // A longer one fails that checkpoint in words, and the run goes on.
-        Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => Said::ShareRefused {
+        Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => ReportBody::ShareRefused {
             step: share.step,
             reason: format!("its description takes {} bytes, more than {MAX_SHARE_BYTES}", share.json.len()),
         },
-        Body::Share(share) => Said::Share(checkpoint_share(&share)?),
-        Body::CheckpointFailed(failed) => Said::ShareFailed { step: failed.step, reason: failed.reason },
+        Body::Share(share) => ReportBody::Share(checkpoint_share(&share)?),
+        Body::CheckpointFailed(failed) => ReportBody::ShareFailed { step: failed.step, reason: failed.reason },
         Body::Finished(finished) => {
-            Said::Finished { step: finished.step, state: digest("finished.state", &finished.state)? }
+            ReportBody::Finished { step: finished.step, state: digest("finished.state", &finished.state)? }
         }
-        Body::Failed(failed) => Said::Failed { reason: failed.reason, transient: failed.transient },
+        Body::Failed(failed) => ReportBody::Failed { reason: failed.reason, transient: failed.transient },
         Body::Exited(exited) => {
             let ending = match exited.cause() {
                 _ if !exited.hung.is_empty() => Ending::Transient { what: exited.hung },
@@ -192,9 +192,9 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
                 ExitCause::Dismissed => Ending::Dismissed,
                 ExitCause::NodeLeaving => Ending::NodeLeaving,
             };
-            Said::Exited { code: exited.code, output: exited.output, ending: Some(ending) }
+            ReportBody::Exited { code: exited.code, output: exited.output, ending: Some(ending) }
         }
-        Body::Corrupt(corrupt) => Said::Corrupt {
+        Body::Corrupt(corrupt) => ReportBody::Corrupt {
             step: corrupt.step,
             agreed: corrupt.agreed,
             fingerprints: corrupt.fingerprints,
@@ -202,9 +202,9 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
             trail: corrupt.trail,
         },
         Body::Agreed(agreed) => {
-            Said::Agreed { step: agreed.step, fingerprint: agreed.fingerprint, trail: agreed.trail }
+            ReportBody::Agreed { step: agreed.step, fingerprint: agreed.fingerprint, trail: agreed.trail }
         }
-        Body::Derived(derived) => Said::Derived {
+        Body::Derived(derived) => ReportBody::Derived {
             overrides: derived
                 .overrides
                 .into_iter()

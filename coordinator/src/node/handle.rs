@@ -52,7 +52,7 @@ pub struct Report {
     /// Its number.
     pub sequence: u64,
     /// What it said.
-    pub body: command::Said,
+    pub body: command::ReportBody,
 }
 
 /// Wakes when the state has changed; changes that were missed are one.

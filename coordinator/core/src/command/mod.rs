@@ -24,7 +24,7 @@ pub use fence::FenceDevices;
 pub use nodes::{Device, NodeDetached, NodeForgotten, NodeJoined, NodeLeaving, NodeLost};
 pub use replay::{Replay, ReplayRun};
 pub use report::{Messenger, Report};
-pub use report_body::{Progress, Said};
+pub use report_body::{Progress, ReportBody};
 pub use resume::Resume;
 pub use retries::{Configure, Due, Retries, Silent};
 pub use submit::Submit;

@@ -4,7 +4,7 @@ use lockstep_common::{NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::dispatch::Apply;
-use super::report_body::Said;
+use super::report_body::ReportBody;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Status};
 
@@ -25,7 +25,7 @@ pub struct Report {
     #[serde(default)]
     pub from: Option<Messenger>,
     /// What it said.
-    pub body: Said,
+    pub body: ReportBody,
 }
 
 /// The agent that brought a report, as the coordinator knows it from its stream.
@@ -51,7 +51,7 @@ impl Apply for Report {
         }
         match state.run(id).and_then(|run| run.untimely(*process, body).or_else(|| run.impossible(body))) {
             Some(reason) => state.fail(*at_ms, id, Some(*process), &reason),
-            None => state.said(*at_ms, id, *process, body, effects),
+            None => state.apply_report(*at_ms, id, *process, body, effects),
         }
         Ok(Outcome::Done)
     }
@@ -67,7 +67,7 @@ impl Report {
         // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,
         // but for the exits of a finished run's processes.
         let finished = matches!(run.state.status, Status::Finished { .. } | Status::Unsaved { .. });
-        let exit_of_finished = finished && matches!(body, Said::Exited { .. });
+        let exit_of_finished = finished && matches!(body, ReportBody::Exited { .. });
         if *generation < current || (run.state.status.is_final() && !exit_of_finished) {
             return Ok(false);
         }

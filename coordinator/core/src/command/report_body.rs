@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a process said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Said {
+pub enum ReportBody {
     /// Model and data are in memory; the exchange listens.
     Ready {
         /// Where.

@@ -68,7 +68,7 @@ impl ClusterState {
     /// Runs that have a process on this device.
     pub fn occupant(&self, node: &NodeId, device: u32) -> Option<(&Run, u32)> {
         self.runs.values().filter(|run| !run.state.status.is_final()).find_map(|run| {
-            let here = |placed: &super::Placed| placed.node == *node && placed.device == device;
+            let here = |placed: &super::ProcessState| placed.node == *node && placed.device == device;
             run.state.placement.iter().find(|(_, placed)| here(placed)).map(|(&process, _)| (run, process))
         })
     }

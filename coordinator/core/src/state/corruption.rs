@@ -122,7 +122,7 @@ impl ClusterState {
                 format!("of {} processes it says what {} have", run.state.placement.len(), found.fingerprints.len());
             return self.fail(at_ms, id, Some(process), &reason);
         }
-        let claim = |(placed, fingerprint): (&super::Placed, &u64)| Claim {
+        let claim = |(placed, fingerprint): (&super::ProcessState, &u64)| Claim {
             node: placed.node.clone(),
             device: placed.device,
             device_name: placed.device_name.clone(),

@@ -46,7 +46,7 @@ impl ClusterState {
             return;
         }
         let (mut ending, mut blamed) = (end.ending.clone(), node.clone());
-        if let (Ending::PeersGone, Some((doubter, what))) = (&ending, run.unheard_doubt()) {
+        if let (Ending::PeersGone, Some((doubter, what))) = (&ending, run.unconfirmed_doubt()) {
             ending = Ending::Transient { what };
             blamed = run.node_of(doubter).cloned().unwrap_or(blamed);
         }

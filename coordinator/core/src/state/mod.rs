@@ -30,6 +30,6 @@ pub use owed::Owed;
 pub use rows::{RowKey, StateError};
 pub(crate) use runs::TEXT_BYTES;
 pub use runs::{
-    Checkpoint, Exit, FailedCheckpoint, Measured, Phase, Placed, Restore, Run, RunState, Status, Submission,
+    Checkpoint, Exit, FailedCheckpoint, Measured, Phase, ProcessState, Restore, Run, RunState, Status, Submission,
 };
-pub use witness::Word;
+pub use witness::Unconfirmed;

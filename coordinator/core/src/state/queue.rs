@@ -9,14 +9,14 @@ use lockstep_common::RunId;
 
 use super::cluster::ClusterState;
 use super::node::Presence;
-use super::runs::{Phase, Placed, Status};
-use crate::placement::{self, Demand, Kind, Place, Pool};
+use super::runs::{Phase, ProcessState, Status};
+use crate::placement::{self, Allocation, Demand, DeviceKind, Pool};
 
 impl ClusterState {
     /// Places what can be placed, and tells the rest what they wait for.
     pub(crate) fn place_queued(&mut self) {
         let mut pool = self.pool();
-        let mut held_by: BTreeMap<Kind, RunId> = BTreeMap::new();
+        let mut held_by: BTreeMap<DeviceKind, RunId> = BTreeMap::new();
         let queued: Vec<RunId> = self
             .runs()
             .into_iter()
@@ -40,14 +40,14 @@ impl ClusterState {
             }
             let demand = Demand { min: run.job.min_processes(), max: run.job.processes(), kind: run.state.kind };
             let reason = match placement::place(&pool, demand, &run.state.failed_on) {
-                Ok(places) => {
-                    if let Some(before) = kind_of(&places).and_then(|kind| held_by.get(&kind)) {
+                Ok(allocations) => {
+                    if let Some(before) = kind_of(&allocations).and_then(|kind| held_by.get(&kind)) {
                         format!("waits for run `{before}`, which is before it in the queue")
                     } else {
-                        for place in &places {
-                            pool.take(&place.node, place.device);
+                        for allocation in &allocations {
+                            pool.take(&allocation.node, allocation.device);
                         }
-                        self.assign(&id, places);
+                        self.assign(&id, allocations);
                         continue;
                     }
                 }
@@ -93,14 +93,14 @@ impl ClusterState {
         pool
     }
 
-    fn assign(&mut self, id: &RunId, places: Vec<Place>) {
+    fn assign(&mut self, id: &RunId, allocations: Vec<Allocation>) {
         let Some(run) = self.run_mut(id) else { return };
-        run.state.kind = kind_of(&places).or(run.state.kind);
+        run.state.kind = kind_of(&allocations).or(run.state.kind);
         run.state.status = Status::Starting;
-        let placed = places.into_iter().map(|place| Placed {
-            node: place.node,
-            device: place.device,
-            device_name: place.name,
+        let placed = allocations.into_iter().map(|allocation| ProcessState {
+            node: allocation.node,
+            device: allocation.device,
+            device_name: allocation.name,
             phase: Phase::Assigned,
             address: None,
             sequence: 0,
@@ -109,6 +109,6 @@ impl ClusterState {
     }
 }
 
-fn kind_of(places: &[Place]) -> Option<Kind> {
-    places.first().and_then(|place| Kind::of(&place.name))
+fn kind_of(allocations: &[Allocation]) -> Option<DeviceKind> {
+    allocations.first().and_then(|allocation| DeviceKind::of(&allocation.name))
 }

@@ -15,7 +15,7 @@ use lockstep_core::command::{
 };
 use lockstep_core::replica::Ticket;
 use lockstep_core::state::Status;
-use lockstep_core::{ClusterState, Command, Said};
+use lockstep_core::{ClusterState, Command, ReportBody};
 
 use super::random::Random;
 
@@ -157,26 +157,32 @@ fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random
 
 /// What a process says as its `sequence`th report: it gets ready, then takes a checkpoint at every sixth report, and
 /// trains in between. Now and then it dies.
-fn said(run: &RunId, (generation, training): (u64, bool), process: u32, sequence: u64, random: &mut Random) -> Said {
+fn said(
+    run: &RunId,
+    (generation, training): (u64, bool),
+    process: u32,
+    sequence: u64,
+    random: &mut Random,
+) -> ReportBody {
     let step = 100 * generation.min(8) + sequence;
     if random.chance(15) {
-        return Said::Exited { code: 1, output: "killed".to_owned(), ending: None };
+        return ReportBody::Exited { code: 1, output: "killed".to_owned(), ending: None };
     }
     match sequence {
-        1 => Said::Ready {
+        1 => ReportBody::Ready {
             address: format!("{run}:{generation}:{process}"),
             numerics: BTreeMap::new(),
             environment: BTreeMap::new(),
         },
         _ if training && sequence.is_multiple_of(6) && random.chance(30) => {
-            Said::ShareFailed { step, reason: "disk full".to_owned() }
+            ReportBody::ShareFailed { step, reason: "disk full".to_owned() }
         }
-        _ if training && sequence.is_multiple_of(6) => Said::Share(share(generation, process, step)),
-        _ if sequence > STEPS => Said::Failed { reason: "too long".to_owned(), transient: false },
+        _ if training && sequence.is_multiple_of(6) => ReportBody::Share(share(generation, process, step)),
+        _ if sequence > STEPS => ReportBody::Failed { reason: "too long".to_owned(), transient: false },
         _ => {
             let samples_per_second = generation as f64;
             let progress = Progress { step, loss: random.next(), grad_norm: 0, samples_per_second };
-            Said::Block { progress: Some(progress), bytes: vec![process as u8, generation as u8] }
+            ReportBody::Block { progress: Some(progress), bytes: vec![process as u8, generation as u8] }
         }
     }
 }

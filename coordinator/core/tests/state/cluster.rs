@@ -12,7 +12,7 @@ use lockstep_core::command::{
     Resume, Submit,
 };
 use lockstep_core::state::{Run, Status};
-use lockstep_core::{Applied, Assigned, ClusterState, Command, Effect, Outcome, Refusal, Said, desired};
+use lockstep_core::{Applied, Assigned, ClusterState, Command, Effect, Outcome, Refusal, ReportBody, desired};
 
 pub(crate) const JOB: &str = r#"
     name = "t"
@@ -48,18 +48,18 @@ pub(crate) fn devices(names: &[&str]) -> Vec<Device> {
     names.iter().map(device).collect()
 }
 
-pub(crate) fn ready(process: u32, cpu: &str) -> Said {
-    Said::Ready {
+pub(crate) fn ready(process: u32, cpu: &str) -> ReportBody {
+    ReportBody::Ready {
         address: format!("127.0.0.1:{}", 9000 + process),
         numerics: text(&[("cpu", cpu), ("threads", "1")]),
         environment: text(&[("libtorch", "2.13.0")]),
     }
 }
 
-pub(crate) fn block(step: u64) -> Said {
+pub(crate) fn block(step: u64) -> ReportBody {
     let progress =
         Progress { step, loss: 1.5_f64.to_bits(), grad_norm: 0.5_f64.to_bits(), samples_per_second: f64::NAN };
-    Said::Block { progress: Some(progress), bytes: vec![step as u8] }
+    ReportBody::Block { progress: Some(progress), bytes: vec![step as u8] }
 }
 
 /// The state that the shares of two processes at the last step hold.
@@ -219,7 +219,14 @@ impl Cluster {
     }
 
     /// A report that the agent brings on whose node the process is placed.
-    pub(crate) fn report(&mut self, run: &RunId, generation: u64, process: u32, sequence: u64, body: Said) -> Outcome {
+    pub(crate) fn report(
+        &mut self,
+        run: &RunId,
+        generation: u64,
+        process: u32,
+        sequence: u64,
+        body: ReportBody,
+    ) -> Outcome {
         let placed = self.run(run).state.placement.get(&process);
         let node = placed.and_then(|placed| self.state.node(&placed.node));
         let from = node.map(|node| Messenger { node: node.id.clone(), incarnation: node.incarnation.clone() });
@@ -231,14 +238,14 @@ impl Cluster {
         run: &RunId,
         (generation, process, sequence): (u64, u32, u64),
         from: Option<Messenger>,
-        body: Said,
+        body: ReportBody,
     ) -> Outcome {
         let at_ms = self.now();
         self.apply(&Command::Report(Report { at_ms, run: run.clone(), generation, process, sequence, from, body }))
     }
 
     /// The next report of a process of the current generation.
-    pub(crate) fn say(&mut self, run: &RunId, process: u32, body: Said) {
+    pub(crate) fn say(&mut self, run: &RunId, process: u32, body: ReportBody) {
         let state = &self.run(run).state;
         let (generation, sequence) = (state.generation, state.placement[&process].sequence + 1);
         assert_eq!(self.report(run, generation, process, sequence, body), Outcome::Done);
@@ -255,7 +262,7 @@ impl Cluster {
     pub(crate) fn checkpoint(&mut self, run: &RunId, step: u64) -> Digest {
         let processes = self.run(run).state.placement.len() as u32;
         for process in 0..processes {
-            self.say(run, process, Said::Share(share(process, processes, step)));
+            self.say(run, process, ReportBody::Share(share(process, processes, step)));
         }
         self.open();
         // Those of earlier steps come first.
@@ -300,7 +307,7 @@ impl Cluster {
     }
 
     pub(crate) fn exit(&mut self, run: &RunId, process: u32, output: &str) {
-        self.say(run, process, Said::Exited { code: 137, output: output.to_owned(), ending: None });
+        self.say(run, process, ReportBody::Exited { code: 137, output: output.to_owned(), ending: None });
     }
 
     pub(crate) fn run(&self, id: &RunId) -> &Run {

@@ -4,7 +4,7 @@ use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::{FenceDevices, Silent};
 use lockstep_core::state::{Corruption, Grounds, Verdict};
 use lockstep_core::view::NodeView;
-use lockstep_core::{Command, Effect, Outcome, Refusal, Said};
+use lockstep_core::{Command, Effect, Outcome, Refusal, ReportBody};
 
 use super::cluster::{Cluster, block};
 
@@ -29,12 +29,12 @@ fn corrupt(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64]) 
 /// The same, with what the 4 ranks computed in the steps before.
 fn corrupt_on_the_way(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64], trail: &[[u64; 4]]) {
     let (tensors, trail) = (vec!["model/0.weight".to_owned()], trail.concat());
-    let said = Said::Corrupt { step, agreed: 5, fingerprints: fingerprints.to_vec(), tensors, trail };
+    let said = ReportBody::Corrupt { step, agreed: 5, fingerprints: fingerprints.to_vec(), tensors, trail };
     all_say(cluster, run, &said);
 }
 
 /// What each process says of all, until the generation ends by it.
-fn all_say(cluster: &mut Cluster, run: &RunId, said: &Said) {
+fn all_say(cluster: &mut Cluster, run: &RunId, said: &ReportBody) {
     let generation = cluster.run(run).state.generation;
     for process in cluster.run(run).state.placement.keys().copied().collect::<Vec<_>>() {
         if cluster.run(run).state.generation == generation && !cluster.run(run).state.status.is_final() {
@@ -44,7 +44,7 @@ fn all_say(cluster: &mut Cluster, run: &RunId, said: &Said) {
 }
 
 fn agreed(cluster: &mut Cluster, run: &RunId, step: u64, fingerprint: u64, trail: &[[u64; 4]]) {
-    all_say(cluster, run, &Said::Agreed { step, fingerprint, trail: trail.concat() });
+    all_say(cluster, run, &ReportBody::Agreed { step, fingerprint, trail: trail.concat() });
 }
 
 fn last(cluster: &Cluster, run: &RunId) -> Corruption {
@@ -84,15 +84,15 @@ fn of_three_the_one_that_differs_was_wrong_and_the_run_goes_on_without_it() {
 
 #[test]
 fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
-    let said = |fingerprints: &[u64]| Said::Corrupt {
+    let said = |fingerprints: &[u64]| ReportBody::Corrupt {
         step: 8,
         agreed: 5,
         fingerprints: fingerprints.to_vec(),
         tensors: Vec::new(),
         trail: vec![1],
     };
-    let exited = || Said::Exited { code: 1, output: String::new(), ending: None };
-    let peers_gone = || Said::Exited { code: 10, output: String::new(), ending: None };
+    let exited = || ReportBody::Exited { code: 1, output: String::new(), ending: None };
+    let peers_gone = || ReportBody::Exited { code: 10, output: String::new(), ending: None };
 
     // It waits, though its process ends, and counts with the second.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
@@ -103,7 +103,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     assert_eq!(waits, "process 2 on `c` says that the processes differ after step 8, and none of another node says so");
     cluster.say(&run, 0, said(&[1, 1, 9]));
     assert_eq!((fenced(&cluster), cluster.run(&run).state.exits), (vec!["c".to_owned()], 0));
-    assert!(cluster.run(&run).state.words.is_empty());
+    assert!(cluster.run(&run).state.unconfirmed.is_empty());
 
     // Nobody says the same: nothing is fenced, and the node that spoke comes last.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
@@ -126,8 +126,10 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     // So do two that say so of different steps: nobody goes on after such a word.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
     cluster.say(&run, 2, said(&[1, 9, 9]));
-    let Said::Corrupt { agreed, fingerprints, tensors, trail, .. } = said(&[1, 9, 9]) else { panic!("it is one") };
-    cluster.say(&run, 0, Said::Corrupt { step: 9, agreed, fingerprints, tensors, trail });
+    let ReportBody::Corrupt { agreed, fingerprints, tensors, trail, .. } = said(&[1, 9, 9]) else {
+        panic!("it is one")
+    };
+    cluster.say(&run, 0, ReportBody::Corrupt { step: 9, agreed, fingerprints, tensors, trail });
     assert_eq!((fenced(&cluster).len(), cluster.run(&run).state.transients), (0, 1));
 
     // All others finish: it was alone.
@@ -135,7 +137,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     cluster.say(&run, 2, said(&[1, 9, 9]));
     cluster.say(&run, 2, exited());
     for process in 0..2 {
-        cluster.say(&run, process, Said::Finished { step: 10, state: super::cluster::final_state() });
+        cluster.say(&run, process, ReportBody::Finished { step: 10, state: super::cluster::final_state() });
     }
     let state = &cluster.run(&run).state;
     assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
@@ -153,9 +155,9 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     let (mut cluster, run) = at_work(&["a", "b"], &[]);
     corrupt(&mut cluster, &run, 8, &[1, 9]);
     cluster.all_ready(&run);
-    cluster.say(&run, 0, Said::Agreed { step: 8, fingerprint: 1, trail: Vec::new() });
+    cluster.say(&run, 0, ReportBody::Agreed { step: 8, fingerprint: 1, trail: Vec::new() });
     assert_eq!((last(&cluster, &run).verdict, fenced(&cluster).len()), (None, 0));
-    cluster.say(&run, 1, Said::Agreed { step: 8, fingerprint: 1, trail: Vec::new() });
+    cluster.say(&run, 1, ReportBody::Agreed { step: 8, fingerprint: 1, trail: Vec::new() });
     assert_eq!(fenced(&cluster), ["b"]);
 }
 

@@ -3,7 +3,7 @@
 use lockstep_common::{Ending, RunId};
 use lockstep_core::command::{Configure, Due, Messenger, Retries, Silent};
 use lockstep_core::view::RunView;
-use lockstep_core::{Command, Outcome, Refusal, Said};
+use lockstep_core::{Command, Outcome, Refusal, ReportBody};
 
 use super::cluster::{Cluster, block, final_state};
 
@@ -17,11 +17,11 @@ fn with_retries() -> (Cluster, RunId) {
 }
 
 fn exit(cluster: &mut Cluster, run: &RunId, ending: Ending) {
-    cluster.say(run, 1, Said::Exited { code: 143, output: "bye".into(), ending: Some(ending) });
+    cluster.say(run, 1, ReportBody::Exited { code: 143, output: "bye".into(), ending: Some(ending) });
 }
 
 fn transient(cluster: &mut Cluster, run: &RunId) {
-    cluster.say(run, 0, Said::Failed { reason: "cannot read `x`: Stale file handle".into(), transient: true });
+    cluster.say(run, 0, ReportBody::Failed { reason: "cannot read `x`: Stale file handle".into(), transient: true });
 }
 
 /// The leader's clock has come to the end of the pause.
@@ -54,7 +54,7 @@ fn what_is_nobodys_fault_costs_nothing_however_often_it_happens() {
         }
         // An agent that names nothing: the code says it.
         cluster.say(&run, 0, block(1));
-        cluster.say(&run, 0, Said::Exited { code: 10, output: String::new(), ending: None });
+        cluster.say(&run, 0, ReportBody::Exited { code: 10, output: String::new(), ending: None });
     }
     let view = RunView::of(cluster.run(&run));
     assert_eq!((view.crashes, view.transients, view.restarts), (0, 0, 40));
@@ -126,7 +126,7 @@ fn reasons_that_may_pass_are_counted_by_themselves_and_the_longest_pause_bounds_
         "failed: 4 processes gave up for a reason that may pass, without a new checkpoint in between; the last, process 0 on `a`: \
          cannot read `x`: Stale file handle"
     );
-    let exited = Said::Exited { code: 1, output: String::new(), ending: None };
+    let exited = ReportBody::Exited { code: 1, output: String::new(), ending: None };
     assert_eq!(cluster.report(&run, generation, 0, 2, exited), Outcome::Done);
 }
 
@@ -160,7 +160,7 @@ fn a_run_that_pauses_holds_nobody_back() {
 #[test]
 fn a_reason_that_would_come_again_ends_the_run_and_a_cancelled_run_does_not_come_due() {
     let (mut cluster, run) = with_retries();
-    cluster.say(&run, 1, Said::Failed { reason: "the loss is NaN".into(), transient: false });
+    cluster.say(&run, 1, ReportBody::Failed { reason: "the loss is NaN".into(), transient: false });
     assert_eq!(cluster.status(&run), "failed: process 1 on `b`: the loss is NaN");
     let run = cluster.submit(&[]);
     for _ in 0..2 {
@@ -182,8 +182,8 @@ fn only_the_agent_that_runs_a_process_speaks_for_it() {
         Some(Messenger { node: node.parse().unwrap(), incarnation: incarnation.to_owned() })
     };
     let (rows, effects) = (cluster.store(), cluster.effects.len());
-    let finished = || Said::Finished { step: 10, state: final_state() };
-    let failed = || Said::Failed { reason: "a lie".into(), transient: false };
+    let finished = || ReportBody::Finished { step: 10, state: final_state() };
+    let failed = || ReportBody::Failed { reason: "a lie".into(), transient: false };
     for (body, from) in [
         (block(7), from("b", "1")),
         (finished(), from("b", "1")),

@@ -2,7 +2,7 @@
 
 use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
-use lockstep_core::{Effect, Outcome, Said};
+use lockstep_core::{Effect, Outcome, ReportBody};
 
 use super::cluster::{Cluster, block, final_state, other_state, ready, share};
 
@@ -14,7 +14,7 @@ fn a_process_that_dies_takes_the_run_to_a_new_generation_and_its_last_checkpoint
     let secret = cluster.desired("a")[0].secret;
     let checkpoint = cluster.checkpoint(&run, 5);
     cluster.say(&run, 0, block(7));
-    cluster.say(&run, 0, Said::Share(share(0, 2, 8)));
+    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 8)));
     cluster.exit(&run, 1, "killed");
 
     assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: run.clone(), step: 5 }));
@@ -34,15 +34,15 @@ fn an_older_generation_neither_commits_nor_reports() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
-    cluster.say(&run, 0, Said::Share(share(0, 2, 5)));
+    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 5)));
     cluster.exit(&run, 0, "");
     let (rows, effects) = (cluster.store(), cluster.effects.len());
     for body in [
-        Said::Share(share(1, 2, 5)),
+        ReportBody::Share(share(1, 2, 5)),
         block(6),
-        Said::Finished { step: 10, state: final_state() },
-        Said::Failed { reason: "late".into(), transient: false },
-        Said::Exited { code: 1, output: String::new(), ending: None },
+        ReportBody::Finished { step: 10, state: final_state() },
+        ReportBody::Failed { reason: "late".into(), transient: false },
+        ReportBody::Exited { code: 1, output: String::new(), ending: None },
     ] {
         assert_eq!(cluster.report(&run, 1, 1, 2, body), Outcome::Done, "acknowledged, so that its agent drops it");
     }
@@ -106,7 +106,7 @@ fn a_reason_that_would_come_again_fails_the_run_at_once() {
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
     let checkpoint = cluster.checkpoint(&run, 5);
-    cluster.say(&run, 1, Said::Failed { reason: "the loss is NaN at step 7".into(), transient: false });
+    cluster.say(&run, 1, ReportBody::Failed { reason: "the loss is NaN at step 7".into(), transient: false });
     assert_eq!(cluster.status(&run), "failed: process 1 on `b`: the loss is NaN at step 7");
     assert!(cluster.state.manifest(&checkpoint).is_some(), "the last good checkpoint stays");
 }
@@ -116,7 +116,7 @@ fn of_a_long_reason_the_first_and_the_last_words_are_kept() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     let reason = format!("the model failed: {} RuntimeError: out of bounds", "é".repeat(5_000));
-    cluster.say(&run, 1, Said::Failed { reason, transient: false });
+    cluster.say(&run, 1, ReportBody::Failed { reason, transient: false });
     let status = cluster.status(&run);
     assert!(status.starts_with("failed: process 1 on `b`: the model failed: éé"), "{status}");
     assert!(status.ends_with("é RuntimeError: out of bounds") && status.contains("\n[..]\n"), "{status}");
@@ -128,8 +128,8 @@ fn replicas_that_end_in_different_states_are_found() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
-    cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
-    cluster.say(&run, 1, Said::Finished { step: 10, state: other_state() });
+    cluster.say(&run, 0, ReportBody::Finished { step: 10, state: final_state() });
+    cluster.say(&run, 1, ReportBody::Finished { step: 10, state: other_state() });
     let status = cluster.status(&run);
     assert!(status.starts_with("failed: replicas differ at the end: process 0 on `a` has state"), "{status}");
 }
@@ -167,26 +167,26 @@ fn a_process_that_had_finished_may_be_lost() {
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
     cluster.checkpoint(&run, 10);
-    cluster.say(&run, 1, Said::Finished { step: 10, state: final_state() });
+    cluster.say(&run, 1, ReportBody::Finished { step: 10, state: final_state() });
     cluster.lose("b", "1");
     assert_eq!(cluster.status(&run), "running");
-    cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
+    cluster.say(&run, 0, ReportBody::Finished { step: 10, state: final_state() });
     assert_eq!(cluster.run(&run).state.status, Status::Finished { state: final_state() });
 }
 
 #[test]
 fn a_process_that_names_a_step_which_cannot_be_fails_its_run_alone() {
-    let cases: [(Said, &str); 7] = [
+    let cases: [(ReportBody, &str); 7] = [
         (block(11), "a report of step 11, and the last is 10"),
-        (Said::Share(share(0, 2, 3)), "a checkpoint at step 3, and the job writes one every 5 steps up to 10"),
-        (Said::Share(share(0, 2, 0)), "a checkpoint at step 0, and"),
-        (Said::Share(share(0, 2, 15)), "a checkpoint at step 15, and"),
-        (Said::ShareFailed { step: 4, reason: "full".into() }, "a checkpoint at step 4, and"),
+        (ReportBody::Share(share(0, 2, 3)), "a checkpoint at step 3, and the job writes one every 5 steps up to 10"),
+        (ReportBody::Share(share(0, 2, 0)), "a checkpoint at step 0, and"),
+        (ReportBody::Share(share(0, 2, 15)), "a checkpoint at step 15, and"),
+        (ReportBody::ShareFailed { step: 4, reason: "full".into() }, "a checkpoint at step 4, and"),
         (
-            Said::ShareRefused { step: u64::MAX, reason: "large".into() },
+            ReportBody::ShareRefused { step: u64::MAX, reason: "large".into() },
             "a checkpoint at step 18446744073709551615, and",
         ),
-        (Said::Finished { step: 9, state: final_state() }, "finished at step 9, and its last is 10"),
+        (ReportBody::Finished { step: 9, state: final_state() }, "finished at step 9, and its last is 10"),
     ];
     for (said, expected) in cases {
         let mut cluster = Cluster::with_two_nodes();
@@ -206,12 +206,16 @@ fn a_process_that_names_a_step_which_cannot_be_fails_its_run_alone() {
 #[test]
 fn a_process_that_speaks_of_training_before_all_are_ready_fails_its_run() {
     let corrupt =
-        Said::Corrupt { step: 5, agreed: 0, fingerprints: vec![7, 9], tensors: Vec::new(), trail: Vec::new() };
-    let agreed = Said::Agreed { step: 5, fingerprint: 1, trail: Vec::new() };
-    let failed = Said::ShareFailed { step: 5, reason: "full".into() };
-    for said in
-        [corrupt, agreed, failed, Said::Share(share(0, 2, 5)), Said::Finished { step: 10, state: final_state() }]
-    {
+        ReportBody::Corrupt { step: 5, agreed: 0, fingerprints: vec![7, 9], tensors: Vec::new(), trail: Vec::new() };
+    let agreed = ReportBody::Agreed { step: 5, fingerprint: 1, trail: Vec::new() };
+    let failed = ReportBody::ShareFailed { step: 5, reason: "full".into() };
+    for said in [
+        corrupt,
+        agreed,
+        failed,
+        ReportBody::Share(share(0, 2, 5)),
+        ReportBody::Finished { step: 10, state: final_state() },
+    ] {
         let mut cluster = Cluster::with_two_nodes();
         let run = cluster.submit(&[]);
         cluster.say(&run, 0, ready(0, "avx2"));
@@ -231,7 +235,7 @@ fn shares_that_come_long_before_those_of_another_process_become_checkpoints() {
     cluster.all_ready(&run);
     for process in 0..2 {
         for step in 1..=60 {
-            cluster.say(&run, process, Said::Share(share(process, 2, step)));
+            cluster.say(&run, process, ReportBody::Share(share(process, 2, step)));
         }
     }
     for _ in 0..60 {
@@ -245,7 +249,7 @@ fn of_shares_without_end_the_earliest_checkpoints_are_given_up_by_name() {
     let large = |step| {
         let mut large = share(1, 2, step);
         large.tensors[0].name = "x".repeat(120 << 20);
-        Said::Share(large)
+        ReportBody::Share(large)
     };
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&["steps=5000", "checkpoint.every_steps=1"]);
@@ -266,7 +270,7 @@ fn a_process_that_derives_without_end_fails_its_run() {
     let mut cluster = Cluster::with_two_nodes();
     let derived = |index: u32| {
         let (key, was, now) = (format!("data.{index}"), "a".to_owned(), "b".to_owned());
-        Said::Derived { overrides: vec![lockstep_common::manifest::Override { key, was, now }] }
+        ReportBody::Derived { overrides: vec![lockstep_common::manifest::Override { key, was, now }] }
     };
     let run = cluster.submit(&[]);
     for index in 0..256 {

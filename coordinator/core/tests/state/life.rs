@@ -4,7 +4,7 @@ use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::{Annotate, Cancel, FenceDevices, NodeForgotten, Replay, ReplayRun, Submit};
 use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
-use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, Said};
+use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, ReportBody};
 
 use super::cluster::{Cluster, block, final_state, job_text, ready, share};
 
@@ -37,12 +37,12 @@ fn a_run_is_placed_started_checkpointed_and_finished() {
     let expected = [5, 10].map(|step| Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![step] });
     assert_eq!(cluster.effects, expected);
 
-    cluster.say(&run, 1, Said::Finished { step: 10, state: final_state() });
+    cluster.say(&run, 1, ReportBody::Finished { step: 10, state: final_state() });
     assert_eq!(cluster.status(&run), "running", "process 0 has not finished");
-    cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
+    cluster.say(&run, 0, ReportBody::Finished { step: 10, state: final_state() });
     assert_eq!(cluster.run(&run).state.status, Status::Finished { state: final_state() });
     assert_eq!(cluster.desired("a").len(), 1, "it ends by itself");
-    cluster.say(&run, 0, Said::Exited { code: 0, output: String::new(), ending: None });
+    cluster.say(&run, 0, ReportBody::Exited { code: 0, output: String::new(), ending: None });
     assert_eq!(cluster.desired("a").len(), 0);
     assert_eq!(cluster.status(&run), "finished");
 
@@ -101,7 +101,7 @@ fn a_cancelled_run_gives_its_devices_back_and_hears_nobody() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&["world.processes=4"]);
     cluster.all_ready(&run);
-    cluster.say(&run, 0, Said::Share(share(0, 4, 5)));
+    cluster.say(&run, 0, ReportBody::Share(share(0, 4, 5)));
     assert_eq!(cluster.cancel(&run), Outcome::Done);
     assert!(cluster.desired("a").is_empty());
     let rows = cluster.store();

@@ -3,7 +3,7 @@
 use lockstep_common::Ending;
 use lockstep_core::command::{FenceDevices, NodeForgotten, NodeJoined, NodeLost};
 use lockstep_core::state::{NODES, Node, Presence};
-use lockstep_core::{ClusterState, Command, Outcome, Refusal, Said};
+use lockstep_core::{ClusterState, Command, Outcome, Refusal, ReportBody};
 
 use super::cluster::{Cluster, devices};
 
@@ -75,7 +75,7 @@ fn a_leaving_node_takes_no_work_and_is_gone_when_its_stream_ends() {
     cluster.leave("b", "1");
     assert_eq!((presence(&cluster, "b"), cluster.run(&run).state.generation), (Presence::Leaving, 1));
     assert_eq!(cluster.desired("b").len(), 1, "its agent ends it, and says so");
-    let leaving = Said::Exited { code: 143, output: String::new(), ending: Some(Ending::NodeLeaving) };
+    let leaving = ReportBody::Exited { code: 143, output: String::new(), ending: Some(Ending::NodeLeaving) };
     cluster.say(&run, 1, leaving);
     assert_eq!((cluster.run(&run).state.exits, cluster.desired("a").len(), cluster.desired("b").len()), (0, 2, 0));
     cluster.detach("b", false);

@@ -3,7 +3,7 @@
 use lockstep_common::RunId;
 use lockstep_core::command::Commit;
 use lockstep_core::state::Status;
-use lockstep_core::{Command, Effect, Outcome, Said};
+use lockstep_core::{Command, Effect, Outcome, ReportBody};
 
 use super::cluster::{Cluster, block, final_state, other_state, share};
 
@@ -16,7 +16,7 @@ fn running() -> (Cluster, RunId) {
 
 fn write(cluster: &mut Cluster, run: &RunId, step: u64) {
     for process in 0..2 {
-        cluster.say(run, process, Said::Share(share(process, 2, step)));
+        cluster.say(run, process, ReportBody::Share(share(process, 2, step)));
     }
 }
 
@@ -36,7 +36,7 @@ fn written_checkpoints_are_opened_in_the_order_of_steps_and_none_is_dropped() {
         write(&mut cluster, &run, step);
     }
     for process in 0..2 {
-        cluster.say(&run, process, Said::Finished { step: 10, state: final_state() });
+        cluster.say(&run, process, ReportBody::Finished { step: 10, state: final_state() });
     }
     assert_eq!(cluster.state.written(), [(run.clone(), 1, 2)], "the earliest comes first");
     let (at_ms, last) = (cluster.now(), cluster.state.assembled(&run, 1, 10).unwrap().unwrap());
@@ -58,7 +58,7 @@ fn written_checkpoints_are_opened_in_the_order_of_steps_and_none_is_dropped() {
 #[test]
 fn an_incomplete_checkpoint_before_a_committed_one_is_named() {
     let (mut cluster, run) = running();
-    cluster.say(&run, 0, Said::Share(share(0, 2, 2)));
+    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 2)));
     cluster.checkpoint(&run, 4);
     assert_eq!(failed(&cluster, &run), [(2, "not all processes wrote their share of it".to_owned())]);
     assert!(cluster.run(&run).shares.is_empty());
@@ -68,7 +68,7 @@ fn an_incomplete_checkpoint_before_a_committed_one_is_named() {
 fn a_run_that_ends_keeps_its_written_checkpoints() {
     let ends: [fn(&mut Cluster, &RunId); 2] = [
         |cluster, run| {
-            cluster.say(run, 1, Said::Failed { reason: "the loss is NaN at step 7".into(), transient: false });
+            cluster.say(run, 1, ReportBody::Failed { reason: "the loss is NaN at step 7".into(), transient: false });
         },
         |cluster, run| drop(cluster.cancel(run)),
     ];
@@ -148,8 +148,8 @@ fn a_run_that_is_cancelled_while_it_waits_for_a_checkpoint_keeps_it() {
 fn a_last_checkpoint_of_replicas_that_differ_is_none() {
     let (mut cluster, run) = running();
     write(&mut cluster, &run, 10);
-    cluster.say(&run, 0, Said::Finished { step: 10, state: final_state() });
-    cluster.say(&run, 1, Said::Finished { step: 10, state: other_state() });
+    cluster.say(&run, 0, ReportBody::Finished { step: 10, state: final_state() });
+    cluster.say(&run, 1, ReportBody::Finished { step: 10, state: other_state() });
     assert!(cluster.status(&run).starts_with("failed: replicas differ at the end"));
     assert!(cluster.state.written().is_empty());
     let failed = failed(&cluster, &run);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lockstep_common::{Domain, RunId};
 use lockstep_core::command::{FenceDevices, NodeForgotten};
 use lockstep_core::state::{Phase, Status};
-use lockstep_core::{Command, Outcome, Said};
+use lockstep_core::{Command, Outcome, ReportBody};
 use proptest::prelude::*;
 
 use super::cluster::{Cluster, block, final_state, other_state, ready, share};
@@ -81,25 +81,25 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-fn said(what: u8, process: u32, processes: u32, step: u64) -> Said {
+fn said(what: u8, process: u32, processes: u32, step: u64) -> ReportBody {
     match what {
         0..=2 => ready(process, if what == 0 && step == 1 { "avx512" } else { "avx2" }),
         3 => block(step),
-        4..=6 if process < processes && processes <= 4 => Said::Share(share(process, processes, step)),
-        7 if step > 5 => Said::ShareRefused { step, reason: "too large".into() },
-        4..=7 => Said::ShareFailed { step, reason: "disk full".into() },
-        8 => Said::Finished { step: 10, state: if step == 1 { other_state() } else { final_state() } },
-        9 => Said::Exited { code: [1, 10][step as usize % 2], output: "gone".into(), ending: None },
-        10 => Said::Corrupt {
+        4..=6 if process < processes && processes <= 4 => ReportBody::Share(share(process, processes, step)),
+        7 if step > 5 => ReportBody::ShareRefused { step, reason: "too large".into() },
+        4..=7 => ReportBody::ShareFailed { step, reason: "disk full".into() },
+        8 => ReportBody::Finished { step: 10, state: if step == 1 { other_state() } else { final_state() } },
+        9 => ReportBody::Exited { code: [1, 10][step as usize % 2], output: "gone".into(), ending: None },
+        10 => ReportBody::Corrupt {
             step,
             agreed: 0,
             fingerprints: (0..u64::from(processes)).map(|p| p % 2).collect(),
             tensors: vec![],
             trail: vec![step; 8],
         },
-        11 => Said::Agreed { step, fingerprint: step % 2, trail: vec![1; 9] },
-        _ if step == 1 => Said::Failed { reason: "NaN".into(), transient: process == 1 },
-        _ => Said::Block { progress: None, bytes: Vec::new() },
+        11 => ReportBody::Agreed { step, fingerprint: step % 2, trail: vec![1; 9] },
+        _ if step == 1 => ReportBody::Failed { reason: "NaN".into(), transient: process == 1 },
+        _ => ReportBody::Block { progress: None, bytes: Vec::new() },
     }
 }
 

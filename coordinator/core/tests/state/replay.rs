@@ -1,7 +1,7 @@
 //! Runs that repeat a part of another one.
 
 use lockstep_common::{Digest, Domain, RunId};
-use lockstep_core::command::{Replay, ReplayRun, Said};
+use lockstep_core::command::{Replay, ReplayRun, ReportBody};
 use lockstep_core::view::RunRow;
 use lockstep_core::{Command, Outcome, Refusal};
 
@@ -36,8 +36,8 @@ fn a_replay_ends_where_it_was_told_and_makes_no_checkpoint() {
     assert_eq!(assigned.restore, cluster.state.manifest(&checkpoint).unwrap());
     cluster.all_ready(&again);
     for process in 0..2 {
-        cluster.say(&again, process, Said::Share(share(process, 2, 8)));
-        cluster.say(&again, process, Said::Finished { step: 8, state: Domain::State.digest(b"") });
+        cluster.say(&again, process, ReportBody::Share(share(process, 2, 8)));
+        cluster.say(&again, process, ReportBody::Finished { step: 8, state: Domain::State.digest(b"") });
     }
     let row = RunRow::of(cluster.run(&again));
     assert_eq!((row.status.as_str(), row.steps, row.replay_of), ("finished", 8, Some(run.clone())));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lockstep_common::{Digest, Domain};
 use lockstep_core::state::StateError;
-use lockstep_core::{ClusterState, Outcome, Said};
+use lockstep_core::{ClusterState, Outcome, ReportBody};
 
 use super::cluster::{Cluster, block, ready, share};
 
@@ -16,7 +16,7 @@ fn busy() -> Cluster {
     cluster.all_ready(&run);
     cluster.checkpoint(&run, 5);
     cluster.say(&run, 0, block(7));
-    cluster.say(&run, 0, Said::Share(share(0, 2, 8)));
+    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 8)));
     cluster.submit(&["name=waits"]);
     cluster
 }
@@ -28,7 +28,7 @@ fn a_state_made_of_its_rows_goes_on_as_the_first_one_would() {
     again.state = ClusterState::from_rows(first.store()).unwrap();
     let run = first.state.runs()[0].id().clone();
     for cluster in [&mut first, &mut again] {
-        cluster.say(&run, 1, Said::Share(share(1, 2, 8)));
+        cluster.say(&run, 1, ReportBody::Share(share(1, 2, 8)));
         cluster.open();
         cluster.exit(&run, 1, "x");
         cluster.say(&run, 0, ready(0, "avx2"));
@@ -42,7 +42,7 @@ fn a_report_rewrites_one_small_row() {
     let mut cluster = busy();
     let run = cluster.state.runs()[0].id().clone();
     let before = cluster.store();
-    cluster.say(&run, 1, Said::Block { progress: None, bytes: vec![0; 1000] });
+    cluster.say(&run, 1, ReportBody::Block { progress: None, bytes: vec![0; 1000] });
     let after = cluster.store();
     let changed: Vec<_> = after.iter().filter(|(key, value)| before.get(*key) != Some(value)).collect();
     assert_eq!(changed.len(), 1, "{:?}", changed.iter().map(|(key, _)| key).collect::<Vec<_>>());
@@ -146,8 +146,8 @@ fn the_format_of_rows_is_frozen() {
     cluster.exit(&run, 0, "killed");
     cluster.all_ready(&run);
     cluster.say(&run, 0, block(7));
-    cluster.say(&run, 1, Said::ShareFailed { step: 6, reason: "disk full".into() });
-    cluster.say(&run, 0, Said::Share(share(0, 2, 8)));
+    cluster.say(&run, 1, ReportBody::ShareFailed { step: 6, reason: "disk full".into() });
+    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 8)));
     cluster.lose("b", "0");
     let mut hasher = Domain::Blob.hasher();
     for (key, value) in cluster.store().iter().filter(|(key, _)| !key.starts_with("submission/")) {

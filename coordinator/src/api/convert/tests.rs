@@ -4,7 +4,7 @@ use lockstep_rpc::{Finished, MediaReport, Series, StepReport};
 
 use super::*;
 
-fn said_of(body: Body, job: Option<Asked>) -> Result<Said, Status> {
+fn said_of(body: Body, job: Option<Asked>) -> Result<ReportBody, Status> {
     said(Some(ProcessMessage { body: Some(body) }), 0, job)
 }
 
@@ -71,7 +71,7 @@ fn what_no_node_would_say_is_refused_by_its_field() {
 #[test]
 fn a_share_that_the_log_would_not_take_fails_its_checkpoint() {
     let share = CheckpointShare { step: 7, json: vec![b' '; MAX_SHARE_BYTES + 1] };
-    let Said::ShareRefused { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
+    let ReportBody::ShareRefused { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
         panic!("not refused at step 7")
     };
     assert_eq!(reason, "its description takes 16777217 bytes, more than 16777216");
@@ -81,7 +81,7 @@ fn a_share_that_the_log_would_not_take_fails_its_checkpoint() {
 fn a_block_that_the_log_would_not_take_ends_the_run_in_words() {
     let steps = vec![StepReport { step: 9, ..StepReport::default() }];
     let block = ReportBlock { steps, record_before: vec![0; MAX_BLOCK_BYTES], ..ReportBlock::default() };
-    let Said::Failed { reason, transient: false } = said_of(Body::Block(block), None).unwrap() else {
+    let ReportBody::Failed { reason, transient: false } = said_of(Body::Block(block), None).unwrap() else {
         panic!("it is taken")
     };
     assert!(reason.contains("up to step 9 takes 15728") && reason.contains("at most 15728640"), "{reason}");
@@ -98,8 +98,8 @@ fn a_block_of_a_step_that_the_job_does_not_have_ends_the_run_in_words() {
     ];
     for block in blocks {
         let said = |steps| said_of(Body::Block(block.clone()), Some(Asked { batch: 1, steps })).unwrap();
-        assert!(matches!(said(11), Said::Block { .. }));
-        let Said::Failed { reason, transient: false } = said(10) else { panic!("it is taken: {block:?}") };
+        assert!(matches!(said(11), ReportBody::Block { .. }));
+        let ReportBody::Failed { reason, transient: false } = said(10) else { panic!("it is taken: {block:?}") };
         assert_eq!(reason, "it reports of step 11, and the job's last is 10");
     }
 }
@@ -157,7 +157,7 @@ fn what_process_0_alone_tells_and_steps_out_of_order_end_the_run_in_words() {
     let said = |block: &ReportBlock, process| {
         let message = ProcessMessage { body: Some(Body::Block(block.clone())) };
         match said(Some(message), process, None).unwrap() {
-            Said::Failed { reason, .. } => Some(reason),
+            ReportBody::Failed { reason, .. } => Some(reason),
             _ => None,
         }
     };
@@ -178,11 +178,12 @@ fn a_block_gives_progress_at_its_last_step_and_the_rate_over_all() {
     let step = |step, micros| StepReport { step, loss: step, micros, ..StepReport::default() };
     let block = ReportBlock { steps: vec![step(4, 1_000), step(5, 3_000)], ..ReportBlock::default() };
     let job = Some(Asked { batch: 8, steps: 5 });
-    let Said::Block { progress: Some(progress), bytes } = said_of(Body::Block(block.clone()), job).unwrap() else {
+    let ReportBody::Block { progress: Some(progress), bytes } = said_of(Body::Block(block.clone()), job).unwrap()
+    else {
         panic!("not a block with progress")
     };
     assert_eq!((progress.step, progress.loss, progress.samples_per_second), (5, 5, 4_000.0));
     assert_eq!(ReportBlock::decode(bytes.as_slice()).unwrap(), block);
     let empty = said_of(Body::Block(ReportBlock::default()), job).unwrap();
-    assert!(matches!(empty, Said::Block { progress: None, .. }));
+    assert!(matches!(empty, ReportBody::Block { progress: None, .. }));
 }

@@ -3,7 +3,7 @@
 use lockstep_common::{Digest, RunId};
 
 use crate::state::cluster::ClusterState;
-use crate::state::runs::{Phase, Placed, Status};
+use crate::state::runs::{Phase, ProcessState, Status};
 
 impl ClusterState {
     pub(super) fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {
@@ -33,7 +33,7 @@ impl ClusterState {
     /// the state that they ended with (I12). A replay makes none.
     pub(crate) fn conclude(&mut self, at_ms: u64, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
-        let state = |placed: &Placed| match placed.phase {
+        let state = |placed: &ProcessState| match placed.phase {
             Phase::Finished { state, .. } => Some(state),
             Phase::Assigned | Phase::Ready => None,
         };

@@ -2,43 +2,46 @@
 
 use lockstep_common::{Ending, RunId};
 
-use crate::command::Said;
+use crate::command::ReportBody;
 use crate::outcome::Effect;
 use crate::state::accept;
 use crate::state::cluster::ClusterState;
 use crate::state::corruption::Found;
 use crate::state::ending::End;
 use crate::state::runs::{Phase, Run, Status};
-use crate::state::witness::Worth;
+use crate::state::witness::Confirmation;
 
 /// Differences of data that a run remembers at most: a process derives a few, and each list of runs shows them.
 const OVERRIDES: usize = 256;
 
 impl Run {
     /// Why `process` cannot say `body` now: its generation has not begun to train, or has begun already.
-    pub(crate) fn untimely(&self, process: u32, body: &Said) -> Option<String> {
+    pub(crate) fn untimely(&self, process: u32, body: &ReportBody) -> Option<String> {
         match body {
-            Said::Share(_)
-            | Said::ShareFailed { .. }
-            | Said::ShareRefused { .. }
-            | Said::Finished { .. }
-            | Said::Corrupt { .. }
-            | Said::Agreed { .. } => {
+            ReportBody::Share(_)
+            | ReportBody::ShareFailed { .. }
+            | ReportBody::ShareRefused { .. }
+            | ReportBody::Finished { .. }
+            | ReportBody::Corrupt { .. }
+            | ReportBody::Agreed { .. } => {
                 let is_training = self.state.status == Status::Running;
                 (!is_training).then(|| "it reports of training, and not all processes are ready".to_owned())
             }
-            Said::Derived { overrides } => {
+            ReportBody::Derived { overrides } => {
                 let is_ready = self.state.placement.get(&process).is_none_or(|placed| placed.phase != Phase::Assigned);
                 let of_data = self.state.overrides.iter().filter(|known| known.key.starts_with("data.")).count();
                 let too_many = of_data + overrides.len() > OVERRIDES;
                 (is_ready || too_many).then(|| "it derives data anew once too often".to_owned())
             }
-            Said::Block { .. } | Said::Ready { .. } | Said::Failed { .. } | Said::Exited { .. } => None,
+            ReportBody::Block { .. }
+            | ReportBody::Ready { .. }
+            | ReportBody::Failed { .. }
+            | ReportBody::Exited { .. } => None,
         }
     }
 
     /// Why no process of this run can say `body`: it names a step that the job does not have, or where it writes no checkpoint.
-    pub(crate) fn impossible(&self, body: &Said) -> Option<String> {
+    pub(crate) fn impossible(&self, body: &ReportBody) -> Option<String> {
         let (last, every) = (self.last_step(), self.job.checkpoint.every_steps);
         let beyond =
             |step: u64, what: &str| (step > last).then(|| format!("{what} step {step}, and the last is {last}"));
@@ -49,51 +52,61 @@ impl Run {
             })
         };
         match body {
-            Said::Block { progress, .. } => beyond(progress.as_ref()?.step, "a report of"),
-            Said::Share(share) => no_checkpoint(share.step),
-            Said::ShareFailed { step, .. } | Said::ShareRefused { step, .. } => no_checkpoint(*step),
-            Said::Corrupt { step, .. } | Said::Agreed { step, .. } => beyond(*step, "a comparison at"),
-            Said::Finished { step, .. } => {
+            ReportBody::Block { progress, .. } => beyond(progress.as_ref()?.step, "a report of"),
+            ReportBody::Share(share) => no_checkpoint(share.step),
+            ReportBody::ShareFailed { step, .. } | ReportBody::ShareRefused { step, .. } => no_checkpoint(*step),
+            ReportBody::Corrupt { step, .. } | ReportBody::Agreed { step, .. } => beyond(*step, "a comparison at"),
+            ReportBody::Finished { step, .. } => {
                 (*step != last).then(|| format!("finished at step {step}, and its last is {last}"))
             }
-            Said::Ready { .. } | Said::Failed { .. } | Said::Exited { .. } | Said::Derived { .. } => None,
+            ReportBody::Ready { .. }
+            | ReportBody::Failed { .. }
+            | ReportBody::Exited { .. }
+            | ReportBody::Derived { .. } => None,
         }
     }
 }
 
 impl ClusterState {
     /// What a report that counts does.
-    pub(crate) fn said(&mut self, at_ms: u64, id: &RunId, process: u32, body: &Said, effects: &mut Vec<Effect>) {
+    pub(crate) fn apply_report(
+        &mut self,
+        at_ms: u64,
+        id: &RunId,
+        process: u32,
+        body: &ReportBody,
+        effects: &mut Vec<Effect>,
+    ) {
         match body {
-            Said::Ready { address, numerics, environment } => {
+            ReportBody::Ready { address, numerics, environment } => {
                 self.ready(at_ms, id, process, address, numerics, environment);
             }
-            Said::Block { progress, bytes } => {
+            ReportBody::Block { progress, bytes } => {
                 if let (Some(progress), 0, Some(run)) = (progress, process, self.run_mut(id)) {
                     run.state.progress = Some(progress.clone());
                 }
                 effects.push(Effect::AppendBlock { run: id.clone(), process, bytes: bytes.clone() });
             }
-            Said::Share(share) => self.share(at_ms, id, process, share),
-            Said::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
-            Said::ShareRefused { step, reason } => self.share_refused(at_ms, id, process, *step, reason),
-            Said::Finished { step, state } => {
+            ReportBody::Share(share) => self.share(at_ms, id, process, share),
+            ReportBody::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
+            ReportBody::ShareRefused { step, reason } => self.share_refused(at_ms, id, process, *step, reason),
+            ReportBody::Finished { step, state } => {
                 self.finished(at_ms, id, process, *step, state);
                 self.end_lonely_doubt(at_ms, id, effects);
             }
-            Said::Failed { reason, transient } => {
+            ReportBody::Failed { reason, transient } => {
                 let what = reason.clone();
                 let ending = if *transient { Ending::Transient { what } } else { Ending::Permanent { what } };
                 self.ended(at_ms, id, process, &End { ending, code: 0, output: "" }, effects);
             }
-            Said::Exited { code, output, ending } => {
+            ReportBody::Exited { code, output, ending } => {
                 let ending = ending.clone().unwrap_or_else(|| Ending::of_code(*code));
                 self.ended(at_ms, id, process, &End { ending, code: *code, output }, effects);
             }
-            Said::Corrupt { step, .. } | Said::Agreed { step, .. } => {
-                self.said_of_all(at_ms, id, (process, *step), body, effects);
+            ReportBody::Corrupt { step, .. } | ReportBody::Agreed { step, .. } => {
+                self.compared(at_ms, id, (process, *step), body, effects);
             }
-            Said::Derived { overrides } => {
+            ReportBody::Derived { overrides } => {
                 if let Some(run) = self.run_mut(id) {
                     accept::remember(&mut run.state.overrides, accept::derived(overrides));
                 }
@@ -102,28 +115,28 @@ impl ClusterState {
     }
 
     /// What a process says of all counts with a witness of another node.
-    fn said_of_all(
+    fn compared(
         &mut self,
         at_ms: u64,
         id: &RunId,
         (process, step): (u32, u64),
-        body: &Said,
+        body: &ReportBody,
         effects: &mut Vec<Effect>,
     ) {
         let Some(run) = self.run_mut(id) else { return };
-        if matches!(body, Said::Agreed { .. }) && run.open_corruptions().all(|open| open.step != step) {
+        if matches!(body, ReportBody::Agreed { .. }) && run.open_corruptions().all(|open| open.step != step) {
             return;
         }
-        match run.hear(process, step, body) {
-            Worth::Counts(Said::Corrupt { step, agreed, fingerprints, tensors, trail }) => {
+        match run.confirm(process, step, body) {
+            Confirmation::Confirmed(ReportBody::Corrupt { step, agreed, fingerprints, tensors, trail }) => {
                 let found = Found { step, agreed, fingerprints: &fingerprints, tensors: &tensors, trail: &trail };
                 self.corrupt(at_ms, id, process, found, effects);
             }
-            Worth::Counts(Said::Agreed { step, fingerprint, trail }) => {
+            Confirmation::Confirmed(ReportBody::Agreed { step, fingerprint, trail }) => {
                 self.agreed(at_ms, id, step, fingerprint, &trail, effects);
             }
-            Worth::Waits | Worth::Counts(_) => {}
-            Worth::Contradicted(what) => {
+            Confirmation::Waits | Confirmation::Confirmed(_) => {}
+            Confirmation::Contradicted(what) => {
                 let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
                 self.ended(at_ms, id, process, &end, effects);
             }
@@ -133,7 +146,7 @@ impl ClusterState {
     /// Whoever said that all differ is alone with it once all others have finished.
     fn end_lonely_doubt(&mut self, at_ms: u64, id: &RunId, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.get(id).filter(|run| run.state.status == Status::Running) else { return };
-        if let Some((process, what)) = run.unheard_doubt().filter(|_| run.silent_witness().is_none()) {
+        if let Some((process, what)) = run.unconfirmed_doubt().filter(|_| run.silent_witness().is_none()) {
             let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
             self.ended(at_ms, id, process, &end, effects);
         }

@@ -3,7 +3,7 @@
 use lockstep_common::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::process::{Phase, Placed};
+use super::process::{Phase, ProcessState};
 use super::run::Run;
 use super::text::shortened;
 
@@ -96,7 +96,7 @@ impl Run {
     /// Whether a process has finished without its share of the last checkpoint: the others need not try any more.
     pub fn save_is_given_up(&self) -> bool {
         let last = self.last_step();
-        let without = |(process, placed): (&u32, &Placed)| {
+        let without = |(process, placed): (&u32, &ProcessState)| {
             matches!(placed.phase, Phase::Finished { .. }) && !self.shares.contains_key(&(last, *process))
         };
         self.submission.replay.is_none() && !self.is_saved() && self.state.placement.iter().any(without)

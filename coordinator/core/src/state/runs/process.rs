@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A process of the current generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
+pub struct ProcessState {
     /// On which node.
     pub node: NodeId,
     /// On which of its devices: index into [`super::Node::devices`].

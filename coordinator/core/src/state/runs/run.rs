@@ -11,7 +11,7 @@ use super::process::Phase;
 use super::run_state::RunState;
 use super::status::Status;
 use super::submission::Submission;
-use crate::placement::Kind;
+use crate::placement::DeviceKind;
 use crate::state::owed::Owed;
 
 /// A run.
@@ -34,7 +34,12 @@ pub struct Run {
 
 impl Run {
     /// A run that nobody has placed yet.
-    pub(crate) fn new(submission: Submission, job: JobSpec, restore: Option<Restore>, kind: Option<Kind>) -> Self {
+    pub(crate) fn new(
+        submission: Submission,
+        job: JobSpec,
+        restore: Option<Restore>,
+        kind: Option<DeviceKind>,
+    ) -> Self {
         let state = RunState {
             status: Status::Queued { reason: String::new() },
             generation: 1,
@@ -59,7 +64,7 @@ impl Run {
             tags: BTreeSet::new(),
             note: String::new(),
             save_attempt: 0,
-            words: Vec::new(),
+            unconfirmed: Vec::new(),
             failed_on: BTreeMap::new(),
         };
         Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new(), owed: BTreeMap::new() }
@@ -72,7 +77,7 @@ impl Run {
 
     /// Which processes a generation waits for that has not begun, for people.
     pub fn waits_for(&self) -> Option<String> {
-        if let Some((_, doubt)) = self.unheard_doubt() {
+        if let Some((_, doubt)) = self.unconfirmed_doubt() {
             return Some(doubt);
         }
         let late: Vec<u32> = match self.state.status {
@@ -138,7 +143,7 @@ impl Run {
         state.numerics = None;
         state.environment.clear();
         state.save_attempt = 0;
-        state.words.clear();
+        state.unconfirmed.clear();
         state.status = Status::Queued { reason: String::new() };
     }
 }

@@ -7,12 +7,12 @@ use lockstep_common::manifest::Override;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoints::{FailedCheckpoint, Restore};
-use super::process::{Exit, Measured, Placed};
+use super::process::{Exit, Measured, ProcessState};
 use super::status::Status;
 use crate::command::Progress;
-use crate::placement::Kind;
+use crate::placement::DeviceKind;
 use crate::state::corruption::Corruption;
-use crate::state::witness::Word;
+use crate::state::witness::Unconfirmed;
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,9 +22,9 @@ pub struct RunState {
     /// The current placement's number, from 1; one that is queued has the number of the placement to come.
     pub generation: u64,
     /// What it trains on, once it was placed: a later generation on another kind would not give the same bits.
-    pub kind: Option<Kind>,
+    pub kind: Option<DeviceKind>,
     /// The current generation's processes, by number; empty while it is queued.
-    pub placement: BTreeMap<u32, Placed>,
+    pub placement: BTreeMap<u32, ProcessState>,
     /// As of the last block, unless that was rolled back.
     pub progress: Option<Progress>,
     /// When a process was last heard of.
@@ -69,8 +69,8 @@ pub struct RunState {
     #[serde(default)]
     pub save_attempt: u32,
     /// What processes of this generation said of all, and nobody of another node yet.
-    #[serde(default)]
-    pub words: Vec<Word>,
+    #[serde(default, rename = "words")]
+    pub unconfirmed: Vec<Unconfirmed>,
     /// Nodes on which a process crashed or gave up since the last checkpoint, and how often.
     #[serde(default)]
     pub failed_on: BTreeMap<NodeId, u32>,
