@@ -4,7 +4,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RunId};
 
 use crate::command::Replay;
-use crate::state::{ClusterState, Phase, ProcessState, Run, Status};
+use crate::state::{ClusterState, ProcessPhase, ProcessState, Run, Status};
 
 /// A process that a node should run, and all that it needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn desired(state: &ClusterState, node: &NodeId) -> Vec<Assigned> {
             continue;
         }
         for (&process, placed) in &run.state.placement {
-            let gone = matches!(placed.phase, Phase::Finished { exited: true, .. });
+            let gone = matches!(placed.phase, ProcessPhase::Finished { exited: true, .. });
             if placed.node == *node && !gone {
                 assigned.push(assignment(state, run, process, placed));
             }

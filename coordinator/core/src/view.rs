@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Device;
 use crate::state::{
-    Checkpoint, ClusterState, Corruption, Exit, FailedCheckpoint, Fence, Node, Phase, Presence, ProcessState, Run,
-    Status,
+    Checkpoint, ClusterState, Corruption, FailedCheckpoint, Fence, Node, Presence, ProcessExit, ProcessPhase,
+    ProcessState, Run, Status,
 };
 
 /// A run in a list.
@@ -98,7 +98,7 @@ pub struct RunView {
     #[serde(default)]
     pub transients: u32,
     /// The last process that ended too early.
-    pub last_exit: Option<Exit>,
+    pub last_exit: Option<ProcessExit>,
     /// The current generation's processes; of a run that has ended, the last one's.
     pub placement: Vec<ProcessView>,
     /// Committed checkpoints, oldest first.
@@ -259,9 +259,9 @@ impl RunView {
             node: placed.node.clone(),
             device: placed.device_name.clone(),
             phase: match placed.phase {
-                Phase::Assigned => "assigned",
-                Phase::Ready => "ready",
-                Phase::Finished { .. } => "finished",
+                ProcessPhase::Assigned => "assigned",
+                ProcessPhase::Ready => "ready",
+                ProcessPhase::Finished { .. } => "finished",
             }
             .to_owned(),
             address: placed.address.clone(),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockstep_common::{NodeId, RequestId};
-use lockstep_core::command::{Configure, Due, NodeDetached, NodeForgotten, NodeJoined, NodeLost, Retries, Silent};
+use lockstep_core::command::{
+    Configure, NodeDetached, NodeForgotten, NodeJoined, NodeLost, Retries, RetryDue, WaitTimedOut,
+};
 use lockstep_core::replica::{Config, Output, ProposeError, RecoverError, Recovered, Replica, Ticket};
 use lockstep_core::state::{Node as NodeState, Presence};
 use lockstep_core::{Command, Outcome};
@@ -268,10 +270,10 @@ impl Node {
         for (run, generation) in self.start_timeouts.overdue(self.replica.state(), now, self.policy.start) {
             let seconds = self.policy.start.as_secs();
             warn!(%run, generation, "has been starting for {seconds} s: it is tried again");
-            self.propose(&Command::Silent(Silent { at_ms: now_ms(), run, generation, seconds }), None);
+            self.propose(&Command::Silent(WaitTimedOut { at_ms: now_ms(), run, generation, seconds }), None);
         }
         for (run, generation) in self.replica.state().due(now_ms()) {
-            self.propose(&Command::Due(Due { run, generation }), None);
+            self.propose(&Command::Due(RetryDue { run, generation }), None);
         }
         if now.duration_since(self.forgot) >= FORGET_INTERVAL.min(self.policy.forget_node) {
             self.forgot = now;

@@ -11,7 +11,7 @@ use super::nodes::{NodeDetached, NodeForgotten, NodeJoined, NodeLeaving, NodeLos
 use super::replay::ReplayRun;
 use super::report::Report;
 use super::resume::Resume;
-use super::retries::{Configure, Due, Silent};
+use super::retries::{Configure, RetryDue, WaitTimedOut};
 use super::submit::Submit;
 use crate::formats::encode;
 use crate::outcome::{Effect, Outcome, Refusal};
@@ -51,9 +51,9 @@ pub enum Command {
     /// The leader's configuration of what is decided here.
     Configure(Configure),
     /// Nothing was heard for too long of a generation that starts.
-    Silent(Silent),
+    Silent(WaitTimedOut),
     /// The pause before a run's next attempt is over.
-    Due(Due),
+    Due(RetryDue),
 }
 
 impl Command {

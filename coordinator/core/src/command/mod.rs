@@ -26,5 +26,5 @@ pub use replay::{Replay, ReplayRun};
 pub use report::{Messenger, Report};
 pub use report_body::{Progress, ReportBody};
 pub use resume::Resume;
-pub use retries::{Configure, Due, Retries, Silent};
+pub use retries::{Configure, Retries, RetryDue, WaitTimedOut};
 pub use submit::Submit;

@@ -16,7 +16,7 @@ pub struct Configure {
 
 /// Nothing was heard for too long of processes of a generation that are not ready.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Silent {
+pub struct WaitTimedOut {
     /// Leader's clock.
     pub at_ms: u64,
     /// The run.
@@ -29,7 +29,7 @@ pub struct Silent {
 
 /// The pause before a run's next attempt is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Due {
+pub struct RetryDue {
     /// The run.
     pub run: RunId,
     /// The generation that waited.
@@ -70,14 +70,14 @@ impl Apply for Configure {
     }
 }
 
-impl Apply for Silent {
+impl Apply for WaitTimedOut {
     fn apply(&self, state: &mut ClusterState, _: u64, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
         state.start_anew(self.at_ms, &self.run, self.generation, self.seconds, effects);
         Ok(Outcome::Done)
     }
 }
 
-impl Apply for Due {
+impl Apply for RetryDue {
     fn apply(&self, state: &mut ClusterState, _: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
         state.end_pause(&self.run, self.generation);
         Ok(Outcome::Done)

@@ -8,7 +8,7 @@
 use lockstep_common::{Ending, RunId};
 
 use super::cluster::ClusterState;
-use super::runs::{Exit, Phase, Run, Status, bounded, shortened};
+use super::runs::{ProcessExit, ProcessPhase, Run, Status, bounded, shortened};
 use crate::outcome::Effect;
 
 /// What is known of a process that has ended, or is about to.
@@ -37,7 +37,7 @@ impl ClusterState {
         let Some(run) = self.run_mut(id) else { return };
         let generation = run.state.generation;
         let Some(placed) = run.state.placement.get_mut(&process) else { return };
-        if let Phase::Finished { exited, .. } = &mut placed.phase {
+        if let ProcessPhase::Finished { exited, .. } = &mut placed.phase {
             *exited = true;
             return;
         }
@@ -78,7 +78,7 @@ impl ClusterState {
             Ending::Transient { what } => Ending::Transient { what: shortened(&what) },
             ending => ending,
         });
-        run.state.last_exit = Some(Exit { generation, process, node, code, output, ending });
+        run.state.last_exit = Some(ProcessExit { generation, process, node, code, output, ending });
         run.state.due_at_ms = if pause_ms == 0 { 0 } else { at_ms.saturating_add(pause_ms) };
         self.leave_generation(at_ms, id, effects);
         self.place_queued();
@@ -152,7 +152,7 @@ impl Run {
         match self.state.status {
             Status::Starting => {
                 let mut placed = self.state.placement.iter();
-                placed.find(|(_, placed)| placed.phase == Phase::Assigned).map(|(process, _)| *process)
+                placed.find(|(_, placed)| placed.phase == ProcessPhase::Assigned).map(|(process, _)| *process)
             }
             Status::Running => self.silent_witness(),
             _ => None,

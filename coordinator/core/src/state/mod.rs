@@ -30,6 +30,7 @@ pub use owed::Owed;
 pub use rows::{RowKey, StateError};
 pub(crate) use runs::TEXT_BYTES;
 pub use runs::{
-    Checkpoint, Exit, FailedCheckpoint, Measured, Phase, ProcessState, Restore, Run, RunState, Status, Submission,
+    Checkpoint, FailedCheckpoint, MeasuredNumerics, ProcessExit, ProcessPhase, ProcessState, Restore, Run, RunState,
+    Status, Submission,
 };
 pub use witness::Unconfirmed;

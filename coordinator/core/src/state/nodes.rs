@@ -5,7 +5,7 @@ use lockstep_common::{NodeId, RunId};
 use super::cluster::ClusterState;
 use super::node::{Fence, Node, Presence};
 use super::rows::RowKey;
-use super::runs::{Phase, Run};
+use super::runs::{ProcessPhase, Run};
 use crate::outcome::{Effect, Refusal};
 
 /// Nodes that are kept. Each is in the state that is held in memory, and in every list of nodes.
@@ -88,8 +88,8 @@ impl ClusterState {
             let mut needed = false;
             for placed in run.state.placement.values_mut().filter(|placed| placed.node == *node) {
                 match &mut placed.phase {
-                    Phase::Finished { exited, .. } => *exited = true,
-                    Phase::Assigned | Phase::Ready => needed = true,
+                    ProcessPhase::Finished { exited, .. } => *exited = true,
+                    ProcessPhase::Assigned | ProcessPhase::Ready => needed = true,
                 }
             }
             if needed && !run.state.status.is_final() {

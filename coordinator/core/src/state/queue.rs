@@ -9,7 +9,7 @@ use lockstep_common::RunId;
 
 use super::cluster::ClusterState;
 use super::node::Presence;
-use super::runs::{Phase, ProcessState, Status};
+use super::runs::{ProcessPhase, ProcessState, Status};
 use crate::placement::{self, Allocation, Demand, DeviceKind, Pool};
 
 impl ClusterState {
@@ -101,7 +101,7 @@ impl ClusterState {
             node: allocation.node,
             device: allocation.device,
             device_name: allocation.name,
-            phase: Phase::Assigned,
+            phase: ProcessPhase::Assigned,
             address: None,
             sequence: 0,
         });

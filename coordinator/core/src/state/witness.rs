@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use lockstep_common::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::runs::{Phase, Run};
+use super::runs::{ProcessPhase, Run};
 use crate::command::ReportBody;
 
 /// Unconfirmed reports of one generation that are kept; of more, the oldest is forgotten.
@@ -99,7 +99,7 @@ impl Run {
     pub(super) fn silent_witness(&self) -> Option<u32> {
         let from = self.sent_from(self.doubts().next()?)?;
         let mut others = self.state.placement.iter().filter(|(_, placed)| placed.node != *from);
-        others.find(|(_, placed)| !matches!(placed.phase, Phase::Finished { .. })).map(|(process, _)| *process)
+        others.find(|(_, placed)| !matches!(placed.phase, ProcessPhase::Finished { .. })).map(|(process, _)| *process)
     }
 
     fn doubts(&self) -> impl Iterator<Item = &Unconfirmed> {

@@ -1,7 +1,7 @@
 //! Replicas that differ: who was wrong, what is fenced, and from where the run goes on.
 
 use lockstep_common::{NodeId, RunId};
-use lockstep_core::command::{FenceDevices, Silent};
+use lockstep_core::command::{FenceDevices, WaitTimedOut};
 use lockstep_core::state::{Corruption, Grounds, Verdict};
 use lockstep_core::view::NodeView;
 use lockstep_core::{Command, Effect, Outcome, Refusal, ReportBody};
@@ -147,7 +147,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     cluster.say(&run, 2, said(&[1, 9, 9]));
     cluster.say(&run, 2, exited());
     assert_eq!(cluster.state.starting(), [(run.clone(), 1)]);
-    cluster.apply(&Command::Silent(Silent { at_ms: 99, run: run.clone(), generation: 1, seconds: 60 }));
+    cluster.apply(&Command::Silent(WaitTimedOut { at_ms: 99, run: run.clone(), generation: 1, seconds: 60 }));
     let state = &cluster.run(&run).state;
     assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
 

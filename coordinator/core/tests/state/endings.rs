@@ -1,7 +1,7 @@
 //! How a process's end is judged: what is nobody's fault, what is counted, what ends the run.
 
 use lockstep_common::{Ending, RunId};
-use lockstep_core::command::{Configure, Due, Messenger, Retries, Silent};
+use lockstep_core::command::{Configure, Messenger, Retries, RetryDue, WaitTimedOut};
 use lockstep_core::view::RunView;
 use lockstep_core::{Command, Outcome, Refusal, ReportBody};
 
@@ -36,10 +36,10 @@ fn wait(cluster: &mut Cluster, run: &RunId) {
         [(run.clone(), generation)],
         "a clock that went back"
     );
-    let early = Command::Due(Due { run: run.clone(), generation: generation - 1 });
+    let early = Command::Due(RetryDue { run: run.clone(), generation: generation - 1 });
     assert_eq!(cluster.apply(&early), Outcome::Done);
     assert!(cluster.desired("a").is_empty(), "that was an earlier pause");
-    assert_eq!(cluster.apply(&Command::Due(Due { run: run.clone(), generation })), Outcome::Done);
+    assert_eq!(cluster.apply(&Command::Due(RetryDue { run: run.clone(), generation })), Outcome::Done);
     assert_eq!(cluster.status(run), "starting");
 }
 
@@ -153,7 +153,7 @@ fn a_run_that_pauses_holds_nobody_back() {
     let other = cluster.submit(&["world={processes=4, min_processes=4}"]);
     assert_eq!(cluster.status(&other), "starting", "on all devices: the first wants none now");
     let generation = cluster.run(&run).state.generation;
-    cluster.apply(&Command::Due(Due { run: run.clone(), generation }));
+    cluster.apply(&Command::Due(RetryDue { run: run.clone(), generation }));
     assert!(cluster.status(&run).starts_with("queued: needs 2 cpu devices"), "{}", cluster.status(&run));
 }
 
@@ -169,7 +169,7 @@ fn a_reason_that_would_come_again_ends_the_run_and_a_cancelled_run_does_not_come
     let (due, generation) = (cluster.run(&run).state.due_at_ms, cluster.run(&run).state.generation);
     cluster.cancel(&run);
     assert!(cluster.state.due(due).is_empty());
-    assert_eq!(cluster.apply(&Command::Due(Due { run: run.clone(), generation })), Outcome::Done);
+    assert_eq!(cluster.apply(&Command::Due(RetryDue { run: run.clone(), generation })), Outcome::Done);
     assert_eq!(cluster.status(&run), "cancelled");
 }
 
@@ -208,7 +208,7 @@ fn a_generation_that_starts_without_a_word_is_tried_again_elsewhere() {
     let run = cluster.submit(&[]);
     cluster.say(&run, 0, super::cluster::ready(0, "avx2"));
     assert_eq!(cluster.state.starting(), [(run.clone(), 1)]);
-    let silent = |generation| Command::Silent(Silent { at_ms: 9, run: run.clone(), generation, seconds: 60 });
+    let silent = |generation| Command::Silent(WaitTimedOut { at_ms: 9, run: run.clone(), generation, seconds: 60 });
     cluster.apply(&silent(2));
     assert_eq!(cluster.run(&run).state.generation, 1, "another one");
     cluster.apply(&silent(1));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lockstep_common::{Domain, RunId};
 use lockstep_core::command::{FenceDevices, NodeForgotten};
-use lockstep_core::state::{Phase, Status};
+use lockstep_core::state::{ProcessPhase, Status};
 use lockstep_core::{Command, Outcome, ReportBody};
 use proptest::prelude::*;
 
@@ -163,8 +163,8 @@ fn act(cluster: &mut Cluster, late_commits: &mut Vec<Command>, action: &Action) 
     }
 }
 
-fn gone(phase: Phase) -> bool {
-    matches!(phase, Phase::Finished { exited: true, .. })
+fn gone(phase: ProcessPhase) -> bool {
+    matches!(phase, ProcessPhase::Finished { exited: true, .. })
 }
 
 /// What holds after every command.
@@ -181,7 +181,7 @@ fn check(cluster: &Cluster) {
                 for placed in run.state.placement.values() {
                     assert!(taken.insert((placed.node.clone(), placed.device)), "two processes on one device");
                     let alive = cluster.state.node(&placed.node).is_some_and(|node| node.presence.may_run());
-                    assert!(alive || matches!(placed.phase, Phase::Finished { .. }), "placed on a lost node");
+                    assert!(alive || matches!(placed.phase, ProcessPhase::Finished { .. }), "placed on a lost node");
                 }
             }
             Status::Finished { .. } | Status::Failed { .. } | Status::Cancelled | Status::Unsaved { .. } => {

@@ -3,17 +3,17 @@
 use lockstep_common::{Digest, RunId};
 
 use crate::state::cluster::ClusterState;
-use crate::state::runs::{Phase, ProcessState, Status};
+use crate::state::runs::{ProcessPhase, ProcessState, Status};
 
 impl ClusterState {
     pub(super) fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {
         let Some(run) = self.run_mut(id) else { return };
         if let Some(placed) = run.state.placement.get_mut(&process) {
-            placed.phase = Phase::Finished { state: *digest, exited: false };
+            placed.phase = ProcessPhase::Finished { state: *digest, exited: false };
         }
         let states = run.state.placement.iter().filter_map(|(&process, placed)| match placed.phase {
-            Phase::Finished { state, .. } => Some((process, state)),
-            Phase::Assigned | Phase::Ready => None,
+            ProcessPhase::Finished { state, .. } => Some((process, state)),
+            ProcessPhase::Assigned | ProcessPhase::Ready => None,
         });
         let states: Vec<(u32, Digest)> = states.collect();
         if let Some((other, state)) = states.iter().find(|(_, state)| state != digest) {
@@ -34,8 +34,8 @@ impl ClusterState {
     pub(crate) fn conclude(&mut self, at_ms: u64, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
         let state = |placed: &ProcessState| match placed.phase {
-            Phase::Finished { state, .. } => Some(state),
-            Phase::Assigned | Phase::Ready => None,
+            ProcessPhase::Finished { state, .. } => Some(state),
+            ProcessPhase::Assigned | ProcessPhase::Ready => None,
         };
         let states: Option<Vec<Digest>> = run.state.placement.values().map(state).collect();
         let Some(&state) = states.as_ref().and_then(|states| states.first()) else { return };

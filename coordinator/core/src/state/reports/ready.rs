@@ -7,7 +7,7 @@ use lockstep_common::manifest::{Manifest, Override};
 
 use crate::state::accept;
 use crate::state::cluster::ClusterState;
-use crate::state::runs::{Measured, Phase, Run, Status, bounded};
+use crate::state::runs::{MeasuredNumerics, ProcessPhase, Run, Status, bounded};
 
 impl ClusterState {
     pub(super) fn ready(
@@ -28,13 +28,14 @@ impl ClusterState {
         let state = &mut run.state;
         accept::remember(&mut state.overrides, differ);
         if state.numerics.is_none() {
-            state.numerics = Some(Measured { process, values: numerics.clone() });
+            state.numerics = Some(MeasuredNumerics { process, values: numerics.clone() });
         }
         if process == 0 {
             state.environment.clone_from(environment);
         }
-        if let Some(placed) = state.placement.get_mut(&process).filter(|placed| placed.phase == Phase::Assigned) {
-            placed.phase = Phase::Ready;
+        if let Some(placed) = state.placement.get_mut(&process).filter(|placed| placed.phase == ProcessPhase::Assigned)
+        {
+            placed.phase = ProcessPhase::Ready;
             placed.address = Some(bounded(address));
         }
         if state.status == Status::Starting && state.placement.values().all(|placed| placed.address.is_some()) {

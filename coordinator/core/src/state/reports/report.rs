@@ -8,7 +8,7 @@ use crate::state::accept;
 use crate::state::cluster::ClusterState;
 use crate::state::corruption::Found;
 use crate::state::ending::End;
-use crate::state::runs::{Phase, Run, Status};
+use crate::state::runs::{ProcessPhase, Run, Status};
 use crate::state::witness::Confirmation;
 
 /// Differences of data that a run remembers at most: a process derives a few, and each list of runs shows them.
@@ -28,7 +28,8 @@ impl Run {
                 (!is_training).then(|| "it reports of training, and not all processes are ready".to_owned())
             }
             ReportBody::Derived { overrides } => {
-                let is_ready = self.state.placement.get(&process).is_none_or(|placed| placed.phase != Phase::Assigned);
+                let is_ready =
+                    self.state.placement.get(&process).is_none_or(|placed| placed.phase != ProcessPhase::Assigned);
                 let of_data = self.state.overrides.iter().filter(|known| known.key.starts_with("data.")).count();
                 let too_many = of_data + overrides.len() > OVERRIDES;
                 (is_ready || too_many).then(|| "it derives data anew once too often".to_owned())

@@ -3,7 +3,7 @@
 use lockstep_common::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::process::{Phase, ProcessState};
+use super::process::{ProcessPhase, ProcessState};
 use super::run::Run;
 use super::text::shortened;
 
@@ -97,7 +97,7 @@ impl Run {
     pub fn save_is_given_up(&self) -> bool {
         let last = self.last_step();
         let without = |(process, placed): (&u32, &ProcessState)| {
-            matches!(placed.phase, Phase::Finished { .. }) && !self.shares.contains_key(&(last, *process))
+            matches!(placed.phase, ProcessPhase::Finished { .. }) && !self.shares.contains_key(&(last, *process))
         };
         self.submission.replay.is_none() && !self.is_saved() && self.state.placement.iter().any(without)
     }

@@ -10,7 +10,7 @@ mod submission;
 mod text;
 
 pub use checkpoints::{Checkpoint, FailedCheckpoint, Restore};
-pub use process::{Exit, Measured, Phase, ProcessState};
+pub use process::{MeasuredNumerics, ProcessExit, ProcessPhase, ProcessState};
 pub use run::Run;
 pub use run_state::RunState;
 pub use status::Status;

@@ -15,7 +15,7 @@ pub struct ProcessState {
     /// The device's name.
     pub device_name: String,
     /// How far it is.
-    pub phase: Phase,
+    pub phase: ProcessPhase,
     /// Where its exchange listens, once it is ready.
     pub address: Option<String>,
     /// The last report of it that was applied; 0: none.
@@ -24,7 +24,7 @@ pub struct ProcessState {
 
 /// How far a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
+pub enum ProcessPhase {
     /// Its node was told to start it.
     Assigned,
     /// Model and data are in memory.
@@ -40,7 +40,7 @@ pub enum Phase {
 
 /// What one process measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Measured {
+pub struct MeasuredNumerics {
     /// The process.
     pub process: u32,
     /// Values by key.
@@ -49,7 +49,7 @@ pub struct Measured {
 
 /// The end of a process that had not finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
+pub struct ProcessExit {
     /// Of which generation.
     pub generation: u64,
     /// The process.

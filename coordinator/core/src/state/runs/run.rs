@@ -7,7 +7,7 @@ use lockstep_common::manifest::Share;
 use lockstep_common::{Digest, Domain, NodeId, RunId};
 
 use super::checkpoints::{Checkpoint, Restore};
-use super::process::Phase;
+use super::process::ProcessPhase;
 use super::run_state::RunState;
 use super::status::Status;
 use super::submission::Submission;
@@ -83,7 +83,10 @@ impl Run {
         let late: Vec<u32> = match self.state.status {
             Status::Starting => {
                 let placed = self.state.placement.iter();
-                placed.filter(|(_, placed)| placed.phase == Phase::Assigned).map(|(process, _)| *process).collect()
+                placed
+                    .filter(|(_, placed)| placed.phase == ProcessPhase::Assigned)
+                    .map(|(process, _)| *process)
+                    .collect()
             }
             _ => return None,
         };

@@ -7,7 +7,7 @@ use lockstep_common::manifest::Override;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoints::{FailedCheckpoint, Restore};
-use super::process::{Exit, Measured, ProcessState};
+use super::process::{MeasuredNumerics, ProcessExit, ProcessState};
 use super::status::Status;
 use crate::command::Progress;
 use crate::placement::DeviceKind;
@@ -36,7 +36,7 @@ pub struct RunState {
     /// What this generation begins with: the last committed checkpoint, or the parent.
     pub restore: Option<Restore>,
     /// What changes bits, as measured by the first process of this generation that was ready.
-    pub numerics: Option<Measured>,
+    pub numerics: Option<MeasuredNumerics>,
     /// What process 0 of this generation runs on.
     pub environment: BTreeMap<String, String>,
     /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
@@ -55,7 +55,7 @@ pub struct RunState {
     /// Generations before this one.
     pub restarts: u32,
     /// The last process that ended too early.
-    pub last_exit: Option<Exit>,
+    pub last_exit: Option<ProcessExit>,
     /// Checkpoints that could not be made, oldest first.
     pub failed_checkpoints: Vec<FailedCheckpoint>,
     /// Replicas that were found to differ, oldest first.
