@@ -1,6 +1,6 @@
 //! The service of the agents: one stream a node. A node is taken once it has shown that it sees the store.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use lockstep_common::chain;
@@ -19,8 +19,7 @@ use tracing::{info, warn};
 use super::STREAM_QUEUE;
 use super::conversation::Conversation;
 use super::convert::{Joining, invalid};
-use crate::identity::Identity;
-use crate::identity::start_history::StartHistory;
+use super::terms::Terms;
 use crate::node::{CallError, Handle, Session};
 
 /// How long a stream may be silent before its first message, and then before it says whether it sees the store.
@@ -28,21 +27,6 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where what is said to a node goes.
 type Outgoing = mpsc::Sender<Result<CoordinatorMessage, Status>>;
-
-/// What every conversation is told at its start, or passes on.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// The coordinator's name for people.
-    pub cluster: String,
-    /// Silence after which a node is given up.
-    pub lease: Duration,
-    /// The blob store's directory.
-    pub store: PathBuf,
-    /// Which store that must be.
-    pub identity: Identity,
-    /// The starts of the coordinator's data directory.
-    pub starts: StartHistory,
-}
 
 /// The service.
 #[derive(Clone, Debug)]

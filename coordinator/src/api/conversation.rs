@@ -19,8 +19,8 @@ use tonic::{Status, Streaming};
 use tracing::{error, info, warn};
 
 use super::MAX_MESSAGE_BYTES;
-use super::agents::Terms;
 use super::convert::{Asked, invalid, leave_out_media, run_id, said};
+use super::terms::Terms;
 use crate::node::{CallError, Event, Pending, Report, Session};
 
 /// Reports of one agent that are not applied yet. Enough for the reports of many processes to share a disk write; a

@@ -14,11 +14,13 @@ mod reports;
 pub(crate) mod reserve;
 pub(crate) mod status;
 mod submission;
+mod terms;
 mod transfers;
 
-pub use agents::{Agents, Terms};
+pub use agents::Agents;
 pub use blobs::CHUNK_BYTES;
 pub use control::Control;
+pub use terms::Terms;
 
 /// Longest message in either direction; a process message of `lockstep_rpc::frame::MAX_FRAME_BYTES` and what names it.
 pub const MAX_MESSAGE_BYTES: usize = lockstep_rpc::frame::MAX_FRAME_BYTES + 65_536;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::permits::Permit;
-use super::port::Speaks;
+use super::speaks::Speaks;
 
 type Boxed<F> = Pin<Box<F>>;
 

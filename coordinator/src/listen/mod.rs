@@ -14,9 +14,11 @@ mod connection;
 mod limits;
 mod permits;
 mod port;
+mod speaks;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use limits::{Limits, Ports, fit};
 pub(crate) use permits::{block_of, one_less};
-pub(crate) use port::{Port, Speaks};
+pub(crate) use port::Port;
+pub(crate) use speaks::Speaks;

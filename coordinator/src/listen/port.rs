@@ -12,24 +12,13 @@ use tracing::debug;
 use super::connection::Connection;
 use super::limits::Limits;
 use super::permits::Permits;
+use super::speaks::Speaks;
 
 /// Pause after the system gave no connection (no file is left, no memory): asked again at once, it would say the same.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes with which HTTP/2 begins; other ones end the connection.
-const PREFACE_BYTES: usize = 24;
-
 /// Connections that wait for the server to take them.
 const ACCEPTED: usize = 1;
-
-/// What is spoken on a port, by which it is told whether a connection has spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speaks {
-    /// A client begins with a preface.
-    Http2,
-    /// A client's request has a head, which is complete when there is an answer. The server of HTTP/1 has a deadline for heads.
-    Http1,
-}
 
 /// A port that listens, with its limits.
 #[derive(Debug)]
@@ -37,22 +26,6 @@ pub(crate) struct Port {
     listener: TcpListener,
     speaks: Speaks,
     permits: Permits,
-}
-
-impl Speaks {
-    pub(super) fn has_spoken(self, received: usize, sent: usize) -> bool {
-        match self {
-            Self::Http2 => received >= PREFACE_BYTES,
-            Self::Http1 => sent > 0,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Http2 => "gRPC",
-            Self::Http1 => "page",
-        }
-    }
 }
 
 impl Port {
