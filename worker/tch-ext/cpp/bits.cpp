@@ -34,7 +34,6 @@ uint64_t sum_terms(const char* data, int64_t count) {
 
 } // namespace
 
-// Not in the anonymous namespace: the compiler makes no clones of what has no name outside.
 #ifdef __x86_64__
 __attribute__((target_clones("avx2", "default")))
 #endif

@@ -1,6 +1,7 @@
 //! Gloo groups whose members are threads: both collectives, deadlines, the cut, and what is refused.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::mpsc::channel;
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
@@ -119,12 +120,15 @@ fn the_wait_for_a_single_silent_member_ends_at_the_deadline() {
 #[test]
 fn a_cut_releases_whoever_waits_here_and_there() {
     for size in [2, 4] {
-        let (cut_at, released) = (Mutex::new(None), Barrier::new(size));
+        let cut_at = Mutex::new(None);
+        let (released, all_released) = channel();
+        let all_released = Mutex::new(all_released);
         with_group(size, |group| {
             group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE).unwrap();
             // Nobody gets on without the last one, which comes when the others are released.
             if group.rank() == size - 1 {
-                released.wait();
+                let all_released = all_released.lock().unwrap();
+                (1..size).for_each(|_| all_released.recv_timeout(PATIENCE).unwrap());
             }
             let handle = group.abort_handle();
             let result = std::thread::scope(|scope| {
@@ -146,9 +150,7 @@ fn a_cut_releases_whoever_waits_here_and_there() {
                 assert!(matches!(result, Err(Error::PeerGone(_))), "{result:?}");
             }
             assert_eq!(group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE), Err(Error::Aborted));
-            if group.rank() != size - 1 {
-                released.wait();
-            }
+            released.send(()).unwrap();
             // Again, and when the group is gone: nothing happens.
             let handle = group.abort_handle();
             handle.abort();
