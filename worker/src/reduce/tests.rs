@@ -134,7 +134,7 @@ fn reduce(ranks: u32, processes: u32, strategy: Strategy, beside: bool) -> Vec<V
 }
 
 #[test]
-fn any_number_of_processes_gives_the_bits_of_the_reference_whatever_the_way() {
+fn any_number_of_processes_gives_the_bits_of_the_reference_with_every_strategy() {
     for ranks in [1, 3, 6, 7] {
         let expected = expected(ranks);
         for processes in 1..=ranks {
