@@ -11,7 +11,9 @@
 mod advice;
 mod alarm;
 mod board;
+mod culprit;
 mod detectors;
+mod growth;
 mod history;
 mod robust;
 mod seen;

@@ -21,6 +21,7 @@ use crate::provenance::checkout::checkout;
 use crate::provenance::data;
 use crate::provenance::lineage::lineage;
 use crate::runs::annotate;
+use crate::runs::cancel;
 use crate::runs::start;
 use crate::terminal::{Exit, Failure, Output, interrupted, unwritten};
 use crate::watch::compare::compare;
@@ -113,7 +114,7 @@ async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> 
         Command::Compare(arguments) => Box::pin(compare(arguments, out)),
         Command::Plot(arguments) => Box::pin(plot(arguments, out)),
         Command::Top(arguments) => Box::pin(top(arguments, out)),
-        Command::Cancel(arguments) => Box::pin(start::cancel(arguments, out)),
+        Command::Cancel(arguments) => Box::pin(cancel::cancel(arguments, out)),
     };
     tokio::select! {
         biased;

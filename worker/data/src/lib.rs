@@ -8,7 +8,9 @@ mod error;
 mod formats;
 mod in_memory;
 mod labels;
+mod lookalike;
 mod mapped;
+mod moments;
 mod open;
 mod split;
 

@@ -13,7 +13,7 @@
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
-use crate::detectors::culprit;
+use crate::culprit;
 use crate::robust::{figure, median, noise, spread};
 use crate::seen::Seen;
 use crate::slot::{Role, Slot};

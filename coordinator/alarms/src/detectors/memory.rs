@@ -1,13 +1,13 @@
 //! Memory: growth without end, of a process or of what its device's allocator gave out; and fragmentation, when the allocator
 //! reserves ever more of the device for the same use.
 //!
-//! Over steps, not over time: what leaks, leaks by the step. When growth counts is in [`super::growth`], over no less
+//! Over steps, not over time: what leaks, leaks by the step. When growth counts is in [`crate::growth`], over no less
 //! than [`SAMPLES`] samples and [`STEPS`] steps: in so many an allocator may warm up and a cache fill. What is reserved follows what
 //! is allocated: only where that is level is it judged, as fragmentation.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
-use crate::detectors::growth::{FEWEST, Growth, noise_of, onset, rise, steady};
+use crate::growth::{FEWEST, Growth, noise_of, onset, rise, steady};
 use crate::history::{Span, Trail};
 use crate::robust::figure;
 use crate::seen::Seen;

@@ -1,9 +1,7 @@
 //! One rule a file: what it asks for, why, and what healthy shape it must not take for a fault.
 
-pub(crate) mod culprit;
 pub(crate) mod dead;
 pub(crate) mod divergence;
-pub(crate) mod growth;
 pub(crate) mod memory;
 pub(crate) mod not_finite;
 pub(crate) mod overfitting;

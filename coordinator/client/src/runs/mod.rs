@@ -1,6 +1,7 @@
 //! Runs: submitted, resumed, followed, ended; on a cluster, or on this machine alone.
 
 pub(crate) mod annotate;
+pub(crate) mod cancel;
 pub(crate) mod follow;
 pub(crate) mod local;
 pub(crate) mod local_dir;

@@ -1,11 +1,11 @@
-//! The commands that change something: `submit`, `resume`, `cancel`.
+//! The commands that start a run: `submit`, `resume`.
 
 use std::path::Path;
 
 use lockstep_coordinator::query::documents;
 use lockstep_rpc::CancelRequest;
 
-use crate::args::{CancelArguments, ResumeArguments, StartArguments, SubmitArguments};
+use crate::args::{ResumeArguments, StartArguments, SubmitArguments};
 use crate::connection::Client;
 use crate::evidence::diff::unlike_checkpoint;
 use crate::provenance::data;
@@ -52,13 +52,6 @@ pub(crate) async fn resume(arguments: ResumeArguments, out: &mut Output) -> Resu
         out,
     )
     .await
-}
-
-pub(crate) async fn cancel(arguments: CancelArguments, out: &mut Output) -> Result<Exit, Failure> {
-    let client = Client::connect(&arguments.address.addr).await?;
-    let run = client.cancel(CancelRequest { request_id: new_request()?.to_string(), run: arguments.run }).await?;
-    out.line(&format!("cancelled {run}"));
-    Ok(Exit::Done)
 }
 
 async fn begin(what: What, start: &StartArguments, beside: &Path, out: &mut Output) -> Result<Exit, Failure> {

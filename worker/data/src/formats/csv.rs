@@ -12,12 +12,12 @@ use lockstep_common::job::Task;
 use lockstep_common::preprocessing::{Inputs, Preprocessing, Standardised, Targets};
 use tch::Kind;
 
-use super::moments::Moments;
 use crate::DataError;
 use crate::array::Pair;
 use crate::column::Column;
 use crate::dataset::DataSets;
 use crate::mapped::{Bytes, Source};
+use crate::moments::Moments;
 use crate::split;
 
 /// What a table is read as.

@@ -2,8 +2,6 @@
 
 pub(crate) mod csv;
 pub(crate) mod idx;
-mod lookalike;
-mod moments;
 pub(crate) mod npy;
 pub(crate) mod safetensors;
 pub(crate) mod tokens;

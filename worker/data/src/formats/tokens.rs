@@ -13,10 +13,10 @@ use lockstep_common::job::TokenType;
 use lockstep_common::preprocessing::{self, Preprocessing};
 use tch::{Device, Kind};
 
-use super::lookalike::lookalike;
 use crate::DataError;
 use crate::column::Column;
 use crate::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
+use crate::lookalike::lookalike;
 use crate::mapped::Source;
 use crate::split::{self, Rows};
 

@@ -15,7 +15,7 @@ use crate::tools::{python, tool};
 const READ: &str = concat!(
     "import sys\nsys.path.insert(0, '",
     env!("CARGO_MANIFEST_DIR"),
-    r#"/../../tests/mirror')
+    r#"/../../../tests/mirror')
 import glob, json, os
 from read import records
 from wandb.proto import wandb_internal_pb2 as pb

@@ -24,7 +24,7 @@ const LOOK: usize = 64 << 10;
 const FEWEST: usize = 64;
 
 /// What `bytes` look like, if not like tokens of `dtype`.
-pub(super) fn lookalike(bytes: &[u8], dtype: TokenType) -> Option<&'static str> {
+pub(crate) fn lookalike(bytes: &[u8], dtype: TokenType) -> Option<&'static str> {
     format(bytes).or_else(|| element(&bytes[..bytes.len().min(LOOK)], bytes.len(), dtype))
 }
 
