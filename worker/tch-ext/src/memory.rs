@@ -21,7 +21,7 @@ pub struct AllocatorStats {
     pub active: u64,
     /// The most that `allocated` was since the start.
     pub peak_allocated: u64,
-    /// The most that `reserved` was since then.
+    /// The most that `reserved` was since the start.
     pub peak_reserved: u64,
     /// Allocations that succeeded only after the cache was given back.
     pub retries: u64,

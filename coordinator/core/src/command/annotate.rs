@@ -14,7 +14,7 @@ const TAG_LETTERS: usize = 64;
 /// A person writes on a run. It changes nothing about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Annotate {
-    /// At most once.
+    /// However often it comes, it is applied once.
     pub request: RequestId,
     /// The run.
     pub run: RunId,

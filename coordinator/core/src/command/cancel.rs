@@ -10,9 +10,9 @@ use crate::state::{ClusterState, Status};
 /// A client ends a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cancel {
-    /// At most once.
+    /// However often it comes, it is applied once.
     pub request: RequestId,
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The run.
     pub run: RunId,

@@ -11,7 +11,7 @@ use crate::state::ClusterState;
 /// The leader opened every blob of a checkpoint whose shares are all there: the checkpoint exists from now on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The run.
     pub run: RunId,
@@ -26,7 +26,7 @@ pub struct Commit {
 /// The leader could not open what a checkpoint names, or its shares contradict each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommitFailed {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The run.
     pub run: RunId,

@@ -10,9 +10,9 @@ use crate::state::{ClusterState, Fence};
 /// A person takes a node's devices out of use, or gives them back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FenceDevices {
-    /// At most once.
+    /// However often it comes, it is applied once.
     pub request: RequestId,
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The node.
     pub node: NodeId,

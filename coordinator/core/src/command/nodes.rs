@@ -10,7 +10,7 @@ use crate::state::{ClusterState, Node, Presence};
 /// An agent opened its stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeJoined {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The node's name.
     pub node: NodeId,
@@ -28,7 +28,7 @@ pub struct NodeJoined {
 /// A node's agent is about to end: it gets no more work. What runs there goes on until the agent says how that ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLeaving {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The node.
     pub node: NodeId,
@@ -40,7 +40,7 @@ pub struct NodeLeaving {
 /// that was leaving has stopped its processes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeDetached {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The node.
     pub node: NodeId,
@@ -51,7 +51,7 @@ pub struct NodeDetached {
 /// A person, or the leader after a time, forgets a node that is not there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeForgotten {
-    /// At most once.
+    /// However often it comes, it is applied once.
     pub request: RequestId,
     /// The node.
     pub node: NodeId,
@@ -60,7 +60,7 @@ pub struct NodeForgotten {
 /// A node was silent for longer than its lease.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLost {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The node.
     pub node: NodeId,

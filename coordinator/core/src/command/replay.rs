@@ -10,9 +10,9 @@ use crate::state::{ClusterState, Restore, Run, Submission};
 /// A client repeats a part of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplayRun {
-    /// At most once.
+    /// However often it comes, it is applied once.
     pub request: RequestId,
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// What is repeated.
     pub replay: Replay,

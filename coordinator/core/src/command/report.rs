@@ -11,7 +11,7 @@ use crate::state::{ClusterState, Status};
 /// A process said something, through its agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// Of which run.
     pub run: RunId,

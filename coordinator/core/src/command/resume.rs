@@ -12,9 +12,9 @@ use crate::state::{ClusterState, Restore, Run, Submission, accept};
 /// A client starts a new run from a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resume {
-    /// At most once.
+    /// However often it comes, it is applied once.
     pub request: RequestId,
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The checkpoint.
     pub checkpoint: Digest,

@@ -17,7 +17,7 @@ pub struct Configure {
 /// Nothing was heard for too long of processes of a generation that are not ready.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaitTimedOut {
-    /// Leader's clock.
+    /// Milliseconds since the epoch, by the leader's clock.
     pub at_ms: u64,
     /// The run.
     pub run: RunId,
