@@ -83,7 +83,7 @@ pub fn each_piece(tensor: &Tensor, length: usize, mut see: impl FnMut(&[u8])) ->
     Ok(())
 }
 
-/// A new CPU tensor of this size and kind, whose bytes `fill` writes, all of them: what they hold before is whatever lay there.
+/// A new CPU tensor of this size and kind, whose bytes `fill` writes; they are zero before.
 ///
 /// # Errors
 /// Those of `fill`; `Torch`.
@@ -92,7 +92,7 @@ pub fn filled<E: From<Error>>(
     kind: Kind,
     fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
 ) -> Result<Tensor, E> {
-    let mut tensor = Tensor::f_empty(size, (kind, Device::Cpu)).map_err(Error::from)?;
+    let mut tensor = Tensor::f_zeros(size, (kind, Device::Cpu)).map_err(Error::from)?;
     // SAFETY: the tensor is new, and nobody else has it.
     fill(unsafe { cpu_bytes_mut(&mut tensor) }?)?;
     Ok(tensor)
