@@ -23,7 +23,7 @@ export function measured(series) {
 }
 
 const WORDS = {
-  permutation: 'what the loss rises by if the feature is dealt out anew among the samples',
+  permutation: 'what the loss rises by if the feature is shuffled among the samples',
   gradient: 'gradient times input, the mean of its absolute value',
 };
 

@@ -1,6 +1,6 @@
 //! How much each feature of the inputs counts, measured on validation samples after a step.
 //!
-//! By permutation: a feature's values are dealt out anew among the samples; what the loss rises by is what the model loses with
+//! By permutation: a feature's values are shuffled among the samples; what the loss rises by is what the model loses with
 //! it. By gradient times input: the mean over the samples of the absolute values, summed over the feature. Of an image a feature
 //! is a cell of a grid, all channels.
 //!
@@ -170,7 +170,7 @@ impl Samples {
         Ok(sum / count as f64)
     }
 
-    /// What the mean loss rises by if the values of `feature` are dealt out anew: the mean over the repeats.
+    /// What the mean loss rises by if the values of `feature` are shuffled: the mean over the repeats.
     fn rise(&self, plan: &Plan, model: &dyn Model, feature: &Feature, before: f64) -> Result<f64, ModelError> {
         let own = feature.of(&self.inputs)?;
         let mut rise = 0.0;

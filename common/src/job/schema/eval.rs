@@ -32,7 +32,7 @@ impl Eval {
 }
 
 /// How much each feature of the inputs counts, for tables and images: by permutation (what the loss rises by, if the feature's
-/// values are dealt out anew among the samples) and by gradient times input. Of an image, a feature is one cell of a grid.
+/// values are shuffled among the samples) and by gradient times input. Of an image, a feature is one cell of a grid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureImportance {
@@ -42,7 +42,7 @@ pub struct FeatureImportance {
     /// Validation samples to use at most, the first ones.
     #[serde(default = "importance_samples")]
     pub samples: u64,
-    /// Times that each feature is dealt out; what is reported is the mean.
+    /// Times that each feature is shuffled; what is reported is the mean.
     #[serde(default = "three")]
     pub repeats: u32,
 }
@@ -62,7 +62,7 @@ impl FeatureImportance {
             return Err(JobError::value("eval.feature_importance", detail));
         }
         if self.samples < 2 {
-            let detail = format!("{} is not at least 2: values are dealt out among samples", self.samples);
+            let detail = format!("{} is not at least 2: values are shuffled among samples", self.samples);
             return Err(JobError::value("eval.feature_importance.samples", detail));
         }
         if self.repeats == 0 {

@@ -1,4 +1,4 @@
-//! Evidence: steps made again, records side by side.
+//! Evidence: steps are computed again, and records compared.
 
 pub(crate) mod comparison;
 pub(crate) mod diff;

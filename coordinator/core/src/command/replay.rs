@@ -1,4 +1,4 @@
-//! `Replay`: a part of a run is made again.
+//! `Replay`: repeats a part of a run, to compare the bits.
 
 use lockstep_common::{Digest, RequestId, RunId};
 use serde::{Deserialize, Serialize};

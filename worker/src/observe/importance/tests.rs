@@ -139,7 +139,7 @@ fn what_a_model_uses_counts_and_what_it_ignores_does_not() {
     let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["carat", "depth", "table"]);
     let [carat, depth, table] = [&found[0], &found[1], &found[2]];
-    // Nine times twice the variance of a third, of values dealt out anew.
+    // Nine times twice the variance of a third, of shuffled values.
     assert!((carat.permutation - 6.0).abs() < 1.0, "{found:?}");
     assert_eq!((depth.permutation, depth.gradient), (0.0, 0.0));
     // It only adds noise: dealing it out changes nothing on the whole, while the gradient sees that it is used.
