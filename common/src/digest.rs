@@ -37,6 +37,8 @@ pub enum Domain {
     Row,
     /// What a client's command asked for.
     Request,
+    /// Which blobs the shares of a checkpoint are.
+    Shares,
 }
 
 impl Domain {
@@ -55,6 +57,7 @@ impl Domain {
             Self::Program => Some("lockstep program v1"),
             Self::Row => Some("lockstep row v1"),
             Self::Request => Some("lockstep request v1"),
+            Self::Shares => Some("lockstep shares v1"),
         }
     }
 

@@ -26,7 +26,7 @@ pub struct Format {
 pub const MANIFEST: Format = Format { name: "checkpoint manifest", written: 5, oldest: 4 };
 
 /// Rows and log of the coordinator's state database.
-pub const STATE: Format = Format { name: "coordinator state", written: 8, oldest: 6 };
+pub const STATE: Format = Format { name: "coordinator state", written: 9, oldest: 6 };
 
 /// Blocks of reports. Databases without a number are of format 1.
 pub const REPORTS: Format = Format { name: "report database", written: 1, oldest: 1 };
@@ -78,8 +78,8 @@ mod tests {
             assert!(format.check(format.oldest - 1).is_err());
         }
         assert_eq!(
-            STATE.check(9).unwrap_err().to_string(),
-            "the coordinator state has format 9, and this program reads formats 6 to 8: a newer version of Lockstep wrote it"
+            STATE.check(10).unwrap_err().to_string(),
+            "the coordinator state has format 10, and this program reads formats 6 to 9: a newer version of Lockstep wrote it"
         );
     }
 }

@@ -138,7 +138,7 @@ pub struct RecordPosition {
     pub digest: Digest,
 }
 
-/// What one process wrote of a checkpoint: the last one's arrival commits it. Processes say it in JSON.
+/// What one process wrote of a checkpoint: a blob beside those that it names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Steps completed.
@@ -154,6 +154,18 @@ pub struct Share {
     /// From process 0; none of a program's own data.
     #[serde(default)]
     pub preprocessing: Option<Preprocessing>,
+}
+
+impl Share {
+    /// The bytes of its blob.
+    pub fn encode(&self) -> Vec<u8> {
+        canonical::encode(self)
+    }
+
+    /// Reads what [`Share::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        canonical::read("share of a checkpoint", bytes)
+    }
 }
 
 /// A checkpoint.
@@ -264,6 +276,9 @@ impl Manifest {
     }
 }
 
+/// Dimensions of a tensor: libtorch has no more.
+const MAX_DIMENSIONS: usize = 64;
+
 /// Bytes of one element of a type by libtorch's name; none for a type that this program does not know.
 fn element_bytes(dtype: &str) -> Option<u64> {
     Some(match dtype {
@@ -293,6 +308,9 @@ impl TensorEntry {
 
     /// Whether pieces, shape and type agree.
     fn check(&self) -> Result<(), String> {
+        if self.shape.len() > MAX_DIMENSIONS {
+            return Err(format!("has {} dimensions, more than {MAX_DIMENSIONS}", self.shape.len()));
+        }
         let bytes = self.bytes().ok_or("has more bytes than a file can have")?;
         let elements = self.elements().ok_or_else(|| format!("has the shape {:?}, which no tensor has", self.shape))?;
         let Some(expected) = element_bytes(&self.dtype).and_then(|each| each.checked_mul(elements)) else {

@@ -5,6 +5,7 @@
 //! and any byte of gradients, samples or checkpoints (I6).
 
 pub mod api;
+pub mod checkpoints;
 pub mod identity;
 mod listen;
 pub mod node;

@@ -3,12 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::middleware::map_response;
 use lockstep_common::chain;
-use lockstep_common::manifest::{Manifest, Piece};
-use lockstep_core::ClusterState;
 use lockstep_host::access::{self, ShareError};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_host::{durable, shared};
@@ -26,17 +25,18 @@ use crate::api::blobs::Blobs;
 use crate::api::reserve::Reserve;
 use crate::api::status::shorten;
 use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
+use crate::checkpoints::{self, Committer, Manifests};
 use crate::identity::start_history::StartHistory;
 use crate::identity::{Identity, IdentityError};
 use crate::listen::{self, Port, Ports, Speaks};
-use crate::node::{CallError, Committer, Handle, Node, NodeError};
+use crate::node::{CallError, Handle, Node, NodeError};
 use crate::numbers::mismatch;
 use crate::numbers::saves;
 use crate::numbers::tracker::Tracker;
 use crate::query::Answers;
 use crate::query::documents;
 use crate::settings::Settings;
-use crate::store::{Store, StoreError};
+use crate::store::{DataDir, Store, StoreError};
 use crate::web::Page;
 
 /// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
@@ -130,10 +130,17 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     if !address.ip().is_loopback() {
         warn!(%address, "other machines can reach this port, and there is no TLS: whoever does can run jobs on every worker");
     }
-    let (store, recovered) = Store::open(&settings.data_dir)?;
+    let data = DataDir::take(&settings.data_dir)?;
     // Before anything is made in the store's directory.
-    let identity = Identity::take(&settings.store, &settings.data_dir, || blobs_of(&recovered.state), draw_id)?;
+    let identity =
+        Identity::take(&settings.store, &settings.data_dir, || Ok::<_, ServeError>(data.known_blobs()?), draw_id)?;
     tidy(settings)?;
+    let blob_store = Arc::new(BlobStore::open(&settings.store)?);
+    let mut put = |bytes: &[u8]| blob_store.put(bytes).and_then(|piece| blob_store.sync().map(|()| piece));
+    let (store, recovered) = Store::open(data, &mut put)?;
+    if let Some(detail) = checkpoints::contradiction(&recovered.state, &blob_store) {
+        return Err(StoreError::Damaged { path: settings.data_dir.join("state.redb"), detail }.into());
+    }
     let starts = draw_id().and_then(|id| StartHistory::begin(&settings.data_dir, id));
     let starts = starts.map_err(|source| ServeError::Starts { path: settings.data_dir.clone(), source })?;
     ignore_in_git(&settings.data_dir);
@@ -158,11 +165,12 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
         tokio::spawn(saves::notify(handle.clone(), notifier));
     }
     // It ends with the loop, too.
-    let committer = Committer::open(handle.clone(), &settings.store, identity.clone(), settings.store_patience)?;
+    let committer = Committer::new(handle.clone(), Arc::clone(&blob_store), identity.clone(), settings.store_patience);
     let committer = tokio::spawn(committer.run());
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
-    let answers = Answers::new(handle.clone(), &tracker, &about(settings, address));
+    let manifests = Manifests::new(handle.clone(), blob_store, identity.clone());
+    let answers = Answers::new(handle.clone(), manifests, &tracker, &about(settings, address));
     let listeners = settings.limits.page_listeners;
     let reserve = Reserve::new(&settings.store, &settings.data_dir, settings.limits.disk_reserve);
     let blobs = Blobs::open(&settings.store, identity.clone(), reserve)?;
@@ -266,15 +274,6 @@ fn about(settings: &Settings, address: SocketAddr) -> String {
         "lease_ms": settings.policy.lease.as_millis() as u64,
         "retries": settings.policy.retries,
     }))
-}
-
-/// A blob of each run's last checkpoint.
-fn blobs_of(state: &ClusterState) -> Vec<Piece> {
-    let last = state.runs().into_iter().filter_map(|run| run.checkpoints.values().next_back());
-    let manifests = last.filter_map(|made| Manifest::decode(state.manifest(&made.id)?).ok());
-    manifests
-        .filter_map(|manifest| manifest.tensors.into_iter().find_map(|tensor| tensor.pieces.into_iter().next()))
-        .collect()
 }
 
 /// A random id, for a store or a start.

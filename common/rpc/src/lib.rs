@@ -14,13 +14,12 @@ pub use generated::*;
 
 /// What builds must share to work together: raised when a message changes its meaning, or one waits for another that earlier builds
 /// do not send. Builds before it existed count as 1.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
-/// Longest description (bytes of JSON) of one process's share of a checkpoint that a coordinator takes. It becomes a command,
-/// which is shorter, and of which the log takes no more.
-pub const MAX_SHARE_BYTES: usize = 16 << 20;
+/// Longest description (bytes of its blob) of one process's share of a checkpoint that a coordinator takes: it reads them whole.
+pub const MAX_SHARE_BYTES: usize = 64 << 20;
 
-/// Longest block of reports (encoded) that a coordinator takes, for the same reason.
+/// Longest block of reports (encoded) that a coordinator takes: it becomes a command, and the log takes none of more than 16 MiB.
 pub const MAX_BLOCK_BYTES: usize = 15 << 20;
 
 /// Why a peer of another protocol is refused; `None` if both speak the same. 0 is what builds say that know no protocol.

@@ -4,7 +4,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RunId};
 
 use crate::command::Replay;
-use crate::state::{ClusterState, ProcessPhase, ProcessState, Run, Status};
+use crate::state::{ClusterState, ProcessPhase, ProcessState, Restore, Run, Status};
 
 /// A process that a node should run, and all that it needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub struct Assigned {
     pub code: Option<CodeVersion>,
     /// The data.
     pub data: Vec<DataFile>,
-    /// The manifest of the checkpoint to begin from; empty: from the start.
-    pub restore: Vec<u8>,
+    /// The checkpoint to begin from; none: from the start.
+    pub restore: Option<Restore>,
     /// Known to the processes of this generation only.
     pub secret: [u8; 32],
     /// Every process's address, by number; empty until all are ready.
@@ -65,16 +65,15 @@ pub fn desired(state: &ClusterState, node: &NodeId) -> Vec<Assigned> {
         for (&process, placed) in &run.state.placement {
             let gone = matches!(placed.phase, ProcessPhase::Finished { exited: true, .. });
             if placed.node == *node && !gone {
-                assigned.push(assignment(state, run, process, placed));
+                assigned.push(assignment(run, process, placed));
             }
         }
     }
     assigned
 }
 
-fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &ProcessState) -> Assigned {
+fn assignment(run: &Run, process: u32, placed: &ProcessState) -> Assigned {
     let addresses = run.state.placement.values().map(|placed| placed.address.clone());
-    let restore = run.state.restore.as_ref().and_then(|restore| state.manifest(&restore.checkpoint));
     Assigned {
         run: run.id().clone(),
         generation: run.state.generation,
@@ -85,7 +84,7 @@ fn assignment(state: &ClusterState, run: &Run, process: u32, placed: &ProcessSta
         base_dir: run.submission.base_dir.clone(),
         code: run.submission.code.clone(),
         data: run.submission.data.clone(),
-        restore: restore.map(<[u8]>::to_vec).unwrap_or_default(),
+        restore: run.state.restore.clone(),
         secret: run.generation_secret(),
         peers: addresses.collect::<Option<Vec<String>>>().unwrap_or_default(),
         replay: run.submission.replay.clone(),

@@ -134,7 +134,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `DataLoss`, with the blob that is missing or damaged.
-    pub(super) async fn check(&self, manifest: Vec<u8>) -> Result<(), Status> {
+    pub(super) async fn check(&self, manifest: Vec<u8>) -> Result<Manifest, Status> {
         let manifest = Manifest::decode(&manifest).map_err(|error| Status::data_loss(chain(&error)))?;
         self.is_ours().await?;
         let store = Arc::clone(&self.store);
@@ -142,11 +142,13 @@ impl Blobs {
             let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
             let mut pieces = tensors.chain(manifest.ranks.iter().flat_map(|rank| rank.generators.values()));
             let bytes = manifest.tensors.iter().filter_map(TensorEntry::bytes).fold(0, u64::saturating_add);
-            if bytes > CHECKED_BYTES {
+            let checked = if bytes > CHECKED_BYTES {
                 pieces.try_for_each(|piece| store.check(piece))
             } else {
                 pieces.try_for_each(|piece| store.verify(piece).map(drop))
-            }
+            };
+            drop(pieces);
+            checked.map(|()| manifest)
         });
         let checked = checked.await.map_err(|_| Status::internal("the store panicked"))?;
         checked.map_err(|error| Status::data_loss(format!("the checkpoint cannot be read: {}", chain(&error))))

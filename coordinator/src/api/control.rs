@@ -1,7 +1,7 @@
 //! The service of the clients.
 
-use lockstep_common::manifest::{CodeVersion, DataFile, Piece};
-use lockstep_core::ClusterState;
+use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece};
+use lockstep_common::{Digest, chain};
 use lockstep_core::command::Replay;
 use lockstep_rpc::control_server;
 use lockstep_rpc::{
@@ -44,15 +44,11 @@ impl Control {
         Self { handle, reader, blobs, answers, followers, stop }
     }
 
-    /// That the store has all that the checkpoint that `prefix` names is made of: refused here, and not by processes that were
-    /// placed for it.
-    async fn check(&self, prefix: &str) -> Result<(), Status> {
-        let prefix = prefix.to_owned();
-        let look = move |state: &ClusterState| {
-            state.find_checkpoint(&prefix).map(|id| state.manifest(&id).map(<[u8]>::to_vec).unwrap_or_default())
-        };
-        let manifest = self.handle.read(look).await?.map_err(CallError::from)?;
-        self.blobs.check(manifest).await
+    /// The checkpoint that `prefix` names, and its manifest: the store has all that it is made of. Else it is refused here, and not by
+    /// processes that were placed for it.
+    async fn checked(&self, prefix: &str) -> Result<(Digest, Manifest), Status> {
+        let (id, manifest) = self.answers.manifests().find(prefix).await?;
+        Ok((id, self.blobs.check(manifest).await?))
     }
 
     /// That what is kept of `code` is in the store, and is of the commit that is named.
@@ -143,8 +139,8 @@ impl control_server::Control for Control {
         let base_dir = if dir.is_empty() { None } else { Some(base_dir(dir)?) };
         let (code, data) = (code(wire)?, data(files)?);
         self.check_code(code.as_ref()).await?;
-        self.check(&checkpoint).await?;
-        let run = self.handle.resume(id, &checkpoint, accept, base_dir, data, code).await?;
+        let (made, manifest) = self.checked(&checkpoint).await?;
+        let run = self.handle.resume(id, (made, manifest.into()), accept, base_dir, data, code).await?;
         info!(%run, checkpoint, "resumed");
         Ok(Response::new(RunReply { run: run.into() }))
     }
@@ -153,11 +149,16 @@ impl control_server::Control for Control {
         let ReplayRequest { request_id: id, replay: wire, checkpoint } = request.into_inner();
         let wire = wire.ok_or_else(|| invalid("replay", "it is missing"))?;
         let replay = Replay { of: run_id(&wire.of)?, until: wire.until, fingerprints_every: wire.fingerprints_every };
-        let checkpoint = (!checkpoint.is_empty()).then_some(checkpoint);
-        if let Some(checkpoint) = &checkpoint {
-            self.check(checkpoint).await?;
-        }
-        let run = self.handle.replay(request_id(&id)?, replay, checkpoint).await?;
+        let (made, numerics) = if checkpoint.is_empty() {
+            let parent = self.answers.manifests().of_parent(replay.of.clone()).await?;
+            let manifest = parent.map(|bytes| Manifest::decode(&bytes)).transpose();
+            (None, manifest.map_err(|error| Status::data_loss(chain(&error)))?)
+        } else {
+            let (made, manifest) = self.checked(&checkpoint).await?;
+            (Some(made), Some(manifest))
+        };
+        let numerics = numerics.map(|manifest| manifest.numerics).unwrap_or_default();
+        let run = self.handle.replay(request_id(&id)?, replay, made, numerics).await?;
         info!(%run, of = wire.of, "replays");
         Ok(Response::new(RunReply { run: run.into() }))
     }

@@ -108,9 +108,7 @@ impl Conversation {
             Event::Desired(assigned) => {
                 self.jobs = jobs(&assigned, &self.jobs);
                 let store = self.terms.store.display().to_string();
-                let mut assignments: Vec<Assignment> =
-                    assigned.iter().map(|assigned| assignment(assigned, &store)).collect();
-                say_restore_once(&mut assignments);
+                let assignments = assigned.iter().map(|assigned| assignment(assigned, &store)).collect();
                 let desired = Desired { assignments };
                 self.check_size(&desired)?;
                 self.tell(coordinator_message::Body::Desired(desired)).await
@@ -239,16 +237,6 @@ fn jobs(assigned: &[Assigned], known: &BTreeMap<RunId, Asked>) -> BTreeMap<RunId
     jobs
 }
 
-/// Leaves out what the assignment before restores, too.
-fn say_restore_once(assignments: &mut [Assignment]) {
-    for at in (1..assignments.len()).rev() {
-        if !assignments[at].restore.is_empty() && assignments[at].restore == assignments[at - 1].restore {
-            assignments[at].restore.clear();
-            assignments[at].restore_as_before = true;
-        }
-    }
-}
-
 fn assignment(assigned: &Assigned, store: &str) -> Assignment {
     Assignment {
         run: assigned.run.to_string(),
@@ -261,8 +249,10 @@ fn assignment(assigned: &Assigned, store: &str) -> Assignment {
         store: store.to_owned(),
         code: assigned.code.as_ref().map(Into::into),
         data: assigned.data.iter().map(Into::into).collect(),
-        restore: assigned.restore.clone(),
-        restore_as_before: false,
+        restore: assigned.restore.as_ref().map(|restore| lockstep_rpc::Restore {
+            checkpoint: restore.checkpoint.as_bytes().to_vec(),
+            manifest: Some((&restore.manifest).into()),
+        }),
         secret: assigned.secret.to_vec(),
         peers: assigned.peers.clone(),
         judge_at: assigned.judge_at.clone(),
@@ -276,21 +266,5 @@ fn assignment(assigned: &Assigned, store: &str) -> Assignment {
             until: replay.until,
             fingerprints_every: replay.fingerprints_every,
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manifest_is_said_once_to_all_processes_that_begin_with_it() {
-        let of = |restore: &[u8]| Assignment { restore: restore.to_vec(), ..Assignment::default() };
-        let mut said = [of(b"a"), of(b"a"), of(b"a"), of(b""), of(b""), of(b"b"), of(b"a")];
-        say_restore_once(&mut said);
-        let found: Vec<(&[u8], bool)> = said.iter().map(|one| (&one.restore[..], one.restore_as_before)).collect();
-        let whole = |text: &'static [u8]| (text, false);
-        let before: (&[u8], bool) = (b"", true);
-        assert_eq!(found, [whole(b"a"), before, before, whole(b""), whole(b""), whole(b"b"), whole(b"a")]);
     }
 }

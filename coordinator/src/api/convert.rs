@@ -1,12 +1,14 @@
 //! From wire messages to commands: texts, ids, and what nodes and processes say (a submission: `submission.rs`). Everything here comes
 //! from a network: what is wrong is said in a `Status`.
 
-use lockstep_common::manifest::{Override, Share};
+use lockstep_common::manifest::{Override, Piece};
 use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, is_steering, printable, quoted};
 use lockstep_core::command::{Device, Progress, ReportBody};
 use lockstep_core::placement::DeviceKind;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{CheckpointShare, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock};
+use lockstep_rpc::{
+    BlobRef, CheckpointShare, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock,
+};
 use prost::Message;
 use tonic::Status;
 
@@ -26,9 +28,6 @@ const MAX_KEPT_TEXT_BYTES: usize = 64 << 10;
 const MAX_TEXT_BYTES: usize = 4096;
 
 const DIGEST_BYTES: usize = 32;
-
-/// Dimensions of a tensor: as many as libtorch takes.
-const MAX_DIMENSIONS: usize = 64;
 
 /// A refusal that names the field.
 pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
@@ -175,11 +174,15 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
             ReportBody::Block { progress: progress(&block, job.map(|job| job.batch)), bytes: block.encode_to_vec() }
         }
         // A longer one fails that checkpoint in words, and the run goes on.
-        Body::Share(share) if share.json.len() > MAX_SHARE_BYTES => ReportBody::ShareRefused {
-            step: share.step,
-            reason: format!("its description takes {} bytes, more than {MAX_SHARE_BYTES}", share.json.len()),
-        },
-        Body::Share(share) => ReportBody::Share(checkpoint_share(&share)?),
+        Body::Share(CheckpointShare { step, blob }) => {
+            let blob = piece("share.blob", blob.as_ref())?;
+            if blob.bytes > MAX_SHARE_BYTES as u64 {
+                let reason = format!("its description takes {} bytes, more than {MAX_SHARE_BYTES}", blob.bytes);
+                ReportBody::ShareRefused { step, reason }
+            } else {
+                ReportBody::Share { step, blob }
+            }
+        }
         Body::CheckpointFailed(failed) => ReportBody::ShareFailed { step: failed.step, reason: failed.reason },
         Body::Finished(finished) => {
             ReportBody::Finished { step: finished.step, state: digest("finished.state", &finished.state)? }
@@ -263,20 +266,9 @@ fn progress(block: &ReportBlock, batch: Option<u64>) -> Option<Progress> {
     })
 }
 
-fn checkpoint_share(wire: &CheckpointShare) -> Result<Share, Status> {
-    let share: Share = serde_json::from_slice(&wire.json).map_err(|error| invalid("share.json", error))?;
-    if share.step != wire.step {
-        return Err(invalid("share.json", format!("its step is {}, not {}", share.step, wire.step)));
-    }
-    if let Some(entry) = share.tensors.iter().find(|entry| entry.shape.len() > MAX_DIMENSIONS) {
-        let words = format!(
-            "tensor `{}` has {} dimensions, more than {MAX_DIMENSIONS}",
-            quoted(&entry.name),
-            entry.shape.len()
-        );
-        return Err(invalid("share.json", words));
-    }
-    Ok(share)
+fn piece(key: &str, blob: Option<&BlobRef>) -> Result<Piece, Status> {
+    let blob = blob.ok_or_else(|| invalid(key, "it is missing"))?;
+    Ok(Piece { digest: digest(key, &blob.digest)?, bytes: blob.bytes })
 }
 
 #[cfg(test)]

@@ -256,7 +256,6 @@ mod tests {
     use super::*;
     use crate::node::Node;
     use crate::settings::Settings;
-    use crate::store::Store;
 
     const DEADLINE: Duration = Duration::from_secs(10);
     const JOB: &str = "name = \"walk\"\nsteps = 4\nranks = 1\nbatch = { size = 1 }\n\
@@ -276,7 +275,7 @@ mod tests {
     impl Loop {
         async fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let (store, recovered) = Store::open(dir.path()).unwrap();
+            let (store, recovered) = crate::store::testing::opened(dir.path()).unwrap();
             let (node, handle) = Node::new(store, recovered, Settings::embedded(dir.path()).policy).unwrap();
             let stop = CancellationToken::new();
             tokio::spawn(node.run(stop.clone()));

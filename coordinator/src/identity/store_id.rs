@@ -42,12 +42,12 @@ impl Identity {
     /// # Errors
     /// `Other` for a store that the coordinator did not use before, `Empty` for one without anything of its own, `Older` for a
     /// copy that was left behind.
-    pub fn take(
+    pub fn take<E: From<IdentityError>>(
         store: &Path,
         data_dir: &Path,
-        known: impl FnOnce() -> Vec<Piece>,
+        known: impl FnOnce() -> Result<Vec<Piece>, E>,
         draw: fn() -> io::Result<String>,
-    ) -> Result<Self, IdentityError> {
+    ) -> Result<Self, E> {
         let remembered = data_dir.join(FILE);
         let io = |action, path: &Path, source| IdentityError::Io { action, path: path.to_owned(), source };
         let id = read(&remembered)?;
@@ -66,10 +66,10 @@ impl Identity {
             return Ok(this);
         }
         if read(&store.join(FILE))?.is_none() {
-            let known = known();
+            let known = known()?;
             let is_there = |piece: &Piece| BlobStore::existing(store).is_ok_and(|store| store.check(piece).is_ok());
             if !known.is_empty() && !known.iter().any(is_there) {
-                return Err(IdentityError::Empty { store: store.to_owned() });
+                return Err(IdentityError::Empty { store: store.to_owned() }.into());
             }
         }
         this.marks.lock().unwrap_or_else(PoisonError::into_inner).forget();

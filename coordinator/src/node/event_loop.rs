@@ -370,7 +370,7 @@ mod tests {
     async fn what_agents_say_does_not_wait_behind_the_reads_of_clients() {
         const READS: usize = 600;
         let dir = tempfile::tempdir().unwrap();
-        let (store, recovered) = Store::open(dir.path()).unwrap();
+        let (store, recovered) = crate::store::testing::opened(dir.path()).unwrap();
         let policy = crate::settings::Settings::embedded(dir.path()).policy;
         let (node, handle) = Node::new(store, recovered, policy).unwrap();
         let stop = CancellationToken::new();

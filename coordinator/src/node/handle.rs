@@ -1,12 +1,13 @@
 //! The handle of the event loop: one async method for each request.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockstep_common::manifest::{CodeVersion, DataFile};
-use lockstep_common::{NodeId, RequestId, RunId};
+use lockstep_common::{Digest, NodeId, RequestId, RunId};
 use lockstep_core::command::{
-    self, Annotate, Cancel, Device, FenceDevices, Messenger, NodeForgotten, NodeJoined, NodeLeaving, NodeLost, Replay,
-    ReplayRun, Resume, Submit, check_annotation,
+    self, Annotate, Cancel, Device, FenceDevices, MadeOf, Messenger, NodeForgotten, NodeJoined, NodeLeaving, NodeLost,
+    Replay, ReplayRun, Resume, Submit, check_annotation,
 };
 use lockstep_core::{ClusterState, Command, Outcome, desired};
 use lockstep_rpc::{LogReply, LogRequest};
@@ -99,32 +100,34 @@ impl Handle {
         self.run(Command::Submit(Submit { request, at_ms, job, base_dir, code, data, secret })).await
     }
 
-    /// Starts a new run from the checkpoint that `prefix` names.
+    /// Starts a new run from a checkpoint, which was `made_of` what its manifest says.
     ///
     /// It may differ from it in what is `accepted`, find its files in another `base_dir`, other `data` there, and train with
     /// other `code`.
     pub async fn resume(
         &self,
         request: RequestId,
-        prefix: &str,
+        (checkpoint, made_of): (Digest, MadeOf),
         accepted: Vec<String>,
         base_dir: Option<String>,
         data: Vec<DataFile>,
         code: Option<CodeVersion>,
     ) -> Result<RunId, CallError> {
-        let prefix = prefix.to_owned();
-        let checkpoint = self.read(move |state| state.find_checkpoint(&prefix)).await??;
         let (at_ms, secret) = (now_ms(), secret()?);
-        self.run(Command::Resume(Resume { request, at_ms, checkpoint, accepted, base_dir, data, code, secret })).await
+        let resume = Resume { request, at_ms, checkpoint, made_of, accepted, base_dir, data, code, secret };
+        self.run(Command::Resume(resume)).await
     }
 
-    /// Starts a run that repeats a part of another one.
-    pub async fn replay(&self, request: RequestId, replay: Replay, prefix: Option<String>) -> Result<RunId, CallError> {
-        let checkpoint = match prefix {
-            Some(prefix) => Some(self.read(move |state| state.find_checkpoint(&prefix)).await??),
-            None => None,
-        };
-        self.run(Command::Replay(ReplayRun { request, at_ms: now_ms(), replay, checkpoint, secret: secret()? })).await
+    /// Starts a run that repeats a part of another one, from a checkpoint or from where that began, whichever has `numerics`.
+    pub async fn replay(
+        &self,
+        request: RequestId,
+        replay: Replay,
+        checkpoint: Option<Digest>,
+        numerics: BTreeMap<String, String>,
+    ) -> Result<RunId, CallError> {
+        let (at_ms, secret) = (now_ms(), secret()?);
+        self.run(Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics, secret })).await
     }
 
     /// Ends the run that `prefix` names.
@@ -335,7 +338,7 @@ impl Handle {
         }
     }
 
-    pub(super) async fn propose(&self, command: Command) -> Result<Pending, CallError> {
+    pub(crate) async fn propose(&self, command: Command) -> Result<Pending, CallError> {
         let (reply, outcome) = oneshot::channel();
         self.send(Request::Propose(Box::new(command), reply)).await?;
         Ok(Pending::new(outcome))

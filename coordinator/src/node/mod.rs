@@ -6,7 +6,6 @@
 //!                                                      +--> desired state of each attached node, change counter
 //! ```
 
-mod committer;
 mod event_loop;
 mod handle;
 mod leases;
@@ -16,7 +15,6 @@ mod sessions;
 mod start_timeouts;
 mod touched;
 
-pub use committer::Committer;
 pub use event_loop::{Node, NodeError, Policy};
 pub use handle::{Changes, Handle, Report, now_ms};
 pub use request::CallError;

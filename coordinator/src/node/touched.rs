@@ -38,7 +38,7 @@ impl Touched {
             let mut parts = key.split('/');
             match (parts.next(), parts.next()) {
                 (Some("node"), _) => self.nodes = index,
-                (Some("run" | "submission" | "checkpoint"), Some(id)) => {
+                (Some("run" | "submission" | "measured" | "progress" | "process" | "checkpoint"), Some(id)) => {
                     if let Ok(run) = id.parse() {
                         self.touch(run, index);
                     }

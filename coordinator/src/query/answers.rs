@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use lockstep_common::RunId;
 use lockstep_common::job::{Autocast, JobSpec};
-use lockstep_common::manifest::Manifest;
+use lockstep_common::{Digest, RunId};
 use lockstep_core::ClusterState;
 use lockstep_core::view::{CheckpointView, RunRow, RunView};
 use lockstep_rpc::TrackedQuery;
@@ -13,6 +12,7 @@ use lockstep_rpc::tracked_query::What as TrackedWhat;
 use lockstep_tracking::{Alarm, Facts, Tracking, TrackingError};
 use tonic::Status;
 
+use crate::checkpoints::Manifests;
 use crate::node::{CallError, Handle};
 use crate::numbers::mismatch;
 use crate::numbers::saves;
@@ -24,6 +24,7 @@ use crate::query::tracked;
 #[derive(Clone, Debug)]
 pub(crate) struct Answers {
     handle: Handle,
+    manifests: Manifests,
     tracking: Tracking,
     /// Why numbers are no longer kept.
     stopped: Stop,
@@ -31,9 +32,10 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// From the state behind `handle` and the numbers that `tracker` keeps; `about` is the coordinator's own document.
-    pub(crate) fn new(handle: Handle, tracker: &Tracker, about: &str) -> Self {
-        Self { handle, tracking: tracker.tracking(), stopped: tracker.stopped(), about: about.into() }
+    /// From the state behind `handle`, the `manifests` of its checkpoints and the numbers that `tracker` keeps; `about` is the
+    /// coordinator's own document.
+    pub(crate) fn new(handle: Handle, manifests: Manifests, tracker: &Tracker, about: &str) -> Self {
+        Self { handle, manifests, tracking: tracker.tracking(), stopped: tracker.stopped(), about: about.into() }
     }
 
     /// Why the numbers of runs are no longer kept, if they are not.
@@ -52,6 +54,11 @@ impl Answers {
         documents::encode(&about)
     }
 
+    /// The manifests of checkpoints.
+    pub(crate) fn manifests(&self) -> &Manifests {
+        &self.manifests
+    }
+
     /// The event loop behind it.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
@@ -63,7 +70,7 @@ impl Answers {
         let found = self.handle.read(move |state| {
             state.find_run(&id).map(|run| {
                 let view = RunView::of(run);
-                let parent = view.row.parent.and_then(|parent| state.manifest(&parent).map(<[u8]>::to_vec));
+                let parent = view.row.parent.and_then(|parent| Some((state.checkpoint(&parent).ok()?.1.step, parent)));
                 (view, parent)
             })
         });
@@ -71,7 +78,7 @@ impl Answers {
         let (tracking, run) = (self.tracking.clone(), run.clone());
         let known = tokio::task::spawn_blocking(move || tracking.alarms(&run)).await;
         let mut alarms = known.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?;
-        let facts = facts(&view, parent.as_deref());
+        let facts = facts(&view, parent);
         for alarm in &mut alarms {
             alarm.advise(&facts);
         }
@@ -119,10 +126,7 @@ impl Answers {
                 documents::encode(&views.map_err(CallError::from)?)
             }
             What::Manifest(prefix) => {
-                let found = handle
-                    .read(move |state| state.find_checkpoint(&prefix).map(|id| state.manifest(&id).map(<[u8]>::to_vec)))
-                    .await?;
-                let bytes = found.map_err(CallError::from)?.unwrap_or_default();
+                let (_, bytes) = self.manifests.find(&prefix).await?;
                 String::from_utf8(bytes).map_err(|_| Status::data_loss("the manifest is not valid UTF-8"))?
             }
             What::Coordinator(_) => self.about(),
@@ -141,12 +145,11 @@ impl Answers {
     }
 }
 
-/// What the advice of alarms needs to know; `parent` is the manifest of the checkpoint that the run began from.
-fn facts(view: &RunView, parent: Option<&[u8]>) -> Facts {
+/// What the advice of alarms needs to know; `parent` is the checkpoint that the run began from, with its step.
+fn facts(view: &RunView, parent: Option<(u64, Digest)>) -> Facts {
     let is_bf16 = JobSpec::from_canonical(view.job.as_bytes()).is_ok_and(|job| job.numerics.autocast == Autocast::Bf16);
     let mut checkpoints: Vec<_> = view.checkpoints.iter().map(|made| (made.step, made.id.short())).collect();
-    let parent = parent.and_then(|bytes| Some((Manifest::decode(bytes).ok()?.step, Manifest::id(bytes).short())));
-    checkpoints.extend(parent);
+    checkpoints.extend(parent.map(|(step, id)| (step, id.short())));
     checkpoints.sort_unstable();
     Facts { checkpoints, is_bf16 }
 }

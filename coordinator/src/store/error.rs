@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lockstep_common::chain;
+use lockstep_core::formats::UpgradeError;
 use lockstep_host::durable::LockError;
 use lockstep_tracking::is_damage;
 
@@ -56,6 +57,27 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong.
         detail: String,
+    },
+    /// An earlier build did not apply its last commands, and only that build can.
+    #[error(
+        "`{}` was not closed by the earlier build that wrote it, which left commands unapplied (log index {index}): start that build on it \
+         once more, end it, and then start this one",
+        path.display()
+    )]
+    Unapplied {
+        /// The file.
+        path: PathBuf,
+        /// The first such command.
+        index: u64,
+    },
+    /// A state of an earlier format cannot be rewritten.
+    #[error("cannot rewrite `{}` in today's format", path.display())]
+    Upgrade {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: UpgradeError,
     },
     /// The writing thread is gone, after an error that was reported before.
     #[error("the store has stopped after an earlier error")]

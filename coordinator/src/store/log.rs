@@ -11,11 +11,13 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDe
 
 use super::error::StoreError;
 use super::sealed;
-use super::upgrade::keep_copy;
 use super::{guarded, open_database};
 
+/// The first format whose values have checksums.
+const FIRST_SEALED: u64 = 8;
+
 /// The format that this program writes.
-const FORMAT: u64 = formats::STATE.written;
+pub(super) const FORMAT: u64 = formats::STATE.written;
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Index → term, command.
@@ -38,7 +40,7 @@ const META_SUM: &str = "sum";
 const NUMBERS: [&str; 8] = [FORMAT_KEY, APPLIED, COUNTED, TERM, VOTE, COMMIT, TRUNCATED_INDEX, TRUNCATED_TERM];
 
 /// Keys and values of the state's rows.
-type RowList = Vec<(String, Vec<u8>)>;
+pub(super) type RowList = Vec<(String, Vec<u8>)>;
 
 /// The open state database.
 #[derive(Debug)]
@@ -49,33 +51,24 @@ pub(super) struct StateDatabase {
 }
 
 impl StateDatabase {
-    /// Opens or makes it. One of an earlier format is rewritten, and a copy of it kept.
+    /// Opens or makes it; and its format, which may be an earlier one ([`StateDatabase::upgraded`]).
     ///
     /// # Errors
     /// `Format` for a format that this program does not read.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(dir: &Path) -> Result<(Self, u64), StoreError> {
         let path = dir.join("state.redb");
-        guarded(&path, || Self::open_in(dir, &path))
+        guarded(&path, || {
+            let this = Self::at(&path)?;
+            let Some(found) = this.format().map_err(|error| StoreError::read(&path, error))? else {
+                this.stamp().map_err(|error| StoreError::write(&path, error))?;
+                return Ok((this, FORMAT));
+            };
+            formats::STATE.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
+            Ok((this, found))
+        })
     }
 
-    fn open_in(dir: &Path, path: &Path) -> Result<Self, StoreError> {
-        let this = Self::at(path)?;
-        match this.format().map_err(|error| StoreError::read(path, error))? {
-            None => this.stamp().map_err(|error| StoreError::write(path, error))?,
-            Some(FORMAT) => {}
-            Some(found) => {
-                formats::STATE.check(found).map_err(|source| StoreError::Format { dir: dir.to_owned(), source })?;
-                drop(this); // Closed, its file is whole.
-                keep_copy(path, found).map_err(|error| StoreError::write(path, redb::StorageError::Io(error)))?;
-                let this = Self::at(path)?;
-                this.upgrade(found)?;
-                return Ok(this);
-            }
-        }
-        Ok(this)
-    }
-
-    fn at(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         let database = open_database(path)?;
         let place = Place::of(path).map_err(|error| StoreError::open(path, error))?;
         Ok(Self { path: path.to_owned(), place, database })
@@ -115,36 +108,45 @@ impl StateDatabase {
     pub(super) fn recover(&self) -> Result<Recovered, StoreError> {
         guarded(&self.path, || {
             let damaged = |detail: String| StoreError::Damaged { path: self.path.clone(), detail };
-            let (mut recovered, rows) = self.read().map_err(|error| match error {
-                Unread::Database(error) => StoreError::read(&self.path, error),
-                Unread::Changed(what) => StoreError::damaged(&self.path, &format!("{what} is not as it was written")),
-            })?;
+            let (mut recovered, rows) = self.contents(FORMAT)?;
             recovered.state = ClusterState::from_rows(rows).map_err(|error| damaged(lockstep_common::chain(&error)))?;
             Ok(recovered)
         })
     }
 
-    fn read(&self) -> Result<(Recovered, RowList), Unread> {
+    /// Log and rows as they are kept, of a database of format `found`.
+    pub(super) fn contents(&self, found: u64) -> Result<(Recovered, RowList), StoreError> {
+        self.read(found >= FIRST_SEALED).map_err(|error| match error {
+            Unread::Database(error) => StoreError::read(&self.path, error),
+            Unread::Changed(what) => StoreError::damaged(&self.path, &format!("{what} is not as it was written")),
+        })
+    }
+
+    fn read(&self, is_sealed: bool) -> Result<(Recovered, RowList), Unread> {
+        let opened = |place: &[u8], data: &'_ [u8]| match is_sealed {
+            true => sealed::opened(place, data).map(<[u8]>::to_vec),
+            false => Some(data.to_vec()),
+        };
         let transaction = self.database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let number = |key: &str| Ok::<u64, Unread>(meta.get(key)?.map_or(0, |value| value.value()));
-        if number(META_SUM)? != numbers_sum(&meta)? {
+        if is_sealed && number(META_SUM)? != numbers_sum(&meta)? {
             return Err(Unread::Changed("where its log stands".to_owned()));
         }
         let mut entries = Vec::new();
         for entry in transaction.open_table(ENTRIES)?.iter()? {
             let (index, value) = entry?;
             let (index, (term, data)) = (index.value(), value.value());
-            let data = sealed::opened(&place_of(index, term), data);
-            let data = data.ok_or_else(|| Unread::Changed(format!("entry {index} of its log")))?.to_vec();
+            let data = opened(&place_of(index, term), data);
+            let data = data.ok_or_else(|| Unread::Changed(format!("entry {index} of its log")))?;
             entries.push(LogEntry { index, term, data });
         }
         let mut rows = Vec::new();
         for row in transaction.open_table(ROWS)?.iter()? {
             let (key, value) = row?;
             let key = key.value().to_owned();
-            let value = sealed::opened(key.as_bytes(), value.value());
-            let value = value.ok_or_else(|| Unread::Changed(format!("the row `{key}`")))?.to_vec();
+            let value = opened(key.as_bytes(), value.value());
+            let value = value.ok_or_else(|| Unread::Changed(format!("the row `{key}`")))?;
             rows.push((key, value));
         }
         let recovered = Recovered {
@@ -182,7 +184,7 @@ impl StateDatabase {
     }
 }
 
-fn write_log(transaction: &WriteTransaction, persist: &Persist) -> Result<(), redb::Error> {
+pub(super) fn write_log(transaction: &WriteTransaction, persist: &Persist) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
     let mut entries = transaction.open_table(ENTRIES)?;
     if let Rows::Replaced(_) = persist.rows {
@@ -208,7 +210,7 @@ fn write_log(transaction: &WriteTransaction, persist: &Persist) -> Result<(), re
     Ok(())
 }
 
-fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<(), redb::Error> {
+pub(super) fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<(), redb::Error> {
     let mut table = transaction.open_table(ROWS)?;
     match rows {
         Rows::Changed(rows) => {
@@ -278,7 +280,7 @@ mod tests {
     fn the_log_is_recovered_as_written_with_replaced_tail_and_truncated_head() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let database = StateDatabase::open(dir.path()).unwrap();
+            let database = StateDatabase::open(dir.path()).unwrap().0;
             let empty = database.recover().unwrap();
             assert_eq!((empty.entries.len(), empty.applied_index, empty.hard_state), (0, 0, HardState::default()));
             database.write(&persist(1, vec![entry(1, 1), entry(2, 1), entry(3, 1)])).unwrap();
@@ -289,7 +291,7 @@ mod tests {
             let truncated = Some(LogPosition { index: 1, term: 1 });
             database.write(&Persist { truncated, applied_index: 2, ..persist(3, vec![]) }).unwrap();
         }
-        let recovered = StateDatabase::open(dir.path()).unwrap().recover().unwrap();
+        let recovered = StateDatabase::open(dir.path()).unwrap().0.recover().unwrap();
         assert_eq!(indexes(&recovered), [(2, 1), (3, 2), (4, 2)]);
         assert_eq!(recovered.truncated, LogPosition { index: 1, term: 1 });
         assert_eq!(recovered.hard_state, HardState { term: 2, vote: 1, commit: 2 });
@@ -300,13 +302,13 @@ mod tests {
     fn a_lazy_write_is_durable_with_the_next_that_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.redb");
-        let database = StateDatabase::open(dir.path()).unwrap();
+        let database = StateDatabase::open(dir.path()).unwrap().0;
         let copy_recovers = |name: &str| {
             // What a killed process leaves behind: the file as it is now, without an orderly end.
             let crashed = dir.path().join(name);
             std::fs::create_dir(&crashed).unwrap();
             std::fs::copy(&path, crashed.join("state.redb")).unwrap();
-            indexes(&StateDatabase::open(&crashed).unwrap().recover().unwrap())
+            indexes(&StateDatabase::open(&crashed).unwrap().0.recover().unwrap())
         };
         database.write(&persist(1, vec![entry(1, 1)])).unwrap();
         database.write(&Persist { sync: false, ..persist(2, vec![entry(2, 1)]) }).unwrap();
@@ -318,52 +320,23 @@ mod tests {
     #[test]
     fn a_snapshot_replaces_rows_and_log() {
         let dir = tempfile::tempdir().unwrap();
-        let database = StateDatabase::open(dir.path()).unwrap();
+        let database = StateDatabase::open(dir.path()).unwrap().0;
         let row = |key: &str| (key.to_owned(), Some(vec![1]));
         let rows = Rows::Changed(vec![row("node/a"), row("node/b")]);
         database.write(&Persist { rows, ..persist(1, vec![entry(1, 1), entry(2, 1)]) }).unwrap();
         let rows = Rows::Replaced(vec![("node/c".to_owned(), vec![2])]);
         let truncated = Some(LogPosition { index: 9, term: 3 });
         database.write(&Persist { rows, truncated, applied_index: 9, ..persist(2, vec![entry(10, 3)]) }).unwrap();
-        let (recovered, rows) = database.read().unwrap();
+        let (recovered, rows) = database.contents(FORMAT).unwrap();
         assert_eq!(indexes(&recovered), [(10, 3)]);
         assert_eq!(rows, [("node/c".to_owned(), vec![2])]);
-    }
-
-    #[test]
-    fn a_directory_of_format_7_is_read_and_gets_checksums() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.redb");
-        {
-            let database = StateDatabase::open(dir.path()).unwrap();
-            database.write(&persist(1, vec![entry(1, 1), entry(2, 1)])).unwrap();
-            let plain = entry(1, 1).data;
-            let transaction = database.database.begin_write().unwrap();
-            {
-                let mut meta = transaction.open_table(META).unwrap();
-                meta.remove(META_SUM).unwrap();
-                meta.insert(FORMAT_KEY, 7).unwrap();
-                let mut entries = transaction.open_table(ENTRIES).unwrap();
-                for index in 1..=2 {
-                    entries.insert(index, (1, plain.as_slice())).unwrap();
-                }
-                transaction.open_table(ROWS).unwrap().insert("node/a", &[7][..]).unwrap();
-            }
-            transaction.commit().unwrap();
-        }
-        let database = StateDatabase::open(dir.path()).unwrap();
-        let (recovered, rows) = database.read().unwrap();
-        assert_eq!(indexes(&recovered), [(1, 1), (2, 1)]);
-        assert_eq!(recovered.entries[0], entry(1, 1));
-        assert_eq!(rows, [("node/a".to_owned(), vec![7])]);
-        assert!(path.with_extension("format-7.redb").exists(), "a copy is kept");
     }
 
     #[test]
     fn another_format_a_damaged_row_and_a_file_that_is_no_database_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let database = StateDatabase::open(dir.path()).unwrap();
+            let database = StateDatabase::open(dir.path()).unwrap().0;
             let rows = Rows::Changed(vec![("node/a".to_owned(), Some(vec![0xff]))]);
             database.write(&Persist { rows, ..persist(1, vec![]) }).unwrap();
             let error = database.recover().unwrap_err().to_string();

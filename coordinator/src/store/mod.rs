@@ -7,14 +7,15 @@ mod log;
 mod news;
 mod sealed;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod upgrade;
 mod writer;
 
 pub use blocks::{BlockReader, Entry, Page, StoredBlock};
 pub use error::StoreError;
 pub use news::News;
-pub use writer::Store;
+pub use upgrade::Put;
+pub use writer::{DataDir, Store};
 
 use std::path::Path;
 

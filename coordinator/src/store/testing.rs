@@ -1,6 +1,15 @@
 //! Writes for the tests of this module.
 
-use lockstep_core::replica::{LogEntry, Persist, Rows};
+use std::path::Path;
+
+use lockstep_core::replica::{LogEntry, Persist, Recovered, Rows};
+
+use super::{DataDir, Store, StoreError};
+
+/// The directory at `dir`, of today's format.
+pub(crate) fn opened(dir: &Path) -> Result<(Store, Recovered), StoreError> {
+    Store::open(DataDir::take(dir)?, &mut |_| unreachable!("it is of today's format"))
+}
 
 /// An entry with an empty command.
 pub(super) fn entry(index: u64, term: u64) -> LogEntry {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use lockstep_common::chain;
+use lockstep_common::manifest::Piece;
 use lockstep_core::outcome::Effect;
 use lockstep_core::replica::{Persist, Recovered};
 use lockstep_host::durable::DirLock;
@@ -15,8 +16,9 @@ use tracing::error;
 
 use super::blocks::{BlockDatabase, BlockReader};
 use super::error::StoreError;
-use super::log::StateDatabase;
+use super::log::{FORMAT, StateDatabase};
 use super::news::News;
+use super::upgrade::Put;
 
 /// The event loop awaits each batch before it sends another, so there is never more than one.
 const QUEUE: usize = 1;
@@ -32,25 +34,57 @@ pub struct Store {
     news: News,
 }
 
-impl Store {
-    /// Takes the data directory for this process, and reads what is in it.
+/// A data directory that was taken for this process, and whose state may be of an earlier format.
+#[derive(Debug)]
+pub struct DataDir {
+    dir: PathBuf,
+    lock: DirLock,
+    state: StateDatabase,
+    format: u64,
+}
+
+impl DataDir {
+    /// Takes the data directory.
     ///
     /// # Errors
-    /// `Lock` if another coordinator uses it, `Format` if another version wrote it, `Damaged` if its files are of different times.
-    pub fn open(dir: &Path) -> Result<(Self, Recovered), StoreError> {
+    /// `Lock` if another coordinator uses it, `Format` if another version wrote it, `Open` if a file of it is missing.
+    pub fn take(dir: &Path) -> Result<Self, StoreError> {
         let lock = DirLock::acquire(dir)?;
         let of_a_start = ["reports.redb", "starts"].into_iter().find(|name| dir.join(name).exists());
         if let (false, Some(other)) = (is_there(dir, "state.redb"), of_a_start) {
             return Err(missing(dir, "state.redb", &format!("`{other}` is there: the runs")));
         }
-        let state = StateDatabase::open(dir)?;
-        let recovered = state.recover()?;
+        let (state, format) = StateDatabase::open(dir)?;
         // Before an empty one is made in its place.
         if state.counted()? > 0 && !is_there(dir, "reports.redb") {
             return Err(missing(dir, "reports.redb", "`state.redb` has counted reports: the records"));
         }
+        Ok(Self { dir: dir.to_owned(), lock, state, format })
+    }
+
+    /// Blobs of which the store that was used has at least one, if there are any.
+    pub fn known_blobs(&self) -> Result<Vec<Piece>, StoreError> {
+        if self.format != FORMAT {
+            return self.state.known_blobs(self.format);
+        }
+        let state = self.state.recover()?.state;
+        let last = state.runs().into_iter().filter_map(|run| run.checkpoints.values().next_back());
+        Ok(last.map(|made| made.manifest.clone()).collect())
+    }
+}
+
+impl Store {
+    /// Reads what is in the data directory, and begins to write there. One of an earlier format is rewritten: what is a blob today is `put`
+    /// into the store.
+    ///
+    /// # Errors
+    /// `Damaged` if its files are of different times; as [`StoreError`] says.
+    pub fn open(data: DataDir, put: Put<'_>) -> Result<(Self, Recovered), StoreError> {
+        let DataDir { dir, lock, state, format } = data;
+        let state = if format == FORMAT { state } else { state.upgraded(format, put)? };
+        let recovered = state.recover()?;
         let last = recovered.entries.last().map_or(recovered.truncated.index, |entry| entry.index);
-        let blocks = BlockDatabase::open(dir, state.counted()?..=last)?;
+        let blocks = BlockDatabase::open(&dir, state.counted()?..=last)?;
         let reader = blocks.reader();
         let (jobs, queue) = mpsc::channel(QUEUE);
         let news = News::default();
@@ -58,7 +92,7 @@ impl Store {
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || write_all(queue, state, blocks, &told, lock))
-            .map_err(|error| StoreError::open(dir, redb::Error::from(redb::StorageError::Io(error))))?;
+            .map_err(|error| StoreError::open(&dir, redb::Error::from(redb::StorageError::Io(error))))?;
         Ok((Self { jobs: Some(jobs), thread: Some(thread), reader, news }, recovered))
     }
 
@@ -140,20 +174,20 @@ fn write_all(
 mod tests {
     use lockstep_common::RunId;
 
-    use super::super::testing::{entry, persist};
+    use super::super::testing::{entry, opened, persist};
     use super::*;
 
     #[tokio::test]
     async fn what_was_appended_is_there_after_reopening_and_a_second_owner_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, recovered) = Store::open(dir.path()).unwrap();
+        let (store, recovered) = opened(dir.path()).unwrap();
         assert!(recovered.entries.is_empty());
         for index in 1..=50 {
             store.append(persist(index, vec![entry(index, 1)])).await.unwrap();
         }
-        assert!(matches!(Store::open(dir.path()), Err(StoreError::Lock(_))));
+        assert!(matches!(opened(dir.path()), Err(StoreError::Lock(_))));
         drop(store);
-        let (_store, recovered) = Store::open(dir.path()).unwrap();
+        let (_store, recovered) = opened(dir.path()).unwrap();
         assert!(recovered.entries.iter().map(|entry| entry.index).eq(1..=50));
     }
 
@@ -164,7 +198,7 @@ mod tests {
         let run: RunId = "0123456789".parse().unwrap();
         let (mut copies, mut states) = (Vec::new(), Vec::new());
         for index in 1..=3 {
-            let (store, _) = Store::open(dir.path()).unwrap();
+            let (store, _) = opened(dir.path()).unwrap();
             let effect = Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![7] };
             // Lazily: it is durable when the store was closed in order.
             let effects = vec![(index, effect)];
@@ -178,7 +212,7 @@ mod tests {
                 Some(bytes) => std::fs::write(&reports, bytes).unwrap(),
                 None => std::fs::remove_file(&reports).unwrap(),
             }
-            Store::open(dir.path()).map(drop).map_err(|error| chain(&error))
+            opened(dir.path()).map(drop).map_err(|error| chain(&error))
         };
         let older = refused(Some(&copies[1])).unwrap_err();
         assert!(older.contains("reports.redb` is damaged: it is older than `state.redb`"), "{older}");
@@ -198,10 +232,10 @@ mod tests {
         assert!(newer.contains("whose log ends at index 2, and this one has reports up to 3"), "{newer}");
         std::fs::remove_file(&state).unwrap();
         std::fs::write(&state, b"").unwrap();
-        let empty = Store::open(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
+        let empty = opened(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
         assert!(empty.contains("it is missing or empty"), "{empty}");
         std::fs::remove_file(&state).unwrap();
-        let missing = Store::open(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
+        let missing = opened(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
         assert!(
             missing.contains("state.redb`") && missing.contains("it is missing or empty, and `reports.redb` is there"),
             "{missing}"
@@ -209,7 +243,7 @@ mod tests {
         // By what else it is known that a coordinator was started here.
         std::fs::remove_file(&reports).unwrap();
         std::fs::write(dir.path().join("starts"), b"a\n").unwrap();
-        let missing = Store::open(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
+        let missing = opened(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
         assert!(missing.contains("it is missing or empty, and `starts` is there"), "{missing}");
         assert!(!state.exists(), "none is made in its place");
     }
@@ -218,7 +252,7 @@ mod tests {
     async fn a_directory_that_is_removed_or_replaced_takes_nothing_more() {
         for file in ["state.redb", "reports.redb"] {
             let dir = tempfile::tempdir().unwrap();
-            let (store, _) = Store::open(dir.path()).unwrap();
+            let (store, _) = opened(dir.path()).unwrap();
             let effect = Effect::AppendBlock { run: "0123456789".parse().unwrap(), process: 0, bytes: vec![7] };
             let persist =
                 |index| Persist { effects: vec![(index, effect.clone())], ..persist(index, vec![entry(index, 1)]) };

@@ -78,10 +78,11 @@ fn main() -> io::Result<ExitCode> {
 
 fn ready(assignment: &Assignment) -> Ready {
     let numerics = [("OMP_NUM_THREADS".to_owned(), env::var("OMP_NUM_THREADS").unwrap_or_default())];
+    let restore = assignment.restore.as_ref().map(|restore| String::from_utf8_lossy(&restore.checkpoint).into_owned());
     let environment = [
         ("pid".to_owned(), std::process::id().to_string()),
         ("device".to_owned(), assignment.device.clone()),
-        ("restore".to_owned(), String::from_utf8_lossy(&assignment.restore).into_owned()),
+        ("restore".to_owned(), restore.unwrap_or_default()),
     ];
     Ready { address: "127.0.0.1:1".into(), numerics: numerics.into(), environment: environment.into() }
 }

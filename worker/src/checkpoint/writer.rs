@@ -6,14 +6,14 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use lockstep_common::chain;
-use lockstep_common::manifest::{RecordPosition, TensorEntry};
+use lockstep_common::manifest::{Piece, RecordPosition, TensorEntry};
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::world::shares;
 use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_host::data::{DataHashError, Watch};
 use lockstep_host::progress;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{CheckpointFailed, CheckpointShare};
+use lockstep_rpc::{BlobRef, CheckpointFailed, CheckpointShare};
 use lockstep_tch_ext::memory::cpu_bytes;
 use tch::{Device, TchError, Tensor};
 use tracing::{debug, warn};
@@ -238,9 +238,8 @@ fn work(
         let is_written = written.is_ok();
         notifier.outbox.push(match written {
             Ok(share) => {
-                debug!(step, tensors = share.tensors.len(), "checkpoint share written");
-                let json = serde_json::to_vec(&share).expect("a share has string keys, and its floats are finite");
-                Body::Share(CheckpointShare { step, json })
+                debug!(step, "checkpoint share written");
+                Body::Share(CheckpointShare { step, blob: Some(BlobRef::from(&share)) })
             }
             Err(reason) => {
                 warn!(step, "cannot write a checkpoint: {reason}");
@@ -255,12 +254,12 @@ fn copy(items: &mut [Item]) -> Result<(), TchError> {
     items.iter_mut().try_for_each(|item| item.staged.f_copy_(&item.source).map(drop))
 }
 
-/// Writes and syncs the share; `anew`: into new files, whatever is there.
+/// Writes and syncs the share; `anew`: into new files, whatever is there. The blob that describes it.
 #[expect(
     unsafe_code,
     reason = "staged tensors are hashed and written where they lie: a copy of them would cost as much again"
 )]
-fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Result<Share, BlobError> {
+fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Result<Piece, BlobError> {
     let mut tensors = Vec::with_capacity(items.len());
     let staged = items.iter().map(|item| (&item.name, &item.staged));
     for (name, tensor) in staged.chain(staging.steps.iter().map(|steps| (&steps.name, &steps.tensor))) {
@@ -282,8 +281,10 @@ fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Re
         }
         ranks.push(lockstep_common::manifest::RankState { generators, ..draft.state.clone() });
     }
-    store.sync()?;
     let Staging { step, epoch, .. } = *staging;
     let (record, preprocessing) = (staging.record.clone(), staging.preprocessing.clone());
-    Ok(Share { step, epoch, tensors, ranks, record, preprocessing })
+    let share = Share { step, epoch, tensors, ranks, record, preprocessing }.encode();
+    let described = if anew { store.put_anew(&share)? } else { store.put(&share)? };
+    store.sync()?;
+    Ok(described)
 }

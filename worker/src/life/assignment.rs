@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_common::manifest::{DataFile, Manifest, Piece};
+use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::Replay;
 use tch::Device;
 
@@ -17,7 +19,8 @@ pub(super) struct Assignment {
     pub(super) device: Device,
     pub(super) data: Vec<DataFile>,
     pub(super) store: PathBuf,
-    pub(super) restore: Option<Manifest>,
+    /// The checkpoint, by its id and the blob of its manifest.
+    pub(super) restore: Option<(Digest, Piece)>,
     pub(super) replay: Option<Replay>,
     pub(super) judge_at: Vec<u64>,
 }
@@ -29,11 +32,22 @@ impl Assignment {
             parse_device(&raw.device).ok_or_else(|| Stop::for_good(format!("`{}` is not a device", raw.device)))?;
         let data = raw.data.into_iter().map(DataFile::try_from).collect::<Result<_, _>>();
         let data = data.map_err(|_| Stop::for_good("the assignment has a data digest that is none".to_owned()))?;
-        let restore = match raw.restore.as_slice() {
-            [] => None,
-            bytes => Some(Manifest::decode(bytes).map_err(Stop::failed)?),
-        };
+        let restore = raw.restore.map(|restore| {
+            let id: [u8; 32] = restore.checkpoint.try_into().ok()?;
+            Some((Digest::from_bytes(id), restore.manifest?.try_into().ok()?))
+        });
+        let bad = || Stop::for_good("the assignment names a checkpoint that is none".to_owned());
+        let restore = restore.map(|restore| restore.ok_or_else(bad)).transpose()?;
         let (base_dir, store) = (raw.base_dir.into(), raw.store.into());
         Ok(Self { job, base_dir, device, data, store, restore, replay: raw.replay, judge_at: raw.judge_at })
     }
+}
+
+/// The manifest of the checkpoint `id`, whose blob is `piece`.
+pub(super) fn manifest(store: &BlobStore, (id, piece): &(Digest, Piece)) -> Result<Manifest, Stop> {
+    let bytes = store.get(piece).map_err(Stop::failed)?;
+    if Manifest::id(&bytes) != *id {
+        return Err(Stop::for_good(format!("blob `{}` is not the manifest of checkpoint `{id}`", piece.digest)));
+    }
+    Manifest::decode(&bytes).map_err(Stop::failed)
 }

@@ -10,7 +10,7 @@ use lockstep_rpc::{Derived, Ready};
 
 use super::Options;
 use super::agent::AgentConnection;
-use super::assignment::Assignment;
+use super::assignment::{self, Assignment};
 use super::ended::Stop;
 use super::fault;
 use crate::evidence::numerics;
@@ -34,6 +34,7 @@ impl Loaded {
         let environment = std::thread::spawn(move || numerics::environment(device));
         numerics::apply(&job).map_err(Stop::failed)?;
         let store = BlobStore::existing(&store).map_err(Stop::failed)?;
+        let restore = restore.map(|restore| assignment::manifest(&store, &restore)).transpose()?;
         let files = data::listed(&data, &store).map_err(Stop::failed)?;
         let other_revision = job.data.revision().is_some();
         let located = data::locate(&base_dir, &files, &store, other_revision, Reading::of(&job));

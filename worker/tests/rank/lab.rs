@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use lockstep_common::Digest;
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::manifest::{DataFile, Manifest};
+use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{Listed, hash_files};
-use lockstep_rpc::{Assignment, Corrupt, EvalReport, LayerReport, StepReport, SystemReport};
+use lockstep_rpc::{Assignment, Corrupt, EvalReport, LayerReport, Restore, StepReport, SystemReport};
 
 use crate::processes::{Processes, RUN};
 
@@ -189,8 +190,11 @@ impl Lab {
             base_dir: self.dir.path().to_str().unwrap().to_owned(),
             store: self.store().to_str().unwrap().to_owned(),
             data: self.data.iter().map(Into::into).collect(),
-            restore_as_before: false,
-            restore: restore.map(Manifest::encode).unwrap_or_default(),
+            restore: restore.map(|manifest| {
+                let bytes = manifest.encode();
+                let blob = BlobStore::open(&self.store()).unwrap().put(&bytes).unwrap();
+                Restore { checkpoint: Manifest::id(&bytes).as_bytes().to_vec(), manifest: Some((&blob).into()) }
+            }),
             secret: vec![5; 32],
             peers: Vec::new(),
             replay: None,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_common::manifest::{self, Manifest, RecordPosition, Share};
 use lockstep_common::{Digest, RunId, numerics};
+use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{AgentCommand, Assignment, Empty, ProcessMessage, Save, frame};
@@ -215,7 +216,9 @@ impl Processes {
                     outcome.systems.extend(block.systems.into_iter().map(|system| (process, system)));
                 }
                 Body::Share(share) => {
-                    shares.entry(share.step).or_default().push(serde_json::from_slice(&share.json).unwrap());
+                    let described =
+                        BlobStore::existing(&lab.store()).unwrap().get(&share.blob.unwrap().try_into().unwrap());
+                    shares.entry(share.step).or_default().push(Share::decode(&described.unwrap()).unwrap());
                 }
                 Body::CheckpointFailed(failed) => outcome.checkpoint_failures.push((failed.step, failed.reason)),
                 Body::Finished(finished) => {

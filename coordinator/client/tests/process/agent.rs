@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lockstep_common::manifest::{self, Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{self, Piece, RankState, RecordPosition, Share, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain};
 use lockstep_host::blobs::BlobStore;
@@ -236,10 +236,13 @@ fn share(store: &BlobStore, step: u64, process: u32) -> Said {
         generators: [("cpu".to_owned(), piece)].into(),
     };
     let record = (process == 0).then(|| RecordPosition { steps: step, digest: chain_start() });
-    let json = serde_json::json!({
-        "step": step, "epoch": 0, "tensors": [tensor], "ranks": [rank], "record": record,
-    });
-    Said::Share(CheckpointShare { step, json: json.to_string().into_bytes() })
+    let share = Share { step, epoch: 0, tensors: vec![tensor], ranks: vec![rank], record, preprocessing: None };
+    said(step, &store.put(&share.encode()).expect("the store takes it"))
+}
+
+/// What a process says whose share is described by this blob.
+pub(crate) fn said(step: u64, share: &Piece) -> Said {
+    Said::Share(CheckpointShare { step, blob: Some(share.into()) })
 }
 
 /// What a process says at the end of step `step`, as one of `processes`.

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use lockstep_common::manifest::{Share, TensorEntry};
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::process_message::Body as Said;
-use serde_json::{Value, json};
 
-use crate::agent::{Agent, block, ready};
+use crate::agent::{Agent, block, ready, said};
 use crate::support::{Coordinator, wait_for, write_job};
 
 /// Name, type, shape and bytes of the tensors of a checkpoint, by name.
@@ -45,16 +45,16 @@ async fn trained(dir: &Path, module: &str, tensors: &Tensors) -> (Coordinator, S
     agent.tell(&process, 1, ready(0)).await;
     agent.tell(&process, 2, block(1..=2, 1)).await;
 
-    let Said::Share(mut share) = agent.share(2, 0) else { unreachable!("it makes shares") };
-    let mut told: Value = serde_json::from_slice(&share.json).unwrap();
+    let Said::Share(share) = agent.share(2, 0) else { unreachable!("it makes shares") };
     let store = BlobStore::existing(Path::new(&agent.welcome.store)).unwrap();
     let tensor = |(name, dtype, shape, bytes): &(&str, &str, &[i64], usize)| {
         let piece = store.put(&vec![*bytes as u8; *bytes]).unwrap();
-        json!({"name": name, "dtype": dtype, "shape": shape, "pieces": [piece]})
+        let (name, dtype, shape) = ((*name).to_owned(), (*dtype).to_owned(), shape.to_vec());
+        TensorEntry { name, dtype, shape, pieces: vec![piece] }
     };
-    told["tensors"] = tensors.iter().map(tensor).collect();
-    share.json = told.to_string().into_bytes();
-    agent.tell(&process, 3, Said::Share(share)).await;
+    let whole = Share::decode(&store.get(&share.blob.unwrap().try_into().unwrap()).unwrap()).unwrap();
+    let other = Share { tensors: tensors.iter().map(tensor).collect(), ..whole };
+    agent.tell(&process, 3, said(2, &store.put(&other.encode()).unwrap())).await;
     let checkpoint = wait_for("the checkpoint", || {
         coordinator.ask(&["show", &run])["checkpoints"][0]["id"].as_str().map(str::to_owned)
     });

@@ -6,10 +6,11 @@ use std::path::Path;
 use crate::agent::{Agent, Process, block, final_state, finished, hello, loss, ready};
 use crate::support::{Coordinator, coord, fails, wait_for, write_job};
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::Manifest;
+use lockstep_common::manifest::{Manifest, Piece};
+use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Exited, LogReply, ReportsRequest, agent_message::Body as Say};
+use lockstep_rpc::{Assignment, Exited, LogReply, ReportsRequest, agent_message::Body as Say};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -48,7 +49,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
         assert_eq!((assignment.processes, assignment.device.as_str(), assignment.secret.len()), (2, "cpu", 32));
         assert_eq!(Path::new(&assignment.store), state_dir.join("store"));
         assert_eq!(Path::new(&assignment.base_dir), dir.path().canonicalize().unwrap());
-        assert!(assignment.restore.is_empty() && assignment.peers.is_empty());
+        assert!(assignment.restore.is_none() && assignment.peers.is_empty());
         assert_eq!((assignment.data.len(), assignment.data[0].path.as_str()), (1, "data.csv"));
     }
     assert_eq!(coordinator.ask(&["show", &run])["status"], "starting");
@@ -83,8 +84,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     agent.tell(&p1, 3, exited(137)).await;
     let assigned = agent.until_desired("generation 2", |assigned| assigned.iter().all(|a| a.generation == 2)).await;
     assert_eq!(assigned.len(), 2);
-    let manifest = Manifest::decode(&assigned[0].restore).expect("a sound manifest");
-    assert_eq!((manifest.step, Manifest::id(&assigned[0].restore).to_hex()), (2, checkpoint.clone()));
+    assert_eq!(restored(&agent, &assigned[0]), (2, checkpoint.clone()));
     assert_ne!(assigned[0].secret, started[0].secret, "the old generation must not get in");
     assert_eq!(losses(&coordinator, &run), [(1, loss(1, 1)), (2, loss(2, 1))], "step 3 was rolled back");
 
@@ -133,7 +133,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     let resumed = String::from_utf8(output.stdout).unwrap().trim().to_owned();
     let assigned = agent.until_desired("the resumed run", |assigned| !assigned.is_empty()).await;
     assert_eq!((&assigned[0].run, assigned[0].generation), (&resumed, 1));
-    assert_eq!(Manifest::id(&assigned[0].restore).to_hex(), checkpoint);
+    assert_eq!(restored(&agent, &assigned[0]), (2, checkpoint.clone()));
     assert_eq!(coordinator.ask(&["show", &resumed])["parent"], checkpoint.as_str());
     let output = crate::support::run(&["cancel", &resumed, "--addr", &coordinator.address]);
     assert!(output.status.success());
@@ -424,4 +424,13 @@ async fn what_fits_a_run_and_a_checkpoint_is_refused_with_both() {
         let said = fails(&[typed, &["--addr", &coordinator.address]].concat(), 4);
         assert!(said.contains(&format!("`{name}` fits 2 runs")), "{typed:?}: {said}");
     }
+}
+
+/// Step and id of the checkpoint that `assignment` begins from, whose manifest is in the store.
+fn restored(agent: &Agent, assignment: &Assignment) -> (u64, String) {
+    let restore = assignment.restore.clone().expect("a checkpoint to begin from");
+    let blob: Piece = restore.manifest.expect("its manifest").try_into().expect("a digest");
+    let bytes = BlobStore::existing(Path::new(&agent.welcome.store)).expect("a store").get(&blob).expect("a blob");
+    assert_eq!(Manifest::id(&bytes).as_bytes().as_slice(), restore.checkpoint);
+    (Manifest::decode(&bytes).expect("a sound manifest").step, Manifest::id(&bytes).to_hex())
 }

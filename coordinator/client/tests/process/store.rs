@@ -8,11 +8,11 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use lockstep_common::Domain;
+use lockstep_common::manifest::Piece;
+use lockstep_rpc::Save;
 use lockstep_rpc::agent_message::Body as Say;
-use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{CheckpointShare, Save};
 
-use crate::agent::{Agent, blob, block, finished, hello, ready};
+use crate::agent::{Agent, blob, block, finished, hello, ready, said};
 use crate::support::{Coordinator, copy, fails, run, wait_for, write_job};
 
 fn text(path: &Path) -> &str {
@@ -120,14 +120,14 @@ async fn a_last_checkpoint_whose_description_is_too_long_is_rejected_and_may_be_
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
     let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
-    let json = vec![b' '; lockstep_rpc::MAX_SHARE_BYTES + 1];
-    agent.tell(&p0, 3, Said::Share(CheckpointShare { step: 4, json })).await;
+    let share = Piece { digest: Domain::Blob.digest(b""), bytes: lockstep_rpc::MAX_SHARE_BYTES as u64 + 1 };
+    agent.tell(&p0, 3, said(4, &share)).await;
     let rejected = Save { attempt: 1, ..Save::default() };
     agent.until_desired("the rejection", |assigned| assigned[0].save == Some(rejected)).await;
     agent.tell(&p0, 4, finished(4, 1)).await;
     let shown = coordinator.ask(&["show", &run]);
     assert_eq!(shown["status"], "unsaved", "{shown:#}");
-    assert!(shown["reason"].as_str().unwrap().contains("its description takes 16777217 bytes"), "{shown:#}");
+    assert!(shown["reason"].as_str().unwrap().contains("its description takes 67108865 bytes"), "{shown:#}");
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 //! `Commit` and `CommitFailed`: what the leader found when it opened the blobs of a written checkpoint (I5).
 
-use lockstep_common::manifest::Manifest;
+use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::dispatch::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
-use crate::state::ClusterState;
+use crate::state::{Checkpoint, ClusterState};
 
-/// The leader opened every blob of a checkpoint whose shares are all there: the checkpoint exists from now on.
+/// The leader opened every blob of a checkpoint whose shares are all there, and wrote its manifest: the checkpoint exists from now on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
     /// Milliseconds since the epoch, by the leader's clock.
@@ -19,8 +19,16 @@ pub struct Commit {
     pub generation: u64,
     /// Steps completed.
     pub step: u64,
-    /// The manifest whose blobs were opened; shares that give another one are not committed.
+    /// Its id.
     pub checkpoint: Digest,
+    /// The blob of its manifest.
+    pub manifest: Piece,
+    /// Epoch of the next step.
+    pub epoch: u64,
+    /// Digest of the state in it.
+    pub state: Digest,
+    /// The shares that were read, by [`crate::state::Written::shares_digest`]: if others have come meanwhile, nothing is committed.
+    pub shares: Digest,
 }
 
 /// The leader could not open what a checkpoint names, or its shares contradict each other.
@@ -41,22 +49,24 @@ pub struct CommitFailed {
 impl Apply for Commit {
     /// Commits, if the shares are still those that the leader read, and no checkpoint of an earlier step is still to be opened.
     fn apply(&self, state: &mut ClusterState, _: u64, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
-        let (at_ms, id, step) = (self.at_ms, &self.run, self.step);
+        let (id, step) = (&self.run, self.step);
         let of = (self.generation, step);
-        let Some(run) = state.run(id).filter(|run| run.next_to_open() == Some(of)) else { return Ok(Outcome::Done) };
-        if run.owed.contains_key(&step) {
-            state.commit_owed(at_ms, id, of, &self.checkpoint, effects);
+        let is_next = state.run(id).is_some_and(|run| run.next_to_open() == Some(of));
+        let written = state.written_at(id, self.generation, step).filter(|_| is_next);
+        // If other shares have come, whoever leads opens those.
+        let Some(written) = written.filter(|written| written.shares_digest() == self.shares) else {
             return Ok(Outcome::Done);
-        }
-        match state.assembled(id, self.generation, step) {
-            Some(Ok(manifest)) if Manifest::id(&manifest.encode()) == self.checkpoint => {
-                state.commit(at_ms, id, self.generation, &manifest);
-                state.conclude(at_ms, id);
-            }
-            // Other shares have come: whoever leads opens those.
-            Some(Ok(_)) | None => {}
-            Some(Err(reason)) => state.reject(at_ms, id, of, &reason, effects),
-        }
+        };
+        let made = Checkpoint {
+            id: self.checkpoint,
+            step,
+            epoch: self.epoch,
+            generation: self.generation,
+            committed_at_ms: self.at_ms,
+            state: self.state,
+            manifest: self.manifest.clone(),
+        };
+        state.commit(id, made, written.numerics, effects);
         Ok(Outcome::Done)
     }
 }

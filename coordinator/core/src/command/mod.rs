@@ -25,6 +25,6 @@ pub use nodes::{Device, NodeDetached, NodeForgotten, NodeJoined, NodeLeaving, No
 pub use replay::{Replay, ReplayRun};
 pub use report::{Messenger, Report};
 pub use report_body::{Progress, ReportBody};
-pub use resume::Resume;
+pub use resume::{MadeOf, Resume};
 pub use retries::{Configure, Retries, RetryDue, WaitTimedOut};
 pub use submit::Submit;

@@ -89,7 +89,7 @@ impl Apply for NodeJoined {
         let known = state.node(id);
         let fences = known.map(|node| node.fences.clone()).unwrap_or_default();
         if known.is_some_and(|node| node.incarnation != *incarnation) {
-            state.processes_gone(*at_ms, id, effects);
+            state.processes_gone(id, effects);
         }
         state.put_node(Node {
             id: id.clone(),

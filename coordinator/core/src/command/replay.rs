@@ -1,5 +1,7 @@
 //! `Replay`: repeats a part of a run, to compare the bits.
 
+use std::collections::BTreeMap;
+
 use lockstep_common::{Digest, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,8 @@ pub struct ReplayRun {
     pub replay: Replay,
     /// Where to begin: a checkpoint of the run, or the one that it was resumed from; `None`: where the run began.
     pub checkpoint: Option<Digest>,
+    /// What the checkpoint to begin from has, whether it is named or not, by its manifest; empty if the run began at step 0.
+    pub numerics: BTreeMap<String, String>,
     /// As in [`super::Submit`].
     pub secret: [u8; 32],
 }
@@ -40,13 +44,14 @@ impl Apply for ReplayRun {
         let refused = |reason: String| Refusal::Replay { run: of.clone(), reason };
         let parent = run.submission.parent;
         let begin = self.checkpoint.or(parent);
-        let step = match begin {
-            None => 0,
+        let restore = match begin {
+            None => None,
             Some(id) if Some(id) == parent || run.checkpoints.values().any(|made| made.id == id) => {
-                state.decoded(&id)?.step
+                Some(Restore::from(state.checkpoint(&id)?.1))
             }
             Some(id) => return Err(refused(format!("checkpoint `{}` is none of its own", id.short()))),
         };
+        let step = restore.as_ref().map_or(0, |restore| restore.step);
         let last = run.last_step();
         if *until <= step || *until > last {
             return Err(refused(format!("step {until} is not between {} and {last}", step + 1)));
@@ -60,9 +65,10 @@ impl Apply for ReplayRun {
             created_at_ms: self.at_ms,
             ..run.submission.clone()
         };
-        let restore = begin.map(|checkpoint| Restore { checkpoint, step });
-        let (job, kind) = (run.job.clone(), run.state.kind);
-        Ok(state.create(Run::new(submission, job, restore, kind)))
+        let mut replay = Run::new(submission, run.job.clone());
+        (replay.state.restore, replay.state.kind) = (restore, run.state.kind);
+        replay.state.measured.restored.clone_from(&self.numerics);
+        Ok(state.create(replay))
     }
 
     fn request(&self) -> Option<Request<'_>> {

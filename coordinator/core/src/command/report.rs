@@ -43,12 +43,7 @@ impl Apply for Report {
         if !self.counts(state)? {
             return Ok(Outcome::Done);
         }
-        if let Some(run) = state.run_mut(id) {
-            run.state.heard_at_ms = *at_ms;
-            if let Some(placed) = run.state.placement.get_mut(process) {
-                placed.sequence = self.sequence;
-            }
-        }
+        state.heard(*at_ms, id, *process, self.sequence);
         match state.run(id).and_then(|run| run.untimely(*process, body).or_else(|| run.impossible(body))) {
             Some(reason) => state.fail(*at_ms, id, Some(*process), &reason),
             None => state.apply_report(*at_ms, id, *process, body, effects),

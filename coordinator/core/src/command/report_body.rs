@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::{Override, Share};
+use lockstep_common::manifest::{Override, Piece};
 use lockstep_common::{Digest, Ending};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,12 @@ pub enum ReportBody {
         bytes: Vec<u8>,
     },
     /// A share of a checkpoint is written. With the last one the leader opens its blobs ([`Command::Commit`]).
-    Share(Share),
+    Share {
+        /// Of the checkpoint at this step.
+        step: u64,
+        /// The blob that says what the share is: a [`lockstep_common::manifest::Share`] in JSON.
+        blob: Piece,
+    },
     /// A share could not be written: that checkpoint will not be, the run goes on. The run's last one is tried again.
     ShareFailed {
         /// Of the checkpoint at this step.

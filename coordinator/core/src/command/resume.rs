@@ -1,13 +1,15 @@
 //! `Resume`: a checkpoint becomes the beginning of a new run.
 
-use lockstep_common::manifest::{CodeVersion, DataFile, Manifest};
+use std::collections::BTreeMap;
+
+use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Override};
 use lockstep_common::{Digest, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::dispatch::{Apply, MakesRun, Request};
 use super::submit::{check_buildable, parse};
 use crate::outcome::{Effect, Outcome, Refusal};
-use crate::state::{ClusterState, Restore, Run, Submission, accept};
+use crate::state::{ClusterState, Measured, Restore, Run, Submission, accept};
 
 /// A client starts a new run from a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,8 @@ pub struct Resume {
     pub at_ms: u64,
     /// The checkpoint.
     pub checkpoint: Digest,
+    /// What its manifest says, which the leader has read.
+    pub made_of: MadeOf,
     /// What may differ from it, as `numerics.cpu.model`, or what stands before a dot in such a key.
     pub accepted: Vec<String>,
     /// Where the job's relative paths begin now; none: where they did.
@@ -30,31 +34,56 @@ pub struct Resume {
     pub secret: [u8; 32],
 }
 
+/// What a checkpoint was made of, as its manifest says: a new run begins with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MadeOf {
+    /// The job in canonical form.
+    pub job: String,
+    /// Where the job's relative paths begin.
+    pub base_dir: String,
+    /// The code.
+    pub code: Option<CodeVersion>,
+    /// The data.
+    pub data: Vec<DataFile>,
+    /// What is known to change bits.
+    pub numerics: BTreeMap<String, String>,
+    /// What was otherwise than in a checkpoint that it comes from, and was accepted.
+    pub overrides: Vec<Override>,
+}
+
+impl From<Manifest> for MadeOf {
+    fn from(manifest: Manifest) -> Self {
+        let Manifest { job_text: job, base_dir, code, data, numerics, overrides, .. } = manifest;
+        Self { job, base_dir, code, data, numerics, overrides }
+    }
+}
+
 impl Apply for Resume {
     fn apply(&self, state: &mut ClusterState, index: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
-        let manifest = self.with_accepted(state.decoded(&self.checkpoint)?)?;
-        let job = parse(&manifest.job_text)?;
-        let step = manifest.step;
-        if step >= job.steps {
-            return Err(Refusal::NothingLeft { checkpoint: self.checkpoint.short(), step });
+        let (made_by, made) = state.checkpoint(&self.checkpoint)?;
+        let (kind, restore) = (made_by.state.kind, Restore::from(made));
+        let MadeOf { job: text, base_dir, code, data, numerics, overrides } = self.with_accepted()?;
+        let job = parse(&text)?;
+        if restore.step >= job.steps {
+            return Err(Refusal::NothingLeft { checkpoint: self.checkpoint.short(), step: restore.step });
         }
-        check_buildable(&job, manifest.code.as_ref())?;
-        let kind = state.run(&manifest.run).and_then(|run| run.state.kind);
+        check_buildable(&job, code.as_ref())?;
         let submission = Submission {
             id: RunId::derive(index, &self.request),
             number: index,
-            job: manifest.job_text,
-            base_dir: manifest.base_dir,
-            code: manifest.code,
-            data: manifest.data,
+            job: text,
+            base_dir,
+            code,
+            data,
             secret: self.secret,
             parent: Some(self.checkpoint),
             accepted: self.accepted.clone(),
             replay: None,
             created_at_ms: self.at_ms,
         };
-        let mut run = Run::new(submission, job, Some(Restore { checkpoint: self.checkpoint, step }), kind);
-        run.state.overrides = manifest.overrides;
+        let mut run = Run::new(submission, job);
+        (run.state.restore, run.state.kind) = (Some(restore), kind);
+        run.state.measured = Measured { restored: numerics, overrides, ..Measured::default() };
         Ok(state.create(run))
     }
 
@@ -73,20 +102,21 @@ impl MakesRun for Resume {
 }
 
 impl Resume {
-    /// The checkpoint's manifest with what was accepted in the place of what it had.
-    fn with_accepted(&self, mut manifest: Manifest) -> Result<Manifest, Refusal> {
-        let changed = accept::data(&mut manifest.data, &self.data).map_err(Refusal::NoData)?;
-        accept::remember(&mut manifest.overrides, changed);
+    /// What the checkpoint was made of, with what was accepted in the place of what it had.
+    fn with_accepted(&self) -> Result<MadeOf, Refusal> {
+        let mut made_of = self.made_of.clone();
+        let changed = accept::data(&mut made_of.data, &self.data).map_err(Refusal::NoData)?;
+        accept::remember(&mut made_of.overrides, changed);
         if let Some(code) = &self.code {
             if !accept::accepts(&self.accepted, accept::CODE) {
                 return Err(Refusal::Job("other code than the checkpoint's was not accepted".to_owned()));
             }
-            let changed = accept::code(&mut manifest.code, code);
-            accept::remember(&mut manifest.overrides, changed);
+            let changed = accept::code(&mut made_of.code, code);
+            accept::remember(&mut made_of.overrides, changed);
         }
         if let Some(base_dir) = &self.base_dir {
-            manifest.base_dir.clone_from(base_dir);
+            made_of.base_dir.clone_from(base_dir);
         }
-        Ok(manifest)
+        Ok(made_of)
     }
 }

@@ -45,7 +45,7 @@ impl Apply for Submit {
             replay: None,
             created_at_ms: self.at_ms,
         };
-        Ok(state.create(Run::new(submission, job, None, None)))
+        Ok(state.create(Run::new(submission, job)))
     }
 
     fn request(&self) -> Option<Request<'_>> {

@@ -11,9 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::encoding::{self, EncodingError};
-use crate::command;
 
-/// A row of format 6 in today's encoding. `key` is the row's key in text form; a manifest keeps its own bytes.
+/// A row of format 6 in the encoding of format 8. `key` is the row's key in text form; a manifest keeps its own bytes.
 ///
 /// # Errors
 /// `Postcard` or `Trailing` for bytes that format 6 did not write.
@@ -30,12 +29,12 @@ pub fn upgrade_row(key: &str, bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
     }
 }
 
-/// A command of the log that 0.1.0 wrote, without its version byte.
+/// A command of the log that 0.1.0 wrote, without its version byte, in the encoding of format 8.
 ///
 /// # Errors
 /// `Postcard` or `Trailing` for bytes that format 6 did not write.
-pub fn command(bytes: &[u8]) -> Result<command::Command, EncodingError> {
-    encoding::decode(&again::<Command>(bytes)?)
+pub(super) fn command(bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
+    again::<Command>(bytes)
 }
 
 /// Decodes `bytes` as format 6 and encodes the value anew.

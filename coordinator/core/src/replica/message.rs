@@ -8,13 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::config::COMMAND_BYTES;
 use super::output::{LogEntry, LogPosition};
 use crate::command::Command;
-use crate::formats::{self, EncodingError};
+use crate::formats::{self, COMMAND_VERSION, EncodingError};
 
 /// Version of messages.
 const VERSION: u8 = 1;
-
-/// Version of commands that this program puts into the log; it also reads version 1.
-const COMMAND_VERSION: u8 = 2;
 
 /// No index or term gets this far: beyond, arithmetic on it could overflow.
 const LIMIT: u64 = 1 << 62;
@@ -227,7 +224,6 @@ pub(super) fn decode_command(data: &[u8]) -> Result<Option<Command>, StepError> 
     let command = match data {
         [] => return Ok(None),
         _ if data.len() > COMMAND_BYTES => return Err(StepError::Malformed(None)),
-        [1, data @ ..] => formats::command_of_version_1(data),
         [COMMAND_VERSION, data @ ..] => formats::decode(data),
         _ => return Err(StepError::Malformed(None)),
     };

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_common::manifest::{Manifest, Share};
+use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, NodeId, RunId};
 
 use super::node::Node;
 use super::requests::Requests;
 use super::rows::RowKey;
-use super::runs::Run;
-use crate::command::Retries;
+use super::runs::{Checkpoint, Measured, ProcessState, Run};
+use crate::command::{Progress, Retries};
 use crate::outcome::Refusal;
 
 /// What the log has made of the cluster.
@@ -17,8 +17,8 @@ use crate::outcome::Refusal;
 pub struct ClusterState {
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
-    /// Canonical bytes of every committed manifest.
-    pub(super) manifests: BTreeMap<Digest, Vec<u8>>,
+    /// Where each committed checkpoint is: its run, and its step.
+    pub(super) checkpoints: BTreeMap<Digest, (RunId, u64)>,
     pub(super) requests: Requests,
     /// How often runs are tried again.
     pub(super) retries: Retries,
@@ -54,15 +54,16 @@ impl ClusterState {
         self.retries
     }
 
-    /// The canonical bytes of a committed checkpoint's manifest.
-    pub fn manifest(&self, checkpoint: &Digest) -> Option<&[u8]> {
-        self.manifests.get(checkpoint).map(Vec::as_slice)
-    }
-
-    /// A committed checkpoint's manifest.
-    pub(crate) fn decoded(&self, checkpoint: &Digest) -> Result<Manifest, Refusal> {
-        let manifest = self.manifests.get(checkpoint).and_then(|bytes| Manifest::decode(bytes).ok());
-        manifest.ok_or_else(|| Refusal::NoCheckpoint(checkpoint.to_string()))
+    /// A committed checkpoint, and the run that made it.
+    ///
+    /// # Errors
+    /// `NoCheckpoint`.
+    pub fn checkpoint(&self, id: &Digest) -> Result<(&Run, &Checkpoint), Refusal> {
+        let found = self.checkpoints.get(id).and_then(|(run, step)| {
+            let run = self.runs.get(run)?;
+            Some((run, run.checkpoints.get(step)?))
+        });
+        found.ok_or_else(|| Refusal::NoCheckpoint(id.to_string()))
     }
 
     /// Runs that have a process on this device.
@@ -87,11 +88,60 @@ impl ClusterState {
         Some(run)
     }
 
-    /// Adds a share of a checkpoint.
-    pub(super) fn add_share(&mut self, id: &RunId, process: u32, share: Share) {
+    /// A process of a run, to be changed; its number of reports: [`ClusterState::heard`].
+    pub(super) fn process_mut(&mut self, id: &RunId, process: u32) -> Option<&mut ProcessState> {
+        let placed = self.runs.get_mut(id)?.state.placement.get_mut(&process)?;
+        self.changed.insert(RowKey::Process(id.clone(), process));
+        Some(placed)
+    }
+
+    /// What was measured of a run's processes, to be changed.
+    pub(super) fn measured_mut(&mut self, id: &RunId) -> Option<&mut Measured> {
+        let run = self.runs.get_mut(id)?;
+        self.changed.insert(RowKey::Measured(id.clone()));
+        Some(&mut run.state.measured)
+    }
+
+    /// Notes that a run has other processes, or is about to have none.
+    pub(super) fn placement_changed(&mut self, id: &RunId) {
+        let Some(run) = self.runs.get(id) else { return };
+        for &process in run.state.placement.keys() {
+            self.changed.extend([RowKey::Process(id.clone(), process), RowKey::Reported(id.clone(), process)]);
+        }
+    }
+
+    /// A process has said its report `sequence`.
+    pub(crate) fn heard(&mut self, at_ms: u64, id: &RunId, process: u32, sequence: u64) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.state.heard_at_ms = at_ms;
+        if let Some(placed) = run.state.placement.get_mut(&process) {
+            placed.sequence = sequence;
+        }
+        self.changed.extend([RowKey::Progress(id.clone()), RowKey::Reported(id.clone(), process)]);
+    }
+
+    /// How far a run is.
+    pub(super) fn progressed(&mut self, id: &RunId, progress: Progress) {
         if let Some(run) = self.runs.get_mut(id) {
-            self.changed.insert(RowKey::Share(id.clone(), share.step, process));
-            run.shares.insert((share.step, process), share);
+            run.state.progress = Some(progress);
+            self.changed.insert(RowKey::Progress(id.clone()));
+        }
+    }
+
+    /// Adds a committed checkpoint.
+    pub(super) fn add_checkpoint(&mut self, id: &RunId, made: Checkpoint) {
+        if let Some(run) = self.runs.get_mut(id) {
+            self.changed.insert(RowKey::Checkpoint(id.clone(), made.step));
+            self.checkpoints.insert(made.id, (id.clone(), made.step));
+            run.checkpoints.insert(made.step, made);
+        }
+    }
+
+    /// Adds a share of a checkpoint.
+    pub(super) fn add_share(&mut self, id: &RunId, step: u64, process: u32, blob: Piece) {
+        if let Some(run) = self.runs.get_mut(id) {
+            self.changed.insert(RowKey::Share(id.clone(), step, process));
+            run.shares.insert((step, process), blob);
         }
     }
 

@@ -9,41 +9,35 @@
 //! A run's checkpoints are opened and committed in the order of their steps, so that none is left behind; whichever is
 //! given up is named in the run's failed checkpoints. What a generation leaves behind written: [`super::owed`].
 //!
-//! `apply` opens nothing (I1). The state shows which checkpoints are written, so the next leader opens those that this one did not.
+//! Shares and manifests are blobs, and `apply` opens nothing (I1): the state has their digests. It shows which checkpoints are
+//! written, so the next leader opens those that this one did not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_common::RunId;
-use lockstep_common::manifest::{self, Manifest, TensorEntry};
+use lockstep_common::manifest::Piece;
 
 use super::cluster::ClusterState;
-use super::rows::RowKey;
 use super::runs::{Checkpoint, Run};
+use super::written::Written;
 use crate::outcome::Effect;
-use lockstep_common::manifest::Share;
 
-/// Bytes of one run's shares that may wait, for those of the other processes or to be opened. Reports of one process may come long
-/// before another's: both kept them while the coordinator was away.
-const WAITING_BYTES: usize = 256 << 20;
+/// Shares of one run that may wait, for those of the other processes or to be opened. Reports of one process may come long before
+/// another's: both kept them while the coordinator was away.
+const WAITING_SHARES: usize = 1 << 14;
 
-/// Checkpoints that may wait whatever their size: processes train in step.
+/// Checkpoints that may wait however many their shares: processes train in step.
 const WAITING_ALWAYS: usize = 2;
-
-/// About the bytes that a share takes here.
-fn bytes_of(share: &Share) -> usize {
-    let tensor = |tensor: &TensorEntry| 128 + tensor.name.len() + 8 * tensor.shape.len() + 40 * tensor.pieces.len();
-    let rank = |rank: &manifest::RankState| 128 + 64 * (rank.seeds.len() + rank.generators.len());
-    share.tensors.iter().map(tensor).sum::<usize>() + share.ranks.iter().map(rank).sum::<usize>()
-}
 
 impl Run {
     /// The earliest waiting checkpoint, if too much waits, and why it is given up.
     fn waits_too_much(&self) -> Option<(u64, String)> {
+        if self.shares.len() <= WAITING_SHARES {
+            return None;
+        }
         let steps: BTreeSet<u64> = self.shares.keys().map(|(step, _)| *step).collect();
-        let bytes = || self.shares.values().map(bytes_of).sum::<usize>();
-        let too_much = steps.len() > WAITING_ALWAYS && bytes() > WAITING_BYTES;
         let reason = || format!("{} later checkpoints wait with it for shares of other processes", steps.len() - 1);
-        steps.first().filter(|_| too_much).map(|&first| (first, reason()))
+        steps.first().filter(|_| steps.len() > WAITING_ALWAYS).map(|&first| (first, reason()))
     }
 
     /// Whether every process of the current generation has written its share of the checkpoint at `step`.
@@ -72,36 +66,33 @@ impl ClusterState {
         self.runs.values().filter_map(next).collect()
     }
 
-    /// The manifest of a checkpoint that [`ClusterState::written`] named; none if it is not there any more.
-    ///
-    /// # Errors
-    /// How its shares contradict each other, or the run's earlier checkpoint.
-    pub fn assembled(&self, id: &RunId, generation: u64, step: u64) -> Option<Result<Manifest, String>> {
+    /// What the manifest of a checkpoint is made of that [`ClusterState::written`] named; none if it is not there any more.
+    pub fn written_at(&self, id: &RunId, generation: u64, step: u64) -> Option<Written> {
         let run = self.runs.get(id)?;
-        if let Some(owed) = run.owed_manifest(generation, step) {
-            return Some(Ok(owed));
+        if let Some(owed) = run.owed.get(&step).filter(|owed| owed.generation == generation) {
+            return Some(Written::owed(run, step, owed));
         }
-        (run.state.generation == generation && run.is_written(step)).then(|| assemble(self, run, step))
+        (run.state.generation == generation && run.is_written(step)).then(|| Written::of(run, step))
     }
 
     /// Takes a share; with the last one the checkpoint is written, and waits for [`crate::Command::Commit`].
-    pub(super) fn share(&mut self, at_ms: u64, id: &RunId, process: u32, share: &Share) {
+    pub(super) fn share(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, blob: &Piece) {
         let Some(run) = self.runs.get(id) else { return };
         let generation = run.state.generation;
         let failed = &run.state.failed_checkpoints;
-        let mut given_up = failed.iter().any(|failed| (failed.generation, failed.step) == (generation, share.step));
+        let mut given_up = failed.iter().any(|failed| (failed.generation, failed.step) == (generation, step));
         // The last one is written again until it is there.
-        given_up &= share.step != run.last_step();
+        given_up &= step != run.last_step();
         let reached = run.last_checkpoint().map_or(0, |last| last.step);
-        if given_up || share.step <= reached || share.step > run.last_step() || run.submission.replay.is_some() {
+        if given_up || step <= reached || step > run.last_step() || run.submission.replay.is_some() {
             return;
         }
-        self.add_share(id, process, share.clone());
-        while let Some((step, reason)) = self.runs.get(id).and_then(Run::waits_too_much) {
+        self.add_share(id, step, process, blob.clone());
+        while let Some((earliest, reason)) = self.runs.get(id).and_then(Run::waits_too_much) {
             if let Some(run) = self.run_mut(id) {
-                run.checkpoint_failed(at_ms, step, &reason);
+                run.checkpoint_failed(at_ms, earliest, &reason);
             }
-            self.drop_shares(id, |of| of == step);
+            self.drop_shares(id, |of| of == earliest);
         }
     }
 
@@ -139,7 +130,7 @@ impl ClusterState {
         effects: &mut Vec<Effect>,
     ) {
         let Some(run) = self.runs.get(id) else { return };
-        if run.owed_manifest(generation, step).is_some() {
+        if run.owed.get(&step).is_some_and(|owed| owed.generation == generation) {
             return self.owed_failed(at_ms, id, (generation, step), reason, effects);
         }
         if run.state.status.is_final() || run.state.generation != generation || !run.is_written(step) {
@@ -154,26 +145,25 @@ impl ClusterState {
         self.conclude(at_ms, id);
     }
 
-    /// Commits a checkpoint.
-    pub(crate) fn commit(&mut self, at_ms: u64, id: &RunId, generation: u64, manifest: &Manifest) {
-        let bytes = manifest.encode();
-        let checkpoint = Manifest::id(&bytes);
+    /// Commits a checkpoint, whose generation measured `numerics`.
+    pub(crate) fn commit(
+        &mut self,
+        id: &RunId,
+        made: Checkpoint,
+        numerics: BTreeMap<String, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (at_ms, step, is_owed) = (made.committed_at_ms, made.step, self.take_owed(id, made.step));
         let Some(run) = self.run_mut(id) else { return };
         (run.state.exits, run.state.transients) = (0, 0);
         run.state.failed_on.clear();
-        let committed = Checkpoint {
-            id: checkpoint,
-            step: manifest.step,
-            epoch: manifest.epoch,
-            generation,
-            committed_at_ms: at_ms,
-            state: manifest.state,
-        };
-        run.checkpoints.insert(manifest.step, committed);
-        self.changed.extend([RowKey::Checkpoint(id.clone(), manifest.step), RowKey::Manifest(checkpoint)]);
-        self.manifests.insert(checkpoint, bytes);
-        self.drop_shares(id, |of| of == manifest.step);
-        self.give_up_before(at_ms, id, manifest.step);
+        if let Some(measured) = self.measured_mut(id) {
+            measured.restored = numerics;
+        }
+        self.add_checkpoint(id, made);
+        self.drop_shares(id, |of| of == step);
+        self.give_up_before(at_ms, id, step);
+        if is_owed { self.owed_settled(id, effects) } else { self.conclude(at_ms, id) }
     }
 
     /// Gives up incomplete checkpoints before `step`, which is committed. Every process writes its shares in order of steps:
@@ -187,77 +177,5 @@ impl ClusterState {
             }
             self.drop_shares(id, |of| of == left);
         }
-    }
-}
-
-/// The manifest of the checkpoint at `step`, whose shares are all there.
-pub(super) fn assemble(state: &ClusterState, run: &Run, step: u64) -> Result<Manifest, String> {
-    let shares = || run.shares.range((step, 0)..=(step, u32::MAX)).map(|((_, process), share)| (*process, share));
-    let (_, first) = shares().next().ok_or("there are no shares")?;
-    let record = first.record.clone().ok_or("process 0 gave no position of the record")?;
-    if let Some((process, share)) = shares().find(|(_, share)| share.epoch != first.epoch) {
-        return Err(format!("process 0 is in epoch {}, process {process} in epoch {}", first.epoch, share.epoch));
-    }
-    let mut tensors: Vec<_> = shares().flat_map(|(_, share)| share.tensors.iter().cloned()).collect();
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    if let Some(twice) = tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        return Err(format!("tensor `{}` is in two shares", twice[0].name));
-    }
-    let mut ranks: Vec<_> = shares().flat_map(|(_, share)| share.ranks.iter().cloned()).collect();
-    ranks.sort_by_key(|state| state.rank);
-    if ranks.len() != run.job.ranks as usize {
-        return Err(format!("the shares hold {} ranks, the job has {}", ranks.len(), run.job.ranks));
-    }
-    let manifest = Manifest {
-        format: manifest::FORMAT,
-        run: run.id().clone(),
-        step,
-        epoch: first.epoch,
-        parent: run.submission.parent,
-        job: run.job.digest(),
-        job_text: run.submission.job.clone(),
-        base_dir: run.submission.base_dir.clone(),
-        code: run.submission.code.clone(),
-        data: run.submission.data.clone(),
-        preprocessing: first.preprocessing.clone(),
-        environment: run.state.environment.clone(),
-        numerics: run.state.numerics.as_ref().map(|measured| measured.values.clone()).unwrap_or_default(),
-        overrides: run.state.overrides.clone(),
-        state: manifest::state_digest(&tensors),
-        tensors,
-        ranks,
-        record,
-    };
-    manifest.check().map_err(|error| error.to_string())?;
-    let earlier = run.last_checkpoint().and_then(|earlier| state.manifest(&earlier.checkpoint));
-    if let Some(Ok(earlier)) = earlier.map(Manifest::decode) {
-        same_tensors(&earlier, &manifest)?;
-    }
-    Ok(manifest)
-}
-
-/// That `now` has the tensors of an earlier checkpoint of the same model: a share that leaves some out, or says that they are
-/// others, is no share of it.
-fn same_tensors(earlier: &Manifest, now: &Manifest) -> Result<(), String> {
-    let id = Manifest::id(&earlier.encode()).short();
-    let always = |entry: &&TensorEntry| entry.name != manifest::STEPS;
-    let before: BTreeMap<&str, &TensorEntry> =
-        earlier.tensors.iter().filter(always).map(|entry| (entry.name.as_str(), entry)).collect();
-    for entry in now.tensors.iter().filter(always) {
-        let name = &entry.name;
-        let Some(was) = before.get(name.as_str()) else {
-            return Err(format!("tensor `{name}` is not in checkpoint `{id}`, which came before"));
-        };
-        if (&was.dtype, &was.shape) != (&entry.dtype, &entry.shape) {
-            return Err(format!(
-                "tensor `{name}` is {} {:?}, and {} {:?} in checkpoint `{id}`, which came before",
-                entry.dtype, entry.shape, was.dtype, was.shape
-            ));
-        }
-    }
-    let names: BTreeSet<&str> = now.tensors.iter().map(|entry| entry.name.as_str()).collect();
-    match before.keys().find(|name| !names.contains(*name)) {
-        Some(name) => Err(format!("tensor `{name}` of checkpoint `{id}`, which came before, is in no share")),
-        None => Ok(()),
     }
 }

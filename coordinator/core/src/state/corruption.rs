@@ -157,7 +157,7 @@ impl ClusterState {
             let reason = undecided(run, stalemate);
             return self.fail(at_ms, id, None, &reason);
         }
-        self.leave_generation(at_ms, id, effects);
+        self.leave_generation(id, effects);
         self.fence_wrong(at_ms, id, found.step, &wrong, effects);
         self.place_queued();
     }

@@ -34,14 +34,14 @@ impl ClusterState {
     /// A process of the current generation ended.
     pub(super) fn ended(&mut self, at_ms: u64, id: &RunId, process: u32, end: &End<'_>, effects: &mut Vec<Effect>) {
         let retries = self.retries;
-        let Some(run) = self.run_mut(id) else { return };
-        let generation = run.state.generation;
-        let Some(placed) = run.state.placement.get_mut(&process) else { return };
+        let Some(placed) = self.process_mut(id, process) else { return };
         if let ProcessPhase::Finished { exited, .. } = &mut placed.phase {
             *exited = true;
             return;
         }
         let (node, code, output) = (placed.node.clone(), end.code, bounded(end.output));
+        let Some(run) = self.run_mut(id) else { return };
+        let generation = run.state.generation;
         if code != 0 && run.has_doubted(process) && run.silent_witness().is_some() {
             return;
         }
@@ -80,7 +80,7 @@ impl ClusterState {
         });
         run.state.last_exit = Some(ProcessExit { generation, process, node, code, output, ending });
         run.state.due_at_ms = if pause_ms == 0 { 0 } else { at_ms.saturating_add(pause_ms) };
-        self.leave_generation(at_ms, id, effects);
+        self.leave_generation(id, effects);
         self.place_queued();
     }
 

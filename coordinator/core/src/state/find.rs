@@ -53,18 +53,11 @@ impl ClusterState {
     pub fn find_checkpoint(&self, prefix: &str) -> Result<Digest, NotFound> {
         let mut fits: Vec<(Digest, String)> = Vec::new();
         if !prefix.is_empty() {
-            let ids = self.manifests.keys().filter(|id| id.to_hex().starts_with(prefix));
-            fits = ids.map(|&id| (id, self.describe(&id))).collect();
+            let ids = self.checkpoints.iter().filter(|(id, _)| id.to_hex().starts_with(prefix));
+            let describe = |id: &Digest, (run, step): &(_, _)| format!("`{}` (run `{run}`, step {step})", id.short());
+            fits = ids.map(|(id, made)| (*id, describe(id, made))).collect();
         }
         one("checkpoint", prefix, fits, |(_, text)| text.clone()).map(|(id, _)| id)
-    }
-
-    fn describe(&self, checkpoint: &Digest) -> String {
-        let made = self.runs().into_iter().find_map(|run| {
-            let made = run.checkpoints.values().find(|made| made.id == *checkpoint)?;
-            Some(format!(" (run `{}`, step {})", run.id(), made.step))
-        });
-        format!("`{}`{}", checkpoint.short(), made.unwrap_or_default())
     }
 }
 

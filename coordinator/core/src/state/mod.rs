@@ -19,6 +19,7 @@ mod requests;
 mod rows;
 mod runs;
 mod witness;
+mod written;
 
 pub use apply::Applied;
 pub use cluster::ClusterState;
@@ -30,7 +31,8 @@ pub use owed::Owed;
 pub use rows::{RowKey, StateError};
 pub(crate) use runs::TEXT_BYTES;
 pub use runs::{
-    Checkpoint, FailedCheckpoint, MeasuredNumerics, ProcessExit, ProcessPhase, ProcessState, Restore, Run, RunState,
-    Status, Submission,
+    Checkpoint, FailedCheckpoint, Measured, MeasuredNumerics, ProcessExit, ProcessPhase, ProcessState, Restore, Run,
+    RunState, Status, Submission,
 };
 pub use witness::Unconfirmed;
+pub use written::Written;

@@ -49,7 +49,7 @@ impl ClusterState {
     /// The node is gone, and its processes with it.
     pub(crate) fn node_gone(&mut self, at_ms: u64, id: &NodeId, presence: Presence, effects: &mut Vec<Effect>) {
         self.set_presence(at_ms, id, presence);
-        self.processes_gone(at_ms, id, effects);
+        self.processes_gone(id, effects);
         self.place_queued();
     }
 
@@ -76,7 +76,7 @@ impl ClusterState {
 
     /// No process runs on `node` any more. One that had finished has left all that it owed; a run that still needed
     /// another goes to its next generation.
-    pub(crate) fn processes_gone(&mut self, at_ms: u64, node: &NodeId, effects: &mut Vec<Effect>) {
+    pub(crate) fn processes_gone(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
         let touched: Vec<RunId> = self
             .runs
             .values()
@@ -84,16 +84,20 @@ impl ClusterState {
             .map(|run| run.id().clone())
             .collect();
         for id in touched {
-            let Some(run) = self.run_mut(&id) else { continue };
+            let Some(run) = self.runs.get(&id) else { continue };
+            let here = run.state.placement.iter().filter(|(_, placed)| placed.node == *node);
+            let (here, is_final): (Vec<u32>, bool) =
+                (here.map(|(process, _)| *process).collect(), run.state.status.is_final());
             let mut needed = false;
-            for placed in run.state.placement.values_mut().filter(|placed| placed.node == *node) {
-                match &mut placed.phase {
-                    ProcessPhase::Finished { exited, .. } => *exited = true,
-                    ProcessPhase::Assigned | ProcessPhase::Ready => needed = true,
+            for process in here {
+                match self.process_mut(&id, process).map(|placed| &mut placed.phase) {
+                    Some(ProcessPhase::Finished { exited, .. }) => *exited = true,
+                    Some(ProcessPhase::Assigned | ProcessPhase::Ready) => needed = true,
+                    None => {}
                 }
             }
-            if needed && !run.state.status.is_final() {
-                self.leave_generation(at_ms, &id, effects);
+            if needed && !is_final {
+                self.leave_generation(&id, effects);
             }
         }
     }
@@ -109,7 +113,7 @@ impl ClusterState {
         };
         let moved: Vec<RunId> = self.runs.values().filter(here).map(|run| run.id().clone()).collect();
         for run in moved {
-            self.leave_generation(fence.at_ms, &run, effects);
+            self.leave_generation(&run, effects);
         }
     }
 

@@ -1,15 +1,17 @@
 //! Checkpoints that outlive their generation: written, and not opened yet when the generation, or the run, ended.
 //!
 //! ```text
-//!  generation ends ─> its written checkpoints become manifests that are owed ─ the leader opens them, in order of steps
+//!  generation ends ─> its written checkpoints become owed ones ─ the leader opens their blobs, in order of steps
 //!                        │                                                       ├─> Commit: committed
 //!                        └─ the next generation waits until none is owed         └─> CommitFailed: said, and gone
 //! ```
 //!
 //! Without this rule a checkpoint whose processes had all reported it durable would be lost without a word.
 
-use lockstep_common::manifest::Manifest;
-use lockstep_common::{Digest, RunId};
+use std::collections::BTreeMap;
+
+use lockstep_common::RunId;
+use lockstep_common::manifest::{Override, Piece};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterState;
@@ -17,14 +19,34 @@ use super::rows::RowKey;
 use super::runs::Run;
 use crate::outcome::Effect;
 
-/// A written checkpoint of a generation that has ended.
+/// A written checkpoint of a generation that has ended, and what that generation was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Owed {
     /// The generation that wrote it.
     pub generation: u64,
-    /// The canonical bytes of its manifest.
-    #[serde(with = "serde_bytes")]
-    pub manifest: Vec<u8>,
+    /// The blob of each process's share.
+    pub shares: BTreeMap<u32, Piece>,
+    /// What process 0 ran on.
+    pub environment: BTreeMap<String, String>,
+    /// What is known to change bits.
+    pub numerics: BTreeMap<String, String>,
+    /// What was otherwise than in a checkpoint that the run comes from.
+    pub overrides: Vec<Override>,
+}
+
+impl Owed {
+    /// What the current generation has written at `step`.
+    pub(super) fn of(run: &Run, step: u64) -> Self {
+        let shares = run.shares.range((step, 0)..=(step, u32::MAX));
+        let measured = &run.state.measured;
+        Self {
+            generation: run.state.generation,
+            shares: shares.map(|((_, process), blob)| (*process, blob.clone())).collect(),
+            environment: measured.environment.clone(),
+            numerics: measured.numerics.as_ref().map(|measured| measured.values.clone()).unwrap_or_default(),
+            overrides: measured.overrides.clone(),
+        }
+    }
 }
 
 impl Run {
@@ -33,50 +55,26 @@ impl Run {
         let step = self.owed.keys().next_back()?;
         Some(format!("waits until the coordinator has opened its checkpoint at step {step}"))
     }
-
-    /// The owed manifest at `step`, if `generation` wrote it.
-    pub(super) fn owed_manifest(&self, generation: u64, step: u64) -> Option<Manifest> {
-        let owed = self.owed.get(&step).filter(|owed| owed.generation == generation)?;
-        Manifest::decode(&owed.manifest).ok()
-    }
 }
 
 impl ClusterState {
     /// Ends the shares of the current generation: what is written becomes owed, the rest is dropped.
-    pub(super) fn owe_written(&mut self, at_ms: u64, id: &RunId) {
+    pub(super) fn owe_written(&mut self, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
-        let generation = run.state.generation;
-        let assembled: Vec<_> =
-            run.written_steps().into_iter().map(|step| (step, super::commit::assemble(self, run, step))).collect();
-        for (step, assembled) in assembled {
-            match assembled {
-                Ok(manifest) => self.set_owed(id, step, Some(Owed { generation, manifest: manifest.encode() })),
-                Err(reason) => {
-                    if let Some(run) = self.run_mut(id) {
-                        run.checkpoint_failed(at_ms, step, &reason);
-                    }
-                }
-            }
+        let written: Vec<_> = run.written_steps().into_iter().map(|step| (step, Owed::of(run, step))).collect();
+        for (step, owed) in written {
+            self.set_owed(id, step, Some(owed));
         }
         self.drop_shares(id, |_| true);
     }
 
-    /// Commits an owed checkpoint whose blobs the leader has opened.
-    pub(crate) fn commit_owed(
-        &mut self,
-        at_ms: u64,
-        id: &RunId,
-        (generation, step): (u64, u64),
-        checkpoint: &Digest,
-        effects: &mut Vec<Effect>,
-    ) {
-        let manifest = self.runs.get(id).and_then(|run| run.owed_manifest(generation, step));
-        let Some(manifest) = manifest.filter(|manifest| Manifest::id(&manifest.encode()) == *checkpoint) else {
-            return;
-        };
-        self.set_owed(id, step, None);
-        self.commit(at_ms, id, generation, &manifest);
-        self.owed_settled(id, effects);
+    /// Whether the checkpoint at `step` was owed; it is no more.
+    pub(super) fn take_owed(&mut self, id: &RunId, step: u64) -> bool {
+        let is_owed = self.runs.get(id).is_some_and(|run| run.owed.contains_key(&step));
+        if is_owed {
+            self.set_owed(id, step, None);
+        }
+        is_owed
     }
 
     /// Gives an owed checkpoint up, and says so.
@@ -96,7 +94,7 @@ impl ClusterState {
     }
 
     /// Once nothing is owed any more it is known where the next generation begins.
-    fn owed_settled(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
+    pub(super) fn owed_settled(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
         let waited = |run: &Run| run.owed.is_empty() && run.state.placement.is_empty();
         if self.runs.get(id).is_some_and(waited) {
             self.rewind(id, effects);

@@ -106,6 +106,7 @@ impl ClusterState {
             sequence: 0,
         });
         run.state.placement = (0..).zip(placed).collect();
+        self.placement_changed(id);
     }
 }
 

@@ -1,14 +1,14 @@
 //! The state as rows: what a store keeps, and what a raft snapshot carries.
 //!
-//! A row is a key in plain text and a value in the encoding of [`crate::formats`] (a manifest's own bytes for a manifest). What changes often is
-//! in rows of its own, so that a report rewrites one small row.
+//! A row is a key in plain text and a value in the encoding of [`crate::formats`]. What changes often is in rows of its own, apart from
+//! what is large: a report rewrites two rows of some bytes, however many processes the run has.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::Manifest;
-use lockstep_common::{Digest, NodeId, RequestId, RunId};
+use lockstep_common::manifest::Piece;
+use lockstep_common::{NodeId, RequestId, RunId};
 use serde::de::DeserializeOwned;
 
 use super::cluster::ClusterState;
@@ -18,8 +18,7 @@ use super::requests::Answered;
 use crate::command::Retries;
 use crate::formats::{self, EncodingError, encode};
 
-use super::runs::{Checkpoint, Run, RunState, Submission};
-use lockstep_common::manifest::Share;
+use super::runs::{Checkpoint, ProcessState, Restore, Run, RunProgress, RunState, Submission};
 
 /// The key of a row. Its text form begins with the kind; numbers are padded, so that texts sort as numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,14 +27,20 @@ pub enum RowKey {
     Submission(RunId),
     /// Where a run stands.
     Run(RunId),
+    /// What was measured of a run's processes.
+    Measured(RunId),
+    /// How far a run is, as its reports say.
+    Progress(RunId),
+    /// A process of a run's current generation.
+    Process(RunId, u32),
+    /// The last report of that process that was applied.
+    Reported(RunId, u32),
     /// A committed checkpoint of a run, by step.
     Checkpoint(RunId, u64),
     /// A share of a checkpoint, by step and process.
     Share(RunId, u64, u32),
     /// A node.
     Node(NodeId),
-    /// A manifest.
-    Manifest(Digest),
     /// A remembered request.
     Request(RequestId),
     /// A written checkpoint of a generation that has ended, by step.
@@ -77,10 +82,13 @@ impl fmt::Display for RowKey {
         match self {
             Self::Submission(run) => write!(f, "submission/{run}"),
             Self::Run(run) => write!(f, "run/{run}"),
+            Self::Measured(run) => write!(f, "measured/{run}"),
+            Self::Progress(run) => write!(f, "progress/{run}"),
+            Self::Process(run, process) => write!(f, "process/{run}/{process:010}"),
+            Self::Reported(run, process) => write!(f, "reported/{run}/{process:010}"),
             Self::Checkpoint(run, step) => write!(f, "checkpoint/{run}/{step:020}"),
             Self::Share(run, step, process) => write!(f, "share/{run}/{step:020}/{process:010}"),
             Self::Node(node) => write!(f, "node/{node}"),
-            Self::Manifest(digest) => write!(f, "manifest/{digest}"),
             Self::Request(request) => write!(f, "request/{request}"),
             Self::Owed(run, step) => write!(f, "owed/{run}/{step:020}"),
             Self::Retries => f.write_str("configuration/retries"),
@@ -97,10 +105,13 @@ impl RowKey {
         let key = match kind {
             "submission" => Self::Submission(id.parse().ok()?),
             "run" => Self::Run(id.parse().ok()?),
+            "measured" => Self::Measured(id.parse().ok()?),
+            "progress" => Self::Progress(id.parse().ok()?),
+            "process" => Self::Process(id.parse().ok()?, part()?.parse().ok()?),
+            "reported" => Self::Reported(id.parse().ok()?, part()?.parse().ok()?),
             "checkpoint" => Self::Checkpoint(id.parse().ok()?, part()?.parse().ok()?),
             "share" => Self::Share(id.parse().ok()?, part()?.parse().ok()?, part()?.parse().ok()?),
             "node" => Self::Node(id.parse().ok()?),
-            "manifest" => Self::Manifest(id.parse().ok()?),
             "request" => Self::Request(id.parse().ok()?),
             "owed" => Self::Owed(id.parse().ok()?, part()?.parse().ok()?),
             "configuration" if id == "retries" => Self::Retries,
@@ -113,18 +124,26 @@ impl RowKey {
 impl ClusterState {
     /// All rows, by key.
     pub fn rows(&self) -> Vec<(String, Vec<u8>)> {
+        self.keys().iter().filter_map(|key| Some((key.to_string(), self.row(key)?))).collect()
+    }
+
+    /// The keys of all rows.
+    fn keys(&self) -> BTreeSet<RowKey> {
         let mut keys = BTreeSet::new();
         for (id, run) in &self.runs {
-            keys.extend([RowKey::Submission(id.clone()), RowKey::Run(id.clone())]);
+            let rows = [RowKey::Submission, RowKey::Run, RowKey::Measured, RowKey::Progress];
+            keys.extend(rows.map(|row| row(id.clone())));
+            for &process in run.state.placement.keys() {
+                keys.extend([RowKey::Process(id.clone(), process), RowKey::Reported(id.clone(), process)]);
+            }
             keys.extend(run.checkpoints.keys().map(|&step| RowKey::Checkpoint(id.clone(), step)));
             keys.extend(run.owed.keys().map(|&step| RowKey::Owed(id.clone(), step)));
             keys.extend(run.shares.keys().map(|&(step, process)| RowKey::Share(id.clone(), step, process)));
         }
         keys.extend(self.nodes.keys().cloned().map(RowKey::Node));
-        keys.extend(self.manifests.keys().copied().map(RowKey::Manifest));
         keys.extend(self.requests.iter().map(|(request, _)| RowKey::Request(request.clone())));
         keys.extend((self.retries != Retries::default()).then_some(RowKey::Retries));
-        keys.iter().filter_map(|key| Some((key.to_string(), self.row(key)?))).collect()
+        keys
     }
 
     /// The rows that changed since the last call, each with its new value, or none if it is gone.
@@ -137,10 +156,17 @@ impl ClusterState {
         match key {
             RowKey::Submission(run) => self.runs.get(run).map(|run| encode(&run.submission)),
             RowKey::Run(run) => self.runs.get(run).map(|run| encode(&run.state)),
+            RowKey::Measured(run) => self.runs.get(run).map(|run| encode(&run.state.measured)),
+            RowKey::Progress(run) => self.runs.get(run).map(|run| {
+                encode(&RunProgress { progress: run.state.progress.clone(), heard_at_ms: run.state.heard_at_ms })
+            }),
+            RowKey::Process(run, process) => self.runs.get(run)?.state.placement.get(process).map(encode),
+            RowKey::Reported(run, process) => {
+                self.runs.get(run)?.state.placement.get(process).map(|placed| encode(&placed.sequence))
+            }
             RowKey::Checkpoint(run, step) => self.runs.get(run)?.checkpoints.get(step).map(encode),
             RowKey::Share(run, step, process) => self.runs.get(run)?.shares.get(&(*step, *process)).map(encode),
             RowKey::Node(node) => self.nodes.get(node).map(encode),
-            RowKey::Manifest(digest) => self.manifests.get(digest).cloned(),
             RowKey::Request(request) => self.requests.get(request).map(encode),
             RowKey::Owed(run, step) => self.runs.get(run)?.owed.get(step).map(encode),
             RowKey::Retries => (self.retries != Retries::default()).then(|| encode(&self.retries)),
@@ -160,109 +186,117 @@ impl ClusterState {
         // The order of the enum: a run's submission comes before all else of it.
         rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut state = Self::default();
-        for (key, value) in rows {
-            state.add_row(&key, value)?;
+        for (key, value) in &rows {
+            state.add_row(key, value)?;
         }
         if let Some(run) = state.runs.values().find(|run| run.state.generation == 0) {
             let key = RowKey::Submission(run.id().clone()).to_string();
             return Err(StateError::Contradiction { key, detail: "the row of the run's state is missing".into() });
         }
-        for run in state.runs.values() {
-            state.check_checkpoints(run)?;
+        let there: BTreeSet<&RowKey> = rows.iter().map(|(key, _)| key).collect();
+        if let Some(key) = state.keys().iter().find(|key| !there.contains(key)) {
+            return Err(StateError::Contradiction { key: key.to_string(), detail: "it is missing".to_owned() });
         }
+        for run in state.runs.values() {
+            state.check_run(run)?;
+        }
+        state.changed.clear();
         Ok(state)
     }
 
-    /// Whether the checkpoints of `run` have their manifests, and the last one's is of this run, of its job and of that state. Each row may
-    /// be as it was written, and be of another time than the others.
-    fn check_checkpoints(&self, run: &Run) -> Result<(), StateError> {
-        let contradiction = |key: RowKey, detail: &str| {
-            Err(StateError::Contradiction { key: key.to_string(), detail: detail.to_owned() })
-        };
-        let missing = |id: &Digest| format!("the row of its manifest `{id}` is missing");
-        for (&step, checkpoint) in &run.checkpoints {
-            if !self.manifests.contains_key(&checkpoint.id) {
-                return contradiction(RowKey::Checkpoint(run.id().clone(), step), &missing(&checkpoint.id));
-            }
-        }
-        if let Some(restore) = run.state.restore.as_ref().filter(|from| !self.manifests.contains_key(&from.checkpoint))
+    /// Whether the checkpoint that `run` begins from is there, and all of its own processes' rows are. Each row may be as it was written, and
+    /// be of another time than the others.
+    fn check_run(&self, run: &Run) -> Result<(), StateError> {
+        let contradiction =
+            |detail: String| Err(StateError::Contradiction { key: RowKey::Run(run.id().clone()).to_string(), detail });
+        if let Some(restore) = &run.state.restore
+            && !self.checkpoint(&restore.checkpoint).is_ok_and(|(_, made)| Restore::from(made) == *restore)
         {
-            return contradiction(RowKey::Run(run.id().clone()), &missing(&restore.checkpoint));
-        }
-        let Some((&step, last)) = run.checkpoints.last_key_value() else { return Ok(()) };
-        let key = RowKey::Checkpoint(run.id().clone(), step);
-        let Some(Ok(manifest)) = self.manifests.get(&last.id).map(|bytes| Manifest::decode(bytes)) else {
-            return contradiction(key, &format!("its manifest `{}` cannot be read", last.id));
-        };
-        if manifest.run != *run.id() {
-            return contradiction(key, &format!("its manifest is of run `{}`", manifest.run));
-        }
-        if manifest.job_text != run.submission.job {
-            return contradiction(key, "its manifest is of another job than the run's");
-        }
-        if (manifest.step, last.step, manifest.state) != (step, step, last.state) {
-            return contradiction(key, &format!("its manifest is of another state, at step {}", manifest.step));
+            return contradiction(format!(
+                "the row of checkpoint `{}`, which it begins from, is missing",
+                restore.checkpoint
+            ));
         }
         Ok(())
     }
 
-    fn add_row(&mut self, key: &RowKey, value: Vec<u8>) -> Result<(), StateError> {
+    /// The state of a run whose own row has come.
+    fn loaded(&mut self, id: &RunId, key: &RowKey) -> Result<&mut RunState, StateError> {
+        let run = self.runs.get_mut(id).filter(|run| run.state.generation > 0);
+        let missing = || StateError::Contradiction {
+            key: key.to_string(),
+            detail: "the row of the run's state is missing".to_owned(),
+        };
+        run.map(|run| &mut run.state).ok_or_else(missing)
+    }
+
+    fn add_row(&mut self, key: &RowKey, value: &[u8]) -> Result<(), StateError> {
         let contradiction =
             |detail: &str| StateError::Contradiction { key: key.to_string(), detail: detail.to_owned() };
         let orphan = || contradiction("the row of the run's submission is missing");
         match key {
             RowKey::Submission(id) => {
-                let submission: Submission = decode(key, &value)?;
+                let submission: Submission = decode(key, value)?;
                 if submission.id != *id {
                     return Err(contradiction("it is another run's"));
                 }
                 let job = JobSpec::from_canonical(submission.job.as_bytes())
                     .map_err(|error| contradiction(&format!("its job is refused: {error}")))?;
-                let mut run = Run::new(submission, job, None, None);
+                let mut run = Run::new(submission, job);
                 run.state.generation = 0; // Until its own row comes.
                 self.runs.insert(id.clone(), run);
             }
             RowKey::Run(id) => {
                 let run = self.runs.get_mut(id).ok_or_else(orphan)?;
-                let state: RunState = decode(key, &value)?;
+                let state: RunState = decode(key, value)?;
                 if state.generation == 0 {
                     return Err(contradiction("there is no generation 0"));
                 }
                 run.state = state;
             }
+            RowKey::Measured(id) => self.loaded(id, key)?.measured = decode(key, value)?,
+            RowKey::Progress(id) => {
+                let RunProgress { progress, heard_at_ms } = decode(key, value)?;
+                let state = self.loaded(id, key)?;
+                (state.progress, state.heard_at_ms) = (progress, heard_at_ms);
+            }
+            RowKey::Process(id, process) => {
+                let placed: ProcessState = decode(key, value)?;
+                self.loaded(id, key)?.placement.insert(*process, placed);
+            }
+            RowKey::Reported(id, process) => {
+                let placed = self.loaded(id, key)?.placement.get_mut(process);
+                let placed = placed.ok_or_else(|| contradiction("the row of the process is missing"))?;
+                placed.sequence = decode(key, value)?;
+            }
             RowKey::Checkpoint(id, step) => {
-                let checkpoint: Checkpoint = decode(key, &value)?;
-                self.runs.get_mut(id).ok_or_else(orphan)?.checkpoints.insert(*step, checkpoint);
+                let checkpoint: Checkpoint = decode(key, value)?;
+                if checkpoint.step != *step {
+                    return Err(contradiction(&format!("it is of step {}", checkpoint.step)));
+                }
+                self.runs.get_mut(id).ok_or_else(orphan)?;
+                self.add_checkpoint(id, checkpoint);
             }
             RowKey::Share(id, step, process) => {
-                let share: Share = decode(key, &value)?;
+                let share: Piece = decode(key, value)?;
                 self.runs.get_mut(id).ok_or_else(orphan)?.shares.insert((*step, *process), share);
             }
             RowKey::Node(id) => {
-                let node: Node = decode(key, &value)?;
+                let node: Node = decode(key, value)?;
                 if node.id != *id {
                     return Err(contradiction("it is another node's"));
                 }
                 self.nodes.insert(id.clone(), node);
             }
-            RowKey::Manifest(digest) => {
-                if Manifest::id(&value) != *digest {
-                    return Err(contradiction("it is not the digest of the manifest"));
-                }
-                self.manifests.insert(*digest, value);
-            }
             RowKey::Request(id) => {
-                let answered: Answered = decode(key, &value)?;
+                let answered: Answered = decode(key, value)?;
                 self.requests.insert(id.clone(), answered);
             }
             RowKey::Owed(id, step) => {
-                let owed: Owed = decode(key, &value)?;
-                if Manifest::decode(&owed.manifest).ok().map(|manifest| manifest.step) != Some(*step) {
-                    return Err(contradiction("it holds no manifest of that step"));
-                }
+                let owed: Owed = decode(key, value)?;
                 self.runs.get_mut(id).ok_or_else(orphan)?.owed.insert(*step, owed);
             }
-            RowKey::Retries => self.retries = decode(key, &value)?,
+            RowKey::Retries => self.retries = decode(key, value)?,
         }
         Ok(())
     }

@@ -115,10 +115,10 @@ fn the_format_of_log_entries_and_messages_is_frozen() {
     };
     assert_eq!(
         digest(&mut lab.disks[&1].entries.iter().map(|entry| &entry.data)),
-        "14a15480093c62efdd1f9da4151271ba72a9178a829a390aac94e4835c51997c"
+        "592cc48b28d60dd7fd2c15ebcf9c1f2b6fa3a6a36e0cdca93b2f2ebc59ea17a3"
     );
     assert_eq!(
         digest(&mut lab.sent.iter().map(|message| &message.bytes)),
-        "f144eda70cdbacd8c28c279d6619555633111ecdc804e86167d17a02f26c0972"
+        "a839e896a2bc8314f7c858112b41ed1849f8562a1e68871e0111e6e4f5e4dada"
     );
 }

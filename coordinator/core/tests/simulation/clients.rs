@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_common::manifest::Share;
-use lockstep_common::manifest::{Manifest, Piece, RankState, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{Manifest, Piece, RankState, RecordPosition, Share, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Domain, NodeId, RequestId, RunId, job, world};
 use lockstep_core::command::{
@@ -17,6 +16,7 @@ use lockstep_core::replica::Ticket;
 use lockstep_core::state::Status;
 use lockstep_core::{ClusterState, Command, ReportBody};
 
+use super::blobs;
 use super::random::Random;
 
 /// Ranks of every job, and steps.
@@ -69,15 +69,17 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
         4..6 if runs.len() < RUNS => {
             let made: Vec<_> = state.checkpoint_views().iter().map(|made| made.id).collect();
             let checkpoint = *random.pick(&made)?;
-            let (accepted, data) = (Vec::new(), Vec::new());
+            let made_of = blobs::manifest(&state.checkpoint(&checkpoint).ok()?.1.manifest).into();
+            let (accepted, base_dir, data, code) = (Vec::new(), None, Vec::new(), None);
             Some(Command::Resume(Resume {
                 request,
                 at_ms,
                 checkpoint,
+                made_of,
                 accepted,
-                base_dir: None,
+                base_dir,
                 data,
-                code: None,
+                code,
                 secret,
             }))
         }
@@ -119,9 +121,15 @@ fn joined(at_ms: u64, random: &mut Random) -> Command {
 fn opened(state: &ClusterState, at_ms: u64, random: &mut Random) -> Option<Command> {
     let written = state.written();
     let (run, generation, step) = random.pick(&written)?.clone();
-    match state.assembled(&run, generation, step)? {
-        Ok(manifest) if !random.chance(100) => {
-            Some(Command::Commit(Commit { at_ms, run, generation, step, checkpoint: Manifest::id(&manifest.encode()) }))
+    let written = state.written_at(&run, generation, step)?;
+    let share = |blob: &Piece| Share::decode(&blobs::get(blob)).unwrap();
+    let read = written.shares.iter().map(|(process, blob)| (*process, share(blob))).collect();
+    match written.assemble(&read, written.earlier.as_ref().map(blobs::manifest).as_ref()) {
+        Ok(made) if !random.chance(100) => {
+            let (bytes, shares) = (made.encode(), written.shares_digest());
+            let (checkpoint, epoch, state) = (Manifest::id(&bytes), made.epoch, made.state);
+            let manifest = blobs::put(&bytes);
+            Some(Command::Commit(Commit { at_ms, run, generation, step, checkpoint, manifest, epoch, state, shares }))
         }
         Ok(_) => Some(Command::CommitFailed(CommitFailed {
             at_ms,
@@ -177,7 +185,9 @@ fn said(
         _ if training && sequence.is_multiple_of(6) && random.chance(30) => {
             ReportBody::ShareFailed { step, reason: "disk full".to_owned() }
         }
-        _ if training && sequence.is_multiple_of(6) => ReportBody::Share(share(generation, process, step)),
+        _ if training && sequence.is_multiple_of(6) => {
+            ReportBody::Share { step, blob: blobs::put(&share(generation, process, step).encode()) }
+        }
         _ if sequence > STEPS => ReportBody::Failed { reason: "too long".to_owned(), transient: false },
         _ => {
             let samples_per_second = generation as f64;

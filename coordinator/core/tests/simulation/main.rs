@@ -4,6 +4,7 @@
 //! `LOCKSTEP_SIM_SEEDS=1000` runs more seeds; a failing seed is printed with the command that repeats it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod blobs;
 mod clients;
 mod disk;
 mod invariants;

@@ -1,10 +1,10 @@
 //! When a checkpoint exists, and when it does not.
 
-use lockstep_common::manifest::{Manifest, Share};
+use lockstep_common::manifest::Share;
 use lockstep_core::ReportBody;
 use lockstep_core::state::NotFound;
 
-use super::cluster::{Cluster, share};
+use super::cluster::{Cluster, share, written};
 
 type Spoil = fn(&mut Share);
 
@@ -13,18 +13,18 @@ fn a_manifest_of_everything_is_committed_once_it_is_written_and_opened() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
-    cluster.say(&run, 1, ReportBody::Share(share(1, 2, 5)));
+    cluster.say(&run, 1, written(&share(1, 2, 5)));
     assert!(cluster.run(&run).checkpoints.is_empty());
     assert!(cluster.state.written().is_empty(), "a share is missing");
-    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 5)));
+    cluster.say(&run, 0, written(&share(0, 2, 5)));
     assert_eq!(cluster.state.written(), [(run.clone(), 1, 5)]);
     assert!(cluster.run(&run).checkpoints.is_empty(), "nobody has opened its blobs");
     cluster.open();
     assert!(cluster.state.written().is_empty());
-    let made = cluster.run(&run).checkpoints[&5];
+    let made = cluster.run(&run).checkpoints[&5].clone();
     assert!(cluster.run(&run).shares.is_empty());
 
-    let manifest = Manifest::decode(cluster.state.manifest(&made.id).unwrap()).unwrap();
+    let manifest = cluster.manifest(&made.id);
     assert_eq!((manifest.step, manifest.run.clone(), manifest.state), (5, run, made.state));
     assert_eq!(manifest.tensors.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["model/w0", "model/w1"]);
     assert_eq!(manifest.ranks.iter().map(|r| r.rank).collect::<Vec<_>>(), [0, 1, 2, 3]);
@@ -37,10 +37,10 @@ fn a_failed_share_gives_that_checkpoint_up_and_no_other() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
-    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 5)));
+    cluster.say(&run, 0, written(&share(0, 2, 5)));
     cluster.say(&run, 1, ReportBody::ShareFailed { step: 5, reason: "no space left on device".into() });
     cluster.say(&run, 1, ReportBody::ShareFailed { step: 6, reason: "no space left on device".into() });
-    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 6)));
+    cluster.say(&run, 0, written(&share(0, 2, 6)));
     let state = cluster.run(&run);
     assert!(state.shares.is_empty() && state.checkpoints.is_empty(), "{:?}", state.shares.keys());
     let failed = &state.state.failed_checkpoints;
@@ -86,10 +86,10 @@ fn shares_that_do_not_fit_together_or_lie_are_no_checkpoint() {
         let mut cluster = Cluster::with_two_nodes();
         let run = cluster.submit(&[]);
         cluster.all_ready(&run);
-        cluster.say(&run, 0, ReportBody::Share(share(0, 2, 5)));
+        cluster.say(&run, 0, written(&share(0, 2, 5)));
         let mut spoilt = share(1, 2, 5);
         spoil(&mut spoilt);
-        cluster.say(&run, 1, ReportBody::Share(spoilt));
+        cluster.say(&run, 1, written(&spoilt));
         cluster.open();
         let failed = &cluster.run(&run).state.failed_checkpoints;
         assert_eq!(failed.is_empty(), reason.is_empty(), "{failed:?}");
@@ -106,7 +106,7 @@ fn shares_without_tensors_are_no_checkpoint() {
     cluster.all_ready(&run);
     for process in 0..2 {
         let empty = Share { tensors: Vec::new(), ..share(process, 2, 5) };
-        cluster.say(&run, process, ReportBody::Share(empty));
+        cluster.say(&run, process, written(&empty));
     }
     cluster.open();
     assert_eq!(
@@ -139,8 +139,8 @@ fn shares_are_compared_with_the_checkpoint_before() {
         let before = cluster.checkpoint(&run, 5);
         let mut spoilt = share(1, 2, 7);
         spoil(&mut spoilt);
-        cluster.say(&run, 0, ReportBody::Share(share(0, 2, 7)));
-        cluster.say(&run, 1, ReportBody::Share(spoilt));
+        cluster.say(&run, 0, written(&share(0, 2, 7)));
+        cluster.say(&run, 1, written(&spoilt));
         cluster.open();
         assert_eq!(cluster.run(&run).state.failed_checkpoints[0].reason, reason.replace("ID", &before.short()));
         assert_eq!(cluster.run(&run).checkpoints.len(), 1);

@@ -2,16 +2,17 @@
 //! which must then equal the state: a change that is not noted as one fails whichever test makes it.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use lockstep_common::manifest::{self, Share};
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece, RankState, RecordPosition, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
 use lockstep_core::command::{
-    Cancel, Commit, CommitFailed, Device, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Progress, Report,
-    Resume, Submit,
+    Cancel, Commit, CommitFailed, Device, MadeOf, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Progress,
+    Report, Resume, Submit,
 };
-use lockstep_core::state::{Run, Status};
+use lockstep_core::state::{Run, Status, Written};
 use lockstep_core::{Applied, Assigned, ClusterState, Command, Effect, Outcome, Refusal, ReportBody, desired};
 
 pub(crate) const JOB: &str = r#"
@@ -32,6 +33,24 @@ pub(crate) struct Cluster {
     pub(crate) effects: Vec<Effect>,
     index: u64,
     store: BTreeMap<String, Vec<u8>>,
+}
+
+/// The blobs of shares and manifests, of all tests: a blob is named by what it holds.
+static BLOBS: Mutex<BTreeMap<Digest, Vec<u8>>> = Mutex::new(BTreeMap::new());
+
+pub(crate) fn put(bytes: &[u8]) -> Piece {
+    let digest = Domain::Blob.digest(bytes);
+    BLOBS.lock().unwrap().insert(digest, bytes.to_vec());
+    Piece { digest, bytes: bytes.len() as u64 }
+}
+
+pub(crate) fn get(piece: &Piece) -> Vec<u8> {
+    BLOBS.lock().unwrap()[&piece.digest].clone()
+}
+
+/// What a process says that has written `share`.
+pub(crate) fn written(share: &Share) -> ReportBody {
+    ReportBody::Share { step: share.step, blob: put(&share.encode()) }
 }
 
 pub(crate) fn text(words: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -97,6 +116,22 @@ pub(crate) fn share(process: u32, processes: u32, step: u64) -> Share {
         ranks: world::hosted(process, processes, 4).map(rank).collect(),
         record: (process == 0).then(|| RecordPosition { steps: step, digest: chain_start() }),
         preprocessing: None,
+    }
+}
+
+/// What a leader proposes that has read the shares of a written checkpoint.
+pub(crate) fn opened(at_ms: u64, (run, generation, step): (RunId, u64, u64), written: &Written) -> Command {
+    let share = |blob: &Piece| Share::decode(&get(blob)).unwrap();
+    let shares = written.shares.iter().map(|(process, blob)| (*process, share(blob))).collect();
+    let earlier = written.earlier.as_ref().map(|earlier| Manifest::decode(&get(earlier)).unwrap());
+    match written.assemble(&shares, earlier.as_ref()) {
+        Ok(manifest) => {
+            let (bytes, shares) = (manifest.encode(), written.shares_digest());
+            let (checkpoint, epoch, state) = (Manifest::id(&bytes), manifest.epoch, manifest.state);
+            let manifest = put(&bytes);
+            Command::Commit(Commit { at_ms, run, generation, step, checkpoint, manifest, epoch, state, shares })
+        }
+        Err(reason) => Command::CommitFailed(CommitFailed { at_ms, run, generation, step, reason }),
     }
 }
 
@@ -205,9 +240,19 @@ impl Cluster {
     ) -> Result<RunId, Refusal> {
         let accepted = accepted.iter().map(|key| (*key).to_owned()).collect();
         let (request, at_ms, data, secret) = (self.request(), self.now(), data.to_vec(), [8; 32]);
-        let command =
-            Command::Resume(Resume { request, at_ms, checkpoint, accepted, base_dir: None, data, code, secret });
-        match self.apply(&command) {
+        let made_of = self.manifest(&checkpoint).into();
+        let base_dir = None;
+        self.start(&Resume { request, at_ms, checkpoint, made_of, accepted, base_dir, data, code, secret })
+    }
+
+    pub(crate) fn resume_of(&mut self, checkpoint: Digest, made_of: MadeOf) -> Result<RunId, Refusal> {
+        let (request, at_ms, accepted, base_dir, data, code, secret) =
+            (self.request(), self.now(), Vec::new(), None, Vec::new(), None, [8; 32]);
+        self.start(&Resume { request, at_ms, checkpoint, made_of, accepted, base_dir, data, code, secret })
+    }
+
+    fn start(&mut self, resume: &Resume) -> Result<RunId, Refusal> {
+        match self.apply(&Command::Resume(resume.clone())) {
             Outcome::Run(id) => Ok(id),
             Outcome::Refused(refusal) => Err(refusal),
             Outcome::Done => panic!("a resume makes a run"),
@@ -262,7 +307,7 @@ impl Cluster {
     pub(crate) fn checkpoint(&mut self, run: &RunId, step: u64) -> Digest {
         let processes = self.run(run).state.placement.len() as u32;
         for process in 0..processes {
-            self.say(run, process, ReportBody::Share(share(process, processes, step)));
+            self.say(run, process, written(&share(process, processes, step)));
         }
         self.open();
         // Those of earlier steps come first.
@@ -275,17 +320,8 @@ impl Cluster {
     /// What the leader proposes once it has opened the blobs of everything that is written, and found them all.
     pub(crate) fn opened(&self) -> Vec<Command> {
         let commit = |(run, generation, step): (RunId, u64, u64)| {
-            let at_ms = self.now();
-            match self.state.assembled(&run, generation, step).unwrap() {
-                Ok(manifest) => Command::Commit(Commit {
-                    at_ms,
-                    run,
-                    generation,
-                    step,
-                    checkpoint: Manifest::id(&manifest.encode()),
-                }),
-                Err(reason) => Command::CommitFailed(CommitFailed { at_ms, run, generation, step, reason }),
-            }
+            let written = self.state.written_at(&run, generation, step).unwrap();
+            opened(self.now(), (run, generation, step), &written)
         };
         self.state.written().into_iter().map(commit).collect()
     }
@@ -308,6 +344,13 @@ impl Cluster {
 
     pub(crate) fn exit(&mut self, run: &RunId, process: u32, output: &str) {
         self.say(run, process, ReportBody::Exited { code: 137, output: output.to_owned(), ending: None });
+    }
+
+    /// The manifest of a committed checkpoint.
+    pub(crate) fn manifest(&self, checkpoint: &Digest) -> Manifest {
+        let bytes = get(&self.state.checkpoint(checkpoint).unwrap().1.manifest);
+        assert_eq!(Manifest::id(&bytes), *checkpoint);
+        Manifest::decode(&bytes).unwrap()
     }
 
     pub(crate) fn run(&self, id: &RunId) -> &Run {

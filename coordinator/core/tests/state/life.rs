@@ -1,12 +1,14 @@
 //! A run from submission to its end, with nothing going wrong.
 
+use std::collections::BTreeMap;
+
 use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::{Annotate, Cancel, FenceDevices, NodeForgotten, Replay, ReplayRun, Submit};
 use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
 use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, ReportBody};
 
-use super::cluster::{Cluster, block, final_state, job_text, ready, share};
+use super::cluster::{Cluster, block, final_state, job_text, ready, share, written};
 
 #[test]
 fn a_run_is_placed_started_checkpointed_and_finished() {
@@ -16,7 +18,7 @@ fn a_run_is_placed_started_checkpointed_and_finished() {
     let (a, b) = (cluster.desired("a"), cluster.desired("b"));
     assert_eq!((a.len(), b.len()), (1, 1), "spread over the nodes");
     assert_eq!((a[0].process, b[0].process, b[0].processes, a[0].generation), (0, 1, 2, 1));
-    assert_eq!((a[0].restore.len(), a[0].peers.len(), a[0].device.as_str()), (0, 0, "cpu"));
+    assert_eq!((&a[0].restore, a[0].peers.len(), a[0].device.as_str()), (&None, 0, "cpu"));
 
     let reason = |cluster: &Cluster| RunView::of(cluster.run(&run)).row.reason;
     assert_eq!(reason(&cluster).unwrap(), "waits for process 0 on `a` and 1 more to be ready");
@@ -31,7 +33,7 @@ fn a_run_is_placed_started_checkpointed_and_finished() {
 
     cluster.say(&run, 0, block(5));
     let checkpoint = cluster.checkpoint(&run, 5);
-    assert!(cluster.desired("a")[0].restore.is_empty(), "what a generation begins with does not change in its life");
+    assert!(cluster.desired("a")[0].restore.is_none(), "what a generation begins with does not change in its life");
     cluster.say(&run, 0, block(10));
     cluster.checkpoint(&run, 10);
     let expected = [5, 10].map(|step| Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![step] });
@@ -101,7 +103,7 @@ fn a_cancelled_run_gives_its_devices_back_and_hears_nobody() {
     let mut cluster = Cluster::with_two_nodes();
     let run = cluster.submit(&["world.processes=4"]);
     cluster.all_ready(&run);
-    cluster.say(&run, 0, ReportBody::Share(share(0, 4, 5)));
+    cluster.say(&run, 0, written(&share(0, 4, 5)));
     assert_eq!(cluster.cancel(&run), Outcome::Done);
     assert!(cluster.desired("a").is_empty());
     let rows = cluster.store();
@@ -142,7 +144,7 @@ fn a_request_id_that_made_a_run_makes_no_other_one() {
     let taken = Refusal::RequestTaken { request: request.to_string(), run: run.clone() };
     assert_eq!(cluster.apply(&other), Outcome::Refused(taken.clone()));
     let (replay, checkpoint) = (Replay { of: run.clone(), until: 2, fingerprints_every: 0 }, None);
-    let replay = Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, secret });
+    let replay = Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics: BTreeMap::new(), secret });
     assert_eq!(cluster.apply(&replay), Outcome::Refused(taken));
     assert_eq!(cluster.apply(&submit), Outcome::Run(run), "the same again has the same answer");
     assert_eq!(cluster.state.runs().len(), 1);

@@ -1,11 +1,10 @@
 //! Written checkpoints are committed in the order of their steps, whatever ends meanwhile, or named as failed.
 
 use lockstep_common::RunId;
-use lockstep_core::command::Commit;
-use lockstep_core::state::Status;
+use lockstep_core::state::{Restore, Status};
 use lockstep_core::{Command, Effect, Outcome, ReportBody};
 
-use super::cluster::{Cluster, block, final_state, other_state, share};
+use super::cluster::{Cluster, block, final_state, opened, other_state, share, written};
 
 fn running() -> (Cluster, RunId) {
     let mut cluster = Cluster::with_two_nodes();
@@ -16,7 +15,7 @@ fn running() -> (Cluster, RunId) {
 
 fn write(cluster: &mut Cluster, run: &RunId, step: u64) {
     for process in 0..2 {
-        cluster.say(run, process, ReportBody::Share(share(process, 2, step)));
+        cluster.say(run, process, written(&share(process, 2, step)));
     }
 }
 
@@ -39,9 +38,9 @@ fn written_checkpoints_are_opened_in_the_order_of_steps_and_none_is_dropped() {
         cluster.say(&run, process, ReportBody::Finished { step: 10, state: final_state() });
     }
     assert_eq!(cluster.state.written(), [(run.clone(), 1, 2)], "the earliest comes first");
-    let (at_ms, last) = (cluster.now(), cluster.state.assembled(&run, 1, 10).unwrap().unwrap());
-    let checkpoint = lockstep_common::manifest::Manifest::id(&last.encode());
-    let early = Command::Commit(Commit { at_ms, run: run.clone(), generation: 1, step: 10, checkpoint });
+    let last = cluster.state.written_at(&run, 1, 10).unwrap();
+    let early = opened(cluster.now(), (run.clone(), 1, 10), &last);
+    assert!(matches!(early, Command::Commit(_)), "{early:?}");
     let rows = cluster.store();
     assert_eq!(cluster.apply(&early), Outcome::Done);
     assert_eq!(cluster.store(), rows, "not before those at steps 2 and 4");
@@ -58,7 +57,7 @@ fn written_checkpoints_are_opened_in_the_order_of_steps_and_none_is_dropped() {
 #[test]
 fn an_incomplete_checkpoint_before_a_committed_one_is_named() {
     let (mut cluster, run) = running();
-    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 2)));
+    cluster.say(&run, 0, written(&share(0, 2, 2)));
     cluster.checkpoint(&run, 4);
     assert_eq!(failed(&cluster, &run), [(2, "not all processes wrote their share of it".to_owned())]);
     assert!(cluster.run(&run).shares.is_empty());
@@ -113,7 +112,7 @@ fn a_new_generation_begins_from_the_checkpoint_that_was_being_opened() {
     cluster.open();
     assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: run.clone(), step: 6 }));
     assert_eq!((cluster.status(&run).as_str(), cluster.run(&run).step()), ("starting", 6));
-    assert_eq!(cluster.desired("a")[0].restore, cluster.state.manifest(&cluster.run(&run).checkpoints[&6].id).unwrap());
+    assert_eq!(cluster.desired("a")[0].restore, Some(Restore::from(&cluster.run(&run).checkpoints[&6])));
     assert_eq!(cluster.run(&run).checkpoints[&6].generation, 1);
 }
 

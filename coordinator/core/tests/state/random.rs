@@ -8,7 +8,7 @@ use lockstep_core::state::{ProcessPhase, Status};
 use lockstep_core::{Command, Outcome, ReportBody};
 use proptest::prelude::*;
 
-use super::cluster::{Cluster, block, final_state, other_state, ready, share};
+use super::cluster::{Cluster, block, final_state, other_state, ready, share, written};
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -85,7 +85,7 @@ fn said(what: u8, process: u32, processes: u32, step: u64) -> ReportBody {
     match what {
         0..=2 => ready(process, if what == 0 && step == 1 { "avx512" } else { "avx2" }),
         3 => block(step),
-        4..=6 if process < processes && processes <= 4 => ReportBody::Share(share(process, processes, step)),
+        4..=6 if process < processes && processes <= 4 => written(&share(process, processes, step)),
         7 if step > 5 => ReportBody::ShareRefused { step, reason: "too large".into() },
         4..=7 => ReportBody::ShareFailed { step, reason: "disk full".into() },
         8 => ReportBody::Finished { step: 10, state: if step == 1 { other_state() } else { final_state() } },
@@ -116,7 +116,9 @@ fn act(cluster: &mut Cluster, late_commits: &mut Vec<Command>, action: &Action) 
         }
         Action::Resume { pick: at } => {
             let made: Vec<_> = cluster.state.checkpoint_views().iter().map(|made| made.id).collect();
-            let _ = cluster.resume(pick(&made, at).unwrap_or(Domain::Manifest.digest(b"")));
+            if let Some(checkpoint) = pick(&made, at) {
+                let _ = cluster.resume(checkpoint);
+            }
         }
         Action::Cancel { pick: at } => {
             if let Some(run) = pick(&runs, at) {
@@ -199,7 +201,7 @@ fn check(cluster: &Cluster) {
             expected.extend(here.map(|(&process, _)| (run.id().clone(), process)));
         }
         for made in run.checkpoints.values() {
-            assert!(cluster.state.manifest(&made.id).is_some());
+            assert_eq!(cluster.manifest(&made.id).state, made.state);
         }
     }
     let listed = |node: &str| cluster.desired(node).into_iter().map(|assigned| (assigned.run, assigned.process));

@@ -1,16 +1,19 @@
 //! Runs that repeat a part of another one.
 
+use std::collections::BTreeMap;
+
 use lockstep_common::{Digest, Domain, RunId};
 use lockstep_core::command::{Replay, ReplayRun, ReportBody};
 use lockstep_core::view::RunRow;
 use lockstep_core::{Command, Outcome, Refusal};
 
-use super::cluster::{Cluster, ready, share};
+use super::cluster::{Cluster, ready, share, text, written};
 
 fn replay(cluster: &mut Cluster, of: &RunId, checkpoint: Option<Digest>, until: u64) -> Result<RunId, Refusal> {
     let replay = Replay { of: of.clone(), until, fingerprints_every: 1 };
-    let (request, at_ms) = (cluster.request(), cluster.now());
-    match cluster.apply(&Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, secret: [9; 32] })) {
+    let (request, at_ms, secret) = (cluster.request(), cluster.now(), [9; 32]);
+    let numerics = text(&[("cpu", "avx2"), ("threads", "1")]);
+    match cluster.apply(&Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics, secret })) {
         Outcome::Run(id) => Ok(id),
         Outcome::Refused(refusal) => Err(refusal),
         Outcome::Done => panic!("a replay makes a run"),
@@ -33,10 +36,10 @@ fn a_replay_ends_where_it_was_told_and_makes_no_checkpoint() {
     let again = replay(&mut cluster, &run, Some(checkpoint), 8).unwrap();
     let assigned = &cluster.desired("a")[0];
     assert_eq!(assigned.replay.as_ref().map(|replay| (replay.until, replay.fingerprints_every)), Some((8, 1)));
-    assert_eq!(assigned.restore, cluster.state.manifest(&checkpoint).unwrap());
+    assert_eq!(assigned.restore.as_ref().map(|restore| restore.checkpoint), Some(checkpoint));
     cluster.all_ready(&again);
     for process in 0..2 {
-        cluster.say(&again, process, ReportBody::Share(share(process, 2, 8)));
+        cluster.say(&again, process, written(&share(process, 2, 8)));
         cluster.say(&again, process, ReportBody::Finished { step: 8, state: Domain::State.digest(b"") });
     }
     let row = RunRow::of(cluster.run(&again));
@@ -104,7 +107,8 @@ fn a_request_id_that_made_a_replay_makes_none_from_another_checkpoint() {
     let (request, at_ms) = (cluster.request(), cluster.now());
     let from = |checkpoint| {
         let replay = Replay { of: run.clone(), until: 8, fingerprints_every: 1 };
-        Command::Replay(ReplayRun { request: request.clone(), at_ms, replay, checkpoint, secret: [9; 32] })
+        let (request, numerics, secret) = (request.clone(), BTreeMap::new(), [9; 32]);
+        Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics, secret })
     };
     let Outcome::Run(made) = cluster.apply(&from(Some(checkpoint))) else { panic!("refused") };
     assert_eq!(cluster.apply(&from(Some(checkpoint))), Outcome::Run(made.clone()));

@@ -1,7 +1,7 @@
 //! New runs from checkpoints.
 
 use lockstep_common::Domain;
-use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Override, Piece};
+use lockstep_common::manifest::{CodeVersion, DataFile, Override, Piece};
 use lockstep_core::command::Submit;
 use lockstep_core::view::RunRow;
 use lockstep_core::{Command, Effect, Outcome, Refusal};
@@ -20,7 +20,7 @@ fn a_resumed_run_begins_at_the_checkpoint_with_the_same_job() {
     assert_eq!(cluster.run(&resumed).submission.job, cluster.run(&run).submission.job);
     let row = RunRow::of(cluster.run(&resumed));
     assert_eq!((row.step, row.parent), (5, Some(checkpoint)));
-    assert_eq!(cluster.desired("a")[0].restore, cluster.state.manifest(&checkpoint).unwrap());
+    assert_eq!(cluster.desired("a")[0].restore.as_ref().map(|restore| restore.checkpoint), Some(checkpoint));
 
     cluster.all_ready(&resumed);
     cluster.say(&resumed, 0, block(6));
@@ -28,7 +28,7 @@ fn a_resumed_run_begins_at_the_checkpoint_with_the_same_job() {
     assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: resumed.clone(), step: 5 }));
     cluster.all_ready(&resumed);
     let next = cluster.checkpoint(&resumed, 8);
-    let manifest = Manifest::decode(cluster.state.manifest(&next).unwrap()).unwrap();
+    let manifest = cluster.manifest(&next);
     assert_eq!((manifest.parent, manifest.run), (Some(checkpoint), resumed));
 }
 
@@ -61,9 +61,9 @@ fn what_is_accepted_goes_on_and_is_remembered_by_all_that_comes_of_it() {
     }
     assert_eq!(cluster.status(&resumed), "running");
     let known = vec![Override { key: "numerics.cpu".into(), was: "avx2".into(), now: "neon".into() }];
-    assert_eq!(cluster.run(&resumed).state.overrides, known, "each once");
+    assert_eq!(cluster.run(&resumed).state.measured.overrides, known, "each once");
     let next = cluster.checkpoint(&resumed, 8);
-    let manifest = Manifest::decode(cluster.state.manifest(&next).unwrap()).unwrap();
+    let manifest = cluster.manifest(&next);
     assert_eq!((&manifest.overrides, manifest.numerics["cpu"].as_str()), (&known, "neon"));
     assert_eq!(cluster.cancel(&resumed), Outcome::Done);
 
@@ -141,23 +141,24 @@ fn a_program_is_built_from_the_checkpoints_code_or_from_what_was_accepted() {
         format!("commit {commit}, tree {}, directory `jobs`", Domain::Blob.digest(bytes).to_hex())
     };
     let known = vec![Override { key: "code".into(), was: text("c1", b"1"), now: text("c2", b"2") }];
-    assert_eq!(cluster.run(&resumed).state.overrides, known);
+    assert_eq!(cluster.run(&resumed).state.measured.overrides, known);
     cluster.all_ready(&resumed);
     let next = cluster.checkpoint(&resumed, 8);
-    let manifest = Manifest::decode(cluster.state.manifest(&next).unwrap()).unwrap();
+    let manifest = cluster.manifest(&next);
     assert_eq!((manifest.code, manifest.overrides), (other, known));
     assert_eq!(cluster.cancel(&resumed), Outcome::Done);
     let same = cluster.resume_as(checkpoint, &["code"], &[], Some(code("c1", Some(b"1")))).unwrap();
-    assert!(cluster.run(&same).state.overrides.is_empty(), "nothing differs");
+    assert!(cluster.run(&same).state.measured.overrides.is_empty(), "nothing differs");
 }
 
 #[test]
 fn there_must_be_a_checkpoint_and_something_left_to_train() {
     let mut cluster = Cluster::with_two_nodes();
     let unknown = Domain::Manifest.digest(b"");
-    assert_eq!(cluster.resume(unknown), Err(Refusal::NoCheckpoint(unknown.to_string())));
     let run = cluster.submit(&[]);
     cluster.all_ready(&run);
     let last = cluster.checkpoint(&run, 10);
+    let made_of = cluster.manifest(&last).into();
+    assert_eq!(cluster.resume_of(unknown, made_of), Err(Refusal::NoCheckpoint(unknown.to_string())));
     assert_eq!(cluster.resume(last), Err(Refusal::NothingLeft { checkpoint: last.short(), step: 10 }));
 }

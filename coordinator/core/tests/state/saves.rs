@@ -6,7 +6,7 @@ use lockstep_core::state::Status;
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_core::{Command, Outcome, ReportBody, Save};
 
-use super::cluster::{Cluster, final_state, other_state, share};
+use super::cluster::{Cluster, final_state, other_state, share, written};
 
 fn finished() -> ReportBody {
     ReportBody::Finished { step: 10, state: final_state() }
@@ -27,7 +27,7 @@ fn running(sets: &[&str]) -> (Cluster, RunId) {
 fn a_run_whose_processes_have_finished_waits_for_its_last_checkpoint() {
     let (mut cluster, run) = running(&[]);
     for process in 0..2 {
-        cluster.say(&run, process, ReportBody::Share(share(process, 2, 10)));
+        cluster.say(&run, process, written(&share(process, 2, 10)));
         cluster.say(&run, process, finished());
     }
     assert_eq!(cluster.status(&run), "running", "nobody has opened the blobs");
@@ -66,7 +66,7 @@ fn processes_are_told_when_the_last_checkpoint_is_committed() {
 #[test]
 fn the_last_checkpoint_is_tried_again_and_may_still_commit() {
     let (mut cluster, run) = running(&[]);
-    cluster.say(&run, 1, ReportBody::Share(share(1, 2, 10)));
+    cluster.say(&run, 1, written(&share(1, 2, 10)));
     for _ in 0..3 {
         cluster.say(&run, 0, failed("no space"));
     }
@@ -74,7 +74,7 @@ fn the_last_checkpoint_is_tried_again_and_may_still_commit() {
     let failure = row.checkpoint_failed.unwrap();
     assert_eq!((failure.step, failure.attempts, failure.reason.as_str()), (10, 3, "process 0 on `a`: no space"));
     assert_eq!((row.status.as_str(), row.alarms), ("running", Some(1)));
-    cluster.say(&run, 0, ReportBody::Share(share(0, 2, 10)));
+    cluster.say(&run, 0, written(&share(0, 2, 10)));
     cluster.open();
     let row = RunRow::of(cluster.run(&run));
     assert_eq!((row.checkpoint_failed, row.alarms), (None, Some(0)), "over");
@@ -89,7 +89,7 @@ fn the_last_checkpoint_is_tried_again_and_may_still_commit() {
 fn a_last_checkpoint_that_the_leader_cannot_open_is_written_again() {
     let (mut cluster, run) = running(&[]);
     for process in 0..2 {
-        cluster.say(&run, process, ReportBody::Share(share(process, 2, 10)));
+        cluster.say(&run, process, written(&share(process, 2, 10)));
     }
     cluster.open_in_vain(&run, 10);
     assert!(cluster.run(&run).shares.is_empty());
@@ -102,7 +102,7 @@ fn a_last_checkpoint_that_the_leader_cannot_open_is_written_again() {
 #[test]
 fn a_run_that_cannot_save_its_last_checkpoint_is_not_finished() {
     let (mut cluster, run) = running(&[]);
-    cluster.say(&run, 1, ReportBody::Share(share(1, 2, 10)));
+    cluster.say(&run, 1, written(&share(1, 2, 10)));
     cluster.say(&run, 0, failed("no space"));
     assert!(!cluster.desired("b")[0].save.given_up);
     cluster.say(&run, 0, finished());
@@ -124,7 +124,7 @@ fn a_run_that_cannot_save_its_last_checkpoint_is_not_finished() {
 fn a_run_is_unsaved_when_its_last_checkpoint_is_rejected_after_its_processes_have_gone() {
     let (mut cluster, run) = running(&[]);
     for process in 0..2 {
-        cluster.say(&run, process, ReportBody::Share(share(process, 2, 10)));
+        cluster.say(&run, process, written(&share(process, 2, 10)));
         cluster.say(&run, process, finished());
     }
     cluster.open_in_vain(&run, 10);
@@ -144,12 +144,12 @@ fn cancel_works_while_the_last_checkpoint_is_tried_again() {
 fn what_was_opened_before_something_changed_commits_nothing() {
     let (mut cluster, run) = running(&[]);
     for process in 0..2 {
-        cluster.say(&run, process, ReportBody::Share(share(process, 2, 5)));
+        cluster.say(&run, process, written(&share(process, 2, 5)));
     }
     let late = cluster.opened().remove(0);
     let mut other = share(1, 2, 5);
     other.tensors[0].pieces[0].digest = Domain::Blob.digest(b"other");
-    cluster.say(&run, 1, ReportBody::Share(other));
+    cluster.say(&run, 1, written(&other));
     let rows = cluster.store();
     assert_eq!(cluster.apply(&late), Outcome::Done);
     assert_eq!(cluster.store(), rows, "the shares are others than those that were opened");
@@ -176,7 +176,7 @@ fn a_share_of_the_last_checkpoint_that_cannot_be_taken_is_written_again_until_it
     cluster.say(&run, 0, refused(5));
     assert_eq!(cluster.desired("a")[0].save, Save::default(), "that was not the last one");
     for attempt in 1..3 {
-        cluster.say(&run, 1, ReportBody::Share(share(1, 2, 10)));
+        cluster.say(&run, 1, written(&share(1, 2, 10)));
         cluster.say(&run, 0, refused(10));
         assert_eq!(cluster.desired("b")[0].save, Save { attempt, ..Save::default() });
         assert!(cluster.run(&run).shares.is_empty());

@@ -7,11 +7,12 @@ use lockstep_rpc::is_busy;
 use tonic::Code;
 
 use super::*;
+use crate::identity::IdentityError;
 
 /// A store below `dir`, without a reserve.
 fn open(dir: &Path) -> Blobs {
     let store = dir.join("store");
-    let identity = Identity::take(&store, dir, Vec::new, || Ok("id".into())).unwrap();
+    let identity = Identity::take(&store, dir, || Ok::<_, IdentityError>(Vec::new()), || Ok("id".into())).unwrap();
     Blobs::open(&store, identity, Reserve::new(&store, dir, 0)).unwrap()
 }
 

@@ -17,18 +17,11 @@ fn what_is_wrong_is_named_and_never_a_panic() {
         words(said_of(Body::Finished(short), None).unwrap_err()),
         "field `finished.state`: a digest has 32 bytes"
     );
-    let other_step = r#"{"step":2,"epoch":0,"tensors":[],"ranks":[],"record":null}"#;
-    for json in ["", "{", "[]", r#"{"tensors":[],"ranks":[]}"#, other_step] {
-        let share = CheckpointShare { step: 1, json: json.as_bytes().to_vec() };
-        assert!(words(checkpoint_share(&share).unwrap_err()).starts_with("field `share.json`: "), "{json}");
+    let blob = Some(BlobRef { digest: vec![1, 2], bytes: 1 });
+    for (blob, words_of) in [(None, "it is missing"), (blob, "a digest has 32 bytes")] {
+        let share = Body::Share(CheckpointShare { step: 1, blob });
+        assert_eq!(words(said_of(share, None).unwrap_err()), format!("field `share.blob`: {words_of}"));
     }
-    let shape = vec!["0"; 65].join(",");
-    let deep = format!(
-        r#"{{"step":1,"epoch":0,"tensors":[{{"name":"w","dtype":"float","shape":[{shape}],"pieces":[]}}],"ranks":[],"record":null}}"#
-    );
-    let share = CheckpointShare { step: 1, json: deep.into_bytes() };
-    let refused = words(checkpoint_share(&share).unwrap_err());
-    assert_eq!(refused, "field `share.json`: tensor `w` has 65 dimensions, more than 64");
     let hello = Hello { node: "../x".into(), incarnation: "1".into(), ..Hello::default() };
     assert!(words(Joining::try_from(hello).unwrap_err()).starts_with("field `node`: `../x` is not a node name"));
 }
@@ -69,12 +62,13 @@ fn what_no_node_would_say_is_refused_by_its_field() {
 }
 
 #[test]
-fn a_share_that_the_log_would_not_take_fails_its_checkpoint() {
-    let share = CheckpointShare { step: 7, json: vec![b' '; MAX_SHARE_BYTES + 1] };
+fn a_share_that_is_too_large_to_be_read_fails_its_checkpoint() {
+    let blob = Some(BlobRef { digest: vec![0; 32], bytes: MAX_SHARE_BYTES as u64 + 1 });
+    let share = CheckpointShare { step: 7, blob };
     let ReportBody::ShareRefused { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
         panic!("not refused at step 7")
     };
-    assert_eq!(reason, "its description takes 16777217 bytes, more than 16777216");
+    assert_eq!(reason, "its description takes 67108865 bytes, more than 67108864");
 }
 
 #[test]

@@ -119,8 +119,8 @@ impl Agent {
         };
         let record = Some(RecordPosition { steps: step, digest: chain_start() });
         let share = Share { step, epoch: 0, tensors: vec![tensor], ranks: vec![rank], record, preprocessing: None };
-        let json = serde_json::to_vec(&share)?;
-        self.say(of, sequence, Said::Share(CheckpointShare { step, json })).await
+        let blob = Some((&store.put(&share.encode())?).into());
+        self.say(of, sequence, Said::Share(CheckpointShare { step, blob })).await
     }
 
     pub(crate) async fn acknowledged_to(&mut self, all: &[Assignment], sequence: u64) -> Result<(), Failure> {

@@ -22,14 +22,7 @@ impl Supervisor {
     pub(super) fn desire(&mut self, desired: Desired) {
         self.postponed.clear();
         let mut wanted = BTreeMap::new();
-        let mut restored = Vec::new();
-        for mut assignment in desired.assignments {
-            if assignment.restore_as_before {
-                assignment.restore.clone_from(&restored);
-                assignment.restore_as_before = false;
-            } else {
-                restored.clone_from(&assignment.restore);
-            }
+        for assignment in desired.assignments {
             match ProcessKey::new(&assignment.run, assignment.generation, assignment.process) {
                 Err(error) => warn!("the coordinator desires what cannot be: {error}"),
                 Ok(key) => drop(wanted.insert(key, assignment)),

@@ -1,7 +1,7 @@
 //! A process from its start to its end, while nothing goes wrong.
 
-use lockstep_rpc::Assignment;
 use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{Assignment, Restore};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -14,8 +14,9 @@ fn a_process_is_started_told_its_peers_heard_drained_and_forgotten() {
     let coordinator = Coordinator::new();
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("train:20")));
     let (key, other) = (key(1, 0), key(1, 1));
-    let begins = Assignment { restore: b"a manifest".to_vec(), ..assignment(&key) };
-    coordinator.desire(vec![begins, Assignment { restore_as_before: true, ..assignment(&other) }]);
+    let restore = Some(Restore { checkpoint: b"a checkpoint".to_vec(), manifest: None });
+    let begins = |key| Assignment { restore: restore.clone(), ..assignment(key) };
+    coordinator.desire(vec![begins(&key), begins(&other)]);
 
     let ready = coordinator.hear("ready", &key, |body| match body {
         Body::Ready(ready) => Some(ready),
@@ -28,7 +29,7 @@ fn a_process_is_started_told_its_peers_heard_drained_and_forgotten() {
         Body::Ready(ready) => Some(ready.environment),
         _ => None,
     });
-    assert_eq!([&ready.environment["restore"], &of_other["restore"]], ["a manifest"; 2]);
+    assert_eq!([&ready.environment["restore"], &of_other["restore"]], ["a checkpoint"; 2]);
     assert_eq!(coordinator.memory().bodies(&key).len(), 1, "without peers nothing is trained");
     assert_eq!(coordinator.memory().hellos[0].devices.len(), 2);
 

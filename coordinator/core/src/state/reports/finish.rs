@@ -7,10 +7,10 @@ use crate::state::runs::{ProcessPhase, ProcessState, Status};
 
 impl ClusterState {
     pub(super) fn finished(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, digest: &Digest) {
-        let Some(run) = self.run_mut(id) else { return };
-        if let Some(placed) = run.state.placement.get_mut(&process) {
+        if let Some(placed) = self.process_mut(id, process) {
             placed.phase = ProcessPhase::Finished { state: *digest, exited: false };
         }
+        let Some(run) = self.runs.get(id) else { return };
         let states = run.state.placement.iter().filter_map(|(&process, placed)| match placed.phase {
             ProcessPhase::Finished { state, .. } => Some((process, state)),
             ProcessPhase::Assigned | ProcessPhase::Ready => None,
@@ -19,7 +19,9 @@ impl ClusterState {
         if let Some((other, state)) = states.iter().find(|(_, state)| state != digest) {
             let (a, b) = (run.name_of(*other), run.name_of(process));
             let reason = format!("replicas differ at the end: {a} has state `{state}`, {b} has `{digest}`");
-            if run.is_written(step) {
+            if run.is_written(step)
+                && let Some(run) = self.run_mut(id)
+            {
                 // Shares of both are in it.
                 run.checkpoint_failed(at_ms, step, &reason);
                 self.drop_shares(id, |of| of == step);

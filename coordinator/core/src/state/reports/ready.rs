@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_common::RunId;
-use lockstep_common::manifest::{Manifest, Override};
+use lockstep_common::manifest::Override;
 
 use crate::state::accept;
 use crate::state::cluster::ClusterState;
@@ -24,23 +24,25 @@ impl ClusterState {
             Ok(accepted) => accepted,
             Err(difference) => return self.fail(at_ms, id, None, &difference),
         };
-        let Some(run) = self.run_mut(id) else { return };
-        let state = &mut run.state;
-        accept::remember(&mut state.overrides, differ);
-        if state.numerics.is_none() {
-            state.numerics = Some(MeasuredNumerics { process, values: numerics.clone() });
-        }
-        if process == 0 {
-            state.environment.clone_from(environment);
-        }
-        if let Some(placed) = state.placement.get_mut(&process).filter(|placed| placed.phase == ProcessPhase::Assigned)
+        if (process == 0 || !differ.is_empty() || run.state.measured.numerics.is_none())
+            && let Some(measured) = self.measured_mut(id)
         {
+            accept::remember(&mut measured.overrides, differ);
+            measured.numerics.get_or_insert_with(|| MeasuredNumerics { process, values: numerics.clone() });
+            if process == 0 {
+                measured.environment.clone_from(environment);
+            }
+        }
+        if let Some(placed) = self.process_mut(id, process).filter(|placed| placed.phase == ProcessPhase::Assigned) {
             placed.phase = ProcessPhase::Ready;
             placed.address = Some(bounded(address));
         }
-        if state.status == Status::Starting && state.placement.values().all(|placed| placed.address.is_some()) {
-            state.status = Status::Running;
-            state.started_at_ms.get_or_insert(at_ms);
+        let all_ready = |run: &Run| run.state.placement.values().all(|placed| placed.address.is_some());
+        if self.runs.get(id).is_some_and(|run| run.state.status == Status::Starting && all_ready(run))
+            && let Some(run) = self.run_mut(id)
+        {
+            run.state.status = Status::Running;
+            run.state.started_at_ms.get_or_insert(at_ms);
         }
     }
 
@@ -53,23 +55,20 @@ impl ClusterState {
         numerics: &BTreeMap<String, String>,
     ) -> Result<Vec<Override>, String> {
         let this = run.name_of(process);
-        if let Some(first) = &run.state.numerics
+        if let Some(first) = &run.state.measured.numerics
             && let Some(text) = difference(&run.name_of(first.process), &first.values, &this, numerics)
         {
             return Err(format!("processes would not compute alike: {text}"));
         }
         if let Some(original) = run.submission.replay.as_ref().and_then(|replay| self.runs.get(&replay.of))
-            && let Some(measured) = &original.state.numerics
+            && let Some(measured) = &original.state.measured.numerics
             && let Some(text) = difference(&format!("run `{}`", original.id()), &measured.values, &this, numerics)
         {
             return Err(format!("the replay would not compute alike: {text}"));
         }
         let Some(restore) = run.state.restore.as_ref() else { return Ok(Vec::new()) };
         let id = restore.checkpoint.short();
-        let Some(Ok(manifest)) = self.manifest(&restore.checkpoint).map(Manifest::decode) else {
-            return Err(format!("the manifest of checkpoint `{id}` is missing"));
-        };
-        let differ = accept::numerics(&manifest.numerics, numerics);
+        let differ = accept::numerics(&run.state.measured.restored, numerics);
         // What was accepted is how the run began: from its own checkpoints on, its later generations compute as the earlier ones.
         let is_own = run.checkpoints.values().any(|made| made.id == restore.checkpoint);
         let accepted = |key: &str| !is_own && accept::accepts(&run.submission.accepted, key);

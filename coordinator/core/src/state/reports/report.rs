@@ -18,7 +18,7 @@ impl Run {
     /// Why `process` cannot say `body` now: its generation has not begun to train, or has begun already.
     pub(crate) fn untimely(&self, process: u32, body: &ReportBody) -> Option<String> {
         match body {
-            ReportBody::Share(_)
+            ReportBody::Share { .. }
             | ReportBody::ShareFailed { .. }
             | ReportBody::ShareRefused { .. }
             | ReportBody::Finished { .. }
@@ -30,7 +30,8 @@ impl Run {
             ReportBody::Derived { overrides } => {
                 let is_ready =
                     self.state.placement.get(&process).is_none_or(|placed| placed.phase != ProcessPhase::Assigned);
-                let of_data = self.state.overrides.iter().filter(|known| known.key.starts_with("data.")).count();
+                let of_data =
+                    self.state.measured.overrides.iter().filter(|known| known.key.starts_with("data.")).count();
                 let too_many = of_data + overrides.len() > OVERRIDES;
                 (is_ready || too_many).then(|| "it derives data anew once too often".to_owned())
             }
@@ -54,8 +55,9 @@ impl Run {
         };
         match body {
             ReportBody::Block { progress, .. } => beyond(progress.as_ref()?.step, "a report of"),
-            ReportBody::Share(share) => no_checkpoint(share.step),
-            ReportBody::ShareFailed { step, .. } | ReportBody::ShareRefused { step, .. } => no_checkpoint(*step),
+            ReportBody::Share { step, .. }
+            | ReportBody::ShareFailed { step, .. }
+            | ReportBody::ShareRefused { step, .. } => no_checkpoint(*step),
             ReportBody::Corrupt { step, .. } | ReportBody::Agreed { step, .. } => beyond(*step, "a comparison at"),
             ReportBody::Finished { step, .. } => {
                 (*step != last).then(|| format!("finished at step {step}, and its last is {last}"))
@@ -83,12 +85,12 @@ impl ClusterState {
                 self.ready(at_ms, id, process, address, numerics, environment);
             }
             ReportBody::Block { progress, bytes } => {
-                if let (Some(progress), 0, Some(run)) = (progress, process, self.run_mut(id)) {
-                    run.state.progress = Some(progress.clone());
+                if let (Some(progress), 0) = (progress, process) {
+                    self.progressed(id, progress.clone());
                 }
                 effects.push(Effect::AppendBlock { run: id.clone(), process, bytes: bytes.clone() });
             }
-            ReportBody::Share(share) => self.share(at_ms, id, process, share),
+            ReportBody::Share { step, blob } => self.share(at_ms, id, process, *step, blob),
             ReportBody::ShareFailed { step, reason } => self.share_failed(at_ms, id, process, *step, reason),
             ReportBody::ShareRefused { step, reason } => self.share_refused(at_ms, id, process, *step, reason),
             ReportBody::Finished { step, state } => {
@@ -108,8 +110,8 @@ impl ClusterState {
                 self.compared(at_ms, id, (process, *step), body, effects);
             }
             ReportBody::Derived { overrides } => {
-                if let Some(run) = self.run_mut(id) {
-                    accept::remember(&mut run.state.overrides, accept::derived(overrides));
+                if let Some(measured) = self.measured_mut(id) {
+                    accept::remember(&mut measured.overrides, accept::derived(overrides));
                 }
             }
         }

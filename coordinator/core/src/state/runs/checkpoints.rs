@@ -1,6 +1,7 @@
 //! A run's checkpoints: the committed ones, those that could not be made, and the one to begin from.
 
 use lockstep_common::Digest;
+use lockstep_common::manifest::Piece;
 use serde::{Deserialize, Serialize};
 
 use super::process::{ProcessPhase, ProcessState};
@@ -11,7 +12,7 @@ use super::text::shortened;
 const FAILED_CHECKPOINTS: usize = 100;
 
 /// A committed checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Digest of its manifest.
     pub id: Digest,
@@ -25,6 +26,8 @@ pub struct Checkpoint {
     pub committed_at_ms: u64,
     /// Digest of the state in it.
     pub state: Digest,
+    /// The blob of its manifest.
+    pub manifest: Piece,
 }
 
 /// A checkpoint that could not be made.
@@ -54,13 +57,21 @@ pub struct Restore {
     pub checkpoint: Digest,
     /// Its step.
     pub step: u64,
+    /// The blob of its manifest.
+    pub manifest: Piece,
+}
+
+impl From<&Checkpoint> for Restore {
+    fn from(made: &Checkpoint) -> Self {
+        Self { checkpoint: made.id, step: made.step, manifest: made.manifest.clone() }
+    }
 }
 
 impl Run {
     /// What the next generation would begin with.
     pub fn last_checkpoint(&self) -> Option<Restore> {
         let last = self.checkpoints.values().next_back();
-        last.map(|made| Restore { checkpoint: made.id, step: made.step }).or_else(|| self.state.restore.clone())
+        last.map(Restore::from).or_else(|| self.state.restore.clone())
     }
 
     /// Remembers that the checkpoint at `step` will not be.

@@ -12,7 +12,8 @@ impl ClusterState {
     /// Puts a new run into the queue.
     pub(crate) fn create(&mut self, run: Run) -> Outcome {
         let id = run.id().clone();
-        self.changed.extend([RowKey::Submission(id.clone()), RowKey::Run(id.clone())]);
+        let rows = [RowKey::Submission, RowKey::Run, RowKey::Progress, RowKey::Measured];
+        self.changed.extend(rows.map(|row| row(id.clone())));
         self.runs.insert(id.clone(), run);
         self.place_queued();
         Outcome::Run(id)
@@ -20,7 +21,7 @@ impl ClusterState {
 
     /// Ends a run and gives its devices to others. Its written checkpoints are still opened.
     pub(crate) fn end_run(&mut self, at_ms: u64, id: &RunId, status: Status) {
-        self.owe_written(at_ms, id);
+        self.owe_written(id);
         if let Some(run) = self.run_mut(id) {
             run.end(at_ms, status);
         }
@@ -29,8 +30,10 @@ impl ClusterState {
 
     /// Gives the current generation up; the next one begins from the last committed checkpoint, once the written ones are
     /// opened.
-    pub(crate) fn leave_generation(&mut self, at_ms: u64, id: &RunId, effects: &mut Vec<Effect>) {
-        self.owe_written(at_ms, id);
+    pub(crate) fn leave_generation(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
+        self.owe_written(id);
+        self.placement_changed(id);
+        self.changed.extend([RowKey::Progress(id.clone()), RowKey::Measured(id.clone())]);
         let Some(run) = self.run_mut(id) else { return };
         run.next_generation();
         if run.owed.is_empty() {

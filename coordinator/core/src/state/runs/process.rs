@@ -18,7 +18,8 @@ pub struct ProcessState {
     pub phase: ProcessPhase,
     /// Where its exchange listens, once it is ready.
     pub address: Option<String>,
-    /// The last report of it that was applied; 0: none.
+    /// The last report of it that was applied; 0: none. Each report changes it, so it is a row of its own.
+    #[serde(skip)]
     pub sequence: u64,
 }
 

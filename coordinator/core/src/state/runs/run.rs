@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_common::job::JobSpec;
-use lockstep_common::manifest::Share;
+use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, Domain, NodeId, RunId};
 
-use super::checkpoints::{Checkpoint, Restore};
+use super::checkpoints::Checkpoint;
 use super::process::ProcessPhase;
-use super::run_state::RunState;
+use super::run_state::{Measured, RunState};
 use super::status::Status;
 use super::submission::Submission;
-use crate::placement::DeviceKind;
 use crate::state::owed::Owed;
 
 /// A run.
@@ -25,8 +24,8 @@ pub struct Run {
     pub state: RunState,
     /// Committed checkpoints, by step.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
-    /// Shares of checkpoints that are not complete yet, by step and process; of the current generation.
-    pub shares: BTreeMap<(u64, u32), Share>,
+    /// Shares of checkpoints that are not complete yet, by step and process; of the current generation. Each is a blob.
+    pub shares: BTreeMap<(u64, u32), Piece>,
     /// Written checkpoints of a generation that has ended, by step, until the leader has opened them. No process is placed
     /// meanwhile.
     pub owed: BTreeMap<u64, Owed>,
@@ -34,25 +33,18 @@ pub struct Run {
 
 impl Run {
     /// A run that nobody has placed yet.
-    pub(crate) fn new(
-        submission: Submission,
-        job: JobSpec,
-        restore: Option<Restore>,
-        kind: Option<DeviceKind>,
-    ) -> Self {
+    pub(crate) fn new(submission: Submission, job: JobSpec) -> Self {
         let state = RunState {
             status: Status::Queued { reason: String::new() },
             generation: 1,
-            kind,
+            kind: None,
             placement: BTreeMap::new(),
             progress: None,
             heard_at_ms: submission.created_at_ms,
             started_at_ms: None,
             ended_at_ms: None,
-            restore,
-            numerics: None,
-            environment: BTreeMap::new(),
-            overrides: Vec::new(),
+            restore: None,
+            measured: Measured::default(),
             exits: 0,
             transients: 0,
             futile: 0,
@@ -143,8 +135,8 @@ impl Run {
         state.restarts += 1;
         state.placement.clear();
         state.progress = None;
-        state.numerics = None;
-        state.environment.clear();
+        state.measured.numerics = None;
+        state.measured.environment.clear();
         state.save_attempt = 0;
         state.unconfirmed.clear();
         state.status = Status::Queued { reason: String::new() };

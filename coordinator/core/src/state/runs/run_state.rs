@@ -1,4 +1,4 @@
-//! Where a run stands: one row, which its reports rewrite.
+//! Where a run stands. What reports change at each step, and what is large, are rows of their own: [`crate::state::RowKey`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,28 @@ use crate::placement::DeviceKind;
 use crate::state::corruption::Corruption;
 use crate::state::witness::Unconfirmed;
 
+/// What processes measured: some kilobytes, which change once in a generation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// What changes bits, as measured by the first process of this generation that was ready.
+    pub numerics: Option<MeasuredNumerics>,
+    /// What the checkpoint has that the next generation would begin with.
+    pub restored: BTreeMap<String, String>,
+    /// What process 0 of this generation runs on.
+    pub environment: BTreeMap<String, String>,
+    /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
+    pub overrides: Vec<Override>,
+}
+
+/// How far a run is, as its reports say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::state) struct RunProgress {
+    /// [`RunState::progress`].
+    pub(in crate::state) progress: Option<Progress>,
+    /// [`RunState::heard_at_ms`].
+    pub(in crate::state) heard_at_ms: u64,
+}
+
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
@@ -24,10 +46,13 @@ pub struct RunState {
     /// What it trains on, once it was placed: a later generation on another kind would not give the same bits.
     pub kind: Option<DeviceKind>,
     /// The current generation's processes, by number; empty while it is queued.
+    #[serde(skip)]
     pub placement: BTreeMap<u32, ProcessState>,
     /// As of the last block, unless that was rolled back.
+    #[serde(skip)]
     pub progress: Option<Progress>,
     /// When a process was last heard of.
+    #[serde(skip)]
     pub heard_at_ms: u64,
     /// When all processes were ready for the first time.
     pub started_at_ms: Option<u64>,
@@ -35,12 +60,9 @@ pub struct RunState {
     pub ended_at_ms: Option<u64>,
     /// What this generation begins with: the last committed checkpoint, or the parent.
     pub restore: Option<Restore>,
-    /// What changes bits, as measured by the first process of this generation that was ready.
-    pub numerics: Option<MeasuredNumerics>,
-    /// What process 0 of this generation runs on.
-    pub environment: BTreeMap<String, String>,
-    /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
-    pub overrides: Vec<Override>,
+    /// What was measured of its processes.
+    #[serde(skip)]
+    pub measured: Measured,
     /// Processes that crashed since the last checkpoint.
     pub exits: u32,
     /// Processes that gave up since then for a reason that may pass.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use lockstep_common::Digest;
-use lockstep_common::manifest::Manifest;
 use lockstep_core::ClusterState;
+
+use crate::blobs;
 
 /// Looks at every run. Throughput and consumed samples carry the generation that said them (`super::super::clients`).
 ///
@@ -23,7 +24,7 @@ pub(crate) fn check(state: &ClusterState, seen: &mut BTreeSet<Digest>) {
             if !seen.insert(made.id) {
                 continue;
             }
-            let manifest = Manifest::decode(state.manifest(&made.id).unwrap()).unwrap();
+            let manifest = blobs::manifest(&made.manifest);
             let of = manifest.ranks.iter().map(|rank| rank.consumed);
             assert!(
                 of.clone().all(|of| of == made.generation),

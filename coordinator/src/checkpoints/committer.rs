@@ -5,22 +5,21 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockstep_common::manifest::{Manifest, Piece};
+use lockstep_common::manifest::{Manifest, Piece, Share};
 use lockstep_common::{Digest, RunId, chain};
 use lockstep_core::command::{Commit, CommitFailed};
+use lockstep_core::state::Written;
 use lockstep_core::{ClusterState, Command};
 use lockstep_host::blobs::{BlobError, BlobStore};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::handle::{Handle, now_ms};
-use super::request::CallError;
 use crate::identity::{Identity, IdentityError};
+use crate::node::{CallError, Handle, now_ms};
 
 /// Between two looks for a blob that is not seen.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -31,8 +30,8 @@ const MARK_PAUSE: Duration = Duration::from_mins(1);
 /// Pause before a proposal that the log did not take is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A written checkpoint: run, generation and step.
-type Written = (RunId, u64, u64);
+/// Which checkpoint: run, generation and step.
+type CheckpointOf = (RunId, u64, u64);
 
 /// Opens what is written, until the coordinator ends.
 #[derive(Clone, Debug)]
@@ -44,10 +43,10 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// For checkpoints whose blobs are in the store at `store`, which must stay the one of `identity`. A blob that is not seen
-    /// there is looked for again for `patience`: a file system over the network may show it late.
-    pub fn open(handle: Handle, store: &Path, identity: Identity, patience: Duration) -> Result<Self, BlobError> {
-        Ok(Self { handle, store: Arc::new(BlobStore::open(store)?), identity, patience })
+    /// For checkpoints whose blobs are in `store`, which must stay the one of `identity`. A blob that is not seen there is looked for
+    /// again for `patience`: a file system over the network may show it late.
+    pub fn new(handle: Handle, store: Arc<BlobStore>, identity: Identity, patience: Duration) -> Self {
+        Self { handle, store, identity, patience }
     }
 
     /// Runs until the event loop ends.
@@ -114,24 +113,19 @@ impl Committer {
     }
 
     /// Opens the blobs of one checkpoint, and proposes what follows from it. Whether no copy of the store that lacks it has its mark.
-    async fn commit(&self, written: &Written) -> Result<bool, CallError> {
-        let (run, generation, step) = written.clone();
-        let of = written.clone();
-        let look = move |state: &ClusterState| {
-            let is_last = state.run(&of.0).is_some_and(|run| run.last_step() == of.2);
-            state.assembled(&of.0, of.1, of.2).map(|assembled| (assembled, is_last))
-        };
-        let Some((assembled, is_last)) = self.handle.read_first(look).await? else { return Ok(true) };
-        let opened = match assembled {
-            Ok(manifest) => self.find(&manifest, is_last).await.map(|()| Manifest::id(&manifest.encode())),
-            Err(reason) => Err(reason),
-        };
-        let at_ms = now_ms();
-        let is_marked = is_last || opened.is_err();
+    async fn commit(&self, of: &CheckpointOf) -> Result<bool, CallError> {
+        let (run, generation, step) = of.clone();
+        let look = move |state: &ClusterState| state.written_at(&run, generation, step);
+        let Some(written) = self.handle.read_first(look).await? else { return Ok(true) };
+        let written = Arc::new(written);
+        let opened = self.open_blobs(&written).await;
+        let (run, at_ms) = (of.0.clone(), now_ms());
+        let is_marked = written.is_last || opened.is_err();
         let command = match opened {
-            Ok(checkpoint) => {
+            Ok(Opened { checkpoint, manifest, epoch, state }) => {
                 info!(%run, step, checkpoint = %checkpoint.short(), "commits a checkpoint");
-                Command::Commit(Commit { at_ms, run, generation, step, checkpoint })
+                let shares = written.shares_digest();
+                Command::Commit(Commit { at_ms, run, generation, step, checkpoint, manifest, epoch, state, shares })
             }
             Err(reason) => {
                 warn!(%run, step, reason, "rejects a checkpoint");
@@ -141,55 +135,102 @@ impl Committer {
         self.handle.propose(command).await?.outcome().await.map(|_| is_marked)
     }
 
-    /// Opens every blob that `manifest` names; those of a run's last checkpoint are read, too.
-    async fn find(&self, manifest: &Manifest, is_last: bool) -> Result<(), String> {
-        let mut pieces: BTreeMap<Digest, Piece> = BTreeMap::new();
-        let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
-        for piece in tensors.chain(manifest.ranks.iter().flat_map(|rank| rank.generators.values())) {
-            if let Some(before) = pieces.insert(piece.digest, piece.clone())
-                && before.bytes != piece.bytes
-            {
-                let Piece { digest, bytes } = piece;
-                return Err(format!("blob `{digest}` has {bytes} bytes in one share and {} in another", before.bytes));
-            }
-        }
-        let pieces: Arc<Vec<Piece>> = Arc::new(pieces.into_values().collect());
+    /// Opens every blob that `written` names, and writes its manifest; those of a run's last checkpoint are read, too.
+    async fn open_blobs(&self, written: &Arc<Written>) -> Result<Opened, String> {
         let deadline = Instant::now() + self.patience;
-        let all = |check: fn(&BlobStore, &Piece) -> Result<(), BlobError>| {
-            let (store, pieces) = (Arc::clone(&self.store), Arc::clone(&pieces));
-            spawn_blocking(move || pieces.iter().try_for_each(|piece| check(&store, piece)))
+        let opened = loop {
+            let checked = self.blocking(Identity::check).await.map_err(Unopened::Late);
+            let opened = match checked {
+                Ok(()) => self.try_open(Arc::clone(written)).await,
+                Err(unopened) => Err(unopened),
+            };
+            match opened {
+                Err(Unopened::Late(_)) if Instant::now() < deadline => sleep(PAUSE).await,
+                Err(Unopened::Late(reason) | Unopened::Never(reason)) => return Err(reason),
+                Ok(opened) => break opened,
+            }
         };
-        let panicked = |_| "the store panicked".to_owned();
-        loop {
-            if let Err(reason) = self.blocking(Identity::check).await {
-                if Instant::now() < deadline {
-                    sleep(PAUSE).await;
-                    continue;
-                }
-                return Err(reason);
-            }
-            match all(BlobStore::check).await.map_err(panicked)? {
-                Ok(()) => break,
-                Err(BlobError::Missing { .. } | BlobError::Truncated { .. }) if Instant::now() < deadline => {
-                    sleep(PAUSE).await;
-                }
-                Err(error) => {
-                    return Err(format!("the coordinator cannot open what was written: {}", chain(&error)));
-                }
-            }
-        }
-        if is_last {
-            let read = all(|store, piece| store.verify(piece).map(drop)).await.map_err(panicked)?;
-            read.map_err(|error| format!("the coordinator cannot read what was written: {}", chain(&error)))?;
-        }
         // Still: it may have been mounted for a moment only.
         self.blocking(Identity::check).await?;
-        if is_last {
+        if written.is_last {
             // A copy of the store that was made before lacks this checkpoint.
             self.blocking(Identity::mark).await?;
         }
-        Ok(())
+        Ok(opened)
     }
+
+    async fn try_open(&self, written: Arc<Written>) -> Result<Opened, Unopened> {
+        let store = Arc::clone(&self.store);
+        let opened = spawn_blocking(move || open(&store, &written)).await;
+        opened.unwrap_or_else(|_| Err(Unopened::Never("the store panicked".to_owned())))
+    }
+}
+
+/// A checkpoint all of whose blobs were opened, and its manifest written.
+struct Opened {
+    checkpoint: Digest,
+    manifest: Piece,
+    epoch: u64,
+    state: Digest,
+}
+
+/// Why a checkpoint is not opened, in words.
+enum Unopened {
+    /// It may be seen a little later: the store may lie on a network.
+    Late(String),
+    /// It will not be.
+    Never(String),
+}
+
+/// Reads the shares of `written`, opens what they name, and writes the manifest that they make.
+fn open(store: &BlobStore, written: &Written) -> Result<Opened, Unopened> {
+    let unseen = |error: BlobError| {
+        let words = format!("the coordinator cannot open what was written: {}", chain(&error));
+        match error {
+            BlobError::Missing { .. } | BlobError::Truncated { .. } => Unopened::Late(words),
+            _ => Unopened::Never(words),
+        }
+    };
+    let mut shares = BTreeMap::new();
+    for (&process, blob) in &written.shares {
+        let share = Share::decode(&store.get(blob).map_err(unseen)?);
+        let no_share = |error| Unopened::Never(format!("the share of process {process} is none: {}", chain(&error)));
+        shares.insert(process, share.map_err(no_share)?);
+    }
+    let earlier = written.earlier.as_ref().and_then(|earlier| match store.get(earlier) {
+        Ok(bytes) => Manifest::decode(&bytes).ok(),
+        Err(error) => {
+            warn!("a checkpoint is not compared with the one before, which cannot be read: {}", chain(&error));
+            None
+        }
+    });
+    let manifest = written.assemble(&shares, earlier.as_ref()).map_err(Unopened::Never)?;
+    let pieces = pieces(&manifest).map_err(Unopened::Never)?;
+    pieces.iter().try_for_each(|piece| store.check(piece)).map_err(unseen)?;
+    if written.is_last {
+        let unread =
+            |error| Unopened::Never(format!("the coordinator cannot read what was written: {}", chain(&error)));
+        pieces.iter().try_for_each(|piece| store.verify(piece).map(drop)).map_err(unread)?;
+    }
+    let bytes = manifest.encode();
+    let unwritten = |error| Unopened::Never(format!("the coordinator cannot write the manifest: {}", chain(&error)));
+    let piece = store.put(&bytes).and_then(|piece| store.sync().map(|()| piece)).map_err(unwritten)?;
+    Ok(Opened { checkpoint: Manifest::id(&bytes), manifest: piece, epoch: manifest.epoch, state: manifest.state })
+}
+
+/// Every blob that `manifest` names, once.
+fn pieces(manifest: &Manifest) -> Result<Vec<Piece>, String> {
+    let mut pieces: BTreeMap<Digest, Piece> = BTreeMap::new();
+    let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
+    for piece in tensors.chain(manifest.ranks.iter().flat_map(|rank| rank.generators.values())) {
+        if let Some(before) = pieces.insert(piece.digest, piece.clone())
+            && before.bytes != piece.bytes
+        {
+            let Piece { digest, bytes } = piece;
+            return Err(format!("blob `{digest}` has {bytes} bytes in one share and {} in another", before.bytes));
+        }
+    }
+    Ok(pieces.into_values().collect())
 }
 
 /// Whether a run makes no more checkpoints.

@@ -1,0 +1,103 @@
+//! Manifests of committed checkpoints, read from the store.
+
+use std::sync::Arc;
+
+use lockstep_common::manifest::{Manifest, Piece};
+use lockstep_common::{Digest, RunId, chain};
+use lockstep_core::ClusterState;
+use lockstep_core::state::Run;
+use lockstep_host::blobs::BlobStore;
+use tokio::task::spawn_blocking;
+use tonic::Status;
+
+use crate::identity::Identity;
+use crate::node::{CallError, Handle};
+
+/// Reads manifests. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Manifests {
+    handle: Handle,
+    store: Arc<BlobStore>,
+    identity: Identity,
+}
+
+impl Manifests {
+    /// Those of the checkpoints in the state behind `handle`, from the store that must stay the one of `identity`.
+    pub fn new(handle: Handle, store: Arc<BlobStore>, identity: Identity) -> Self {
+        Self { handle, store, identity }
+    }
+
+    /// The checkpoint that `prefix` names, and the bytes of its manifest.
+    ///
+    /// # Errors
+    /// `NotFound` for a name of nothing, or of several; as [`Manifests::read`].
+    pub async fn find(&self, prefix: &str) -> Result<(Digest, Vec<u8>), Status> {
+        let prefix = prefix.to_owned();
+        let found = move |state: &ClusterState| -> Result<_, CallError> {
+            let id = state.find_checkpoint(&prefix)?;
+            Ok((id, state.checkpoint(&id)?.1.manifest.clone()))
+        };
+        let (id, piece) = self.handle.read(found).await??;
+        Ok((id, self.read(id, piece).await?))
+    }
+
+    /// The manifest of the checkpoint that `run` was resumed from, or repeats from; none if it began at step 0.
+    ///
+    /// # Errors
+    /// As [`Manifests::find`].
+    pub async fn of_parent(&self, run: RunId) -> Result<Option<Vec<u8>>, Status> {
+        let parent = move |state: &ClusterState| {
+            let parent = state.run(&run)?.submission.parent?;
+            Some((parent, state.checkpoint(&parent).ok()?.1.manifest.clone()))
+        };
+        match self.handle.read(parent).await? {
+            Some((id, piece)) => self.read(id, piece).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The bytes of the manifest of checkpoint `id`.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the store is another one, `DataLoss` if the blob cannot be read.
+    async fn read(&self, id: Digest, piece: Piece) -> Result<Vec<u8>, Status> {
+        let (store, identity) = (Arc::clone(&self.store), self.identity.clone());
+        let read = spawn_blocking(move || {
+            identity.check().map_err(|error| Status::failed_precondition(chain(&error)))?;
+            let unread = |why: String| {
+                Status::data_loss(format!("the manifest of checkpoint `{}` cannot be read: {why}", id.short()))
+            };
+            let bytes = store.get(&piece).map_err(|error| unread(chain(&error)))?;
+            if Manifest::id(&bytes) == id { Ok(bytes) } else { Err(unread("it is of another checkpoint".to_owned())) }
+        });
+        read.await.map_err(|_| Status::internal("the store panicked"))?
+    }
+}
+
+/// What is wrong with the last checkpoint of a run that goes on, if something is: rows of the state may each be as they were written, and
+/// be of different times. A manifest that cannot be read now says nothing.
+pub(crate) fn contradiction(state: &ClusterState, store: &BlobStore) -> Option<String> {
+    let goes_on = |run: &&Run| !run.state.status.is_final();
+    state.runs().into_iter().filter(goes_on).find_map(|run| {
+        let (&step, last) = run.checkpoints.last_key_value()?;
+        let said = |detail: String| {
+            Some(format!("the row `checkpoint/{}/{step:020}` does not belong here: {detail}", run.id()))
+        };
+        let bytes = store.get(&last.manifest).ok()?;
+        let manifest = match Manifest::decode(&bytes) {
+            Ok(manifest) if Manifest::id(&bytes) == last.id => manifest,
+            Ok(_) => return said(format!("its manifest is not that of checkpoint `{}`", last.id)),
+            Err(error) => return said(format!("its manifest `{}` cannot be read: {}", last.id, chain(&error))),
+        };
+        if manifest.run != *run.id() {
+            return said(format!("its manifest is of run `{}`", manifest.run));
+        }
+        if manifest.job_text != run.submission.job {
+            return said("its manifest is of another job than the run's".to_owned());
+        }
+        if (manifest.step, manifest.state) != (step, last.state) {
+            return said(format!("its manifest is of another state, at step {}", manifest.step));
+        }
+        None
+    })
+}
