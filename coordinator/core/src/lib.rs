@@ -14,6 +14,6 @@ pub mod state;
 pub mod view;
 
 pub use command::{Command, ReportBody};
-pub use desired::{Assigned, Save, desired};
+pub use desired::{Assignment, DesiredRun, Save};
 pub use outcome::{Effect, Outcome, Refusal};
 pub use state::{Applied, ClusterState};

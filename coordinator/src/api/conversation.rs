@@ -6,22 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_common::RunId;
-use lockstep_common::job::JobSpec;
 use lockstep_core::replica::ProposeError;
-use lockstep_core::{Assigned, Outcome, Refusal, ReportBody};
+use lockstep_core::{self as core, DesiredRun, Outcome, Refusal, ReportBody};
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::coordinator_message;
-use lockstep_rpc::{Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Report as WireReport, Save};
-use prost::Message as _;
+use lockstep_rpc::{
+    Acknowledged, AgentMessage, Assignment, AssignmentRequest, CoordinatorMessage, Desired, DesiredProcess, Peers,
+    Replay, Report as WireReport, Restore, Save,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::MAX_MESSAGE_BYTES;
 use super::convert::{Asked, invalid, leave_out_media, run_id, said};
 use super::terms::Terms;
-use crate::node::{CallError, Event, Pending, Report, Session};
+use crate::node::{self, CallError, Event, Pending, Report, Session};
 
 /// Reports of one agent that are not applied yet. Enough for the reports of many processes to share a disk write; a
 /// report may be megabytes, so no more.
@@ -39,6 +39,8 @@ pub(super) struct Conversation {
     open: VecDeque<(Process, u64, Pending)>,
     /// The jobs of the runs that the node was told to run, as far as their reports are judged by them.
     jobs: BTreeMap<RunId, Asked>,
+    /// Generations whose peers the node was told.
+    met: BTreeSet<(RunId, u64)>,
     /// Runs of which it was said that a text is too long.
     shortened: BTreeSet<RunId>,
 }
@@ -65,6 +67,7 @@ impl Conversation {
             terms,
             open: VecDeque::new(),
             jobs: BTreeMap::new(),
+            met: BTreeSet::new(),
             shortened: BTreeSet::new(),
         }
     }
@@ -105,14 +108,7 @@ impl Conversation {
 
     async fn on_event(&mut self, event: Event) -> Result<(), End> {
         match event {
-            Event::Desired(assigned) => {
-                self.jobs = jobs(&assigned, &self.jobs);
-                let store = self.terms.store.display().to_string();
-                let assignments = assigned.iter().map(|assigned| assignment(assigned, &store)).collect();
-                let desired = Desired { assignments };
-                self.check_size(&desired)?;
-                self.tell(coordinator_message::Body::Desired(desired)).await
-            }
+            Event::Desired(runs) => self.on_desired(&runs).await,
             Event::Log(request) => self.tell(coordinator_message::Body::Log(request)).await,
             Event::Closed => Err(End::Told(Status::aborted(
                 "the node's lease ran out, or a newer stream of the same node took its place",
@@ -161,21 +157,31 @@ impl Conversation {
         refused.map_or(Ok(()), |error| Err(End::Told(error.into())))
     }
 
-    /// Says what cannot be told: a message that is too large would end the stream again and again without a word here.
-    fn check_size(&self, desired: &Desired) -> Result<(), End> {
-        let bytes = desired.encoded_len();
-        if bytes < MAX_MESSAGE_BYTES {
-            return Ok(());
+    /// Tells the node what it should run, and each generation's peers once.
+    async fn on_desired(&mut self, runs: &node::Desired) -> Result<(), End> {
+        self.jobs = runs.iter().map(|(id, run)| (id.clone(), Asked { batch: run.batch, steps: run.steps })).collect();
+        let desired = runs.iter().map(|(id, run)| desired(id, &run.desired)).collect();
+        self.tell(coordinator_message::Body::Desired(Desired { runs: desired })).await?;
+        self.met.retain(|(id, generation)| runs.get(id).is_some_and(|run| run.desired.generation == *generation));
+        for (id, run) in runs {
+            let generation = run.desired.generation;
+            if let Some(peers) = &run.peers
+                && self.met.insert((id.clone(), generation))
+            {
+                let peers = Peers { run: id.to_string(), generation, addresses: peers.to_vec() };
+                self.tell(coordinator_message::Body::Peers(peers)).await?;
+            }
         }
-        let mut runs: Vec<&str> = desired.assignments.iter().map(|assignment| assignment.run.as_str()).collect();
-        runs.dedup();
-        let words = format!(
-            "what this node should run takes {bytes} bytes to say, and at most {MAX_MESSAGE_BYTES} can be said: of its runs {}, cancel the \
-             one with the most columns or tensors, or run it on more nodes",
-            runs.join(", ")
-        );
-        error!(node = %self.session.node(), "the node is told nothing: {words}");
-        Err(End::Told(Status::resource_exhausted(words)))
+        Ok(())
+    }
+
+    /// The node asks what the processes of a generation need to know. One that has none of them is told nothing.
+    async fn on_fetch(&mut self, asked: AssignmentRequest) -> Result<(), End> {
+        let run = run_id(&asked.run).map_err(End::Told)?;
+        let found = self.session.assignment(run, asked.generation).await.map_err(|error| End::Told(error.into()))?;
+        let Some(found) = found else { return Ok(()) };
+        let assignment = assignment(found, self.terms.store.display().to_string());
+        self.tell(coordinator_message::Body::Assignment(assignment)).await
     }
 
     async fn on_message(&mut self, message: Result<Option<AgentMessage>, Status>) -> Result<(), End> {
@@ -192,6 +198,7 @@ impl Conversation {
                 Err(End::Told(invalid("body", "`hello` and `store` come once, at the start")))
             }
             Some(Body::Leaving(_)) => self.session.leaving().await.map_err(stopped),
+            Some(Body::Fetch(asked)) => self.on_fetch(asked).await,
             Some(Body::Heartbeat(_)) | None => Ok(()),
         }
     }
@@ -225,44 +232,37 @@ async fn front(open: &mut VecDeque<(Process, u64, Pending)>) -> Result<Outcome, 
     }
 }
 
-fn jobs(assigned: &[Assigned], known: &BTreeMap<RunId, Asked>) -> BTreeMap<RunId, Asked> {
-    let mut jobs = BTreeMap::new();
-    for assigned in assigned {
-        let asked = |job: JobSpec| Asked { batch: job.batch.size, steps: job.steps };
-        let parsed = || JobSpec::from_canonical(assigned.job.as_bytes()).ok().map(asked);
-        if let Some(job) = known.get(&assigned.run).copied().or_else(parsed) {
-            jobs.insert(assigned.run.clone(), job);
-        }
+fn desired(id: &RunId, run: &DesiredRun) -> lockstep_rpc::DesiredRun {
+    let core::Save { committed, attempt, given_up } = run.save;
+    let process = |(&process, device): (&u32, &String)| DesiredProcess { process, device: device.clone() };
+    lockstep_rpc::DesiredRun {
+        run: id.to_string(),
+        generation: run.generation,
+        processes: run.processes.iter().map(process).collect(),
+        save: Some(Save { committed, attempt, given_up }),
     }
-    jobs
 }
 
-fn assignment(assigned: &Assigned, store: &str) -> Assignment {
+fn assignment(found: core::Assignment, store: String) -> Assignment {
     Assignment {
-        run: assigned.run.to_string(),
-        generation: assigned.generation,
-        process: assigned.process,
-        processes: assigned.processes,
-        device: assigned.device.clone(),
-        job: assigned.job.clone().into_bytes(),
-        base_dir: assigned.base_dir.clone(),
-        store: store.to_owned(),
-        code: assigned.code.as_ref().map(Into::into),
-        data: assigned.data.iter().map(Into::into).collect(),
-        restore: assigned.restore.as_ref().map(|restore| lockstep_rpc::Restore {
+        run: found.run.into(),
+        generation: found.generation,
+        process: 0,
+        processes: found.processes,
+        device: String::new(),
+        job: found.job.into_bytes(),
+        base_dir: found.base_dir,
+        store,
+        code: found.code.as_ref().map(Into::into),
+        data: found.data.iter().map(Into::into).collect(),
+        restore: found.restore.map(|restore| Restore {
             checkpoint: restore.checkpoint.as_bytes().to_vec(),
             manifest: Some((&restore.manifest).into()),
         }),
-        secret: assigned.secret.to_vec(),
-        peers: assigned.peers.clone(),
-        judge_at: assigned.judge_at.clone(),
-        save: Some(Save {
-            committed: assigned.save.committed,
-            attempt: assigned.save.attempt,
-            given_up: assigned.save.given_up,
-        }),
-        replay: assigned.replay.as_ref().map(|replay| lockstep_rpc::Replay {
-            of: replay.of.to_string(),
+        secret: found.secret.to_vec(),
+        judge_at: found.judge_at,
+        replay: found.replay.map(|replay| Replay {
+            of: replay.of.into(),
             until: replay.until,
             fingerprints_every: replay.fingerprints_every,
         }),

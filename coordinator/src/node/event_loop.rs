@@ -199,7 +199,7 @@ impl Node {
             self.leadership_changed(serving);
         }
         if self.replica.applied_index() != applied {
-            self.sessions.publish(self.replica.state());
+            self.sessions.publish(self.replica.state(), &self.touched.take_desired());
             self.publish_applied();
         }
         Ok(())

@@ -9,7 +9,8 @@ use lockstep_core::command::{
     self, Annotate, Cancel, Device, FenceDevices, MadeOf, Messenger, NodeForgotten, NodeJoined, NodeLeaving, NodeLost,
     Replay, ReplayRun, Resume, Submit, check_annotation,
 };
-use lockstep_core::{ClusterState, Command, Outcome, desired};
+use lockstep_core::desired::{assignment, desired};
+use lockstep_core::{Assignment, ClusterState, Command, Outcome};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -192,7 +193,7 @@ impl Handle {
     /// Waits until no node has anything to run.
     pub async fn idle(&self) -> Result<(), CallError> {
         let mut changes = self.changes();
-        while !self.read(|state| state.nodes().all(|node| desired(state, &node.id).is_empty())).await? {
+        while !self.read(|state| state.runs().into_iter().all(|run| desired(run).is_empty())).await? {
             changes.next().await?;
         }
         Ok(())
@@ -306,6 +307,20 @@ impl Handle {
         let asked = Request::ReadLog(node.clone(), request, read);
         self.reads.send(asked).await.map_err(|_| CallError::Stopping)?;
         answer.await.map_err(|_| CallError::NotConnected(node))?
+    }
+
+    /// The assignment of this generation of a run that `node` has a process of.
+    pub(super) async fn assignment(
+        &self,
+        node: NodeId,
+        run: RunId,
+        generation: u64,
+    ) -> Result<Option<Assignment>, CallError> {
+        let of_node = move |state: &ClusterState| {
+            let run = state.run(&run).filter(|run| run.state.generation == generation)?;
+            desired(run).contains_key(&node).then(|| assignment(run))
+        };
+        self.read_first(of_node).await
     }
 
     /// Queues what a process said; commands of one caller are applied in the order of its calls.

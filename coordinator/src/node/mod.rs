@@ -19,4 +19,5 @@ pub use event_loop::{Node, NodeError, Policy};
 pub use handle::{Changes, Handle, Report, now_ms};
 pub use request::CallError;
 pub use session::{Event, Pending, Session};
+pub use sessions::{Desired, RunOnNode};
 pub use touched::ChangesSince;

@@ -1,15 +1,15 @@
 //! What the event loop can be asked: one closed enum.
 
 use std::fmt;
-use std::sync::Arc;
 
 use lockstep_common::NodeId;
 use lockstep_core::replica::ProposeError;
 use lockstep_core::state::NotFound;
-use lockstep_core::{Assigned, ClusterState, Command, Outcome, Refusal};
+use lockstep_core::{ClusterState, Command, Outcome, Refusal};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::sessions::Desired;
 use super::touched::ChangesSince;
 
 /// Why a call has no answer.
@@ -44,7 +44,7 @@ pub(super) type Read = Box<dyn FnOnce(&ClusterState) + Send>;
 /// What an attached node's session is given.
 #[derive(Debug)]
 pub(super) struct Attached {
-    pub(super) desired: watch::Receiver<Arc<Vec<Assigned>>>,
+    pub(super) desired: watch::Receiver<Desired>,
     pub(super) logs: mpsc::Receiver<LogRequest>,
 }
 

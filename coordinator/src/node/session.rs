@@ -1,22 +1,21 @@
 //! One attached node's side of the event loop, and outcomes that are awaited later.
 
-use std::sync::Arc;
-
-use lockstep_common::NodeId;
+use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::Messenger;
-use lockstep_core::{Assigned, Outcome};
+use lockstep_core::{Assignment, Outcome};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::handle::{Handle, Report};
 use super::request::{Attached, CallError};
+use super::sessions::Desired;
 
 /// What the node must be told.
 #[derive(Debug)]
 pub enum Event {
     /// The processes that it should run, now or anew.
-    Desired(Arc<Vec<Assigned>>),
+    Desired(Desired),
     /// Somebody wants to read what a process wrote.
     Log(LogRequest),
     /// Its session is over: a newer stream took its place, its lease ran out, or the coordinator is ending.
@@ -49,7 +48,7 @@ impl Session {
             biased;
             request = self.attached.logs.recv() => request.map_or(Event::Closed, Event::Log),
             changed = self.attached.desired.changed() => match changed {
-                Ok(()) => Event::Desired(Arc::clone(&self.attached.desired.borrow_and_update())),
+                Ok(()) => Event::Desired(self.attached.desired.borrow_and_update().clone()),
                 Err(_) => Event::Closed,
             },
         }
@@ -68,6 +67,11 @@ impl Session {
     /// The node's agent ends, and stops its processes.
     pub async fn leaving(&self) -> Result<(), CallError> {
         self.handle.leaving(self.messenger.clone()).await
+    }
+
+    /// The assignment of this generation of a run; none if the node has no process of it, or not any more.
+    pub async fn assignment(&self, run: RunId, generation: u64) -> Result<Option<Assignment>, CallError> {
+        self.handle.assignment(self.messenger.node.clone(), run, generation).await
     }
 
     /// Queues what a process of the node said, in the order of the calls.

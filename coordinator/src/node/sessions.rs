@@ -1,10 +1,12 @@
 //! The attached nodes, as the event loop sees them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstep_common::NodeId;
-use lockstep_core::{Assigned, ClusterState, desired};
+use lockstep_common::{NodeId, RunId};
+use lockstep_core::desired::{desired, peers};
+use lockstep_core::state::Run;
+use lockstep_core::{ClusterState, DesiredRun};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -13,13 +15,29 @@ use super::request::{Attached, CallError};
 /// Log requests that one agent may have open: people read logs, a few at a time.
 const LOG_REQUESTS: usize = 64;
 
+/// What a node should run, by run.
+pub type Desired = BTreeMap<RunId, Arc<RunOnNode>>;
+
+/// What a node should run of one run, and what its stream needs to know of that run.
+#[derive(Debug, PartialEq)]
+pub struct RunOnNode {
+    /// What it should run.
+    pub desired: DesiredRun,
+    /// The addresses of all processes of the generation, once all are ready.
+    pub peers: Option<Arc<Vec<String>>>,
+    /// Samples of a step, by the job.
+    pub batch: u64,
+    /// Steps of the job.
+    pub steps: u64,
+}
+
 type LogAnswer = oneshot::Sender<Result<LogReply, CallError>>;
 
 #[derive(Debug)]
 struct Slot {
     /// Where in the log its agent joined.
     joined: u64,
-    desired: watch::Sender<Arc<Vec<Assigned>>>,
+    desired: watch::Sender<Desired>,
     logs: mpsc::Sender<LogRequest>,
     /// Open log requests by number.
     asked: BTreeMap<u64, LogAnswer>,
@@ -29,13 +47,19 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     slots: BTreeMap<NodeId, Slot>,
+    /// Nodes that should run something, by run.
+    nodes: BTreeMap<RunId, BTreeSet<NodeId>>,
     last_log_id: u64,
 }
 
 impl Sessions {
     /// Attaches `node`; a session that it had before is closed.
     pub(super) fn attach(&mut self, node: NodeId, state: &ClusterState) -> Attached {
-        let (desired, receiver) = watch::channel(Arc::new(desired(state, &node)));
+        let runs = state.runs().into_iter().filter_map(|run| Some((run.id().clone(), on_nodes(run).remove(&node)?)));
+        let (desired, receiver) = watch::channel(runs.collect::<Desired>());
+        for run in receiver.borrow().keys() {
+            self.nodes.entry(run.clone()).or_default().insert(node.clone());
+        }
         let (logs, requests) = mpsc::channel(LOG_REQUESTS);
         let joined = state.node(&node).map_or(0, |node| node.joined);
         self.slots.insert(node, Slot { joined, desired, logs, asked: BTreeMap::new() });
@@ -58,17 +82,27 @@ impl Sessions {
         ended.map(|(node, slot)| (node, slot.joined)).collect()
     }
 
-    /// Tells every attached node what it should run, if that has changed.
-    pub(super) fn publish(&mut self, state: &ClusterState) {
-        for (node, slot) in &self.slots {
-            let now = desired(state, node);
-            slot.desired.send_if_modified(|last| {
-                let changed = **last != now;
-                if changed {
-                    *last = Arc::new(now);
-                }
-                changed
-            });
+    /// Tells the attached nodes what they should run of the runs that have `changed`, where that is otherwise now.
+    pub(super) fn publish(&mut self, state: &ClusterState, changed: &BTreeSet<RunId>) {
+        for id in changed {
+            let mut now = state.run(id).map(on_nodes).unwrap_or_default();
+            let nodes: BTreeSet<NodeId> = now.keys().cloned().collect();
+            let before = self.nodes.remove(id).unwrap_or_default();
+            for node in nodes.union(&before) {
+                let Some(slot) = self.slots.get(node) else { continue };
+                let on_node = now.remove(node);
+                slot.desired.send_if_modified(|runs| {
+                    let is_changed = runs.get(id) != on_node.as_ref();
+                    match on_node {
+                        Some(on_node) => drop(runs.insert(id.clone(), on_node)),
+                        None => drop(runs.remove(id)),
+                    }
+                    is_changed
+                });
+            }
+            if !nodes.is_empty() {
+                self.nodes.insert(id.clone(), nodes);
+            }
         }
     }
 
@@ -95,4 +129,14 @@ impl Sessions {
             let _ = answer.send(Ok(reply));
         }
     }
+}
+
+/// What each node should run of `run`.
+fn on_nodes(run: &Run) -> BTreeMap<NodeId, Arc<RunOnNode>> {
+    let peers = peers(run).map(Arc::new);
+    let on_node = |(node, desired)| {
+        let (batch, steps) = (run.job.batch.size, run.job.steps);
+        (node, Arc::new(RunOnNode { desired, peers: peers.clone(), batch, steps }))
+    };
+    desired(run).into_iter().map(on_node).collect()
 }

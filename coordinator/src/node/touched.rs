@@ -11,6 +11,8 @@ pub(super) struct Touched {
     last: BTreeMap<RunId, u64>,
     by_index: BTreeSet<(u64, RunId)>,
     nodes: u64,
+    /// Runs of which nodes may have to run something else.
+    desired: BTreeSet<RunId>,
     /// The last index that was noted.
     noted: u64,
 }
@@ -38,14 +40,25 @@ impl Touched {
             let mut parts = key.split('/');
             match (parts.next(), parts.next()) {
                 (Some("node"), _) => self.nodes = index,
-                (Some("run" | "submission" | "measured" | "progress" | "process" | "checkpoint"), Some(id)) => {
-                    if let Ok(run) = id.parse() {
+                (
+                    Some(kind @ ("run" | "process" | "checkpoint" | "submission" | "measured" | "progress")),
+                    Some(id),
+                ) => {
+                    if let Ok(run) = id.parse::<RunId>() {
+                        if matches!(kind, "run" | "process" | "checkpoint") {
+                            self.desired.insert(run.clone());
+                        }
                         self.touch(run, index);
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Runs of which nodes may have to run something else than at the last call.
+    pub(super) fn take_desired(&mut self) -> BTreeSet<RunId> {
+        std::mem::take(&mut self.desired)
     }
 
     /// What changed behind `index`, the last first to have changed first.

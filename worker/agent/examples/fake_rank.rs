@@ -54,7 +54,7 @@ fn main() -> io::Result<ExitCode> {
     }
     say(&mut socket, Body::Ready(ready(&assignment)))?;
     let Some(Command::Start(start)) = hear(&mut socket)? else { return Err(Error::other("no peers")) };
-    writeln!(out, "peers {}", start.peers.join(" "))?;
+    writeln!(out, "peers {}", start.addresses.join(" "))?;
 
     if mode == "hang" || mode == "wait" {
         loop {

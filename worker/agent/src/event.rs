@@ -43,7 +43,11 @@ pub(crate) type ConnectionId = u64;
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A coordinator welcomed us; what is sent into `outbox` reaches it, or is lost with the stream.
-    Attached { outbox: mpsc::Sender<AgentMessage> },
+    Attached {
+        outbox: mpsc::Sender<AgentMessage>,
+        /// Directory of its store.
+        store: String,
+    },
     /// The coordinator said something.
     Told(CoordinatorMessage),
     /// The stream is gone.

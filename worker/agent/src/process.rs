@@ -23,7 +23,7 @@ use std::time::Duration;
 use lockstep_common::Digest;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Assignment, Empty, ExitCause, Exited, Failed, ProcessMessage, Report, Save};
+use lockstep_rpc::{AgentCommand, Assignment, Empty, ExitCause, Exited, Failed, Peers, ProcessMessage, Report, Save};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -64,6 +64,10 @@ pub(crate) struct Process {
     key: ProcessKey,
     /// The coordinator wants it. True until the coordinator has said otherwise.
     desired: bool,
+    /// The addresses of all processes of its generation, once all are ready.
+    peers: Vec<String>,
+    /// What became of its run's last checkpoint.
+    save: Save,
     state: State,
     reports: Reports,
 }
@@ -102,7 +106,8 @@ impl Process {
     }
 
     fn new(key: ProcessKey, state: State, spool: Spool) -> Self {
-        Self { key: key.clone(), desired: true, state, reports: Reports::new(key, spool) }
+        let (peers, save) = (Vec::new(), Save::default());
+        Self { key: key.clone(), desired: true, peers, save, state, reports: Reports::new(key, spool) }
     }
 
     /// The program that it waits for.
@@ -142,21 +147,30 @@ impl Process {
         self.state.assignment()
     }
 
-    /// The coordinator wants it, with this assignment.
-    pub(crate) fn want(&mut self, assignment: Assignment) {
+    /// The coordinator wants it; this became of its run's last checkpoint.
+    pub(crate) fn want(&mut self, save: Save) {
         self.desired = true;
-        if self.state.has_joined()
-            && let Some(had) = self.state.assignment()
-            && had.store != assignment.store
+        self.save = save;
+        self.advance();
+    }
+
+    /// All processes of its generation are ready, and listen there.
+    pub(crate) fn meet(&mut self, peers: &[String]) {
+        self.peers = peers.to_vec();
+        self.advance();
+    }
+
+    /// The coordinator's store is at `store`. A process that was told another directory ends: its checkpoints would not be seen.
+    pub(crate) fn store_is(&mut self, store: &str) {
+        if let Some(untold) = self.state.untold() {
+            store.clone_into(&mut untold.store);
+        } else if let Some(had) = self.state.assignment().map(|assignment| assignment.store.clone())
+            && had != store
+            && self.is_alive()
         {
-            warn!(
-                "{} ends: its checkpoints go to `{}`, and the store is `{}` now",
-                self.key, had.store, assignment.store
-            );
+            warn!("{} ends: its checkpoints go to `{had}`, and the store is `{store}` now", self.key);
             self.stop(ExitCause::Dismissed);
         }
-        self.state.assign(assignment);
-        self.advance();
     }
 
     /// The coordinator does not want it, or not any more.
@@ -355,10 +369,7 @@ impl Process {
     fn advance(&mut self) {
         let is_safe = !self.is_held() && (self.is_acknowledged() || !self.desired);
         self.state = match self.state.take() {
-            State::Joined(running, connection)
-                if !running.assignment.peers.is_empty()
-                    && connection.tell(Command::Start(running.assignment.clone())) =>
-            {
+            State::Joined(running, connection) if !self.peers.is_empty() && connection.tell(self.start_command()) => {
                 State::Training(running, connection, Save::default())
             }
             State::Finished(running, connection) if is_safe => {
@@ -371,15 +382,20 @@ impl Process {
             }
             other => other,
         };
-        if let State::Training(running, connection, told) = &mut self.state {
-            let save = running.assignment.save.unwrap_or_default();
-            if save != *told && connection.tell(Command::Save(save)) {
-                *told = save;
-            }
+        if let State::Training(_, connection, told) = &mut self.state
+            && self.save != *told
+            && connection.tell(Command::Save(self.save))
+        {
+            *told = self.save;
         }
         if !self.desired && !matches!(self.state, State::Finished(..) | State::Drained(..)) {
             self.stop(ExitCause::Dismissed);
         }
+    }
+
+    fn start_command(&self) -> Command {
+        let ProcessKey { run, generation, .. } = &self.key;
+        Command::Start(Peers { run: run.to_string(), generation: *generation, addresses: self.peers.clone() })
     }
 
     fn gone(&mut self, running: Running, exit: Exit) -> State {

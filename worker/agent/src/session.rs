@@ -193,7 +193,7 @@ impl Session {
             known.start.clone_from(&welcome.start);
             known.keep();
         }
-        if self.events.send(Event::Attached { outbox }).await.is_err() {
+        if self.events.send(Event::Attached { outbox, store: welcome.store.clone() }).await.is_err() {
             return Ended::Lost { address: address(), detail: "the agent ends".into() };
         }
         if self.events.send(Event::Told(first)).await.is_err() {

@@ -48,8 +48,13 @@ pub(crate) struct Supervisor {
     processes: BTreeMap<ProcessKey, Process>,
     /// Devices that are offered, each as often as processes fit on it.
     devices: Vec<String>,
-    /// Desired processes for which the disk had no room yet, or whose device another one still holds.
-    postponed: BTreeMap<ProcessKey, Assignment>,
+    /// Desired processes, with their devices, whose assignment has not come, for which the disk had no room yet, or whose device
+    /// another one still holds.
+    postponed: BTreeMap<ProcessKey, String>,
+    /// Assignments of desired generations, by run and generation.
+    assignments: BTreeMap<(String, u64), Assignment>,
+    /// Those that the coordinator was asked for on this stream.
+    fetched: BTreeSet<(String, u64)>,
     /// Those that wait for a device, which was said.
     waiting_for_device: BTreeSet<ProcessKey>,
     /// Those for which the disk takes no spool, and since when, or when that was last told.
@@ -92,6 +97,8 @@ impl Supervisor {
             processes,
             devices,
             postponed: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            fetched: BTreeSet::new(),
             waiting_for_device: BTreeSet::new(),
             unspooled: BTreeMap::new(),
             outbox: None,
@@ -105,8 +112,10 @@ impl Supervisor {
     /// Takes one event.
     pub(crate) fn handle(&mut self, event: Event) {
         match event {
-            Event::Attached { outbox } => {
+            Event::Attached { outbox, store } => {
                 self.outbox = Some(outbox);
+                self.processes.values_mut().for_each(|process| process.store_is(&store));
+                self.assignments.values_mut().for_each(|assignment| assignment.store.clone_from(&store));
                 if self.leaving {
                     self.say_leaving();
                 }
@@ -115,6 +124,7 @@ impl Supervisor {
             Event::Detached => {
                 self.outbox = None;
                 self.answers.clear();
+                self.fetched.clear();
             }
             Event::Refused(why) => {
                 self.refused = Some(why);
@@ -130,6 +140,8 @@ impl Supervisor {
                     }
                 }
                 Some(Told::Log(request)) => self.answer(&request),
+                Some(Told::Assignment(assignment)) => self.assigned(assignment),
+                Some(Told::Peers(peers)) => self.met(&peers),
                 Some(Told::Welcome(_)) | None => {}
             },
             // Of an unknown process: dropping the commands closes the connection.

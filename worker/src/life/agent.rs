@@ -59,10 +59,10 @@ impl AgentConnection {
         })
     }
 
-    /// The assignment with everybody's addresses, waited for.
-    pub fn started(&self) -> Assignment {
+    /// Everybody's addresses, by number, waited for.
+    pub fn peers(&self) -> Vec<String> {
         self.wait(|command| match command {
-            Command::Start(assignment) => Some(assignment),
+            Command::Start(peers) => Some(peers.addresses),
             _ => None,
         })
     }

@@ -21,6 +21,8 @@ pub(super) struct Assignment {
     pub(super) store: PathBuf,
     /// The checkpoint, by its id and the blob of its manifest.
     pub(super) restore: Option<(Digest, Piece)>,
+    /// Known to the processes of the generation.
+    pub(super) secret: [u8; 32],
     pub(super) replay: Option<Replay>,
     pub(super) judge_at: Vec<u64>,
 }
@@ -38,8 +40,10 @@ impl Assignment {
         });
         let bad = || Stop::for_good("the assignment names a checkpoint that is none".to_owned());
         let restore = restore.map(|restore| restore.ok_or_else(bad)).transpose()?;
+        let secret = raw.secret.as_slice().try_into();
+        let secret = secret.map_err(|_| Stop::for_good("the assignment has no secret of 32 bytes".to_owned()))?;
         let (base_dir, store) = (raw.base_dir.into(), raw.store.into());
-        Ok(Self { job, base_dir, device, data, store, restore, replay: raw.replay, judge_at: raw.judge_at })
+        Ok(Self { job, base_dir, device, data, store, restore, secret, replay: raw.replay, judge_at: raw.judge_at })
     }
 }
 

@@ -7,7 +7,6 @@ use lockstep_common::chain;
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
 use lockstep_host::blobs::BlobStore;
 use lockstep_host::progress;
-use lockstep_rpc::Assignment;
 use lockstep_tch_ext::c10d::Backend;
 use tch::Device;
 
@@ -32,8 +31,8 @@ pub(super) struct Joined {
 impl Joined {
     /// Waits until all processes of the generation are ready, and joins them.
     pub(super) fn join(loaded: Loaded, options: &Options, agent: &AgentConnection) -> Result<Self, Stop> {
-        let Loaded { trainer, store, listener } = loaded;
-        let exchange = join(options, trainer.device(), listener, &agent.started())?;
+        let Loaded { trainer, store, listener, secret } = loaded;
+        let exchange = join(options, trainer.device(), listener, secret, &agent.peers())?;
         Ok(Self { trainer, store, exchange })
     }
 }
@@ -43,21 +42,20 @@ fn join(
     options: &Options,
     device: Device,
     listener: Listener,
-    start: &Assignment,
+    secret: [u8; 32],
+    peers: &[String],
 ) -> Result<Option<Box<dyn Exchange>>, Stop> {
-    let addresses = start
-        .peers
+    let addresses = peers
         .iter()
         .map(|peer| peer.parse().map_err(|_| Stop::for_good(format!("`{peer}` is not a peer's address"))))
         .collect::<Result<Vec<SocketAddr>, Stop>>()?;
     if addresses.len() <= 1 {
         return Ok(None);
     }
-    let secret = start.secret.as_slice().try_into();
     let config = MeshConfig {
         process: options.process as usize,
         addresses,
-        secret: secret.map_err(|_| Stop::for_good("the assignment has no secret of 32 bytes".to_owned()))?,
+        secret,
         run: options.run.as_str().to_owned(),
         generation: options.generation,
         connect_deadline: CONNECT_DEADLINE,

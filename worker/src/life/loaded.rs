@@ -23,12 +23,14 @@ pub(super) struct Loaded {
     /// Where checkpoints go, if it makes any.
     pub(super) store: Option<BlobStore>,
     pub(super) listener: Listener,
+    /// Known to the processes of the generation.
+    pub(super) secret: [u8; 32],
 }
 
 impl Loaded {
     /// Loads what the agent assigns, and says `Ready`.
     pub(super) fn load(source: &dyn Source, options: &Options, agent: &AgentConnection) -> Result<Self, Stop> {
-        let Assignment { job, base_dir, device, data, store, restore, replay, judge_at } =
+        let Assignment { job, base_dir, device, data, store, restore, secret, replay, judge_at } =
             Assignment::parse(agent.assigned())?;
         // Hashes this program: meanwhile the model is built.
         let environment = std::thread::spawn(move || numerics::environment(device));
@@ -62,9 +64,9 @@ impl Loaded {
         Ok(match replay {
             // What it makes is compared, and not kept.
             Some(replay) => {
-                Self { trainer: trainer.replay(replay.until, replay.fingerprints_every), store: None, listener }
+                Self { trainer: trainer.replay(replay.until, replay.fingerprints_every), store: None, listener, secret }
             }
-            None => Self { trainer, store: Some(store), listener },
+            None => Self { trainer, store: Some(store), listener, secret },
         })
     }
 }

@@ -196,11 +196,9 @@ impl Lab {
                 Restore { checkpoint: Manifest::id(&bytes).as_bytes().to_vec(), manifest: Some((&blob).into()) }
             }),
             secret: vec![5; 32],
-            peers: Vec::new(),
             replay: None,
             judge_at: Vec::new(),
             code: None,
-            save: None,
         }
     }
 }

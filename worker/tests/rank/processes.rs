@@ -14,7 +14,7 @@ use lockstep_common::{Digest, RunId, numerics};
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Assignment, Empty, ProcessMessage, Save, frame};
+use lockstep_rpc::{AgentCommand, Empty, Peers, ProcessMessage, Save, frame};
 
 use crate::lab::{Lab, Outcome};
 
@@ -34,7 +34,6 @@ enum Heard {
 pub(crate) struct Processes {
     children: Vec<Child>,
     streams: Vec<UnixStream>,
-    assignments: Vec<Assignment>,
     heard: Receiver<Heard>,
     addresses: BTreeMap<u32, String>,
     /// The numerics fingerprint by process.
@@ -96,7 +95,6 @@ impl Processes {
         Self {
             children,
             streams: streams.into_iter().map(Option::unwrap).collect(),
-            assignments,
             heard,
             addresses: BTreeMap::new(),
             fingerprints: BTreeMap::new(),
@@ -127,8 +125,8 @@ impl Processes {
 
     pub(crate) fn tell_peers(&mut self) {
         let peers: Vec<String> = self.addresses.values().cloned().collect();
-        for (stream, assignment) in self.streams.iter_mut().zip(&self.assignments) {
-            let start = Assignment { peers: peers.clone(), ..assignment.clone() };
+        for stream in &mut self.streams {
+            let start = Peers { run: RUN.to_owned(), generation: 1, addresses: peers.clone() };
             // A process that was killed does not hear it.
             frame::write(stream, &AgentCommand { body: Some(CommandBody::Start(start)) }).ok();
         }

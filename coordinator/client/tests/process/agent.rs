@@ -1,6 +1,7 @@
 //! An agent without processes: says by hand what an agent and its rank processes would say.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use lockstep_common::manifest::{self, Piece, RankState, RecordPosition, Share, TensorEntry};
@@ -13,8 +14,9 @@ use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
-    AgentMessage, Assignment, CheckpointShare, CoordinatorMessage, Desired, Device, Finished, Heartbeat, Hello,
-    LogRequest, PROTOCOL, ProcessMessage, Ready, Report, ReportBlock, StepReport, StoreSeen, Welcome,
+    AgentMessage, Assignment, AssignmentRequest, CheckpointShare, CoordinatorMessage, DesiredProcess, DesiredRun,
+    Device, Finished, Heartbeat, Hello, LogRequest, PROTOCOL, ProcessMessage, Ready, Report, ReportBlock, Save,
+    StepReport, StoreSeen, Welcome,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -26,11 +28,32 @@ use crate::support::{Coordinator, DEADLINE, write_job};
 /// A process of a generation of a run.
 pub(crate) type Process = (String, u64, u32);
 
+/// A process that the node should run, with all that it was told of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Assigned {
+    assignment: Assignment,
+    /// Empty until all are ready.
+    pub(crate) peers: Vec<String>,
+    pub(crate) save: Save,
+}
+
+impl Deref for Assigned {
+    type Target = Assignment;
+
+    fn deref(&self) -> &Assignment {
+        &self.assignment
+    }
+}
+
 pub(crate) struct Agent {
     say: mpsc::Sender<AgentMessage>,
     told: Streaming<CoordinatorMessage>,
     pub(crate) welcome: Welcome,
-    pub(crate) desired: Option<Desired>,
+    /// What the node should run, once it has the assignments.
+    pub(crate) desired: Option<Vec<Assigned>>,
+    runs: Vec<DesiredRun>,
+    assignments: BTreeMap<(String, u64), Option<Assignment>>,
+    peers: BTreeMap<(String, u64), Vec<String>>,
     pub(crate) num_desired: usize,
     pub(crate) acknowledged: BTreeMap<Process, u64>,
     pub(crate) log_requests: Vec<LogRequest>,
@@ -94,6 +117,9 @@ impl Agent {
             told,
             welcome,
             desired: None,
+            runs: Vec::new(),
+            assignments: BTreeMap::new(),
+            peers: BTreeMap::new(),
             num_desired: 0,
             acknowledged,
             log_requests,
@@ -130,8 +156,19 @@ impl Agent {
         let message = timeout(DEADLINE, self.told.message()).await.expect("a message in time")?;
         match message.and_then(|message| message.body) {
             Some(Told::Desired(desired)) => {
-                self.desired = Some(desired);
+                self.runs = desired.runs;
                 self.num_desired += 1;
+                self.fetch().await;
+                self.put_together();
+            }
+            Some(Told::Assignment(assignment)) => {
+                self.assignments.insert((assignment.run.clone(), assignment.generation), Some(assignment));
+                self.put_together();
+            }
+            Some(Told::Peers(peers)) => {
+                let before = self.peers.insert((peers.run, peers.generation), peers.addresses);
+                assert!(before.is_none(), "once in a generation and stream");
+                self.put_together();
             }
             Some(Told::Acknowledged(ack)) => {
                 self.applied = self.applied.max(ack.applied);
@@ -142,6 +179,32 @@ impl Agent {
             other => panic!("unexpected: {other:?}"),
         }
         Ok(())
+    }
+
+    /// Asks for each assignment once.
+    async fn fetch(&mut self) {
+        for DesiredRun { run, generation, .. } in self.runs.clone() {
+            if !self.assignments.contains_key(&(run.clone(), generation)) {
+                self.say(Say::Fetch(AssignmentRequest { run: run.clone(), generation })).await;
+                self.assignments.insert((run, generation), None);
+            }
+        }
+    }
+
+    fn put_together(&mut self) {
+        let of_run = |run: &DesiredRun| {
+            let of = (run.run.clone(), run.generation);
+            let whole = self.assignments.get(&of)?.clone()?;
+            let (peers, save) = (self.peers.get(&of).cloned().unwrap_or_default(), run.save.unwrap_or_default());
+            let process = |one: &DesiredProcess| {
+                let assignment = Assignment { process: one.process, device: one.device.clone(), ..whole.clone() };
+                Assigned { assignment, peers: peers.clone(), save }
+            };
+            Some(run.processes.iter().map(process).collect::<Vec<_>>())
+        };
+        if let Some(all) = self.runs.iter().map(of_run).collect::<Option<Vec<_>>>() {
+            self.desired = Some(all.concat());
+        }
     }
 
     /// Listens until `seen` says so.
@@ -155,9 +218,9 @@ impl Agent {
     }
 
     /// Listens until the desired assignments fit; these.
-    pub(crate) async fn until_desired(&mut self, what: &str, fits: impl Fn(&[Assignment]) -> bool) -> Vec<Assignment> {
-        self.until(what, |agent| agent.desired.as_ref().is_some_and(|desired| fits(&desired.assignments))).await;
-        self.desired.clone().expect("just seen").assignments
+    pub(crate) async fn until_desired(&mut self, what: &str, fits: impl Fn(&[Assigned]) -> bool) -> Vec<Assigned> {
+        self.until(what, |agent| agent.desired.as_ref().is_some_and(|desired| fits(desired))).await;
+        self.desired.clone().expect("just seen")
     }
 
     /// The share of `process`, whose blobs are written.

@@ -221,14 +221,14 @@ async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_los
     let keep_spare = async {
         loop {
             spare.beat().await;
-            if spare.desired.as_ref().is_some_and(|desired| !desired.assignments.is_empty()) {
+            if spare.desired.as_ref().is_some_and(|desired| !desired.is_empty()) {
                 break;
             }
             let _ = tokio::time::timeout(std::time::Duration::from_millis(200), spare.listen()).await;
         }
     };
     tokio::time::timeout(crate::support::DEADLINE, keep_spare).await.expect("the spare node takes over");
-    let assigned = spare.desired.clone().unwrap().assignments;
+    let assigned = spare.desired.clone().unwrap();
     assert_eq!((&assigned[0].run, assigned[0].generation), (&run, 2));
     let status = loop {
         if let Err(status) = agent.listen().await {

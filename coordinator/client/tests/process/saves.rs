@@ -41,12 +41,12 @@ async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_re
         "{reason}"
     );
     let rejected = Save { attempt: 1, ..Save::default() };
-    agent.until_desired("the rejection", |assigned| assigned[0].save == Some(rejected)).await;
+    agent.until_desired("the rejection", |assigned| assigned[0].save == rejected).await;
 
     fs::remove_file(blob(4)).unwrap();
     let share = agent.share(4, 0);
     agent.tell(&p0, 5, share).await;
-    agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
+    agent.until_desired("the commit", |assigned| assigned[0].save.committed).await;
     agent.tell(&p0, 6, finished(4, 1)).await;
     let shown = coordinator.ask(&["show", &run]);
     assert_eq!((&shown["status"], &shown["alarms"]), (&"finished".into(), &0.into()), "{shown:#}");

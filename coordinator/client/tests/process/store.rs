@@ -123,7 +123,7 @@ async fn a_last_checkpoint_whose_description_is_too_long_is_rejected_and_may_be_
     let share = Piece { digest: Domain::Blob.digest(b""), bytes: lockstep_rpc::MAX_SHARE_BYTES as u64 + 1 };
     agent.tell(&p0, 3, said(4, &share)).await;
     let rejected = Save { attempt: 1, ..Save::default() };
-    agent.until_desired("the rejection", |assigned| assigned[0].save == Some(rejected)).await;
+    agent.until_desired("the rejection", |assigned| assigned[0].save == rejected).await;
     agent.tell(&p0, 4, finished(4, 1)).await;
     let shown = coordinator.ask(&["show", &run]);
     assert_eq!(shown["status"], "unsaved", "{shown:#}");
@@ -140,7 +140,7 @@ async fn verify_of_a_checkpoint_finds_blobs_that_are_damaged_or_missing() {
     let before = mark();
     let share = agent.share(4, 0);
     agent.tell(&p0, 3, share).await;
-    agent.until_desired("the commit", |assigned| assigned[0].save.is_some_and(|save| save.committed)).await;
+    agent.until_desired("the commit", |assigned| assigned[0].save.committed).await;
     assert_ne!(mark(), before, "a copy that was made before lacks it");
     agent.tell(&p0, 4, finished(4, 1)).await;
 

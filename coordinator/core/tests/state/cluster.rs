@@ -2,6 +2,7 @@
 //! which must then equal the state: a change that is not noted as one fails whichever test makes it.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Mutex;
 
 use lockstep_common::manifest::{self, Share};
@@ -12,8 +13,11 @@ use lockstep_core::command::{
     Cancel, Commit, CommitFailed, Device, MadeOf, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Progress,
     Report, Resume, Submit,
 };
+use lockstep_core::desired::{assignment, desired, peers};
 use lockstep_core::state::{Run, Status, Written};
-use lockstep_core::{Applied, Assigned, ClusterState, Command, Effect, Outcome, Refusal, ReportBody, desired};
+use lockstep_core::{
+    Applied, Assignment, ClusterState, Command, DesiredRun, Effect, Outcome, Refusal, ReportBody, Save,
+};
 
 pub(crate) const JOB: &str = r#"
     name = "t"
@@ -33,6 +37,25 @@ pub(crate) struct Cluster {
     pub(crate) effects: Vec<Effect>,
     index: u64,
     store: BTreeMap<String, Vec<u8>>,
+}
+
+/// A process that a node should run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Assigned {
+    assignment: Assignment,
+    pub(crate) process: u32,
+    pub(crate) device: String,
+    /// Empty until all are ready.
+    pub(crate) peers: Vec<String>,
+    pub(crate) save: Save,
+}
+
+impl Deref for Assigned {
+    type Target = Assignment;
+
+    fn deref(&self) -> &Assignment {
+        &self.assignment
+    }
 }
 
 /// The blobs of shares and manifests, of all tests: a blob is named by what it holds.
@@ -361,8 +384,22 @@ impl Cluster {
         self.run(id).state.status.to_string()
     }
 
+    /// What `node` should run, in the order of runs' ids and of processes, with all that it is told of each.
     pub(crate) fn desired(&self, node: &str) -> Vec<Assigned> {
-        desired(&self.state, &node.parse().unwrap())
+        let node = node.parse().unwrap();
+        let of_run = |run: &&Run| {
+            let (assignment, peers) = (assignment(run), peers(run).unwrap_or_default());
+            let DesiredRun { generation, processes, save } = desired(run).remove(&node)?;
+            assert_eq!(assignment.generation, generation);
+            let process = move |(process, device)| {
+                let (assignment, peers) = (assignment.clone(), peers.clone());
+                Assigned { assignment, process, device, peers, save }
+            };
+            Some(processes.into_iter().map(process))
+        };
+        let mut runs = self.state.runs();
+        runs.sort_by_key(|run| run.id().clone());
+        runs.iter().filter_map(of_run).flatten().collect()
     }
 
     pub(crate) fn store(&self) -> BTreeMap<String, Vec<u8>> {

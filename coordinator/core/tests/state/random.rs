@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_common::{Domain, RunId};
+use lockstep_common::RunId;
 use lockstep_core::command::{FenceDevices, NodeForgotten};
 use lockstep_core::state::{ProcessPhase, Status};
 use lockstep_core::{Command, Outcome, ReportBody};
@@ -204,7 +204,8 @@ fn check(cluster: &Cluster) {
             assert_eq!(cluster.manifest(&made.id).state, made.state);
         }
     }
-    let listed = |node: &str| cluster.desired(node).into_iter().map(|assigned| (assigned.run, assigned.process));
+    let listed =
+        |node: &str| cluster.desired(node).into_iter().map(|assigned| (assigned.run.clone(), assigned.process));
     let desired: Vec<_> = cluster.state.nodes().flat_map(|node| listed(node.id.as_str())).collect();
     assert_eq!(desired.iter().cloned().collect::<BTreeSet<_>>(), expected);
     assert_eq!(desired.len(), expected.len(), "a process is named twice");

@@ -1,7 +1,5 @@
 //! The state as rows, and rows that are no state.
 
-use std::collections::BTreeMap;
-
 use lockstep_common::{Digest, Domain};
 use lockstep_core::state::StateError;
 use lockstep_core::{ClusterState, Outcome, ReportBody};

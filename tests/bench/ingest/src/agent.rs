@@ -1,6 +1,7 @@
 //! An agent without processes, which says what theirs would.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
-    AgentMessage, Assignment, CheckpointShare, CoordinatorMessage, Device, Heartbeat, Hello, PROTOCOL, ProcessMessage,
-    Ready, Report, StoreSeen,
+    AgentMessage, Assignment, AssignmentRequest, CheckpointShare, CoordinatorMessage, DesiredProcess, DesiredRun,
+    Device, Heartbeat, Hello, PROTOCOL, ProcessMessage, Ready, Report, StoreSeen,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,16 +70,35 @@ impl Agent {
     pub(crate) async fn assigned(&mut self, processes: usize) -> Result<Vec<Assignment>, Failure> {
         let end = Instant::now() + PATIENCE;
         let mut heart = tokio::time::interval(HEARTBEAT);
+        let (mut desired, mut assignments) = (Vec::new(), BTreeMap::new());
         while Instant::now() < end {
             tokio::select! {
-                told = self.listen() => {
-                    if let Some(Told::Desired(desired)) = told?
-                        && desired.assignments.len() >= processes
-                    {
-                        return Ok(desired.assignments);
+                told = self.listen() => match told? {
+                    Some(Told::Desired(now)) => {
+                        desired = now.runs;
+                        for DesiredRun { run, generation, .. } in desired.clone() {
+                            if let Entry::Vacant(entry) = assignments.entry((run.clone(), generation)) {
+                                let asked = Say::Fetch(AssignmentRequest { run, generation });
+                                self.say.send(AgentMessage { body: Some(asked) }).await?;
+                                entry.insert(None);
+                            }
+                        }
                     }
-                }
+                    Some(Told::Assignment(one)) => {
+                        assignments.insert((one.run.clone(), one.generation), Some(one));
+                    }
+                    _ => {}
+                },
                 _ = heart.tick() => self.beat().await?,
+            }
+            let of = |run: &DesiredRun| {
+                let whole = assignments.get(&(run.run.clone(), run.generation))?.clone()?;
+                let process = |one: &DesiredProcess| Assignment { process: one.process, ..whole.clone() };
+                Some(run.processes.iter().map(process).collect::<Vec<_>>())
+            };
+            let all = desired.iter().map(of).collect::<Option<Vec<_>>>().map(|all| all.concat());
+            if let Some(all) = all.filter(|all| all.len() >= processes) {
+                return Ok(all);
             }
         }
         Err(format!("there were no {processes} processes to run").into())

@@ -17,10 +17,10 @@ impl Connection {
         Self { id, commands }
     }
 
-    /// Queues the assignment, without the peers: they come with the start.
+    /// Queues the assignment.
     pub(super) fn assign(&self, assignment: &Assignment) {
         // The channel is new: there is room.
-        self.tell(Command::Assign(Assignment { peers: Vec::new(), ..assignment.clone() }));
+        self.tell(Command::Assign(assignment.clone()));
     }
 
     /// Queues a command. False if there is no room: a process that takes none is about to hang up.

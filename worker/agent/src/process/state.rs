@@ -72,9 +72,13 @@ impl State {
         !matches!(self, Self::Ended(..) | Self::Gone)
     }
 
-    /// Whether it lives and was given its assignment.
-    pub(super) fn has_joined(&self) -> bool {
-        self.is_alive() && !matches!(self, Self::Waiting(_) | Self::Starting(_))
+    /// The assignment, if the process was not given it yet.
+    pub(super) fn untold(&mut self) -> Option<&mut Assignment> {
+        match self {
+            Self::Waiting(waiting) => Some(&mut waiting.assignment),
+            Self::Starting(running) => Some(&mut running.assignment),
+            _ => None,
+        }
     }
 
     /// Whether this is its connection.
@@ -100,15 +104,6 @@ impl State {
             | Self::HungUp(running)
             | Self::Ended(running, ..) => Some(&running.assignment),
             Self::Gone => None,
-        }
-    }
-
-    /// Replaces the assignment of a process that lives, or will.
-    pub(super) fn assign(&mut self, assignment: Assignment) {
-        if let Some(waiting) = self.waiting() {
-            waiting.assignment = assignment;
-        } else if let Some(running) = self.running() {
-            running.assignment = assignment;
         }
     }
 }

@@ -93,19 +93,15 @@ fn a_finished_process_may_go_when_all_is_acknowledged_or_it_is_dismissed() {
 #[test]
 fn a_started_process_is_told_what_became_of_the_last_checkpoint_whenever_that_changes() {
     let (_dir, mut process, mut told) = process();
-    let with = |peers: &[&str], save| Assignment {
-        peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
-        save,
-        ..Assignment::default()
-    };
     let rejected = Save { attempt: 1, ..Save::default() };
-    process.want(with(&[], Some(rejected)));
+    process.want(rejected);
     assert!(told.try_recv().is_err(), "it is not started");
-    process.want(with(&["a"], Some(Save::default())));
+    process.want(Save::default());
+    process.meet(&["a".to_owned()]);
     assert!(matches!(told.try_recv().unwrap().body, Some(Command::Start(_))));
     for save in [rejected, Save { committed: true, ..rejected }] {
         for _ in 0..2 {
-            process.want(with(&["a"], Some(save)));
+            process.want(save);
         }
         assert_eq!(told.try_recv().unwrap().body, Some(Command::Save(save)));
         assert!(told.try_recv().is_err(), "it is told once");

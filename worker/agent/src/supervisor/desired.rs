@@ -1,14 +1,16 @@
 //! What the coordinator desires: who goes, who stays, and who is started once there is a device and a spool for it.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
 
 use lockstep_common::job::JobSpec;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentMessage, Assignment, Desired, Failed, ProcessMessage};
+use lockstep_rpc::{
+    AgentMessage, Assignment, AssignmentRequest, Desired, DesiredProcess, DesiredRun, Failed, Peers, ProcessMessage,
+};
 use tracing::{info, warn};
 
 use super::{ANSWER_CAPACITY, Supervisor};
@@ -22,21 +24,27 @@ impl Supervisor {
     pub(super) fn desire(&mut self, desired: Desired) {
         self.postponed.clear();
         let mut wanted = BTreeMap::new();
-        for assignment in desired.assignments {
-            match ProcessKey::new(&assignment.run, assignment.generation, assignment.process) {
-                Err(error) => warn!("the coordinator desires what cannot be: {error}"),
-                Ok(key) => drop(wanted.insert(key, assignment)),
+        let mut generations = BTreeSet::new();
+        for DesiredRun { run, generation, processes, save } in desired.runs {
+            for DesiredProcess { process, device } in processes {
+                match ProcessKey::new(&run, generation, process) {
+                    Err(error) => warn!("the coordinator desires what cannot be: {error}"),
+                    Ok(key) => drop(wanted.insert(key, (device, save.unwrap_or_default()))),
+                }
             }
+            generations.insert((run, generation));
         }
+        self.assignments.retain(|of, _| generations.contains(of));
+        self.fetched.retain(|of| generations.contains(of));
         // First who goes: the next ones wait for their devices.
         let goes = |key: &ProcessKey| !wanted.contains_key(key);
         self.processes.iter_mut().filter(|(key, _)| goes(key)).for_each(|(_, process)| process.dismiss());
         self.unspooled.retain(|key, _| !goes(key));
-        for (key, assignment) in wanted {
+        for (key, (device, save)) in wanted {
             match self.processes.entry(key.clone()) {
-                Entry::Occupied(process) => process.into_mut().want(assignment),
+                Entry::Occupied(process) => process.into_mut().want(save),
                 Entry::Vacant(_) if self.leaving => {}
-                Entry::Vacant(_) => self.start(key, assignment),
+                Entry::Vacant(_) => self.start_assigned(key, device),
             }
         }
         let processes = &self.processes;
@@ -44,9 +52,42 @@ impl Supervisor {
     }
 
     pub(super) fn start_postponed(&mut self) {
-        for (key, assignment) in std::mem::take(&mut self.postponed) {
-            self.start(key, assignment);
+        for (key, device) in std::mem::take(&mut self.postponed) {
+            self.start_assigned(key, device);
         }
+    }
+
+    /// The coordinator brings what was asked for.
+    pub(super) fn assigned(&mut self, assignment: Assignment) {
+        let of = (assignment.run.clone(), assignment.generation);
+        // Of a generation that is desired no longer nothing is kept.
+        if self.fetched.contains(&of) {
+            self.assignments.insert(of, assignment);
+            self.start_postponed();
+        }
+    }
+
+    /// All processes of a generation are ready.
+    pub(super) fn met(&mut self, peers: &Peers) {
+        let theirs = |key: &ProcessKey| key.run.as_str() == peers.run && key.generation == peers.generation;
+        let own = self.processes.iter_mut().filter(|(key, _)| theirs(key));
+        own.for_each(|(_, process)| process.meet(&peers.addresses));
+    }
+
+    /// Starts a process, once its generation's assignment is there, which is asked for.
+    fn start_assigned(&mut self, key: ProcessKey, device: String) {
+        let of = (key.run.to_string(), key.generation);
+        if let Some(assignment) = self.assignments.get(&of) {
+            let assignment = Assignment { process: key.process, device, ..assignment.clone() };
+            return self.start(key, assignment);
+        }
+        if !self.fetched.contains(&of) {
+            let (run, generation) = of.clone();
+            let body = Some(Say::Fetch(AssignmentRequest { run, generation }));
+            self.answers.push_back(AgentMessage { body });
+            self.fetched.insert(of);
+        }
+        self.postponed.insert(key, device);
     }
 
     /// Who holds the device of `assignment`: a process that its run has left, and that has not ended yet. A device takes as many
@@ -71,7 +112,7 @@ impl Supervisor {
                 info!("{key} waits: {holder} still holds `{}`", assignment.device);
                 self.waiting_for_device.insert(key.clone());
             }
-            self.postponed.insert(key, assignment);
+            self.postponed.insert(key, assignment.device);
             return;
         }
         self.waiting_for_device.remove(&key);
@@ -120,6 +161,6 @@ impl Supervisor {
             let report = key.report(1, ProcessMessage { body });
             self.answers.push_back(AgentMessage { body: Some(Say::Report(report)) });
         }
-        self.postponed.insert(key, assignment);
+        self.postponed.insert(key, assignment.device);
     }
 }

@@ -1,6 +1,6 @@
 //! A coordinator that remembers what agents say, acknowledges it, and can be killed and started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use lockstep_rpc::agents_server::{Agents, AgentsServer};
 use lockstep_rpc::coordinator_message::Body as Tell;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
-    Acknowledged, AgentMessage, Assignment, CoordinatorMessage, Desired, Hello, LogReply, LogRequest, PROTOCOL, Report,
-    StoreSeen, Welcome,
+    Acknowledged, AgentMessage, Assignment, AssignmentRequest, CoordinatorMessage, Desired, DesiredProcess, DesiredRun,
+    Hello, LogReply, LogRequest, PROTOCOL, Peers, Report, StoreSeen, Welcome,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -56,12 +56,55 @@ pub(crate) struct Memory {
     pub(crate) protocol: u32,
     pub(crate) acknowledges: bool,
     pub(crate) logs: BTreeMap<u64, LogReply>,
-    desired: Vec<Assignment>,
+    desired: Vec<Desire>,
     asked: Vec<LogRequest>,
     questions: u64,
 }
 
+/// A process that should run.
+#[derive(Clone)]
+pub(crate) struct Desire {
+    pub(crate) assignment: Assignment,
+    /// Those of its generation, once it is ready.
+    pub(crate) peers: Vec<String>,
+}
+
+impl From<Assignment> for Desire {
+    fn from(assignment: Assignment) -> Self {
+        Self { assignment, peers: Vec::new() }
+    }
+}
+
 impl Memory {
+    fn told(&self) -> Desired {
+        let run = |Desire { assignment, .. }: &Desire| DesiredRun {
+            run: assignment.run.clone(),
+            generation: assignment.generation,
+            processes: vec![DesiredProcess { process: assignment.process, device: assignment.device.clone() }],
+            save: None,
+        };
+        Desired { runs: self.desired.iter().map(run).collect() }
+    }
+
+    fn assignment(&self, asked: &AssignmentRequest, store: &str) -> Option<Assignment> {
+        let is_asked =
+            |one: &&Desire| (&one.assignment.run, one.assignment.generation) == (&asked.run, asked.generation);
+        let found = self.desired.iter().find(is_asked)?.assignment.clone();
+        let store = if found.store.is_empty() { store.to_owned() } else { found.store.clone() };
+        Some(Assignment { process: 0, device: String::new(), store, ..found })
+    }
+
+    /// The peers of desired processes that are ready.
+    fn met(&self) -> Vec<Peers> {
+        let met = |one: &Desire| {
+            let Assignment { run, generation, process, .. } = one.assignment.clone();
+            let bodies = self.bodies(&(run.clone(), generation, process));
+            let is_ready = bodies.iter().any(|body| matches!(body, Body::Ready(_)));
+            (is_ready && !one.peers.is_empty()).then(|| Peers { run, generation, addresses: one.peers.clone() })
+        };
+        self.desired.iter().filter_map(met).collect()
+    }
+
     /// What `key` said, without the numbers.
     pub(crate) fn bodies(&self, key: &Key) -> Vec<Body> {
         let reports = self.reports.get(key).into_iter().flatten();
@@ -160,12 +203,17 @@ impl Coordinator {
         self.service.store.path()
     }
 
+    /// It has another store when it starts the next time.
+    pub(crate) fn move_store(&mut self) {
+        self.service.store = Arc::new(store());
+    }
+
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.service.memory.lock().unwrap()
     }
 
-    pub(crate) fn desire(&self, assignments: Vec<Assignment>) {
-        self.memory().desired = assignments;
+    pub(crate) fn desire(&self, desired: Vec<Desire>) {
+        self.memory().desired = desired;
         self.service.changed.send_replace(());
     }
 
@@ -249,25 +297,40 @@ impl Service {
             while said.message().await.ok()?.is_some() {}
             return None;
         }
+        let mut told = BTreeSet::new();
         let mut changed = self.changed.subscribe();
         changed.mark_changed();
         loop {
             tokio::select! {
                 result = changed.changed() => {
                     result.ok()?;
-                    let (assignments, asked) = {
+                    let (desired, met, asked) = {
                         let mut memory = self.memory.lock().unwrap();
-                        (memory.desired.clone(), std::mem::take(&mut memory.asked))
+                        (memory.told(), memory.met(), std::mem::take(&mut memory.asked))
                     };
-                    send(Tell::Desired(Desired { assignments })).await?;
+                    send(Tell::Desired(desired)).await?;
+                    for peers in met {
+                        send(Tell::Peers(peers)).await?;
+                    }
                     for request in asked {
                         send(Tell::Log(request)).await?;
                     }
                 }
                 message = said.message() => {
-                    let done = self.remember(message.ok()??);
-                    if let Some(done) = done {
+                    let message = message.ok()??;
+                    if let Some(Said::Fetch(asked)) = &message.body {
+                        let store = self.store.path().display().to_string();
+                        let found = self.memory.lock().unwrap().assignment(asked, &store);
+                        if let Some(assignment) = found {
+                            send(Tell::Assignment(assignment)).await?;
+                        }
+                    }
+                    if let Some(done) = self.remember(message) {
                         send(Tell::Acknowledged(done)).await?;
+                    }
+                    let met = self.memory.lock().unwrap().met();
+                    for peers in met.into_iter().filter(|peers| told.insert((peers.run.clone(), peers.generation))) {
+                        send(Tell::Peers(peers)).await?;
                     }
                 }
             }
@@ -279,6 +342,7 @@ impl Service {
         match message.body? {
             Said::Hello(_) => panic!("a second hello on one stream"),
             Said::Heartbeat(_) => memory.heartbeats += 1,
+            Said::Fetch(_) => {}
             Said::Leaving(_) => memory.leaving += 1,
             Said::Store(seen) => memory.seen.push(seen),
             Said::Log(reply) => {

@@ -111,7 +111,7 @@ fn a_process_that_never_connects_or_fails_at_once_is_heard() {
     let coordinator = Coordinator::new();
     let agent = Agent::start(options(coordinator.address(), &dir.path().join("a"), fake_rank("die")));
     let key = key(1, 0);
-    coordinator.desire(vec![assignment(&key)]);
+    coordinator.desire(vec![assignment(&key).into()]);
     let exit = exited(&coordinator, &key);
     assert_eq!((exit.code, exit.output.as_str()), (7, "first line\nsecond line\ncannot go on\n"));
     assert_eq!(coordinator.memory().bodies(&key).len(), 1);
@@ -119,7 +119,7 @@ fn a_process_that_never_connects_or_fails_at_once_is_heard() {
 
     let coordinator = Coordinator::new();
     let agent = Agent::start(options(coordinator.address(), &dir.path().join("b"), fake_rank("fail")));
-    coordinator.desire(vec![assignment(&key)]);
+    coordinator.desire(vec![assignment(&key).into()]);
     assert_eq!(exited(&coordinator, &key).code, 1);
     let bodies = coordinator.memory().bodies(&key);
     assert!(matches!(&bodies[0], Body::Failed(failed) if failed.reason == "there is nothing to learn"), "{bodies:?}");
@@ -133,7 +133,7 @@ fn a_process_of_a_build_that_does_not_fit_ends_its_run_with_both_versions() {
     let coordinator = Coordinator::new();
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("earlier")));
     let key = key(1, 0);
-    coordinator.desire(vec![assignment(&key)]);
+    coordinator.desire(vec![assignment(&key).into()]);
     exited(&coordinator, &key);
     let bodies = coordinator.memory().bodies(&key);
     let Body::Failed(failed) = &bodies[0] else { panic!("{bodies:?}") };
@@ -149,7 +149,7 @@ fn a_process_that_hangs_up_and_lives_on_is_stopped() {
     let coordinator = Coordinator::new();
     let agent = Agent::start(options(coordinator.address(), dir.path(), deaf_rank("vanish")));
     let key = key(1, 0);
-    coordinator.desire(vec![assignment(&key)]);
+    coordinator.desire(vec![assignment(&key).into()]);
     assert_eq!(exited(&coordinator, &key).code, 137);
     agent.stop().unwrap();
 }
@@ -161,10 +161,10 @@ fn what_cannot_be_started_fails_with_the_reason() {
     let mut command = fake_rank("die");
     command.program = "/nonexistent/rank".into();
     let agent = Agent::start(options(coordinator.address(), dir.path(), command));
-    let (absent, garbled) = (key(1, 0), key(1, 1));
+    let (absent, garbled) = (key(1, 0), key(2, 1));
     let mut bad = assignment(&garbled);
     bad.job = b"not a job".to_vec();
-    coordinator.desire(vec![assignment(&absent), bad]);
+    coordinator.desire(vec![assignment(&absent).into(), bad.into()]);
     let reason = |key| {
         coordinator.hear("the reason", key, |body| match body {
             Body::Failed(failed) => Some(failed.reason),
@@ -189,7 +189,7 @@ fn a_process_for_which_the_disk_has_no_room_is_started_when_it_has() {
     // A file where a directory should be stands for a full disk.
     let obstacle = dir.path().join("spool").join(&key.0);
     std::fs::write(&obstacle, "").unwrap();
-    coordinator.desire(vec![assignment(&key)]);
+    coordinator.desire(vec![assignment(&key).into()]);
     until("the first attempt", || logged().contains("cannot start process 0 of run dsk0000000 generation 1 yet"));
     std::fs::remove_file(&obstacle).unwrap();
     assert_eq!(exited(&coordinator, &key).code, 7);
@@ -207,7 +207,7 @@ fn a_process_that_the_disk_keeps_from_starting_is_told_and_its_run_can_go_elsewh
     let key = ("dsk0000001".to_owned(), 1, 0);
     let obstacle = dir.path().join("spool").join(&key.0);
     std::fs::write(&obstacle, "").unwrap();
-    coordinator.desire(vec![assignment(&key)]);
+    coordinator.desire(vec![assignment(&key).into()]);
     let (reason, transient) = coordinator.hear("why it does not start", &key, |body| match body {
         Body::Failed(failed) => Some((failed.reason, failed.transient)),
         _ => None,

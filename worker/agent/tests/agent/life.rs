@@ -5,7 +5,7 @@ use lockstep_rpc::{Assignment, Restore};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Desire};
 use crate::support::{Agent, assignment, deaf_rank, fake_rank, key, options, spool_dir, until, with_peers};
 
 #[test]
@@ -15,7 +15,7 @@ fn a_process_is_started_told_its_peers_heard_drained_and_forgotten() {
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("train:20")));
     let (key, other) = (key(1, 0), key(1, 1));
     let restore = Some(Restore { checkpoint: b"a checkpoint".to_vec(), manifest: None });
-    let begins = |key| Assignment { restore: restore.clone(), ..assignment(key) };
+    let begins = |key| Desire::from(Assignment { restore: restore.clone(), ..assignment(key) });
     coordinator.desire(vec![begins(&key), begins(&other)]);
 
     let ready = coordinator.hear("ready", &key, |body| match body {
@@ -112,13 +112,14 @@ fn what_an_agent_writes_is_its_users_alone_also_in_a_directory_of_all() {
 #[test]
 fn a_process_that_writes_into_another_store_than_the_coordinator_has_now_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let coordinator = Coordinator::new();
+    let mut coordinator = Coordinator::new();
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
     let key = key(4, 1);
-    let of = |store: &str| Assignment { store: store.into(), ..with_peers(&key) };
-    coordinator.desire(vec![of("/old")]);
+    coordinator.desire(vec![with_peers(&key)]);
     coordinator.wait("steps", |memory| (memory.step(&key) > 3).then_some(()));
-    coordinator.desire(vec![of("/new")]);
+    coordinator.kill();
+    coordinator.move_store();
+    coordinator.start();
     let exited = coordinator.hear("its end", &key, |body| match body {
         Body::Exited(exit) => Some(exit.code),
         _ => None,

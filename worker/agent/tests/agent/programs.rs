@@ -99,7 +99,7 @@ fn a_program_is_built_once_from_the_runs_tree_and_trains() {
     let coordinator = Coordinator::new();
     let agent = run.agent(&coordinator, "a");
     let (first, second, next) = (key(1, 0), key(1, 1), key(2, 0));
-    coordinator.desire(vec![run.assignment(&first), run.assignment(&second)]);
+    coordinator.desire(vec![run.assignment(&first).into(), run.assignment(&second).into()]);
     ready(&coordinator, &first);
     ready(&coordinator, &second);
     assert_eq!(lines(&run.path("count")), ["changednew"]);
@@ -108,12 +108,12 @@ fn a_program_is_built_once_from_the_runs_tree_and_trains() {
     let (log, _) = coordinator.read_log(&second, |text| text.contains("second line"));
     assert!(log.starts_with("[its program is being built") && !log.contains("compiled"), "{log}");
 
-    coordinator.desire(vec![run.assignment(&next)]);
+    coordinator.desire(vec![run.assignment(&next).into()]);
     ready(&coordinator, &next);
     agent.stop().unwrap();
     let other = run.agent(&coordinator, "b");
     let again = key(3, 0);
-    coordinator.desire(vec![run.assignment(&again)]);
+    coordinator.desire(vec![run.assignment(&again).into()]);
     ready(&coordinator, &again);
     assert_eq!(lines(&run.path("count")).len(), 1, "neither for a new generation nor for another agent");
     other.stop().unwrap();
@@ -139,15 +139,15 @@ fn the_tree_of_a_running_program_stays_whoever_builds_another_one() {
     });
     let assigned = |key: &Key, name: &str| run.assignment_built_by(key, &format!("touch {name}; {}", run.build));
     let [first, second, third] = [key(1, 0), key(2, 0), key(3, 0)];
-    coordinators[0].desire(vec![assigned(&first, "one")]);
+    coordinators[0].desire(vec![assigned(&first, "one").into()]);
     ready(&coordinators[0], &first);
-    coordinators[1].desire(vec![assigned(&second, "two")]);
+    coordinators[1].desire(vec![assigned(&second, "two").into()]);
     ready(&coordinators[1], &second);
     until("the second build to be over", || tree_of("two") == 1);
     assert_eq!(tree_of("one"), 1, "a process runs in it");
     coordinators[0].desire(Vec::new());
     coordinators[0].hear("its end", &first, |body| matches!(body, Body::Exited(_)).then_some(()));
-    coordinators[1].desire(vec![assigned(&third, "three")]);
+    coordinators[1].desire(vec![assigned(&third, "three").into()]);
     ready(&coordinators[1], &third);
     until("what is not in use to be deleted", || tree_of("one") == 0);
     for agent in agents {
@@ -168,9 +168,9 @@ fn what_an_earlier_build_left_is_not_taken_for_this_ones() {
         assignment.job = job.into_bytes();
         assignment
     };
-    coordinator.desire(vec![named(&first, &good)]);
+    coordinator.desire(vec![named(&first, &good).into()]);
     ready(&coordinator, &good);
-    coordinator.desire(vec![named(&second, &bad)]);
+    coordinator.desire(vec![named(&second, &bad).into()]);
     let reason = failure(&coordinator, &bad);
     assert!(reason.contains("release/program`: is `program.bin` the name"), "{reason}");
     agent.stop().unwrap();
@@ -183,16 +183,16 @@ fn a_commit_that_was_not_kept_is_fetched_from_its_remote() {
     let coordinator = Coordinator::new();
     let agent = run.agent(&coordinator, "a");
     let (first, second, third) = (key(1, 0), key(2, 0), key(3, 0));
-    coordinator.desire(vec![run.assignment(&first)]);
+    coordinator.desire(vec![run.assignment(&first).into()]);
     assert!(
         failure(&coordinator, &first).contains(&format!("commit `{}` of the work tree is in none", run.code.commit))
     );
     run.code.remote = Some(format!("file://{}", run.path("nowhere").display()));
-    coordinator.desire(vec![run.assignment(&second)]);
+    coordinator.desire(vec![run.assignment(&second).into()]);
     let reason = failure(&coordinator, &second);
     assert!(reason.contains("cannot fetch commit") && reason.contains("nowhere"), "{reason}");
     run.code.remote = Some(format!("file://{}", run.path("published").display()));
-    coordinator.desire(vec![run.assignment(&third)]);
+    coordinator.desire(vec![run.assignment(&third).into()]);
     ready(&coordinator, &third);
     assert_eq!(lines(&run.path("seen")), ["changed"]);
     agent.stop().unwrap();
@@ -209,7 +209,7 @@ fn what_cannot_be_built_fails_the_run_with_the_builders_own_words() {
         let coordinator = Coordinator::new();
         let agent = run.agent(&coordinator, "a");
         let (first, second) = (key(1, 0), key(1, 1));
-        coordinator.desire(vec![run.assignment(&first), run.assignment(&second)]);
+        coordinator.desire(vec![run.assignment(&first).into(), run.assignment(&second).into()]);
         for key in [&first, &second] {
             let reason = failure(&coordinator, key);
             assert!(reason.contains("node `node-a` cannot") && reason.contains(words), "{reason}");
@@ -220,7 +220,7 @@ fn what_cannot_be_built_fails_the_run_with_the_builders_own_words() {
     let coordinator = Coordinator::new();
     let agent = run.agent(&coordinator, "a");
     let key = key(1, 0);
-    coordinator.desire(vec![Assignment { code: None, ..run.assignment(&key) }]);
+    coordinator.desire(vec![Assignment { code: None.into(), ..run.assignment(&key) }.into()]);
     let reason = failure(&coordinator, &key);
     assert!(reason.contains("no work tree was kept"), "{reason}");
     agent.stop().unwrap();
@@ -236,13 +236,13 @@ fn a_build_that_nobody_waits_for_is_stopped_with_all_it_has_started() {
         let pids = lines(&run.path("pid"));
         pids.len() == 2 && pids.iter().all(|pid| !Path::new("/proc").join(pid).join("exe").exists())
     };
-    coordinator.desire(vec![run.assignment(&first)]);
+    coordinator.desire(vec![run.assignment(&first).into()]);
     until("the build to begin", || lines(&run.path("pid")).len() == 2);
     coordinator.desire(Vec::new());
     until("the build to stop", all_gone);
 
     fs::remove_file(run.path("pid")).unwrap();
-    coordinator.desire(vec![run.assignment(&second)]);
+    coordinator.desire(vec![run.assignment(&second).into()]);
     until("the build to begin again", || lines(&run.path("pid")).len() == 2);
     agent.stop().unwrap();
     until("the build to stop with its agent", all_gone);

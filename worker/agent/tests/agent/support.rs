@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::{DEADLINE, Key};
+use crate::coordinator::{DEADLINE, Desire, Key};
 
 pub(crate) const JOB: &str = r#"
 name = "test"
@@ -54,8 +54,8 @@ pub(crate) fn assignment(key: &Key) -> Assignment {
     }
 }
 
-pub(crate) fn with_peers(key: &Key) -> Assignment {
-    Assignment { peers: vec!["127.0.0.1:1".into()], ..assignment(key) }
+pub(crate) fn with_peers(key: &Key) -> Desire {
+    Desire { assignment: assignment(key), peers: vec!["127.0.0.1:1".into()] }
 }
 
 pub(crate) fn parse(text: &str, sets: &[String]) -> JobSpec {

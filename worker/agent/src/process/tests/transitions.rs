@@ -25,8 +25,8 @@ fn is_asked(signals: &[CancellationToken; 2]) -> [bool; 2] {
     signals.each_ref().map(CancellationToken::is_cancelled)
 }
 
-fn with_peers() -> Assignment {
-    Assignment { peers: vec!["a".to_owned()], ..Assignment::default() }
+fn meet(process: &mut Process) {
+    process.meet(&["a".to_owned()]);
 }
 
 fn waiting() -> (TempDir, Process) {
@@ -38,7 +38,7 @@ fn waiting() -> (TempDir, Process) {
 fn one_that_waits_for_its_program_is_started_or_fails_or_is_stopped() {
     let (_dir, mut process) = waiting();
     assert!(process.waits_for() == Some(&PROGRAM) && process.is_alive() && !process.is_gone());
-    process.want(with_peers());
+    meet(&mut process);
     process.begin(Ok(Child::without_process().0));
     assert!(process.waits_for().is_none() && process.is_alive());
     let mut told = join(&mut process, 1);
@@ -87,7 +87,7 @@ fn what_an_ended_process_said_is_taken_before_its_end() {
     };
     let training = |process: &mut Process| {
         let _told = join(process, 1);
-        process.want(with_peers());
+        meet(process);
         process.end(exit(1));
     };
     let finished = |process: &mut Process| {
@@ -135,7 +135,7 @@ fn one_that_is_dismissed_is_stopped_unless_it_has_finished() {
         process.dismiss();
         assert_eq!(is_asked(&signals), [true, false]);
         assert!(process.is_alive() && !process.is_desired());
-        process.want(Assignment::default());
+        process.want(Save::default());
         assert!(process.is_desired());
         process.hang_up(1);
         process.end(exit(143));
@@ -145,7 +145,7 @@ fn one_that_is_dismissed_is_stopped_unless_it_has_finished() {
     for hangs_up in [false, true] {
         let (_dir, mut process, signals) = started();
         let _told = join(&mut process, 1);
-        process.want(with_peers());
+        meet(&mut process);
         say(&mut process, 1, Body::Finished(Finished::default()));
         assert_eq!(is_asked(&signals), [false; 2], "its report is not acknowledged");
         if hangs_up {
@@ -186,14 +186,13 @@ fn one_that_finished_while_the_disk_was_full_goes_when_its_report_is_kept() {
 
 #[test]
 fn one_that_has_its_assignment_ends_when_the_store_is_another() {
-    let of = |store: &str| Assignment { store: store.to_owned(), ..Assignment::default() };
     let (_dir, mut process, signals) = started();
-    process.want(of("/old"));
+    process.store_is("/old");
     assert_eq!(is_asked(&signals), [false; 2], "it has not been told where");
     let _told = join(&mut process, 1);
-    process.want(of("/old"));
+    process.store_is("/old");
     assert_eq!(is_asked(&signals), [false; 2]);
-    process.want(of("/new"));
+    process.store_is("/new");
     assert_eq!(is_asked(&signals), [true, false]);
 }
 
