@@ -33,8 +33,7 @@ use crate::node::{CallError, Handle, Node, NodeError};
 use crate::numbers::mismatch;
 use crate::numbers::saves;
 use crate::numbers::tracker::Tracker;
-use crate::query::Answers;
-use crate::query::documents;
+use crate::query::{Answers, Runs, documents};
 use crate::settings::Settings;
 use crate::store::{DataDir, Store, StoreError};
 use crate::web::Page;
@@ -146,7 +145,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     ignore_in_git(&settings.data_dir);
 
     let stop = CancellationToken::new();
-    let reader = store.reader();
+    let (reader, archive) = (store.reader(), store.archive());
     // It ends with the tracker and the loop, which use it.
     let (notifier, hooks) = settings.hooks.clone().start();
     let quota = settings.limits.media;
@@ -169,8 +168,9 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let committer = tokio::spawn(committer.run());
 
     let cluster = format!("{}@{address}", env!("CARGO_PKG_NAME"));
+    let runs = Runs::new(handle.clone(), archive);
     let manifests = Manifests::new(handle.clone(), blob_store, identity.clone());
-    let answers = Answers::new(handle.clone(), manifests, &tracker, &about(settings, address));
+    let answers = Answers::new(handle.clone(), runs, manifests, &tracker, &about(settings, address));
     let listeners = settings.limits.page_listeners;
     let reserve = Reserve::new(&settings.store, &settings.data_dir, settings.limits.disk_reserve);
     let blobs = Blobs::open(&settings.store, identity.clone(), reserve)?;

@@ -153,6 +153,13 @@ pub enum Effect {
         /// The encoded `ReportBlock`.
         bytes: Vec<u8>,
     },
+    /// Keep a run that leaves the state: its rows.
+    Archive {
+        /// The run.
+        run: RunId,
+        /// Keys and values.
+        rows: Vec<(String, Vec<u8>)>,
+    },
     /// The run was rolled back: of all blocks before this log index, steps after `step` are void.
     Rewind {
         /// The run.

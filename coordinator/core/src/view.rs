@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Device;
 use crate::state::{
-    Checkpoint, ClusterState, Corruption, FailedCheckpoint, Fence, Node, Presence, ProcessExit, ProcessPhase,
+    Checkpoint, ClusterState, Corruption, FailedCheckpoint, Fence, Found, Node, Presence, ProcessExit, ProcessPhase,
     ProcessState, Run, Status,
 };
 
@@ -191,7 +191,7 @@ pub struct DeviceView {
 }
 
 impl ClusterState {
-    /// All runs, newest last.
+    /// Runs that are not in the archive, newest last.
     pub fn run_rows(&self) -> Vec<RunRow> {
         self.runs().into_iter().map(RunRow::of).collect()
     }
@@ -203,7 +203,8 @@ impl ClusterState {
 
     /// All committed checkpoints, run by run, oldest first.
     pub fn checkpoint_views(&self) -> Vec<CheckpointView> {
-        self.runs().into_iter().flat_map(CheckpointView::all_of).collect()
+        let runs = self.listed(u64::MAX, usize::MAX);
+        runs.iter().filter_map(|id| self.found(id)).flat_map(CheckpointView::of_run).collect()
     }
 }
 
@@ -299,14 +300,23 @@ impl RunView {
 impl CheckpointView {
     /// All committed checkpoints of `run`, oldest first.
     pub fn all_of(run: &Run) -> Vec<Self> {
-        run.checkpoints.values().map(|made| Self::of(run, made)).collect()
+        Self::of_run(Found::Here(run))
     }
 
-    fn of(run: &Run, made: &Checkpoint) -> Self {
+    /// The same of a run that may be in the archive.
+    pub fn of_run(run: Found<'_>) -> Vec<Self> {
+        let (name, checkpoints) = match run {
+            Found::Here(run) => (&run.job.name, &run.checkpoints),
+            Found::Archived(_, run) => (&run.name, &run.checkpoints),
+        };
+        checkpoints.values().map(|made| Self::of(run.id(), name, made)).collect()
+    }
+
+    fn of(run: &RunId, name: &str, made: &Checkpoint) -> Self {
         Self {
             id: made.id,
-            run: run.id().clone(),
-            name: run.job.name.clone(),
+            run: run.clone(),
+            name: name.to_owned(),
             step: made.step,
             epoch: made.epoch,
             committed_at_ms: made.committed_at_ms,

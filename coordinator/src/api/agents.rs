@@ -47,7 +47,7 @@ impl Agents {
     async fn remembers(&self, hello: &Hello) -> Result<(), Status> {
         let applied = self.handle.applied();
         if self.terms.starts.know(&hello.start, hello.acknowledged, applied)
-            || hello.acknowledged == 0 && self.handle.read_first(|state| state.runs().is_empty()).await?
+            || hello.acknowledged == 0 && self.handle.read_first(|state| state.listed(u64::MAX, 1).is_empty()).await?
         {
             return Ok(());
         }

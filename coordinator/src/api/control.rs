@@ -1,8 +1,10 @@
 //! The service of the clients.
 
+use std::collections::BTreeMap;
+
+use lockstep_common::Digest;
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece};
-use lockstep_common::{Digest, chain};
-use lockstep_core::command::Replay;
+use lockstep_core::command::{Original, Replay};
 use lockstep_rpc::control_server;
 use lockstep_rpc::{
     AnnotateRequest, BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest,
@@ -40,7 +42,7 @@ impl Control {
     /// The service, until `stop`.
     pub(crate) fn new(answers: Answers, reader: BlockReader, blobs: Blobs, stop: CancellationToken) -> Self {
         let handle = answers.handle().clone();
-        let followers = Followers::new(handle.clone(), stop.clone());
+        let followers = Followers::new(handle.clone(), answers.runs().clone(), stop.clone());
         Self { handle, reader, blobs, answers, followers, stop }
     }
 
@@ -149,16 +151,17 @@ impl control_server::Control for Control {
         let ReplayRequest { request_id: id, replay: wire, checkpoint } = request.into_inner();
         let wire = wire.ok_or_else(|| invalid("replay", "it is missing"))?;
         let replay = Replay { of: run_id(&wire.of)?, until: wire.until, fingerprints_every: wire.fingerprints_every };
-        let (made, numerics) = if checkpoint.is_empty() {
-            let parent = self.answers.manifests().of_parent(replay.of.clone()).await?;
-            let manifest = parent.map(|bytes| Manifest::decode(&bytes)).transpose();
-            (None, manifest.map_err(|error| Status::data_loss(chain(&error)))?)
-        } else {
-            let (made, manifest) = self.checked(&checkpoint).await?;
-            (Some(made), Some(manifest))
-        };
-        let numerics = numerics.map(|manifest| manifest.numerics).unwrap_or_default();
-        let run = self.handle.replay(request_id(&id)?, replay, made, numerics).await?;
+        let original = self.answers.runs().one(replay.of.clone(), |run| Original::of(run, BTreeMap::new())).await?;
+        let no_run = || Status::not_found(format!("there is no run `{}`", replay.of));
+        let mut original = original.ok_or_else(no_run)?;
+        let named = (!checkpoint.is_empty()).then_some(checkpoint);
+        let begin = named.clone().or_else(|| original.parent.map(|parent| parent.to_string()));
+        let mut made = None;
+        if let Some(begin) = begin {
+            let (id, manifest) = self.checked(&begin).await?;
+            (made, original.restored) = (named.map(|_| id), manifest.numerics);
+        }
+        let run = self.handle.replay(request_id(&id)?, replay, made, original).await?;
         info!(%run, of = wire.of, "replays");
         Ok(Response::new(RunReply { run: run.into() }))
     }
@@ -222,9 +225,9 @@ impl control_server::Control for Control {
         let LogsRequest { run, process, follow } = request.into_inner();
         let permit = if follow { Some(self.followers.permit()?) } else { None };
         let run = self.handle.find_run(&run).await?;
-        let handle = self.handle.clone();
+        let (handle, runs) = (self.handle.clone(), self.answers.runs().clone());
         Ok(self.stream(move |to| async move {
-            logs::stream(handle, run, process, follow, to).await;
+            logs::stream(handle, runs, run, process, follow, to).await;
             drop(permit);
         }))
     }

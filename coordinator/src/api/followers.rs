@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::node::{CallError, Changes, Handle};
-use crate::query::documents;
+use crate::query::{Runs, documents};
 
 /// Followers at a time, of runs, reports and logs: each `coord submit` and each `coord run` that waits is one.
 const FOLLOWERS: usize = 1024;
@@ -63,13 +63,19 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    /// They are told of the state behind `handle` until it ends, or until `stop`.
-    pub(super) fn new(handle: Handle, stop: CancellationToken) -> Self {
+    /// They are told of `runs`, whose state is behind `handle`, until it ends, or until `stop`.
+    pub(super) fn new(handle: Handle, runs: Runs, stop: CancellationToken) -> Self {
         let (joining, requests) = mpsc::channel(QUEUE);
         let changes = handle.changes();
         let made = Arc::default();
-        let teller =
-            Teller { index: handle.applied(), handle, requests, followed: BTreeMap::new(), made: Arc::clone(&made) };
+        let teller = Teller {
+            index: handle.applied(),
+            handle,
+            runs,
+            requests,
+            followed: BTreeMap::new(),
+            made: Arc::clone(&made),
+        };
         tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -155,6 +161,7 @@ impl Followers {
 /// Makes the documents.
 struct Teller {
     handle: Handle,
+    runs: Runs,
     requests: mpsc::Receiver<Joining>,
     /// Runs that somebody follows.
     followed: BTreeMap<RunId, watch::Sender<Told>>,
@@ -164,7 +171,7 @@ struct Teller {
 }
 
 impl Teller {
-    async fn run(mut self, mut changes: Changes) -> Result<(), CallError> {
+    async fn run(mut self, mut changes: Changes) -> Result<(), Status> {
         loop {
             // In no order: whoever changes much keeps nobody from joining, and whoever joins often keeps nobody from hearing.
             tokio::select! {
@@ -184,7 +191,7 @@ impl Teller {
         }
     }
 
-    async fn join(&mut self, Joining { run, answer }: Joining) -> Result<(), CallError> {
+    async fn join(&mut self, Joining { run, answer }: Joining) -> Result<(), Status> {
         if self.followed.is_empty() {
             // Nobody was told of earlier changes.
             self.index = self.handle.applied();
@@ -202,7 +209,7 @@ impl Teller {
     }
 
     /// Makes the documents of followed runs that have changed.
-    async fn tell_changes(&mut self) -> Result<(), CallError> {
+    async fn tell_changes(&mut self) -> Result<(), Status> {
         let changed = self.handle.changes_since(self.index).await?;
         self.index = changed.index;
         for run in changed.runs.iter().filter(|run| self.followed.contains_key(run)) {
@@ -220,13 +227,9 @@ impl Teller {
         Ok(())
     }
 
-    async fn look(&self, run: &RunId) -> Result<Told, CallError> {
+    async fn look(&self, run: &RunId) -> Result<Told, Status> {
         self.made.fetch_add(1, Ordering::Relaxed);
-        let id = run.clone();
-        let look = move |state: &lockstep_core::ClusterState| {
-            state.run(&id).map(|run| (RunView::of(run), run.state.status.is_final()))
-        };
-        Ok(match self.handle.read(look).await? {
+        Ok(match self.runs.one(run.clone(), |run| (RunView::of(run), run.state.status.is_final())).await? {
             Some((view, is_last)) => Told { json: Some(documents::encode_run(&view).into()), is_last },
             None => Told { json: None, is_last: true },
         })
@@ -276,11 +279,12 @@ mod tests {
         async fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let (store, recovered) = crate::store::testing::opened(dir.path()).unwrap();
+            let archive = store.archive();
             let (node, handle) = Node::new(store, recovered, Settings::embedded(dir.path()).policy).unwrap();
             let stop = CancellationToken::new();
             tokio::spawn(node.run(stop.clone()));
             handle.serving().await.unwrap();
-            let followers = Followers::new(handle.clone(), stop.clone());
+            let followers = Followers::new(handle.clone(), Runs::new(handle.clone(), archive), stop.clone());
             Self { handle, followers, stop, request: 0, _dir: dir }
         }
 

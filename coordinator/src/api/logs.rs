@@ -8,7 +8,8 @@ use lockstep_rpc::{LogChunk, LogRequest};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::node::{CallError, Handle};
+use crate::node::Handle;
+use crate::query::Runs;
 
 /// Between two looks at logs that grow.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -29,19 +30,20 @@ struct Placement {
 /// Sends what the processes of `run`, or only `process`, wrote into `to`; with `follow`, until the run has ended.
 pub(crate) async fn stream(
     handle: Handle,
+    runs: Runs,
     run: RunId,
     process: Option<u32>,
     follow: bool,
     to: mpsc::Sender<Result<LogChunk, Status>>,
 ) {
-    if let Err(status) = send_all(&handle, &run, process, follow, &to).await {
+    if let Err(status) = send_all((&handle, &runs), &run, process, follow, &to).await {
         // The client may be gone.
         let _ = to.send(Err(status)).await;
     }
 }
 
 async fn send_all(
-    handle: &Handle,
+    (handle, runs): (&Handle, &Runs),
     run: &RunId,
     only: Option<u32>,
     follow: bool,
@@ -49,7 +51,7 @@ async fn send_all(
 ) -> Result<(), Status> {
     let mut offsets: BTreeMap<Process, u64> = BTreeMap::new();
     loop {
-        let mut placement = placement(handle, run).await?;
+        let mut placement = placement(runs, run).await?;
         if let Some(only) = only {
             placement.processes.retain(|((_, process), _)| *process == only);
         }
@@ -109,20 +111,16 @@ async fn drain(
     }
 }
 
-async fn placement(handle: &Handle, run: &RunId) -> Result<Placement, CallError> {
-    let run = run.clone();
-    handle
-        .read(move |state| {
-            let Some(run) = state.run(&run) else {
-                return Placement { processes: Vec::new(), ended: true, status: "unknown".to_owned() };
-            };
-            let generation = run.state.generation;
-            let placed = run.state.placement.iter();
-            Placement {
-                processes: placed.map(|(&process, placed)| ((generation, process), placed.node.clone())).collect(),
-                ended: run.state.status.is_final(),
-                status: run.state.status.to_string(),
-            }
-        })
-        .await
+async fn placement(runs: &Runs, run: &RunId) -> Result<Placement, Status> {
+    let placement = runs.one(run.clone(), |run| {
+        let generation = run.state.generation;
+        let placed = run.state.placement.iter();
+        Placement {
+            processes: placed.map(|(&process, placed)| ((generation, process), placed.node.clone())).collect(),
+            ended: run.state.status.is_final(),
+            status: run.state.status.to_string(),
+        }
+    });
+    let unknown = || Placement { processes: Vec::new(), ended: true, status: "unknown".to_owned() };
+    Ok(placement.await?.unwrap_or_else(unknown))
 }

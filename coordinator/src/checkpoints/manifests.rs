@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lockstep_common::manifest::{Manifest, Piece};
-use lockstep_common::{Digest, RunId, chain};
+use lockstep_common::{Digest, chain};
 use lockstep_core::ClusterState;
 use lockstep_core::state::Run;
 use lockstep_host::blobs::BlobStore;
@@ -39,21 +39,6 @@ impl Manifests {
         };
         let (id, piece) = self.handle.read(found).await??;
         Ok((id, self.read(id, piece).await?))
-    }
-
-    /// The manifest of the checkpoint that `run` was resumed from, or repeats from; none if it began at step 0.
-    ///
-    /// # Errors
-    /// As [`Manifests::find`].
-    pub async fn of_parent(&self, run: RunId) -> Result<Option<Vec<u8>>, Status> {
-        let parent = move |state: &ClusterState| {
-            let parent = state.run(&run)?.submission.parent?;
-            Some((parent, state.checkpoint(&parent).ok()?.1.manifest.clone()))
-        };
-        match self.handle.read(parent).await? {
-            Some((id, piece)) => self.read(id, piece).await.map(Some),
-            None => Ok(None),
-        }
     }
 
     /// The bytes of the manifest of checkpoint `id`.

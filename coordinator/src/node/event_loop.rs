@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockstep_common::{NodeId, RequestId};
 use lockstep_core::command::{
-    Configure, NodeDetached, NodeForgotten, NodeJoined, NodeLost, Retries, RetryDue, WaitTimedOut,
+    ArchiveRuns, Configure, NodeDetached, NodeForgotten, NodeJoined, NodeLost, Retries, RetryDue, WaitTimedOut,
 };
 use lockstep_core::replica::{Config, Output, ProposeError, RecoverError, Recovered, Replica, Ticket};
 use lockstep_core::state::{Node as NodeState, Presence};
@@ -35,6 +35,9 @@ const KEPT_ENTRIES: usize = 10_000;
 
 /// Requests that one turn takes: they share one disk write, and those behind them wait for it.
 const TURN_REQUESTS: usize = 256;
+
+/// Runs that go to the archive with one command.
+const ARCHIVED_TOGETHER: usize = 100;
 
 /// Reads of clients that one turn takes: a read of all runs takes milliseconds, and agents wait meanwhile.
 const TURN_READS: usize = 16;
@@ -68,6 +71,8 @@ pub struct Policy {
     pub leave: Duration,
     /// How long a generation may be starting before it counts as failed.
     pub start: Duration,
+    /// Ended runs that stay in memory, those that ended last; those before go to the archive.
+    pub keep_ended: usize,
 }
 
 /// The owner of everything.
@@ -275,10 +280,24 @@ impl Node {
         for (run, generation) in self.replica.state().due(now_ms()) {
             self.propose(&Command::Due(RetryDue { run, generation }), None);
         }
+        self.archive_ended();
         if now.duration_since(self.forgot) >= FORGET_INTERVAL.min(self.policy.forget_node) {
             self.forgot = now;
             self.forget_nodes();
         }
+    }
+
+    /// Runs that ended long ago leave memory, some at a time.
+    fn archive_ended(&mut self) {
+        let mut runs = self.replica.state().to_archive(self.policy.keep_ended);
+        if runs.len() < ARCHIVED_TOGETHER.min(self.policy.keep_ended) {
+            return;
+        }
+        runs.truncate(ARCHIVED_TOGETHER);
+        for run in &runs {
+            info!(%run, "goes to the archive");
+        }
+        self.propose(&Command::Archive(ArchiveRuns { runs }), None);
     }
 
     /// Nodes that have been leaving for longer than they may.

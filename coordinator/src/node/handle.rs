@@ -1,13 +1,12 @@
 //! The handle of the event loop: one async method for each request.
 
-use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
 use lockstep_core::command::{
     self, Annotate, Cancel, Device, FenceDevices, MadeOf, Messenger, NodeForgotten, NodeJoined, NodeLeaving, NodeLost,
-    Replay, ReplayRun, Resume, Submit, check_annotation,
+    Original, Replay, ReplayRun, Resume, Submit, check_annotation,
 };
 use lockstep_core::desired::{assignment, desired};
 use lockstep_core::{Assignment, ClusterState, Command, Outcome};
@@ -119,16 +118,16 @@ impl Handle {
         self.run(Command::Resume(resume)).await
     }
 
-    /// Starts a run that repeats a part of another one, from a checkpoint or from where that began, whichever has `numerics`.
+    /// Starts a run that repeats a part of the `original`, from a checkpoint or from where that began.
     pub async fn replay(
         &self,
         request: RequestId,
         replay: Replay,
         checkpoint: Option<Digest>,
-        numerics: BTreeMap<String, String>,
+        original: Original,
     ) -> Result<RunId, CallError> {
-        let (at_ms, secret) = (now_ms(), secret()?);
-        self.run(Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics, secret })).await
+        let (at_ms, secret, original) = (now_ms(), secret()?, Box::new(original));
+        self.run(Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, original, secret })).await
     }
 
     /// Ends the run that `prefix` names.
@@ -223,7 +222,7 @@ impl Handle {
     /// The id of the run that `prefix` names.
     pub async fn find_run(&self, prefix: &str) -> Result<RunId, CallError> {
         let prefix = prefix.to_owned();
-        Ok(self.read(move |state| state.find_run(&prefix).map(|run| run.id().clone())).await??)
+        Ok(self.read(move |state| state.find_run(&prefix).map(|found| found.id().clone())).await??)
     }
 
     /// What `look` sees in the state as applied so far, for a client: agents and commands come first. It runs in the event loop:

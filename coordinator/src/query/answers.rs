@@ -17,13 +17,14 @@ use crate::node::{CallError, Handle};
 use crate::numbers::mismatch;
 use crate::numbers::saves;
 use crate::numbers::tracker::{Stop, Tracker};
-use crate::query::documents;
 use crate::query::tracked;
+use crate::query::{Runs, documents};
 
 /// Whoever answers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Answers {
     handle: Handle,
+    runs: Runs,
     manifests: Manifests,
     tracking: Tracking,
     /// Why numbers are no longer kept.
@@ -32,10 +33,10 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// From the state behind `handle`, the `manifests` of its checkpoints and the numbers that `tracker` keeps; `about` is the
-    /// coordinator's own document.
-    pub(crate) fn new(handle: Handle, manifests: Manifests, tracker: &Tracker, about: &str) -> Self {
-        Self { handle, manifests, tracking: tracker.tracking(), stopped: tracker.stopped(), about: about.into() }
+    /// From the state behind `handle`, its `runs`, the `manifests` of its checkpoints and the numbers that `tracker` keeps; `about` is
+    /// the coordinator's own document.
+    pub(crate) fn new(handle: Handle, runs: Runs, manifests: Manifests, tracker: &Tracker, about: &str) -> Self {
+        Self { handle, runs, manifests, tracking: tracker.tracking(), stopped: tracker.stopped(), about: about.into() }
     }
 
     /// Why the numbers of runs are no longer kept, if they are not.
@@ -54,6 +55,11 @@ impl Answers {
         documents::encode(&about)
     }
 
+    /// All runs.
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
     /// The manifests of checkpoints.
     pub(crate) fn manifests(&self) -> &Manifests {
         &self.manifests
@@ -66,15 +72,10 @@ impl Answers {
 
     /// All alarms of `run`: those of its numbers, replicas that differed, and checkpoints that failed.
     async fn alarms(&self, run: &RunId) -> Result<Vec<Alarm>, Status> {
-        let id = run.to_string();
-        let found = self.handle.read(move |state| {
-            state.find_run(&id).map(|run| {
-                let view = RunView::of(run);
-                let parent = view.row.parent.and_then(|parent| Some((state.checkpoint(&parent).ok()?.1.step, parent)));
-                (view, parent)
-            })
-        });
-        let (view, parent) = found.await?.map_err(CallError::from)?;
+        let view = self.runs.view(run.as_str()).await?;
+        let parent = view.row.parent;
+        let begun = move |state: &ClusterState| parent.and_then(|id| Some((state.checkpoint(&id).ok()?.1.step, id)));
+        let parent = self.handle.read(begun).await?;
         let (tracking, run) = (self.tracking.clone(), run.clone());
         let known = tokio::task::spawn_blocking(move || tracking.alarms(&run)).await;
         let mut alarms = known.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?;
@@ -107,13 +108,12 @@ impl Answers {
         let handle = &self.handle;
         Ok(match what {
             What::Runs(_) => {
-                let mut rows = handle.read(ClusterState::run_rows).await?;
+                let mut rows = self.runs.rows(u64::MAX, usize::MAX).await?;
                 self.add_alarms(rows.iter_mut());
                 documents::encode_rows(&rows)
             }
             What::Run(prefix) => {
-                let view = handle.read(move |state| state.find_run(&prefix).map(RunView::of)).await?;
-                let mut view = view.map_err(CallError::from)?;
+                let mut view = self.runs.view(&prefix).await?;
                 self.add_alarms([&mut view.row].into_iter());
                 documents::encode_run(&view)
             }
@@ -122,7 +122,7 @@ impl Answers {
                 documents::encode(&handle.read(ClusterState::checkpoint_views).await?)
             }
             What::Checkpoints(prefix) => {
-                let views = handle.read(move |state| state.find_run(&prefix).map(CheckpointView::all_of)).await?;
+                let views = handle.read(move |state| state.find_run(&prefix).map(CheckpointView::of_run)).await?;
                 documents::encode(&views.map_err(CallError::from)?)
             }
             What::Manifest(prefix) => {

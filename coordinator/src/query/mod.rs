@@ -3,7 +3,9 @@
 mod answers;
 pub mod documents;
 pub mod reports;
+mod runs;
 pub mod tracked;
 pub mod words;
 
 pub(crate) use answers::Answers;
+pub(crate) use runs::Runs;

@@ -35,6 +35,7 @@ pub struct RawSettings {
     forget_node_s: u64,
     leave_ms: u64,
     start_limit_s: u64,
+    ended_in_memory: usize,
     retries: Retries,
     limits: RawLimits,
     store: RawStore,
@@ -112,6 +113,7 @@ impl Settings {
                 forget_node: Duration::from_hours(168),
                 leave: Duration::from_mins(10),
                 start: Duration::from_hours(4),
+                keep_ended: 100,
                 retries: Retries { crashes: 5, transients: 5, pause_ms: 1_000, longest_pause_ms: 60_000 },
             },
             // A person's own, without a key that could be lowered.
@@ -175,6 +177,7 @@ impl RawSettings {
                 forget_node: Duration::from_secs(self.forget_node_s),
                 leave: millis("leave_ms", self.leave_ms, 100, 86_400_000)?,
                 start: seconds("start_limit_s", self.start_limit_s, 1, 2_592_000)?,
+                keep_ended: self.ended_in_memory.max(1),
                 retries: check_retries(self.retries)?,
             },
             limits: self.limits.check()?,

@@ -133,6 +133,8 @@ impl BlockDatabase {
                         let sum = sum_of_rewind(run.as_str(), *index, *step);
                         sums.insert((run.as_str(), *index, OF_REWIND), sum)?;
                     }
+                    // It is in the other database.
+                    Effect::Archive { .. } => {}
                 }
             }
             if let Some((index, _)) = effects.last() {

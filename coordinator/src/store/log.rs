@@ -1,8 +1,9 @@
 //! The state database: raft log, hard state, applied index and state rows, one transaction for each [`Persist`].
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
-use lockstep_common::formats;
+use lockstep_common::{RunId, formats};
 use lockstep_core::ClusterState;
 use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
 use lockstep_host::durable::Place;
@@ -24,6 +25,9 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 pub(super) const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
 pub(super) const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
 
+/// Runs in the archive: run → the rows that it had.
+const ARCHIVE: TableDefinition<&str, &[u8]> = TableDefinition::new("archive");
+
 pub(super) const FORMAT_KEY: &str = "format";
 const APPLIED: &str = "applied_index";
 /// The log index of the newest effect that was written, into the other database, before.
@@ -40,14 +44,14 @@ const META_SUM: &str = "sum";
 const NUMBERS: [&str; 8] = [FORMAT_KEY, APPLIED, COUNTED, TERM, VOTE, COMMIT, TRUNCATED_INDEX, TRUNCATED_TERM];
 
 /// Keys and values of the state's rows.
-pub(super) type RowList = Vec<(String, Vec<u8>)>;
+pub type RowList = Vec<(String, Vec<u8>)>;
 
 /// The open state database.
 #[derive(Debug)]
 pub(super) struct StateDatabase {
     pub(super) path: PathBuf,
     place: Place,
-    pub(super) database: Quiet<Database>,
+    pub(super) database: Arc<Quiet<Database>>,
 }
 
 impl StateDatabase {
@@ -69,7 +73,7 @@ impl StateDatabase {
     }
 
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
-        let database = open_database(path)?;
+        let database = Arc::new(open_database(path)?);
         let place = Place::of(path).map_err(|error| StoreError::open(path, error))?;
         Ok(Self { path: path.to_owned(), place, database })
     }
@@ -91,8 +95,14 @@ impl StateDatabase {
         drop(meta);
         transaction.open_table(ENTRIES)?;
         transaction.open_table(ROWS)?;
+        transaction.open_table(ARCHIVE)?;
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Reads the archive, beside the writer.
+    pub(super) fn archive(&self) -> Archive {
+        Archive { path: self.path.clone(), database: Arc::downgrade(&self.database) }
     }
 
     /// The log index of the newest effect of what is durable; 0 where an older program wrote it.
@@ -172,6 +182,13 @@ impl StateDatabase {
         }
         write_log(&transaction, persist)?;
         write_rows(&transaction, &persist.rows)?;
+        if !persist.archived.is_empty() {
+            let mut table = transaction.open_table(ARCHIVE)?;
+            for (run, rows) in &persist.archived {
+                let rows = postcard::to_allocvec(rows).expect("memory does not run out");
+                table.insert(run.as_str(), sealed::seal(run.as_str().as_bytes(), &rows).as_slice())?;
+            }
+        }
         let mut meta = transaction.open_table(META)?;
         meta.insert(APPLIED, persist.applied_index)?;
         if let Some((index, _)) = persist.effects.last() {
@@ -229,6 +246,33 @@ pub(super) fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<
         }
     }
     Ok(())
+}
+
+/// Runs that ended long ago, as the state had them. It does not keep the database open.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    path: PathBuf,
+    database: Weak<Quiet<Database>>,
+}
+
+impl Archive {
+    /// The rows that `run` had when it left the state. Reads the disk: call it where that is allowed.
+    ///
+    /// # Errors
+    /// `Stopped` once the store is closed, `Damaged` if the run is not there, or not as it was written.
+    pub fn rows(&self, run: &RunId) -> Result<RowList, StoreError> {
+        let database = self.database.upgrade().ok_or(StoreError::Stopped)?;
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = database.begin_read()?.open_table(ARCHIVE)?;
+            Ok(table.get(run.as_str())?.map(|value| value.value().to_vec()))
+        };
+        let kept = guarded(&self.path, || read().map_err(|error| StoreError::read(&self.path, error)))?;
+        let rows = kept.as_ref().and_then(|kept| sealed::opened(run.as_str().as_bytes(), kept));
+        let rows = rows.and_then(|rows| postcard::from_bytes(rows).ok());
+        rows.ok_or_else(|| {
+            StoreError::damaged(&self.path, &format!("run `{run}` of the archive is not as it was written"))
+        })
+    }
 }
 
 /// Where an entry of the log stands.

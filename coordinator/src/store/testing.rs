@@ -26,6 +26,7 @@ pub(super) fn persist(number: u64, entries: Vec<LogEntry>) -> Persist {
         hard_state: None,
         rows: Rows::Changed(Vec::new()),
         effects: Vec::new(),
+        archived: Vec::new(),
         applied_index: 0,
     }
 }

@@ -91,6 +91,7 @@ impl StateDatabase {
             hard_state: None,
             rows: Rows::Changed(Vec::new()),
             effects: Vec::new(),
+            archived: Vec::new(),
             applied_index,
         })
     }

@@ -16,7 +16,7 @@ use tracing::error;
 
 use super::blocks::{BlockDatabase, BlockReader};
 use super::error::StoreError;
-use super::log::{FORMAT, StateDatabase};
+use super::log::{Archive, FORMAT, StateDatabase};
 use super::news::News;
 use super::upgrade::Put;
 
@@ -31,6 +31,7 @@ pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
     reader: BlockReader,
+    archive: Archive,
     news: News,
 }
 
@@ -67,9 +68,7 @@ impl DataDir {
         if self.format != FORMAT {
             return self.state.known_blobs(self.format);
         }
-        let state = self.state.recover()?.state;
-        let last = state.runs().into_iter().filter_map(|run| run.checkpoints.values().next_back());
-        Ok(last.map(|made| made.manifest.clone()).collect())
+        Ok(self.state.recover()?.state.last_checkpoints().map(|made| made.manifest.clone()).collect())
     }
 }
 
@@ -85,7 +84,7 @@ impl Store {
         let recovered = state.recover()?;
         let last = recovered.entries.last().map_or(recovered.truncated.index, |entry| entry.index);
         let blocks = BlockDatabase::open(&dir, state.counted()?..=last)?;
-        let reader = blocks.reader();
+        let (reader, archive) = (blocks.reader(), state.archive());
         let (jobs, queue) = mpsc::channel(QUEUE);
         let news = News::default();
         let told = news.clone();
@@ -93,7 +92,7 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || write_all(queue, state, blocks, &told, lock))
             .map_err(|error| StoreError::open(&dir, redb::Error::from(redb::StorageError::Io(error))))?;
-        Ok((Self { jobs: Some(jobs), thread: Some(thread), reader, news }, recovered))
+        Ok((Self { jobs: Some(jobs), thread: Some(thread), reader, archive, news }, recovered))
     }
 
     /// Writes `persist`, durably if it says so. Report blocks go first: they are written again when the entries that
@@ -108,6 +107,11 @@ impl Store {
     /// Which runs have new report blocks.
     pub fn news(&self) -> News {
         self.news.clone()
+    }
+
+    /// Reads runs that have left the state, beside the writer.
+    pub fn archive(&self) -> Archive {
+        self.archive.clone()
     }
 
     /// Reads report blocks, beside the writer.
@@ -154,7 +158,7 @@ fn write_all(
         let failed = result.is_err();
         if !failed {
             news.add(persist.effects.iter().map(|(_, effect)| match effect {
-                Effect::AppendBlock { run, .. } | Effect::Rewind { run, .. } => run,
+                Effect::AppendBlock { run, .. } | Effect::Rewind { run, .. } | Effect::Archive { run, .. } => run,
             }));
         }
         // The loop may have given up waiting; what was written stays written.

@@ -68,16 +68,16 @@ async fn ask(site: Site, what: What) -> Response {
 
 /// The job of every run, in canonical form, by run: what a table of many runs shows of them, in one answer.
 async fn jobs(State(site): State<Site>) -> Response {
-    let of_run = |run: &Run| (run.submission.id.to_string(), run.submission.job.clone());
+    fn of_run(run: &Run) -> (String, String) {
+        (run.submission.id.to_string(), run.submission.job.clone())
+    }
     let _permit = match site.large.permit().await {
         Ok(permit) => permit,
         Err(status) => return refused(&status),
     };
-    let read =
-        site.answers.handle().read(move |state| state.runs().into_iter().map(of_run).collect::<BTreeMap<_, _>>());
-    match read.await {
-        Ok(jobs) => site.large.answer(JSON, documents::encode(&jobs)),
-        Err(error) => refused(&Status::from(error)),
+    match site.answers.runs().list(u64::MAX, usize::MAX, of_run).await {
+        Ok(jobs) => site.large.answer(JSON, documents::encode(&jobs.into_iter().collect::<BTreeMap<_, _>>())),
+        Err(status) => refused(&status),
     }
 }
 
@@ -209,7 +209,7 @@ async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Qu
         Err(status) => return refused(&status),
     };
     let (to, mut pieces) = mpsc::channel::<Result<LogChunk, Status>>(PIECES);
-    let reading = tokio::spawn(logs::stream(handle, run, asked.process, false, to));
+    let reading = tokio::spawn(logs::stream(handle, site.answers.runs().clone(), run, asked.process, false, to));
     let tail = asked.tail.unwrap_or(TAIL).min(MOST_TAIL);
     let mut text = Vec::new();
     while let Some(piece) = pieces.recv().await {

@@ -1,5 +1,6 @@
 //! `/metrics`, in Prometheus' text format: what a scraper wants to know of cluster and runs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use axum::extract::State;
@@ -12,11 +13,11 @@ use lockstep_core::view::{NodeView, Number, RunRow};
 use super::Site;
 
 pub(super) async fn metrics(State(site): State<Site>) -> Response {
-    let read = site.answers.handle().read(|state| (ClusterState::run_rows(state), state.node_views()));
-    match read.await {
-        Ok((mut runs, nodes)) => {
+    let look = |state: &ClusterState| (state.run_rows(), state.archived_by_status(), state.node_views());
+    match site.answers.handle().read(look).await {
+        Ok((mut runs, archived, nodes)) => {
             site.answers.add_alarms(runs.iter_mut());
-            let mut out = text(&runs, &nodes);
+            let mut out = text(&runs, &archived, &nodes);
             let kept = f64::from(u8::from(site.answers.numbers_stopped().is_none()));
             gauge(
                 &mut out,
@@ -55,11 +56,12 @@ fn labels(pairs: &[(&str, &str)]) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-fn text(runs: &[RunRow], nodes: &[NodeView]) -> String {
+fn text(runs: &[RunRow], archived: &BTreeMap<String, usize>, nodes: &[NodeView]) -> String {
     let mut out = String::new();
     let statuses = ["queued", "starting", "running", "finished", "failed", "cancelled", "unsaved"];
     let of_status = statuses.iter().map(|status| {
-        let count = runs.iter().filter(|run| run.status == *status).count();
+        let here = runs.iter().filter(|run| run.status == *status).count();
+        let count = here + archived.get(*status).copied().unwrap_or(0);
         (labels(&[("status", status)]), count as f64)
     });
     gauge(&mut out, "runs", "Runs by status.", of_status);

@@ -109,7 +109,11 @@ impl Teller {
         // Of its numbers may come alarms, which its row counts.
         let also: Vec<RunId> = measured.iter().filter(|run| !runs.contains(run)).cloned().collect();
         runs.extend(also);
-        for (run, seen) in self.look(runs).await? {
+        let seen = self.look(runs.clone()).await?;
+        // In the archive nothing changes.
+        let gone = runs.iter().filter(|run| seen.iter().all(|(id, _)| id != *run));
+        gone.for_each(|run| drop(self.known.remove(run)));
+        for (run, seen) in seen {
             let before = self.known.insert(run.clone(), seen.clone());
             if before.as_ref().map(|before| &before.row) != Some(&seen.row) {
                 self.say("run", Some(&run), documents::encode_row(&seen.row));

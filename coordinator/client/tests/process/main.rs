@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are no tests by themselves, and clippy cannot tell")]
 
 mod agent;
+mod archive;
 mod command_line;
 mod crash;
 mod damage;

@@ -27,12 +27,17 @@ pub struct Annotate {
 impl Apply for Annotate {
     fn apply(&self, state: &mut ClusterState, _: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
         check_annotation(self.tags.as_deref().unwrap_or_default(), self.note.as_deref().unwrap_or_default())?;
-        let run = state.run_mut(&self.run).ok_or_else(|| Refusal::NoRun(self.run.to_string()))?;
-        if let Some(tags) = &self.tags {
-            run.state.tags = tags.iter().cloned().collect();
+        let no_run = || Refusal::NoRun(self.run.to_string());
+        let (tags, note) = match state.archived(&self.run).is_some() {
+            true => state.archived_mut(&self.run).map(|run| (&mut run.tags, &mut run.note)),
+            false => state.run_mut(&self.run).map(|run| (&mut run.state.tags, &mut run.state.note)),
         }
-        if let Some(note) = &self.note {
-            run.state.note.clone_from(note);
+        .ok_or_else(no_run)?;
+        if let Some(new) = &self.tags {
+            *tags = new.iter().cloned().collect();
+        }
+        if let Some(new) = &self.note {
+            note.clone_from(new);
         }
         Ok(Outcome::Done)
     }

@@ -20,10 +20,13 @@ pub struct Cancel {
 
 impl Apply for Cancel {
     fn apply(&self, state: &mut ClusterState, _: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        let ended = |status: String| Err(Refusal::Ended { run: self.run.clone(), status });
+        if let Some(archived) = state.archived(&self.run) {
+            return ended(archived.status.clone());
+        }
         let run = state.run(&self.run).ok_or_else(|| Refusal::NoRun(self.run.to_string()))?;
-        let status = &run.state.status;
-        if status.is_final() {
-            return Err(Refusal::Ended { run: self.run.clone(), status: status.to_string() });
+        if run.state.status.is_final() {
+            return ended(run.state.status.to_string());
         }
         state.end_run(self.at_ms, &self.run, Status::Cancelled);
         Ok(Outcome::Done)

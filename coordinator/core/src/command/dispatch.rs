@@ -4,6 +4,7 @@ use lockstep_common::{Digest, Domain, RequestId};
 use serde::{Deserialize, Serialize};
 
 use super::annotate::Annotate;
+use super::archive::ArchiveRuns;
 use super::cancel::Cancel;
 use super::commit::{Commit, CommitFailed};
 use super::fence::FenceDevices;
@@ -15,7 +16,7 @@ use super::retries::{Configure, RetryDue, WaitTimedOut};
 use super::submit::Submit;
 use crate::formats::encode;
 use crate::outcome::{Effect, Outcome, Refusal};
-use crate::state::{ClusterState, Submission};
+use crate::state::ClusterState;
 
 /// A change of the cluster's state. In the log each is a map from the variant's name to the struct's fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +55,8 @@ pub enum Command {
     Silent(WaitTimedOut),
     /// The pause before a run's next attempt is over.
     Due(RetryDue),
+    /// Runs that ended long ago leave the state.
+    Archive(ArchiveRuns),
 }
 
 impl Command {
@@ -77,6 +80,7 @@ impl Command {
             Self::Configure(command) => command,
             Self::Silent(command) => command,
             Self::Due(command) => command,
+            Self::Archive(command) => command,
         }
     }
 }
@@ -97,30 +101,24 @@ pub(crate) trait Apply {
     }
 }
 
-/// A client's request, and what it asks for.
-pub(crate) enum Request<'a> {
-    /// For a run, which says how it was made.
-    Run(&'a RequestId, &'a dyn MakesRun),
-    /// For a change; the digest of the command without its time.
-    Change(&'a RequestId, Digest),
-}
-
-/// A command that makes a run.
-pub(crate) trait MakesRun {
-    /// Whether it asks for the run that was `made`.
-    fn asks_for(&self, state: &ClusterState, made: &Submission) -> bool;
+/// A client's request.
+pub(crate) struct Request<'a> {
+    /// Its id.
+    pub(crate) id: &'a RequestId,
+    /// Whether it asks for a run.
+    pub(crate) makes_run: bool,
+    /// Digest of what it asks for.
+    pub(crate) asked: Digest,
 }
 
 impl<'a> Request<'a> {
-    /// A request for a change. The leader's clock is not a part of what is asked: `timeless` has 0 there.
-    pub(super) fn change(id: &'a RequestId, timeless: &Command) -> Self {
-        Self::Change(id, Domain::Request.digest(&encode(timeless)))
+    /// A request for a run. What the leader filled in is no part of what is asked: `asked` has none of it.
+    pub(super) fn run(id: &'a RequestId, asked: &Command) -> Self {
+        Self { id, makes_run: true, asked: Domain::Request.digest(&encode(asked)) }
     }
 
-    /// Its id.
-    pub(crate) fn id(&self) -> &'a RequestId {
-        match self {
-            Self::Run(id, _) | Self::Change(id, _) => id,
-        }
+    /// A request for a change, likewise.
+    pub(super) fn change(id: &'a RequestId, asked: &Command) -> Self {
+        Self { id, makes_run: false, asked: Domain::Request.digest(&encode(asked)) }
     }
 }

@@ -57,6 +57,9 @@ impl Report {
     /// and was not applied before. One that comes before its turn, or from another agent, is refused.
     fn counts(&self, state: &ClusterState) -> Result<bool, Refusal> {
         let Self { run: id, generation, process, sequence, from, body, .. } = self;
+        if state.archived(id).is_some() {
+            return Ok(false);
+        }
         let run = state.run(id).ok_or_else(|| Refusal::NoRun(id.to_string()))?;
         let current = run.state.generation;
         // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,

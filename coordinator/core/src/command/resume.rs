@@ -6,7 +6,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Override};
 use lockstep_common::{Digest, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, MakesRun, Request};
+use super::dispatch::{Apply, Command, Request};
 use super::submit::{check_buildable, parse};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Measured, Restore, Run, Submission, accept};
@@ -35,7 +35,7 @@ pub struct Resume {
 }
 
 /// What a checkpoint was made of, as its manifest says: a new run begins with it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MadeOf {
     /// The job in canonical form.
     pub job: String,
@@ -60,8 +60,8 @@ impl From<Manifest> for MadeOf {
 
 impl Apply for Resume {
     fn apply(&self, state: &mut ClusterState, index: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
-        let (made_by, made) = state.checkpoint(&self.checkpoint)?;
-        let (kind, restore) = (made_by.state.kind, Restore::from(made));
+        let (kind, made) = state.checkpoint(&self.checkpoint)?;
+        let restore = Restore::from(made);
         let MadeOf { job: text, base_dir, code, data, numerics, overrides } = self.with_accepted()?;
         let job = parse(&text)?;
         if restore.step >= job.steps {
@@ -88,16 +88,8 @@ impl Apply for Resume {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        Some(Request::Run(&self.request, self))
-    }
-}
-
-impl MakesRun for Resume {
-    fn asks_for(&self, _: &ClusterState, made: &Submission) -> bool {
-        let from = made.replay.is_none() && made.parent == Some(self.checkpoint) && made.accepted == self.accepted;
-        let code = self.code.is_none() || self.code == made.code;
-        let base_dir = self.base_dir.as_ref().is_none_or(|base_dir| *base_dir == made.base_dir);
-        from && code && base_dir && self.data.iter().all(|file| made.data.contains(file))
+        let asked = Self { at_ms: 0, secret: [0; 32], made_of: MadeOf::default(), ..self.clone() };
+        Some(Request::run(&self.request, &Command::Resume(asked)))
     }
 }
 

@@ -5,7 +5,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{RequestId, RunId, chain};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, MakesRun, Request};
+use super::dispatch::{Apply, Command, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Run, Submission};
 
@@ -49,15 +49,7 @@ impl Apply for Submit {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        Some(Request::Run(&self.request, self))
-    }
-}
-
-impl MakesRun for Submit {
-    fn asks_for(&self, _: &ClusterState, made: &Submission) -> bool {
-        let asked = (&self.job, &self.base_dir, &self.code, &self.data);
-        let same = asked == (&made.job, &made.base_dir, &made.code, &made.data);
-        same && made.parent.is_none() && made.replay.is_none()
+        Some(Request::run(&self.request, &Command::Submit(Self { at_ms: 0, secret: [0; 32], ..self.clone() })))
     }
 }
 

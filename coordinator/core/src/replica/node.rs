@@ -238,7 +238,13 @@ impl Replica {
             self.raw.mut_store().hard_state.clone_from(hard_state);
         }
         let applied_before = self.applied_index;
-        let effects = self.apply_all(&ready.take_committed_entries(), &mut out.replies);
+        let (mut effects, mut archived) = (Vec::new(), Vec::new());
+        for (index, effect) in self.apply_all(&ready.take_committed_entries(), &mut out.replies) {
+            match effect {
+                Effect::Archive { run, rows } => archived.push((run, rows)),
+                Effect::AppendBlock { .. } | Effect::Rewind { .. } => effects.push((index, effect)),
+            }
+        }
         if let Rows::Changed(changed) = &mut rows {
             *changed = self.state.take_changes();
         }
@@ -266,6 +272,7 @@ impl Replica {
             hard_state: hard_state.map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit }),
             rows,
             effects,
+            archived,
             applied_index: self.applied_index,
         });
     }

@@ -1,5 +1,6 @@
 //! What a replica hands out: messages, durable writes, answers.
 
+use lockstep_common::RunId;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Effect, Outcome};
@@ -49,8 +50,10 @@ pub struct Persist {
     pub hard_state: Option<HardState>,
     /// The state machine's rows.
     pub rows: Rows,
-    /// Effects with the index of the log entry that caused each, in order.
+    /// Effects with the index of the log entry that caused each, in order; but for what goes to the archive.
     pub effects: Vec<(u64, Effect)>,
+    /// Runs that leave the state for the archive, each with the rows that it had.
+    pub archived: Vec<(RunId, Vec<(String, Vec<u8>)>)>,
     /// The last entry that `rows` and `effects` know of.
     pub applied_index: u64,
 }

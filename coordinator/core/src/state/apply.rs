@@ -36,32 +36,25 @@ impl ClusterState {
     /// The answer to a request that was answered before; a refusal, if its id was another request's. An answer counts for the kind of
     /// request that it answered: an id that is used for another kind is a new request.
     fn answered(&self, request: &Request<'_>) -> Option<Outcome> {
-        let answered = self.requests.get(request.id())?;
-        let refusal = match (request, &answered.outcome) {
-            (Request::Run(id, command), Outcome::Run(run)) => {
-                let is_same = self.runs.get(run).is_none_or(|made| command.asks_for(self, &made.submission));
+        let Request { id, makes_run, asked } = request;
+        let answered = self.requests.get(id)?;
+        // A build that did not note what was asked answered any of them.
+        let is_same = answered.asked.is_none_or(|before| before == *asked);
+        let refusal = match (makes_run, &answered.outcome) {
+            (true, Outcome::Run(run)) => {
                 (!is_same).then(|| Refusal::RequestTaken { request: id.to_string(), run: run.clone() })
             }
-            (Request::Change(id, asked), Outcome::Done | Outcome::Refused(_)) => {
-                // A build that did not note what was asked answered any of them.
-                let is_same = answered.asked.is_none_or(|before| before == *asked);
-                (!is_same).then(|| Refusal::RequestUsed(id.to_string()))
-            }
-            (Request::Run(..), Outcome::Done | Outcome::Refused(_)) | (Request::Change(..), Outcome::Run(_)) => {
-                return None;
-            }
+            (false, Outcome::Done | Outcome::Refused(_)) => (!is_same).then(|| Refusal::RequestUsed(id.to_string())),
+            (true, Outcome::Done | Outcome::Refused(_)) | (false, Outcome::Run(_)) => return None,
         };
         Some(refusal.map_or_else(|| answered.outcome.clone(), Outcome::Refused))
     }
 
     fn remember(&mut self, index: u64, request: &Request<'_>, outcome: &Outcome) {
-        let asked = match request {
-            Request::Run(..) => None,
-            Request::Change(_, asked) => Some(*asked),
-        };
-        let answered = Answered { index, outcome: outcome.clone(), asked };
-        self.changed.insert(RowKey::Request(request.id().clone()));
-        if let Some(forgotten) = self.requests.insert(request.id().clone(), answered) {
+        let Request { id, asked, .. } = request;
+        let answered = Answered { index, outcome: outcome.clone(), asked: Some(*asked) };
+        self.changed.insert(RowKey::Request((*id).clone()));
+        if let Some(forgotten) = self.requests.insert((*id).clone(), answered) {
             self.changed.insert(RowKey::Request(forgotten));
         }
     }

@@ -5,18 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, NodeId, RunId};
 
+use super::archived::ArchivedRun;
 use super::node::Node;
 use super::requests::Requests;
 use super::rows::RowKey;
 use super::runs::{Checkpoint, Measured, ProcessState, Run};
 use crate::command::{Progress, Retries};
 use crate::outcome::Refusal;
+use crate::placement::DeviceKind;
 
 /// What the log has made of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterState {
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// Runs that have left for the archive.
+    pub(super) archived: BTreeMap<RunId, ArchivedRun>,
+    /// All runs, those in the archive too, in the order of their submission.
+    pub(super) numbers: BTreeMap<u64, RunId>,
+    /// Their names, but for replays, which have the name of the run that they repeat.
+    pub(super) names: BTreeMap<String, BTreeSet<RunId>>,
     /// Where each committed checkpoint is: its run, and its step.
     pub(super) checkpoints: BTreeMap<Digest, (RunId, u64)>,
     pub(super) requests: Requests,
@@ -27,14 +35,22 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// All runs, in the order of their submission.
+    /// Runs that are not in the archive, in the order of their submission.
     pub fn runs(&self) -> Vec<&Run> {
         let mut runs: Vec<&Run> = self.runs.values().collect();
         runs.sort_by_key(|run| run.submission.number);
         runs
     }
 
-    /// The run with this id.
+    /// All runs, also in the archive, in the order of their submission: the last `limit` of those that were submitted before number
+    /// `before`.
+    pub fn listed(&self, before: u64, limit: usize) -> Vec<RunId> {
+        let mut last: Vec<RunId> = self.numbers.range(..before).rev().take(limit).map(|(_, id)| id.clone()).collect();
+        last.reverse();
+        last
+    }
+
+    /// The run with this id; none if there is none, or if it is in the archive.
     pub fn run(&self, id: &RunId) -> Option<&Run> {
         self.runs.get(id)
     }
@@ -54,14 +70,14 @@ impl ClusterState {
         self.retries
     }
 
-    /// A committed checkpoint, and the run that made it.
+    /// A committed checkpoint, and what the run that made it trained on.
     ///
     /// # Errors
     /// `NoCheckpoint`.
-    pub fn checkpoint(&self, id: &Digest) -> Result<(&Run, &Checkpoint), Refusal> {
-        let found = self.checkpoints.get(id).and_then(|(run, step)| {
-            let run = self.runs.get(run)?;
-            Some((run, run.checkpoints.get(step)?))
+    pub fn checkpoint(&self, id: &Digest) -> Result<(Option<DeviceKind>, &Checkpoint), Refusal> {
+        let found = self.checkpoints.get(id).and_then(|(run, step)| match self.runs.get(run) {
+            Some(run) => Some((run.state.kind, run.checkpoints.get(step)?)),
+            None => self.archived.get(run).and_then(|run| Some((run.kind, run.checkpoints.get(step)?))),
         });
         found.ok_or_else(|| Refusal::NoCheckpoint(id.to_string()))
     }
@@ -86,6 +102,20 @@ impl ClusterState {
         let run = self.runs.get_mut(id)?;
         self.changed.insert(RowKey::Run(id.clone()));
         Some(run)
+    }
+
+    /// Adds a run.
+    pub(super) fn add_run(&mut self, run: Run) {
+        self.index(run.submission.number, run.id(), &run.job.name, run.submission.replay.is_some());
+        self.runs.insert(run.id().clone(), run);
+    }
+
+    /// Makes a run be found by its number, and by its name.
+    pub(super) fn index(&mut self, number: u64, id: &RunId, name: &str, is_replay: bool) {
+        self.numbers.insert(number, id.clone());
+        if !is_replay {
+            self.names.entry(name.to_owned()).or_default().insert(id.clone());
+        }
     }
 
     /// A process of a run, to be changed; its number of reports: [`ClusterState::heard`].
@@ -130,10 +160,11 @@ impl ClusterState {
 
     /// Adds a committed checkpoint.
     pub(super) fn add_checkpoint(&mut self, id: &RunId, made: Checkpoint) {
-        if let Some(run) = self.runs.get_mut(id) {
+        let of_archived = self.archived.get_mut(id).map(|run| &mut run.checkpoints);
+        if let Some(made_before) = self.runs.get_mut(id).map(|run| &mut run.checkpoints).or(of_archived) {
             self.changed.insert(RowKey::Checkpoint(id.clone(), made.step));
             self.checkpoints.insert(made.id, (id.clone(), made.step));
-            run.checkpoints.insert(made.step, made);
+            made_before.insert(made.step, made);
         }
     }
 

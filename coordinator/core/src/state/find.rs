@@ -1,7 +1,10 @@
 //! Runs and checkpoints by what people type: an id, the beginning of one, or a run's name.
 
-use lockstep_common::Digest;
+use std::collections::BTreeSet;
 
+use lockstep_common::{Digest, RunId};
+
+use super::archived::ArchivedRun;
 use super::cluster::ClusterState;
 use super::runs::Run;
 
@@ -33,27 +36,71 @@ pub enum NotFound {
     },
 }
 
-impl ClusterState {
-    /// The run with the id `typed`, or the only one whose id begins so or whose name it is.
-    pub fn find_run(&self, typed: &str) -> Result<&Run, NotFound> {
-        let mut fits: Vec<&Run> = Vec::new();
-        if !typed.is_empty() {
-            let runs = self.runs();
-            if let Some(run) = runs.iter().find(|run| run.id().as_str() == typed) {
-                return Ok(run);
-            }
-            // A replay has the name of the run that it repeats.
-            let is_called = |run: &&Run| run.job.name == typed && run.submission.replay.is_none();
-            fits = runs.into_iter().filter(|run| run.id().as_str().starts_with(typed) || is_called(run)).collect();
+/// A run that was found.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// The state has it.
+    Here(&'a Run),
+    /// It is in the archive.
+    Archived(&'a RunId, &'a ArchivedRun),
+}
+
+impl<'a> Found<'a> {
+    /// Its id.
+    pub fn id(self) -> &'a RunId {
+        match self {
+            Self::Here(run) => run.id(),
+            Self::Archived(id, _) => id,
         }
-        one("run", typed, fits, |run| format!("`{}` ({}, {})", run.id(), run.job.name, run.state.status.word()))
+    }
+
+    fn described(self) -> String {
+        let (name, status) = match self {
+            Self::Here(run) => (&run.job.name, run.state.status.word()),
+            Self::Archived(_, run) => (&run.name, run.status.as_str()),
+        };
+        format!("`{}` ({name}, {status})", self.id())
+    }
+}
+
+impl ClusterState {
+    /// The run with this id, also in the archive.
+    pub fn found(&self, id: &RunId) -> Option<Found<'_>> {
+        let archived = || self.archived.get_key_value(id).map(|(id, run)| Found::Archived(id, run));
+        self.run(id).map(Found::Here).or_else(archived)
+    }
+
+    /// The run with the id `typed`, or the only one whose id begins so or whose name it is.
+    pub fn find_run(&self, typed: &str) -> Result<Found<'_>, NotFound> {
+        let mut fits: BTreeSet<&RunId> = BTreeSet::new();
+        // The least id that begins so; those that do stand together.
+        if let Ok(least) = format!("{typed:0<10}").parse::<RunId>()
+            && !typed.is_empty()
+        {
+            let begins = |id: &&RunId| id.as_str().starts_with(typed);
+            fits.extend(self.runs.range(&least..).map(|(id, _)| id).take_while(begins));
+            fits.extend(self.archived.range(&least..).map(|(id, _)| id).take_while(begins));
+        }
+        // A whole id means that run, whatever others are called.
+        if fits.first().is_none_or(|id| id.as_str() != typed) {
+            fits.extend(self.names.get(typed).into_iter().flatten());
+        }
+        let mut fits: Vec<Found<'_>> = fits.into_iter().filter_map(|id| self.found(id)).collect();
+        fits.sort_by_key(|found| match found {
+            Found::Here(run) => run.submission.number,
+            Found::Archived(_, run) => run.number,
+        });
+        one("run", typed, fits, |found| found.described())
     }
 
     /// The committed checkpoint whose id begins with `prefix`.
     pub fn find_checkpoint(&self, prefix: &str) -> Result<Digest, NotFound> {
         let mut fits: Vec<(Digest, String)> = Vec::new();
-        if !prefix.is_empty() {
-            let ids = self.checkpoints.iter().filter(|(id, _)| id.to_hex().starts_with(prefix));
+        // The least digest that begins so; those that do stand together.
+        if let Ok(least) = format!("{prefix:0<64}").parse::<Digest>()
+            && !prefix.is_empty()
+        {
+            let ids = self.checkpoints.range(least..).take_while(|(id, _)| id.to_hex().starts_with(prefix));
             let describe = |id: &Digest, (run, step): &(_, _)| format!("`{}` (run `{run}`, step {step})", id.short());
             fits = ids.map(|(id, made)| (*id, describe(id, made))).collect();
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 mod apply;
+mod archived;
 mod cluster;
 mod commit;
 mod corruption;
@@ -22,9 +23,10 @@ mod witness;
 mod written;
 
 pub use apply::Applied;
+pub use archived::ArchivedRun;
 pub use cluster::ClusterState;
 pub use corruption::{Claim, Corruption, Grounds, Verdict};
-pub use find::NotFound;
+pub use find::{Found, NotFound};
 pub use node::{Fence, Node, Presence};
 pub use nodes::NODES;
 pub use owed::Owed;

@@ -17,7 +17,7 @@ pub(super) struct Answered {
     pub(super) index: u64,
     /// With this outcome.
     pub(super) outcome: Outcome,
-    /// A digest of what was asked, where no run says it; none in rows of builds that did not note it.
+    /// A digest of what was asked; none in rows of builds that did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) asked: Option<Digest>,
 }

@@ -11,6 +11,7 @@ use lockstep_common::manifest::Piece;
 use lockstep_common::{NodeId, RequestId, RunId};
 use serde::de::DeserializeOwned;
 
+use super::archived::ArchivedRun;
 use super::cluster::ClusterState;
 use super::node::Node;
 use super::owed::Owed;
@@ -25,6 +26,8 @@ use super::runs::{Checkpoint, ProcessState, Restore, Run, RunProgress, RunState,
 pub enum RowKey {
     /// What a run began with.
     Submission(RunId),
+    /// A run in the archive.
+    Archived(RunId),
     /// Where a run stands.
     Run(RunId),
     /// What was measured of a run's processes.
@@ -81,6 +84,7 @@ impl fmt::Display for RowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Submission(run) => write!(f, "submission/{run}"),
+            Self::Archived(run) => write!(f, "archived/{run}"),
             Self::Run(run) => write!(f, "run/{run}"),
             Self::Measured(run) => write!(f, "measured/{run}"),
             Self::Progress(run) => write!(f, "progress/{run}"),
@@ -104,6 +108,7 @@ impl RowKey {
         let mut part = || parts.next();
         let key = match kind {
             "submission" => Self::Submission(id.parse().ok()?),
+            "archived" => Self::Archived(id.parse().ok()?),
             "run" => Self::Run(id.parse().ok()?),
             "measured" => Self::Measured(id.parse().ok()?),
             "progress" => Self::Progress(id.parse().ok()?),
@@ -140,6 +145,10 @@ impl ClusterState {
             keys.extend(run.owed.keys().map(|&step| RowKey::Owed(id.clone(), step)));
             keys.extend(run.shares.keys().map(|&(step, process)| RowKey::Share(id.clone(), step, process)));
         }
+        for (id, run) in &self.archived {
+            keys.insert(RowKey::Archived(id.clone()));
+            keys.extend(run.checkpoints.keys().map(|&step| RowKey::Checkpoint(id.clone(), step)));
+        }
         keys.extend(self.nodes.keys().cloned().map(RowKey::Node));
         keys.extend(self.requests.iter().map(|(request, _)| RowKey::Request(request.clone())));
         keys.extend((self.retries != Retries::default()).then_some(RowKey::Retries));
@@ -152,9 +161,10 @@ impl ClusterState {
         changed.iter().map(|key| (key.to_string(), self.row(key))).collect()
     }
 
-    fn row(&self, key: &RowKey) -> Option<Vec<u8>> {
+    pub(super) fn row(&self, key: &RowKey) -> Option<Vec<u8>> {
         match key {
             RowKey::Submission(run) => self.runs.get(run).map(|run| encode(&run.submission)),
+            RowKey::Archived(run) => self.archived.get(run).map(encode),
             RowKey::Run(run) => self.runs.get(run).map(|run| encode(&run.state)),
             RowKey::Measured(run) => self.runs.get(run).map(|run| encode(&run.state.measured)),
             RowKey::Progress(run) => self.runs.get(run).map(|run| {
@@ -164,7 +174,10 @@ impl ClusterState {
             RowKey::Reported(run, process) => {
                 self.runs.get(run)?.state.placement.get(process).map(|placed| encode(&placed.sequence))
             }
-            RowKey::Checkpoint(run, step) => self.runs.get(run)?.checkpoints.get(step).map(encode),
+            RowKey::Checkpoint(run, step) => {
+                let of_archived = || Some(&self.archived.get(run)?.checkpoints);
+                self.runs.get(run).map(|run| &run.checkpoints).or_else(of_archived)?.get(step).map(encode)
+            }
             RowKey::Share(run, step, process) => self.runs.get(run)?.shares.get(&(*step, *process)).map(encode),
             RowKey::Node(node) => self.nodes.get(node).map(encode),
             RowKey::Request(request) => self.requests.get(request).map(encode),
@@ -178,6 +191,29 @@ impl ClusterState {
     /// # Errors
     /// `Key` or `Value` for bytes that are no row, `Contradiction` if rows do not belong together.
     pub fn from_rows(rows: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, StateError> {
+        let (rows, mut state) = Self::with_rows(rows)?;
+        let there: BTreeSet<&RowKey> = rows.iter().collect();
+        if let Some(key) = state.keys().iter().find(|key| !there.contains(key)) {
+            return Err(StateError::Contradiction { key: key.to_string(), detail: "it is missing".to_owned() });
+        }
+        for run in state.runs.values() {
+            state.check_run(run)?;
+        }
+        state.changed.clear();
+        Ok(state)
+    }
+
+    /// The run of these rows, which were archived.
+    pub(super) fn run_of_rows(id: &RunId, rows: Vec<(String, Vec<u8>)>) -> Result<Run, StateError> {
+        let (_, mut state) = Self::with_rows(rows)?;
+        state.runs.remove(id).ok_or_else(|| StateError::Contradiction {
+            key: RowKey::Submission(id.clone()).to_string(),
+            detail: "it is not in the archive".to_owned(),
+        })
+    }
+
+    /// The keys of these rows, and what they make.
+    fn with_rows(rows: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<(Vec<RowKey>, Self), StateError> {
         let parsed = rows.into_iter().map(|(text, value)| match RowKey::parse(&text) {
             Some(key) => Ok((key, value)),
             None => Err(StateError::Key { key: text }),
@@ -193,15 +229,7 @@ impl ClusterState {
             let key = RowKey::Submission(run.id().clone()).to_string();
             return Err(StateError::Contradiction { key, detail: "the row of the run's state is missing".into() });
         }
-        let there: BTreeSet<&RowKey> = rows.iter().map(|(key, _)| key).collect();
-        if let Some(key) = state.keys().iter().find(|key| !there.contains(key)) {
-            return Err(StateError::Contradiction { key: key.to_string(), detail: "it is missing".to_owned() });
-        }
-        for run in state.runs.values() {
-            state.check_run(run)?;
-        }
-        state.changed.clear();
-        Ok(state)
+        Ok((rows.into_iter().map(|(key, _)| key).collect(), state))
     }
 
     /// Whether the checkpoint that `run` begins from is there, and all of its own processes' rows are. Each row may be as it was written, and
@@ -244,7 +272,7 @@ impl ClusterState {
                     .map_err(|error| contradiction(&format!("its job is refused: {error}")))?;
                 let mut run = Run::new(submission, job);
                 run.state.generation = 0; // Until its own row comes.
-                self.runs.insert(id.clone(), run);
+                self.add_run(run);
             }
             RowKey::Run(id) => {
                 let run = self.runs.get_mut(id).ok_or_else(orphan)?;
@@ -253,6 +281,14 @@ impl ClusterState {
                     return Err(contradiction("there is no generation 0"));
                 }
                 run.state = state;
+            }
+            RowKey::Archived(id) => {
+                if self.runs.contains_key(id) {
+                    return Err(contradiction("the run is not in the archive"));
+                }
+                let run: ArchivedRun = decode(key, value)?;
+                self.index(run.number, id, &run.name, run.is_replay);
+                self.archived.insert(id.clone(), run);
             }
             RowKey::Measured(id) => self.loaded(id, key)?.measured = decode(key, value)?,
             RowKey::Progress(id) => {
@@ -274,7 +310,9 @@ impl ClusterState {
                 if checkpoint.step != *step {
                     return Err(contradiction(&format!("it is of step {}", checkpoint.step)));
                 }
-                self.runs.get_mut(id).ok_or_else(orphan)?;
+                if !self.runs.contains_key(id) && !self.archived.contains_key(id) {
+                    return Err(orphan());
+                }
                 self.add_checkpoint(id, checkpoint);
             }
             RowKey::Share(id, step, process) => {

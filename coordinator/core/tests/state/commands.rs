@@ -27,7 +27,7 @@ fn each_command_is_read_and_has_the_same_bytes_again() {
         assert!(format!("{command:?}").starts_with(name), "{command:?}");
         kinds.insert(name);
     }
-    assert_eq!(kinds.len(), 17);
+    assert_eq!(kinds.len(), 18);
 }
 
 /// What only its own build can apply is refused, and nothing else.

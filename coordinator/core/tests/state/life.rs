@@ -1,7 +1,5 @@
 //! A run from submission to its end, with nothing going wrong.
 
-use std::collections::BTreeMap;
-
 use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::{Annotate, Cancel, FenceDevices, NodeForgotten, Replay, ReplayRun, Submit};
 use lockstep_core::state::Status;
@@ -144,7 +142,7 @@ fn a_request_id_that_made_a_run_makes_no_other_one() {
     let taken = Refusal::RequestTaken { request: request.to_string(), run: run.clone() };
     assert_eq!(cluster.apply(&other), Outcome::Refused(taken.clone()));
     let (replay, checkpoint) = (Replay { of: run.clone(), until: 2, fingerprints_every: 0 }, None);
-    let replay = Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics: BTreeMap::new(), secret });
+    let replay = Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, original: Box::default(), secret });
     assert_eq!(cluster.apply(&replay), Outcome::Refused(taken));
     assert_eq!(cluster.apply(&submit), Outcome::Run(run), "the same again has the same answer");
     assert_eq!(cluster.state.runs().len(), 1);

@@ -1,6 +1,7 @@
 //! What commands do to the state, told through the public interface.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod archive;
 mod checkpoints;
 mod cluster;
 mod commands;

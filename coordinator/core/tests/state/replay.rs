@@ -1,9 +1,7 @@
 //! Runs that repeat a part of another one.
 
-use std::collections::BTreeMap;
-
 use lockstep_common::{Digest, Domain, RunId};
-use lockstep_core::command::{Replay, ReplayRun, ReportBody};
+use lockstep_core::command::{Original, Replay, ReplayRun, ReportBody};
 use lockstep_core::view::RunRow;
 use lockstep_core::{Command, Outcome, Refusal};
 
@@ -12,12 +10,18 @@ use super::cluster::{Cluster, ready, share, text, written};
 fn replay(cluster: &mut Cluster, of: &RunId, checkpoint: Option<Digest>, until: u64) -> Result<RunId, Refusal> {
     let replay = Replay { of: of.clone(), until, fingerprints_every: 1 };
     let (request, at_ms, secret) = (cluster.request(), cluster.now(), [9; 32]);
-    let numerics = text(&[("cpu", "avx2"), ("threads", "1")]);
-    match cluster.apply(&Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics, secret })) {
+    let original = Box::new(original(cluster, of));
+    match cluster.apply(&Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, original, secret })) {
         Outcome::Run(id) => Ok(id),
         Outcome::Refused(refusal) => Err(refusal),
         Outcome::Done => panic!("a replay makes a run"),
     }
+}
+
+/// What the leader finds of the run.
+fn original(cluster: &Cluster, of: &RunId) -> Original {
+    let restored = text(&[("cpu", "avx2"), ("threads", "1")]);
+    cluster.state.run(of).map(|run| Original::of(run, restored)).unwrap_or_default()
 }
 
 /// A run of 10 steps that was cancelled after a checkpoint at step 5.
@@ -105,10 +109,11 @@ fn a_request_id_that_made_a_replay_makes_none_from_another_checkpoint() {
     let mut cluster = Cluster::with_two_nodes();
     let (run, checkpoint) = with_checkpoint(&mut cluster);
     let (request, at_ms) = (cluster.request(), cluster.now());
+    let original = Box::new(original(&cluster, &run));
     let from = |checkpoint| {
         let replay = Replay { of: run.clone(), until: 8, fingerprints_every: 1 };
-        let (request, numerics, secret) = (request.clone(), BTreeMap::new(), [9; 32]);
-        Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, numerics, secret })
+        let (request, secret) = (request.clone(), [9; 32]);
+        Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, original: original.clone(), secret })
     };
     let Outcome::Run(made) = cluster.apply(&from(Some(checkpoint))) else { panic!("refused") };
     assert_eq!(cluster.apply(&from(Some(checkpoint))), Outcome::Run(made.clone()));

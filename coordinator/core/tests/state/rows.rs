@@ -119,5 +119,5 @@ fn the_format_of_rows_is_frozen() {
     for (key, value) in cluster.store().iter().filter(|(key, _)| !key.starts_with("submission/")) {
         hasher.update(key.as_bytes()).update(&(value.len() as u64).to_le_bytes()).update(value);
     }
-    assert_eq!(Digest::of(&hasher).to_hex(), "8f335b2bdf0f396c6bad712b42981f7d79fd3f3865476e2b38ac39419dabf335");
+    assert_eq!(Digest::of(&hasher).to_hex(), "db99df7c706212d96f13182e97118ec02b9b3ed233c82b1e4bf204734b0f3777");
 }

@@ -20,7 +20,7 @@ impl ClusterState {
         environment: &BTreeMap<String, String>,
     ) {
         let Some(run) = self.runs.get(id) else { return };
-        let differ = match self.numerics_differ(run, process, numerics) {
+        let differ = match Self::numerics_differ(run, process, numerics) {
             Ok(accepted) => accepted,
             Err(difference) => return self.fail(at_ms, id, None, &difference),
         };
@@ -48,21 +48,15 @@ impl ClusterState {
 
     /// How `numerics` of `process` differ from another process's, or from those of the checkpoint to begin from: in what
     /// was accepted, or else what to tell people.
-    fn numerics_differ(
-        &self,
-        run: &Run,
-        process: u32,
-        numerics: &BTreeMap<String, String>,
-    ) -> Result<Vec<Override>, String> {
+    fn numerics_differ(run: &Run, process: u32, numerics: &BTreeMap<String, String>) -> Result<Vec<Override>, String> {
         let this = run.name_of(process);
         if let Some(first) = &run.state.measured.numerics
             && let Some(text) = difference(&run.name_of(first.process), &first.values, &this, numerics)
         {
             return Err(format!("processes would not compute alike: {text}"));
         }
-        if let Some(original) = run.submission.replay.as_ref().and_then(|replay| self.runs.get(&replay.of))
-            && let Some(measured) = &original.state.measured.numerics
-            && let Some(text) = difference(&format!("run `{}`", original.id()), &measured.values, &this, numerics)
+        if let (Some(replay), Some(original)) = (&run.submission.replay, &run.state.measured.original)
+            && let Some(text) = difference(&format!("run `{}`", replay.of), original, &this, numerics)
         {
             return Err(format!("the replay would not compute alike: {text}"));
         }

@@ -14,7 +14,7 @@ impl ClusterState {
         let id = run.id().clone();
         let rows = [RowKey::Submission, RowKey::Run, RowKey::Progress, RowKey::Measured];
         self.changed.extend(rows.map(|row| row(id.clone())));
-        self.runs.insert(id.clone(), run);
+        self.add_run(run);
         self.place_queued();
         Outcome::Run(id)
     }

@@ -21,6 +21,9 @@ pub struct Measured {
     pub numerics: Option<MeasuredNumerics>,
     /// What the checkpoint has that the next generation would begin with.
     pub restored: BTreeMap<String, String>,
+    /// What the run measured that this one repeats a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<BTreeMap<String, String>>,
     /// What process 0 of this generation runs on.
     pub environment: BTreeMap<String, String>,
     /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
