@@ -27,8 +27,8 @@ use lockstep_host::quiet::{Quiet, quietly_or};
 use redb::Database;
 use tracing::debug;
 
-/// Memory for pages of each database.
-const CACHE_BYTES: usize = 64 << 20;
+/// Memory for pages of each database: what is read often is small, or in memory itself.
+const CACHE_BYTES: usize = 16 << 20;
 
 /// Opens the database at `path`, or makes it: whole or not at all.
 fn open_database(path: &Path) -> Result<Quiet<Database>, StoreError> {

@@ -45,7 +45,7 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = lockstep_common::formats::TRACKING.written;
 
 /// Memory for pages of the database.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 
 /// What can be said of a series without its points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -32,6 +32,8 @@ pub(crate) struct RunTail {
     pub(crate) left_out_now: bool,
     /// Whether anything was not written.
     pub(crate) dirty: bool,
+    /// Flushes in a row that had nothing of it to write.
+    pub(crate) at_rest: u32,
 }
 
 impl RunTail {
@@ -47,6 +49,7 @@ impl RunTail {
             left_out,
             left_out_now: false,
             dirty: false,
+            at_rest: 0,
         }
     }
 

@@ -28,6 +28,9 @@ mod rows;
 /// Points in memory, of all runs, above which those of runs at rest are let go: 24 bytes each.
 const MOST_POINTS: usize = 4 << 20;
 
+/// Flushes without anything new of a run after which it is let go whatever the others have.
+const FLUSHES_AT_REST: u32 = 20;
+
 /// Points that are not written yet, above which they are: what is in memory is bounded however fast they come.
 const MOST_UNWRITTEN: usize = 1 << 20;
 
@@ -162,7 +165,12 @@ impl Writer {
         self.unwritten = 0;
         // Nobody sees a moment at which points are in both places, or in none.
         let mut tails = self.shared.database().write(write, || self.shared.tails_mut())?;
-        tails.values_mut().for_each(RunTail::written);
+        for tail in tails.values_mut() {
+            tail.at_rest = if tail.dirty { 0 } else { tail.at_rest + 1 };
+            tail.written();
+        }
+        // A run that has ended, or waits, is read again if something is asked of it.
+        tails.retain(|_, tail| tail.at_rest < FLUSHES_AT_REST);
         if tails.values().map(RunTail::points).sum::<usize>() > MOST_POINTS {
             tails.clear();
         }
