@@ -47,6 +47,7 @@ bench: data build ## measures beside PyTorch DDP, what exactness and tracking co
 	@$(ENV) python3 tests/bench/hashing.py
 	@$(ENV) python3 tests/bench/tracking.py
 	@$(ENV) python3 tests/bench/ingest.py
+	@$(ENV) python3 tests/bench/coordinator.py
 	@$(ENV) $$LOCKSTEP_CACHE/test-tools/bin/python3 tests/bench/page.py
 
 fmt: ## formats the Rust code

@@ -1,48 +1,56 @@
 //! An agent without processes, which says what theirs would.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lockstep_common::manifest::{RankState, RecordPosition, Share, TensorEntry};
-use lockstep_common::record::chain_start;
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::shared;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
+use lockstep_rpc::frame::MAX_FRAME_BYTES;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
-    AgentMessage, Assignment, AssignmentRequest, CheckpointShare, CoordinatorMessage, DesiredProcess, DesiredRun,
-    Device, Heartbeat, Hello, PROTOCOL, ProcessMessage, Ready, Report, StoreSeen,
+    AgentMessage, Assignment, CoordinatorMessage, Device, Heartbeat, Hello, PROTOCOL, ProcessMessage, Ready, Report,
+    StoreSeen,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use crate::desires::Desires;
+use crate::words::{share, tensor};
 use crate::{Failure, PATIENCE};
 
+/// Bytes of a message that an agent takes.
+const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 65_536;
+
 /// More often than a coordinator wants to hear from a node.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Agent {
-    say: mpsc::Sender<AgentMessage>,
-    told: Streaming<CoordinatorMessage>,
+    pub(crate) say: mpsc::Sender<AgentMessage>,
+    pub(crate) told: Streaming<CoordinatorMessage>,
     /// The last sequence number that was acknowledged, by run and process.
     acknowledged: BTreeMap<(String, u32), u64>,
     /// Goes with the stream: the coordinator has read it by then.
-    _answer: shared::Answer,
+    pub(crate) answer: shared::Answer,
 }
 
 impl Agent {
     pub(crate) async fn attach(address: &str, slots: u32) -> Result<Self, Failure> {
-        let mut client = AgentsClient::connect(format!("http://{address}")).await?;
+        Self::attach_as(address, "bench", slots).await
+    }
+
+    /// The agent of the node called `node`.
+    pub(crate) async fn attach_as(address: &str, node: &str, slots: u32) -> Result<Self, Failure> {
+        let client = AgentsClient::connect(format!("http://{address}")).await?;
+        let mut client = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (say, messages) = mpsc::channel(64);
         let device = Device { name: "cpu".into(), model: "none".into(), memory_bytes: 1 << 30 };
         let hello = Hello {
-            node: "bench".into(),
+            node: node.into(),
             incarnation: "1".into(),
             host: "bench".into(),
             devices: vec![device; slots as usize],
@@ -63,41 +71,25 @@ impl Agent {
             ..StoreSeen::default()
         };
         say.send(AgentMessage { body: Some(Say::Store(seen)) }).await?;
-        Ok(Self { say, told, acknowledged: BTreeMap::new(), _answer: answer })
+        Ok(Self { say, told, acknowledged: BTreeMap::new(), answer })
     }
 
     /// The processes that it should run, once there are so many.
     pub(crate) async fn assigned(&mut self, processes: usize) -> Result<Vec<Assignment>, Failure> {
         let end = Instant::now() + PATIENCE;
         let mut heart = tokio::time::interval(HEARTBEAT);
-        let (mut desired, mut assignments) = (Vec::new(), BTreeMap::new());
+        let mut desires = Desires::default();
         while Instant::now() < end {
             tokio::select! {
-                told = self.listen() => match told? {
-                    Some(Told::Desired(now)) => {
-                        desired = now.runs;
-                        for DesiredRun { run, generation, .. } in desired.clone() {
-                            if let Entry::Vacant(entry) = assignments.entry((run.clone(), generation)) {
-                                let asked = Say::Fetch(AssignmentRequest { run, generation });
-                                self.say.send(AgentMessage { body: Some(asked) }).await?;
-                                entry.insert(None);
-                            }
-                        }
+                told = self.listen() => {
+                    for ask in told?.map(|told| desires.take(told)).unwrap_or_default() {
+                        self.say.send(ask).await?;
                     }
-                    Some(Told::Assignment(one)) => {
-                        assignments.insert((one.run.clone(), one.generation), Some(one));
-                    }
-                    _ => {}
-                },
+                }
                 _ = heart.tick() => self.beat().await?,
             }
-            let of = |run: &DesiredRun| {
-                let whole = assignments.get(&(run.run.clone(), run.generation))?.clone()?;
-                let process = |one: &DesiredProcess| Assignment { process: one.process, ..whole.clone() };
-                Some(run.processes.iter().map(process).collect::<Vec<_>>())
-            };
-            let all = desired.iter().map(of).collect::<Option<Vec<_>>>().map(|all| all.concat());
-            if let Some(all) = all.filter(|all| all.len() >= processes) {
+            let all = desires.all();
+            if all.len() >= processes {
                 return Ok(all);
             }
         }
@@ -117,30 +109,13 @@ impl Agent {
     }
 
     pub(crate) async fn say(&self, of: &Assignment, sequence: u64, body: Said) -> Result<(), Failure> {
-        let message = Some(ProcessMessage { body: Some(body) });
-        let Assignment { run, generation, process, .. } = of;
-        let (generation, process) = (*generation, *process);
-        let report = Report { run: run.clone(), generation, process, sequence, message };
-        Ok(self.say.send(AgentMessage { body: Some(Say::Report(report)) }).await?)
+        Ok(self.say.send(report(of, sequence, body)).await?)
     }
 
     /// The checkpoint at `step` of a process that is alone, with one number in it.
     pub(crate) async fn share(&self, of: &Assignment, sequence: u64, step: u64) -> Result<(), Failure> {
-        let store = BlobStore::existing(Path::new(&of.store))?;
-        let piece = store.put(&[0; 4])?;
-        let tensor = TensorEntry { name: "model/w".into(), dtype: "float".into(), shape: vec![1], pieces: vec![piece] };
-        let rank = RankState {
-            rank: 0,
-            seeds: BTreeMap::new(),
-            epoch: 0,
-            consumed: step,
-            next_position: step,
-            generators: BTreeMap::new(),
-        };
-        let record = Some(RecordPosition { steps: step, digest: chain_start() });
-        let share = Share { step, epoch: 0, tensors: vec![tensor], ranks: vec![rank], record, preprocessing: None };
-        let blob = Some((&store.put(&share.encode())?).into());
-        self.say(of, sequence, Said::Share(CheckpointShare { step, blob })).await
+        let share = share(&of.store, step, 0, vec![tensor(&of.store, "model/w".to_owned())?])?;
+        self.say(of, sequence, Said::Share(share)).await
     }
 
     pub(crate) async fn acknowledged_to(&mut self, all: &[Assignment], sequence: u64) -> Result<(), Failure> {
@@ -166,4 +141,13 @@ impl Agent {
         }
         Ok(body)
     }
+}
+
+/// What an agent says for the process `of`.
+pub(crate) fn report(of: &Assignment, sequence: u64, body: Said) -> AgentMessage {
+    let message = Some(ProcessMessage { body: Some(body) });
+    let Assignment { run, generation, process, .. } = of;
+    let (generation, process) = (*generation, *process);
+    let report = Report { run: run.clone(), generation, process, sequence, message };
+    AgentMessage { body: Some(Say::Report(report)) }
 }

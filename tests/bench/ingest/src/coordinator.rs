@@ -100,6 +100,30 @@ impl Coordinator {
         Ok(ticks as f64 / 100.0)
     }
 
+    /// The most memory that it has had since it began, in bytes, as Linux knows it.
+    pub(crate) fn peak_memory(&self) -> Result<u64, Failure> {
+        Ok(self.figure("status", "VmHWM:")? << 10)
+    }
+
+    /// Bytes that it has given to `write`, to files and sockets, and those of them that go to a disk.
+    pub(crate) fn written(&self) -> Result<(u64, u64), Failure> {
+        Ok((self.figure("io", "wchar:")?, self.figure("io", "write_bytes:")?))
+    }
+
+    /// The number behind `key` in a file of its directory in `/proc`.
+    fn figure(&self, file: &str, key: &str) -> Result<u64, Failure> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).ok_or("no figure")?;
+        Ok(line.split_whitespace().next().ok_or("no figure")?.parse()?)
+    }
+
+    /// Ends it as a person would.
+    pub(crate) fn stop(mut self) -> Result<(), Failure> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("coord has ended with {status}").into()) }
+    }
+
     pub(crate) fn last_step(&self, run: &str, name: &str) -> Result<u64, Failure> {
         let answer: serde_json::Value = serde_json::from_str(&self.get(&format!("/api/runs/{run}/series"))?)?;
         let of_name = |series: &&serde_json::Value| series["name"] == name;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use lockstep_common::series::{Point, SeriesKey};
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Assignment, Finished, ReportBlock, Series, StepReport};
+use lockstep_rpc::{Assignment, Finished, ReportBlock, Series};
 
 use crate::agent::Agent;
 use crate::coordinator::{Coordinator, Job, submit};
+use crate::words::step_report;
 use crate::{Failure, point};
 
 /// Steps in one report.
@@ -134,19 +135,5 @@ impl Arguments {
         }
         agent.acknowledged_to(std::slice::from_ref(of), sequence).await?;
         Ok(sequence)
-    }
-}
-
-/// `loss`, `grad_norm`, `lr` and `step_seconds`.
-fn step_report(step: u64) -> StepReport {
-    let [loss, grad_norm] = [0, 1].map(|series| point(step, series));
-    StepReport {
-        step: loss.step,
-        loss: loss.value.to_bits(),
-        grad_norm: grad_norm.value.to_bits(),
-        lr: 1e-3_f64.to_bits(),
-        micros: 4000,
-        at_ms: loss.at_ms,
-        ..StepReport::default()
     }
 }

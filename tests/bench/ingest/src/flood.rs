@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lockstep_common::job::parse_toml;
-use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
@@ -18,10 +17,10 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 use crate::Failure;
 use crate::agent::Agent;
+use crate::control::connect;
 use crate::coordinator::Coordinator;
 
 /// Between two looks of somebody who only wants to see the nodes.
@@ -215,10 +214,6 @@ impl Arguments {
         agent.acknowledged_to(&assigned, self.texts + 1).await?;
         Ok(Box::new(agent))
     }
-}
-
-async fn connect(address: &str) -> Result<ControlClient<Channel>, Failure> {
-    Ok(ControlClient::connect(format!("http://{address}")).await?)
 }
 
 /// As many as can be had.

@@ -1,0 +1,158 @@
+//! The agents of several nodes, heard together.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use lockstep_host::shared;
+use lockstep_rpc::agent_message::Body as Say;
+use lockstep_rpc::coordinator_message::Body as Told;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::{AgentMessage, Assignment, CoordinatorMessage, Heartbeat};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::{Status, Streaming};
+
+use crate::agent::{Agent, HEARTBEAT, report};
+use crate::desires::Desires;
+use crate::{Failure, PATIENCE};
+
+/// What a node was told, and when.
+type Heard = (usize, Instant, Result<Option<CoordinatorMessage>, Status>);
+
+/// See the module.
+pub(crate) struct Crew {
+    says: Vec<mpsc::Sender<AgentMessage>>,
+    heard: mpsc::UnboundedReceiver<Heard>,
+    /// What each node should run.
+    desires: Vec<Desires>,
+    /// The same, as processes.
+    desired: Vec<Vec<Assignment>>,
+    /// The last sequence number that was acknowledged, and when, by run and process.
+    acknowledged: BTreeMap<(String, u32), (u64, Instant)>,
+    /// Acknowledgements, of all processes.
+    acknowledgements: u64,
+    /// Bytes of all messages to all nodes.
+    bytes: u64,
+    _answers: Vec<shared::Answer>,
+    /// They end with it.
+    _tasks: JoinSet<()>,
+}
+
+impl Crew {
+    /// `nodes` nodes with `slots` slots each.
+    pub(crate) async fn attach(address: &str, nodes: u32, slots: u32) -> Result<Self, Failure> {
+        let (to, heard) = mpsc::unbounded_channel();
+        let (mut says, mut answers, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
+        for node in 0..nodes {
+            let Agent { say, told, answer, .. } = Agent::attach_as(address, &format!("bench-{node:03}"), slots).await?;
+            tasks.spawn(listen(node as usize, told, to.clone()));
+            tasks.spawn(beat(say.clone()));
+            says.push(say);
+            answers.push(answer);
+        }
+        let (desires, desired) = (vec![Desires::default(); nodes as usize], vec![Vec::new(); nodes as usize]);
+        Ok(Self {
+            says,
+            heard,
+            desires,
+            desired,
+            acknowledged: BTreeMap::new(),
+            acknowledgements: 0,
+            bytes: 0,
+            _answers: answers,
+            _tasks: tasks,
+        })
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.says.len()
+    }
+
+    /// Bytes that all nodes were told.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What nodes should run, with the number of each node.
+    pub(crate) fn assignments(&self) -> impl Iterator<Item = (usize, &Assignment)> {
+        self.desired.iter().enumerate().flat_map(|(node, all)| all.iter().map(move |one| (node, one)))
+    }
+
+    /// Whether no node should run anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.desires.iter().all(Desires::is_empty)
+    }
+
+    /// Whether the process on that node knows its peers.
+    pub(crate) fn has_met(&self, node: usize, of: &Assignment) -> bool {
+        self.desires[node].has_met(of)
+    }
+
+    /// How often any process's reports were acknowledged.
+    pub(crate) fn acknowledgements(&self) -> u64 {
+        self.acknowledgements
+    }
+
+    /// The last number of a process's that was acknowledged, and when.
+    pub(crate) fn acknowledged(&self, of: &Assignment) -> Option<(u64, Instant)> {
+        self.acknowledged.get(&(of.run.clone(), of.process)).copied()
+    }
+
+    pub(crate) async fn say(&self, node: usize, of: &Assignment, sequence: u64, body: Said) -> Result<(), Failure> {
+        Ok(self.says[node].send(report(of, sequence, body)).await?)
+    }
+
+    /// Listens until `is_so`.
+    pub(crate) async fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<(), Failure> {
+        let end = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            if Instant::now() > end {
+                return Err(format!("waited in vain until {what}").into());
+            }
+            self.listen().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes one message, or none if none comes for a moment.
+    pub(crate) async fn listen(&mut self) -> Result<(), Failure> {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let Ok(heard) = tokio::time::timeout(PAUSE, self.heard.recv()).await else { return Ok(()) };
+        let (node, at, message) = heard.ok_or("no node listens any more")?;
+        let message = message?.ok_or("the coordinator has ended a stream")?;
+        self.bytes += message.encoded_len() as u64;
+        match message.body {
+            Some(told @ (Told::Desired(_) | Told::Assignment(_) | Told::Peers(_))) => {
+                for ask in self.desires[node].take(told) {
+                    self.says[node].send(ask).await?;
+                }
+                self.desired[node] = self.desires[node].all();
+            }
+            Some(Told::Acknowledged(ack)) => {
+                self.acknowledgements += 1;
+                self.acknowledged.insert((ack.run, ack.process), (ack.sequence, at));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+async fn listen(node: usize, mut told: Streaming<CoordinatorMessage>, to: mpsc::UnboundedSender<Heard>) {
+    loop {
+        let message = told.message().await;
+        let is_last = !matches!(message, Ok(Some(_)));
+        if to.send((node, Instant::now(), message)).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// It lives, until nobody hears.
+async fn beat(say: mpsc::Sender<AgentMessage>) {
+    let mut heart = tokio::time::interval(HEARTBEAT);
+    while say.send(AgentMessage { body: Some(Say::Heartbeat(Heartbeat {})) }).await.is_ok() {
+        heart.tick().await;
+    }
+}

@@ -1,0 +1,69 @@
+//! What a node was told to run, put together from messages that come apart.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use lockstep_rpc::agent_message::Body as Say;
+use lockstep_rpc::coordinator_message::Body as Told;
+use lockstep_rpc::{AgentMessage, Assignment, AssignmentRequest, DesiredProcess, DesiredRun};
+
+/// A generation of a run.
+type Generation = (String, u64);
+
+/// See the module.
+#[derive(Clone, Default)]
+pub(crate) struct Desires {
+    runs: Vec<DesiredRun>,
+    assignments: BTreeMap<Generation, Option<Assignment>>,
+    /// How many peers, once they are known.
+    peers: BTreeMap<Generation, usize>,
+}
+
+impl Desires {
+    /// Takes what the node was told; what it asks for then.
+    pub(crate) fn take(&mut self, told: Told) -> Vec<AgentMessage> {
+        let mut asks = Vec::new();
+        match told {
+            Told::Desired(now) => {
+                self.runs = now.runs;
+                for DesiredRun { run, generation, .. } in &self.runs {
+                    if let Entry::Vacant(entry) = self.assignments.entry((run.clone(), *generation)) {
+                        let asked = AssignmentRequest { run: run.clone(), generation: *generation };
+                        asks.push(AgentMessage { body: Some(Say::Fetch(asked)) });
+                        entry.insert(None);
+                    }
+                }
+                let runs = &self.runs;
+                let goes_on = |(run, generation): &Generation| {
+                    runs.iter().any(|one| (&one.run, one.generation) == (run, *generation))
+                };
+                self.assignments.retain(|of, _| goes_on(of));
+                self.peers.retain(|of, _| goes_on(of));
+            }
+            Told::Assignment(one) => drop(self.assignments.insert((one.run.clone(), one.generation), Some(one))),
+            Told::Peers(peers) => drop(self.peers.insert((peers.run, peers.generation), peers.addresses.len())),
+            Told::Acknowledged(_) | Told::Log(_) | Told::Welcome(_) => {}
+        }
+        asks
+    }
+
+    /// All processes that the node should run, once it knows what they need.
+    pub(crate) fn all(&self) -> Vec<Assignment> {
+        let of = |run: &DesiredRun| {
+            let whole = self.assignments.get(&(run.run.clone(), run.generation))?.clone()?;
+            let process = |one: &DesiredProcess| Assignment { process: one.process, ..whole.clone() };
+            Some(run.processes.iter().map(process).collect::<Vec<_>>())
+        };
+        self.runs.iter().filter_map(of).flatten().collect()
+    }
+
+    /// Whether it should run nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Whether a process knows its peers.
+    pub(crate) fn has_met(&self, of: &Assignment) -> bool {
+        self.peers.contains_key(&(of.run.clone(), of.generation))
+    }
+}

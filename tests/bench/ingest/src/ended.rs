@@ -1,0 +1,303 @@
+//! A coordinator whose runs have all ended: what it needs for them, and how long it takes to answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lockstep_common::manifest::state_digest;
+use lockstep_rpc::process_message::Body as Said;
+use lockstep_rpc::query_request::What;
+use lockstep_rpc::{Assignment, Empty, Exited, Finished};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::control::Client;
+use crate::coordinator::Coordinator;
+use crate::crew::Crew;
+use crate::{Failure, PATIENCE, words};
+
+/// Steps of a run, and between its checkpoints: it has two.
+const STEPS: u64 = 5;
+const EVERY: u64 = 3;
+/// Runs at the beginning and at the end whose CPU time is compared.
+const SERIES: usize = 100;
+/// Times that each question is asked.
+const QUESTIONS: usize = 20;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Until numbers are written that a coordinator keeps for a moment.
+const REST: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The program `coord`.
+    coord: PathBuf,
+    #[arg(long, default_value_t = 1000)]
+    runs: usize,
+    /// Runs at a time.
+    #[arg(long, default_value_t = 8)]
+    together: u32,
+    /// Where the coordinator's data lie for the time.
+    #[arg(long, default_value = "/var/tmp")]
+    dir: PathBuf,
+}
+
+/// Prints a line of JSON.
+pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
+    let dir = tempfile::tempdir_in(&arguments.dir)?;
+    let data = dir.path().join("data");
+    let coordinator = Coordinator::start(&arguments.coord, &data)?;
+    let empty = coordinator.memory()?;
+    let mut crew = Crew::attach(&coordinator.address, 1, arguments.together).await?;
+    let begin = Instant::now();
+    let made = make(arguments, &coordinator, &mut crew).await?;
+    let seconds = begin.elapsed().as_secs_f64();
+    rest(&mut crew).await?;
+    let (memory, peak) = (coordinator.memory()?, coordinator.peak_memory()?);
+    let mut client = Client::connect(&coordinator.address, 1 << 100).await?;
+    let oldest = oldest(&mut client, arguments.runs).await?;
+    let answers = answers(&arguments.coord, &coordinator, &mut client, &oldest).await?;
+    let memory_after_answers = coordinator.memory()?;
+    drop((crew, client));
+    // Their connections close meanwhile, or the coordinator waits for them.
+    tokio::time::sleep(PAUSE * 50).await;
+    coordinator.stop()?;
+
+    let begin = Instant::now();
+    let coordinator = Coordinator::start(&arguments.coord, &data)?;
+    let mut client = Client::connect(&coordinator.address, 2 << 100).await?;
+    client.ask(What::Nodes(Empty {})).await?;
+    let start = begin.elapsed();
+    let start_cpu = coordinator.cpu_seconds()?;
+    tokio::time::sleep(REST).await;
+    let result = json!({
+        "runs": arguments.runs, "seconds": seconds, "together": arguments.together,
+        "memory_empty": empty, "memory": memory, "memory_peak": peak, "memory_after_answers": memory_after_answers,
+        "memory_restarted": coordinator.memory()?, "memory_restarted_peak": coordinator.peak_memory()?,
+        "start_ms": start.as_secs_f64() * 1e3, "start_cpu_ms": start_cpu * 1e3, "database_bytes": databases(&data)?,
+        "first_cpu_ms": made.first * 1e3, "last_cpu_ms": made.last * 1e3, "answers": answers,
+    });
+    writeln!(std::io::stdout(), "{result}")?;
+    Ok(())
+}
+
+/// CPU seconds of a run among the first and among the last.
+struct Made {
+    first: f64,
+    last: f64,
+}
+
+/// How far a process is.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Ready,
+    Finished,
+    Exited,
+}
+
+/// All runs begin and end, some at a time.
+async fn make(arguments: &Arguments, coordinator: &Coordinator, crew: &mut Crew) -> Result<Made, Failure> {
+    let (permits, submitting) = submit_all(coordinator.address.clone(), arguments.together as usize);
+    let (mut begun, mut ended) = (0, 0);
+    let mut stages: BTreeMap<String, Stage> = BTreeMap::new();
+    let mut cpu = BTreeMap::from([(0, coordinator.cpu_seconds()?)]);
+    let mut moved = Instant::now();
+    while ended < arguments.runs {
+        while begun < arguments.runs && begun - ended < arguments.together as usize {
+            permits.send(begun).await.map_err(|_| "no run is submitted any more")?;
+            begun += 1;
+        }
+        crew.listen().await?;
+        let (now, gone) = advance(crew, &stages).await?;
+        if !(now.is_empty() && gone.is_empty()) {
+            moved = Instant::now();
+        }
+        if moved.elapsed() > PATIENCE {
+            return Err(format!("{ended} runs have ended, and then nothing").into());
+        }
+        stages.extend(now);
+        for run in gone {
+            stages.remove(&run);
+            ended += 1;
+            if ended == SERIES || ended + SERIES == arguments.runs || ended == arguments.runs {
+                cpu.insert(ended, coordinator.cpu_seconds()?);
+            }
+        }
+    }
+    drop(permits);
+    submitting.await??;
+    let spent = |from: usize, to: usize| (cpu[&to] - cpu[&from]) / (to - from) as f64;
+    let few = SERIES.min(arguments.runs);
+    Ok(Made { first: spent(0, few), last: spent(arguments.runs - few, arguments.runs) })
+}
+
+/// A task that submits a run for each number that it is sent.
+fn submit_all(address: String, together: usize) -> (mpsc::Sender<usize>, JoinHandle<Result<(), Failure>>) {
+    let (permits, mut numbers) = mpsc::channel(together);
+    let submitting = tokio::spawn(async move {
+        let mut client = Client::connect(&address, 0).await?;
+        while let Some(number) = numbers.recv().await {
+            client.submit(&format!("sweep-{number:05}"), 1, STEPS, EVERY).await?;
+        }
+        Ok(())
+    });
+    (permits, submitting)
+}
+
+/// Each process says what it can say now: the new stages, and the runs whose process is gone.
+async fn advance(
+    crew: &Crew,
+    stages: &BTreeMap<String, Stage>,
+) -> Result<(BTreeMap<String, Stage>, Vec<String>), Failure> {
+    let mut now = BTreeMap::new();
+    let all: Vec<(usize, Assignment)> = crew.assignments().map(|(node, of)| (node, of.clone())).collect();
+    for (node, of) in &all {
+        let is_committed = of.save.as_ref().is_some_and(|save| save.committed);
+        let next = match stages.get(&of.run) {
+            None => {
+                crew.say(*node, of, 1, Said::Ready(words::ready(of))).await?;
+                Stage::Ready
+            }
+            Some(Stage::Ready) if !of.peers.is_empty() => {
+                train(crew, *node, of).await?;
+                Stage::Finished
+            }
+            Some(Stage::Finished) if is_committed => {
+                crew.say(*node, of, 6, Said::Exited(Exited::default())).await?;
+                Stage::Exited
+            }
+            _ => continue,
+        };
+        now.insert(of.run.clone(), next);
+    }
+    let desired: BTreeSet<&str> = all.iter().map(|(_, of)| of.run.as_str()).collect();
+    let is_gone = |(run, stage): &(&String, &Stage)| **stage == Stage::Exited && !desired.contains(run.as_str());
+    Ok((now, stages.iter().filter(is_gone).map(|(run, _)| run.clone()).collect()))
+}
+
+/// All steps, both checkpoints and the end.
+async fn train(crew: &Crew, node: usize, of: &Assignment) -> Result<(), Failure> {
+    crew.say(node, of, 2, Said::Block(words::steps(0..STEPS))).await?;
+    let tensors = vec![words::tensor(&of.store, "model/w".to_owned())?];
+    let state = state_digest(&tensors).as_bytes().to_vec();
+    for (sequence, step) in [(3, EVERY), (4, STEPS)] {
+        crew.say(node, of, sequence, Said::Share(words::share(step, 0, tensors.clone())?)).await?;
+    }
+    crew.say(node, of, 5, Said::Finished(Finished { step: STEPS, state })).await
+}
+
+/// A while, in which the node is heard.
+async fn rest(crew: &mut Crew) -> Result<(), Failure> {
+    let end = Instant::now() + REST;
+    while Instant::now() < end {
+        crew.listen().await?;
+    }
+    Ok(())
+}
+
+/// The oldest run, once all have finished.
+async fn oldest(client: &mut Client, runs: usize) -> Result<String, Failure> {
+    let rows = client.ask(What::Runs(Empty {})).await?;
+    let rows = rows.as_array().ok_or("no list of runs")?;
+    let finished = rows.iter().filter(|row| row["status"] == "finished").count();
+    if finished != runs {
+        return Err(format!("{finished} of {runs} runs have finished, the first is {}", rows[0]).into());
+    }
+    Ok(rows[0]["run"].as_str().ok_or("a run without a name")?.to_owned())
+}
+
+/// How long questions and commands take, and how much CPU time of the coordinator.
+async fn answers(coord: &Path, at: &Coordinator, client: &mut Client, oldest: &str) -> Result<Value, Failure> {
+    let program = |words: &[&str]| {
+        let command = Command::new(coord).args(words).args(["--addr", &at.address]).stdout(Stdio::null()).status()?;
+        if command.success() { Ok(()) } else { Err(Failure::from(format!("coord {words:?} has failed"))) }
+    };
+    let mut found = serde_json::Map::new();
+    let mut note = |name: &str, timed: Timed| found.insert(name.to_owned(), timed.result());
+    let mut timed = Timed::new(at)?;
+    for _ in 0..QUESTIONS {
+        timed.one(|| program(&["ps", "--json"])).await?;
+    }
+    note("coord ps --json", timed.end(at)?);
+    let mut timed = Timed::new(at)?;
+    for _ in 0..QUESTIONS {
+        timed.one(|| at.get("/api/runs").map(drop)).await?;
+    }
+    note("list of the page", timed.end(at)?);
+    let mut timed = Timed::new(at)?;
+    for _ in 0..QUESTIONS {
+        timed.one(|| program(&["show", oldest, "--json"])).await?;
+    }
+    note("coord show of the oldest", timed.end(at)?);
+    let mut timed = Timed::new(at)?;
+    for number in 0..QUESTIONS {
+        let begin = Instant::now();
+        client.tag(oldest, format!("t{number}")).await?;
+        timed.took(begin);
+    }
+    note("annotate", timed.end(at)?);
+    let (mut timed, mut runs) = (Timed::new(at)?, Vec::new());
+    for number in 0..QUESTIONS {
+        let begin = Instant::now();
+        runs.push(client.submit(&format!("more-{number}"), 1, STEPS, EVERY).await?);
+        timed.took(begin);
+    }
+    note("submit", timed.end(at)?);
+    Ok(found.into())
+}
+
+/// Questions that are timed.
+struct Timed {
+    took_ms: Vec<f64>,
+    cpu_s: f64,
+}
+
+impl Timed {
+    fn new(at: &Coordinator) -> Result<Self, Failure> {
+        Ok(Self { took_ms: Vec::new(), cpu_s: at.cpu_seconds()? })
+    }
+
+    async fn one(&mut self, ask: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let begin = Instant::now();
+        ask()?;
+        self.took(begin);
+        // The node must be heard meanwhile.
+        tokio::time::sleep(PAUSE).await;
+        Ok(())
+    }
+
+    fn took(&mut self, begin: Instant) {
+        self.took_ms.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+
+    /// With the CPU time in between.
+    fn end(mut self, at: &Coordinator) -> Result<Self, Failure> {
+        self.cpu_s = at.cpu_seconds()? - self.cpu_s;
+        self.took_ms.sort_by(f64::total_cmp);
+        Ok(self)
+    }
+
+    fn result(&self) -> Value {
+        let count = self.took_ms.len();
+        json!({
+            "median_ms": self.took_ms[count / 2], "min_ms": self.took_ms[0], "max_ms": self.took_ms[count - 1],
+            "cpu_ms": self.cpu_s * 1e3 / count as f64,
+        })
+    }
+}
+
+/// Bytes of each database.
+fn databases(data: &Path) -> Result<Value, Failure> {
+    let mut found = serde_json::Map::new();
+    for entry in std::fs::read_dir(data)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "redb") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.insert(name, path.metadata()?.len().into());
+        }
+    }
+    Ok(found.into())
+}

@@ -1,0 +1,140 @@
+//! What processes say, in the sizes that those of real jobs have.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lockstep_common::manifest::{RankState, RecordPosition, Share, TensorEntry};
+use lockstep_common::record::chain_start;
+use lockstep_host::blobs::BlobStore;
+use lockstep_rpc::{Assignment, CheckpointShare, Ready, ReportBlock, StepReport, SystemReport};
+
+use crate::{Failure, point};
+
+/// Keys of what decides bits on a CPU.
+const NUMERICS: [&str; 24] = [
+    "abi",
+    "arithmetic",
+    "autocast",
+    "blas",
+    "cpu.approximations",
+    "cpu.denormals",
+    "cpu.features",
+    "cpu.model",
+    "cpu.rounding",
+    "deterministic",
+    "device",
+    "interop_threads",
+    "libtorch",
+    "libtorch.build",
+    "libc",
+    "libm",
+    "mkl",
+    "mkldnn",
+    "openmp",
+    "operators",
+    "reduction",
+    "threads",
+    "torchscript.gradients",
+    "vectors",
+];
+/// Keys of what a process runs on.
+const ENVIRONMENT: [&str; 12] = [
+    "cpu.cores",
+    "cpu.model",
+    "host",
+    "kernel",
+    "libtorch",
+    "lockstep",
+    "memory",
+    "os",
+    "program.cargo_lock",
+    "program.compiler",
+    "program.digest",
+    "rustc",
+];
+const PHASES: [&str; 9] =
+    ["data", "forward", "backward", "reduction", "optimizer", "record", "checkpoint", "evaluation", "other"];
+/// Generators and seeds of a rank.
+const STREAMS: [&str; 3] = ["data", "forward", "init"];
+
+/// A process has loaded what it needs.
+pub(crate) fn ready(of: &Assignment) -> Ready {
+    let texts = |keys: &[&str]| {
+        keys.iter().map(|key| ((*key).to_owned(), format!("a value of {key}, as it is measured"))).collect()
+    };
+    let address = format!("10.0.{}.{}:{}", of.process >> 8, of.process & 255, 40_000 + of.process % 20_000);
+    Ready { address, numerics: texts(&NUMERICS), environment: texts(&ENVIRONMENT) }
+}
+
+/// The record of steps, and what else process 0 says of them.
+pub(crate) fn steps(range: std::ops::Range<u64>) -> ReportBlock {
+    let last = range.end;
+    ReportBlock {
+        steps: range.map(step_report).collect(),
+        systems: vec![system_report(last)],
+        record_before: chain_start().as_bytes().to_vec(),
+        ..ReportBlock::default()
+    }
+}
+
+/// What another process says after `step`.
+pub(crate) fn telemetry(process: u32, step: u64) -> ReportBlock {
+    ReportBlock { process, systems: vec![system_report(step)], ..ReportBlock::default() }
+}
+
+/// `loss`, `grad_norm`, `lr` and `step_seconds` of the step behind `step`.
+pub(crate) fn step_report(step: u64) -> StepReport {
+    let [loss, grad_norm] = [0, 1].map(|series| point(step, series));
+    StepReport {
+        step: loss.step,
+        loss: loss.value.to_bits(),
+        grad_norm: grad_norm.value.to_bits(),
+        lr: 1e-3_f64.to_bits(),
+        micros: 4000,
+        at_ms: loss.at_ms,
+        ..StepReport::default()
+    }
+}
+
+fn system_report(step: u64) -> SystemReport {
+    SystemReport {
+        step,
+        samples_per_second: 1234.5,
+        phase_micros: PHASES.iter().map(|phase| ((*phase).to_owned(), 437.5)).collect(),
+        rss_bytes: 1 << 30,
+        cpu_share: 0.97,
+        at_ms: point(step, 0).at_ms,
+        minor_faults: 100_000,
+        major_faults: 10,
+        read_bytes: 1 << 28,
+        written_bytes: 1 << 27,
+        ..SystemReport::default()
+    }
+}
+
+/// A tensor of one number, whose blob is in `store`.
+pub(crate) fn tensor(store: &str, name: String) -> Result<TensorEntry, Failure> {
+    let piece = BlobStore::existing(Path::new(store))?.put(&[0; 4])?;
+    Ok(TensorEntry { name, dtype: "float".into(), shape: vec![1], pieces: vec![piece] })
+}
+
+/// The share of a checkpoint of a process that hosts one rank, with its number; `store` has it.
+pub(crate) fn share(
+    store: &str,
+    step: u64,
+    process: u32,
+    tensors: Vec<TensorEntry>,
+) -> Result<CheckpointShare, Failure> {
+    let rank = RankState {
+        rank: process,
+        seeds: STREAMS.map(|stream| (stream.to_owned(), 7)).into(),
+        epoch: 0,
+        consumed: step,
+        next_position: step,
+        generators: BTreeMap::new(),
+    };
+    let record = (process == 0).then(|| RecordPosition { steps: step, digest: chain_start() });
+    let share = Share { step, epoch: 0, tensors, ranks: vec![rank], record, preprocessing: None };
+    let blob = BlobStore::existing(Path::new(store))?.put(&share.encode())?;
+    Ok(CheckpointShare { step, blob: Some((&blob).into()) })
+}
