@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// Processes of the jobs that begin from nothing.
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
     processes: Vec<u32>,
-    /// Processes of the jobs that begin from a checkpoint, each with the bytes of its manifest.
+    /// Processes of the jobs that begin from a checkpoint, each with about the bytes of its manifest.
     #[arg(long, value_delimiter = ',', default_value = "8:1000000,8:10000000,100:1000000")]
     manifests: Vec<Restored>,
     /// Processes of a node.
@@ -131,10 +131,6 @@ impl Bench {
     async fn measure(&mut self, case: Restored) -> Result<Value, Failure> {
         let Restored { processes, bytes } = case;
         let checkpoint = if bytes == 0 { None } else { Some(self.checkpoint(processes, bytes).await?) };
-        let manifest = match &checkpoint {
-            Some(id) => self.client.ask(What::Manifest(id.clone())).await?.to_string().len(),
-            None => 0,
-        };
         let rounds = (PROCESSES_PLACED / processes).clamp(2, 30);
         let (mut told, mut started, mut waits) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..rounds {
@@ -153,7 +149,7 @@ impl Bench {
         let report = self.report(processes, u64::from(checkpoint.is_some())).await?;
         waits.sort_by(f64::total_cmp);
         Ok(json!({
-            "nodes": self.crew.nodes(), "manifest_bytes": manifest, "rounds": rounds,
+            "nodes": self.crew.nodes(), "rounds": rounds,
             "told": sum(&told).each(rounds), "started": sum(&started).each(rounds),
             "started_ms": waits[waits.len() / 2], "report": report,
         }))

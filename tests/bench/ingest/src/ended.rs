@@ -174,7 +174,7 @@ async fn advance(
         now.insert(of.run.clone(), next);
     }
     let desired: BTreeSet<&str> = all.iter().map(|(_, of)| of.run.as_str()).collect();
-    let is_gone = |(run, stage): &(&String, &Stage)| **stage == Stage::Exited && !desired.contains(run.as_str());
+    let is_gone = |(run, stage): &(&String, &Stage)| **stage != Stage::Ready && !desired.contains(run.as_str());
     Ok((now, stages.iter().filter(is_gone).map(|(run, _)| run.clone()).collect()))
 }
 
