@@ -6,12 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use lockstep_common::job::parse_toml;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{
-    AnnotateRequest, BlobChunk, Empty, GetBlobRequest, MediaReport, QueryRequest, ReportBlock, SubmitRequest, Tags,
-};
+use lockstep_rpc::{BlobChunk, Empty, GetBlobRequest, MediaReport, QueryRequest, ReportBlock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -20,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Failure;
 use crate::agent::Agent;
-use crate::control::connect;
+use crate::control::{Client, connect};
 use crate::coordinator::Coordinator;
 
 /// Between two looks of somebody who only wants to see the nodes.
@@ -31,10 +28,6 @@ const GIVEN_UP: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Uploads on one connection.
 const TOGETHER: usize = 52;
-const JOB: &str = "name = \"flood\"\nsteps = 1000000\nranks = 1\nbatch = { size = 1 }\n\
-     model = { kind = \"mlp\", hidden = [4], outputs = 2 }\n\
-     data = { kind = \"csv\", path = \"data.csv\", target = \"y\" }\noptimizer = { kind = \"sgd\", lr = 0.1 }\n";
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The program `coord`.
@@ -115,17 +108,10 @@ impl Arguments {
             "texts" => 1,
             _ => 0,
         };
-        let mut client = connect(&coordinator.address).await?;
-        let job = parse_toml(JOB, &[])?.canonical();
+        let mut client = Client::connect(&coordinator.address, 0).await?;
         let mut ids = Vec::new();
-        for number in 0..runs {
-            let request = SubmitRequest {
-                request_id: format!("{number:032x}"),
-                job: job.clone(),
-                base_dir: "/".to_owned(),
-                ..SubmitRequest::default()
-            };
-            ids.push(client.submit(request).await?.into_inner().run);
+        for _ in 0..runs {
+            ids.push(client.submit("flood", 1, 1_000_000, 0).await?);
         }
         Ok(ids)
     }
@@ -183,18 +169,12 @@ impl Arguments {
                 while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
             });
         }
-        let mut client = connect(&to.address).await?;
+        let mut client = Client::connect(&to.address, 1 << 40).await?;
         for (number, run) in runs.into_iter().cycle().enumerate() {
             if Instant::now() >= end {
                 break;
             }
-            let request = AnnotateRequest {
-                request_id: format!("{:032x}", 1 << 40 | number),
-                run,
-                tags: Some(Tags { tags: vec![format!("t{number}")] }),
-                note: None,
-            };
-            client.annotate(request).await?;
+            client.tag(&run, format!("t{number}")).await?;
             tokio::time::sleep(PACE / 2).await;
         }
         Ok(Box::new(tasks))
