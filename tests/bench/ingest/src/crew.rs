@@ -89,6 +89,11 @@ impl Crew {
         self.desires[node].has_met(of)
     }
 
+    /// Whether the last checkpoint of that process's run is committed.
+    pub(crate) fn is_saved(&self, node: usize, of: &Assignment) -> bool {
+        self.desires[node].is_saved(of)
+    }
+
     /// How often any process's reports were acknowledged.
     pub(crate) fn acknowledgements(&self) -> u64 {
         self.acknowledgements

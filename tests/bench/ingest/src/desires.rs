@@ -62,6 +62,12 @@ impl Desires {
         self.runs.is_empty()
     }
 
+    /// Whether the last checkpoint of a process's run is committed.
+    pub(crate) fn is_saved(&self, of: &Assignment) -> bool {
+        let runs = self.runs.iter().filter(|run| (&run.run, run.generation) == (&of.run, of.generation));
+        runs.filter_map(|run| run.save).any(|save| save.committed)
+    }
+
     /// Whether a process knows its peers.
     pub(crate) fn has_met(&self, of: &Assignment) -> bool {
         self.peers.contains_key(&(of.run.clone(), of.generation))

@@ -155,17 +155,16 @@ async fn advance(
     let mut now = BTreeMap::new();
     let all: Vec<(usize, Assignment)> = crew.assignments().map(|(node, of)| (node, of.clone())).collect();
     for (node, of) in &all {
-        let is_committed = of.save.as_ref().is_some_and(|save| save.committed);
         let next = match stages.get(&of.run) {
             None => {
                 crew.say(*node, of, 1, Said::Ready(words::ready(of))).await?;
                 Stage::Ready
             }
-            Some(Stage::Ready) if !of.peers.is_empty() => {
+            Some(Stage::Ready) if crew.has_met(*node, of) => {
                 train(crew, *node, of).await?;
                 Stage::Finished
             }
-            Some(Stage::Finished) if is_committed => {
+            Some(Stage::Finished) if crew.is_saved(*node, of) => {
                 crew.say(*node, of, 6, Said::Exited(Exited::default())).await?;
                 Stage::Exited
             }
@@ -184,7 +183,7 @@ async fn train(crew: &Crew, node: usize, of: &Assignment) -> Result<(), Failure>
     let tensors = vec![words::tensor(&of.store, "model/w".to_owned())?];
     let state = state_digest(&tensors).as_bytes().to_vec();
     for (sequence, step) in [(3, EVERY), (4, STEPS)] {
-        crew.say(node, of, sequence, Said::Share(words::share(step, 0, tensors.clone())?)).await?;
+        crew.say(node, of, sequence, Said::Share(words::share(&of.store, step, 0, tensors.clone())?)).await?;
     }
     crew.say(node, of, 5, Said::Finished(Finished { step: STEPS, state })).await
 }
