@@ -3,6 +3,10 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(["proto/lockstep.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // What is carried is not copied.
+    tonic_prost_build::configure()
+        .bytes(".lockstep.v1.EncodedBlock")
+        .bytes(".lockstep.v1.StoredBlock")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -18,8 +18,8 @@ use clap::Parser;
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::numerics;
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
-use lockstep_rpc::process_message::Body;
-use lockstep_worker::{local, observe::Outbox, program::BuiltIn};
+use lockstep_worker::observe::{Message, Outbox};
+use lockstep_worker::{local, program::BuiltIn};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -114,8 +114,8 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
     let finished = local::train(&BuiltIn, job, base, mesh, None, None, &outbox)?;
     outbox.close();
     let (mut micros, mut phases, mut counted, mut since) = (Vec::new(), BTreeMap::new(), 0, 0);
-    while let Some(body) = outbox.pop() {
-        if let Body::Block(block) = body {
+    while let Some(message) = outbox.pop() {
+        if let Message::Block(block) = message {
             micros.extend(block.steps.iter().filter(|step| step.step > arguments.warmup).map(|step| step.micros));
             for system in block.systems {
                 // A report holds means over the steps since the last one.

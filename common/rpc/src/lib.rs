@@ -38,6 +38,7 @@ pub fn misfit(peer: &str, version: &str, protocol: u32) -> Option<String> {
 mod block;
 mod busy;
 mod convert;
+pub use block::{DecodedBlock, KINDS, UnsoundBlock, decode_block};
 pub use busy::{busy, is_busy};
 pub use convert::BadDigest;
 pub mod frame;

@@ -8,8 +8,8 @@ use lockstep_core::command::{Original, Replay};
 use lockstep_rpc::control_server;
 use lockstep_rpc::{
     AnnotateRequest, BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest,
-    HasBlobReply, JsonReply, LogChunk, LogsRequest, QueryRequest, RemoveNodeRequest, ReplayRequest, ReportBlock,
-    ReportsRequest, ResumeRequest, RunReply, SubmitRequest,
+    HasBlobReply, JsonReply, LogChunk, LogsRequest, QueryRequest, RemoveNodeRequest, ReplayRequest, ReportsRequest,
+    ResumeRequest, RunReply, StoredBlock, SubmitRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -118,7 +118,7 @@ impl Control {
 #[tonic::async_trait]
 impl control_server::Control for Control {
     type FollowStream = ReceiverStream<Result<JsonReply, Status>>;
-    type ReportsStream = ReceiverStream<Result<ReportBlock, Status>>;
+    type ReportsStream = ReceiverStream<Result<StoredBlock, Status>>;
     type LogsStream = ReceiverStream<Result<LogChunk, Status>>;
     type GetBlobStream = ReceiverStream<Result<BlobChunk, Status>>;
 

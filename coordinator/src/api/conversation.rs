@@ -3,7 +3,7 @@
 //! Reports are queued in the order they come, and acknowledged once they are applied; the stream is not read on while
 //! too many are open.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use lockstep_common::RunId;
 use lockstep_core::replica::ProposeError;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::convert::{Asked, invalid, leave_out_media, run_id, said};
+use super::convert::{Asked, invalid, run_id, said};
 use super::terms::Terms;
 use crate::node::{self, CallError, Event, Pending, Report, Session};
 
@@ -41,8 +41,6 @@ pub(super) struct Conversation {
     jobs: BTreeMap<RunId, Asked>,
     /// Generations whose peers the node was told.
     met: BTreeSet<(RunId, u64)>,
-    /// Runs of which it was said that a text is too long.
-    shortened: BTreeSet<RunId>,
 }
 
 /// Why a conversation ended.
@@ -60,16 +58,8 @@ impl Conversation {
         outgoing: mpsc::Sender<Result<CoordinatorMessage, Status>>,
         terms: Terms,
     ) -> Self {
-        Self {
-            session,
-            incoming,
-            outgoing,
-            terms,
-            open: VecDeque::new(),
-            jobs: BTreeMap::new(),
-            met: BTreeSet::new(),
-            shortened: BTreeSet::new(),
-        }
+        let (jobs, met) = (BTreeMap::new(), BTreeSet::new());
+        Self { session, incoming, outgoing, terms, open: VecDeque::new(), jobs, met }
     }
 
     /// Talks until one side ends it.
@@ -203,13 +193,8 @@ impl Conversation {
         }
     }
 
-    async fn on_report(&mut self, mut wire: WireReport) -> Result<(), End> {
+    async fn on_report(&mut self, wire: WireReport) -> Result<(), End> {
         let run = run_id(&wire.run).map_err(End::Told)?;
-        if let Some(words) = leave_out_media(&mut wire.message)
-            && self.shortened.insert(run.clone())
-        {
-            warn!(node = %self.session.node(), %run, "{words}; more of this run are not named here");
-        }
         // Of one that cannot be meant the agent would send the same again and again, and nothing else of its node would be heard.
         let body = said(wire.message, wire.process, self.jobs.get(&run).copied()).unwrap_or_else(|status| {
             let reason = format!("what it says cannot be taken: {}", status.message());

@@ -7,9 +7,9 @@ use lockstep_core::command::{Device, Progress, ReportBody};
 use lockstep_core::placement::DeviceKind;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
-    BlobRef, CheckpointShare, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES, ProcessMessage, ReportBlock,
+    BlobRef, BlockHeader, CheckpointShare, EncodedBlock, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES,
+    ProcessMessage,
 };
-use prost::Message;
 use tonic::Status;
 
 /// Devices of one node at most: a bound on what a broken agent can make us place on.
@@ -20,9 +20,6 @@ const MAX_MEASURED_BYTES: usize = 1 << 20;
 
 /// Bytes of what names a node or a device.
 const MAX_SHORT_BYTES: usize = 256;
-
-/// Bytes of a text that a run keeps, where it goes with a report: longer ones are for the blob store, and processes put them there.
-const MAX_KEPT_TEXT_BYTES: usize = 64 << 10;
 
 /// Longest text (bytes) that is taken for a name or a path.
 const MAX_TEXT_BYTES: usize = 4096;
@@ -138,7 +135,7 @@ pub(super) struct Asked {
 
 /// What a process said. `job` is what its run's job asked for, if the node was told of the run.
 ///
-/// `process` is its number: the record, evaluations, fingerprints and the model are told by process 0, which hosts rank 0.
+/// `process` is its number: the record is told by process 0, which hosts rank 0.
 pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<Asked>) -> Result<ReportBody, Status> {
     let body = message.and_then(|message| message.body).ok_or_else(|| invalid("message", "it is empty"))?;
     Ok(match body {
@@ -151,28 +148,13 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
             environment: measured("ready.environment", ready.environment)?,
         },
         // Its steps cannot be recorded, so that the run cannot go on.
-        Body::Block(block) if block.encoded_len() > MAX_BLOCK_BYTES => ReportBody::Failed {
-            reason: format!(
-                "what it reports at once up to step {} takes {} bytes, and at most {MAX_BLOCK_BYTES} can be recorded: report less at a step",
-                block.steps.last().map_or(0, |step| step.step),
-                block.encoded_len()
-            ),
-            transient: false,
+        Body::Block(block) => match refused(&block, process, job) {
+            Some(reason) => ReportBody::Failed { reason, transient: false },
+            None => ReportBody::Block {
+                progress: progress(&block.known(), job.map(|job| job.batch)),
+                bytes: block.into_stored(),
+            },
         },
-        Body::Block(block) if misplaced(&block, process).is_some() => {
-            ReportBody::Failed { reason: misplaced(&block, process).unwrap_or_default().to_owned(), transient: false }
-        }
-        Body::Block(block) if job.is_some_and(|job| block.last_step() > job.steps) => ReportBody::Failed {
-            reason: format!(
-                "it reports of step {}, and the job's last is {}",
-                block.last_step(),
-                job.map_or(0, |job| job.steps)
-            ),
-            transient: false,
-        },
-        Body::Block(block) => {
-            ReportBody::Block { progress: progress(&block, job.map(|job| job.batch)), bytes: block.encode_to_vec() }
-        }
         // A longer one fails that checkpoint in words, and the run goes on.
         Body::Share(CheckpointShare { step, blob }) => {
             let blob = piece("share.blob", blob.as_ref())?;
@@ -217,51 +199,34 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
     })
 }
 
-/// Leaves out of `message` texts that are too long to go with a report, and blobs that nobody could find. Words stand in their place.
-/// Returns what is said of the first.
-pub(super) fn leave_out_media(message: &mut Option<ProcessMessage>) -> Option<String> {
-    let Some(Body::Block(block)) = message.as_mut().and_then(|message| message.body.as_mut()) else { return None };
-    let mut first = None;
-    for one in &mut block.media {
-        if let Some(bytes) = one.blob.as_ref().map(|blob| blob.digest.len()).filter(|bytes| *bytes != DIGEST_BYTES) {
-            let words = format!("{} `{}` of step {}", quoted(&one.kind), quoted(&one.name), one.step);
-            let why = format!("the digest of its blob has {bytes} bytes, not {DIGEST_BYTES}");
-            first = first.or_else(|| Some(format!("{words} is left out: {why}")));
-            one.blob = None;
-            (one.kind, one.text) = ("text".to_owned(), format!("left out: {why}"));
-        }
-        let words = format!("text `{}` of step {}", quoted(&one.name), one.step);
-        for text in [&mut one.text, &mut one.name, &mut one.kind, &mut one.file_name] {
-            if text.len() > MAX_KEPT_TEXT_BYTES {
-                let why = format!("{} bytes, and at most {MAX_KEPT_TEXT_BYTES} go with a report", text.len());
-                first = first.or_else(|| Some(format!("{words} is left out: {why}")));
-                *text = format!("left out: {why}");
-            }
-        }
+/// Why `block` cannot be recorded, by its header. Whoever decodes it sees whether the header is true.
+fn refused(block: &EncodedBlock, process: u32, job: Option<Asked>) -> Option<String> {
+    let BlockHeader { first_step, last_step, reach, .. } = block.known();
+    let (bytes, reach) = (block.num_bytes(), reach.max(last_step));
+    let holds_steps = last_step > 0;
+    if bytes > MAX_BLOCK_BYTES {
+        Some(format!(
+            "what it reports at once up to step {last_step} takes {bytes} bytes, and at most {MAX_BLOCK_BYTES} can be recorded: report \
+             less at a step"
+        ))
+    } else if process != 0 && holds_steps {
+        Some("it reports steps, which process 0 reports".to_owned())
+    } else if first_step > last_step || (holds_steps && first_step == 0) {
+        Some("the steps that it reports do not follow each other".to_owned())
+    } else {
+        let beyond = job.filter(|job| reach > job.steps);
+        beyond.map(|job| format!("it reports of step {reach}, and the job's last is {}", job.steps))
     }
-    first
 }
 
-/// Why `block` is none of `process`: what process 0 alone tells would stand in the place of what that said; and the record has each
-/// step once, in order.
-fn misplaced(block: &ReportBlock, process: u32) -> Option<&'static str> {
-    let of_rank_0 = !block.steps.is_empty() || !block.evals.is_empty() || !block.fingerprints.is_empty();
-    if process != 0 && (of_rank_0 || block.model.is_some()) {
-        return Some("it reports steps, evaluations or the model, which process 0 reports");
-    }
-    let is_next = |pair: &[lockstep_rpc::StepReport]| pair[0].step.checked_add(1) == Some(pair[1].step);
-    (!block.steps.windows(2).all(is_next)).then_some("the steps that it reports do not follow each other")
-}
-
-/// Progress at the end of `block`, if it holds steps.
-fn progress(block: &ReportBlock, batch: Option<u64>) -> Option<Progress> {
-    let last = block.steps.last()?;
-    let micros: u64 = block.steps.iter().map(|step| step.micros).fold(0, u64::saturating_add);
-    let steps_per_second = if micros == 0 { 0.0 } else { block.steps.len() as f64 * 1e6 / micros as f64 };
-    Some(Progress {
-        step: last.step,
-        loss: last.loss,
-        grad_norm: last.grad_norm,
+/// Progress at the end of a block, if it holds steps.
+fn progress(known: &BlockHeader, batch: Option<u64>) -> Option<Progress> {
+    let steps = known.last_step.checked_sub(known.first_step)?.saturating_add(1);
+    let steps_per_second = if known.micros == 0 { 0.0 } else { steps as f64 * 1e6 / known.micros as f64 };
+    (known.last_step > 0).then(|| Progress {
+        step: known.last_step,
+        loss: known.loss,
+        grad_norm: known.grad_norm,
         samples_per_second: steps_per_second * batch.unwrap_or(0) as f64,
     })
 }

@@ -1,22 +1,21 @@
 //! The stream of a run's reports.
 
-use lockstep_common::{RunId, chain};
-use lockstep_rpc::ReportBlock;
+use lockstep_common::RunId;
+use lockstep_rpc::StoredBlock;
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::node::{CallError, Handle};
-use crate::query::reports::{is_empty, trimmed};
 use crate::store::{BlockReader, Page, StoreError};
 
-/// Sends the reports of `run` into `to`, rolled-back steps left out; with `follow`, until the run has ended. A roll-back
-/// that comes later shows as steps that begin again at a smaller number.
+/// Sends the reports of `run` into `to` as they are stored, with the step that each was rolled back to; with `follow`, until the
+/// run has ended. A roll-back that comes later shows as steps that begin again at a smaller number.
 pub(super) async fn stream(
     handle: Handle,
     reader: BlockReader,
     run: RunId,
     follow: bool,
-    to: mpsc::Sender<Result<ReportBlock, Status>>,
+    to: mpsc::Sender<Result<StoredBlock, Status>>,
 ) {
     if let Err(status) = send_all(&handle, &reader, &run, follow, &to).await {
         // The client may be gone.
@@ -29,7 +28,7 @@ async fn send_all(
     reader: &BlockReader,
     run: &RunId,
     follow: bool,
-    to: &mpsc::Sender<Result<ReportBlock, Status>>,
+    to: &mpsc::Sender<Result<StoredBlock, Status>>,
 ) -> Result<(), Status> {
     let mut changes = handle.changes();
     // What changed behind it was not looked at.
@@ -41,14 +40,7 @@ async fn send_all(
             let page = page(reader, run, after).await?;
             for stored in page.blocks {
                 after = stored.index;
-                let block = trimmed(&stored).map_err(|error| {
-                    Status::data_loss(format!(
-                        "report block {} of run `{run}` is damaged: {}",
-                        stored.index,
-                        chain(&error)
-                    ))
-                })?;
-                if !is_empty(&block) && to.send(Ok(block)).await.is_err() {
+                if to.send(Ok(stored)).await.is_err() {
                     return Ok(());
                 }
             }

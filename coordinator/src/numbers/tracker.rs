@@ -12,9 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lockstep_common::{RunId, chain};
-use lockstep_rpc::ReportBlock;
+use lockstep_rpc::{DecodedBlock, decode_block};
 use lockstep_tracking::{Event, Quota, Tracking, TrackingError, Writer};
-use prost::Message;
 use tokio::sync::broadcast;
 use tracing::{error, warn};
 
@@ -120,7 +119,8 @@ fn ingest(
     changes: &Changes,
     notifier: &Notifier,
 ) -> Result<(), Stopped> {
-    let mut ingest = Ingest { writer, notifier, flushed: Instant::now(), left_out: BTreeSet::new() };
+    let (left_out, shortened) = (BTreeSet::new(), BTreeSet::new());
+    let mut ingest = Ingest { writer, notifier, flushed: Instant::now(), left_out, shortened };
     match ingest.run(reader, news, changes) {
         Err(Stopped::Tracking(error)) if error.is_damage() => {
             ingest.writer.begin_anew(&error)?;
@@ -137,6 +137,8 @@ struct Ingest<'a> {
     flushed: Instant,
     /// Events that could not be taken.
     left_out: BTreeSet<(RunId, u64)>,
+    /// Runs of which it was said that a text is too long.
+    shortened: BTreeSet<RunId>,
 }
 
 impl Ingest<'_> {
@@ -169,13 +171,7 @@ impl Ingest<'_> {
                 }
                 let event = match entry {
                     Entry::Rewind(step) => Event::Rewind(step),
-                    Entry::Block(process, bytes) => match ReportBlock::decode(bytes.as_slice()) {
-                        Ok(block) => Event::Block(Box::new(ReportBlock { process, ..block })),
-                        Err(error) => {
-                            warn!(%run, index, %error, "a report cannot be read: its numbers are left out");
-                            continue;
-                        }
-                    },
+                    Entry::Block(process, bytes) => self.decode(run, index, process, &bytes),
                 };
                 match catch_unwind(AssertUnwindSafe(|| self.writer.take(run, index, event))) {
                     Ok(taken) => taken?,
@@ -199,6 +195,24 @@ impl Ingest<'_> {
         // Nobody may be listening.
         let _ = changes.send(run.clone());
         Ok(())
+    }
+
+    /// What the block of `process` holds, or that it is not sound.
+    fn decode(&mut self, run: &RunId, index: u64, process: u32, bytes: &[u8]) -> Event {
+        match decode_block(process, bytes) {
+            Ok(DecodedBlock { block, left_out }) => {
+                if let Some(words) = left_out
+                    && self.shortened.insert(run.clone())
+                {
+                    warn!(%run, "{words}; more of this run are not named here");
+                }
+                Event::Block(Box::new(block))
+            }
+            Err(unsound) => {
+                warn!(%run, index, process, %unsound, "a report is not sound: its numbers are left out");
+                Event::Unsound(unsound)
+            }
+        }
     }
 
     fn flush_now_and_then(&mut self) -> Result<(), TrackingError> {

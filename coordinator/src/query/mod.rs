@@ -2,7 +2,6 @@
 
 mod answers;
 pub mod documents;
-pub mod reports;
 mod runs;
 pub mod tracked;
 pub mod words;

@@ -27,7 +27,7 @@ use super::{guarded, open_database};
 
 mod reader;
 
-pub use reader::{BlockReader, Entry, Page, StoredBlock};
+pub use reader::{BlockReader, Entry, Page};
 
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");

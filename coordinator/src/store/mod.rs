@@ -11,7 +11,7 @@ pub(crate) mod testing;
 mod upgrade;
 mod writer;
 
-pub use blocks::{BlockReader, Entry, Page, StoredBlock};
+pub use blocks::{BlockReader, Entry, Page};
 pub use error::StoreError;
 pub use log::{Archive, RowList};
 pub use news::News;

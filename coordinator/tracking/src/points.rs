@@ -7,7 +7,7 @@ use lockstep_common::manifest::Piece;
 use lockstep_common::series::{Histogram, Point, SeriesKey};
 use lockstep_rpc::{
     BlobRef, DeviceReport, EvalReport, HistogramReport, LayerReport, MediaReport, ModelReport, ReportBlock, Series,
-    StepReport, SystemReport,
+    StepReport, SystemReport, UnsoundBlock,
 };
 
 /// All of a block.
@@ -53,6 +53,12 @@ pub fn metrics_of(block: ReportBlock) -> BlockMetrics {
     metrics.histograms = block.histograms.into_iter().map(histogram).collect();
     metrics.sift();
     metrics
+}
+
+/// Of a block that is not taken: nothing, and that it is left out.
+pub(crate) fn metrics_without(block: UnsoundBlock) -> BlockMetrics {
+    let unfit = Unfit { name: "a block of reports".to_owned(), step: block.step, at_ms: 0, why: block.why };
+    BlockMetrics { unfit: vec![unfit], ..BlockMetrics::default() }
 }
 
 /// Why nothing may have this name. Every list shows names, and also tools that steer a terminal with them.

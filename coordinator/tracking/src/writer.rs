@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lockstep_alarms::{Alarm, Watch};
 use lockstep_common::{RunId, chain};
-use lockstep_rpc::ReportBlock;
+use lockstep_rpc::{ReportBlock, UnsoundBlock};
 use redb::WriteTransaction;
 use tracing::warn;
 
@@ -16,7 +16,7 @@ use self::rows::{write_run, write_tail};
 use crate::database::{Branch, Database, Snapshot};
 use crate::error::TrackingError;
 use crate::file::{aside, set_aside};
-use crate::points::metrics_of;
+use crate::points::{BlockMetrics, metrics_of, metrics_without};
 use crate::query::{Shared, Tracking};
 use crate::quota::{LeftOut, Quota};
 use crate::tail::{RunTail, SERIES_POINTS};
@@ -39,6 +39,8 @@ const MOST_UNWRITTEN: usize = 1 << 20;
 pub enum Event {
     /// A process reported. Boxed: it is large, and rewinds are small.
     Block(Box<ReportBlock>),
+    /// A process reported what is not taken: it is named, like all that is left out.
+    Unsound(UnsoundBlock),
     /// The run went back to this step.
     Rewind(u64),
 }
@@ -111,26 +113,29 @@ impl Writer {
             return Ok(());
         }
         match event {
-            Event::Block(block) => {
-                let metrics = metrics_of(*block);
-                self.unwritten += metrics.points.values().map(|points| SERIES_POINTS + points.len()).sum::<usize>();
-                let last_id = &mut self.last_id;
-                let snapshot = self.shared.database().snapshot()?;
-                let mut tails = self.shared.tails_mut();
-                let tail = load(&mut tails, &snapshot, run)?;
-                append(tail, &snapshot, run, metrics, last_id, &self.quota)?;
-                tail.row.cursor = index;
-                tail.row.standing = tail.count_standing();
-                self.shared.note_standing(run, tail.row.standing);
-                drop(tails);
-                if self.unwritten > MOST_UNWRITTEN {
-                    self.flush()?;
-                }
-            }
+            Event::Block(block) => self.take_metrics(run, index, metrics_of(*block))?,
+            Event::Unsound(block) => self.take_metrics(run, index, metrics_without(block))?,
             Event::Rewind(step) => {
                 self.flush()?;
                 self.rewind(run, index, step)?;
             }
+        }
+        Ok(())
+    }
+
+    fn take_metrics(&mut self, run: &RunId, index: u64, metrics: BlockMetrics) -> Result<(), TrackingError> {
+        self.unwritten += metrics.points.values().map(|points| SERIES_POINTS + points.len()).sum::<usize>();
+        let last_id = &mut self.last_id;
+        let snapshot = self.shared.database().snapshot()?;
+        let mut tails = self.shared.tails_mut();
+        let tail = load(&mut tails, &snapshot, run)?;
+        append(tail, &snapshot, run, metrics, last_id, &self.quota)?;
+        tail.row.cursor = index;
+        tail.row.standing = tail.count_standing();
+        self.shared.note_standing(run, tail.row.standing);
+        drop(tails);
+        if self.unwritten > MOST_UNWRITTEN {
+            self.flush()?;
         }
         Ok(())
     }

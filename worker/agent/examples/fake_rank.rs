@@ -15,8 +15,8 @@ use std::time::Duration;
 use lockstep_rpc::agent_command::Body as Command;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
-    AgentCommand, Alive, Assignment, Failed, Finished, ProcessHello, ProcessMessage, Ready, ReportBlock, StepReport,
-    frame,
+    AgentCommand, Alive, Assignment, EncodedBlock, Failed, Finished, ProcessHello, ProcessMessage, Ready, ReportBlock,
+    StepReport, frame,
 };
 
 fn main() -> io::Result<ExitCode> {
@@ -66,7 +66,7 @@ fn main() -> io::Result<ExitCode> {
     let steps = mode.strip_prefix("train:").and_then(|steps| steps.parse().ok()).unwrap_or(u64::MAX);
     for step in 1..=steps {
         let steps = vec![StepReport { step, loss: (1.0 / step as f64).to_bits(), ..Default::default() }];
-        say(&mut socket, Body::Block(ReportBlock { process, steps, ..Default::default() }))?;
+        say(&mut socket, Body::Block(EncodedBlock::of(ReportBlock { process, steps, ..Default::default() })))?;
         writeln!(out, "step {step}")?;
         thread::sleep(Duration::from_millis(2));
     }

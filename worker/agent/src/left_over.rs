@@ -71,7 +71,7 @@ fn key_of(dir: &Path) -> Option<ProcessKey> {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_rpc::{ProcessMessage, ReportBlock};
+    use lockstep_rpc::{EncodedBlock, ProcessMessage};
 
     use super::*;
 
@@ -81,7 +81,7 @@ mod tests {
         let key = ProcessKey::new("0123456789", 3, 1).unwrap();
         let mut spool = Spool::create(process_dir(dir.path(), &key), key.clone()).unwrap();
         for _ in 0..3 {
-            spool.append(ProcessMessage { body: Some(Body::Block(ReportBlock::default())) }).unwrap();
+            spool.append(ProcessMessage { body: Some(Body::Block(EncodedBlock::default())) }).unwrap();
         }
         let segment = process_dir(dir.path(), &key).join("00000000000000000001.segment");
         let mut bytes = fs::read(&segment).unwrap();

@@ -6,9 +6,10 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lockstep_rpc::{Device, DeviceReport, ReportBlock};
+use lockstep_common::series::{Point, SeriesKey};
+use lockstep_rpc::{Device, EncodedBlock, ReportBlock, Series};
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
 use nvml_wrapper::enums::event::XidError;
@@ -52,6 +53,51 @@ struct Reading {
 
 type Readings = BTreeMap<String, Reading>;
 
+impl Reading {
+    /// Those that the device gives, under the names of their series.
+    fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let whole = |value: Option<u64>| value.map(|value| value as f64);
+        [
+            ("device/utilisation", self.utilisation),
+            ("device/memory_used_bytes", whole(self.used_bytes)),
+            ("device/power_watts", self.power_watts),
+            ("device/temperature_celsius", self.temperature_celsius),
+            ("device/sm_clock_mhz", self.sm_clock_mhz),
+            ("device/memory_clock_mhz", self.memory_clock_mhz),
+            ("device/throttle_reasons", whole(self.throttle_reasons)),
+            ("device/ecc_errors", whole(self.ecc_errors)),
+            ("device/nvlink_bytes", whole(self.nvlink_bytes)),
+            ("device/xid", whole(self.xid)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
+/// What a process's device reads, on its way into blocks of the agent's own among the process's reports.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    device: String,
+    process: u32,
+    readings: watch::Receiver<Readings>,
+}
+
+impl Feed {
+    /// A block with the readings that are new since the last call, if there are any; the process is at `step`.
+    pub(crate) fn next(&mut self, step: u64) -> Option<EncodedBlock> {
+        if !self.readings.has_changed().unwrap_or(false) {
+            return None;
+        }
+        let readings = self.readings.borrow_and_update();
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let series =
+            |(name, value)| Series::of_points(&SeriesKey::part(name, self.process), &[Point { step, at_ms, value }]);
+        let series: Vec<Series> = readings.get(&self.device)?.named().map(series).collect();
+        let block = ReportBlock { process: self.process, series, ..ReportBlock::default() };
+        (!block.is_empty()).then(|| EncodedBlock::of(block))
+    }
+}
+
 /// The node's CUDA devices, watched while this value lives.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -80,24 +126,11 @@ impl Monitor {
         &self.devices
     }
 
-    /// Adds the latest readings of `device` to every system report of `block`.
-    pub(crate) fn complete(&self, device: &str, block: &mut ReportBlock) {
-        let readings = self.readings.borrow();
-        let Some(reading) = readings.get(device) else { return };
-        for system in &mut block.systems {
-            let report =
-                system.device.get_or_insert_with(|| DeviceReport { name: device.into(), ..Default::default() });
-            report.utilisation = reading.utilisation;
-            report.used_bytes = reading.used_bytes;
-            report.power_watts = reading.power_watts;
-            report.temperature_celsius = reading.temperature_celsius;
-            report.sm_clock_mhz = reading.sm_clock_mhz;
-            report.memory_clock_mhz = reading.memory_clock_mhz;
-            report.throttle_reasons = reading.throttle_reasons;
-            report.ecc_errors = reading.ecc_errors;
-            report.nvlink_bytes = reading.nvlink_bytes;
-            report.xid = reading.xid;
-        }
+    /// The readings of `device` from now on, for its process of this number.
+    pub(crate) fn feed(&self, device: &str, process: u32) -> Feed {
+        let mut readings = self.readings.clone();
+        readings.mark_changed();
+        Feed { device: device.to_owned(), process, readings }
     }
 
     fn watch(nvml: Nvml, devices: Vec<Device>) -> Self {

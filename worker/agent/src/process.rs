@@ -33,6 +33,7 @@ use self::running::Running;
 use self::state::{State, Waiting};
 use crate::child::{Child, Exit};
 use crate::event::{ConnectionId, ProcessKey};
+use crate::nvml::{Feed, Monitor};
 use crate::output::LogWriter;
 use crate::spool::Spool;
 
@@ -70,6 +71,8 @@ pub(crate) struct Process {
     save: Save,
     state: State,
     reports: Reports,
+    /// The readings of its device, once it has reported and the device gives any.
+    readings: Option<Feed>,
 }
 
 impl Process {
@@ -107,7 +110,7 @@ impl Process {
 
     fn new(key: ProcessKey, state: State, spool: Spool) -> Self {
         let (peers, save) = (Vec::new(), Save::default());
-        Self { key: key.clone(), desired: true, peers, save, state, reports: Reports::new(key, spool) }
+        Self { key: key.clone(), desired: true, peers, save, state, reports: Reports::new(key, spool), readings: None }
     }
 
     /// The program that it waits for.
@@ -234,6 +237,19 @@ impl Process {
                 }
                 self.advance();
             }
+        }
+    }
+
+    /// Reports what its device reads, if that is new, before what it says of `step` itself.
+    pub(crate) fn report_device(&mut self, id: ConnectionId, monitor: &Monitor, step: u64) {
+        let Some(device) = self.state.assignment().map(|assignment| &assignment.device) else { return };
+        // While the disk takes nothing, as little as possible is held.
+        if !self.state.is_connected(id) || self.is_held() {
+            return;
+        }
+        let feed = self.readings.get_or_insert_with(|| monitor.feed(device, self.key.process));
+        if let Some(block) = feed.next(step) {
+            self.reports.record(Body::Block(block), None);
         }
     }
 

@@ -25,6 +25,7 @@ use lockstep_rpc::frame::MAX_FRAME_BYTES;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{ProcessMessage, Report};
 use prost::Message;
+use prost::bytes::Bytes;
 use tracing::warn;
 
 use crate::event::ProcessKey;
@@ -191,7 +192,7 @@ impl Spool {
         for _ in 0..count {
             let mut report = reader.read(bytes)?;
             if let Some(Body::Block(block)) = report.message.as_mut().and_then(|message| message.body.as_mut()) {
-                values += block.shed();
+                values += block.drop_telemetry();
             }
             kept.extend_from_slice(&record(&report));
         }
@@ -320,7 +321,8 @@ impl Reader {
         if Domain::Blob.digest(&payload).as_bytes() != digest {
             return Err(corrupt("a record is not what was written"));
         }
-        let report = Report::decode(payload.as_slice()).map_err(|_| corrupt("a record is no report"))?;
+        // A block in it stays where it is, in these bytes.
+        let report = Report::decode(Bytes::from(payload)).map_err(|_| corrupt("a record is no report"))?;
         if report.sequence != self.sequence {
             return Err(corrupt("a record has another number than its place"));
         }

@@ -148,12 +148,10 @@ impl Supervisor {
             Event::Joined { key, connection, commands } => {
                 self.with(&key, |process| process.join(connection, commands));
             }
-            Event::Message { key, connection, mut message, accepted } => {
+            Event::Message { key, connection, message, accepted } => {
                 if let Some(process) = self.processes.get_mut(&key) {
-                    if let (Some(monitor), Some(device), Some(Body::Block(block))) =
-                        (&self.monitor, process.device(), &mut message.body)
-                    {
-                        monitor.complete(device, block);
+                    if let (Some(monitor), Some(Body::Block(block))) = (&self.monitor, &message.body) {
+                        process.report_device(connection, monitor, block.known().reach);
                     }
                     process.say(connection, message, accepted);
                 }

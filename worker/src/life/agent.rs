@@ -133,7 +133,7 @@ fn write(mut stream: UnixStream, outbox: &Outbox) {
     let mut due = Instant::now() + ALIVE_INTERVAL;
     loop {
         match outbox.pop_until(due) {
-            Ok(Some(body)) => say(body),
+            Ok(Some(message)) => say(message.into_body()),
             Ok(None) => {}
             Err(Closed) => break,
         }

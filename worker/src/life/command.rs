@@ -14,12 +14,11 @@ use lockstep_common::manifest::Manifest;
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::{RunId, chain, numerics};
 use lockstep_rpc::ReportBlock;
-use lockstep_rpc::process_message::Body;
 use lockstep_tch_ext::exit::survive_file_size_limit;
 
 use super::{local, rank, scores};
 use crate::evidence::operators;
-use crate::observe::Outbox;
+use crate::observe::{Message, Outbox};
 use crate::program::{Failure, Source, export_script};
 
 /// Set where the environment of a job has been entered.
@@ -151,8 +150,8 @@ fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failur
     let outbox = Outbox::default();
     let reports = outbox.clone();
     let printing = thread::spawn(move || -> io::Result<()> {
-        while let Some(body) = reports.pop() {
-            if let Body::Block(block) = body {
+        while let Some(message) = reports.pop() {
+            if let Message::Block(block) = message {
                 print(&block, &mut io::stdout().lock())?;
             }
         }

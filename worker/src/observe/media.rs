@@ -8,7 +8,6 @@ use std::thread::{self, JoinHandle};
 
 use lockstep_common::chain;
 use lockstep_host::blobs::{BlobError, BlobStore};
-use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{BlobRef, MediaReport, ReportBlock};
 use tch::{Kind, TchError, Tensor};
 use tracing::warn;
@@ -82,7 +81,7 @@ impl MediaWriter {
                 let (name, process) = (media.name.clone(), media.process);
                 match report(&store, media) {
                     Ok(media) => {
-                        told.push(Body::Block(ReportBlock { process, media: vec![media], ..ReportBlock::default() }));
+                        told.push(ReportBlock { process, media: vec![media], ..ReportBlock::default() });
                     }
                     Err(error) => {
                         warn!(name, error = chain(&error), "what the model's code wanted to keep is not kept");
@@ -120,8 +119,8 @@ impl Drop for MediaWriter {
     }
 }
 
-fn dropped(process: u32) -> Body {
-    Body::Block(ReportBlock { process, dropped: 1, ..ReportBlock::default() })
+fn dropped(process: u32) -> ReportBlock {
+    ReportBlock { process, dropped: 1, ..ReportBlock::default() }
 }
 
 fn report(store: &BlobStore, media: Media) -> Result<MediaReport, MediaError> {
@@ -170,6 +169,7 @@ fn png_of(image: &Tensor) -> Result<Vec<u8>, MediaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Message;
 
     #[test]
     fn what_is_kept_is_stored_and_told_and_what_cannot_be_is_counted() {
@@ -198,7 +198,7 @@ mod tests {
         drop(writer);
         outbox.close();
         let mut blocks = Vec::new();
-        while let Some(Body::Block(block)) = outbox.pop() {
+        while let Some(Message::Block(block)) = outbox.pop() {
             blocks.push(block);
         }
         assert_eq!(blocks.iter().map(|block| block.dropped).sum::<u64>(), 1);

@@ -17,6 +17,6 @@ pub(crate) use importance::MOST_FEATURES;
 pub(crate) use inspect::{Inspection, model_report};
 pub(crate) use media::MediaWriter;
 pub(crate) use non_finite::NonFinite;
-pub use outbox::{Closed, Outbox};
+pub use outbox::{Closed, Message, Outbox};
 pub use reporter::LogError;
 pub(crate) use reporter::{LogSource, Phase, Reporter, StepNumbers};

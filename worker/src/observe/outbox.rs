@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lockstep_rpc::ReportBlock;
 use lockstep_rpc::process_message::Body;
+use lockstep_rpc::{EncodedBlock, KINDS, ReportBlock};
 use prost::Message as _;
 
 /// From this many waiting messages on, a block of reports joins the block that waits before it.
@@ -19,19 +19,43 @@ const BLOCK_STEPS: usize = 20_000;
 /// reported of a step.
 const BLOCK_BYTES: usize = 4 << 20;
 
-/// Telemetry of this many moments is kept in a block that waits; the oldest goes first.
-const BLOCK_SYSTEMS: usize = 60;
-
-/// As of distributions, which are some hundred bytes each, and of values of the run's own.
-const BLOCK_HISTOGRAMS: usize = 4096;
-const BLOCK_POINTS: usize = 100_000;
-
 /// How long a reader sleeps that waits for as long as it takes.
 const IDLE: Duration = Duration::from_hours(1);
 
 /// No message will come any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
+
+/// What a process says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Reports. Not encoded: that costs the training thread time, and what waits may grow.
+    Block(ReportBlock),
+    /// Anything else.
+    Other(Body),
+}
+
+impl From<ReportBlock> for Message {
+    fn from(block: ReportBlock) -> Self {
+        Self::Block(block)
+    }
+}
+
+impl From<Body> for Message {
+    fn from(body: Body) -> Self {
+        Self::Other(body)
+    }
+}
+
+impl Message {
+    /// As it goes to the agent. Here a block is encoded, and nowhere else.
+    pub(crate) fn into_body(self) -> Body {
+        match self {
+            Self::Block(block) => Body::Block(EncodedBlock::of(block)),
+            Self::Other(body) => body,
+        }
+    }
+}
 
 /// The queue. Clones are the same queue.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +69,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Body>,
+    waiting: VecDeque<Message>,
     /// Of the last one, if it is a block.
     last: Size,
     closed: bool,
@@ -56,36 +80,42 @@ struct Queue {
 struct Size {
     /// At most, encoded.
     bytes: usize,
-    /// Values of series.
-    points: usize,
+    /// Values of telemetry, by kind.
+    values: [u64; KINDS],
 }
 
 impl Size {
-    fn of(body: &Body) -> Self {
-        let Body::Block(block) = body else { return Self::default() };
-        Self { bytes: block.encoded_len(), points: block.series.iter().map(|series| series.values.len()).sum() }
+    fn of(message: &Message) -> Self {
+        let Message::Block(block) = message else { return Self::default() };
+        Self { bytes: block.encoded_len(), values: block.telemetry_values() }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.bytes += more.bytes;
+        self.values.iter_mut().zip(more.values).for_each(|(values, more)| *values += more);
     }
 }
 
 impl Outbox {
     /// Puts a message behind all others.
-    pub fn push(&self, body: Body) {
-        let size = Size::of(&body);
+    pub fn push(&self, message: impl Into<Message>) {
+        let message = message.into();
+        let size = Size::of(&message);
         let mut queue = self.lock();
         let joins = queue.waiting.len() >= SOFT_LIMIT && queue.last.bytes + size.bytes <= BLOCK_BYTES;
         let Queue { waiting, last, .. } = &mut *queue;
-        match (waiting.back_mut(), body) {
-            (Some(Body::Block(block)), Body::Block(more)) if joins && block.steps.len() < BLOCK_STEPS => {
-                join(block, more);
-                last.bytes += size.bytes;
-                last.points += size.points;
+        match (waiting.back_mut(), message) {
+            (Some(Message::Block(block)), Message::Block(more)) if joins && block.steps.len() < BLOCK_STEPS => {
+                block.append(more);
+                last.add(&size);
                 // Only when there is twice too much: what it costs is little for each push.
-                if is_twice_too_much(block, last.points) {
-                    last.points = trim(block);
+                if block.is_twice_too_much(&last.values) {
+                    block.trim();
+                    last.values = block.telemetry_values();
                 }
             }
-            (_, body) => {
-                waiting.push_back(body);
+            (_, message) => {
+                waiting.push_back(message);
                 *last = size;
             }
         }
@@ -99,10 +129,10 @@ impl Outbox {
     }
 
     /// The next message, waited for; `None` once the queue is closed and empty.
-    pub fn pop(&self) -> Option<Body> {
+    pub fn pop(&self) -> Option<Message> {
         loop {
             match self.pop_until(Instant::now() + IDLE) {
-                Ok(Some(body)) => return Some(body),
+                Ok(Some(message)) => return Some(message),
                 Ok(None) => {}
                 Err(Closed) => return None,
             }
@@ -113,15 +143,15 @@ impl Outbox {
     ///
     /// # Errors
     /// `Closed` once the queue is closed and empty.
-    pub fn pop_until(&self, deadline: Instant) -> Result<Option<Body>, Closed> {
+    pub fn pop_until(&self, deadline: Instant) -> Result<Option<Message>, Closed> {
         let mut queue = self.lock();
         loop {
-            if let Some(mut body) = queue.waiting.pop_front() {
+            if let Some(mut message) = queue.waiting.pop_front() {
                 drop(queue);
-                if let Body::Block(block) = &mut body {
-                    trim(block);
+                if let Message::Block(block) = &mut message {
+                    block.trim();
                 }
-                return Ok(Some(body));
+                return Ok(Some(message));
             }
             if queue.closed {
                 return Err(Closed);
@@ -139,64 +169,23 @@ impl Outbox {
     }
 }
 
-/// Appends `block` to `last`.
-fn join(last: &mut ReportBlock, block: ReportBlock) {
-    if last.steps.is_empty() {
-        last.record_before = block.record_before;
-    }
-    last.steps.extend(block.steps);
-    last.layers.extend(block.layers);
-    last.evals.extend(block.evals);
-    last.fingerprints.extend(block.fingerprints);
-    last.systems.extend(block.systems);
-    last.series.extend(block.series);
-    last.histograms.extend(block.histograms);
-    last.media.extend(block.media);
-    last.model = block.model.or(last.model.take());
-    last.dropped += block.dropped;
-}
-
-fn is_twice_too_much(block: &ReportBlock, points: usize) -> bool {
-    points > 2 * BLOCK_POINTS
-        || block.systems.len() > 2 * BLOCK_SYSTEMS
-        || block.histograms.len() > 2 * BLOCK_HISTOGRAMS
-}
-
-/// Lets go of the oldest telemetry beyond what a block may hold, and counts it; the values of series that stay.
-fn trim(block: &mut ReportBlock) -> usize {
-    block.dropped +=
-        drop_oldest(&mut block.systems, BLOCK_SYSTEMS) + drop_oldest(&mut block.histograms, BLOCK_HISTOGRAMS);
-    let mut points: usize = block.series.iter().map(|series| series.values.len()).sum();
-    let mut gone = 0;
-    while points > BLOCK_POINTS {
-        points -= block.series[gone].values.len();
-        block.dropped += block.series[gone].values.len() as u64;
-        gone += 1;
-    }
-    block.series.drain(..gone);
-    points
-}
-
-/// Lets go of the oldest beyond `most`; how many.
-fn drop_oldest<T>(telemetry: &mut Vec<T>, most: usize) -> u64 {
-    let excess = telemetry.len().saturating_sub(most);
-    telemetry.drain(..excess);
-    excess as u64
-}
-
 #[cfg(test)]
 mod tests {
     use lockstep_rpc::{FingerprintReport, Finished, Series, StepReport, SystemReport};
 
     use super::*;
 
-    fn block(step: u64) -> Body {
-        Body::Block(ReportBlock {
+    /// As the table of kinds has them.
+    const BLOCK_SYSTEMS: usize = 60;
+    const BLOCK_POINTS: usize = 100_000;
+
+    fn block(step: u64) -> ReportBlock {
+        ReportBlock {
             steps: vec![StepReport { step, ..StepReport::default() }],
             systems: vec![SystemReport { step, ..SystemReport::default() }],
             fingerprints: vec![FingerprintReport { step, ..FingerprintReport::default() }],
             ..ReportBlock::default()
-        })
+        }
     }
 
     #[test]
@@ -211,10 +200,10 @@ mod tests {
         }
         outbox.close();
         let (mut seen, mut messages, mut finished_at) = (0, 0, None);
-        while let Some(body) = outbox.pop() {
+        while let Some(message) = outbox.pop() {
             messages += 1;
-            match body {
-                Body::Block(block) => {
+            match message {
+                Message::Block(block) => {
                     assert!(block.systems.len() <= BLOCK_SYSTEMS && block.steps.len() <= BLOCK_STEPS);
                     let fingerprints: Vec<u64> = block.fingerprints.iter().map(|report| report.step).collect();
                     assert_eq!(fingerprints, block.steps.iter().map(|report| report.step).collect::<Vec<_>>());
@@ -223,7 +212,7 @@ mod tests {
                         seen += 1;
                     }
                 }
-                _ => finished_at = Some(seen),
+                Message::Other(_) => finished_at = Some(seen),
             }
         }
         assert_eq!((seen, finished_at), (steps, Some(101)));
@@ -236,11 +225,11 @@ mod tests {
         let names = vec!["n".repeat(90); 100];
         for step in 0..3_000 {
             let report = FingerprintReport { step, names: names.clone(), ..FingerprintReport::default() };
-            outbox.push(Body::Block(ReportBlock { fingerprints: vec![report], ..ReportBlock::default() }));
+            outbox.push(ReportBlock { fingerprints: vec![report], ..ReportBlock::default() });
         }
         outbox.close();
         let (mut seen, mut largest) = (0, 0);
-        while let Some(Body::Block(block)) = outbox.pop() {
+        while let Some(Message::Block(block)) = outbox.pop() {
             assert!(
                 block.fingerprints.iter().map(|report| report.step).eq(seen..seen + block.fingerprints.len() as u64)
             );
@@ -257,41 +246,21 @@ mod tests {
         let of = BLOCK_POINTS / 100;
         let more = || {
             let series = Series { values: vec![0.0; of], steps: vec![0; of], ..Series::default() };
-            Body::Block(ReportBlock { series: vec![series], ..ReportBlock::default() })
+            ReportBlock { series: vec![series], ..ReportBlock::default() }
         };
         let last = || {
             let queue = outbox.lock();
-            let Some(Body::Block(block)) = queue.waiting.back() else { panic!("no block") };
-            (queue.waiting.len(), block.dropped, queue.last.points)
+            let Some(Message::Block(block)) = queue.waiting.back() else { panic!("no block") };
+            (queue.waiting.len(), block.dropped, queue.last.values.iter().max().copied().unwrap() as usize)
         };
         (0..200).for_each(|_| outbox.push(more()));
         assert_eq!(last(), (SOFT_LIMIT, 0, 200 * of), "twice what it keeps");
         outbox.push(more());
         assert_eq!(last(), (SOFT_LIMIT, 101 * of as u64, 100 * of));
         // Who trusted a count of his own would take this one for small.
-        outbox.lock().last.points = 0;
+        outbox.lock().last.values = [0; KINDS];
         outbox.push(more());
         assert_eq!(last(), (SOFT_LIMIT, 101 * of as u64, of), "what is there is not looked at");
-    }
-
-    #[test]
-    fn a_joined_block_names_what_its_first_step_follows() {
-        let telemetry = ReportBlock { systems: vec![SystemReport::default()], ..ReportBlock::default() };
-        let steps = |step: u64| ReportBlock {
-            steps: vec![StepReport { step, ..StepReport::default() }],
-            record_before: vec![step as u8],
-            ..ReportBlock::default()
-        };
-        let mut last = telemetry;
-        let many = |name: &str| Series { name: name.to_owned(), values: vec![0.0; BLOCK_POINTS], ..Series::default() };
-        last.series.push(many("old"));
-        join(&mut last, ReportBlock { series: vec![many("new")], ..ReportBlock::default() });
-        assert_eq!(trim(&mut last), BLOCK_POINTS);
-        assert_eq!((last.series.len(), last.series[0].name.as_str()), (1, "new"));
-        assert_eq!(last.dropped, BLOCK_POINTS as u64, "what is dropped is counted");
-        join(&mut last, steps(7));
-        join(&mut last, steps(8));
-        assert_eq!((last.record_before, last.steps.len()), (vec![7], 2));
     }
 
     #[test]

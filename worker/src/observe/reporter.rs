@@ -321,7 +321,7 @@ impl Reporter {
         if self.block == next {
             return;
         }
-        self.outbox.push(Body::Block(std::mem::replace(&mut self.block, next)));
+        self.outbox.push(std::mem::replace(&mut self.block, next));
     }
 
     /// Says something else, behind all that was collected.

@@ -11,7 +11,7 @@ use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{self, Reading};
 use lockstep_rpc::process_message::Body;
 use lockstep_worker::evidence::numerics;
-use lockstep_worker::observe::Outbox;
+use lockstep_worker::observe::{Message, Outbox};
 use lockstep_worker::program::{BuiltIn, Setup};
 use lockstep_worker::step::Trainer;
 use tch::Device;
@@ -50,8 +50,8 @@ fn trained(lab: &Lab, reading: Reading, disturb: impl FnOnce(&File)) -> Result<(
     let finished = trainer.run(None, Some(store), &outbox);
     outbox.close();
     let mut shares = 0;
-    while let Some(body) = outbox.pop() {
-        shares += usize::from(matches!(body, Body::Share(_)));
+    while let Some(message) = outbox.pop() {
+        shares += usize::from(matches!(message, Message::Other(Body::Share(_))));
     }
     match finished {
         Ok(finished) => Ok((finished.state, shares)),

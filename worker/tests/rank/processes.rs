@@ -14,7 +14,7 @@ use lockstep_common::{Digest, RunId, numerics};
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{AgentCommand, Empty, Peers, ProcessMessage, Save, frame};
+use lockstep_rpc::{AgentCommand, Empty, Peers, ProcessMessage, Save, decode_block, frame};
 
 use crate::lab::{Lab, Outcome};
 
@@ -135,8 +135,7 @@ impl Processes {
     /// Waits until `process` has said that it made `step`; what is heard is kept.
     pub(crate) fn wait_for_step(&mut self, step: u64) {
         self.tell_peers();
-        let reached =
-            |body: &Body| matches!(body, Body::Block(block) if block.steps.iter().any(|report| report.step >= step));
+        let reached = |body: &Body| matches!(body, Body::Block(block) if block.known().last_step >= step);
         loop {
             match self.heard.recv_timeout(DEADLINE).expect("the run makes steps") {
                 Heard::Said(process, body) => {
@@ -207,7 +206,7 @@ impl Processes {
         for (process, body) in self.said {
             match body {
                 Body::Block(block) => {
-                    assert_eq!(block.process, process);
+                    let block = decode_block(process, &block.into_stored()).unwrap().block;
                     outcome.steps.extend(block.steps);
                     outcome.layers.extend(block.layers);
                     outcome.evals.extend(block.evals);

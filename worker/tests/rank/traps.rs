@@ -14,9 +14,8 @@ use lockstep_common::sampler::Sampler;
 use lockstep_common::seed::{Stream, derive};
 use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::StepReport;
-use lockstep_rpc::process_message::Body;
 use lockstep_worker::evidence::numerics;
-use lockstep_worker::observe::Outbox;
+use lockstep_worker::observe::{Message, Outbox};
 use lockstep_worker::program::{BuiltIn, Setup};
 use lockstep_worker::step::Trainer;
 use tch::{Device, Kind, Tensor};
@@ -72,8 +71,8 @@ fn train_with(lab: &Lab, disturb: impl Fn()) -> Trained {
     let finished = trainer.run(None, Some(store), &outbox).unwrap();
     outbox.close();
     let mut steps = Vec::new();
-    while let Some(body) = outbox.pop() {
-        if let Body::Block(block) = body {
+    while let Some(message) = outbox.pop() {
+        if let Message::Block(block) = message {
             steps.extend(block.steps.iter().map(|step| [step.loss, step.grad_norm, step.lr, step.positions]));
         }
     }

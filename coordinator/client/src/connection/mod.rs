@@ -3,6 +3,7 @@
 mod blobs;
 mod client;
 mod questions;
+mod reports;
 
 pub(crate) use blobs::at_once;
 pub(crate) use client::{Client, Patience, lost};

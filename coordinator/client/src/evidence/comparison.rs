@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use lockstep_common::Digest;
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::record::{Evidence, Fingerprints};
-use lockstep_rpc::{ReportBlock, ReportsRequest};
+use lockstep_rpc::ReportBlock;
 use serde::Serialize;
 
 use crate::connection::Client;
@@ -34,10 +34,8 @@ impl Record {
         stood: Option<&RecordPosition>,
     ) -> Result<Self, Failure> {
         let mut record = Self::default();
-        let request = ReportsRequest { run: run.to_owned(), follow: false };
-        let stream = client.control().reports(request).await;
-        let mut stream = stream.map_err(|status| client.failure(status))?.into_inner();
-        while let Some(block) = stream.message().await.map_err(|status| client.failure(status))? {
+        let mut reports = client.reports(run, false).await.map_err(|status| client.failure(status))?;
+        while let Some(block) = reports.next().await.map_err(|status| client.failure(status))? {
             record.push(block);
         }
         record.audit(began, stood).map_err(|reason| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, ReportsRequest, StepReport, SystemReport};
+use lockstep_rpc::{DeviceReport, EvalReport, LayerReport, ReportBlock, Series, StepReport, SystemReport};
 use serde::Serialize;
 
 use crate::connection::Client;
@@ -15,6 +15,9 @@ pub(crate) struct Metrics {
     evals: Vec<Eval>,
     layers: Vec<Layers>,
     systems: Vec<System>,
+    /// What each process's device read last, by the name of the series: the agent reports it before the process reports on itself.
+    #[serde(skip)]
+    readings: BTreeMap<u32, BTreeMap<String, f64>>,
 }
 
 /// The record of one step. Decimals for people, bits for comparisons (JSON has no NaN: it is null there).
@@ -83,9 +86,8 @@ impl Metrics {
     /// All reports of `run`.
     pub(crate) async fn of(client: &mut Client, run: String) -> Result<Self, Failure> {
         let mut metrics = Self::default();
-        let stream = client.control().reports(ReportsRequest { run, follow: false }).await;
-        let mut stream = stream.map_err(|status| client.failure(status))?.into_inner();
-        while let Some(block) = stream.message().await.map_err(|status| client.failure(status))? {
+        let mut reports = client.reports(&run, false).await.map_err(|status| client.failure(status))?;
+        while let Some(block) = reports.next().await.map_err(|status| client.failure(status))? {
             metrics.push(block);
         }
         Ok(metrics)
@@ -97,7 +99,13 @@ impl Metrics {
         self.evals.extend(block.evals.iter().map(Eval::from));
         let gradients = block.layers.into_iter().filter(|report| !report.grad_norms.is_empty());
         self.layers.extend(gradients.map(Layers::from));
-        self.systems.extend(block.systems.into_iter().map(|report| System::new(block.process, report)));
+        let readings = self.readings.entry(block.process).or_default();
+        for Series { name, values, .. } in block.series {
+            if let (true, Some(value)) = (name.starts_with("device/"), values.last()) {
+                readings.insert(name, *value);
+            }
+        }
+        self.systems.extend(block.systems.into_iter().map(|report| System::new(block.process, report, readings)));
     }
 
     /// The record of `step`, and the last evaluation until then: name, step and value of each number.
@@ -206,7 +214,7 @@ impl From<LayerReport> for Layers {
 }
 
 impl System {
-    fn new(process: u32, report: SystemReport) -> Self {
+    fn new(process: u32, report: SystemReport, readings: &BTreeMap<String, f64>) -> Self {
         Self {
             process,
             step: report.step,
@@ -214,22 +222,24 @@ impl System {
             phase_micros: report.phase_micros.into_iter().collect(),
             rss_bytes: report.rss_bytes,
             cpu_share: report.cpu_share,
-            device: report.device.map(Device::from),
+            device: report.device.map(|report| Device::new(report, readings)),
         }
     }
 }
 
-impl From<DeviceReport> for Device {
-    fn from(report: DeviceReport) -> Self {
+impl Device {
+    /// Earlier builds have the readings in the report.
+    fn new(report: DeviceReport, readings: &BTreeMap<String, f64>) -> Self {
+        let read = |name: &str| readings.get(name).copied();
         Self {
             name: report.name,
             allocated_bytes: report.allocated_bytes,
             reserved_bytes: report.reserved_bytes,
             peak_allocated_bytes: report.peak_allocated_bytes,
-            utilisation: report.utilisation,
-            used_bytes: report.used_bytes,
-            power_watts: report.power_watts,
-            temperature_celsius: report.temperature_celsius,
+            utilisation: report.utilisation.or_else(|| read("device/utilisation")),
+            used_bytes: report.used_bytes.or_else(|| read("device/memory_used_bytes").map(|bytes| bytes as u64)),
+            power_watts: report.power_watts.or_else(|| read("device/power_watts")),
+            temperature_celsius: report.temperature_celsius.or_else(|| read("device/temperature_celsius")),
         }
     }
 }
@@ -237,6 +247,26 @@ impl From<DeviceReport> for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_device_read_is_shown_with_what_its_process_reports_next() {
+        let mut metrics = Metrics::default();
+        let power = |value| {
+            let values = Series { name: "device/power_watts".into(), values: vec![value], ..Series::default() };
+            ReportBlock { process: 1, series: vec![values], ..ReportBlock::default() }
+        };
+        let system = |process| {
+            let report = SystemReport { device: Some(DeviceReport::default()), ..SystemReport::default() };
+            ReportBlock { process, systems: vec![report], ..ReportBlock::default() }
+        };
+        for block in [system(1), power(100.0), power(120.5), system(1), system(0)] {
+            metrics.push(block);
+        }
+        let json = serde_json::to_value(&metrics).unwrap();
+        let shown: Vec<_> = (0..3).map(|at| json["systems"][at]["device"]["power_watts"].as_f64()).collect();
+        assert_eq!(shown, [None, Some(120.5), None]);
+        assert!(json.get("readings").is_none());
+    }
 
     #[test]
     fn bits_are_sixteen_hexadecimal_digits_and_a_nan_keeps_its_own() {

@@ -12,7 +12,7 @@ use lockstep_export::{
     Dataset, Item, Mlflow, MlflowServer, Run, Sink, Status, TableFile, TableFormat, TensorBoard, Wandb,
 };
 use lockstep_host::blobs::BlobStore;
-use lockstep_rpc::{MediaReport, ReportBlock, ReportsRequest};
+use lockstep_rpc::{MediaReport, ReportBlock};
 use lockstep_tracking::{Unfit, metrics_of};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -167,16 +167,15 @@ impl Mirror {
         run: &str,
         follow: bool,
     ) -> Result<Result<(), tonic::Status>, Failure> {
-        let request = ReportsRequest { run: run.to_owned(), follow };
-        let mut stream = match client.control().reports(request).await {
-            Ok(stream) => stream.into_inner(),
+        let mut reports = match client.reports(run, follow).await {
+            Ok(reports) => reports,
             Err(status) => return Ok(Err(status)),
         };
         let (mut blocks, mut since) = (Vec::new(), Instant::now());
         loop {
             let next = tokio::select! {
                 biased;
-                next = stream.message() => Some(next),
+                next = reports.next() => Some(next),
                 () = tokio::time::sleep_until(since + TOGETHER), if !blocks.is_empty() => None,
             };
             match next {
@@ -229,10 +228,9 @@ impl Mirror {
             return Ok(());
         }
         let failed = |status| client.failure(status);
-        let request = ReportsRequest { run: run.to_owned(), follow: false };
-        let mut stream = client.clone().control().reports(request).await.map_err(failed)?.into_inner();
+        let mut reports = client.reports(run, false).await.map_err(failed)?;
         let mut counted = 0;
-        while let Some(block) = stream.message().await.map_err(failed)? {
+        while let Some(block) = reports.next().await.map_err(failed)? {
             counted = block.steps.last().map_or(counted, |last| last.step.max(counted));
         }
         if counted < self.reached {

@@ -15,8 +15,8 @@ use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{
     AgentMessage, Assignment, AssignmentRequest, CheckpointShare, CoordinatorMessage, DesiredProcess, DesiredRun,
-    Device, Finished, Heartbeat, Hello, LogRequest, PROTOCOL, ProcessMessage, Ready, Report, ReportBlock, Save,
-    StepReport, StoreSeen, Welcome,
+    Device, EncodedBlock, Finished, Heartbeat, Hello, LogRequest, PROTOCOL, ProcessMessage, Ready, Report, ReportBlock,
+    Save, StepReport, StoreSeen, Welcome,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -255,6 +255,11 @@ pub(crate) fn ready(process: u32) -> Said {
 
 /// A block with the record of these steps; `salt` goes into the loss.
 pub(crate) fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
+    Said::Block(EncodedBlock::of(reports(steps, salt)))
+}
+
+/// What is in it.
+pub(crate) fn reports(steps: std::ops::RangeInclusive<u64>, salt: u64) -> ReportBlock {
     let step = |step| StepReport {
         step,
         loss: loss(step, salt).to_bits(),
@@ -263,7 +268,7 @@ pub(crate) fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
         micros: 1_000,
         ..StepReport::default()
     };
-    Said::Block(ReportBlock { steps: steps.map(step).collect(), ..ReportBlock::default() })
+    ReportBlock { steps: steps.map(step).collect(), ..ReportBlock::default() }
 }
 
 /// The loss that `block` reports.

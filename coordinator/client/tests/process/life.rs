@@ -325,7 +325,7 @@ async fn followed_reports_come_as_they_are_said_and_end_with_the_run() {
     let mut reports = client.reports(request).await.unwrap().into_inner();
     let mut next = async || {
         let block = tokio::time::timeout(crate::support::DEADLINE, reports.message()).await.expect("in time").unwrap();
-        block.map(|block| block.steps.iter().map(|report| report.step).collect::<Vec<_>>())
+        block.map(|block| block.decode().unwrap().steps.iter().map(|report| report.step).collect::<Vec<_>>())
     };
     assert_eq!(next().await, Some(vec![1, 2]));
     agent.tell(&p0, 3, block(3..=5, 1)).await;

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::net::TcpStream;
 
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{BlobRef, MediaReport, Series};
+use lockstep_rpc::{BlobRef, EncodedBlock, MediaReport, Series};
 
-use crate::agent::{Agent, block, ready};
+use crate::agent::{Agent, block, ready, reports};
 use crate::support::{Coordinator, fails, run, wait_for, write_job};
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn what_cannot_be_written_is_named_and_the_rest_of_its_run_is() {
     agent.until_desired("the process", |assigned| assigned.len() == 1).await;
     let process = (id.clone(), 1, 0);
     agent.tell(&process, 1, ready(0)).await;
-    let Said::Block(mut told) = block(1..=5, 1) else { unreachable!("it makes blocks") };
+    let mut told = reports(1..=5, 1);
     let blob = Some(BlobRef { digest: vec![1; 5], bytes: 9 });
     told.media.push(MediaReport { name: "cut".into(), step: 5, kind: "image".into(), blob, ..MediaReport::default() });
     let numbers = |name: &str| Series {
@@ -68,7 +68,7 @@ async fn what_cannot_be_written_is_named_and_the_rest_of_its_run_is() {
         ..Series::default()
     };
     told.series.extend(["\x1b[2J", "plain"].map(numbers));
-    agent.tell(&process, 2, Said::Block(told)).await;
+    agent.tell(&process, 2, Said::Block(EncodedBlock::of(told))).await;
     wait_for("five steps", || (coordinator.ask(&["show", &id])["step"] == 5).then_some(()));
 
     let csv = dir.path().join("run.csv");
@@ -97,9 +97,9 @@ async fn advice_names_a_checkpoint_only_if_there_is_one() {
     let process = (id.clone(), 1, 0);
     agent.tell(&process, 1, ready(0)).await;
     let lost = |step| {
-        let Said::Block(mut told) = block(step..=step, 1) else { unreachable!("it makes blocks") };
+        let mut told = reports(step..=step, 1);
         told.steps[0].loss = f64::NAN.to_bits();
-        Said::Block(told)
+        Said::Block(EncodedBlock::of(told))
     };
     agent.tell(&process, 2, lost(1)).await;
     let tries = |words: &str| {
@@ -110,4 +110,45 @@ async fn advice_names_a_checkpoint_only_if_there_is_one() {
     };
     let shown = tries("try: no checkpoint was written before step 1: submit the run again");
     assert!(!shown.contains("coord resume") && !shown.contains("bf16") && !shown.contains("bfloat16"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_block_that_is_not_what_its_header_says_is_named_and_refused_and_its_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&dir.path().join("state"));
+    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
+    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
+    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
+    let process = (id.clone(), 1, 0);
+    agent.tell(&process, 1, ready(0)).await;
+    agent.tell(&process, 2, block(1..=3, 1)).await;
+    // It looks further than it is, and what it says can be read by nobody.
+    let mut further = EncodedBlock::of(reports(4..=5, 1));
+    further.header.get_or_insert_default().last_step = 8;
+    agent.tell(&process, 3, Said::Block(further.clone())).await;
+    let garbage = EncodedBlock { record: vec![0xff; 99].into(), ..further };
+    agent.tell(&process, 4, Said::Block(garbage)).await;
+    agent.tell(&process, 5, block(4..=6, 1)).await;
+    wait_for("six steps", || (coordinator.ask(&["show", &id])["step"] == 6).then_some(()));
+
+    let words = "`a block of reports` of step 8 is not listed with the run, nor are 1 that came later: its header says that it \
+                 holds steps 4 to 8, and it holds 4 to 5";
+    wait_for("the alarm", || {
+        let shown = String::from_utf8(coordinator.coord(&["show", &id]).stdout).unwrap();
+        shown.contains(words).then_some(())
+    });
+    let page = coordinator.page();
+    let asked = |path: &str| {
+        let mut stream = TcpStream::connect(&page).ok()?;
+        write!(stream, "GET /api/runs/{id}/{path} HTTP/1.0\r\nHost: {page}\r\n\r\n").ok()?;
+        io::read_to_string(stream).ok()
+    };
+    let drawn = wait_for("the loss", || asked("points?name=loss&pixels=100").filter(|drawn| drawn.contains("1006")));
+    assert!(drawn.contains("1001") && !drawn.contains("\"step\":8"), "{drawn}");
+    let csv = dir.path().join("run.csv");
+    let csv = csv.to_str().unwrap();
+    for arguments in [&["show", &id, "--metrics"][..], &["diff", &id, &id], &["mirror", &id, "--csv", csv]] {
+        let said = fails(&[arguments, &["--addr", &coordinator.address]].concat(), 8);
+        assert!(said.contains("of process 0, is not sound: its header says that it holds steps 4 to 8"), "{said}");
+    }
 }

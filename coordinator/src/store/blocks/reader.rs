@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lockstep_common::RunId;
 use lockstep_host::quiet::Quiet;
+use lockstep_rpc::StoredBlock;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::{BLOCKS, OF_BLOCK, OF_REWIND, REWINDS, SUMS, sum_of_block, sum_of_rewind};
@@ -15,21 +16,8 @@ use crate::store::guarded;
 /// Bytes of blocks read at a time: bounds memory, and fits a message.
 pub(super) const PAGE_BYTES: usize = 4 << 20;
 
-/// A block as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredBlock {
-    /// Index of the log entry that brought it.
-    pub index: u64,
-    /// The process that said it.
-    pub process: u32,
-    /// Steps above this one were rolled back.
-    pub cut: Option<u64>,
-    /// The encoded `ReportBlock`.
-    pub bytes: Vec<u8>,
-}
-
 /// Some of a run's blocks, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     /// The blocks.
     pub blocks: Vec<StoredBlock>,
@@ -174,7 +162,7 @@ impl BlockReader {
             self.check(&sums, (run, index, OF_BLOCK), sum_of_block(run, index, process, bytes))?;
             size += bytes.len();
             let cut = rewinds.range(index..).map(|(_, step)| *step).min();
-            page.blocks.push(StoredBlock { index, process, cut, bytes: bytes.to_vec() });
+            page.blocks.push(StoredBlock { index, process, cut, bytes: bytes.to_vec().into() });
         }
         Ok(page)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lockstep_common::series::{Point, SeriesKey};
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Assignment, Finished, ReportBlock, Series};
+use lockstep_rpc::{Assignment, EncodedBlock, Finished, ReportBlock, Series};
 
 use crate::agent::Agent;
 use crate::coordinator::{Coordinator, Job, submit};
@@ -130,7 +130,7 @@ impl Arguments {
                 series: (OWN..self.series).map(of_series).collect(),
                 ..ReportBlock::default()
             };
-            agent.say(of, sequence, Said::Block(block)).await?;
+            agent.say(of, sequence, Said::Block(EncodedBlock::of(block))).await?;
             agent.acknowledged_to(std::slice::from_ref(of), sequence.saturating_sub(OPEN)).await?;
         }
         agent.acknowledged_to(std::slice::from_ref(of), sequence).await?;

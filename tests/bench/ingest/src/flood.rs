@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{BlobChunk, Empty, GetBlobRequest, MediaReport, QueryRequest, ReportBlock};
+use lockstep_rpc::{BlobChunk, Empty, EncodedBlock, GetBlobRequest, MediaReport, QueryRequest, ReportBlock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -189,7 +189,7 @@ impl Arguments {
             let media =
                 MediaReport { name: "text".into(), step: number, kind: "text".into(), text, ..MediaReport::default() };
             let block = ReportBlock { process: 0, media: vec![media], ..ReportBlock::default() };
-            agent.say(&assigned[0], number + 2, Said::Block(block)).await?;
+            agent.say(&assigned[0], number + 2, Said::Block(EncodedBlock::of(block))).await?;
         }
         agent.acknowledged_to(&assigned, self.texts + 1).await?;
         Ok(Box::new(agent))

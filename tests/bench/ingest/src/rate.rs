@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use lockstep_common::series::{Point, SeriesKey};
 use lockstep_rpc::process_message::Body as Said;
-use lockstep_rpc::{Assignment, ReportBlock, Series};
+use lockstep_rpc::{Assignment, EncodedBlock, ReportBlock, Series};
 
 use crate::agent::Agent;
 use crate::coordinator::{Coordinator, Job, submit};
@@ -113,7 +113,7 @@ async fn send(arguments: &Arguments, agent: &mut Agent, assigned: &[Assignment])
             });
             let block = ReportBlock { process: assignment.process, series: series.collect(), ..ReportBlock::default() };
             // The first said that it is ready.
-            agent.say(assignment, report + 2, Said::Block(block)).await?;
+            agent.say(assignment, report + 2, Said::Block(EncodedBlock::of(block))).await?;
         }
         agent.acknowledged_to(assigned, (report + 2).saturating_sub(OPEN)).await?;
     }
@@ -139,7 +139,7 @@ async fn grow_long_series(
         let points: Vec<Point> = (block * BLOCK..(block + 1) * BLOCK).map(|step| point(step, 7)).collect();
         let series = vec![Series::of_points(&SeriesKey::whole("long"), &points)];
         let block = ReportBlock { process: assignment.process, series, ..ReportBlock::default() };
-        agent.say(assignment, sequence, Said::Block(block)).await?;
+        agent.say(assignment, sequence, Said::Block(EncodedBlock::of(block))).await?;
         agent.acknowledged_to(std::slice::from_ref(assignment), sequence.saturating_sub(OPEN)).await?;
     }
     Ok(blocks * BLOCK)

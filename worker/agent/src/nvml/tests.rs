@@ -1,6 +1,6 @@
 use std::num::NonZeroUsize;
 
-use lockstep_rpc::SystemReport;
+use lockstep_rpc::decode_block;
 
 use super::*;
 use crate::devices;
@@ -23,25 +23,37 @@ fn devices_and_readings_come_from_the_library_and_absent_ones_stay_absent() {
     let named: Vec<_> = monitor.devices().iter().map(|d| (d.name.as_str(), d.model.as_str(), d.memory_bytes)).collect();
     assert_eq!(named, [("cuda:0", "Test 1", 1000), ("cuda:1", "Test 2", 2000)]);
 
-    let allocated = DeviceReport { name: "cuda:0".into(), allocated_bytes: 7, ..Default::default() };
-    let system = SystemReport { device: Some(allocated), ..Default::default() };
-    let mut block = ReportBlock { systems: vec![system, SystemReport::default()], ..Default::default() };
-    monitor.complete("cuda:0", &mut block);
-    let report = block.systems[0].device.as_ref().unwrap();
-    assert_eq!((report.allocated_bytes, report.used_bytes), (7, Some(10)));
-    assert_eq!((report.power_watts, report.temperature_celsius), (Some(120.5), Some(61.0)));
-    assert_eq!(report.utilisation, Some(0.5));
-    assert_eq!((report.sm_clock_mhz, report.memory_clock_mhz), (Some(1980.0), Some(2619.0)));
-    assert_eq!((report.throttle_reasons, report.ecc_errors), (Some(0x24), Some(7)));
-    assert_eq!((report.nvlink_bytes, report.xid), (Some(7 * 1024), None));
-    monitor.complete("cuda:1", &mut block);
-    let report = block.systems[1].device.as_ref().unwrap();
-    assert_eq!((report.power_watts, report.temperature_celsius), (None, Some(62.0)));
-    assert_eq!((report.ecc_errors, report.nvlink_bytes), (None, None));
+    let values = |block: EncodedBlock, process: u32| -> BTreeMap<String, f64> {
+        let block = decode_block(process, &block.into_stored()).unwrap().block;
+        let value = |series: Series| {
+            let point = series.points().next().unwrap();
+            assert!(series.part == Some(process) && point.step == 40 && point.at_ms > 0, "{series:?}");
+            (series.name, point.value)
+        };
+        block.series.into_iter().map(value).collect()
+    };
+    let mut feed = monitor.feed("cuda:0", 3);
+    let first = values(feed.next(40).unwrap(), 3);
+    let of = |name: &str| first.get(&format!("device/{name}")).copied();
+    assert_eq!((of("memory_used_bytes"), of("utilisation")), (Some(10.0), Some(0.5)));
+    assert_eq!((of("power_watts"), of("temperature_celsius")), (Some(120.5), Some(61.0)));
+    assert_eq!((of("sm_clock_mhz"), of("memory_clock_mhz")), (Some(1980.0), Some(2619.0)));
+    assert_eq!((of("throttle_reasons"), of("ecc_errors")), (Some(36.0), Some(7.0)));
+    assert_eq!((of("nvlink_bytes"), of("xid")), (Some(7.0 * 1024.0), None));
+    let second = values(monitor.feed("cuda:1", 0).next(40).unwrap(), 0);
+    assert_eq!(second.get("device/temperature_celsius"), Some(&62.0));
+    assert!(
+        ["power_watts", "ecc_errors", "nvlink_bytes"]
+            .iter()
+            .all(|name| !second.contains_key(&format!("device/{name}")))
+    );
+    assert!(monitor.feed("cpu", 0).next(40).is_none());
 
     let before = monitor.readings.borrow_and_update().clone();
+    while feed.next(41).is_some() {}
     sampled_again(&mut monitor);
     assert_ne!(*monitor.readings.borrow(), before);
+    assert!(feed.next(41).is_some(), "what is new is told, once");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::spool::Spool;
 pub(super) struct Reports {
     key: ProcessKey,
     spool: Spool,
-    /// Messages that the spool did not take, in order. At most one of the process, which waits, and its end.
+    /// Messages that the spool did not take, in order. At most readings of its device, one of the process, which waits, and its end.
     held: VecDeque<Held>,
 }
 

@@ -1,4 +1,4 @@
-use lockstep_rpc::{Finished, ReportBlock};
+use lockstep_rpc::{EncodedBlock, Finished};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ fn a_full_disk_makes_the_process_wait_and_loses_nothing() {
     // A directory that is gone stands for a disk that takes nothing.
     let spool = dir.path().join("s");
     std::fs::remove_dir_all(&spool).unwrap();
-    let mut answer = say(&mut process, 1, Body::Block(ReportBlock::default()));
+    let mut answer = say(&mut process, 1, Body::Block(EncodedBlock::default()));
     process.retry();
     end(&mut process);
     assert!(process.is_held() && !process.is_gone() && process.next_report().is_none());
@@ -71,7 +71,7 @@ fn a_full_disk_makes_the_process_wait_and_loses_nothing() {
 fn a_finished_process_may_go_when_all_is_acknowledged_or_it_is_dismissed() {
     let is_drained = |told: &mut mpsc::Receiver<AgentCommand>| told.try_recv().is_ok();
     let (_dir, mut process, mut told) = process();
-    say(&mut process, 1, Body::Block(ReportBlock::default()));
+    say(&mut process, 1, Body::Block(EncodedBlock::default()));
     say(&mut process, 1, Body::Finished(Finished::default()));
     process.acknowledge(1);
     assert!(!is_drained(&mut told));
@@ -114,7 +114,7 @@ fn what_only_the_agent_may_say_or_another_connection_says_is_not_taken() {
     for body in [Body::Exited(Exited::default()), Body::Hello(lockstep_rpc::ProcessHello::default())] {
         assert_eq!(say(&mut process, 1, body).try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
-    let mut late = say(&mut process, 2, Body::Block(ReportBlock::default()));
+    let mut late = say(&mut process, 2, Body::Block(EncodedBlock::default()));
     assert_eq!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     assert!(!process.has_unsent());
 }
@@ -122,7 +122,7 @@ fn what_only_the_agent_may_say_or_another_connection_says_is_not_taken() {
 #[test]
 fn a_report_that_the_disk_lost_is_replaced_under_its_number() {
     let (dir, mut process, _told) = process();
-    say(&mut process, 1, Body::Block(ReportBlock::default()));
+    say(&mut process, 1, Body::Block(EncodedBlock::default()));
     std::fs::remove_file(dir.path().join("s/00000000000000000001.segment")).unwrap();
     let report = process.next_report().unwrap();
     assert_eq!(report.sequence, 1);

@@ -1,5 +1,5 @@
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{Failed, ReportBlock, Series, StepReport};
+use lockstep_rpc::{EncodedBlock, Failed, ReportBlock, Series, StepReport, decode_block};
 use tempfile::TempDir;
 
 use super::recovery::Lost;
@@ -38,7 +38,7 @@ fn reports_are_numbered_from_one_sent_once_and_again_after_a_rewind_until_acknow
     let (_dir, mut spool) = spool();
     let block =
         ReportBlock { process: 1, steps: vec![StepReport { step: 9, ..Default::default() }], ..Default::default() };
-    let message = ProcessMessage { body: Some(Body::Block(block)) };
+    let message = ProcessMessage { body: Some(Body::Block(EncodedBlock::of(block))) };
     for _ in 0..3 {
         spool.append(message.clone()).unwrap();
     }
@@ -242,7 +242,7 @@ fn a_full_spool_drops_the_oldest_telemetry_counts_it_and_keeps_all_else() {
     };
     let mut most = 0;
     for step in 1..=300 {
-        spool.append(ProcessMessage { body: Some(Body::Block(block(step))) }).unwrap();
+        spool.append(ProcessMessage { body: Some(Body::Block(EncodedBlock::of(block(step)))) }).unwrap();
         most = most.max(bytes(&spool));
         if step == 20 {
             // A reader in the midst of what will be written anew.
@@ -257,6 +257,7 @@ fn a_full_spool_drops_the_oldest_telemetry_counts_it_and_keeps_all_else() {
     while let Some(report) = spool.next_unsent().unwrap() {
         assert_eq!(report.sequence, expected);
         let Some(Body::Block(block)) = report.message.unwrap().body else { panic!("another message") };
+        let block = decode_block(0, &block.into_stored()).unwrap().block;
         assert_eq!(block.steps[0].step, expected, "the record stays");
         dropped += block.dropped;
         if block.series.is_empty() {

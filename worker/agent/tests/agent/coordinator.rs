@@ -114,7 +114,7 @@ impl Memory {
     /// The last step that `key` reported.
     pub(crate) fn step(&self, key: &Key) -> u64 {
         let mut steps = self.bodies(key).into_iter().filter_map(|body| match body {
-            Body::Block(block) => Some(block.steps[0].step),
+            Body::Block(block) => Some(block.known().last_step),
             _ => None,
         });
         steps.next_back().unwrap_or(0)

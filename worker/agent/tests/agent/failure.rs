@@ -25,7 +25,7 @@ fn exited(coordinator: &Coordinator, key: &Key) -> Exited {
 fn whole_steps(coordinator: &Coordinator, key: &Key) -> u64 {
     let bodies = coordinator.memory().bodies(key);
     let steps = bodies.into_iter().filter_map(|body| match body {
-        Body::Block(block) => Some(block.steps[0].step),
+        Body::Block(block) => Some(block.known().last_step),
         _ => None,
     });
     let steps: Vec<u64> = steps.collect();

@@ -1,13 +1,14 @@
 //! What is collected, and when it is handed over.
 
 use super::*;
+use crate::observe::Message;
 
 fn blocks(outbox: &Outbox) -> Vec<ReportBlock> {
     outbox.close();
     std::iter::from_fn(|| outbox.pop())
-        .map(|body| match body {
-            Body::Block(block) => block,
-            other => panic!("{other:?}"),
+        .map(|message| match message {
+            Message::Block(block) => block,
+            Message::Other(body) => panic!("{body:?}"),
         })
         .collect()
 }
