@@ -3,8 +3,8 @@
 use lockstep_common::RunId;
 use lockstep_common::series::SeriesKey;
 use lockstep_rpc::{
-    BlobRef, DeviceReport, EvalReport, HistogramReport, LayerReport, MediaReport, ModelReport, ParameterReport,
-    ReportBlock, Series, StepReport, SystemReport,
+    BlobRef, BlockHeader, DeviceReport, EncodedBlock, EvalReport, HistogramReport, LayerReport, MediaReport,
+    ModelReport, ParameterReport, ReportBlock, Series, StepReport, SystemReport, decode_block,
 };
 use lockstep_tracking::{Event, Query, Writer};
 use proptest::collection::vec;
@@ -131,6 +131,36 @@ fn block() -> impl Strategy<Value = ReportBlock> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bytes_that_a_process_has_bent_panic_nowhere_and_what_is_left_out_is_named(
+        block in block(),
+        bent in vec((any::<u16>(), any::<u8>()), 0..6),
+        header in (whole(), whole(), whole(), whole()),
+        lies in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, tracking) = Writer::open(&dir.path().join("tracking.redb")).unwrap();
+        let run: RunId = "aaaaaaaaaa".parse().unwrap();
+        let mut encoded = EncodedBlock::of(block);
+        if lies {
+            let (first_step, last_step, reach, micros) = header;
+            encoded.header = Some(BlockHeader { first_step, last_step, reach, micros, ..BlockHeader::default() });
+        }
+        let mut bytes = encoded.into_stored();
+        for (at, with) in bent {
+            let at = usize::from(at) % bytes.len();
+            bytes[at] ^= with;
+        }
+        let (event, unsound) = match decode_block(0, &bytes) {
+            Ok(decoded) => (Event::Block(Box::new(decoded.block)), false),
+            Err(unsound) => (Event::Unsound(unsound), true),
+        };
+        writer.take(&run, 1, event).unwrap();
+        let named = tracking.alarms(&run).unwrap().iter().any(|alarm| alarm.what.starts_with("`a block of reports` of step"));
+        prop_assert!(named || !unsound);
+        prop_assert_eq!(writer.cursor(&run).unwrap(), 1);
+    }
 
     #[test]
     fn nothing_that_a_block_holds_and_nobody_who_asks_panics(
