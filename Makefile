@@ -39,11 +39,13 @@ exactness: data build ## models, optimizers, process counts and interruptions ag
 	@$(ENV) python3 tests/exactness/matrix.py
 	@$(ENV) python3 tests/exactness/portable.py
 
-bench: data build ## measures beside PyTorch DDP, what exactness and tracking cost, hashing, tracking and page beside aims and others'
+bench: data build ## measures beside PyTorch DDP, what exactness, checkpoints and tracking cost, hashing, tracking and page beside aims and others'
 	@scripts/setup.sh --bench
 	@scripts/setup.sh --test
 	@$(ENV) cargo build --release --locked --workspace --bin ingest
+	@$(ENV) cargo build --release --locked --workspace --example rate
 	@$(ENV) python3 tests/bench/run.py
+	@$(ENV) python3 tests/bench/checkpoint.py
 	@$(ENV) python3 tests/bench/hashing.py
 	@$(ENV) python3 tests/bench/tracking.py
 	@$(ENV) python3 tests/bench/ingest.py

@@ -2,22 +2,25 @@
 //! loopback, one thread each, and the first prints a line of JSON, with the digest of the state that it came to.
 //!
 //! ```text
-//! rate JOB.toml [--processes P] [--steps N] [--warmup N] [--alone] [--no-shared-memory] [--set key=value]...
+//! rate JOB.toml [--processes P] [--steps N] [--warmup N] [--alone] [--no-shared-memory] [--store DIR] [--set key=value]...
 //! ```
 //!
-//! With `--alone` each process trains all ranks' shares of one process by itself: the rate without communication.
+//! With `--alone` each process trains all ranks' shares of one process by itself: the rate without communication. With
+//! `--store` there are checkpoints, and the line has the microseconds of each step, the phases of each report, and by step the
+//! milliseconds from its end until the first process's share of its checkpoint was durable.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::numerics;
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
+use lockstep_rpc::process_message::Body;
 use lockstep_worker::observe::{Message, Outbox};
 use lockstep_worker::{local, program::BuiltIn};
 
@@ -36,6 +39,8 @@ struct Arguments {
     alone: bool,
     #[arg(long)]
     no_shared_memory: bool,
+    #[arg(long)]
+    store: Option<PathBuf>,
     #[arg(long)]
     set: Vec<String>,
     /// This program started itself: its number.
@@ -111,38 +116,87 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
     let mesh = if arguments.alone { None } else { Some(Mesh::join(listener, &config)?) };
     let outbox = Outbox::default();
     let base = arguments.job.parent().unwrap_or(Path::new("."));
-    let finished = local::train(&BuiltIn, job, base, mesh, None, None, &outbox)?;
+    let reader = {
+        let outbox = outbox.clone();
+        std::thread::spawn(move || Said::until_closed(&outbox))
+    };
+    let finished = local::train(&BuiltIn, job, base, mesh, arguments.store.as_deref(), None, &outbox)?;
     outbox.close();
-    let (mut micros, mut phases, mut counted, mut since) = (Vec::new(), BTreeMap::new(), 0, 0);
-    while let Some(message) = outbox.pop() {
-        if let Message::Block(block) = message {
-            micros.extend(block.steps.iter().filter(|step| step.step > arguments.warmup).map(|step| step.micros));
-            for system in block.systems {
-                // A report holds means over the steps since the last one.
-                let window = system.step - std::mem::replace(&mut since, system.step);
-                if system.step - window >= arguments.warmup {
-                    counted += window;
-                    for (phase, mean) in system.phase_micros {
-                        *phases.entry(phase).or_insert(0.0) += mean * window as f64;
-                    }
-                }
-            }
-        }
-    }
+    let said = reader.join().map_err(|_| "the reader panicked")?;
     if process == 0 || arguments.alone {
-        for sum in phases.values_mut() {
-            *sum /= counted.max(1) as f64;
-        }
-        let seconds = micros.iter().sum::<u64>() as f64 / 1e6;
-        let report = serde_json::json!({
+        let timed: Vec<u64> = said.micros.range(arguments.warmup + 1..).map(|(_, micros)| *micros).collect();
+        let mut report = serde_json::json!({
             "job": job.name,
             "communication": !arguments.alone,
             "processes": arguments.processes,
-            "steps_per_second": micros.len() as f64 / seconds,
-            "phase_micros": phases,
+            "steps_per_second": timed.len() as f64 / (timed.iter().sum::<u64>() as f64 / 1e6),
+            "phase_micros": said.phases_since(arguments.warmup),
             "state": finished.state.to_hex(),
         });
+        if arguments.store.is_some() {
+            report["micros"] = serde_json::json!(said.micros);
+            report["reports"] = serde_json::json!(said.reports);
+            report["durable_ms"] = serde_json::json!(said.durable_ms);
+        }
         writeln!(std::io::stdout(), "{report}")?;
     }
     Ok(())
+}
+
+/// What a process says of its steps.
+#[derive(Default)]
+struct Said {
+    micros: BTreeMap<u64, u64>,
+    /// When each step ended.
+    at_ms: BTreeMap<u64, u64>,
+    reports: Vec<Phases>,
+    durable_ms: BTreeMap<u64, u64>,
+}
+
+/// Mean microseconds of the last `steps` steps up to `step`, by phase.
+#[derive(serde::Serialize)]
+struct Phases {
+    step: u64,
+    steps: u64,
+    micros: BTreeMap<String, f64>,
+}
+
+impl Said {
+    fn until_closed(outbox: &Outbox) -> Self {
+        let mut said = Self::default();
+        while let Some(message) = outbox.pop() {
+            match message {
+                Message::Block(block) => {
+                    said.micros.extend(block.steps.iter().map(|step| (step.step, step.micros)));
+                    said.at_ms.extend(block.steps.iter().map(|step| (step.step, step.at_ms)));
+                    for system in block.systems {
+                        let since = said.reports.last().map_or(0, |report| report.step);
+                        let micros = system.phase_micros.into_iter().collect();
+                        said.reports.push(Phases { step: system.step, steps: system.step - since, micros });
+                    }
+                }
+                Message::Other(Body::Share(share)) => {
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+                    // The steps that it covers were said before it.
+                    let ended = said.at_ms.get(&share.step).copied().unwrap_or(now);
+                    said.durable_ms.insert(share.step, now.saturating_sub(ended));
+                }
+                Message::Other(_) => {}
+            }
+        }
+        said
+    }
+
+    /// Means over the reports of steps after `warmup`.
+    fn phases_since(&self, warmup: u64) -> BTreeMap<&str, f64> {
+        let (mut phases, mut counted) = (BTreeMap::new(), 0);
+        for report in self.reports.iter().filter(|report| report.step - report.steps >= warmup) {
+            counted += report.steps;
+            for (phase, mean) in &report.micros {
+                *phases.entry(phase.as_str()).or_insert(0.0) += mean * report.steps as f64;
+            }
+        }
+        phases.values_mut().for_each(|sum| *sum /= counted.max(1) as f64);
+        phases
+    }
 }
