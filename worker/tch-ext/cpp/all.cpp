@@ -7,6 +7,7 @@
 #include "core.cpp"
 #include "cuda.cpp"
 #include "determinism.cpp"
+#include "finite.cpp"
 #include "float_mode.cpp"
 #include "fold.cpp"
 #include "histogram.cpp"

@@ -32,6 +32,9 @@ enum class Kind : int32_t { sgd = 0, adam = 1, adamw = 2 };
 
 extern "C" {
 
+// Returns when the parameter at `position` and its state may change; 0 if they may not at all.
+using lte_ready = uint8_t (*)(void* context, size_t position);
+
 struct lte_optim_config {
   int32_t kind;
   // SGD.
@@ -74,6 +77,17 @@ struct lte_optim {
 
   bool has_second() const {
     return static_cast<Kind>(config.kind) != Kind::sgd;
+  }
+
+  // Behind the parameters, from `begin` on, that are updated together when they have to be waited for.
+  size_t portion_end(const Group& group, size_t begin) const {
+    constexpr int64_t elements = 1 << 18;
+    int64_t taken = 0;
+    size_t end = begin;
+    while (end < group.positions.size() && taken < elements) {
+      taken += params[group.positions[end++]].numel();
+    }
+    return end;
   }
 
   // Gives every parameter the tensor of its own count of steps, where that is not the run's.
@@ -212,12 +226,17 @@ void lte_optim_free(lte_optim* optim) {
 
 // The caller has checked that there are as many gradients as parameters, and as many bytes of `used` unless that is
 // null, which is: all. `*undefined` names the first gradient that is used and undefined; nothing has changed then.
+//
+// With `ready`, parameters are updated a few at a time, after it was asked for each of them. Where it answers 0 the step ends as
+// it is.
 char* lte_optim_step(
     lte_optim* optim,
     const at::Tensor* const* grads,
     const uint8_t* used,
     size_t count,
     double lr,
+    lte_ready ready,
+    void* context,
     int64_t* undefined) {
   return lockstep::guard([&] {
     *undefined = -1;
@@ -267,35 +286,44 @@ char* lte_optim_step(
         const bool fits = grad.strides() == param.strides() && grad.is_non_overlapping_and_dense();
         return fits ? grad : at::empty_like(param, grad.options()).copy_(grad);
       };
-      if (whole) {
-        // Also after an exception the list must not keep gradients alive into the next step.
-        group.all.grads.clear();
-        for (const auto position : group.positions) {
-          group.all.grads.push_back(laid_out(position));
-        }
-        optim->call(group.all, group.weight_decay, lr, is_first(group.positions.front()));
-        group.all.grads.clear();
-        continue;
-      }
-      for (const bool first_of_momentum : {false, true}) {
-        lte_optim::Lists some;
-        for (size_t k = 0; k < group.positions.size(); ++k) {
-          const auto position = group.positions[k];
-          if (!is_used(position) || is_first(position) != first_of_momentum) {
-            continue;
-          }
-          some.params.push_back(group.all.params[k]);
-          some.grads.push_back(laid_out(position));
-          if (!group.all.first.empty()) {
-            some.first.push_back(group.all.first[k]);
-          }
-          if (optim->has_second()) {
-            some.second.push_back(group.all.second[k]);
-            some.steps.push_back(group.all.steps[k]);
+      const auto number = group.positions.size();
+      for (size_t begin = 0, end = 0; begin < number; begin = end) {
+        end = ready == nullptr ? number : optim->portion_end(group, begin);
+        for (size_t k = begin; k < end && ready != nullptr; ++k) {
+          if (is_used(group.positions[k]) && ready(context, group.positions[k]) == 0) {
+            return;
           }
         }
-        if (!some.params.empty()) {
-          optim->call(some, group.weight_decay, lr, first_of_momentum);
+        if (whole && end - begin == number) {
+          // Also after an exception the list must not keep gradients alive into the next step.
+          group.all.grads.clear();
+          for (const auto position : group.positions) {
+            group.all.grads.push_back(laid_out(position));
+          }
+          optim->call(group.all, group.weight_decay, lr, is_first(group.positions.front()));
+          group.all.grads.clear();
+          continue;
+        }
+        for (const bool first_of_momentum : {false, true}) {
+          lte_optim::Lists some;
+          for (size_t k = begin; k < end; ++k) {
+            const auto position = group.positions[k];
+            if (!is_used(position) || is_first(position) != first_of_momentum) {
+              continue;
+            }
+            some.params.push_back(group.all.params[k]);
+            some.grads.push_back(laid_out(position));
+            if (!group.all.first.empty()) {
+              some.first.push_back(group.all.first[k]);
+            }
+            if (optim->has_second()) {
+              some.second.push_back(group.all.second[k]);
+              some.steps.push_back(group.all.steps[k]);
+            }
+          }
+          if (!some.params.empty()) {
+            optim->call(some, group.weight_decay, lr, first_of_momentum);
+          }
         }
       }
     }

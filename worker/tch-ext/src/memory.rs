@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use memmap2::MmapRaw;
+use memmap2::{MmapOptions, MmapRaw};
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
@@ -147,6 +147,33 @@ pub fn copy_few(from: &Tensor, into: &mut Tensor) -> Result<(), Error> {
     Ok(())
 }
 
+/// Copies `from` to `into`, if there is one; whether all elements of `from` are finite, as those of whole numbers are. One read of memory
+/// where both are contiguous and on the CPU.
+///
+/// # Errors
+/// `Torch`, for shapes that do not fit among others.
+pub fn copy_finite(from: &Tensor, into: Option<&mut Tensor>) -> Result<bool, Error> {
+    let (into, mut finite) = (into.map_or(std::ptr::null(), |into| ffi::raw(into)), 0);
+    // SAFETY: the tensors live during the call, and so does the place for its answer.
+    ffi::check(unsafe { lte_copy_finite(ffi::raw(from), into, &raw mut finite) })?;
+    Ok(finite != 0)
+}
+
+/// A CPU tensor of `length` bytes in memory of its own, in huge pages where the system has them. They are zero, and there from the first
+/// write on.
+///
+/// # Errors
+/// `Torch`, if the system gives no memory.
+pub fn pages(length: usize) -> Result<Tensor, Error> {
+    let map = MmapOptions::new().len(length.max(1)).map_anon();
+    let map = map.map_err(|error| Error::Torch(format!("cannot take {length} bytes of memory: {error}")))?;
+    // Small pages do as well, if slower.
+    #[cfg(target_os = "linux")]
+    map.advise(memmap2::Advice::HugePage).ok();
+    // SAFETY: the map is new, and nobody else has it.
+    unsafe { tensor_over(Arc::new(map.into()), Kind::Uint8) }
+}
+
 /// The memory of `map` as a 1-D CPU tensor of `kind`, as long as whole elements fit. The tensor keeps the map.
 ///
 /// Where the map can only be read, writing to the tensor kills the process.
@@ -228,6 +255,7 @@ struct CAllocatorStats {
 unsafe extern "C" {
     fn lte_allocator_stats_get(device: i32, out: *mut CAllocatorStats, found: *mut i32) -> *mut c_char;
     fn lte_cpu_bytes(tensor: *const CTensor, data: *mut *mut u8, length: *mut usize, kind: *mut i32) -> *mut c_char;
+    fn lte_copy_finite(from: *const CTensor, into: *const CTensor, finite: *mut u8) -> *mut c_char;
     fn lte_is_plain(tensor: *const CTensor) -> u8;
     fn lte_is_same(one: *const CTensor, other: *const CTensor) -> u8;
     fn lte_forms(tensors: *const *const CTensor, count: usize, out: *mut u64) -> *mut c_char;

@@ -85,7 +85,7 @@ impl Optimizer {
     /// # Errors
     /// `Count` and `NoGradient` before anything changed; `Torch` for shapes that do not fit, likewise before.
     pub fn step(&mut self, grads: &[Tensor], lr: f64) -> Result<(), Error> {
-        self.step_some(grads, None, lr)
+        self.step_some(grads, None, lr, (None, std::ptr::null_mut()))
     }
 
     /// One step of the parameters whose byte in `used` is not 0. The others keep their value, their moments and their
@@ -94,10 +94,35 @@ impl Optimizer {
     /// # Errors
     /// As [`Optimizer::step`].
     pub fn step_used(&mut self, grads: &[Tensor], used: &[u8], lr: f64) -> Result<(), Error> {
-        self.step_some(grads, Some(used), lr)
+        self.step_some(grads, Some(used), lr, (None, std::ptr::null_mut()))
     }
 
-    fn step_some(&mut self, grads: &[Tensor], used: Option<&[u8]>, lr: f64) -> Result<(), Error> {
+    /// The same, a few parameters at a time, with the same bits. Before a parameter and its state change, `ready` is called with its
+    /// position, and may wait. Where it says false the step ends, and some parameters have made it.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn step_when<R: FnMut(usize) -> bool>(
+        &mut self,
+        grads: &[Tensor],
+        used: &[u8],
+        lr: f64,
+        mut ready: R,
+    ) -> Result<(), Error> {
+        extern "C" fn ask<R: FnMut(usize) -> bool>(context: *mut c_void, position: usize) -> u8 {
+            // SAFETY: `context` is the `ready` below, which nobody else touches during the call.
+            u8::from(unsafe { &mut *context.cast::<R>() }(position))
+        }
+        self.step_some(grads, Some(used), lr, (Some(ask::<R>), (&raw mut ready).cast()))
+    }
+
+    fn step_some(
+        &mut self,
+        grads: &[Tensor],
+        used: Option<&[u8]>,
+        lr: f64,
+        (ready, context): (Option<Ready>, *mut c_void),
+    ) -> Result<(), Error> {
         let given = [("gradients", grads.len()), ("used parameters", used.map_or(grads.len(), <[u8]>::len))];
         if let Some((what, found)) = given.into_iter().find(|(_, found)| *found != self.names.len()) {
             return Err(Error::Count { what, expected: self.names.len(), found });
@@ -106,7 +131,7 @@ impl Optimizer {
         let used = used.map_or(std::ptr::null(), <[u8]>::as_ptr);
         // SAFETY: `raw` is ours and used by nobody else during the call; the lists have as many entries as is said.
         ffi::check(unsafe {
-            lte_optim_step(self.raw, ffi::raw_list(grads), used, grads.len(), lr, &raw mut undefined)
+            lte_optim_step(self.raw, ffi::raw_list(grads), used, grads.len(), lr, ready, context, &raw mut undefined)
         })?;
         match usize::try_from(undefined) {
             Ok(index) => Err(Error::NoGradient(self.names[index].clone())),
@@ -220,6 +245,9 @@ fn form(tensor: &Tensor) -> String {
     format!("{kind:?} {:?}", tensor.size())
 }
 
+/// An `lte_ready`.
+type Ready = extern "C" fn(*mut c_void, usize) -> u8;
+
 /// An `lte_optim`.
 enum COptim {}
 
@@ -250,6 +278,8 @@ unsafe extern "C" {
         used: *const u8,
         count: usize,
         lr: f64,
+        ready: Option<Ready>,
+        context: *mut c_void,
         undefined: *mut i64,
     ) -> *mut c_char;
     fn lte_optim_state(optim: *const COptim, push: PushTensor, sink: *mut c_void) -> *mut c_char;

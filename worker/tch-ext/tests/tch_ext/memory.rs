@@ -118,3 +118,43 @@ fn allocator_statistics_exist_where_a_device_does() {
         assert!(after.allocated < with.allocated && after.peak_allocated >= with.allocated, "{with:?} {after:?}");
     }
 }
+
+#[test]
+fn a_copy_says_whether_all_is_finite_whatever_the_type_and_place() {
+    for kind in [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16] {
+        for length in [0, 1, 31, 300_001] {
+            let from = Tensor::full([length], -1.5, (kind, Device::Cpu));
+            let mut into = from.zeros_like();
+            assert!(memory::copy_finite(&from, Some(&mut into)).unwrap() && memory::copy_finite(&from, None).unwrap());
+            assert_eq!(into, from);
+            for at in [0, 30, 131_072, length - 1].into_iter().filter(|at| (0..length).contains(at)) {
+                for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                    let _filled = from.narrow(0, at, 1).fill_(value);
+                    assert!(!memory::copy_finite(&from, None).unwrap(), "{value} at {at} of {length} {kind:?}");
+                    assert!(!memory::copy_finite(&from, Some(&mut into)).unwrap());
+                    assert!(memory::bytes_of(&into).unwrap() == memory::bytes_of(&from).unwrap());
+                    let _back = from.narrow(0, at, 1).fill_(-1.5);
+                }
+            }
+        }
+    }
+    // The largest number is one; so is what lies across memory, and what is none is found there, too.
+    let matrix = Tensor::full([40, 30], f64::from(f32::MAX), (Kind::Float, Device::Cpu));
+    let mut into = Tensor::zeros([30, 40], (Kind::Float, Device::Cpu));
+    assert!(memory::copy_finite(&matrix.tr(), Some(&mut into)).unwrap());
+    assert_eq!(into, matrix.tr());
+    let _filled = matrix.narrow(0, 3, 1).fill_(f64::INFINITY);
+    assert!(!memory::copy_finite(&matrix.tr(), Some(&mut into)).unwrap());
+    assert!(!memory::copy_finite(&matrix.tr(), None).unwrap());
+    let whole = Tensor::from_slice(&[i64::MAX, 0x7f80_0000]);
+    assert!(memory::copy_finite(&whole, Some(&mut whole.zeros_like())).unwrap());
+}
+
+#[test]
+fn pages_are_zero_and_as_many_as_asked_for() {
+    for length in [0, 1, 5_000_000] {
+        let pages = memory::pages(length).unwrap();
+        assert_eq!((pages.size1().unwrap(), pages.kind()), (length.max(1) as i64, Kind::Uint8));
+        assert!(memory::bytes_of(&pages).unwrap().iter().all(|byte| *byte == 0));
+    }
+}

@@ -4,6 +4,7 @@ use lockstep_tch_ext::optim::{Kind, Optimizer, STEPS};
 use lockstep_tch_ext::{Error, memory};
 use tch::{Device, Tensor};
 
+const FLOAT: (tch::Kind, Device) = (tch::Kind::Float, Device::Cpu);
 const SHAPES: &[&[i64]] = &[&[64, 64], &[64], &[33, 7], &[1], &[5, 3, 2]];
 const DECAYS: &[f64] = &[0.1, 0.0, 0.1, 0.0, 0.01];
 const RATES: &[f64] = &[0.1, 0.05, 0.2, 0.0, 0.013, 0.1, 0.1];
@@ -206,4 +207,44 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
 
     assert_eq!(bytes(optimizer.state().iter().map(|(_, tensor)| tensor)), before);
     assert_eq!(Vec::<f32>::try_from(&param.detach()).unwrap(), [1.0; 3]);
+}
+
+#[test]
+fn a_step_that_waits_for_its_parameters_is_the_same_step() {
+    let tensors = || -> Vec<Tensor> { (0..5).map(|index| Tensor::full([400, 400], index, FLOAT)).collect() };
+    let grads: Vec<Tensor> = (0..5).map(|index| Tensor::full([400, 400], 0.3 - f64::from(index), FLOAT)).collect();
+    let named = |tensors: &[Tensor]| -> Vec<(String, Tensor, f64)> {
+        // Two fused calls, each of some portions.
+        let decay = |index: usize| if index % 2 == 0 { 0.1 } else { 0.0 };
+        let named = |(index, tensor): (usize, &Tensor)| (format!("p{index}"), tensor.shallow_clone(), decay(index));
+        tensors.iter().enumerate().map(named).collect()
+    };
+    for kind in [
+        Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false },
+        Kind::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8 },
+    ] {
+        let (plain, waiting) = (tensors(), tensors());
+        let (mut one, mut other) =
+            (Optimizer::new(kind, named(&plain)).unwrap(), Optimizer::new(kind, named(&waiting)).unwrap());
+        for used in [[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]] {
+            let before: Vec<Vec<u8>> = waiting.iter().map(|tensor| bytes([tensor])).collect();
+            let mut asked = Vec::new();
+            one.step_used(&grads, &used, 0.1).unwrap();
+            other
+                .step_when(&grads, &used, 0.1, |position| {
+                    assert!(bytes([&waiting[position]]) == before[position], "{position} changed before it was ready");
+                    asked.push(position);
+                    true
+                })
+                .unwrap();
+            let expected: Vec<usize> = [0, 2, 4, 1, 3].into_iter().filter(|position| used[*position] != 0).collect();
+            assert_eq!(asked, expected, "each once, in the order of its change");
+            assert!(bytes(&plain) == bytes(&waiting));
+            let state = |optimizer: &Optimizer| bytes(optimizer.state().iter().map(|(_, tensor)| tensor));
+            assert!(state(&one) == state(&other));
+        }
+        let before = bytes([&waiting[4]]);
+        other.step_when(&grads, &[1; 5], 0.1, |position| position != 4).unwrap();
+        assert!(bytes([&waiting[4]]) == before, "what is not ready stays as it is");
+    }
 }
