@@ -16,15 +16,20 @@ pub(super) struct Due {
     pub(super) recorded: bool,
     /// The processes compare theirs.
     pub(super) compared: bool,
+    /// They are needed: a process that trains alone compares its own with nobody's.
+    pub(super) taken: bool,
 }
 
 impl Trainer {
-    /// Whether the step that completes `step` ends with fingerprints. Every checkpoint is of a state that all agree on.
-    pub(super) fn fingerprints_due(&self, step: u64) -> Due {
+    /// Whether the step that completes `step` ends with fingerprints; `alone`: of one process. Every checkpoint is of a state that
+    /// all agree on.
+    pub(super) fn fingerprints_due(&self, step: u64, alone: bool) -> Due {
         let every = self.fingerprints_every;
         let recorded = every > 0 && (step.is_multiple_of(every) || step == self.until);
         let checkpoint = every > 0 && self.job.checkpoint_due(step);
-        Due { recorded, compared: recorded || checkpoint || self.judge_at.contains(&step) }
+        let judged = self.judge_at.contains(&step);
+        let compared = recorded || checkpoint || judged;
+        Due { recorded, compared, taken: if alone { recorded || judged } else { compared } }
     }
 }
 
@@ -38,7 +43,11 @@ impl Run {
         if self.fingerprints.compared || self.trainer.job.checkpoint_due(step) || step == self.trainer.until {
             numerics::check(&self.trainer.job).map_err(|source| TrainError::FloatMode { step, source })?;
         }
-        let taken = if self.fingerprints.compared { Some(self.agree()?) } else { None };
+        let taken = if self.fingerprints.taken { Some(self.take_fingerprints()?) } else { None };
+        if self.fingerprints.compared {
+            self.agreed = step;
+            self.history.clear();
+        }
         let Trainer { samples, state, .. } = &mut self.trainer;
         let step = state.step;
         let mut positions = 0;
@@ -64,7 +73,7 @@ impl Run {
     }
 
     /// The fingerprints of the state, which all processes have the same.
-    fn agree(&mut self) -> Result<Taken, TrainError> {
+    fn take_fingerprints(&mut self) -> Result<Taken, TrainError> {
         let step = self.trainer.state.step;
         let mut taken = self.fingerprinter.take(&self.trainer.state)?;
         if let Some(exchange) = borrow(&mut self.exchange) {
@@ -84,8 +93,6 @@ impl Run {
             // Each says it: one node's word alone puts no device of another out of use.
             self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail: history }));
         }
-        self.agreed = step;
-        self.history.clear();
         Ok(taken)
     }
 

@@ -112,7 +112,7 @@ impl Run {
     pub(super) fn step(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.state.step;
         progress::at_step(step);
-        self.fingerprints = self.trainer.fingerprints_due(step + 1);
+        self.fingerprints = self.trainer.fingerprints_due(step + 1, self.exchange.is_none());
         self.trainer.state.model.look_closely(self.fingerprints.compared || step == self.began);
         // A replay is compared by its record; who looks at distributions has those of the run.
         let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
@@ -194,7 +194,7 @@ impl Run {
         self.reporter.spent(Phase::Backward);
         hooks.gradient(step + 1, rank, &self.reducer.leaf(index).gradients)?;
         self.history.note(index, self.reducer.sample(index))?;
-        if self.fingerprints.compared {
+        if self.fingerprints.taken {
             self.fingerprinter.take_rank(rank, &self.reducer.leaf(index).gradients)?;
         }
         if let Some(inspection) = &self.inspection {
