@@ -33,6 +33,7 @@ use unfinished::Unfinished;
 
 mod contents;
 mod left;
+mod together;
 mod unfinished;
 mod writers;
 
@@ -238,16 +239,6 @@ impl BlobStore {
 
     fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
         self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Stores `bytes` as pieces of [`PIECE_BYTES`], in order. No bytes, no pieces.
-    pub fn put_pieces(&self, bytes: &[u8]) -> Result<Vec<Piece>, BlobError> {
-        bytes.chunks(PIECE_BYTES).map(|chunk| self.put(chunk)).collect()
-    }
-
-    /// The same, into new files: [`BlobStore::put_anew`].
-    pub fn put_pieces_anew(&self, bytes: &[u8]) -> Result<Vec<Piece>, BlobError> {
-        bytes.chunks(PIECE_BYTES).map(|chunk| self.put_anew(chunk)).collect()
     }
 
     /// Makes the names of everything put or found so far durable, also of what another thread put. After a failure all of them

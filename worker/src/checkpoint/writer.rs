@@ -9,7 +9,7 @@ use lockstep_common::chain;
 use lockstep_common::manifest::{Piece, RecordPosition, TensorEntry};
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::world::shares;
-use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_host::blobs::{BlobError, BlobStore, PIECE_BYTES};
 use lockstep_host::data::{DataHashError, Watch};
 use lockstep_host::progress;
 use lockstep_rpc::process_message::Body;
@@ -260,18 +260,21 @@ fn copy(items: &mut [Item]) -> Result<(), TchError> {
     reason = "staged tensors are hashed and written where they lie: a copy of them would cost as much again"
 )]
 fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Result<Piece, BlobError> {
-    let mut tensors = Vec::with_capacity(items.len());
     let staged = items.iter().map(|item| (&item.name, &item.staged));
-    for (name, tensor) in staged.chain(staging.steps.iter().map(|steps| (&steps.name, &steps.tensor))) {
+    let staged: Vec<_> = staged.chain(staging.steps.iter().map(|steps| (&steps.name, &steps.tensor))).collect();
+    let bytes = staged.iter().map(|(_, tensor)| {
         // SAFETY: staged tensors are copies of this thread's own, and only its next `copy` writes to them.
-        let bytes = unsafe { cpu_bytes(tensor) }.expect("staged tensors are contiguous, on the cpu");
-        tensors.push(TensorEntry {
-            name: name.clone(),
-            dtype: dtype(tensor),
-            shape: tensor.size(),
-            pieces: if anew { store.put_pieces_anew(bytes)? } else { store.put_pieces(bytes)? },
-        });
-    }
+        unsafe { cpu_bytes(tensor) }.expect("staged tensors are contiguous, on the cpu")
+    });
+    let cut: Vec<Vec<&[u8]>> = bytes.map(|bytes| bytes.chunks(PIECE_BYTES).collect()).collect();
+    let mut pieces = store.put_all(&cut.concat(), anew)?.into_iter();
+    let entries = staged.iter().zip(&cut).map(|((name, tensor), cut)| TensorEntry {
+        name: (*name).clone(),
+        dtype: dtype(tensor),
+        shape: tensor.size(),
+        pieces: pieces.by_ref().take(cut.len()).collect(),
+    });
+    let tensors = entries.collect();
     let mut ranks = Vec::with_capacity(staging.ranks.len());
     for draft in &staging.ranks {
         let mut generators = BTreeMap::new();

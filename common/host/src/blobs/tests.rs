@@ -17,9 +17,11 @@ fn store() -> (tempfile::TempDir, BlobStore) {
 #[test]
 fn what_is_put_is_got_whatever_its_size() {
     let (_dir, store) = store();
-    for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
+    for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 7 * PIECE_BYTES] {
         let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
-        let pieces = store.put_pieces(&bytes).unwrap();
+        let parts: Vec<&[u8]> = bytes.chunks(PIECE_BYTES).collect();
+        let pieces = store.put_all(&parts, false).unwrap();
+        assert_eq!(store.put_all(&parts, true).unwrap(), pieces);
         assert_eq!(pieces.len(), size.div_ceil(PIECE_BYTES));
         let mut back = vec![0; size];
         store.get_into(&pieces, &mut back).unwrap();
