@@ -140,7 +140,20 @@ class Packs(nn.Module):
         return self.scale(self.inner(x))
 
 
+class Slanted(nn.Module):
+    """Large parameters whose copies take much longer than a step: they do not lie in memory as they are saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.one = nn.Parameter(torch.ones(3000, 1500).t())
+        self.two = nn.Parameter(torch.ones(3000, 1500).t())
+
+    def forward(self, x):
+        return self.inner(x) * (self.one[0, 0] + self.two[1, 1])
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for module in (Assigned(), Shrinks(), Tests(), Widens(), Penalised(), Undetached(), Packs()):
+    for module in (Assigned(), Shrinks(), Tests(), Widens(), Penalised(), Undetached(), Packs(), Slanted()):
         torch.jit.script(module).save(pathlib.Path(sys.argv[1]) / f"{type(module).__name__.lower()}.pt")

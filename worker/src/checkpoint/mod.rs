@@ -1,12 +1,14 @@
 //! Checkpoints: staged off the training path, written as blobs by all processes, verified before anything is loaded.
 //!
 //! ```text
-//!  training thread   stage ─ forward, backward ─ (staged?) ─ optimizer ──>
-//!  checkpoint thread     copy ────────────────────┘ hash and write ─ sync ─ CheckpointShare to the agent
+//!  training thread   stage ─ forward, backward ─ optimizer: (copied?) update, (copied?) update, … ──>
+//!  copier                copy, and see that all is finite ─┘
+//!  writer                                                  hash and write ─ sync ─ CheckpointShare to the agent
 //! ```
 //!
 //! Deliberately absent: when a checkpoint is due (the job says), and whether it exists (the coordinator commits it).
 
+mod copier;
 mod digest;
 mod load;
 mod preprocessing;
@@ -22,5 +24,5 @@ pub use preprocessing::Unlike;
 pub(crate) use preprocessing::{RunPreprocessing, reconcile};
 pub use rank_state::{RankDraft, Ranks};
 pub use saving::{Saving, Verdicts};
-pub use state::{Named, STEPS, State};
+pub use state::{ChangedBy, Named, STEPS, State};
 pub use writer::{Staging, Writer};

@@ -1,5 +1,7 @@
 //! All that a run resumes from, as one value: parameters, buffers, optimizer state, and the number of steps made.
 
+use std::collections::HashMap;
+
 use lockstep_common::job::{JobSpec, OptimizerKind};
 use lockstep_models::Model;
 use lockstep_tch_ext::optim::{self, Optimizer};
@@ -15,6 +17,19 @@ pub struct Named {
     pub name: String,
     /// Shares its storage with the model or optimizer: what is written to it is theirs.
     pub tensor: Tensor,
+    /// Until when it stays as it is.
+    pub changed_by: ChangedBy,
+}
+
+/// What changes a tensor of the state first in a step, in the order of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangedBy {
+    /// A forward pass: a buffer.
+    Forward,
+    /// The beginning of the optimizer's step.
+    Optimizer,
+    /// The update of the parameter at this place in the model's order.
+    Update(usize),
 }
 
 /// A model in training.
@@ -39,15 +54,20 @@ impl State {
             .collect();
         let optimizer = Optimizer::new(rule(job), parameters)?;
         let mut tensors = Vec::new();
-        for parameter in model.parameters() {
-            let tensor = parameter.tensor.detach();
-            tensors.push(Named { name: format!("model/{}", parameter.name), tensor });
+        let mut places = HashMap::new();
+        for (place, parameter) in model.parameters().iter().enumerate() {
+            let (tensor, changed_by) = (parameter.tensor.detach(), ChangedBy::Update(place));
+            places.insert(parameter.name.as_str(), changed_by);
+            tensors.push(Named { name: format!("model/{}", parameter.name), tensor, changed_by });
         }
         for (name, tensor) in model.buffers() {
-            tensors.push(Named { name: format!("buffer/{name}"), tensor: tensor.shallow_clone() });
+            let (tensor, changed_by) = (tensor.shallow_clone(), ChangedBy::Forward);
+            tensors.push(Named { name: format!("buffer/{name}"), tensor, changed_by });
         }
         for (name, tensor) in optimizer.state() {
-            tensors.push(Named { name: format!("optimizer/{name}"), tensor });
+            let parameter = name.split_once('/').and_then(|(_, parameter)| places.get(parameter));
+            let changed_by = parameter.copied().unwrap_or(ChangedBy::Optimizer);
+            tensors.push(Named { name: format!("optimizer/{name}"), tensor, changed_by });
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { step: 0, model, optimizer, tensors })
@@ -61,7 +81,8 @@ impl State {
     /// The steps that each parameter took part in, in the model's order. None while all took part in every step, so that
     /// the state of a model whose parameters are all used has no such tensor.
     pub fn steps(&self) -> Result<Option<Named>, lockstep_tch_ext::Error> {
-        Ok(self.optimizer.steps()?.map(|tensor| Named { name: STEPS.to_owned(), tensor }))
+        let named = |tensor| Named { name: STEPS.to_owned(), tensor, changed_by: ChangedBy::Optimizer };
+        Ok(self.optimizer.steps()?.map(named))
     }
 }
 

@@ -1,9 +1,10 @@
-//! The checkpoint thread: copies this process's share of the state, then hashes and writes it.
+//! The checkpoint thread: hashes and writes copies of this process's share of the state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use lockstep_common::chain;
 use lockstep_common::manifest::{Piece, RecordPosition, TensorEntry};
@@ -15,12 +16,13 @@ use lockstep_host::progress;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{BlobRef, CheckpointFailed, CheckpointShare};
 use lockstep_tch_ext::memory::cpu_bytes;
-use tch::{Device, TchError, Tensor};
+use tch::Tensor;
 use tracing::{debug, warn};
 
+use super::copier::{COPIES, Copier, Copies, Progress, Request, sources};
 use super::rank_state::RankDraft;
 use super::size;
-use super::state::{Named, State, dtype};
+use super::state::{ChangedBy, Named, State, dtype};
 use crate::observe::Outbox;
 use lockstep_common::manifest::Share;
 
@@ -43,12 +45,13 @@ pub struct Staging {
     pub last: bool,
 }
 
-/// Hands checkpoints to the thread that writes them, one at a time.
+/// Hands checkpoints to the threads that copy and write them.
 #[derive(Debug)]
 pub struct Writer {
-    requests: Option<SyncSender<Request>>,
-    staged: Receiver<()>,
-    waiting: bool,
+    requests: Option<Sender<Request>>,
+    progress: Arc<Progress>,
+    /// A copy is under way, or was and nobody has asked how it went.
+    copying: bool,
     /// Whether each request was carried out.
     written: Receiver<bool>,
     /// Requests whose outcome is not taken yet.
@@ -57,80 +60,112 @@ pub struct Writer {
     /// Bytes that describe the tensors of the share.
     tensors_described: usize,
     changed: Receiver<DataHashError>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread is to do.
-#[derive(Debug)]
-enum Request {
-    /// Copy the state and write it.
-    Write(Box<Staging>),
-    /// Write what was copied last again, into new files.
-    Again,
-}
-
-/// A tensor of the share, and where it is copied: memory that is kept from one checkpoint to the next.
-struct Item {
-    name: String,
-    source: Tensor,
-    staged: Tensor,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Starts the thread. It writes those of `state`'s tensors that are `process`'s share among `processes` to `store`,
-    /// and says so through `outbox`; but no share once it has found a file of `watch` changed.
+    /// Starts the threads. They write those of `state`'s tensors that are `process`'s share among `processes` to `store`,
+    /// and say so through `outbox`; but no share once they have found a file of `watch` changed.
     pub fn start(
         state: &State,
         (process, processes): (u32, u32),
         store: BlobStore,
         outbox: Outbox,
         watch: &Arc<Watch>,
-    ) -> Result<Self, TchError> {
+    ) -> Result<Self, lockstep_tch_ext::Error> {
         let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
         let sizes: Vec<u64> = state.tensors().iter().map(|named| bytes(&named.tensor)).collect();
-        let share = shares(&sizes, processes);
-        let (mut items, mut tensors_described) = (Vec::new(), 0);
-        for (named, _) in state.tensors().iter().zip(share).filter(|(_, owner)| *owner == process) {
-            let staged = Tensor::f_zeros(named.tensor.size(), (named.tensor.kind(), Device::Cpu))?;
-            let bytes = bytes(&named.tensor) as usize;
-            tensors_described += size::tensor(&named.name, dtype(&staged), staged.size(), bytes);
-            items.push(Item { name: named.name.clone(), source: named.tensor.shallow_clone(), staged });
-        }
-        // One request at a time: the next one waits in `stage` until this one's copies are written.
-        let (requests, taken) = sync_channel(0);
-        let (copied, staged) = channel();
+        let owned: Vec<bool> = shares(&sizes, processes).into_iter().map(|owner| owner == process).collect();
+        let own = state.tensors().iter().zip(&owned).filter(|(_, owned)| **owned);
+        let own = own.map(|(named, _)| (named.name.as_str(), &named.tensor));
+        let described =
+            |(name, tensor): (&str, &Tensor)| size::tensor(name, dtype(tensor), tensor.size(), bytes(tensor) as usize);
+        let tensors_described = own.clone().map(described).sum();
+        let first = Copies::new(own)?;
+        let sources = sources(state.tensors(), &owned);
+        let progress = Arc::new(Progress::new(&sources));
+        let (requests, taken) = channel();
+        // `stage` waits, so that no more copies are under way than there are.
+        let (copied, to_write) = sync_channel(COPIES);
+        let (released, free) = channel();
         let (done, written) = channel();
         let (alarm, changed) = channel();
+        let copier = Copier {
+            sources,
+            progress: Arc::clone(&progress),
+            requests: taken,
+            written: copied,
+            free,
+            done: done.clone(),
+        };
         let watch = Arc::clone(watch);
         let notifier = Notifier { outbox, alarm, done };
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".to_owned())
-            .spawn(move || work(items, &store, &watch, &notifier, &taken, &copied))
-            .expect("the system can start a thread");
-        let (requests, thread) = (Some(requests), Some(thread));
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let threads = vec![
+            named("copier").spawn(move || copier.work(first)).expect("the system can start a thread"),
+            named("checkpoint")
+                .spawn(move || work(&store, &watch, &notifier, &to_write, &released))
+                .expect("the system can start a thread"),
+        ];
+        let requests = Some(requests);
         Ok(Self {
             requests,
-            staged,
-            waiting: false,
+            progress,
+            copying: false,
             written,
             open: 0,
             last_step: None,
             tensors_described,
             changed,
-            thread,
+            threads,
         })
     }
 
-    /// Begins a checkpoint of the state as it is. Waits only if the one before it is still being written.
+    /// Begins a checkpoint of the state as it is, whose tensors may change when [`Writer::ready`] says so. Waits only if both
+    /// checkpoints before it are still being written.
     pub fn stage(&mut self, staging: Staging) {
-        self.wait_staged();
+        self.progress.wait_for(ChangedBy::Update(usize::MAX));
+        while self.written.try_recv().is_ok() {
+            self.open -= 1;
+        }
+        if self.open == COPIES {
+            let (step, since) = (staging.step, Instant::now());
+            warn!(step, "training waits: the last {COPIES} checkpoints are not written yet");
+            // For a store that is slow.
+            let _waits = progress::waits();
+            self.written.recv().expect("the checkpoint thread answers every request");
+            self.open -= 1;
+            warn!(step, "training waited {:.1} s for a checkpoint to be written", since.elapsed().as_secs_f64());
+        }
         self.last_step = Some(staging.step);
+        self.progress.begin();
         let requests = self.requests.as_ref().expect("present until dropped");
-        // For a store that is slow with the one before.
-        let _waits = progress::waits();
-        requests.send(Request::Write(Box::new(staging))).expect("the checkpoint thread ends only with its requests");
+        requests.send(Request::Write(Box::new(staging))).expect("the copier ends only with its requests");
         self.open += 1;
-        self.waiting = true;
+        self.copying = true;
+    }
+
+    /// Whether the state is being copied.
+    pub fn is_copying(&self) -> bool {
+        self.copying
+    }
+
+    /// Returns when all tensors are copied that `change`, or one before it in a step, touches; false if one of the tensors so
+    /// far is not finite: [`Writer::copied`] names it.
+    pub fn ready(&self, change: ChangedBy) -> bool {
+        !self.copying || self.progress.wait_for(change)
+    }
+
+    /// Returns when the state has been copied: it may change again. The parameters and tensors of the optimizer that are not
+    /// finite; then there is no such checkpoint. On the CPU only: elsewhere none is named.
+    pub fn copied(&mut self) -> Vec<String> {
+        if !std::mem::take(&mut self.copying) {
+            return Vec::new();
+        }
+        let fine = self.progress.wait_for(ChangedBy::Update(usize::MAX));
+        let found = self.progress.not_finite();
+        assert!(fine || !found.is_empty(), "the copier answers every request");
+        found
     }
 
     /// Bytes of a share's description in JSON: with so many ranks like `rank`, and with `preprocessing`.
@@ -164,13 +199,6 @@ impl Writer {
         self.wait_written()
     }
 
-    /// Returns when the state has been copied: it may change again.
-    pub fn wait_staged(&mut self) {
-        if std::mem::take(&mut self.waiting) {
-            self.staged.recv().expect("the checkpoint thread answers every request");
-        }
-    }
-
     /// The data file that the thread has found changed, if it has. It says no share since.
     pub fn changed(&self) -> Option<DataHashError> {
         self.changed.try_recv().ok()
@@ -189,52 +217,39 @@ impl Drop for Writer {
     /// Waits until everything is written.
     fn drop(&mut self) {
         self.requests = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            warn!("the checkpoint thread panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                warn!("a checkpoint thread panicked");
+            }
         }
     }
 }
 
 fn work(
-    mut items: Vec<Item>,
     store: &BlobStore,
     watch: &Watch,
     notifier: &Notifier,
-    requests: &Receiver<Request>,
-    staged: &Sender<()>,
+    requests: &Receiver<(Copies, bool)>,
+    released: &Sender<Copies>,
 ) {
-    let mut last: Option<Staging> = None;
-    let mut copied = Ok(());
-    while let Ok(request) = requests.recv() {
-        let anew = matches!(request, Request::Again);
-        match request {
-            Request::Write(staging) => {
-                copied = copy(&mut items);
-                last = Some(*staging);
-                // Nobody to tell is a training thread that has stopped; what was copied is written all the same.
-                staged.send(()).ok();
-            }
-            // The state is still what it was: nothing is trained any more.
-            Request::Again if copied.is_err() => copied = copy(&mut items),
-            Request::Again => {}
-        }
-        let step = last.as_ref().map_or(0, |staging| staging.step);
-        let watched =
-            if last.as_ref().is_some_and(|staging| staging.last) { watch.check_last() } else { watch.check() };
-        let written = match (&copied, &last, watched) {
+    while let Ok((copies, anew)) = requests.recv() {
+        let (step, last) = copies.staging.as_ref().map_or((0, false), |staging| (staging.step, staging.last));
+        let watched = if last { watch.check_last() } else { watch.check() };
+        let written = match (&copies.failed, &copies.staging, watched) {
             // The run ends, and the training thread says why: no share is said.
             (_, _, Err(changed)) if changed.is_change_in_training() => {
+                released.send(copies).ok();
                 notifier.alarm.send(changed).ok();
                 notifier.done.send(false).ok();
                 continue;
             }
-            (Err(error), ..) => Err(chain(error)),
+            (Some(error), ..) => Err(error.clone()),
             (.., Err(unknown)) => Err(chain(&unknown)),
-            (Ok(()), Some(staging), Ok(())) => write(&items, staging, store, anew).map_err(|error| chain(&error)),
-            (Ok(()), None, Ok(())) => Err("nothing was copied yet".to_owned()),
+            (None, Some(staging), Ok(())) => write(&copies, staging, store, anew).map_err(|error| chain(&error)),
+            (None, None, Ok(())) => Err("nothing was copied yet".to_owned()),
         };
+        // Before anybody hears that it is done, so that no request finds fewer than it may count on.
+        released.send(copies).ok();
         let is_written = written.is_ok();
         notifier.outbox.push(match written {
             Ok(share) => {
@@ -250,20 +265,16 @@ fn work(
     }
 }
 
-fn copy(items: &mut [Item]) -> Result<(), TchError> {
-    items.iter_mut().try_for_each(|item| item.staged.f_copy_(&item.source).map(drop))
-}
-
 /// Writes and syncs the share; `anew`: into new files, whatever is there. The blob that describes it.
 #[expect(
     unsafe_code,
     reason = "staged tensors are hashed and written where they lie: a copy of them would cost as much again"
 )]
-fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Result<Piece, BlobError> {
-    let staged = items.iter().map(|item| (&item.name, &item.staged));
+fn write(copies: &Copies, staging: &Staging, store: &BlobStore, anew: bool) -> Result<Piece, BlobError> {
+    let staged = copies.tensors.iter().map(|(name, tensor)| (name, tensor));
     let staged: Vec<_> = staged.chain(staging.steps.iter().map(|steps| (&steps.name, &steps.tensor))).collect();
     let bytes = staged.iter().map(|(_, tensor)| {
-        // SAFETY: staged tensors are copies of this thread's own, and only its next `copy` writes to them.
+        // SAFETY: the copier writes only to copies that it has, and this thread has these.
         unsafe { cpu_bytes(tensor) }.expect("staged tensors are contiguous, on the cpu")
     });
     let cut: Vec<Vec<&[u8]>> = bytes.map(|bytes| bytes.chunks(PIECE_BYTES).collect()).collect();
@@ -291,3 +302,6 @@ fn write(items: &[Item], staging: &Staging, store: &BlobStore, anew: bool) -> Re
     store.sync()?;
     Ok(described)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ impl Run {
         if value.is_finite() {
             return Ok(());
         }
+        // Nothing that is computed with such a state is.
+        self.copy_is_finite()?;
         self.reporter.number(if what == "loss" { "loss" } else { "grad_norm" }, None, step + 1, value);
         // What goes wrong with looking must not take the place of what went wrong.
         let mut found = self.find_non_finite(step).unwrap_or_default();
@@ -67,23 +69,46 @@ impl Run {
 
     /// Ends the run when a checkpoint is due and its parameters or its optimizer's state are not finite. Buffers may hold an
     /// infinity, as masks do.
+    ///
+    /// On the CPU a checkpoint's copy is looked at instead, unless something is measured of the state before:
+    /// [`Run::copy_is_finite`].
     pub(super) fn state_is_finite(&mut self) -> Result<(), TrainError> {
-        let step = self.trainer.state.step;
+        let Trainer { job, state, device, replay, .. } = &self.trainer;
+        let step = state.step;
+        let measured = job.eval_due(step) || job.importance_due(step);
+        let copied = self.checkpoints.is_some() && *device == Device::Cpu && !measured;
         // A replay is compared with what the run had.
-        if self.trainer.replay || !self.trainer.job.checkpoint_due(step) {
+        if *replay || copied || !job.checkpoint_due(step) {
             return Ok(());
         }
-        let Some((value, found)) = not_finite(&self.trainer.state)? else { return Ok(()) };
+        self.ends_as_not_finite(step, |_| true)
+    }
+
+    /// Waits for a checkpoint's copy of the state, if one is made, and ends the run as [`Run::state_is_finite`] does. No tensor that
+    /// is not finite has changed since.
+    pub(super) fn copy_is_finite(&mut self) -> Result<(), TrainError> {
+        let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
+        let found = checkpoints.copied();
+        let step = checkpoints.last_step().unwrap_or(0);
+        if found.is_empty() {
+            Ok(())
+        } else {
+            self.ends_as_not_finite(step, |name| found.iter().any(|other| other == name))
+        }
+    }
+
+    fn ends_as_not_finite(&mut self, step: u64, of: impl Fn(&str) -> bool) -> Result<(), TrainError> {
+        let Some((value, found)) = not_finite(&self.trainer.state, of)? else { return Ok(()) };
         found.report(&mut self.reporter, step);
         Err(TrainError::NotFinite { step, what: "state", value, first: Some(found.to_string()) })
     }
 }
 
-/// The largest element of the first tensor that is not finite, and which one it is.
-fn not_finite(state: &State) -> Result<Option<(f64, NonFinite)>, TrainError> {
-    let own = state.model.parameters().iter();
+/// The largest element of the first tensor `of` the state's that is not finite, and which one it is.
+fn not_finite(state: &State, of: impl Fn(&str) -> bool) -> Result<Option<(f64, NonFinite)>, TrainError> {
+    let own = state.model.parameters().iter().filter(|parameter| of(&format!("model/{}", parameter.name)));
     let own = own.map(|parameter| (format!("weight/{}", parameter.name), parameter.tensor.detach()));
-    let others = state.tensors().iter().filter(|named| named.name.starts_with("optimizer/"));
+    let others = state.tensors().iter().filter(|named| named.name.starts_with("optimizer/") && of(&named.name));
     let others = others.map(|named| (named.name.clone(), named.tensor.shallow_clone()));
     let floats = own.chain(others).filter(|(_, tensor)| tensor.is_floating_point() && tensor.numel() > 0);
     let (mut named, mut largest) = (Vec::new(), Vec::new());
@@ -136,7 +161,8 @@ mod tests {
 
     #[test]
     fn parameters_and_the_optimizers_state_must_be_finite_and_buffers_need_not() {
-        let found = |state: &State| not_finite(state).unwrap().map(|(value, found)| (value, found.to_string()));
+        let found =
+            |state: &State| not_finite(state, |_| true).unwrap().map(|(value, found)| (value, found.to_string()));
         let state = state("adam");
         assert_eq!(found(&state), None);
         for (_, buffer) in state.model.buffers() {

@@ -10,6 +10,7 @@ mod run;
 mod seen;
 mod trainer;
 mod unchanged;
+mod update;
 
 pub use error::{SetupError, TrainError};
 pub use hook::StepHook;

@@ -17,7 +17,7 @@ use super::buffers::Buffers;
 use super::record::Due;
 use super::seen::Seen;
 use super::{TrainError, Trainer};
-use crate::checkpoint::{self, Saving, Staging, Writer};
+use crate::checkpoint::{self, ChangedBy, Saving, Staging, Writer};
 use crate::evidence::{Fingerprinter, GradientHistory};
 use crate::observe::{Inspection, LogSource, MediaWriter, Outbox, Phase, Reporter, StepNumbers, model_report};
 use crate::reduce::{Exchange, ProcessIndex, Reducer, norm};
@@ -133,18 +133,9 @@ impl Run {
         self.report_layers(step + 1)?;
         self.clip(grad_norm)?;
         self.reporter.spent(Phase::Reduction);
-        if let Some(checkpoints) = &mut self.checkpoints {
-            checkpoints.wait_staged();
-            self.reporter.spent(Phase::Checkpoint);
-        }
-        let (job, state) = (&self.trainer.job, &mut self.trainer.state);
-        let lr = job.schedule.lr(job.optimizer.lr, step, job.steps);
-        let used = self.reducer.used()?;
-        state.optimizer.step_used(self.reducer.parts()?, &used, lr)?;
-        state.step = step + 1;
-        self.reporter.spent(Phase::Optimizer);
+        let lr = self.update(step)?;
         if let Some(inspection) = self.inspection.take() {
-            inspection.updated(&mut self.reporter, state.model.as_ref())?;
+            inspection.updated(&mut self.reporter, self.trainer.state.model.as_ref())?;
         }
 
         self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0, contents: 0 })?;
@@ -171,6 +162,10 @@ impl Run {
         let batch = self.seen.read(data.train.as_ref(), &positions, *device);
         let batch = batch.map_err(|source| TrainError::Data { step, source })?;
         self.reporter.spent(Phase::Data);
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.ready(ChangedBy::Forward);
+            self.reporter.spent(Phase::Checkpoint);
+        }
         let context = Context { step, rank, training: true, root: job.seed };
         let forward = || state.model.loss(&batch, &context);
         let loss = match &self.inspection {
@@ -261,9 +256,8 @@ impl Run {
             steps: if first { state.steps()? } else { None },
             last: state.step == self.trainer.until,
         });
-        if self.buffers.is_some() {
-            // The next forward changes them.
-            checkpoints.wait_staged();
+        if state.step == self.trainer.until {
+            self.copy_is_finite()?;
         }
         self.reporter.spent(Phase::Checkpoint);
         Ok(())

@@ -10,8 +10,11 @@ impl Run {
         self.checkpoints.as_ref().and_then(Writer::changed).map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// `error`, or the changed file that explains it.
-    pub(super) fn blame(&self, error: TrainError) -> TrainError {
+    /// `error`, or what explains it: a state that was not finite when a checkpoint copied it, or a changed file.
+    pub(super) fn blame(&mut self, error: TrainError) -> TrainError {
+        if let Err(earlier) = self.copy_is_finite() {
+            return earlier;
+        }
         let explained = matches!(
             error,
             TrainError::Data { .. } | TrainError::Model { .. } | TrainError::NotFinite { .. } | TrainError::Torch(_)

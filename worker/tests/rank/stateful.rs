@@ -59,6 +59,23 @@ fn assigned_buffers_are_the_same_on_any_number_of_processes_resumed_and_evaluate
     assert!(portable["cpu.approximations"].len() >= 64, "{portable:?}");
 }
 
+/// The copy of a checkpoint's state is under way when the next step changes that state: each update waits for what it changes.
+#[test]
+fn a_checkpoint_holds_the_state_of_its_step_although_the_copy_takes_longer_than_the_next_one() {
+    let sets = |steps: &'static str| {
+        let checkpoints = ["ranks=1", "checkpoint.every_steps=1", "report.fingerprints_every=0"];
+        [&checkpoints[..], &["optimizer={kind=\"adamw\", lr=0.1, weight_decay=0.1}", steps]].concat()
+    };
+    let whole = lab("slanted", &sets("steps=4")).run(1, None);
+    let steps: Vec<u64> = whole.manifests.iter().map(|manifest| manifest.step).collect();
+    assert_eq!(steps, [1, 2, 3, 4], "{:?}", whole.checkpoint_failures);
+    for (step, set) in [(1, "steps=1"), (2, "steps=2"), (3, "steps=3")] {
+        // The last state is digested as it lies there.
+        let ended = lab("slanted", &sets(set)).run(1, None);
+        assert_eq!(whole.manifest_at(step).state, ended.state(), "the state of step {step}");
+    }
+}
+
 #[test]
 fn a_parameter_that_the_forward_pass_changes_ends_the_run_at_that_step_by_its_name() {
     // Without fingerprints, whose steps are looked at more closely.

@@ -1,0 +1,39 @@
+//! The optimizer's step. While a checkpoint copies the state, each parameter waits for the copies of its own tensors. Hot.
+
+use tch::Device;
+
+use super::{Run, TrainError};
+use crate::checkpoint::ChangedBy;
+use crate::observe::Phase;
+
+impl Run {
+    /// Updates the parameters in the step after `step` completed ones; the learning rate.
+    pub(super) fn update(&mut self, step: u64) -> Result<f64, TrainError> {
+        let (job, state) = (&self.trainer.job, &mut self.trainer.state);
+        let lr = job.schedule.lr(job.optimizer.lr, step, job.steps);
+        let used = self.reducer.used()?;
+        let gradients = self.reducer.parts()?;
+        let beside = self.checkpoints.as_ref().filter(|checkpoints| checkpoints.is_copying());
+        if let Some(checkpoints) = beside {
+            let reporter = &mut self.reporter;
+            let mut ready = |change| {
+                reporter.spent(Phase::Optimizer);
+                let ready = checkpoints.ready(change);
+                reporter.spent(Phase::Checkpoint);
+                ready
+            };
+            // On another device it is one call for all, which takes less time than a copy.
+            let on_cpu = self.trainer.device == Device::Cpu;
+            if ready(if on_cpu { ChangedBy::Optimizer } else { ChangedBy::Update(usize::MAX) }) {
+                let ready = |place| !on_cpu || ready(ChangedBy::Update(place));
+                state.optimizer.step_when(gradients, &used, lr, ready)?;
+            }
+            self.copy_is_finite()?;
+        } else {
+            state.optimizer.step_used(gradients, &used, lr)?;
+        }
+        self.trainer.state.step = step + 1;
+        self.reporter.spent(Phase::Optimizer);
+        Ok(lr)
+    }
+}
