@@ -3,7 +3,7 @@
 //! Reports are queued in the order they come, and acknowledged once they are applied; the stream is not read on while
 //! too many are open.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_common::RunId;
 use lockstep_core::replica::ProposeError;

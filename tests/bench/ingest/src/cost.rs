@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
-use lockstep_rpc::Assignment;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::query_request::What;
+use lockstep_rpc::{Assignment, EncodedBlock};
 use serde_json::{Value, json};
 
 use crate::control::Client;
@@ -244,7 +244,7 @@ impl Bench {
                     process => words::telemetry(process, step + 1),
                 };
                 sent.insert(of.process, Instant::now());
-                self.crew.say(*node, of, sequence, Said::Block(block)).await?;
+                self.crew.say(*node, of, sequence, Said::Block(EncodedBlock::of(block))).await?;
             }
             // One for each process: none has another report under way.
             let expected = self.crew.acknowledgements() + all.len() as u64;

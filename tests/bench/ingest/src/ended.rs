@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lockstep_common::manifest::state_digest;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{Assignment, Empty, Exited, Finished};
+use lockstep_rpc::{Assignment, Empty, EncodedBlock, Exited, Finished};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -179,7 +179,7 @@ async fn advance(
 
 /// All steps, both checkpoints and the end.
 async fn train(crew: &Crew, node: usize, of: &Assignment) -> Result<(), Failure> {
-    crew.say(node, of, 2, Said::Block(words::steps(0..STEPS))).await?;
+    crew.say(node, of, 2, Said::Block(EncodedBlock::of(words::steps(0..STEPS)))).await?;
     let tensors = vec![words::tensor(&of.store, "model/w".to_owned())?];
     let state = state_digest(&tensors).as_bytes().to_vec();
     for (sequence, step) in [(3, EVERY), (4, STEPS)] {
