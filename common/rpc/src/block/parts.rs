@@ -134,17 +134,12 @@ impl<P: Part> Parts for Vec<P> {
     }
 
     fn drop_oldest(&mut self, kept: u64) -> u64 {
-        let mut left = Parts::values(self);
-        let all = left;
-        let gone = self
-            .iter()
-            .take_while(|part| {
-                left > kept && {
-                    left -= part.values();
-                    true
-                }
-            })
-            .count();
+        let all = Parts::values(self);
+        let (mut gone, mut left) = (0, all);
+        while left > kept {
+            left -= self[gone].values();
+            gone += 1;
+        }
         self.drain(..gone);
         all - left
     }
