@@ -27,6 +27,7 @@ const IDLE: Duration = Duration::from_hours(1);
 pub struct Closed;
 
 /// What a process says.
+#[expect(clippy::large_enum_variant, reason = "nearly all messages are blocks, and few wait")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     /// Reports. Not encoded: that costs the training thread time, and what waits may grow.

@@ -24,7 +24,6 @@ const DEADLINE: Duration = Duration::from_mins(2);
 /// Of which all processes are.
 pub(crate) const RUN: &str = "0123456789";
 
-#[expect(clippy::large_enum_variant, reason = "few are under way")]
 enum Heard {
     Said(u32, Body),
     HungUp(u32),
