@@ -188,11 +188,11 @@ impl Spool {
         let io = |source| SpoolError::Io { path: path.clone(), source };
         let file = plain::open(&path).map_err(io)?;
         let mut reader = Reader { first, path: path.clone(), file, sequence: first, offset: 0 };
-        let (mut kept, mut values) = (Vec::new(), 0);
+        let (mut kept, mut values) = (Vec::new(), 0_u64);
         for _ in 0..count {
             let mut report = reader.read(bytes)?;
             if let Some(Body::Block(block)) = report.message.as_mut().and_then(|message| message.body.as_mut()) {
-                values += block.drop_telemetry();
+                values = block.drop_telemetry().saturating_add(values);
             }
             kept.extend_from_slice(&record(&report));
         }

@@ -1,5 +1,5 @@
 use lockstep_rpc::process_message::Body;
-use lockstep_rpc::{EncodedBlock, Failed, ReportBlock, Series, StepReport, decode_block};
+use lockstep_rpc::{BlockHeader, EncodedBlock, Failed, ReportBlock, Series, StepReport, decode_block};
 use tempfile::TempDir;
 
 use super::recovery::Lost;
@@ -271,4 +271,19 @@ fn a_full_spool_drops_the_oldest_telemetry_counts_it_and_keeps_all_else() {
     // The newest is whole, and only it.
     assert_eq!(whole, (300 - whole.len() as u64 + 1..=300).collect::<Vec<_>>());
     assert_eq!(dropped, 10_000 * (299 - whole.len() as u64));
+}
+
+#[test]
+fn a_process_that_counts_wrongly_does_not_stop_its_agent() {
+    let (_dir, mut spool) = spool();
+    let header = Some(BlockHeader { telemetry_values: u64::MAX, dropped: 9, ..BlockHeader::default() });
+    let block = EncodedBlock { header, record: vec![0xff; 9].into(), telemetry: vec![0xff; 9].into() };
+    for _ in 0..2 {
+        spool.append(ProcessMessage { body: Some(Body::Block(block.clone())) }).unwrap();
+    }
+    assert_eq!(spool.drop_telemetry_of(0).unwrap(), u64::MAX);
+    let Some(Body::Block(kept)) = spool.next_unsent().unwrap().unwrap().message.unwrap().body else {
+        panic!("no block")
+    };
+    assert_eq!((kept.known().dropped, &kept.record, kept.telemetry.len()), (u64::MAX, &block.record, 0));
 }
