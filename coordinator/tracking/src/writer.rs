@@ -254,3 +254,36 @@ fn watch_of(snapshot: &Snapshot, run: &RunId) -> Result<Watch, TrackingError> {
     let kept = snapshot.watch(run)?;
     Ok(kept.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_else(|| Watch::new(&[])))
 }
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rpc::Series;
+
+    use super::*;
+
+    fn block(step: u64) -> Event {
+        let series = Series { name: "loss".into(), steps: vec![step], at_ms: vec![1], values: vec![0.5], part: None };
+        Event::Block(Box::new(ReportBlock { series: vec![series], ..ReportBlock::default() }))
+    }
+
+    #[test]
+    fn a_run_at_rest_is_let_go_and_read_again_when_it_reports() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, tracking) = Writer::open(&dir.path().join("tracking.redb")).unwrap();
+        let [rests, reports] = ["aaaaaaaaaa", "bbbbbbbbbb"].map(|id| id.parse::<RunId>().unwrap());
+        writer.take(&rests, 1, block(1)).unwrap();
+        for index in 2..=u64::from(FLUSHES_AT_REST) + 2 {
+            assert!(writer.shared.tails().contains_key(&rests), "flush {index}");
+            writer.take(&reports, index, block(index)).unwrap();
+            writer.flush().unwrap();
+        }
+        assert_eq!(writer.shared.tails().keys().collect::<Vec<_>>(), [&reports]);
+        assert_eq!(writer.cursor(&rests).unwrap(), 1);
+        let points =
+            |run: &RunId| tracking.series(run, 0).unwrap().into_values().map(|series| series.count).sum::<u64>();
+        assert_eq!(points(&rests), 1);
+        writer.take(&rests, 99, block(2)).unwrap();
+        writer.flush().unwrap();
+        assert_eq!(points(&rests), 2);
+    }
+}
