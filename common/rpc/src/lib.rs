@@ -2,6 +2,7 @@
 
 #[expect(
     clippy::pedantic,
+    clippy::large_enum_variant,
     clippy::allow_attributes,
     missing_docs,
     reason = "generated; the .proto file is the documentation"

@@ -113,7 +113,7 @@ impl Handle {
         data: Vec<DataFile>,
         code: Option<CodeVersion>,
     ) -> Result<RunId, CallError> {
-        let (at_ms, secret) = (now_ms(), secret()?);
+        let (at_ms, secret, made_of) = (now_ms(), secret()?, Box::new(made_of));
         let resume = Resume { request, at_ms, checkpoint, made_of, accepted, base_dir, data, code, secret };
         self.run(Command::Resume(resume)).await
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use lockstep_common::{RunId, formats};
 use lockstep_core::ClusterState;
-use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, Rows};
+use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, RowList, Rows};
 use lockstep_host::durable::Place;
 use lockstep_host::quiet::Quiet;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -42,9 +42,6 @@ const META_SUM: &str = "sum";
 
 /// All numbers that the sum covers.
 const NUMBERS: [&str; 8] = [FORMAT_KEY, APPLIED, COUNTED, TERM, VOTE, COMMIT, TRUNCATED_INDEX, TRUNCATED_TERM];
-
-/// Keys and values of the state's rows.
-pub type RowList = Vec<(String, Vec<u8>)>;
 
 /// The open state database.
 #[derive(Debug)]
@@ -133,9 +130,8 @@ impl StateDatabase {
     }
 
     fn read(&self, is_sealed: bool) -> Result<(Recovered, RowList), Unread> {
-        let opened = |place: &[u8], data: &'_ [u8]| match is_sealed {
-            true => sealed::opened(place, data).map(<[u8]>::to_vec),
-            false => Some(data.to_vec()),
+        let opened = |place: &[u8], data: &[u8]| {
+            if is_sealed { sealed::opened(place, data).map(<[u8]>::to_vec) } else { Some(data.to_vec()) }
         };
         let transaction = self.database.begin_read()?;
         let meta = transaction.open_table(META)?;

@@ -13,7 +13,7 @@ mod writer;
 
 pub use blocks::{BlockReader, Entry, Page};
 pub use error::StoreError;
-pub use log::{Archive, RowList};
+pub use log::Archive;
 pub use news::News;
 pub use upgrade::Put;
 pub use writer::{DataDir, Store};

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use lockstep_common::chain;
 use lockstep_common::manifest::{Manifest, Piece};
 use lockstep_core::formats::{upgrade_entry, upgrade_row, upgrade_rows};
-use lockstep_core::replica::{LogEntry, LogPosition, Persist, Recovered, Rows};
+use lockstep_core::replica::{LogEntry, LogPosition, Persist, Recovered, RowList, Rows};
 use lockstep_host::blobs::BlobError;
 use tracing::info;
 
 use super::error::StoreError;
 use super::guarded;
-use super::log::{FORMAT, FORMAT_KEY, META, RowList, StateDatabase, seal_numbers, write_log, write_rows};
+use super::log::{FORMAT, FORMAT_KEY, META, StateDatabase, seal_numbers, write_log, write_rows};
 
 /// Stores a blob, durably.
 pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Piece, BlobError>;
@@ -64,7 +64,7 @@ impl StateDatabase {
             })?;
             of_format_8.insert(key, value);
         }
-        let rows = upgrade_rows(of_format_8, &mut |bytes| Ok(put(bytes)?));
+        let rows = upgrade_rows(&of_format_8, &mut |bytes| Ok(put(bytes)?));
         let rows = rows.map_err(|source| StoreError::Upgrade { path: self.path.clone(), source })?;
         Ok(rows.into_iter().collect())
     }
@@ -132,9 +132,8 @@ mod tests {
         let (database, _) = StateDatabase::open(dir).unwrap();
         let transaction = database.database.begin_write().unwrap();
         {
-            let sealed = |place: &[u8], value: &[u8]| match found {
-                7 => value.to_vec(),
-                _ => sealed::seal(place, value),
+            let sealed = |place: &[u8], value: &[u8]| {
+                if found == 7 { value.to_vec() } else { sealed::seal(place, value) }
             };
             let mut entries = transaction.open_table(ENTRIES).unwrap();
             for (index, data) in [(1, &[][..]), (2, &[2, 0xc0]), (3, command)] {

@@ -49,7 +49,7 @@ pub(crate) enum Event {
         store: String,
     },
     /// The coordinator said something.
-    Told(CoordinatorMessage),
+    Told(Box<CoordinatorMessage>),
     /// The stream is gone.
     Detached,
     /// The coordinator will not take this node, whatever it tries; why.

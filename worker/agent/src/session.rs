@@ -196,7 +196,7 @@ impl Session {
         if self.events.send(Event::Attached { outbox, store: welcome.store.clone() }).await.is_err() {
             return Ended::Lost { address: address(), detail: "the agent ends".into() };
         }
-        if self.events.send(Event::Told(first)).await.is_err() {
+        if self.events.send(Event::Told(Box::new(first))).await.is_err() {
             return Ended::Lost { address: address(), detail: "the agent ends".into() };
         }
         Ended::Lost { address: address(), detail: self.listen(told, &welcome, beats).await }
@@ -265,7 +265,7 @@ impl Session {
                             known.acknowledged = known.acknowledged.max(acknowledged.applied);
                             known.keep();
                         }
-                        if self.events.send(Event::Told(message)).await.is_err() {
+                        if self.events.send(Event::Told(Box::new(message))).await.is_err() {
                             return "the agent ends".into();
                         }
                     }

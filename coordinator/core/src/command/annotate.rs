@@ -28,9 +28,10 @@ impl Apply for Annotate {
     fn apply(&self, state: &mut ClusterState, _: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
         check_annotation(self.tags.as_deref().unwrap_or_default(), self.note.as_deref().unwrap_or_default())?;
         let no_run = || Refusal::NoRun(self.run.to_string());
-        let (tags, note) = match state.archived(&self.run).is_some() {
-            true => state.archived_mut(&self.run).map(|run| (&mut run.tags, &mut run.note)),
-            false => state.run_mut(&self.run).map(|run| (&mut run.state.tags, &mut run.state.note)),
+        let (tags, note) = if state.archived(&self.run).is_some() {
+            state.archived_mut(&self.run).map(|run| (&mut run.tags, &mut run.note))
+        } else {
+            state.run_mut(&self.run).map(|run| (&mut run.state.tags, &mut run.state.note))
         }
         .ok_or_else(no_run)?;
         if let Some(new) = &self.tags {

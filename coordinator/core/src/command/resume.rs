@@ -21,7 +21,7 @@ pub struct Resume {
     /// The checkpoint.
     pub checkpoint: Digest,
     /// What its manifest says, which the leader has read.
-    pub made_of: MadeOf,
+    pub made_of: Box<MadeOf>,
     /// What may differ from it, as `numerics.cpu.model`, or what stands before a dot in such a key.
     pub accepted: Vec<String>,
     /// Where the job's relative paths begin now; none: where they did.
@@ -88,7 +88,7 @@ impl Apply for Resume {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        let asked = Self { at_ms: 0, secret: [0; 32], made_of: MadeOf::default(), ..self.clone() };
+        let asked = Self { at_ms: 0, secret: [0; 32], made_of: Box::default(), ..self.clone() };
         Some(Request::run(&self.request, &Command::Resume(asked)))
     }
 }
@@ -96,7 +96,7 @@ impl Apply for Resume {
 impl Resume {
     /// What the checkpoint was made of, with what was accepted in the place of what it had.
     fn with_accepted(&self) -> Result<MadeOf, Refusal> {
-        let mut made_of = self.made_of.clone();
+        let mut made_of = MadeOf::clone(&self.made_of);
         let changed = accept::data(&mut made_of.data, &self.data).map_err(Refusal::NoData)?;
         accept::remember(&mut made_of.overrides, changed);
         if let Some(code) = &self.code {

@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use super::encoding::{EncodingError, decode, encode};
 use crate::state::{Measured, Owed};
 
+/// Stores a blob, durably.
+type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Piece, Box<dyn std::error::Error + Send + Sync>>;
+
 /// Rows by key.
 type Rows = BTreeMap<String, Vec<u8>>;
 
@@ -47,13 +50,10 @@ pub enum UpgradeError {
 ///
 /// # Errors
 /// As [`UpgradeError`] says.
-pub fn upgrade_rows(
-    rows: Rows,
-    put: &mut dyn FnMut(&[u8]) -> Result<Piece, Box<dyn std::error::Error + Send + Sync>>,
-) -> Result<Rows, UpgradeError> {
+pub fn upgrade_rows(rows: &Rows, put: Put<'_>) -> Result<Rows, UpgradeError> {
     let mut put = |bytes: &[u8]| put(bytes).map_err(UpgradeError::Store);
     let (mut manifests, mut last) = (BTreeMap::new(), BTreeMap::new());
-    for (key, value) in &rows {
+    for (key, value) in rows {
         if let Some(id) = key.strip_prefix("manifest/") {
             let manifest = Manifest::decode(value).map_err(|_| contradiction(key, "it is no manifest"))?;
             if Manifest::id(value).to_hex() != id {
@@ -63,7 +63,7 @@ pub fn upgrade_rows(
         }
     }
     let mut upgraded = Rows::new();
-    for (key, value) in &rows {
+    for (key, value) in rows {
         let mut parts = key.split('/');
         let (kind, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         match kind {
@@ -106,7 +106,7 @@ pub fn upgrade_rows(
             restore.push(("manifest".into(), of(piece)));
             numerics = numerics.or(Some(of_it));
         }
-        split_run(key, id, fields, numerics.cloned().unwrap_or_default(), &mut upgraded)?;
+        split_run(key, id, fields, numerics.unwrap_or(&BTreeMap::new()), &mut upgraded)?;
     }
     Ok(upgraded)
 }
@@ -129,14 +129,14 @@ fn split_run(
     key: &str,
     id: &str,
     mut fields: Fields,
-    restored: BTreeMap<String, String>,
+    restored: &BTreeMap<String, String>,
     rows: &mut Rows,
 ) -> Result<(), UpgradeError> {
     let mut measured = Fields::new();
     for name in ["numerics", "environment", "overrides"] {
         measured.extend(taken(&mut fields, name).map(|value| (name.into(), value)));
     }
-    measured.push(("restored".into(), of(&restored)));
+    measured.push(("restored".into(), of(restored)));
     let measured = written(&measured);
     // It must be what it is taken for.
     typed::<Measured>(key, &measured)?;

@@ -20,5 +20,5 @@ pub use config::{Config, RecoverError, Recovered};
 pub use message::StepError;
 pub use node::Replica;
 pub use output::{
-    HardState, Leadership, LogEntry, LogPosition, Output, PeerMessage, Persist, ProposeError, Rows, Ticket,
+    HardState, Leadership, LogEntry, LogPosition, Output, PeerMessage, Persist, ProposeError, RowList, Rows, Ticket,
 };

@@ -53,10 +53,13 @@ pub struct Persist {
     /// Effects with the index of the log entry that caused each, in order; but for what goes to the archive.
     pub effects: Vec<(u64, Effect)>,
     /// Runs that leave the state for the archive, each with the rows that it had.
-    pub archived: Vec<(RunId, Vec<(String, Vec<u8>)>)>,
+    pub archived: Vec<(RunId, RowList)>,
     /// The last entry that `rows` and `effects` know of.
     pub applied_index: u64,
 }
+
+/// Keys and values of rows.
+pub type RowList = Vec<(String, Vec<u8>)>;
 
 /// A write of state machine rows.
 #[derive(Debug, PartialEq)]
@@ -64,7 +67,7 @@ pub enum Rows {
     /// These rows changed; none: the row is gone.
     Changed(Vec<(String, Option<Vec<u8>>)>),
     /// A snapshot of another replica took the place of everything: these are all rows, and the whole log goes.
-    Replaced(Vec<(String, Vec<u8>)>),
+    Replaced(RowList),
 }
 
 /// An entry of the log.

@@ -70,12 +70,12 @@ impl Written {
         if let Some((process, share)) = shares.iter().find(|(_, share)| share.epoch != first.epoch) {
             return Err(format!("process 0 is in epoch {}, process {process} in epoch {}", first.epoch, share.epoch));
         }
-        let mut tensors: Vec<_> = shares.iter().flat_map(|(_, share)| share.tensors.iter().cloned()).collect();
+        let mut tensors: Vec<_> = shares.values().flat_map(|share| share.tensors.iter().cloned()).collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(twice) = tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(format!("tensor `{}` is in two shares", twice[0].name));
         }
-        let mut ranks: Vec<_> = shares.iter().flat_map(|(_, share)| share.ranks.iter().cloned()).collect();
+        let mut ranks: Vec<_> = shares.values().flat_map(|share| share.ranks.iter().cloned()).collect();
         ranks.sort_by_key(|state| state.rank);
         if ranks.len() != self.ranks as usize {
             return Err(format!("the shares hold {} ranks, the job has {}", ranks.len(), self.ranks));

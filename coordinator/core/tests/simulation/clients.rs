@@ -69,7 +69,7 @@ pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, ra
         4..6 if runs.len() < RUNS => {
             let made: Vec<_> = state.checkpoint_views().iter().map(|made| made.id).collect();
             let checkpoint = *random.pick(&made)?;
-            let made_of = blobs::manifest(&state.checkpoint(&checkpoint).ok()?.1.manifest).into();
+            let made_of = Box::new(blobs::manifest(&state.checkpoint(&checkpoint).ok()?.1.manifest).into());
             let (accepted, base_dir, data, code) = (Vec::new(), None, Vec::new(), None);
             Some(Command::Resume(Resume {
                 request,

@@ -263,7 +263,7 @@ impl Cluster {
     ) -> Result<RunId, Refusal> {
         let accepted = accepted.iter().map(|key| (*key).to_owned()).collect();
         let (request, at_ms, data, secret) = (self.request(), self.now(), data.to_vec(), [8; 32]);
-        let made_of = self.manifest(&checkpoint).into();
+        let made_of = Box::new(self.manifest(&checkpoint).into());
         let base_dir = None;
         self.start(&Resume { request, at_ms, checkpoint, made_of, accepted, base_dir, data, code, secret })
     }
@@ -271,6 +271,7 @@ impl Cluster {
     pub(crate) fn resume_of(&mut self, checkpoint: Digest, made_of: MadeOf) -> Result<RunId, Refusal> {
         let (request, at_ms, accepted, base_dir, data, code, secret) =
             (self.request(), self.now(), Vec::new(), None, Vec::new(), None, [8; 32]);
+        let made_of = Box::new(made_of);
         self.start(&Resume { request, at_ms, checkpoint, made_of, accepted, base_dir, data, code, secret })
     }
 

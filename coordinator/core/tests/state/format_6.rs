@@ -24,7 +24,7 @@ fn rows() -> Vec<(String, Vec<u8>)> {
 fn upgraded() -> BTreeMap<String, Vec<u8>> {
     let of_format_8 =
         rows().into_iter().map(|(key, value)| (key.clone(), upgrade_row(&key, &value).unwrap())).collect();
-    upgrade_rows(of_format_8, &mut |bytes| Ok(put(bytes))).unwrap()
+    upgrade_rows(&of_format_8, &mut |bytes| Ok(put(bytes))).unwrap()
 }
 
 #[test]

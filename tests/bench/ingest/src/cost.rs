@@ -143,7 +143,7 @@ impl Bench {
             waits.push(begin.at.elapsed().as_secs_f64() * 1e3);
             if round + 1 < rounds {
                 self.client.cancel(&run).await?;
-                self.crew.until("no process is desired", |crew| crew.is_idle()).await?;
+                self.crew.until("no process is desired", Crew::is_idle).await?;
             }
         }
         let report = self.report(processes, u64::from(checkpoint.is_some())).await?;
@@ -226,7 +226,7 @@ impl Bench {
             self.crew.listen().await?;
         };
         self.client.cancel(&run).await?;
-        self.crew.until("no process is desired", |crew| crew.is_idle()).await?;
+        self.crew.until("no process is desired", Crew::is_idle).await?;
         Ok(id)
     }
 

@@ -220,7 +220,7 @@ fn what_cannot_be_built_fails_the_run_with_the_builders_own_words() {
     let coordinator = Coordinator::new();
     let agent = run.agent(&coordinator, "a");
     let key = key(1, 0);
-    coordinator.desire(vec![Assignment { code: None.into(), ..run.assignment(&key) }.into()]);
+    coordinator.desire(vec![Assignment { code: None, ..run.assignment(&key) }.into()]);
     let reason = failure(&coordinator, &key);
     assert!(reason.contains("no work tree was kept"), "{reason}");
     agent.stop().unwrap();
