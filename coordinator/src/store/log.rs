@@ -1,15 +1,16 @@
 //! The state database: raft log, hard state, applied index and state rows, one transaction for each [`Persist`].
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use lockstep_common::{RunId, formats};
+use lockstep_common::formats;
 use lockstep_core::ClusterState;
 use lockstep_core::replica::{HardState, LogEntry, LogPosition, Persist, Recovered, RowList, Rows};
 use lockstep_host::durable::Place;
 use lockstep_host::quiet::Quiet;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
+use super::archive::{self, ARCHIVE, Archive};
 use super::error::StoreError;
 use super::sealed;
 use super::{guarded, open_database};
@@ -24,9 +25,6 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 /// Index → term, command.
 pub(super) const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
 pub(super) const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
-
-/// Runs in the archive: run → the rows that it had.
-const ARCHIVE: TableDefinition<&str, &[u8]> = TableDefinition::new("archive");
 
 pub(super) const FORMAT_KEY: &str = "format";
 const APPLIED: &str = "applied_index";
@@ -99,7 +97,7 @@ impl StateDatabase {
 
     /// Reads the archive, beside the writer.
     pub(super) fn archive(&self) -> Archive {
-        Archive { path: self.path.clone(), database: Arc::downgrade(&self.database) }
+        Archive::new(&self.path, &self.database)
     }
 
     /// The log index of the newest effect of what is durable; 0 where an older program wrote it.
@@ -178,13 +176,7 @@ impl StateDatabase {
         }
         write_log(&transaction, persist)?;
         write_rows(&transaction, &persist.rows)?;
-        if !persist.archived.is_empty() {
-            let mut table = transaction.open_table(ARCHIVE)?;
-            for (run, rows) in &persist.archived {
-                let rows = postcard::to_allocvec(rows).expect("memory does not run out");
-                table.insert(run.as_str(), sealed::seal(run.as_str().as_bytes(), &rows).as_slice())?;
-            }
-        }
+        archive::write(&transaction, &persist.archived)?;
         let mut meta = transaction.open_table(META)?;
         meta.insert(APPLIED, persist.applied_index)?;
         if let Some((index, _)) = persist.effects.last() {
@@ -242,33 +234,6 @@ pub(super) fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<
         }
     }
     Ok(())
-}
-
-/// Runs that ended long ago, as the state had them. It does not keep the database open.
-#[derive(Clone, Debug)]
-pub struct Archive {
-    path: PathBuf,
-    database: Weak<Quiet<Database>>,
-}
-
-impl Archive {
-    /// The rows that `run` had when it left the state. Reads the disk: call it where that is allowed.
-    ///
-    /// # Errors
-    /// `Stopped` once the store is closed, `Damaged` if the run is not there, or not as it was written.
-    pub fn rows(&self, run: &RunId) -> Result<RowList, StoreError> {
-        let database = self.database.upgrade().ok_or(StoreError::Stopped)?;
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            let table = database.begin_read()?.open_table(ARCHIVE)?;
-            Ok(table.get(run.as_str())?.map(|value| value.value().to_vec()))
-        };
-        let kept = guarded(&self.path, || read().map_err(|error| StoreError::read(&self.path, error)))?;
-        let rows = kept.as_ref().and_then(|kept| sealed::opened(run.as_str().as_bytes(), kept));
-        let rows = rows.and_then(|rows| postcard::from_bytes(rows).ok());
-        rows.ok_or_else(|| {
-            StoreError::damaged(&self.path, &format!("run `{run}` of the archive is not as it was written"))
-        })
-    }
 }
 
 /// Where an entry of the log stands.

@@ -1,6 +1,7 @@
 //! What the coordinator keeps on disk: raft log, hard state, applied index and state rows in one database (`state.redb`),
 //! report blocks in another (`reports.redb`). One thread writes; the event loop awaits it.
 
+mod archive;
 mod blocks;
 mod error;
 mod log;
@@ -11,9 +12,10 @@ pub(crate) mod testing;
 mod upgrade;
 mod writer;
 
+pub use archive::Archive;
 pub use blocks::{BlockReader, Entry, Page};
 pub use error::StoreError;
-pub use log::Archive;
+
 pub use news::News;
 pub use upgrade::Put;
 pub use writer::{DataDir, Store};

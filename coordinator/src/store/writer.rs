@@ -14,9 +14,10 @@ use lockstep_host::durable::DirLock;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
+use super::archive::Archive;
 use super::blocks::{BlockDatabase, BlockReader};
 use super::error::StoreError;
-use super::log::{Archive, FORMAT, StateDatabase};
+use super::log::{FORMAT, StateDatabase};
 use super::news::News;
 use super::upgrade::Put;
 
