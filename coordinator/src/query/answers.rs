@@ -6,9 +6,9 @@ use lockstep_common::job::{Autocast, JobSpec};
 use lockstep_common::{Digest, RunId};
 use lockstep_core::ClusterState;
 use lockstep_core::view::{CheckpointView, RunRow, RunView};
-use lockstep_rpc::TrackedQuery;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as TrackedWhat;
+use lockstep_rpc::{RunsQuery, TrackedQuery};
 use lockstep_tracking::{Alarm, Facts, Tracking, TrackingError};
 use tonic::Status;
 
@@ -107,8 +107,9 @@ impl Answers {
     pub(crate) async fn answer(&self, what: What) -> Result<String, Status> {
         let handle = &self.handle;
         Ok(match what {
-            What::Runs(_) => {
-                let mut rows = self.runs.rows(u64::MAX, usize::MAX).await?;
+            What::Runs(RunsQuery { recent }) => {
+                let rows = if recent { self.runs.recent().await } else { self.runs.rows(u64::MAX, usize::MAX).await };
+                let mut rows = rows?;
                 self.add_alarms(rows.iter_mut());
                 documents::encode_rows(&rows)
             }

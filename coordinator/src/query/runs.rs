@@ -2,7 +2,8 @@
 
 use lockstep_common::{RunId, chain};
 use lockstep_core::ClusterState;
-use lockstep_core::state::{ArchivedRun, Found, Run};
+use lockstep_core::replica::RowList;
+use lockstep_core::state::{ArchivedRun, Found, Run, StateError};
 use lockstep_core::view::{RunRow, RunView};
 use tokio::task::spawn_blocking;
 use tonic::Status;
@@ -49,7 +50,13 @@ impl Runs {
 
     /// The rows of a list, in the order of submission: the last `limit` of the runs before number `before`.
     pub(crate) async fn rows(&self, before: u64, limit: usize) -> Result<Vec<RunRow>, Status> {
-        self.list(before, limit, RunRow::of).await
+        let seen = self.seen(before, limit, RunRow::of).await?;
+        self.complete(seen, |id, archived, rows| archived.row(id, &rows)).await
+    }
+
+    /// The rows of runs that go on, and of the last that ended: those in memory.
+    pub(crate) async fn recent(&self) -> Result<Vec<RunRow>, Status> {
+        Ok(self.handle.read(ClusterState::run_rows).await?)
     }
 
     /// What `of` says of each run of a list.
@@ -59,18 +66,43 @@ impl Runs {
         limit: usize,
         of: fn(&Run) -> T,
     ) -> Result<Vec<T>, Status> {
+        let seen = self.seen(before, limit, of).await?;
+        self.whole(seen, of).await
+    }
+
+    async fn seen<T: Send + 'static>(
+        &self,
+        before: u64,
+        limit: usize,
+        of: fn(&Run) -> T,
+    ) -> Result<Vec<Seen<T>>, CallError> {
         let look = move |state: &ClusterState| -> Vec<Seen<T>> {
             let found = state.listed(before, limit).into_iter();
             found.filter_map(|id| state.found(&id).map(|found| seen(found, of))).collect()
         };
-        let seen = self.handle.read(look).await?;
-        self.whole(seen, of).await
+        self.handle.read(look).await
     }
 
     async fn whole<T: Send + 'static>(&self, seen: Vec<Seen<T>>, of: fn(&Run) -> T) -> Result<Vec<T>, Status> {
+        self.complete(seen, move |id, archived, rows| archived.whole(id, rows).map(|run| of(&run))).await
+    }
+
+    /// With what `read` makes of the rows of runs in the archive.
+    async fn complete<T: Send + 'static>(
+        &self,
+        seen: Vec<Seen<T>>,
+        read: impl Fn(&RunId, &ArchivedRun, RowList) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<Vec<T>, Status> {
         let archive = self.archive.clone();
-        let read = spawn_blocking(move || seen.into_iter().map(|seen| complete(&archive, seen, of)).collect());
-        read.await.map_err(|_| Status::internal("the archive panicked"))?
+        let one = move |seen| match seen {
+            Seen::Here(said) => Ok(said),
+            Seen::Archived(id, archived) => {
+                let rows = archive.rows(&id).map_err(|error| Status::data_loss(chain(&error)))?;
+                read(&id, &archived, rows).map_err(|error| Status::data_loss(chain(&error)))
+            }
+        };
+        let all = spawn_blocking(move || seen.into_iter().map(one).collect());
+        all.await.map_err(|_| Status::internal("the archive panicked"))?
     }
 }
 
@@ -78,16 +110,5 @@ fn seen<T>(found: Found<'_>, of: fn(&Run) -> T) -> Seen<T> {
     match found {
         Found::Here(run) => Seen::Here(of(run)),
         Found::Archived(id, run) => Seen::Archived(id.clone(), Box::new(run.clone())),
-    }
-}
-
-fn complete<T>(archive: &Archive, seen: Seen<T>, of: fn(&Run) -> T) -> Result<T, Status> {
-    match seen {
-        Seen::Here(said) => Ok(said),
-        Seen::Archived(id, archived) => {
-            let rows = archive.rows(&id).map_err(|error| Status::data_loss(chain(&error)))?;
-            let whole = archived.whole(&id, rows).map_err(|error| Status::data_loss(chain(&error)))?;
-            Ok(of(&whole))
-        }
     }
 }

@@ -13,7 +13,7 @@ use lockstep_common::{Digest, RequestId, quoted, shortened};
 use lockstep_core::state::Run;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
-use lockstep_rpc::{BlobChunk, CurvesQuery, Empty, LogChunk, TrackedQuery};
+use lockstep_rpc::{BlobChunk, CurvesQuery, Empty, LogChunk, RunsQuery, TrackedQuery};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -39,7 +39,7 @@ const MOST_BLOB: u64 = 64 << 20;
 
 pub(super) fn routes() -> Router<Site> {
     Router::new()
-        .route("/runs", get(|State(site): State<Site>| ask(site, What::Runs(Empty {}))))
+        .route("/runs", get(|State(site): State<Site>| ask(site, What::Runs(RunsQuery { recent: false }))))
         .route("/jobs", get(jobs))
         .route("/nodes", get(|State(site): State<Site>| ask(site, What::Nodes(Empty {}))))
         .route("/coordinator", get(|State(site): State<Site>| ask(site, What::Coordinator(Empty {}))))

@@ -4,7 +4,7 @@ use lockstep_coordinator::query::documents::{self, DocumentError};
 use lockstep_core::view::{CheckpointView, NodeView, RunRow, RunView};
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
-use lockstep_rpc::{Empty, TrackedQuery};
+use lockstep_rpc::{Empty, RunsQuery, TrackedQuery};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,7 +14,12 @@ use crate::terminal::{Exit, Failure, Output};
 impl Client {
     /// All runs.
     pub(crate) async fn runs(&self) -> Result<Vec<RunRow>, Failure> {
-        read_runs(&self.query(What::Runs(Empty {})).await?)
+        read_runs(&self.query(What::Runs(RunsQuery { recent: false })).await?)
+    }
+
+    /// Runs that go on, and the last that ended.
+    pub(crate) async fn recent_runs(&self) -> Result<Vec<RunRow>, Failure> {
+        read_runs(&self.query(What::Runs(RunsQuery { recent: true })).await?)
     }
 
     /// The run of this id, or of the beginning of one.

@@ -2,7 +2,7 @@
 
 use lockstep_coordinator::query::documents;
 use lockstep_core::view::RunRow;
-use lockstep_rpc::Empty;
+use lockstep_rpc::RunsQuery;
 use lockstep_rpc::query_request::What;
 
 use crate::args::PsArguments;
@@ -14,7 +14,7 @@ use crate::watch::select::{Known, Selection};
 pub(crate) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit, Failure> {
     let PsArguments { commit, data, conditions, reader } = arguments;
     let client = Client::connect(&reader.address.addr).await?;
-    let mut text = client.query(What::Runs(Empty {})).await?;
+    let mut text = client.query(What::Runs(RunsQuery { recent: false })).await?;
     let selection = Selection { commit, data, conditions };
     if !selection.is_empty() {
         let (mut rows, mut known) = (Vec::new(), Known::default());

@@ -26,7 +26,7 @@ pub(crate) async fn top(arguments: TopArguments, out: &mut Output) -> Result<Exi
     let live = !arguments.once && !arguments.reader.json && std::io::stdout().is_terminal();
     loop {
         let nodes = client.nodes().await?;
-        let mut runs = client.runs().await?;
+        let mut runs = client.recent_runs().await?;
         runs.reverse();
         // Those that go on first; both newest first.
         runs.sort_by_key(|run| run.ended_at_ms.is_some());

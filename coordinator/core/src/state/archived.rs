@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::cluster::ClusterState;
 use super::rows::{RowKey, StateError};
 use super::runs::{Checkpoint, ProcessPhase, Run, Status};
+use crate::formats::{decode, encode};
 use crate::outcome::Effect;
 use crate::placement::DeviceKind;
+use crate::view::RunRow;
 
 /// A run in the archive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,17 +51,35 @@ impl ArchivedRun {
         }
     }
 
+    /// What a list shows of it, from the rows that went to the archive.
+    ///
+    /// # Errors
+    /// As [`ClusterState::from_rows`].
+    pub fn row(&self, id: &RunId, rows: &[(String, Vec<u8>)]) -> Result<RunRow, StateError> {
+        let key = in_list(id);
+        let found = rows.iter().find(|(of, _)| *of == key).map(|(_, value)| value.as_slice()).unwrap_or_default();
+        let row: RunRow = decode(found).map_err(|source| StateError::Value { key, source })?;
+        Ok(RunRow { tags: self.tags.iter().cloned().collect(), ..row })
+    }
+
     /// The whole run, from the rows that went to the archive.
     ///
     /// # Errors
     /// As [`ClusterState::from_rows`].
-    pub fn whole(&self, id: &RunId, rows: Vec<(String, Vec<u8>)>) -> Result<Run, StateError> {
+    pub fn whole(&self, id: &RunId, mut rows: Vec<(String, Vec<u8>)>) -> Result<Run, StateError> {
+        let row = in_list(id);
+        rows.retain(|(key, _)| *key != row);
         let mut run = ClusterState::run_of_rows(id, rows)?;
         run.checkpoints.clone_from(&self.checkpoints);
         run.state.tags.clone_from(&self.tags);
         run.state.note.clone_from(&self.note);
         Ok(run)
     }
+}
+
+/// Where the archive keeps what a list shows of a run: a list need not make each run again.
+fn in_list(id: &RunId) -> String {
+    format!("list/{id}")
 }
 
 impl Run {
@@ -115,7 +135,8 @@ impl ClusterState {
         let processes = run.state.placement.keys().map(|&process| RowKey::Process(id.clone(), process));
         let rows = [RowKey::Submission, RowKey::Run, RowKey::Measured, RowKey::Progress];
         let kept: Vec<RowKey> = rows.into_iter().map(|row| row(id.clone())).chain(processes).collect();
-        let rows = kept.iter().filter_map(|key| Some((key.to_string(), self.row(key)?))).collect();
+        let rows = kept.iter().filter_map(|key| Some((key.to_string(), self.row(key)?)));
+        let rows = rows.chain([(in_list(id), encode(&RunRow::of(run)))]).collect();
         effects.push(Effect::Archive { run: id.clone(), rows });
         let reported = run.state.placement.keys().map(|&process| RowKey::Reported(id.clone(), process));
         self.changed.extend(reported.chain(kept).chain([RowKey::Archived(id.clone())]));

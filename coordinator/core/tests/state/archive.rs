@@ -56,6 +56,8 @@ fn a_run_in_the_archive_is_shown_as_it_was_and_takes_words_of_people() {
     archive(&mut cluster, &[&run]);
     assert!(cluster.state.run(&run).is_none() && cluster.state.archived(&run).is_some());
     assert_eq!(view(&cluster, &run), before);
+    let row = cluster.state.archived(&run).unwrap().row(&run, &kept(&cluster, &run)).unwrap();
+    assert_eq!(row, before.row);
     assert_eq!(cluster.state.runs().len(), 1);
     assert_eq!(cluster.state.listed(u64::MAX, 9), [run.clone(), other.clone()]);
     let number = cluster.run(&other).submission.number;
@@ -107,7 +109,7 @@ fn only_what_is_over_goes_and_those_that_ended_last_stay() {
     archive(&mut cluster, &[&running, &runs[0], &runs[0], &unknown]);
     archive(&mut cluster, &[&runs[0]]);
     assert!(cluster.state.run(&running).is_some(), "it goes on");
-    assert_eq!(kept(&cluster, &runs[0]).len(), 6, "once");
+    assert_eq!(kept(&cluster, &runs[0]).len(), 7, "once");
     // Processes that have not ended yet are still named to their nodes.
     cluster.checkpoint(&running, 10);
     for process in 0..2 {

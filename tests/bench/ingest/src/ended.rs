@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lockstep_common::manifest::state_digest;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::query_request::What;
-use lockstep_rpc::{Assignment, Empty, EncodedBlock, Exited, Finished};
+use lockstep_rpc::{Assignment, Empty, EncodedBlock, Exited, Finished, RunsQuery};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -199,7 +199,7 @@ async fn rest(crew: &mut Crew) -> Result<(), Failure> {
 
 /// The oldest run, once all have finished.
 async fn oldest(client: &mut Client, runs: usize) -> Result<String, Failure> {
-    let rows = client.ask(What::Runs(Empty {})).await?;
+    let rows = client.ask(What::Runs(RunsQuery { recent: false })).await?;
     let rows = rows.as_array().ok_or("no list of runs")?;
     let finished = rows.iter().filter(|row| row["status"] == "finished").count();
     if finished != runs {
