@@ -196,7 +196,9 @@ impl Said {
                 *phases.entry(phase.as_str()).or_insert(0.0) += mean * report.steps as f64;
             }
         }
-        phases.values_mut().for_each(|sum| *sum /= counted.max(1) as f64);
+        for sum in phases.values_mut() {
+            *sum /= counted.max(1) as f64;
+        }
         phases
     }
 }

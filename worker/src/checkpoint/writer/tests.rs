@@ -35,7 +35,7 @@ fn only_a_third_checkpoint_waits_and_none_is_left_out() {
         assert!(Instant::now() < deadline && !third.is_finished(), "the third does not wait");
         std::thread::yield_now();
     }
-    let mut steps = || -> Vec<u64> {
+    let steps = || -> Vec<u64> {
         let step = |request| match request {
             Request::Write(staging) => staging.step,
             Request::Again => 0,

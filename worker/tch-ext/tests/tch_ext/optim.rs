@@ -215,7 +215,7 @@ fn a_step_that_waits_for_its_parameters_is_the_same_step() {
     let grads: Vec<Tensor> = (0..5).map(|index| Tensor::full([400, 400], 0.3 - f64::from(index), FLOAT)).collect();
     let named = |tensors: &[Tensor]| -> Vec<(String, Tensor, f64)> {
         // Two fused calls, each of some portions.
-        let decay = |index: usize| if index % 2 == 0 { 0.1 } else { 0.0 };
+        let decay = |index: usize| if index.is_multiple_of(2) { 0.1 } else { 0.0 };
         let named = |(index, tensor): (usize, &Tensor)| (format!("p{index}"), tensor.shallow_clone(), decay(index));
         tensors.iter().enumerate().map(named).collect()
     };
