@@ -49,6 +49,10 @@ const PART: &str = ".part";
 /// number does not matter.
 pub const PIECE_BYTES: usize = 8 << 20;
 
+/// Blobs of at least so many bytes leave the system's memory when they are durable: hardly one is read soon, memory that training
+/// needs is not taken for it, and the next one gets memory that this machine has, which on a virtual one is much faster.
+const UNCACHED_BYTES: u64 = 1 << 20;
+
 /// A blob that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -219,6 +223,10 @@ impl BlobStore {
         let persist = || -> io::Result<()> {
             self.access.give(&unfinished.file)?;
             unfinished.file.sync_data()?;
+            if piece.bytes >= UNCACHED_BYTES {
+                // Advice: a file system that cannot take it keeps the memory.
+                rustix::fs::fadvise(&unfinished.file, 0, None, rustix::fs::Advice::DontNeed).ok();
+            }
             unfinished.persist(&parent, &name)
         };
         persist().map_err(io("write", &path))?;

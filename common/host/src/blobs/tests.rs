@@ -55,6 +55,25 @@ fn an_onlooker_sees_that_blobs_are_written_and_read() {
 }
 
 #[test]
+fn a_large_blob_that_is_durable_leaves_memory_to_others() {
+    let in_memory = |path: &Path| {
+        let (file, mut bytes) = (File::open(path).unwrap(), [0; 4096]);
+        let mut bytes = [io::IoSliceMut::new(&mut bytes)];
+        rustix::io::preadv2(&file, &mut bytes, 0, rustix::io::ReadWriteFlags::NOWAIT).is_ok()
+    };
+    let (dir, store) = store();
+    let large = store.put(&vec![7; UNCACHED_BYTES as usize]).unwrap();
+    let small = store.put(&vec![7; UNCACHED_BYTES as usize - 1]).unwrap();
+    // A file system in memory forgets nothing, whoever asks.
+    let mut other = File::create(dir.path().join("other")).unwrap();
+    other.write_all(&vec![7; UNCACHED_BYTES as usize]).unwrap();
+    other.sync_data().unwrap();
+    rustix::fs::fadvise(&other, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    assert_eq!(in_memory(&store.path(&large.digest)), in_memory(&dir.path().join("other")));
+    assert!(in_memory(&store.path(&small.digest)), "small ones are read soon");
+}
+
+#[test]
 fn a_flipped_bit_a_lost_tail_and_a_lost_blob_are_found() {
     let (_dir, store) = store();
     let piece = store.put(b"weights").unwrap();
