@@ -28,7 +28,7 @@ mod rows;
 /// Points in memory, of all runs, above which those of runs at rest are let go: 24 bytes each.
 const MOST_POINTS: usize = 4 << 20;
 
-/// Flushes without anything new of a run after which it is let go whatever the others have.
+/// After so many flushes without a new point, a run leaves memory; its next report reads it from the database again.
 const FLUSHES_AT_REST: u32 = 20;
 
 /// Points that are not written yet, above which they are: what is in memory is bounded however fast they come.

@@ -1,4 +1,4 @@
-//! What a node was told to run, put together from messages that come apart.
+//! What a node should run: the last `Desired`, with the assignments and peers that came in messages of their own.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
