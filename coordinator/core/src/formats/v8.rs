@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::encoding::{EncodingError, decode, encode};
-use crate::state::{Measured, Owed};
+use crate::state::{Measured, Owed, StateError};
 
 /// Stores a blob, durably.
 type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Piece, Box<dyn std::error::Error + Send + Sync>>;
@@ -24,23 +24,9 @@ type Fields = Vec<(Value, Value)>;
 /// A state of an earlier format that cannot be rewritten.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
-    /// A row that the format did not write.
-    #[error("the row `{key}` cannot be read")]
-    Row {
-        /// Its key.
-        key: String,
-        /// Why.
-        #[source]
-        source: EncodingError,
-    },
-    /// A row without another one that it needs.
-    #[error("the row `{key}` does not belong here: {detail}")]
-    Contradiction {
-        /// Its key.
-        key: String,
-        /// What is missing.
-        detail: String,
-    },
+    /// Rows that the format did not write, or one without another that it needs.
+    #[error(transparent)]
+    Rows(#[from] StateError),
     /// A blob could not be stored.
     #[error("a manifest or a share cannot be moved to the store")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -163,11 +149,11 @@ fn no_manifest(id: &str) -> String {
 }
 
 fn contradiction(key: &str, detail: &str) -> UpgradeError {
-    UpgradeError::Contradiction { key: key.to_owned(), detail: detail.to_owned() }
+    StateError::Contradiction { key: key.to_owned(), detail: detail.to_owned() }.into()
 }
 
 fn typed<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, UpgradeError> {
-    decode(value).map_err(|source| UpgradeError::Row { key: key.to_owned(), source })
+    decode(value).map_err(|source| StateError::Value { key: key.to_owned(), source }.into())
 }
 
 fn read(key: &str, mut value: &[u8]) -> Result<Fields, UpgradeError> {

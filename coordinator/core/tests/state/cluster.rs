@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Mutex;
 
 use lockstep_common::manifest::{self, Share};
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece, RankState, RecordPosition, TensorEntry};
@@ -18,6 +17,9 @@ use lockstep_core::state::{Run, Status, Written};
 use lockstep_core::{
     Applied, Assignment, ClusterState, Command, DesiredRun, Effect, Outcome, Refusal, ReportBody, Save,
 };
+
+use crate::blobs;
+pub(crate) use crate::blobs::{get, put};
 
 pub(crate) const JOB: &str = r#"
     name = "t"
@@ -56,19 +58,6 @@ impl Deref for Assigned {
     fn deref(&self) -> &Assignment {
         &self.assignment
     }
-}
-
-/// The blobs of shares and manifests, of all tests: a blob is named by what it holds.
-static BLOBS: Mutex<BTreeMap<Digest, Vec<u8>>> = Mutex::new(BTreeMap::new());
-
-pub(crate) fn put(bytes: &[u8]) -> Piece {
-    let digest = Domain::Blob.digest(bytes);
-    BLOBS.lock().unwrap().insert(digest, bytes.to_vec());
-    Piece { digest, bytes: bytes.len() as u64 }
-}
-
-pub(crate) fn get(piece: &Piece) -> Vec<u8> {
-    BLOBS.lock().unwrap()[&piece.digest].clone()
 }
 
 /// What a process says that has written `share`.
@@ -146,7 +135,7 @@ pub(crate) fn share(process: u32, processes: u32, step: u64) -> Share {
 pub(crate) fn opened(at_ms: u64, (run, generation, step): (RunId, u64, u64), written: &Written) -> Command {
     let share = |blob: &Piece| Share::decode(&get(blob)).unwrap();
     let shares = written.shares.iter().map(|(process, blob)| (*process, share(blob))).collect();
-    let earlier = written.earlier.as_ref().map(|earlier| Manifest::decode(&get(earlier)).unwrap());
+    let earlier = written.earlier.as_ref().map(blobs::manifest);
     match written.assemble(&shares, earlier.as_ref()) {
         Ok(manifest) => {
             let (bytes, shares) = (manifest.encode(), written.shares_digest());

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod archive;
+#[path = "../simulation/blobs.rs"]
+mod blobs;
 mod checkpoints;
 mod cluster;
 mod commands;
