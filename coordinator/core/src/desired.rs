@@ -25,7 +25,7 @@ pub struct DesiredRun {
 /// What became of a run's last checkpoint, for the processes that have made the last step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Save {
-    /// It is committed.
+    /// Its manifest is written and in the log: the processes may end.
     pub committed: bool,
     /// Times that what the processes wrote was rejected: they write it again.
     pub attempt: u32,
@@ -48,7 +48,7 @@ pub struct Assignment {
     pub base_dir: String,
     /// The code.
     pub code: Option<CodeVersion>,
-    /// The data.
+    /// The files that it trains on, with their digests.
     pub data: Vec<DataFile>,
     /// The checkpoint to begin from; none: from the start.
     pub restore: Option<Restore>,

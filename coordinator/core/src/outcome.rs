@@ -157,7 +157,7 @@ pub enum Effect {
     Archive {
         /// The run.
         run: RunId,
-        /// Keys and values.
+        /// All of its rows in the state, by key and encoded.
         rows: Vec<(String, Vec<u8>)>,
     },
     /// The run was rolled back: of all blocks before this log index, steps after `step` are void.

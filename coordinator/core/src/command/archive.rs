@@ -10,7 +10,7 @@ use crate::state::ClusterState;
 /// These runs go to the archive, as far as nothing of them is under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArchiveRuns {
-    /// Which.
+    /// Those that ended longest ago, by the leader's choice.
     pub runs: Vec<RunId>,
 }
 

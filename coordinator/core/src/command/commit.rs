@@ -19,7 +19,7 @@ pub struct Commit {
     pub generation: u64,
     /// Steps completed.
     pub step: u64,
-    /// Its id.
+    /// Digest of the manifest, by which users name the checkpoint.
     pub checkpoint: Digest,
     /// The blob of its manifest.
     pub manifest: Piece,

@@ -101,7 +101,7 @@ pub(crate) trait Apply {
     }
 }
 
-/// A client's request.
+/// What a client asked: asked again under the same id, it gets the first answer.
 pub(crate) struct Request<'a> {
     /// Its id.
     pub(crate) id: &'a RequestId,

@@ -53,9 +53,9 @@ pub struct Original {
     pub parent: Option<Digest>,
     /// What could differ from that checkpoint.
     pub accepted: Vec<String>,
-    /// Its checkpoints.
+    /// Ids of the checkpoints that it wrote.
     pub checkpoints: Vec<Digest>,
-    /// Its last step.
+    /// Steps that it completed.
     pub last_step: u64,
     /// What it trained on.
     pub kind: Option<DeviceKind>,

@@ -43,7 +43,7 @@ pub struct MadeOf {
     pub base_dir: String,
     /// The code.
     pub code: Option<CodeVersion>,
-    /// The data.
+    /// The files that it trains on, with their digests.
     pub data: Vec<DataFile>,
     /// What is known to change bits.
     pub numerics: BTreeMap<String, String>,

@@ -104,7 +104,7 @@ impl ClusterState {
         Some(run)
     }
 
-    /// Adds a run.
+    /// Adds a run, and notes it in the index that lists and names ask.
     pub(super) fn add_run(&mut self, run: Run) {
         self.index(run.submission.number, run.id(), &run.job.name, run.submission.replay.is_some());
         self.runs.insert(run.id().clone(), run);
