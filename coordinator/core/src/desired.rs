@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{NodeId, RunId};
 
-use crate::command::Replay;
-use crate::state::{ProcessPhase, Restore, Run, Status};
+use crate::state::{ProcessPhase, Replay, Restore, Run, Status};
 
 /// What a node should run of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]

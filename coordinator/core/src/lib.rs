@@ -13,7 +13,7 @@ pub mod replica;
 pub mod state;
 pub mod view;
 
-pub use command::{Command, ReportBody};
+pub use command::{Applied, Command};
 pub use desired::{Assignment, DesiredRun, Save};
 pub use outcome::{Effect, Outcome, Refusal};
-pub use state::{Applied, ClusterState};
+pub use state::{ClusterState, ReportBody};

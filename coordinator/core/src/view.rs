@@ -8,10 +8,9 @@ use lockstep_common::manifest::{CodeVersion, DataFile, Override};
 use lockstep_common::{Digest, NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::Device;
 use crate::state::{
-    Checkpoint, ClusterState, Corruption, FailedCheckpoint, Fence, Found, Node, Presence, ProcessExit, ProcessPhase,
-    ProcessState, Run, Status,
+    Checkpoint, ClusterState, Corruption, Device, FailedCheckpoint, Fence, Found, Node, Presence, ProcessExit,
+    ProcessPhase, ProcessState, Run, Status,
 };
 
 /// A run in a list.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece};
-use lockstep_core::command::{Original, Replay};
+use lockstep_core::command::Original;
+use lockstep_core::state::Replay;
 use lockstep_rpc::control_server;
 use lockstep_rpc::{
     AnnotateRequest, BlobChunk, BlobRef, CancelRequest, Empty, FenceRequest, FollowRequest, GetBlobRequest,

@@ -3,8 +3,8 @@
 
 use lockstep_common::manifest::{Override, Piece};
 use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, is_steering, printable, quoted};
-use lockstep_core::command::{Device, Progress, ReportBody};
 use lockstep_core::placement::DeviceKind;
+use lockstep_core::state::{Device, Progress, ReportBody};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{
     BlobRef, BlockHeader, CheckpointShare, EncodedBlock, ExitCause, Hello, MAX_BLOCK_BYTES, MAX_SHARE_BYTES,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use lockstep_common::{NodeId, RequestId};
 use lockstep_core::command::{
-    ArchiveRuns, Configure, NodeDetached, NodeForgotten, NodeJoined, NodeLost, Retries, RetryDue, WaitTimedOut,
+    ArchiveRuns, Configure, NodeDetached, NodeForgotten, NodeJoined, NodeLost, RetryDue, WaitTimedOut,
 };
 use lockstep_core::replica::{Config, Output, ProposeError, RecoverError, Recovered, Replica, Ticket};
+use lockstep_core::state::Retries;
 use lockstep_core::state::{Node as NodeState, Presence};
 use lockstep_core::{Command, Outcome};
 use tokio::sync::{mpsc, watch};

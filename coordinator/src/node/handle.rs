@@ -5,18 +5,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
 use lockstep_core::command::{
-    self, Annotate, Cancel, Device, FenceDevices, MadeOf, Messenger, NodeForgotten, NodeJoined, NodeLeaving, NodeLost,
-    Original, Replay, ReplayRun, Resume, Submit, check_annotation,
+    self, Annotate, Cancel, FenceDevices, MadeOf, Messenger, NodeForgotten, NodeLeaving, NodeLost, Original, ReplayRun,
+    Resume, Submit, check_annotation,
 };
 use lockstep_core::desired::{assignment, desired};
+use lockstep_core::state::Replay;
 use lockstep_core::{Assignment, ClusterState, Command, Outcome};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::error::CallError;
 use super::leases::Leases;
-use super::request::{CallError, Request};
-use super::session::{Pending, Session};
+use super::pending::{Pending, Report};
+use super::request::Request;
 use super::touched::ChangesSince;
 
 /// Requests that wait for the loop's next turn. Enough that a turn's one disk write is shared by many; few enough that
@@ -39,21 +41,6 @@ pub struct Handle {
     changes: watch::Receiver<u64>,
     serving: watch::Receiver<bool>,
     leases: Leases,
-}
-
-/// What a process reported, as its agent numbered it.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Of which run.
-    pub run: RunId,
-    /// Of which generation.
-    pub generation: u64,
-    /// Which process.
-    pub process: u32,
-    /// Its number.
-    pub sequence: u64,
-    /// What it said.
-    pub body: command::ReportBody,
 }
 
 /// Wakes when the state has changed; changes that were missed are one.
@@ -277,29 +264,6 @@ impl Handle {
         Changes(changes)
     }
 
-    /// A node's agent has opened its stream.
-    ///
-    /// # Errors
-    /// `Refused(NodeTaken)` while another agent of this name may be there.
-    pub async fn attach(
-        &self,
-        messenger: Messenger,
-        agent: String,
-        host: String,
-        devices: Vec<Device>,
-    ) -> Result<Session, CallError> {
-        let Messenger { node, incarnation } = messenger.clone();
-        let at_ms = now_ms();
-        let joined = Command::NodeJoined(NodeJoined { at_ms, node, incarnation, agent, host, devices });
-        if let Outcome::Refused(refusal) = self.propose(joined).await?.outcome().await? {
-            return Err(refusal.into());
-        }
-        let (attached, answer) = oneshot::channel();
-        self.send(Request::Attach(messenger.node.clone(), attached)).await?;
-        let attached = answer.await.map_err(|_| CallError::Stopping)?;
-        Ok(Session::new(self.clone(), messenger, attached))
-    }
-
     /// What a process wrote, from its node's agent. `request.id` is filled in by the loop.
     pub async fn read_log(&self, node: NodeId, request: LogRequest) -> Result<LogReply, CallError> {
         let (read, answer) = oneshot::channel();
@@ -358,7 +322,7 @@ impl Handle {
         Ok(Pending::new(outcome))
     }
 
-    async fn send(&self, request: Request) -> Result<(), CallError> {
+    pub(super) async fn send(&self, request: Request) -> Result<(), CallError> {
         self.requests.send(request).await.map_err(|_| CallError::Stopping)
     }
 }

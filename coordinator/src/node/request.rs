@@ -3,50 +3,19 @@
 use std::fmt;
 
 use lockstep_common::NodeId;
-use lockstep_core::replica::ProposeError;
-use lockstep_core::state::NotFound;
-use lockstep_core::{ClusterState, Command, Outcome, Refusal};
+use lockstep_core::{ClusterState, Command, Outcome};
 use lockstep_rpc::{LogReply, LogRequest};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
-use super::sessions::Desired;
+use super::error::CallError;
+use super::sessions::Attached;
 use super::touched::ChangesSince;
-
-/// Why a call has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// Applied, and refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Nothing, or not one thing, has that name.
-    #[error(transparent)]
-    NotFound(#[from] NotFound),
-    /// The log did not take it, or may have. With the same request id it may be asked again.
-    #[error(transparent)]
-    Propose(#[from] ProposeError),
-    /// The coordinator is ending.
-    #[error("the coordinator is shutting down")]
-    Stopping,
-    /// No agent of that node is connected.
-    #[error("node `{0}` is not connected")]
-    NotConnected(NodeId),
-    /// The system gives no random bytes.
-    #[error("the system gives no random bytes")]
-    Entropy,
-}
 
 /// Where a proposal's outcome goes.
 pub(super) type Reply = oneshot::Sender<Result<Outcome, CallError>>;
 
 /// A read of the state.
 pub(super) type Read = Box<dyn FnOnce(&ClusterState) + Send>;
-
-/// What an attached node's session is given.
-#[derive(Debug)]
-pub(super) struct Attached {
-    pub(super) desired: watch::Receiver<Desired>,
-    pub(super) logs: mpsc::Receiver<LogRequest>,
-}
 
 /// A request.
 pub(super) enum Request {

@@ -1,15 +1,17 @@
-//! One attached node's side of the event loop, and outcomes that are awaited later.
+//! One attached node's side of the event loop.
 
 use lockstep_common::{NodeId, RunId};
-use lockstep_core::command::Messenger;
-use lockstep_core::{Assignment, Outcome};
+use lockstep_core::command::{Messenger, NodeJoined};
+use lockstep_core::state::Device;
+use lockstep_core::{Assignment, Command, Outcome};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::oneshot;
-use tokio::sync::oneshot::error::TryRecvError;
 
-use super::handle::{Handle, Report};
-use super::request::{Attached, CallError};
-use super::sessions::Desired;
+use super::error::CallError;
+use super::handle::{Handle, now_ms};
+use super::pending::{Pending, Report};
+use super::request::Request;
+use super::sessions::{Attached, Desired};
 
 /// What the node must be told.
 #[derive(Debug)]
@@ -85,31 +87,27 @@ impl Session {
     }
 }
 
-/// The outcome of a command that was queued.
-#[derive(Debug)]
-pub struct Pending(oneshot::Receiver<Result<Outcome, CallError>>);
-
-impl Pending {
-    pub(super) fn new(outcome: oneshot::Receiver<Result<Outcome, CallError>>) -> Self {
-        Self(outcome)
-    }
-
-    /// Waits until it was applied.
-    pub async fn outcome(mut self) -> Result<Outcome, CallError> {
-        self.wait().await
-    }
-
-    /// As [`Pending::outcome`]; may be dropped and called again until it has answered.
-    pub async fn wait(&mut self) -> Result<Outcome, CallError> {
-        (&mut self.0).await.map_err(|_| CallError::Stopping)?
-    }
-
-    /// The outcome, if it is there already.
-    pub fn now(&mut self) -> Option<Result<Outcome, CallError>> {
-        match self.0.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Closed) => Some(Err(CallError::Stopping)),
+impl Handle {
+    /// A node's agent has opened its stream.
+    ///
+    /// # Errors
+    /// `Refused(NodeTaken)` while another agent of this name may be there.
+    pub async fn attach(
+        &self,
+        messenger: Messenger,
+        agent: String,
+        host: String,
+        devices: Vec<Device>,
+    ) -> Result<Session, CallError> {
+        let Messenger { node, incarnation } = messenger.clone();
+        let at_ms = now_ms();
+        let joined = Command::NodeJoined(NodeJoined { at_ms, node, incarnation, agent, host, devices });
+        if let Outcome::Refused(refusal) = self.propose(joined).await?.outcome().await? {
+            return Err(refusal.into());
         }
+        let (attached, answer) = oneshot::channel();
+        self.send(Request::Attach(messenger.node.clone(), attached)).await?;
+        let attached = answer.await.map_err(|_| CallError::Stopping)?;
+        Ok(Session::new(self.clone(), messenger, attached))
     }
 }

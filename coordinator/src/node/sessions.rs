@@ -10,7 +10,7 @@ use lockstep_core::{ClusterState, DesiredRun};
 use lockstep_rpc::{LogReply, LogRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::request::{Attached, CallError};
+use super::error::CallError;
 
 /// Log requests that one agent may have open: people read logs, a few at a time.
 const LOG_REQUESTS: usize = 64;
@@ -29,6 +29,13 @@ pub struct RunOnNode {
     pub batch: u64,
     /// Steps of the job.
     pub steps: u64,
+}
+
+/// What an attached node's session is given.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) desired: watch::Receiver<Desired>,
+    pub(super) logs: mpsc::Receiver<LogRequest>,
 }
 
 type LogAnswer = oneshot::Sender<Result<LogReply, CallError>>;

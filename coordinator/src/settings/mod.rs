@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_core::command::Retries;
+use lockstep_core::state::Retries;
 use lockstep_host::config::{self, Loaded};
 use serde::Deserialize;
 

@@ -20,8 +20,9 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use super::events;
 use super::server::Peer;
-use super::{Site, events};
+use super::site::Site;
 use crate::api::logs;
 use crate::node::CallError;
 use crate::query::documents;

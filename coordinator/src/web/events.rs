@@ -15,8 +15,6 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::Site;
-
 /// Events that wait for a slow browser; then it is waited for.
 const WAITING: usize = 64;
 
@@ -56,8 +54,7 @@ pub(super) struct Parameters {
     run: Option<String>,
 }
 
-pub(super) async fn events(State(site): State<Site>, Query(asked): Query<Parameters>) -> Response {
-    let events = site.events;
+pub(super) async fn events(State(events): State<Events>, Query(asked): Query<Parameters>) -> Response {
     let Ok(permit) = Arc::clone(&events.permits).try_acquire_owned() else {
         let words = format!(
             "{} listeners hear this coordinator's events already: close pages, or raise `limits.page_listeners` in \

@@ -8,109 +8,12 @@ mod assets;
 mod events;
 mod guard;
 mod large;
+mod page;
 mod prometheus;
 mod server;
+mod site;
 mod teller;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use axum::Router;
-use axum::middleware;
-use axum::routing::get;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
-
-use self::events::Events;
-use self::large::Large;
-use self::teller::Teller;
-use crate::api::blobs::Blobs;
-use crate::listen::Port;
-use crate::numbers::tracker::Tracker;
-use crate::query::Answers;
-
-/// Time that open answers get at the end.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// What handlers need.
-#[derive(Clone, Debug)]
-struct Site {
-    answers: Answers,
-    events: Events,
-    blobs: Blobs,
-    large: Large,
-    /// Whether only this machine can reach it.
-    local: bool,
-}
-
-/// The running server.
-#[derive(Debug)]
-pub(crate) struct Page {
-    address: SocketAddr,
-    server: JoinHandle<()>,
-    /// Makes the events.
-    teller: JoinHandle<()>,
-    #[cfg(test)]
-    rows_made: std::sync::Arc<std::sync::atomic::AtomicU64>,
-}
-
-impl Page {
-    /// Serves on `port` until `stop`, with so many listeners of events at a time.
-    pub(crate) fn serve(
-        port: Port,
-        answers: Answers,
-        tracker: &Tracker,
-        blobs: Blobs,
-        listeners: usize,
-        stop: CancellationToken,
-    ) -> Self {
-        let address = port.address().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
-        let events = Events::new(listeners, stop.clone());
-        let teller = Teller::new(answers.clone(), events.clone(), stop.clone());
-        #[cfg(test)]
-        let rows_made = teller.rows_made();
-        let site = Site { answers, events, blobs, large: Large::default(), local: address.ip().is_loopback() };
-        let teller = tokio::spawn(teller.run(tracker.changes().subscribe()));
-        let server = tokio::spawn(server::serve(port, router(site), stop));
-        Self {
-            address,
-            server,
-            teller,
-            #[cfg(test)]
-            rows_made,
-        }
-    }
-
-    /// See [`Teller::rows_made`].
-    #[cfg(test)]
-    pub(crate) fn rows_made(&self) -> u64 {
-        self.rows_made.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Waits until it has ended, which it was told to.
-    pub(crate) async fn end(mut self) {
-        // It holds nothing that must be written.
-        self.teller.abort();
-        if tokio::time::timeout(GRACE, &mut self.server).await.is_err() {
-            warn!("a browser did not take its last answer: leaving it");
-            self.server.abort();
-        }
-    }
-}
-
-fn router(site: Site) -> Router {
-    Router::new()
-        .route("/", get(assets::index))
-        .route("/assets/{name}", get(assets::asset))
-        .route("/metrics", get(prometheus::metrics))
-        .nest("/api", api::routes())
-        .layer(middleware::from_fn_with_state(site.clone(), guard::guard))
-        .with_state(site)
-}
+pub(crate) use page::Page;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use lockstep_core::ClusterState;
 use lockstep_core::view::{NodeView, Number, RunRow};
 
-use super::Site;
+use super::site::Site;
 
 pub(super) async fn metrics(State(site): State<Site>) -> Response {
     let look = |state: &ClusterState| (state.run_rows(), state.archived_by_status(), state.node_views());

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::Model;
 use super::range::is_fraction;
 use crate::job::error::JobError;
 
@@ -126,6 +125,7 @@ impl Data {
             | Self::Files { rev, .. } => rev.as_deref(),
         }
     }
+
     /// The share of it that is kept for evaluation; where it is not a share, 0 says that there is none.
     fn validation(&self) -> f64 {
         match *self {
@@ -145,7 +145,7 @@ impl Data {
         }
     }
 
-    pub(super) fn check(&self, model: &Model, program: bool) -> Result<(), JobError> {
+    pub(super) fn check(&self, program: bool) -> Result<(), JobError> {
         let refuse = |key, detail: String| Err(JobError::value(key, detail));
         match self {
             Self::Files { paths, .. } => {
@@ -156,9 +156,6 @@ impl Data {
                 if paths.is_empty() || distinct.len() < paths.len() {
                     return refuse("data.paths", "expected at least one path, and each once".into());
                 }
-            }
-            Self::Tokens { .. } if !matches!(model, Model::Gpt { .. }) => {
-                return refuse("data.kind", "`tokens` needs a model of kind `gpt`".into());
             }
             Self::Idx { validation_images, validation_labels, .. }
                 if validation_images.is_some() != validation_labels.is_some() =>

@@ -30,7 +30,7 @@ pub struct Job {
     /// Optimizer steps to train for.
     pub steps: u64,
     /// Logical data-parallel ranks: seeds, sampler positions and micro-batches hang on them. Fixed for the run's life.
-    #[serde(default = "one")]
+    #[serde(default = "super::range::one")]
     pub ranks: u32,
     /// How many processes may carry the ranks.
     #[serde(default)]
@@ -92,9 +92,10 @@ impl Job {
         schedule::check(&self.schedule)?;
         self.model.check(&self.data, self.program.is_some())?;
         if let Some(program) = &self.program {
-            program.check(self)?;
+            program.check(&self.model, &self.batch, &self.data)?;
         }
-        self.data.check(&self.model, self.program.is_some())?;
+        self.model.check_reads(&self.data)?;
+        self.data.check(self.program.is_some())?;
         if self.eval.is_some() { self.data.check_eval() } else { Ok(()) }
     }
 
@@ -104,8 +105,4 @@ impl Job {
         self.numerics.check_new()?;
         self.model.check_new(&self.data)
     }
-}
-
-pub(super) fn one() -> u32 {
-    1
 }

@@ -121,6 +121,14 @@ impl Model {
         Ok(())
     }
 
+    /// That it can read what such data give.
+    pub(super) fn check_reads(&self, data: &Data) -> Result<(), JobError> {
+        if matches!(data, Data::Tokens { .. }) && !matches!(self, Self::Gpt { .. }) {
+            return Err(JobError::value("data.kind", "`tokens` needs a model of kind `gpt`"));
+        }
+        Ok(())
+    }
+
     /// What is refused of a new job only.
     pub(super) fn check_new(&self, data: &Data) -> Result<(), JobError> {
         let (key, layers) = match self {

@@ -50,7 +50,7 @@ pub struct Numerics {
     #[serde(default)]
     pub level: Level,
     /// libtorch's intra-op threads of each process, at most 1024. Changes bits.
-    #[serde(default = "super::job::one")]
+    #[serde(default = "super::range::one")]
     pub threads: u32,
     /// The order of additions.
     #[serde(default)]
@@ -86,7 +86,7 @@ impl Default for Numerics {
     fn default() -> Self {
         Self {
             level: Level::default(),
-            threads: super::job::one(),
+            threads: super::range::one(),
             reduction: Reduction::default(),
             tf32: false,
             autocast: Autocast::default(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::Batch;
 use super::data::Data;
-use super::job::Job;
 use super::model::Model;
 use crate::job::error::JobError;
 
@@ -53,8 +53,8 @@ impl Parameter {
 }
 
 impl Program {
-    /// With what it takes the place of: `job` has this program.
-    pub(super) fn check(&self, job: &Job) -> Result<(), JobError> {
+    /// With the sections that it takes the place of.
+    pub(super) fn check(&self, model: &Model, batch: &Batch, data: &Data) -> Result<(), JobError> {
         let refuse = |key, detail: &str| Err(JobError::value(key, detail));
         if self.bin.is_empty() || self.bin.starts_with('/') || self.bin.split('/').any(|part| part == "..") {
             return refuse("program.bin", "expected the name of a binary, or its path below the job file's directory");
@@ -65,13 +65,13 @@ impl Program {
         if !self.parameters.values().all(Parameter::is_finite) {
             return refuse("program.parameters", "numbers must be finite");
         }
-        if job.model != Model::Program {
+        if *model != Model::Program {
             return refuse("model.kind", "a job with `[program]` has that program's model, and no other");
         }
-        if job.batch.loss.is_some() {
+        if batch.loss.is_some() {
             return refuse("batch.loss", "a program computes its own loss");
         }
-        if matches!(job.data, Data::Tokens { .. }) {
+        if matches!(data, Data::Tokens { .. }) {
             return refuse("data.kind", "a program reads `tokens` itself: say `files`");
         }
         Ok(())

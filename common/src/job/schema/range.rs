@@ -14,3 +14,8 @@ pub(super) fn is_positive(value: f64) -> bool {
 pub(super) fn is_not_negative(value: f64) -> bool {
     value.is_finite() && value >= 0.0
 }
+
+/// What a count is that a job need not say.
+pub(super) fn one() -> u32 {
+    1
+}

@@ -3,7 +3,7 @@
 use lockstep_common::{RequestId, RunId, quoted};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, Command, Request};
+use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, TEXT_BYTES};
 
@@ -44,7 +44,7 @@ impl Apply for Annotate {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        Some(Request::change(&self.request, &Command::Annotate(self.clone())))
+        Some(Request::change(&self.request, "Annotate", self))
     }
 }
 

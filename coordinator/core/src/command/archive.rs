@@ -3,7 +3,7 @@
 use lockstep_common::RunId;
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::Apply;
+use super::apply::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::ClusterState;
 

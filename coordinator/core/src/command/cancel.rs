@@ -3,7 +3,7 @@
 use lockstep_common::{RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, Command, Request};
+use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Status};
 
@@ -33,6 +33,6 @@ impl Apply for Cancel {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        Some(Request::change(&self.request, &Command::Cancel(Self { at_ms: 0, ..self.clone() })))
+        Some(Request::change(&self.request, "Cancel", &Self { at_ms: 0, ..self.clone() }))
     }
 }

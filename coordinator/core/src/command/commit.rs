@@ -4,7 +4,7 @@ use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::Apply;
+use super::apply::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{Checkpoint, ClusterState};
 

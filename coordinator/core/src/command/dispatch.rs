@@ -1,9 +1,9 @@
 //! The closed enum of commands, and what the state asks each of them.
 
-use lockstep_common::{Digest, Domain, RequestId};
 use serde::{Deserialize, Serialize};
 
 use super::annotate::Annotate;
+use super::apply::Apply;
 use super::archive::ArchiveRuns;
 use super::cancel::Cancel;
 use super::commit::{Commit, CommitFailed};
@@ -14,9 +14,6 @@ use super::report::Report;
 use super::resume::Resume;
 use super::retries::{Configure, RetryDue, WaitTimedOut};
 use super::submit::Submit;
-use crate::formats::encode;
-use crate::outcome::{Effect, Outcome, Refusal};
-use crate::state::ClusterState;
 
 /// A change of the cluster's state. In the log each is a map from the variant's name to the struct's fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,43 +79,5 @@ impl Command {
             Self::Due(command) => command,
             Self::Archive(command) => command,
         }
-    }
-}
-
-/// What a command does to the state.
-pub(crate) trait Apply {
-    /// Changes the state as the log entry at `index`. `effects` are written with the state, in order.
-    ///
-    /// Deterministic, and total: no value of the command panics.
-    ///
-    /// # Errors
-    /// Why the command was refused. Nothing changed then.
-    fn apply(&self, state: &mut ClusterState, index: u64, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal>;
-
-    /// The request of a client, who repeats it until it is answered (I4); none for what agents and the leader say.
-    fn request(&self) -> Option<Request<'_>> {
-        None
-    }
-}
-
-/// What a client asked: asked again under the same id, it gets the first answer.
-pub(crate) struct Request<'a> {
-    /// Its id.
-    pub(crate) id: &'a RequestId,
-    /// Whether it asks for a run.
-    pub(crate) makes_run: bool,
-    /// Digest of what it asks for.
-    pub(crate) asked: Digest,
-}
-
-impl<'a> Request<'a> {
-    /// A request for a run. What the leader filled in is no part of what is asked: `asked` has none of it.
-    pub(super) fn run(id: &'a RequestId, asked: &Command) -> Self {
-        Self { id, makes_run: true, asked: Domain::Request.digest(&encode(asked)) }
-    }
-
-    /// A request for a change, likewise.
-    pub(super) fn change(id: &'a RequestId, asked: &Command) -> Self {
-        Self { id, makes_run: false, asked: Domain::Request.digest(&encode(asked)) }
     }
 }

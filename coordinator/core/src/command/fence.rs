@@ -3,7 +3,7 @@
 use lockstep_common::{NodeId, RequestId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, Command, Request};
+use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Fence};
 
@@ -36,7 +36,7 @@ impl Apply for FenceDevices {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        Some(Request::change(&self.request, &Command::Fence(Self { at_ms: 0, ..self.clone() })))
+        Some(Request::change(&self.request, "Fence", &Self { at_ms: 0, ..self.clone() }))
     }
 }
 

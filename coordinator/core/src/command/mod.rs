@@ -3,15 +3,16 @@
 //! Time, randomness and identity enter as fields that the leader or the client filled in (I2).
 
 mod annotate;
+mod apply;
 mod archive;
 mod cancel;
 mod commit;
 mod dispatch;
 mod fence;
 mod nodes;
+mod once;
 mod replay;
 mod report;
-mod report_body;
 mod resume;
 mod retries;
 mod submit;
@@ -21,12 +22,11 @@ pub use archive::ArchiveRuns;
 pub use cancel::Cancel;
 pub use commit::{Commit, CommitFailed};
 pub use dispatch::Command;
-pub(crate) use dispatch::Request;
 pub use fence::FenceDevices;
-pub use nodes::{Device, NodeDetached, NodeForgotten, NodeJoined, NodeLeaving, NodeLost};
-pub use replay::{Original, Replay, ReplayRun};
+pub use nodes::{NodeDetached, NodeForgotten, NodeJoined, NodeLeaving, NodeLost};
+pub use once::Applied;
+pub use replay::{Original, ReplayRun};
 pub use report::{Messenger, Report};
-pub use report_body::{Progress, ReportBody};
 pub use resume::{MadeOf, Resume};
-pub use retries::{Configure, Retries, RetryDue, WaitTimedOut};
+pub use retries::{Configure, RetryDue, WaitTimedOut};
 pub use submit::Submit;

@@ -3,9 +3,9 @@
 use lockstep_common::{NodeId, RequestId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, Command, Request};
+use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
-use crate::state::{ClusterState, Node, Presence};
+use crate::state::{ClusterState, Device, Node, Presence};
 
 /// An agent opened its stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,17 +66,6 @@ pub struct NodeLost {
     pub node: NodeId,
     /// The incarnation that was silent; another one is not affected.
     pub incarnation: String,
-}
-
-/// A device of a node: room for one process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    /// `cpu` (as often as the agent offers slots) or `cuda:N`.
-    pub name: String,
-    /// What it is, for people.
-    pub model: String,
-    /// Its memory.
-    pub memory_bytes: u64,
 }
 
 impl Apply for NodeJoined {
@@ -142,7 +131,7 @@ impl Apply for NodeForgotten {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        Some(Request::change(&self.request, &Command::NodeForgotten(self.clone())))
+        Some(Request::change(&self.request, "NodeForgotten", self))
     }
 }
 

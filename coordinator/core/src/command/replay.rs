@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use lockstep_common::{Digest, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, Command, Request};
+use super::apply::{Apply, Request};
 use super::resume::MadeOf;
 use super::submit::parse;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::placement::DeviceKind;
-use crate::state::{ClusterState, Measured, Restore, Run, Submission};
+use crate::state::{ClusterState, Measured, Replay, Restore, Run, Submission};
 
 /// A client repeats a part of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,17 +27,6 @@ pub struct ReplayRun {
     pub original: Box<Original>,
     /// As in [`super::Submit`].
     pub secret: [u8; 32],
-}
-
-/// A part of a run, to be made again and compared with what was recorded. Such a run makes no checkpoints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replay {
-    /// The run that is repeated.
-    pub of: RunId,
-    /// Steps completed at the end.
-    pub until: u64,
-    /// Steps between fingerprints, in place of the job's; 0: none.
-    pub fingerprints_every: u64,
 }
 
 /// What a replay needs of the run that it repeats.
@@ -124,6 +113,6 @@ impl Apply for ReplayRun {
 
     fn request(&self) -> Option<Request<'_>> {
         let asked = Self { at_ms: 0, secret: [0; 32], original: Box::default(), ..self.clone() };
-        Some(Request::run(&self.request, &Command::Replay(asked)))
+        Some(Request::run(&self.request, "Replay", &asked))
     }
 }

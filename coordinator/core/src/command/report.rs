@@ -3,10 +3,9 @@
 use lockstep_common::{NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::Apply;
-use super::report_body::ReportBody;
+use super::apply::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
-use crate::state::{ClusterState, Status};
+use crate::state::{ClusterState, ReportBody, Status};
 
 /// A process said something, through its agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

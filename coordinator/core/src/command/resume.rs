@@ -6,7 +6,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Override};
 use lockstep_common::{Digest, RequestId, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, Command, Request};
+use super::apply::{Apply, Request};
 use super::submit::{check_buildable, parse};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Measured, Restore, Run, Submission, accept};
@@ -89,7 +89,7 @@ impl Apply for Resume {
 
     fn request(&self) -> Option<Request<'_>> {
         let asked = Self { at_ms: 0, secret: [0; 32], made_of: Box::default(), ..self.clone() };
-        Some(Request::run(&self.request, &Command::Resume(asked)))
+        Some(Request::run(&self.request, "Resume", &asked))
     }
 }
 

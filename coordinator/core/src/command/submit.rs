@@ -5,7 +5,7 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{RequestId, RunId, chain};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::{Apply, Command, Request};
+use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Run, Submission};
 
@@ -49,7 +49,7 @@ impl Apply for Submit {
     }
 
     fn request(&self) -> Option<Request<'_>> {
-        Some(Request::run(&self.request, &Command::Submit(Self { at_ms: 0, secret: [0; 32], ..self.clone() })))
+        Some(Request::run(&self.request, "Submit", &Self { at_ms: 0, secret: [0; 32], ..self.clone() }))
     }
 }
 

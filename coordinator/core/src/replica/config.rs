@@ -4,9 +4,6 @@ use super::message;
 use super::output::{HardState, LogEntry, LogPosition};
 use crate::state::ClusterState;
 
-/// Bytes of one command at most: the largest is a checkpoint share of a large model.
-pub(super) const COMMAND_BYTES: usize = 16 << 20;
-
 /// Bytes of entries in one message, if there is more than one entry.
 pub(super) const MESSAGE_BYTES: u64 = 1 << 20;
 

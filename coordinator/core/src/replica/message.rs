@@ -5,10 +5,12 @@
 use raft::eraftpb::{ConfState, Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use serde::{Deserialize, Serialize};
 
-use super::config::COMMAND_BYTES;
 use super::output::{LogEntry, LogPosition};
 use crate::command::Command;
 use crate::formats::{self, COMMAND_VERSION, EncodingError};
+
+/// Bytes of one command at most: the largest is a checkpoint share of a large model.
+pub(super) const COMMAND_BYTES: usize = 16 << 20;
 
 /// Version of messages.
 const VERSION: u8 = 1;

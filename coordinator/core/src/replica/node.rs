@@ -179,8 +179,8 @@ impl Replica {
             return Err(ProposeError::NotLeader { leader });
         }
         let data = message::encode_command(command);
-        if data.len() > config::COMMAND_BYTES {
-            return Err(ProposeError::TooLarge { bytes: data.len(), limit: config::COMMAND_BYTES });
+        if data.len() > message::COMMAND_BYTES {
+            return Err(ProposeError::TooLarge { bytes: data.len(), limit: message::COMMAND_BYTES });
         }
         self.raw.propose(Vec::new(), data).map_err(|_| ProposeError::Busy)?;
         let raft = &self.raw.raft;

@@ -8,7 +8,7 @@ use lockstep_common::RunId;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterState;
-use super::rows::{RowKey, StateError};
+use super::row_key::{RowKey, StateError};
 use super::runs::{Checkpoint, ProcessPhase, Run, Status};
 use crate::formats::{decode, encode};
 use crate::outcome::Effect;

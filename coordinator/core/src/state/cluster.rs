@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_common::manifest::Piece;
-use lockstep_common::{Digest, NodeId, RunId};
+use lockstep_common::{Digest, NodeId, RequestId, RunId};
 
 use super::archived::ArchivedRun;
 use super::node::Node;
-use super::requests::Requests;
-use super::rows::RowKey;
+use super::reports::Progress;
+use super::requests::{Answered, Requests};
+use super::retries::Retries;
+use super::row_key::RowKey;
 use super::runs::{Checkpoint, Measured, ProcessState, Run};
-use crate::command::{Progress, Retries};
 use crate::outcome::Refusal;
 use crate::placement::DeviceKind;
 
@@ -88,6 +89,19 @@ impl ClusterState {
             let here = |placed: &super::ProcessState| placed.node == *node && placed.device == device;
             run.state.placement.iter().find(|(_, placed)| here(placed)).map(|(&process, _)| (run, process))
         })
+    }
+
+    /// A remembered request.
+    pub(crate) fn request(&self, id: &RequestId) -> Option<&Answered> {
+        self.requests.get(id)
+    }
+
+    /// Remembers a request, and forgets the oldest one beyond its limit.
+    pub(crate) fn remember(&mut self, id: &RequestId, answered: Answered) {
+        self.changed.insert(RowKey::Request(id.clone()));
+        if let Some(forgotten) = self.requests.insert(id.clone(), answered) {
+            self.changed.insert(RowKey::Request(forgotten));
+        }
     }
 
     pub(crate) fn set_retries(&mut self, retries: Retries) {

@@ -2,7 +2,7 @@
 //!
 //! Others that are gone, an order to stop and a node that leaves are nobody's fault: the run goes on in its next generation, as
 //! often as that happens, and pauses only if generation after generation ends before its first step. A crash or a reason that may
-//! pass costs one of the run's [`Retries`](crate::command::Retries), counted for each of the two until a checkpoint is committed,
+//! pass costs one of the run's [`Retries`](super::Retries), counted for each of the two until a checkpoint is committed,
 //! and from the second on the run pauses. A reason that would come again ends the run.
 
 use lockstep_common::{Ending, RunId};

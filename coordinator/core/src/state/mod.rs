@@ -4,7 +4,6 @@
 //! ([`RowKey`]), so that a store writes only that.
 
 pub(crate) mod accept;
-mod apply;
 mod archived;
 mod cluster;
 mod commit;
@@ -17,24 +16,25 @@ mod owed;
 mod queue;
 mod reports;
 mod requests;
+mod retries;
+mod row_key;
 mod rows;
 mod runs;
 mod witness;
 mod written;
 
-pub use apply::Applied;
 pub use archived::ArchivedRun;
 pub use cluster::ClusterState;
-pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use find::{Found, NotFound};
-pub use node::{Fence, Node, Presence};
+pub use node::{Device, Fence, Node, Presence};
 pub use nodes::NODES;
-pub use owed::Owed;
-pub use rows::{RowKey, StateError};
+pub use reports::{Progress, ReportBody};
+pub(crate) use requests::Answered;
+pub use retries::Retries;
+pub use row_key::{RowKey, StateError};
 pub(crate) use runs::TEXT_BYTES;
 pub use runs::{
-    Checkpoint, FailedCheckpoint, Measured, MeasuredNumerics, ProcessExit, ProcessPhase, ProcessState, Restore, Run,
-    RunState, Status, Submission,
+    Checkpoint, Claim, Corruption, FailedCheckpoint, Grounds, Measured, MeasuredNumerics, Owed, ProcessExit,
+    ProcessPhase, ProcessState, Replay, Restore, Run, RunState, Status, Submission, Unconfirmed, Verdict,
 };
-pub use witness::Unconfirmed;
 pub use written::Written;

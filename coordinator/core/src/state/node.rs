@@ -5,7 +5,16 @@ use std::collections::BTreeMap;
 use lockstep_common::{NodeId, RunId};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::command::Device;
+/// A device of a node: room for one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// `cpu` (as often as the agent offers slots) or `cuda:N`.
+    pub name: String,
+    /// What it is, for people.
+    pub model: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+}
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use lockstep_common::{NodeId, RunId};
 
 use super::cluster::ClusterState;
 use super::node::{Fence, Node, Presence};
-use super::rows::RowKey;
+use super::row_key::RowKey;
 use super::runs::{ProcessPhase, Run};
 use crate::outcome::{Effect, Refusal};
 

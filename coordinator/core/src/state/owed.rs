@@ -8,48 +8,27 @@
 //!
 //! Without this rule a checkpoint whose processes had all reported it durable would be lost without a word.
 
-use std::collections::BTreeMap;
-
 use lockstep_common::RunId;
-use lockstep_common::manifest::{Override, Piece};
-use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterState;
-use super::rows::RowKey;
-use super::runs::Run;
+use super::row_key::RowKey;
+use super::runs::{Owed, Run};
 use crate::outcome::Effect;
 
-/// A written checkpoint of a generation that has ended, and what that generation was.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Owed {
-    /// The generation that wrote it.
-    pub generation: u64,
-    /// The blob of each process's share.
-    pub shares: BTreeMap<u32, Piece>,
-    /// What process 0 ran on.
-    pub environment: BTreeMap<String, String>,
-    /// What is known to change bits.
-    pub numerics: BTreeMap<String, String>,
-    /// What was otherwise than in a checkpoint that the run comes from.
-    pub overrides: Vec<Override>,
-}
-
-impl Owed {
+impl Run {
     /// What the current generation has written at `step`.
-    pub(super) fn of(run: &Run, step: u64) -> Self {
-        let shares = run.shares.range((step, 0)..=(step, u32::MAX));
-        let measured = &run.state.measured;
-        Self {
-            generation: run.state.generation,
+    pub(super) fn written_at(&self, step: u64) -> Owed {
+        let shares = self.shares.range((step, 0)..=(step, u32::MAX));
+        let measured = &self.state.measured;
+        Owed {
+            generation: self.state.generation,
             shares: shares.map(|((_, process), blob)| (*process, blob.clone())).collect(),
             environment: measured.environment.clone(),
             numerics: measured.numerics.as_ref().map(|measured| measured.values.clone()).unwrap_or_default(),
             overrides: measured.overrides.clone(),
         }
     }
-}
 
-impl Run {
     /// Why the run gets no devices yet, for people: the next generation begins from a checkpoint that is still being opened.
     pub(super) fn waits_for_owed(&self) -> Option<String> {
         let step = self.owed.keys().next_back()?;
@@ -61,7 +40,7 @@ impl ClusterState {
     /// Ends the shares of the current generation: what is written becomes owed, the rest is dropped.
     pub(super) fn owe_written(&mut self, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
-        let written: Vec<_> = run.written_steps().into_iter().map(|step| (step, Owed::of(run, step))).collect();
+        let written: Vec<_> = run.written_steps().into_iter().map(|step| (step, run.written_at(step))).collect();
         for (step, owed) in written {
             self.set_owed(id, step, Some(owed));
         }

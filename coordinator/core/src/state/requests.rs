@@ -12,14 +12,14 @@ pub(crate) const REMEMBERED: usize = 4096;
 
 /// A request that was applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Answered {
+pub(crate) struct Answered {
     /// By the log entry at this index.
-    pub(super) index: u64,
+    pub(crate) index: u64,
     /// With this outcome.
-    pub(super) outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// A digest of what was asked; none in rows of builds that did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) asked: Option<Digest>,
+    pub(crate) asked: Option<Digest>,
 }
 
 /// The remembered requests.

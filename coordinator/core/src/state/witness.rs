@@ -10,23 +10,12 @@
 use std::collections::BTreeSet;
 
 use lockstep_common::NodeId;
-use serde::{Deserialize, Serialize};
 
-use super::runs::{ProcessPhase, Run};
-use crate::command::ReportBody;
+use super::runs::{ProcessPhase, Run, Unconfirmed};
+use crate::state::reports::ReportBody;
 
 /// Unconfirmed reports of one generation that are kept; of more, the oldest is forgotten.
 const UNCONFIRMED: usize = 8;
-
-/// A report that no process of another node has confirmed yet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Unconfirmed {
-    /// Who sent it, all on one node.
-    pub processes: BTreeSet<u32>,
-    /// What: [`ReportBody::Corrupt`] or [`ReportBody::Agreed`].
-    #[serde(rename = "said")]
-    pub body: ReportBody,
-}
 
 /// Whether a report counts.
 pub(super) enum Confirmation {

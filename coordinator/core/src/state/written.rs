@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_common::manifest::{self, Manifest, Override, Piece, Share, TensorEntry};
 use lockstep_common::{Digest, Domain};
 
-use super::owed::Owed;
+use super::runs::Owed;
 use super::runs::{Run, Submission};
 
 /// A checkpoint whose shares are all there, as blobs that the leader has yet to read.
@@ -29,7 +29,7 @@ pub struct Written {
 impl Written {
     /// Of the current generation.
     pub(super) fn of(run: &Run, step: u64) -> Self {
-        Self::owed(run, step, &Owed::of(run, step))
+        Self::owed(run, step, &run.written_at(step))
     }
 
     /// Of the generation that is named in `owed`.

@@ -9,11 +9,11 @@ use lockstep_common::manifest::{Manifest, Piece, RankState, RecordPosition, Shar
 use lockstep_common::record::chain_start;
 use lockstep_common::{Domain, NodeId, RequestId, RunId, job, world};
 use lockstep_core::command::{
-    Cancel, Commit, CommitFailed, Device, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Progress, Report,
-    Resume, Submit,
+    Cancel, Commit, CommitFailed, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Report, Resume, Submit,
 };
 use lockstep_core::replica::Ticket;
 use lockstep_core::state::Status;
+use lockstep_core::state::{Device, Progress};
 use lockstep_core::{ClusterState, Command, ReportBody};
 
 use super::blobs;

@@ -9,10 +9,11 @@ use lockstep_common::manifest::{CodeVersion, DataFile, Manifest, Piece, RankStat
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain, RequestId, RunId, job, world};
 use lockstep_core::command::{
-    Cancel, Commit, CommitFailed, Device, MadeOf, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Progress,
-    Report, Resume, Submit,
+    Cancel, Commit, CommitFailed, MadeOf, Messenger, NodeDetached, NodeJoined, NodeLeaving, NodeLost, Report, Resume,
+    Submit,
 };
 use lockstep_core::desired::{assignment, desired, peers};
+use lockstep_core::state::{Device, Progress};
 use lockstep_core::state::{Run, Status, Written};
 use lockstep_core::{
     Applied, Assignment, ClusterState, Command, DesiredRun, Effect, Outcome, Refusal, ReportBody, Save,

@@ -1,7 +1,8 @@
 //! How a process's end is judged: what is nobody's fault, what is counted, what ends the run.
 
 use lockstep_common::{Ending, RunId};
-use lockstep_core::command::{Configure, Messenger, Retries, RetryDue, WaitTimedOut};
+use lockstep_core::command::{Configure, Messenger, RetryDue, WaitTimedOut};
+use lockstep_core::state::Retries;
 use lockstep_core::view::RunView;
 use lockstep_core::{Command, Outcome, Refusal, ReportBody};
 

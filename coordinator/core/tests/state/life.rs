@@ -1,7 +1,8 @@
 //! A run from submission to its end, with nothing going wrong.
 
 use lockstep_common::{NodeId, RunId};
-use lockstep_core::command::{Annotate, Cancel, FenceDevices, NodeForgotten, Replay, ReplayRun, Submit};
+use lockstep_core::command::{Annotate, Cancel, FenceDevices, NodeForgotten, ReplayRun, Submit};
+use lockstep_core::state::Replay;
 use lockstep_core::state::Status;
 use lockstep_core::view::RunView;
 use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, ReportBody};

@@ -1,7 +1,8 @@
 //! Runs that repeat a part of another one.
 
 use lockstep_common::{Digest, Domain, RunId};
-use lockstep_core::command::{Original, Replay, ReplayRun, ReportBody};
+use lockstep_core::command::{Original, ReplayRun};
+use lockstep_core::state::{Replay, ReportBody};
 use lockstep_core::view::RunRow;
 use lockstep_core::{Command, Outcome, Refusal};
 

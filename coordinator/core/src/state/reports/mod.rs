@@ -3,3 +3,6 @@
 mod finish;
 mod ready;
 mod report;
+mod report_body;
+
+pub use report_body::{Progress, ReportBody};

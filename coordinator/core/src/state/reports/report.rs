@@ -2,12 +2,12 @@
 
 use lockstep_common::{Ending, RunId};
 
-use crate::command::ReportBody;
 use crate::outcome::Effect;
 use crate::state::accept;
 use crate::state::cluster::ClusterState;
 use crate::state::corruption::Found;
 use crate::state::ending::End;
+use crate::state::reports::ReportBody;
 use crate::state::runs::{ProcessPhase, Run, Status};
 use crate::state::witness::Confirmation;
 

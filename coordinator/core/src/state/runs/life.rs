@@ -6,7 +6,7 @@ use super::run::Run;
 use super::status::Status;
 use crate::outcome::{Effect, Outcome};
 use crate::state::cluster::ClusterState;
-use crate::state::rows::RowKey;
+use crate::state::row_key::RowKey;
 
 impl ClusterState {
     /// Puts a new run into the queue.

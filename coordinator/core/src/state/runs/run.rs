@@ -6,12 +6,12 @@ use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, Domain, NodeId, RunId};
 
-use super::checkpoints::Checkpoint;
+use super::checkpoint::Checkpoint;
+use super::owed::Owed;
 use super::process::ProcessPhase;
 use super::run_state::{Measured, RunState};
 use super::status::Status;
 use super::submission::Submission;
-use crate::state::owed::Owed;
 
 /// A run.
 #[derive(Clone, Debug)]

@@ -6,13 +6,13 @@ use lockstep_common::NodeId;
 use lockstep_common::manifest::Override;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoints::{FailedCheckpoint, Restore};
+use super::checkpoint::{FailedCheckpoint, Restore};
+use super::corruption::Corruption;
 use super::process::{MeasuredNumerics, ProcessExit, ProcessState};
 use super::status::Status;
-use crate::command::Progress;
+use super::unconfirmed::Unconfirmed;
 use crate::placement::DeviceKind;
-use crate::state::corruption::Corruption;
-use crate::state::witness::Unconfirmed;
+use crate::state::reports::Progress;
 
 /// What processes measured: some kilobytes, which change once in a generation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

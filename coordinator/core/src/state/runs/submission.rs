@@ -4,8 +4,6 @@ use lockstep_common::manifest::{CodeVersion, DataFile};
 use lockstep_common::{Digest, RunId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::Replay;
-
 /// What a run began with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
@@ -31,4 +29,15 @@ pub struct Submission {
     pub replay: Option<Replay>,
     /// Milliseconds since the epoch.
     pub created_at_ms: u64,
+}
+
+/// A part of a run, to be made again and compared with what was recorded. Such a run makes no checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    /// The run that is repeated.
+    pub of: RunId,
+    /// Steps completed at the end.
+    pub until: u64,
+    /// Steps between fingerprints, in place of the job's; 0: none.
+    pub fingerprints_every: u64,
 }

@@ -27,7 +27,7 @@ pub enum ReportBody {
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
-    /// A share of a checkpoint is written. With the last one the leader opens its blobs ([`Command::Commit`]).
+    /// A share of a checkpoint is written. With the last one the leader opens its blobs ([`crate::Command::Commit`]).
     Share {
         /// Of the checkpoint at this step.
         step: u64,

@@ -1,71 +1,12 @@
-//! A run's checkpoints: the committed ones, those that could not be made, and the one to begin from.
+//! What became of a run's checkpoints.
 
-use lockstep_common::Digest;
-use lockstep_common::manifest::Piece;
-use serde::{Deserialize, Serialize};
-
+use super::checkpoint::{FailedCheckpoint, Restore};
 use super::process::{ProcessPhase, ProcessState};
 use super::run::Run;
 use super::text::shortened;
 
 /// Failed checkpoints that a run remembers, the newest: they are for people, and a full disk makes many.
 const FAILED_CHECKPOINTS: usize = 100;
-
-/// A committed checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// Digest of its manifest.
-    pub id: Digest,
-    /// Steps completed.
-    pub step: u64,
-    /// Epoch of the next step.
-    pub epoch: u64,
-    /// The generation that made it.
-    pub generation: u64,
-    /// Milliseconds since the epoch.
-    pub committed_at_ms: u64,
-    /// Digest of the state in it.
-    pub state: Digest,
-    /// The blob of its manifest.
-    pub manifest: Piece,
-}
-
-/// A checkpoint that could not be made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedCheckpoint {
-    /// Of which generation.
-    pub generation: u64,
-    /// Steps completed.
-    pub step: u64,
-    /// Why, the last time.
-    pub reason: String,
-    /// Milliseconds since the epoch, the last time.
-    pub at_ms: u64,
-    /// Times that it failed.
-    #[serde(default = "once")]
-    pub attempts: u32,
-}
-
-fn once() -> u32 {
-    1
-}
-
-/// A checkpoint to begin from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restore {
-    /// Its id.
-    pub checkpoint: Digest,
-    /// Its step.
-    pub step: u64,
-    /// The blob of its manifest.
-    pub manifest: Piece,
-}
-
-impl From<&Checkpoint> for Restore {
-    fn from(made: &Checkpoint) -> Self {
-        Self { checkpoint: made.id, step: made.step, manifest: made.manifest.clone() }
-    }
-}
 
 impl Run {
     /// What the next generation would begin with.

@@ -1,10 +1,9 @@
-//! `apply`: one command on the state. What it does stands with the command ([`crate::command`]); that it is done once, here.
+//! `apply`: one command on the state. What it does stands with the command; that it is done once, here.
 
-use super::cluster::ClusterState;
-use super::requests::Answered;
-use super::rows::RowKey;
-use crate::command::{Command, Request};
+use super::apply::Request;
+use super::dispatch::Command;
 use crate::outcome::{Effect, Outcome, Refusal};
+use crate::state::{Answered, ClusterState};
 
 /// What a command did.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +26,8 @@ impl ClusterState {
             return Applied { outcome, effects };
         }
         let outcome = command.apply(self, index, &mut effects).unwrap_or_else(Outcome::Refused);
-        if let (Some(request), Outcome::Run(_) | Outcome::Done) = (request, &outcome) {
-            self.remember(index, &request, &outcome);
+        if let (Some(Request { id, asked, .. }), Outcome::Run(_) | Outcome::Done) = (request, &outcome) {
+            self.remember(id, Answered { index, outcome: outcome.clone(), asked: Some(asked) });
         }
         Applied { outcome, effects }
     }
@@ -37,7 +36,7 @@ impl ClusterState {
     /// request that it answered: an id that is used for another kind is a new request.
     fn answered(&self, request: &Request<'_>) -> Option<Outcome> {
         let Request { id, makes_run, asked } = request;
-        let answered = self.requests.get(id)?;
+        let answered = self.request(id)?;
         // A build that did not note what was asked answered any of them.
         let is_same = answered.asked.is_none_or(|before| before == *asked);
         let refusal = match (makes_run, &answered.outcome) {
@@ -48,14 +47,5 @@ impl ClusterState {
             (true, Outcome::Done | Outcome::Refused(_)) | (false, Outcome::Run(_)) => return None,
         };
         Some(refusal.map_or_else(|| answered.outcome.clone(), Outcome::Refused))
-    }
-
-    fn remember(&mut self, index: u64, request: &Request<'_>, outcome: &Outcome) {
-        let Request { id, asked, .. } = request;
-        let answered = Answered { index, outcome: outcome.clone(), asked: Some(*asked) };
-        self.changed.insert(RowKey::Request((*id).clone()));
-        if let Some(forgotten) = self.requests.insert((*id).clone(), answered) {
-            self.changed.insert(RowKey::Request(forgotten));
-        }
     }
 }
