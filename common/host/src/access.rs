@@ -140,10 +140,7 @@ fn share_all(dir: &Dir, depth: u32) -> Result<(), ShareError> {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_common::manifest::Piece;
-
     use super::*;
-    use crate::blobs::BlobStore;
     use crate::durable;
 
     fn mode(path: &Path) -> u32 {
@@ -165,39 +162,6 @@ mod tests {
         found
     }
 
-    fn fill(store: &BlobStore, text: &str) -> Piece {
-        let piece = store.put(text.as_bytes()).unwrap();
-        let mut writer = store.writer().unwrap();
-        writer.write(text.repeat(2).as_bytes()).unwrap();
-        writer.finish(store).unwrap();
-        let part = text.repeat(3);
-        let whole = Piece { digest: lockstep_common::Domain::Blob.digest(part.as_bytes()), bytes: part.len() as u64 };
-        let mut part = store.part(&whole).unwrap();
-        part.write(&text.as_bytes()[..1]).unwrap();
-        piece
-    }
-
-    #[test]
-    fn a_store_is_its_owners_and_its_groups_once_it_is_shared() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().join("above/store");
-        let store = BlobStore::open(&at).unwrap();
-        fill(&store, "one");
-        durable::write_atomic_in(&at.join("store-mark"), b"m", Access::of(&at)).unwrap();
-        assert_eq!(modes(&at), [PRIVATE_FILE, PRIVATE_DIR]);
-        share(&at).unwrap();
-        let store = BlobStore::existing(&at).unwrap();
-        let piece = fill(&store, "two");
-        durable::write_atomic_in(&at.join("store-id"), b"i", Access::of(&at)).unwrap();
-        let offer = crate::shared::Offer::write(&at, "a1", "x").unwrap();
-        assert_eq!(modes(&at), [GROUP_FILE, GROUP_DIR]);
-        assert_eq!(store.get(&piece).unwrap(), b"two");
-        drop(offer);
-        // The group's right to write alone is what many umasks leave.
-        fs::set_permissions(&at, Permissions::from_mode(0o775)).unwrap();
-        assert_eq!(Access::of(&at), Access::Owner);
-    }
-
     #[test]
     fn nothing_is_written_through_a_link_that_has_a_files_name() {
         let dir = tempfile::tempdir().unwrap();
@@ -216,24 +180,6 @@ mod tests {
             assert!(made.is_file() && made.len() == 0 && mode(name) == PRIVATE_FILE, "{}", name.display());
         }
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
-    }
-
-    #[test]
-    fn a_store_is_not_shared_through_a_link() {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let precious = other.path().join("precious");
-        fs::write(&precious, "mine").unwrap();
-        fs::set_permissions(&precious, Permissions::from_mode(PRIVATE_FILE)).unwrap();
-        let store = BlobStore::open(&dir.path().join("store")).unwrap();
-        let before = mode(other.path());
-        std::os::unix::fs::symlink(other.path(), store.dir().join("ab")).unwrap();
-        std::os::unix::fs::symlink(&precious, store.dir().join("tmp/x")).unwrap();
-        share(store.dir()).unwrap();
-        assert_eq!((mode(&precious), mode(other.path())), (PRIVATE_FILE, before));
-        // The lock of a directory is emptied and written to.
-        std::os::unix::fs::symlink(&precious, store.dir().join("LOCK")).unwrap();
-        assert!(durable::DirLock::acquire(store.dir()).is_err());
-        assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
     }
 
     #[test]

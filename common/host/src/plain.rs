@@ -90,7 +90,7 @@ impl Dir {
     }
 
     /// The same, of a file that is there, to be locked by whoever may write to it.
-    pub(crate) fn existing(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+    pub fn existing(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.opened(name.as_ref(), OFlags::RDWR | OFlags::APPEND)
     }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use lockstep_common::chain;
 use lockstep_core::command::Messenger;
-use lockstep_host::shared::Offer;
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::{AgentMessage, CoordinatorMessage, Hello, PROTOCOL, StoreSeen, Welcome, misfit};
 use lockstep_rpc::{agents_server, coordinator_message};
+use lockstep_store::shared::Offer;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;

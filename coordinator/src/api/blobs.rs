@@ -1,16 +1,15 @@
 //! Blobs between clients and the coordinator's store: work trees, data; never tensors.
 
-use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Take};
+use std::io::BufReader;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use lockstep_common::manifest::{Manifest, Piece, TensorEntry};
-use lockstep_common::{Digest, Domain, chain};
-use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_common::{Digest, chain};
 use lockstep_host::git::built_on;
 use lockstep_rpc::BlobChunk;
+use lockstep_store::{BlobError, BlobStore};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
@@ -79,10 +78,9 @@ impl Blobs {
     /// `NotFound`.
     pub(crate) async fn find(&self, digest: Digest) -> Result<Piece, Status> {
         self.is_ours().await?;
-        let path = self.store.path(&digest);
-        let length = on_disk(move || Ok(std::fs::metadata(path).map(|metadata| metadata.len()))).await?;
-        let missing = |_| Status::not_found(format!("blob `{digest}` is not in the store"));
-        Ok(Piece { digest, bytes: length.map_err(missing)? })
+        let store = Arc::clone(&self.store);
+        let found = on_disk(move || Ok(store.find(digest))).await?;
+        found.ok_or_else(|| Status::not_found(format!("blob `{digest}` is not in the store")))
     }
 
     /// That it is the coordinator's own store: asked before something is looked for or written there, and after.
@@ -145,7 +143,7 @@ impl Blobs {
             let checked = if bytes > CHECKED_BYTES {
                 pieces.try_for_each(|piece| store.check(piece))
             } else {
-                pieces.try_for_each(|piece| store.verify(piece).map(drop))
+                pieces.try_for_each(|piece| store.verify(piece))
             };
             drop(pieces);
             checked.map(|()| manifest)
@@ -235,10 +233,14 @@ impl Blobs {
     ) -> Result<(), Status> {
         let (store, of) = (Arc::clone(&self.store), piece.clone());
         let mut pace = self.pace;
-        let mut reading = on_disk(move || Reading::begin(&store, of, offset)).await?;
+        let mut reading = on_disk(move || store.reader(of, offset)).await?;
         loop {
             let data;
-            (reading, data) = on_disk(move || reading.next()).await?;
+            (reading, data) = on_disk(move || {
+                let data = reading.next(SENT_BYTES)?;
+                Ok((reading, data))
+            })
+            .await?;
             if data.is_empty() {
                 return on_disk(move || reading.end()).await;
             }
@@ -247,47 +249,6 @@ impl Blobs {
                 return Ok(());
             }
             pace.moved(bytes);
-        }
-    }
-}
-
-/// A blob that is read and hashed bit by bit.
-struct Reading {
-    piece: Piece,
-    path: PathBuf,
-    file: Take<File>,
-    /// None for one that is not read from its beginning: then the client alone sees whether it is whole.
-    hasher: Option<blake3::Hasher>,
-}
-
-impl Reading {
-    fn begin(store: &BlobStore, piece: Piece, offset: u64) -> Result<Self, BlobError> {
-        let path = store.path(&piece.digest);
-        let mut file = store.opened(&piece)?;
-        let sought = file.seek(SeekFrom::Start(offset));
-        sought.map_err(|source| BlobError::Io { action: "read", path: path.clone(), source })?;
-        let file = file.take(piece.bytes.saturating_sub(offset));
-        let hasher = (offset == 0).then(|| Domain::Blob.hasher());
-        Ok(Self { piece, path, file, hasher })
-    }
-
-    /// The next chunk; empty at the end.
-    fn next(mut self) -> Result<(Self, Vec<u8>), BlobError> {
-        let mut data = Vec::with_capacity(SENT_BYTES);
-        let read = (&mut self.file).take(SENT_BYTES as u64).read_to_end(&mut data);
-        read.map_err(|source| BlobError::Io { action: "read", path: self.path.clone(), source })?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&data);
-        }
-        Ok((self, data))
-    }
-
-    /// Whether it was what it should be.
-    fn end(self) -> Result<(), BlobError> {
-        let Self { piece: Piece { digest, .. }, path, hasher, .. } = self;
-        match hasher.map(|hasher| Digest::of(&hasher)) {
-            Some(found) if found != digest => Err(BlobError::Corrupt { digest, path, found }),
-            _ => Ok(()),
         }
     }
 }

@@ -13,7 +13,7 @@ use lockstep_common::{Digest, RunId, chain};
 use lockstep_core::command::{Commit, CommitFailed};
 use lockstep_core::state::Written;
 use lockstep_core::{ClusterState, Command};
-use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_store::{BlobError, BlobStore};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
@@ -210,7 +210,7 @@ fn open(store: &BlobStore, written: &Written) -> Result<Opened, Unopened> {
     if written.is_last {
         let unread =
             |error| Unopened::Never(format!("the coordinator cannot read what was written: {}", chain(&error)));
-        pieces.iter().try_for_each(|piece| store.verify(piece).map(drop)).map_err(unread)?;
+        pieces.iter().try_for_each(|piece| store.verify(piece)).map_err(unread)?;
     }
     let bytes = manifest.encode();
     let unwritten = |error| Unopened::Never(format!("the coordinator cannot write the manifest: {}", chain(&error)));

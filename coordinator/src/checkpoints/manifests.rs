@@ -6,7 +6,7 @@ use lockstep_common::manifest::{Manifest, Piece};
 use lockstep_common::{Digest, chain};
 use lockstep_core::ClusterState;
 use lockstep_core::state::Run;
-use lockstep_host::blobs::BlobStore;
+use lockstep_store::BlobStore;
 use tokio::task::spawn_blocking;
 use tonic::Status;
 

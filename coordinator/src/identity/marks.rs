@@ -13,8 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lockstep_host::access::Access;
-use lockstep_host::shared::MARK;
 use lockstep_host::{durable, plain};
+use lockstep_store::shared::MARK;
 use tracing::warn;
 
 use super::error::IdentityError;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lockstep_common::manifest::Piece;
 use lockstep_host::access::Access;
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::{durable, plain};
+use lockstep_store::BlobStore;
 use tracing::warn;
 
 use super::FILE;

@@ -10,7 +10,7 @@ use lockstep_common::chain;
 use lockstep_common::manifest::{Manifest, Piece};
 use lockstep_core::formats::{upgrade_entry, upgrade_row, upgrade_rows};
 use lockstep_core::replica::{LogEntry, LogPosition, Persist, Recovered, RowList, Rows};
-use lockstep_host::blobs::BlobError;
+use lockstep_store::BlobError;
 use tracing::info;
 
 use super::error::StoreError;

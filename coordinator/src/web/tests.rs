@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lockstep_common::job::parse_toml;
 use lockstep_common::{Domain, RequestId, RunId};
-use lockstep_host::blobs::BlobStore;
+use lockstep_store::BlobStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

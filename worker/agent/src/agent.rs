@@ -109,7 +109,7 @@ fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, Age
     Ok(Hello {
         node: options.node.to_string(),
         incarnation: random()?,
-        host: devices::host_name(),
+        host: crate::host::host_name(),
         devices,
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: lockstep_rpc::PROTOCOL,

@@ -11,7 +11,6 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child as Process, Command};
 use tokio::sync::mpsc;
@@ -21,28 +20,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+use crate::capture::{LINGER, copy};
 use crate::environment::Environment;
-use crate::event::{Event, ProcessKey};
+use crate::event::Event;
+use crate::exit::Exit;
 use crate::options::RankCommand;
 use crate::output::LogWriter;
+use crate::process_key::ProcessKey;
 
-/// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
-/// unless a child of it holds them open.
-pub(crate) const LINGER: Duration = Duration::from_millis(500);
 /// How long a process that hangs may take to write where it stands: it looks up names in libtorch.
 const STACK_TIME: Duration = Duration::from_secs(5);
-/// The size of a pipe: one read takes all there is.
-const READ_BYTES: usize = 64 << 10;
-
-/// How a process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Exit {
-    /// Exit code, or 128 + signal.
-    pub(crate) code: i32,
-    /// The last lines that it wrote.
-    pub(crate) output: String,
-}
-
 /// A running process. It is stopped when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -248,18 +235,6 @@ async fn retired(retire: &CancellationToken, grace: Duration) {
 async fn capture(mut output: pipe::Receiver, mut log: LogWriter) -> LogWriter {
     copy(&mut output, &mut log).await;
     log
-}
-
-/// Writes everything that comes out of the pipe to the log, until its end.
-pub(crate) async fn copy(output: &mut pipe::Receiver, log: &mut LogWriter) {
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        match output.read(&mut buffer).await {
-            Ok(0) => return,
-            Ok(length) => log.write(&buffer[..length]),
-            Err(error) => return debug!("cannot read the output of a process: {error}"),
-        }
-    }
 }
 
 fn exit_code(status: ExitStatus) -> i32 {

@@ -27,11 +27,6 @@ pub(crate) fn offered(
     }
 }
 
-/// This host's name.
-pub(crate) fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
 fn cpu() -> Device {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let model = value(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown").to_owned();

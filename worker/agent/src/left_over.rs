@@ -11,8 +11,8 @@ use lockstep_rpc::{ExitCause, Exited};
 use tracing::{error, warn};
 
 use crate::error::AgentError;
-use crate::event::ProcessKey;
 use crate::process::Process;
+use crate::process_key::ProcessKey;
 use crate::spool::{Recovered, Spool, SpoolError};
 
 /// SIGKILL, as an exit code.

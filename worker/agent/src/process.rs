@@ -31,10 +31,12 @@ use self::connection::Connection;
 use self::reports::Reports;
 use self::running::Running;
 use self::state::{State, Waiting};
-use crate::child::{Child, Exit};
-use crate::event::{ConnectionId, ProcessKey};
+use crate::child::Child;
+use crate::event::ConnectionId;
+use crate::exit::Exit;
 use crate::nvml::{Feed, Monitor};
 use crate::output::LogWriter;
+use crate::process_key::ProcessKey;
 use crate::spool::Spool;
 
 mod connection;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_host::shared::{Answer, answer};
 use lockstep_rpc::StoreSeen;
+use lockstep_store::shared::{Answer, answer};
 use tokio::task::spawn_blocking;
 
 /// Reads what the coordinator wrote into its `store`, and writes an answer there, which is removed with the value.

@@ -18,12 +18,13 @@ use tracing::info;
 
 use crate::environment::Environment;
 use crate::error::AgentError;
-use crate::event::{Event, ProcessKey};
+use crate::event::Event;
 use crate::left_over::left_over;
 use crate::nvml::Monitor;
 use crate::options::AgentOptions;
 use crate::output::Logs;
 use crate::process::Process;
+use crate::process_key::ProcessKey;
 use crate::programs::Programs;
 
 mod desired;

@@ -5,6 +5,7 @@ mod column;
 mod contents;
 mod dataset;
 mod error;
+pub mod files;
 mod formats;
 mod in_memory;
 mod labels;

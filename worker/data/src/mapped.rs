@@ -8,7 +8,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lockstep_host::data::{JobFiles, Opened};
+use crate::files::JobFiles;
+use lockstep_host::data::Opened;
 use memmap2::Mmap;
 
 use super::DataError;

@@ -1,8 +1,8 @@
 //! From a job to its data sets.
 
+use crate::files::JobFiles;
 use lockstep_common::job::{Data, JobSpec, Model};
 use lockstep_common::preprocessing::Preprocessing;
-use lockstep_host::data::JobFiles;
 
 use super::formats::csv::{self, Table};
 use super::formats::idx::{self, Files};

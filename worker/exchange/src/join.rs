@@ -27,7 +27,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use crate::{
     Listener, MeshConfig, MeshError,
     handshake::{Handshake, Identity, LONGEST_MESSAGE, Nonce, Outcome},
-    mesh::poll_until,
+    poll::poll_until,
 };
 
 /// Connections at the listener that have not proved themselves: room for every peer, and this many strangers.

@@ -14,6 +14,7 @@
 //!                       lane, offer, window)
 //! ```
 
+mod config;
 mod cut;
 mod error;
 mod frame;
@@ -24,11 +25,13 @@ mod link;
 mod listener;
 mod mesh;
 mod offer;
+mod poll;
 mod ring;
 mod window;
 
+pub use config::MeshConfig;
 pub use cut::CutHandle;
 pub use error::MeshError;
 pub use listener::Listener;
-pub use mesh::{Mesh, MeshConfig};
+pub use mesh::Mesh;
 pub use window::Window;

@@ -5,7 +5,6 @@
 //! then it sleeps in `poll`, so that it does not take the processor from those it waits for.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     sync::Arc,
@@ -13,18 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::{
-    CutHandle, Listener, MeshError,
+    CutHandle, Listener, MeshConfig, MeshError,
     cut::Lifeline,
     join::{connect_all, nonce},
     lane::{self, Lane, OfferedRing},
     link::Link,
     offer::{Host, NOTHING},
+    poll::poll_until,
     window::{self, OfferedWindow, Window},
 };
 
@@ -33,44 +30,6 @@ const SPIN: Duration = Duration::from_micros(100);
 
 /// The same when there are fewer processors than processes.
 const SPIN_CROWDED: Duration = Duration::from_micros(5);
-
-/// What a process must know to join a mesh. It comes with the assignment.
-#[derive(Clone)]
-pub struct MeshConfig {
-    /// This process's number, an index into `addresses`.
-    pub process: usize,
-    /// Where each process listens, by process number, this one included.
-    pub addresses: Vec<SocketAddr>,
-    /// The generation's secret.
-    pub secret: [u8; 32],
-    /// The run's id.
-    pub run: String,
-    /// The generation of the run's placement.
-    pub generation: u64,
-    /// How long [`Mesh::join`] may take.
-    pub connect_deadline: Duration,
-    /// How long a peer may move no byte while a call waits for it. Longer than the slowest step: a peer that still
-    /// computes is silent.
-    pub silence_limit: Duration,
-    /// Whether bytes between processes on one machine may go through shared memory, where the system allows it.
-    pub shared_memory: bool,
-}
-
-impl fmt::Debug for MeshConfig {
-    /// Without the secret.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("MeshConfig")
-            .field("process", &self.process)
-            .field("addresses", &self.addresses)
-            .field("run", &self.run)
-            .field("generation", &self.generation)
-            .field("connect_deadline", &self.connect_deadline)
-            .field("silence_limit", &self.silence_limit)
-            .field("shared_memory", &self.shared_memory)
-            .finish_non_exhaustive()
-    }
-}
 
 /// How far apart the numbers of two processes on one machine may be that have rings: each process reserves at most twice as many MiB.
 const FARTHEST: usize = 63;
@@ -349,16 +308,6 @@ fn spin_for(own: IpAddr, addresses: &[SocketAddr]) -> Duration {
     let here = addresses.iter().filter(|address| address.ip() == own || address.ip().is_loopback()).count();
     let processors = thread::available_parallelism().map_or(1, usize::from);
     if here <= processors { SPIN } else { SPIN_CROWDED }
-}
-
-/// `poll` until `deadline`, or until a signal.
-pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<(), MeshError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-    match poll(fds, Some(&timeout)) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(MeshError::Io { operation: "wait for the peers", source: errno.into() }),
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use lockstep_common::job::{JobSpec, LossKind, Model as ModelSpec, Output};
 use lockstep_common::seed::{Stream, derive};
+use lockstep_data::files::JobFiles;
 use lockstep_data::{InputKind, SampleShape, Targets};
-use lockstep_host::data::JobFiles;
 use tch::Device;
 
 use super::networks::{Gpt, Mlp, Resnet, Sizes};

@@ -14,8 +14,8 @@ use lockstep_common::chain;
 use lockstep_tch_ext::{Error, memory};
 use tch::{Device, Tensor};
 
+use super::staging::Staging;
 use super::state::{ChangedBy, Named};
-use super::writer::Staging;
 
 /// Checkpoints that are under way together: one is copied while the one before it is written.
 pub(super) const COPIES: usize = 2;

@@ -2,7 +2,7 @@
 
 use lockstep_common::manifest::{self, Piece, TensorEntry};
 use lockstep_common::{Digest, Domain};
-use lockstep_host::blobs::PIECE_BYTES;
+use lockstep_store::PIECE_BYTES;
 use lockstep_tch_ext::memory::each_piece;
 use tch::{Device, TchError};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use lockstep_common::Domain;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, Override, RankState, TensorEntry};
-use lockstep_host::blobs::{BlobError, BlobStore};
+use lockstep_store::{BlobError, BlobStore};
 use lockstep_tch_ext::memory::filled;
 use lockstep_tch_ext::optim;
 use tch::{Device, Kind, TchError, Tensor};

@@ -15,6 +15,7 @@ mod preprocessing;
 mod rank_state;
 mod saving;
 mod size;
+mod staging;
 mod state;
 mod writer;
 
@@ -24,5 +25,6 @@ pub use preprocessing::Unlike;
 pub(crate) use preprocessing::{RunPreprocessing, reconcile};
 pub use rank_state::{RankDraft, Ranks};
 pub use saving::{Saving, Verdicts};
+pub use staging::Staging;
 pub use state::{ChangedBy, Named, STEPS, State};
-pub use writer::{Staging, Writer};
+pub use writer::Writer;

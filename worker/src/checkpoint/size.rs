@@ -3,7 +3,7 @@
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::{Piece, RankState, TensorEntry};
-use lockstep_host::blobs::PIECE_BYTES;
+use lockstep_store::PIECE_BYTES;
 use serde::Serialize;
 
 use super::rank_state::RankDraft;

@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use lockstep_common::chain;
-use lockstep_common::manifest::{Piece, RecordPosition, TensorEntry};
+use lockstep_common::manifest::{Piece, Share, TensorEntry};
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_common::world::shares;
-use lockstep_host::blobs::{BlobError, BlobStore, PIECE_BYTES};
-use lockstep_host::data::{DataHashError, Watch};
+use lockstep_data::files::{FilesError, Watch};
 use lockstep_host::progress;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{BlobRef, CheckpointFailed, CheckpointShare};
+use lockstep_store::{BlobError, BlobStore, PIECE_BYTES};
 use lockstep_tch_ext::memory::cpu_bytes;
 use tch::Tensor;
 use tracing::{debug, warn};
@@ -22,28 +22,9 @@ use tracing::{debug, warn};
 use super::copier::{COPIES, Copier, Copies, Progress, Request, sources};
 use super::rank_state::RankDraft;
 use super::size;
-use super::state::{ChangedBy, Named, State, dtype};
+use super::staging::Staging;
+use super::state::{ChangedBy, State, dtype};
 use crate::observe::Outbox;
-use lockstep_common::manifest::Share;
-
-/// What a checkpoint holds beside tensors.
-#[derive(Debug)]
-pub struct Staging {
-    /// Steps completed.
-    pub step: u64,
-    /// Epoch of the next step.
-    pub epoch: u64,
-    /// The ranks that this process hosts.
-    pub ranks: Vec<RankDraft>,
-    /// From process 0.
-    pub record: Option<RecordPosition>,
-    /// From process 0, unless a program reads the data itself.
-    pub preprocessing: Option<Preprocessing>,
-    /// From process 0, if there is one: [`State::steps`].
-    pub steps: Option<Named>,
-    /// Whether it is the run's last.
-    pub last: bool,
-}
 
 /// Hands checkpoints to the threads that copy and write them.
 #[derive(Debug)]
@@ -59,7 +40,7 @@ pub struct Writer {
     last_step: Option<u64>,
     /// Bytes that describe the tensors of the share.
     tensors_described: usize,
-    changed: Receiver<DataHashError>,
+    changed: Receiver<FilesError>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -200,7 +181,7 @@ impl Writer {
     }
 
     /// The data file that the thread has found changed, if it has. It says no share since.
-    pub fn changed(&self) -> Option<DataHashError> {
+    pub fn changed(&self) -> Option<FilesError> {
         self.changed.try_recv().ok()
     }
 }
@@ -208,7 +189,7 @@ impl Writer {
 /// Where the thread says how a checkpoint went.
 struct Notifier {
     outbox: Outbox,
-    alarm: Sender<DataHashError>,
+    alarm: Sender<FilesError>,
     /// Whether each request was carried out.
     done: Sender<bool>,
 }

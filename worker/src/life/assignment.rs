@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use lockstep_common::Digest;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{DataFile, Manifest, Piece};
-use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::Replay;
+use lockstep_store::BlobStore;
 use tch::Device;
 
 use super::ended::Stop;

@@ -16,10 +16,11 @@ use lockstep_common::{RunId, chain, numerics};
 use lockstep_rpc::ReportBlock;
 use lockstep_tch_ext::exit::survive_file_size_limit;
 
+use super::options::Options;
 use super::{local, rank, scores};
 use crate::evidence::operators;
 use crate::observe::{Message, Outbox};
-use crate::program::{Failure, Source, export_script};
+use crate::program::{Failure, Own, Program, Source, export_script};
 
 /// Set where the environment of a job has been entered.
 const PREPARED: &str = "LOCKSTEP_PREPARED";
@@ -98,6 +99,11 @@ struct RankArguments {
     silence_limit_s: u64,
 }
 
+/// The `main` of a training program.
+pub fn main<P: Program>() -> ExitCode {
+    run(&Own::<P>::new())
+}
+
 /// Does what the command line says with `source`.
 pub(crate) fn run(source: &dyn Source) -> ExitCode {
     survive_file_size_limit();
@@ -124,7 +130,7 @@ fn train_share(source: &dyn Source, arguments: RankArguments) -> ExitCode {
     // A filter that does not parse has been refused by the agent already.
     lockstep_host::logging::init("info").ok();
     rank::warn_if_reachable(arguments.bind);
-    let options = rank::Options {
+    let options = Options {
         socket: arguments.socket,
         run: arguments.run,
         generation: arguments.generation,

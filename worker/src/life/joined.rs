@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lockstep_common::chain;
 use lockstep_exchange::{Listener, Mesh, MeshConfig};
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::progress;
+use lockstep_store::BlobStore;
 use lockstep_tch_ext::c10d::Backend;
 use tch::Device;
 

@@ -2,11 +2,11 @@
 
 use lockstep_common::manifest::Override;
 use lockstep_common::preprocessing::OF_CHECKPOINT;
+use lockstep_data::files::{self, Located, Reading};
 use lockstep_exchange::Listener;
-use lockstep_host::blobs::BlobStore;
-use lockstep_host::data::{self, Located, Reading};
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Derived, Ready};
+use lockstep_store::BlobStore;
 
 use super::Options;
 use super::agent::AgentConnection;
@@ -37,9 +37,9 @@ impl Loaded {
         numerics::apply(&job).map_err(Stop::failed)?;
         let store = BlobStore::existing(&store).map_err(Stop::failed)?;
         let restore = restore.map(|restore| assignment::manifest(&store, &restore)).transpose()?;
-        let files = data::listed(&data, &store).map_err(Stop::failed)?;
+        let files = files::listed(&data, &store).map_err(Stop::failed)?;
         let other_revision = job.data.revision().is_some();
-        let located = data::locate(&base_dir, &files, &store, other_revision, Reading::of(&job));
+        let located = files::locate(&base_dir, &files, &store, other_revision, Reading::of(&job));
         let Located { files: found, watch } = located.map_err(Stop::failed)?;
         // Other data than the checkpoint's is assigned only if a person accepted it.
         let other_data = restore.as_ref().and_then(|manifest| OtherData::between(&manifest.data, &data));

@@ -5,8 +5,8 @@ use std::path::Path;
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Manifest;
 use lockstep_exchange::Mesh;
-use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_host::data::{self, DataHashError};
+use lockstep_store::{BlobError, BlobStore};
 use tch::Device;
 
 use crate::evidence::numerics;

@@ -9,9 +9,11 @@ mod joined;
 mod loaded;
 pub mod local;
 mod memory;
+mod options;
 mod rank;
 pub mod scores;
 mod training;
 
 pub use agent::AgentConnection;
-pub use rank::{Options, run, warn_if_reachable};
+pub use options::Options;
+pub use rank::{run, warn_if_reachable};

@@ -5,11 +5,8 @@
 //! ```
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use lockstep_common::RunId;
 use lockstep_rpc::ProcessHello;
 use lockstep_tch_ext::stacks;
 use tracing::{error, warn};
@@ -18,31 +15,10 @@ use super::agent::AgentConnection;
 use super::ended::{Ended, Stop};
 use super::joined::Joined;
 use super::loaded::Loaded;
+use super::options::Options;
 use super::training::Training;
 use crate::program::Source;
 use crate::step::Finished;
-
-/// What the agent starts a process with.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The agent's socket.
-    pub socket: PathBuf,
-    /// Which run.
-    pub run: RunId,
-    /// Which of its generations.
-    pub generation: u64,
-    /// Which of its processes.
-    pub process: u32,
-    /// Where the exchange listens.
-    pub bind: IpAddr,
-    /// Whether it may share memory with processes on the same machine.
-    pub shared_memory: bool,
-    /// How long the last checkpoint is tried again.
-    pub save_limit: Duration,
-    /// Silence after which a peer is given up. One that dies is noticed at once, and one that hangs by its agent: this is for a network
-    /// that is cut, and longer than a peer may wait for a slow store.
-    pub silence_limit: Duration,
-}
 
 /// Lives a rank process's life, training with `source`.
 pub fn run(source: &dyn Source, options: &Options) -> ExitCode {

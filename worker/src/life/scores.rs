@@ -7,8 +7,8 @@ use std::path::Path;
 use lockstep_common::job::{Data, Job, JobError, JobSpec};
 use lockstep_common::manifest::Manifest;
 use lockstep_data::{Batch, DataError, InputKind, open_data_as};
-use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_models::{ModelError, Precision};
+use lockstep_store::{BlobError, BlobStore};
 use lockstep_tch_ext::memory::bytes_of;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 

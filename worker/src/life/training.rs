@@ -1,7 +1,7 @@
 //! Training: from the first step of this generation to the run's last.
 
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::progress;
+use lockstep_store::BlobStore;
 
 use super::Options;
 use super::agent::AgentConnection;

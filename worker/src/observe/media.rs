@@ -2,13 +2,13 @@
 //! disk (I7). Each is told to the agent when it is stored.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use lockstep_common::chain;
-use lockstep_host::blobs::{BlobError, BlobStore};
 use lockstep_rpc::{BlobRef, MediaReport, ReportBlock};
+use lockstep_store::{BlobError, BlobStore};
 use tch::{Kind, TchError, Tensor};
 use tracing::warn;
 
@@ -66,14 +66,13 @@ enum MediaError {
 }
 
 impl MediaWriter {
-    /// Writes to the store at `dir`, and tells `outbox`. Where the store cannot be opened it warns once, and training continues.
-    pub(crate) fn start(dir: &Path, outbox: &Outbox) -> Option<Self> {
-        let started = Self::try_start(dir, outbox.clone());
+    /// Writes to `store`, and tells `outbox`. Where the system gives no thread it warns once, and training continues.
+    pub(crate) fn start(store: BlobStore, outbox: &Outbox) -> Option<Self> {
+        let started = Self::try_start(store, outbox.clone());
         started.inspect_err(|error| warn!(error = chain(error), "images and files of the run are not kept")).ok()
     }
 
-    fn try_start(dir: &Path, outbox: Outbox) -> Result<Self, BlobError> {
-        let store = BlobStore::existing(dir)?;
+    fn try_start(store: BlobStore, outbox: Outbox) -> io::Result<Self> {
         let (queue, waiting) = sync_channel::<Media>(WAITING);
         let told = outbox.clone();
         let work = move || {
@@ -90,8 +89,7 @@ impl MediaWriter {
                 }
             }
         };
-        let thread = thread::Builder::new().name("media".to_owned()).spawn(work);
-        let thread = thread.map_err(|source| BlobError::Io { action: "open", path: dir.to_owned(), source })?;
+        let thread = thread::Builder::new().name("media".to_owned()).spawn(work)?;
         Ok(Self { queue: Some(queue), outbox, thread: Some(thread) })
     }
 
@@ -175,13 +173,8 @@ mod tests {
     fn what_is_kept_is_stored_and_told_and_what_cannot_be_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::default();
-        let store = dir.path().join("store");
-        assert!(
-            MediaWriter::start(&store, &outbox).is_none() && !store.exists(),
-            "a store that is not there is not made"
-        );
-        BlobStore::open(&store).unwrap();
-        let writer = MediaWriter::start(&store, &outbox).unwrap();
+        let store = BlobStore::open(&dir.path().join("store")).unwrap();
+        let writer = MediaWriter::start(store.another(), &outbox).unwrap();
         let file = dir.path().join("notes.txt");
         std::fs::write(&file, "kept").unwrap();
         let image = Tensor::from_slice(&[0.0_f32, 1.0, 2.0, -1.0]).view([1, 2, 2]);
@@ -205,7 +198,6 @@ mod tests {
         let media: Vec<_> = blocks.iter().flat_map(|block| &block.media).collect();
         let kinds: Vec<_> = media.iter().map(|media| (media.kind.as_str(), media.blob.is_some())).collect();
         assert_eq!(kinds, [("image", true), ("text", false), ("text", true), ("artifact", true)]);
-        let store = BlobStore::open(&dir.path().join("store")).unwrap();
         let read = |report: &MediaReport| store.get(&report.blob.clone().unwrap().try_into().unwrap()).unwrap();
         assert_eq!((read(media[3]).as_slice(), media[3].file_name.as_str()), (b"kept".as_slice(), "notes.txt"));
         let png = read(media[0]);

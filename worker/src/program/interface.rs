@@ -1,15 +1,11 @@
 //! What a user's program implements, and what is trained of it.
 
-use std::process::ExitCode;
-
 use lockstep_data::{Batch, DataError, DataSets, SampleShape, open_data_as};
 use lockstep_models::{Context, EvalSums, Model, ModelError};
 use tch::Tensor;
 use tch::nn;
 
 use super::Setup;
-use super::own::Own;
-use crate::life::command;
 
 /// Whatever a program fails with.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -56,11 +52,6 @@ pub trait Program: Sized + 'static {
         let samples = batch.inputs.size().first().copied().unwrap_or(0) as u64;
         Ok(EvalSums::of_mean(self.loss(batch, context)?.f_double_value(&[])?, samples))
     }
-}
-
-/// The `main` of a training program.
-pub fn main<P: Program>() -> ExitCode {
-    command::run(&Own::<P>::new())
 }
 
 /// What is trained, and on what.

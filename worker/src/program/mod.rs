@@ -39,9 +39,12 @@ mod script_export;
 mod setup;
 
 pub use built_in::BuiltIn;
-pub use interface::{Failure, Program, Source, main};
+pub use interface::{Failure, Program, Source};
 pub use lockstep_common::contents::Contents;
 pub use lockstep_data::{Batch, DataError, DataSets, Dataset, InMemory, InputKind, SampleShape, Targets};
 pub use lockstep_models::{Context, EvalSums, classified};
+pub(crate) use own::Own;
 pub use script_export::{ScriptExportError, export_script};
 pub use setup::{OtherData, ParameterError, Setup};
+
+pub use crate::life::command::main;

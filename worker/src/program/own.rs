@@ -15,10 +15,10 @@ use tch::{Device, Kind, Tensor, nn};
 use super::{Failure, Program, Setup, Source};
 
 /// The program `P` as what is trained.
-pub(super) struct Own<P>(PhantomData<P>);
+pub(crate) struct Own<P>(PhantomData<P>);
 
 impl<P> Own<P> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(PhantomData)
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lockstep_common::job::{JobSpec, Parameter};
 use lockstep_common::manifest::DataFile;
 use lockstep_common::preprocessing::Preprocessing;
-use lockstep_host::data::JobFiles;
+use lockstep_data::files::JobFiles;
 use serde::de::DeserializeOwned;
 use tch::Device;
 

@@ -2,7 +2,7 @@
 
 use lockstep_common::sampler::SamplerError;
 use lockstep_data::DataError;
-use lockstep_host::data::DataHashError;
+use lockstep_data::files::FilesError;
 use lockstep_models::ModelError;
 use tch::TchError;
 
@@ -125,7 +125,7 @@ pub enum TrainError {
     },
     /// A data file is not what it was when training began, or cannot be compared.
     #[error(transparent)]
-    Changed(#[from] DataHashError),
+    Changed(#[from] FilesError),
     /// The model failed.
     #[error("the model failed at step {step}")]
     Model {

@@ -1,6 +1,7 @@
 //! Training: one step after another, each from batches to an optimizer's step and what is recorded of it.
 
 mod buffers;
+mod due;
 mod error;
 mod evaluate;
 mod finite;

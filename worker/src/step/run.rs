@@ -6,15 +6,15 @@ use std::ops::Range;
 use lockstep_common::Digest;
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::world::hosted;
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::progress;
 use lockstep_models::Context;
 use lockstep_rpc::MAX_SHARE_BYTES;
+use lockstep_store::BlobStore;
 use lockstep_tch_ext::fold::layer_norms;
 use tch::Tensor;
 
 use super::buffers::Buffers;
-use super::record::Due;
+use super::due::Due;
 use super::seen::Seen;
 use super::{TrainError, Trainer};
 use crate::checkpoint::{self, ChangedBy, Saving, Staging, Writer};
@@ -56,6 +56,45 @@ pub(super) struct Run {
     pub(super) reporter: Reporter,
 }
 
+impl Trainer {
+    /// Trains to the last step, as one of the processes that `exchange` joins; alone without one. Checkpoints go to
+    /// `store`, if there is one, and everything that is said to `outbox`.
+    pub fn run(
+        self,
+        exchange: Option<Box<dyn Exchange>>,
+        store: Option<BlobStore>,
+        outbox: &Outbox,
+    ) -> Result<Finished, TrainError> {
+        self.run_saving(exchange, store, outbox, None)
+    }
+
+    /// The same; the last checkpoint is saved as `saving` says, or else tried once.
+    pub fn run_saving(
+        self,
+        exchange: Option<Box<dyn Exchange>>,
+        store: Option<BlobStore>,
+        outbox: &Outbox,
+        saving: Option<&Saving<'_>>,
+    ) -> Result<Finished, TrainError> {
+        let process = exchange.as_ref().map_or(ProcessIndex::ALONE, |exchange| ProcessIndex {
+            index: exchange.process() as u32,
+            count: exchange.processes() as u32,
+        });
+        let mut run = Run::new(self, process, exchange, store, outbox)?;
+        if saving.is_some() {
+            run.check_describable()?;
+        }
+        while run.trainer.state.step < run.trainer.until {
+            if let Err(error) = run.step() {
+                // What led to it is worth knowing.
+                run.reporter.hand_over();
+                return Err(run.blame(error));
+            }
+        }
+        run.finish(saving)
+    }
+}
+
 impl Run {
     pub(super) fn new(
         trainer: Trainer,
@@ -79,7 +118,7 @@ impl Run {
         let history = GradientHistory::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
         let agreed = state.step;
         let buffers = Buffers::new(state.model.buffers())?;
-        let media = store.as_ref().and_then(|store| MediaWriter::start(store.dir(), outbox));
+        let media = store.as_ref().and_then(|store| MediaWriter::start(store.another(), outbox));
         let checkpoints = store
             .map(|store| Writer::start(state, (process.index, process.count), store, outbox.clone(), &trainer.watch));
         let checkpoints = checkpoints.transpose()?;

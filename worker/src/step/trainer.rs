@@ -7,18 +7,18 @@ use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, Override, RecordPosition};
 use lockstep_common::sampler::{Cursor, Sampler};
 use lockstep_data::DataSets;
-use lockstep_host::blobs::BlobStore;
-use lockstep_host::data::Watch;
+use lockstep_data::files::Watch;
 use lockstep_models::{Model, Watched};
+use lockstep_store::BlobStore;
 use tch::Device;
 use tracing::{debug, info};
 
+use super::SetupError;
 use super::hook::{Hooks, StepHook};
-use super::{Finished, Run, SetupError, TrainError};
-use crate::checkpoint::{self, Ranks, RunPreprocessing, Saving, State, reconcile};
-use crate::observe::{Outbox, importance};
+use crate::checkpoint::{self, Ranks, RunPreprocessing, State, reconcile};
+use crate::observe::importance;
 use crate::program::{OtherData, Setup, Source};
-use crate::reduce::{Exchange, Layout, ProcessIndex};
+use crate::reduce::Layout;
 
 /// A run in memory: model, data and state, before or between steps.
 pub struct Trainer {
@@ -155,42 +155,5 @@ impl Trainer {
     /// How the gradients lie in the tensor that is reduced.
     pub fn layout(&self) -> &Layout {
         &self.layout
-    }
-
-    /// Trains to the last step, as one of the processes that `exchange` joins; alone without one. Checkpoints go to
-    /// `store`, if there is one, and everything that is said to `outbox`.
-    pub fn run(
-        self,
-        exchange: Option<Box<dyn Exchange>>,
-        store: Option<BlobStore>,
-        outbox: &Outbox,
-    ) -> Result<Finished, TrainError> {
-        self.run_saving(exchange, store, outbox, None)
-    }
-
-    /// The same; the last checkpoint is saved as `saving` says, or else tried once.
-    pub fn run_saving(
-        self,
-        exchange: Option<Box<dyn Exchange>>,
-        store: Option<BlobStore>,
-        outbox: &Outbox,
-        saving: Option<&Saving<'_>>,
-    ) -> Result<Finished, TrainError> {
-        let process = exchange.as_ref().map_or(ProcessIndex::ALONE, |exchange| ProcessIndex {
-            index: exchange.process() as u32,
-            count: exchange.processes() as u32,
-        });
-        let mut run = Run::new(self, process, exchange, store, outbox)?;
-        if saving.is_some() {
-            run.check_describable()?;
-        }
-        while run.trainer.state.step < run.trainer.until {
-            if let Err(error) = run.step() {
-                // What led to it is worth knowing.
-                run.reporter.hand_over();
-                return Err(run.blame(error));
-            }
-        }
-        run.finish(saving)
     }
 }

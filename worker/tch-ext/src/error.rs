@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::float_mode::DEFAULT;
-
 /// Why a call did not do what it should; nothing has changed then unless the call says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,10 +44,15 @@ pub enum Error {
     },
     /// The processor does not compute as IEEE 754 has it: other bits.
     #[error(
-        "the processor's float mode is `{0}`, and `{DEFAULT}` is needed: a library that this process has loaded changed it, \
+        "the processor's float mode is `{found}`, and `{needed}` is needed: a library that this process has loaded changed it, \
          as one that was built with -ffast-math does"
     )]
-    FloatMode(String),
+    FloatMode {
+        /// What it is, in words.
+        found: String,
+        /// What it must be.
+        needed: &'static str,
+    },
     /// A kind of processor whose float mode is not known here.
     #[error(
         "the bits that a processor of architecture `{0}` computes have not been tried: levels `exact` and `portable` are for \

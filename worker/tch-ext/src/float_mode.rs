@@ -29,7 +29,7 @@ pub fn describe() -> String {
 pub fn check() -> Result<(), Error> {
     match describe() {
         mode if mode == DEFAULT => Ok(()),
-        mode => Err(Error::FloatMode(mode)),
+        mode => Err(Error::FloatMode { found: mode, needed: DEFAULT }),
     }
 }
 

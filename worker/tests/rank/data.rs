@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::lab::{Lab, idx, table};
 use lockstep_common::{Digest, chain};
-use lockstep_host::blobs::BlobStore;
-use lockstep_host::data::{self, Reading};
+use lockstep_data::files::{self, Reading};
 use lockstep_rpc::process_message::Body;
+use lockstep_store::BlobStore;
 use lockstep_worker::evidence::numerics;
 use lockstep_worker::observe::{Message, Outbox};
 use lockstep_worker::program::{BuiltIn, Setup};
@@ -40,7 +40,7 @@ fn images() -> Lab {
 fn trained(lab: &Lab, reading: Reading, disturb: impl FnOnce(&File)) -> Result<(Digest, usize), String> {
     numerics::apply(&lab.job).unwrap();
     let store = BlobStore::open(&lab.store()).unwrap();
-    let located = data::locate(lab.dir.path(), &lab.data, &store, false, reading).unwrap();
+    let located = files::locate(lab.dir.path(), &lab.data, &store, false, reading).unwrap();
     let setup = Setup::new(lab.job.clone(), located.files, Vec::new(), Device::Cpu);
     let trainer = Trainer::load(&BuiltIn, setup, None).unwrap().watching(located.watch);
     // A write in the same tick of the file system's clock would show no other time.

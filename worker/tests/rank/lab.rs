@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use lockstep_common::Digest;
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_common::manifest::{DataFile, Manifest};
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::data::{Listed, hash_files};
 use lockstep_rpc::{Assignment, Corrupt, EvalReport, LayerReport, Restore, StepReport, SystemReport};
+use lockstep_store::BlobStore;
 
 use crate::processes::{Processes, RUN};
 
@@ -98,7 +98,7 @@ impl Lab {
         lockstep_tch_ext::exit::skip_static_destructors();
         let dir = tempfile::tempdir().unwrap();
         // A process makes no store for itself: it would be one that nobody shares.
-        lockstep_host::blobs::BlobStore::open(&dir.path().join("store")).unwrap();
+        lockstep_store::BlobStore::open(&dir.path().join("store")).unwrap();
         for (name, bytes) in files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }

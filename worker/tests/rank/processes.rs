@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use lockstep_common::manifest::{self, Manifest, RecordPosition, Share};
 use lockstep_common::{Digest, RunId, numerics};
-use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{AgentCommand, Empty, Peers, ProcessMessage, Save, decode_block, frame};
+use lockstep_store::BlobStore;
 
 use crate::lab::{Lab, Outcome};
 

@@ -2,7 +2,7 @@
 
 use crate::lab::{Lab, module, table};
 use lockstep_common::manifest::{Manifest, TensorEntry};
-use lockstep_host::blobs::BlobStore;
+use lockstep_store::BlobStore;
 
 const JOB: &str = r#"
     name = "sometimes"

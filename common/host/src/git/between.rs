@@ -5,8 +5,8 @@ use std::path::Path;
 use git2::{Diff, DiffFormat, FileMode, Oid, Patch, Repository};
 use serde::Serialize;
 
-use super::missing::Kinds;
-use super::{GitError, open};
+use super::error::GitError;
+use super::repository::{self, Kinds};
 
 /// What lies between two commits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,7 +31,7 @@ pub struct ChangedFile {
 /// What changed from commit `a` to commit `b`, if the repository that `path` lies in has both.
 pub fn changes(path: &Path, a: &str, b: &str) -> Result<Option<Changes>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
-    let Ok(mut repository) = open::history(path) else { return Ok(None) };
+    let Ok(mut repository) = repository::history(path) else { return Ok(None) };
     let ids = [a, b].map(|commit| Oid::from_str(commit).ok().filter(|id| repository.find_commit(*id).is_ok()));
     let [Some(a), Some(b)] = ids else { return Ok(None) };
     for commit in [a, b] {
@@ -75,7 +75,7 @@ fn differing(repository: &Repository, a: Oid, b: Oid) -> Result<Vec<Oid>, git2::
 #[cfg(test)]
 mod tests {
     use super::super::describe;
-    use super::super::tests::git;
+    use super::super::testing::git;
     use super::*;
 
     #[test]

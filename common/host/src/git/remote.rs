@@ -21,6 +21,32 @@ pub fn protocol(url: &str) -> &str {
     if before_path.contains(':') { "ssh" } else { "file" }
 }
 
+/// `https://user:token@host/x?token=..` without what stands before the `@`, and without the query; `user:password@host:x`, as ssh takes
+/// it, without the password.
+pub(super) fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or(url);
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.split('/').next().unwrap_or(rest);
+            let bare = match host.rsplit_once('@') {
+                // Who logs in is no secret there, and is needed.
+                Some((user, host)) if scheme.contains("ssh") => {
+                    format!("{}@{host}", user.split(':').next().unwrap_or(user))
+                }
+                Some((_, host)) => host.to_owned(),
+                None => host.to_owned(),
+            };
+            format!("{scheme}://{bare}{}", &rest[host.len()..])
+        }
+        None => match url.split_once('@') {
+            Some((user, rest)) if !user.contains('/') => {
+                format!("{}@{rest}", user.split(':').next().unwrap_or(user))
+            }
+            _ => url.to_owned(),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +81,21 @@ mod tests {
             assert!(words.contains(&format!("transport '{expected}' not allowed")), "{url}: {words}");
         }
         assert_eq!((protocol("::x"), protocol("HTTPS://x/y"), protocol("")), ("", "HTTPS", "file"));
+    }
+
+    #[test]
+    fn no_password_of_a_remote_is_kept() {
+        for (url, kept) in [
+            ("https://me:secret@example.org/r.git", "https://example.org/r.git"),
+            ("https://example.org/r.git?access_token=secret", "https://example.org/r.git"),
+            ("https://example.org/r.git#secret", "https://example.org/r.git"),
+            ("ssh://git:secret@example.org:22/r.git", "ssh://git@example.org:22/r.git"),
+            ("git:secret@example.org:r.git", "git@example.org:r.git"),
+            ("git@example.org:r.git", "git@example.org:r.git"),
+            ("/srv/a@b/r.git", "/srv/a@b/r.git"),
+            ("../r.git", "../r.git"),
+        ] {
+            assert_eq!(without_credentials(url), kept);
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use git2::{ErrorCode, ObjectType, Oid, Repository, Tree, TreeEntry, TreeWalkMode, TreeWalkResult};
 
-use super::missing::Kinds;
-use super::{GitError, open};
+use super::error::GitError;
+use super::repository::{self, Kinds};
 
 /// The commit that `revision` of the work tree around `from` has of the repository that `path` lies in: the one that it names, or,
 /// of a submodule, the one that it records. Where `path` does not lie in that work tree, `revision` is one of its own.
@@ -20,7 +20,7 @@ pub fn commit_at(path: &Path, from: &Path, revision: &str) -> Result<String, Git
     let begins = around.iter().position(|root| own.is_some() && root.canonicalize().ok() == own);
     let mut chain = around[begins.unwrap_or(around.len().saturating_sub(1))..].iter();
     let first = chain.next().map_or_else(|| path.parent().unwrap_or(path), PathBuf::as_path);
-    let (mut root, mut repository) = (first, open::history(first)?);
+    let (mut root, mut repository) = (first, repository::history(first)?);
     let mut commit =
         repository.revparse_single(revision).and_then(|object| object.peel_to_commit()).map_err(failed)?.id();
     repository.complete(commit, Kinds::Trees)?;
@@ -30,7 +30,7 @@ pub fn commit_at(path: &Path, from: &Path, revision: &str) -> Result<String, Git
         let entry = entry.filter(|entry| entry.kind() == Some(ObjectType::Commit));
         let what = || format!("it is no submodule in `{revision}` of `{}`", root.display());
         commit = entry.ok_or_else(|| GitError::NotPlain { path: inner.clone(), what: what() })?.id();
-        (root, repository) = (inner, open::history_at(inner)?);
+        (root, repository) = (inner, repository::history_at(inner)?);
     }
     Ok(commit.to_string())
 }
@@ -46,7 +46,7 @@ pub fn files_at(path: &Path, commit: &str, into: &Path) -> Result<Option<Vec<(St
     let parent = path.parent().unwrap_or(Path::new("/"));
     let around = roots(path);
     let root = around.last().map_or(parent, PathBuf::as_path);
-    let mut repository = open::history(root)?;
+    let mut repository = repository::history(root)?;
     let id = Oid::from_str(commit).map_err(failed)?;
     repository.find_commit(id).map_err(failed)?;
     repository.complete(id, Kinds::Trees)?;
@@ -150,7 +150,7 @@ const LINK: i32 = 0o120_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::git;
+    use super::super::testing::git;
     use super::*;
 
     #[test]

@@ -6,14 +6,15 @@ use std::path::{Component, Path, PathBuf};
 
 use git2::{Oid, Repository};
 
-use super::{GitError, open};
+use super::error::GitError;
+use super::repository;
 
 /// A submodule whose repository is there.
 pub(super) struct Submodule {
     /// Relative to the tree that it lies in.
     pub(super) path: PathBuf,
     pub(super) url: Option<String>,
-    pub(super) repository: open::Opened,
+    pub(super) repository: repository::Opened,
     /// Its commit.
     pub(super) head: Oid,
     /// Whether the tree's commit, or its index, names another one.
@@ -59,7 +60,7 @@ pub(super) fn behind_link(root: &Path, path: &Path) -> bool {
 /// The submodules of `repository`. One that was never initialised has nothing that its commit has not, and is left out.
 ///
 /// # Errors
-/// As [`open::open`]; `NoCommit`; `NotPlain` for one that lies outside of the tree.
+/// As [`repository::open`]; `NoCommit`; `NotPlain` for one that lies outside of the tree.
 pub(super) fn of(repository: &Repository) -> Result<Vec<Submodule>, GitError> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
     let failed = |source| GitError::Git { path: root.to_owned(), source };
@@ -74,8 +75,8 @@ pub(super) fn of(repository: &Repository) -> Result<Vec<Submodule>, GitError> {
         if path.components().any(|part| !matches!(part, Component::Normal(_))) {
             return Err(GitError::NotPlain { path: full, what: "a submodule outside of the work tree".to_owned() });
         }
-        let repository = open::open(&full)?;
-        let head = super::head_of(&repository, &full)?;
+        let repository = repository::open(&full)?;
+        let head = repository::head_of(&repository, &full)?;
         let is_moved = recorded.iter().any(|recorded| *recorded != Some(head));
         let url = submodule.url().ok().flatten().map(str::to_owned);
         found.push(Submodule { path: path.to_owned(), url, repository, head, is_moved });

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{GitError, open};
+use super::error::GitError;
+use super::repository;
 
 /// What git tracks at `path`, below it, or as a link on the way to it; none if nothing is there.
 ///
@@ -30,7 +31,7 @@ pub fn tracked(path: &Path) -> Result<Option<PathBuf>, GitError> {
 /// What git tracks at or below `name` in the directory `parent`.
 fn tracked_at(parent: &Path, name: &OsStr) -> Result<Option<PathBuf>, GitError> {
     let io = |source: io::Error| GitError::Io { path: parent.to_owned(), source };
-    let Some(repository) = open::discover(parent)? else { return Ok(None) };
+    let Some(repository) = repository::discover(parent)? else { return Ok(None) };
     let Some(root) = repository.workdir() else { return Ok(None) };
     let (root, parent) = (root.canonicalize().map_err(io)?, parent.canonicalize().map_err(io)?);
     let Ok(inside) = parent.strip_prefix(&root) else { return Ok(None) };
@@ -45,7 +46,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    use super::super::tests::git;
+    use super::super::testing::git;
     use super::tracked;
 
     #[test]

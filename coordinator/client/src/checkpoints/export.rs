@@ -10,10 +10,10 @@ use std::{fs, io};
 
 use lockstep_common::job::{JobSpec, Model, Output as ModelOutput};
 use lockstep_common::manifest::{DataFile, Manifest, Piece};
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::data;
 use lockstep_host::durable::{is_full, sync_dir};
 use lockstep_rpc::query_request::What;
+use lockstep_store::BlobStore;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -186,7 +186,10 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
         let where_not = format!("the module `{path}` is not in `{}` as it was, nor in the store", base_dir.display());
         failure.context(&where_not).hint("`--without-module` exports its weights alone")
     })?;
-    let store = BlobStore::open(blobs).and_then(|store| store.verify(&piece));
+    let store = BlobStore::open(blobs).and_then(|store| {
+        store.verify(&piece)?;
+        Ok(store.local_path(&piece.digest))
+    });
     store.map_err(|error| Failure::caused(Exit::of_blob(&error), &error))
 }
 

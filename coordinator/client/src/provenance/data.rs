@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use lockstep_common::manifest::{DataFile, Piece, data_digest};
 use lockstep_dvc::Objects;
+use lockstep_host::data::StatCache;
 use lockstep_host::data::{self, DataHashError, Listed};
-use lockstep_host::stat_cache::StatCache;
 use serde::Serialize;
 
 use crate::args::{DataAddArguments, DataHashArguments};

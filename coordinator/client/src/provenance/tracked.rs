@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use lockstep_common::Digest;
 use lockstep_dvc::{DvcError, Md5, Presence, State, Tracked};
-use lockstep_host::stat_cache::StatCache;
+use lockstep_host::data::StatCache;
 
 use crate::terminal::{Exit, Failure, Output, Progress};
 

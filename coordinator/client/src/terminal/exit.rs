@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lockstep_host::blobs::BlobError;
+use lockstep_store::BlobError;
 
 /// How a command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

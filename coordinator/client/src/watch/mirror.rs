@@ -11,8 +11,8 @@ use lockstep_core::view::RunView;
 use lockstep_export::{
     Dataset, Item, Mlflow, MlflowServer, Run, Sink, Status, TableFile, TableFormat, TensorBoard, Wandb,
 };
-use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::{MediaReport, ReportBlock};
+use lockstep_store::BlobStore;
 use lockstep_tracking::{Unfit, metrics_of};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -308,7 +308,7 @@ impl Blobs {
         let dir: &Path = self.dir.path();
         self.client.fetch(std::slice::from_ref(&piece), dir).await?;
         let store = BlobStore::open(dir).map_err(|error| Failure::caused(Exit::Local, &error))?;
-        Ok(store.path(&piece.digest))
+        Ok(store.local_path(&piece.digest))
     }
 }
 

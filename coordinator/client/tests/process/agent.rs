@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use lockstep_common::manifest::{self, Piece, RankState, RecordPosition, Share, TensorEntry};
 use lockstep_common::record::chain_start;
 use lockstep_common::{Digest, Domain};
-use lockstep_host::blobs::BlobStore;
-use lockstep_host::shared::{Answer, answer};
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
@@ -18,6 +16,8 @@ use lockstep_rpc::{
     Device, EncodedBlock, Finished, Heartbeat, Hello, LogRequest, PROTOCOL, ProcessMessage, Ready, Report, ReportBlock,
     Save, StepReport, StoreSeen, Welcome,
 };
+use lockstep_store::BlobStore;
+use lockstep_store::shared::{Answer, answer};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;

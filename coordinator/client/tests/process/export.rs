@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use lockstep_common::manifest::{Share, TensorEntry};
-use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::process_message::Body as Said;
+use lockstep_store::BlobStore;
 
 use crate::agent::{Agent, block, ready, said};
 use crate::support::{Coordinator, wait_for, write_job};

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use lockstep_host::shared::answer;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::{Hello, StoreSeen, Welcome};
+use lockstep_store::shared::answer;
 use tonic::{Code, Status};
 
 use crate::agent::{Agent, hello, ready};

@@ -7,10 +7,10 @@ use crate::agent::{Agent, Process, block, final_state, finished, hello, loss, re
 use crate::support::{Coordinator, coord, fails, wait_for, write_job};
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{Manifest, Piece};
-use lockstep_host::blobs::BlobStore;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{Assignment, Exited, LogReply, ReportsRequest, agent_message::Body as Say};
+use lockstep_store::BlobStore;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -32,11 +32,11 @@ async fn a_truncated_blob_is_refused_with_both_lengths() {
     let blobs = open(dir.path());
     let piece = blobs.store.put(b"weights").unwrap();
     blobs.sees(&piece).await.unwrap();
-    std::fs::write(blobs.store.path(&piece.digest), b"we").unwrap();
+    std::fs::write(blobs.store.local_path(&piece.digest), b"we").unwrap();
     let refused = blobs.sees(&piece).await.unwrap_err();
     assert_eq!(refused.code(), Code::DataLoss);
     assert!(refused.message().contains("is truncated: 2 bytes of 7"), "{}", refused.message());
-    std::fs::write(blobs.store.path(&piece.digest), b"weights and more").unwrap();
+    std::fs::write(blobs.store.local_path(&piece.digest), b"weights and more").unwrap();
     assert!(blobs.sees(&piece).await.unwrap_err().message().contains("is longer than it was: 16 bytes of 7"));
     let other = Piece { digest: Domain::Blob.digest(b"other"), bytes: 5 };
     assert_eq!(blobs.sees(&other).await.unwrap_err().code(), Code::NotFound);
@@ -68,7 +68,7 @@ async fn a_blob_is_hashed_on_the_way_and_one_that_has_changed_breaks_the_stream(
     assert_eq!(received(&blobs, &piece, 2_000_000).await, (whole[2_000_000..].to_vec(), None));
     assert_eq!(received(&blobs, &piece, u64::MAX).await, (Vec::new(), Some(Code::InvalidArgument)));
     whole[2_400_000] ^= 1;
-    std::fs::write(blobs.store.path(&piece.digest), &whole).unwrap();
+    std::fs::write(blobs.store.local_path(&piece.digest), &whole).unwrap();
     let (bytes, end) = received(&blobs, &piece, 0).await;
     assert_eq!((bytes.len(), end), (whole.len(), Some(Code::DataLoss)));
     let broken = [Ok(BlobChunk { data: vec![1] }), Err(Status::cancelled("gone"))];
@@ -82,7 +82,7 @@ async fn nothing_is_sent_of_what_a_link_in_the_place_of_a_blob_leads_to() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = open(dir.path());
     let piece = blobs.store.put(b"weights").unwrap();
-    let path = blobs.store.path(&piece.digest);
+    let path = blobs.store.local_path(&piece.digest);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(dir.path().join("key"), "SECRETS").unwrap();
     std::os::unix::fs::symlink(dir.path().join("key"), &path).unwrap();

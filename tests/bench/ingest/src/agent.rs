@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lockstep_host::shared;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
@@ -14,13 +13,14 @@ use lockstep_rpc::{
     AgentMessage, Assignment, CoordinatorMessage, Device, Heartbeat, Hello, PROTOCOL, ProcessMessage, Ready, Report,
     StoreSeen,
 };
+use lockstep_store::shared;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::desires::Desires;
+use crate::failure::{Failure, PATIENCE};
 use crate::words::{share, tensor};
-use crate::{Failure, PATIENCE};
 
 /// Bytes of a message that an agent takes.
 const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 65_536;

@@ -7,7 +7,7 @@ use lockstep_rpc::{AnnotateRequest, CancelRequest, DataFile, QueryRequest, Resum
 use serde_json::Value;
 use tonic::transport::Channel;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 pub(crate) async fn connect(address: &str) -> Result<ControlClient<Channel>, Failure> {
     Ok(ControlClient::connect(format!("http://{address}")).await?)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// What is to be trained, as far as it matters here.
 pub(crate) struct Job<'a> {

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use crate::control::Client;
 use crate::coordinator::Coordinator;
 use crate::crew::Crew;
-use crate::{Failure, PATIENCE, words};
+use crate::failure::{Failure, PATIENCE};
+use crate::words;
 
 /// Steps of a job that does not end here.
 const STEPS: u64 = 1_000_000;

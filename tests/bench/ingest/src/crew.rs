@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lockstep_host::shared;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{AgentMessage, Assignment, CoordinatorMessage, Heartbeat};
+use lockstep_store::shared;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 
 use crate::agent::{Agent, HEARTBEAT, report};
 use crate::desires::Desires;
-use crate::{Failure, PATIENCE};
+use crate::failure::{Failure, PATIENCE};
 
 /// What a node was told, and when.
 type Heard = (usize, Instant, Result<Option<CoordinatorMessage>, Status>);

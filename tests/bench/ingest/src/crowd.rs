@@ -12,8 +12,9 @@ use lockstep_rpc::{Assignment, EncodedBlock, Finished, ReportBlock, Series};
 
 use crate::agent::Agent;
 use crate::coordinator::{Coordinator, Job, submit};
+use crate::failure::Failure;
+use crate::words::point;
 use crate::words::step_report;
-use crate::{Failure, point};
 
 /// Steps in one report.
 const TOGETHER: u64 = 100;

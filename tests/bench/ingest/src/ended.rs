@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 use crate::control::Client;
 use crate::coordinator::Coordinator;
 use crate::crew::Crew;
-use crate::{Failure, PATIENCE, words};
+use crate::failure::{Failure, PATIENCE};
+use crate::words;
 
 /// Steps of a run, and between its checkpoints: it has two.
 const STEPS: u64 = 5;

@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::Failure;
 use crate::agent::Agent;
 use crate::control::{Client, connect};
 use crate::coordinator::Coordinator;
+use crate::failure::Failure;
 
 /// Between two looks of somebody who only wants to see the nodes.
 const PACE: Duration = Duration::from_millis(100);

@@ -16,19 +16,14 @@ mod crew;
 mod crowd;
 mod desires;
 mod ended;
+mod failure;
 mod flood;
 mod rate;
 mod words;
 
-use std::time::Duration;
-
 use clap::Parser;
-use lockstep_common::series::Point;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// For all that has to happen at all.
-const PATIENCE: Duration = Duration::from_mins(2);
+use failure::Failure;
 
 #[derive(Parser)]
 enum Command {
@@ -56,11 +51,4 @@ fn main() -> Result<(), Failure> {
             Command::Ended(arguments) => ended::measure(arguments).await,
         }
     })
-}
-
-/// A falling, noisy curve.
-fn point(step: u64, series: u64) -> Point {
-    let noise = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ series) >> 40;
-    let value = 2.0 / (1.0 + step as f64 * 1e-4) + noise as f64 * 1e-9;
-    Point { step: step + 1, at_ms: 1_795_000_000_000 + step * 4, value }
 }

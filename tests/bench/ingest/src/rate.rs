@@ -11,7 +11,8 @@ use lockstep_rpc::{Assignment, EncodedBlock, ReportBlock, Series};
 
 use crate::agent::Agent;
 use crate::coordinator::{Coordinator, Job, submit};
-use crate::{Failure, PATIENCE, point};
+use crate::failure::{Failure, PATIENCE};
+use crate::words::point;
 
 /// Points of each series in one report, as a process that makes a few hundred steps a second would gather in its quarter of a
 /// second.

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use lockstep_common::manifest::{RankState, RecordPosition, Share, TensorEntry};
 use lockstep_common::record::chain_start;
-use lockstep_host::blobs::BlobStore;
+use lockstep_common::series::Point;
 use lockstep_rpc::{Assignment, CheckpointShare, Ready, ReportBlock, StepReport, SystemReport};
+use lockstep_store::BlobStore;
 
-use crate::{Failure, point};
+use crate::failure::Failure;
 
 /// Keys of what decides bits on a CPU.
 const NUMERICS: [&str; 24] = [
@@ -137,4 +138,11 @@ pub(crate) fn share(
     let share = Share { step, epoch: 0, tensors, ranks: vec![rank], record, preprocessing: None };
     let blob = BlobStore::existing(Path::new(store))?.put(&share.encode())?;
     Ok(CheckpointShare { step, blob: Some((&blob).into()) })
+}
+
+/// A falling, noisy curve.
+pub(crate) fn point(step: u64, series: u64) -> Point {
+    let noise = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ series) >> 40;
+    let value = 2.0 / (1.0 + step as f64 * 1e-4) + noise as f64 * 1e-9;
+    Point { step: step + 1, at_ms: 1_795_000_000_000 + step * 4, value }
 }

@@ -6,7 +6,7 @@ use lockstep_rpc::{Alive, Assignment, ExitCause};
 use tracing::warn;
 
 use crate::child::Child;
-use crate::event::ProcessKey;
+use crate::process_key::ProcessKey;
 
 /// See the module.
 pub(super) struct Running {

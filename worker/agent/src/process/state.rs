@@ -7,8 +7,8 @@ use lockstep_rpc::{Assignment, Save};
 
 use super::connection::Connection;
 use super::running::Running;
-use crate::child::Exit;
 use crate::event::ConnectionId;
+use crate::exit::Exit;
 use crate::output::LogWriter;
 
 /// Where a process is in its life. [`super`] has the diagram.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Domain, chain};
 use lockstep_host::access::{make_private_dirs, make_private_file};
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::git::{self, Remotes, Sources};
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::{GetBlobRequest, is_busy};
+use lockstep_store::BlobStore;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::process::Command;
@@ -23,7 +23,7 @@ use tonic::transport::Endpoint;
 
 use super::cache::{CacheEntry, Claim, FRESH};
 use super::{BuildSpec, Built};
-use crate::child::{LINGER, copy};
+use crate::capture::{LINGER, copy};
 use crate::environment::Environment;
 use crate::output::LogWriter;
 

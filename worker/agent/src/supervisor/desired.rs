@@ -14,9 +14,9 @@ use lockstep_rpc::{
 use tracing::{info, warn};
 
 use super::{ANSWER_CAPACITY, Supervisor};
-use crate::event::ProcessKey;
 use crate::left_over::process_dir;
 use crate::process::{NotStarted, Process};
+use crate::process_key::ProcessKey;
 use crate::programs::BuildSpec;
 use crate::spool::Spool;
 

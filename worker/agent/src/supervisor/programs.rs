@@ -7,9 +7,9 @@ use lockstep_rpc::Assignment;
 
 use super::Supervisor;
 use crate::child::{Child, Start};
-use crate::event::ProcessKey;
 use crate::output::LogWriter;
 use crate::process::{NotStarted, Process};
+use crate::process_key::ProcessKey;
 use crate::programs::{BuildSpec, Built, Ended};
 use crate::spool::Spool;
 

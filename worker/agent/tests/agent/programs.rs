@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockstep_common::manifest::CodeVersion;
-use lockstep_host::blobs::BlobStore;
 use lockstep_host::git;
 use lockstep_rpc::Assignment;
 use lockstep_rpc::process_message::Body;
+use lockstep_store::BlobStore;
 
 use crate::coordinator::{Coordinator, Key};
 use crate::support::{Agent, JOB, assignment, fake_rank, key, options, parse, until};

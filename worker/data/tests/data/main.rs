@@ -17,9 +17,10 @@ use crate::support::open;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lockstep_common::preprocessing::{self, Inputs, Preprocessing, Standardised};
+use lockstep_data::files::{Reading, locate};
 use lockstep_data::{DataSets, Dataset, InputKind, SampleShape, Targets};
-use lockstep_host::blobs::BlobStore;
-use lockstep_host::data::{Listed, Reading, hash_files, locate};
+use lockstep_host::data::{Listed, hash_files};
+use lockstep_store::BlobStore;
 use tch::{Device, Kind, Tensor};
 
 const MLP3: &str = r#"{ kind = "mlp", hidden = [4], outputs = 3 }"#;

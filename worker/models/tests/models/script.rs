@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{TRAINING, alone, bits, chain, data_for, descend, image_shape, job, modules, samples, state};
+use lockstep_data::files::{Reading, locate};
 use lockstep_data::{Batch, SampleShape, Targets};
-use lockstep_host::blobs::BlobStore;
-use lockstep_host::data::{Listed, Reading, hash_files, locate};
+use lockstep_host::data::{Listed, hash_files};
 use lockstep_models::{Context, Model, build_model};
+use lockstep_store::BlobStore;
 use lockstep_tch_ext::generator;
 use tch::{Device, Kind, Tensor};
 

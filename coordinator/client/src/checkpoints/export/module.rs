@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lockstep_common::manifest::TensorEntry;
 use lockstep_export::{TorchScriptError, Weight, replace_weights};
-use lockstep_host::blobs::BlobStore;
+use lockstep_store::BlobStore;
 use tokio::process::Command;
 
 use crate::runs::local::worker_program;

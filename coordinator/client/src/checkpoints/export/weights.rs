@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use lockstep_common::manifest::{Manifest, TensorEntry};
-use lockstep_host::blobs::BlobStore;
+use lockstep_store::BlobStore;
 use safetensors::tensor::Dtype;
 use serde::Serialize;
 

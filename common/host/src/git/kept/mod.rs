@@ -1,0 +1,14 @@
+//! A work tree as bytes, and again as a work tree.
+
+mod container;
+mod objects;
+mod place;
+mod refetched;
+mod restore;
+mod snapshot;
+mod source;
+
+pub use refetched::restore_or_fetch;
+pub use restore::{KEPT_BYTES, Needed, Sources, built_on, needed, restore};
+pub use snapshot::{Snapshot, snapshot};
+pub use source::source;

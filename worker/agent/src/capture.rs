@@ -1,0 +1,27 @@
+//! From the pipe of a process to its log.
+
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tracing::debug;
+
+use crate::output::LogWriter;
+
+/// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
+/// unless a child of it holds them open.
+pub(crate) const LINGER: Duration = Duration::from_millis(500);
+/// The size of a pipe: one read takes all there is.
+const READ_BYTES: usize = 64 << 10;
+
+/// Writes everything that comes out of the pipe to the log, until its end.
+pub(crate) async fn copy(output: &mut pipe::Receiver, log: &mut LogWriter) {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match output.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(length) => log.write(&buffer[..length]),
+            Err(error) => return debug!("cannot read the output of a process: {error}"),
+        }
+    }
+}
