@@ -7,7 +7,6 @@
 pub mod api;
 pub mod checkpoints;
 pub mod identity;
-mod listen;
 pub mod node;
 pub mod numbers;
 pub mod query;

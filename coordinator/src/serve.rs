@@ -19,7 +19,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::api::blobs::Blobs;
@@ -29,7 +28,6 @@ use crate::api::{Agents, Control, MAX_MESSAGE_BYTES, Terms};
 use crate::checkpoints::{self, Committer, Manifests};
 use crate::identity::start_history::StartHistory;
 use crate::identity::{Identity, IdentityError};
-use crate::listen::{self, Port, Ports, Speaks};
 use crate::node::{CallError, Handle, Node, NodeError};
 use crate::numbers::mismatch;
 use crate::numbers::saves;
@@ -38,12 +36,7 @@ use crate::query::{Answers, Runs, documents};
 use crate::settings::Settings;
 use crate::store::{DataDir, Store, StoreError};
 use crate::web::Page;
-
-/// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-
-/// Calls that one connection may have open: our own clients have a few.
-const STREAMS: u32 = 64;
+use lockstep_net::listen::{self, Port, Ports, Speaks};
 
 /// Time that open streams get to take the last word of a coordinator that ends.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -179,13 +172,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let control = Control::new(answers, reader, blobs, stop.clone());
     let terms = Terms { cluster, lease: settings.policy.lease, store: settings.store.clone(), identity, starts };
     let agents = Agents::new(handle.clone(), terms, stop.clone());
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .max_concurrent_streams(STREAMS)
-        .add_routes(routes(control, agents));
-    let stopped = stop.clone();
-    let server = tokio::spawn(server.serve_with_incoming_shutdown(port.incoming(), stopped.cancelled_owned()));
+    let server = tokio::spawn(lockstep_net::serve(port, routes(control, agents), stop.clone()));
     Ok(Running { address, handle, stop, server, page, tracker, hooks, node_stop, node, committer })
 }
 

@@ -9,7 +9,7 @@ use lockstep_rpc::busy;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use crate::listen::{block_of, one_less};
+use lockstep_net::listen::{block_of, one_less};
 
 /// Time in which a stream must move [`LEAST_BYTES`], or end.
 const WINDOW: Duration = Duration::from_mins(2);

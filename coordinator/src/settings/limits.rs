@@ -4,7 +4,7 @@ use lockstep_tracking::Quota;
 use serde::Deserialize;
 
 use super::error::SettingsError;
-use crate::listen::{self, Ports};
+use lockstep_net::listen::{self, Ports};
 
 /// More connections than a port has numbers for come from nowhere.
 const MOST_CONNECTIONS: u64 = 1 << 20;

@@ -16,9 +16,9 @@ use super::site::Site;
 use super::teller::Teller;
 use super::{api, assets, guard, prometheus, server};
 use crate::api::blobs::Blobs;
-use crate::listen::Port;
 use crate::numbers::tracker::Tracker;
 use crate::query::Answers;
+use lockstep_net::listen::Port;
 
 /// Time that open answers get at the end.
 const GRACE: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected as _;
 use tracing::debug;
 
-use crate::listen::Port;
+use lockstep_net::listen::Port;
 
 /// Longest head of a request, and what is read ahead of its body: browsers send less than 8 KiB.
 const BUFFER_BYTES: usize = 64 << 10;

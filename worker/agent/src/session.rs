@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockstep_host::access::private;
+use lockstep_net::Dialer;
 use lockstep_rpc::agent_message::Body;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
@@ -18,7 +19,6 @@ use tokio::time::{self, MissedTickBehavior, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 
@@ -33,13 +33,10 @@ const HEARTBEAT_CAPACITY: usize = 1;
 /// back within a lease.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// For the connection, and again for the coordinator's first word.
+/// For the coordinator's first word.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// For the coordinator's word on whether it and this node share the store.
 const VERDICT_DEADLINE: Duration = Duration::from_secs(30);
-/// A connection that breaks without a word is found out by pings.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const PING_DEADLINE: Duration = Duration::from_secs(5);
 /// A message carries at most one process message and what names it.
 const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 65_536;
 
@@ -60,8 +57,7 @@ enum Ended {
 
 /// The stream's constant side.
 pub(crate) struct Session {
-    address: String,
-    endpoint: Endpoint,
+    dialer: Dialer,
     hello: Hello,
     known: Mutex<Known>,
     events: mpsc::Sender<Event>,
@@ -89,18 +85,8 @@ impl Known {
 impl Session {
     /// A session with the coordinator at `address` (`host:port`); `None` if that is no address.
     pub(crate) fn new(address: &str, hello: Hello, events: mpsc::Sender<Event>) -> Option<Self> {
-        let (host, port) = address.rsplit_once(':')?;
-        if host.is_empty() || port.parse::<u16>().ok()? == 0 {
-            return None;
-        }
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .ok()?
-            .connect_timeout(CONNECT_DEADLINE)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_DEADLINE)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        Some(Self { address: address.to_owned(), endpoint, hello, known: Mutex::default(), events })
+        let dialer = Dialer::to(address)?.kept();
+        Some(Self { dialer, hello, known: Mutex::default(), events })
     }
 
     /// Keeps what the coordinator tells in the file at `path`. An agent that has `reports` of an earlier one goes on from what that
@@ -152,8 +138,8 @@ impl Session {
 
     /// One stream from the connection to its end.
     async fn attach(&self, welcomed: &mut bool) -> Ended {
-        let address = || self.address.clone();
-        let channel = match self.endpoint.connect().await {
+        let address = || self.dialer.address().to_owned();
+        let channel = match self.dialer.connect().await {
             Ok(channel) => channel,
             Err(error) => return Ended::Unreachable { address: address(), detail: root_cause(&error) },
         };
@@ -186,7 +172,7 @@ impl Session {
             Ok(taken) => taken,
             Err(ended) => return ended,
         };
-        info!("joined cluster `{}` at {} as node `{}`", welcome.cluster, self.address, self.hello.node);
+        info!("joined cluster `{}` at {} as node `{}`", welcome.cluster, self.dialer.address(), self.hello.node);
         *welcomed = true;
         {
             let mut known = self.known();
@@ -207,7 +193,7 @@ impl Session {
     }
 
     fn not_welcome(&self, status: &Status) -> Ended {
-        let (address, detail) = (self.address.clone(), status.message().to_owned());
+        let (address, detail) = (self.dialer.address().to_owned(), status.message().to_owned());
         match status.code() {
             Code::FailedPrecondition => Ended::Refused { address, detail },
             _ => Ended::NotWelcome { address, detail },
@@ -221,7 +207,7 @@ impl Session {
         outbox: &mpsc::Sender<AgentMessage>,
         mut told: Streaming<CoordinatorMessage>,
     ) -> Result<(Streaming<CoordinatorMessage>, CoordinatorMessage), Ended> {
-        let address = || self.address.clone();
+        let address = || self.dialer.address().to_owned();
         if let Some(detail) = misfit("the coordinator", &welcome.version, welcome.protocol) {
             return Err(Ended::Refused { address: address(), detail });
         }

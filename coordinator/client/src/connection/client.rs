@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lockstep_common::chain;
 use lockstep_coordinator::api::MAX_MESSAGE_BYTES;
+use lockstep_net::Dialer;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{
@@ -11,12 +12,10 @@ use lockstep_rpc::{
     RunReply, SubmitRequest, is_busy,
 };
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use crate::terminal::{Exit, Failure, Output};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a write or a watch goes on trying after the connection was lost: a coordinator restarts in seconds.
 const RETRY_FOR: Duration = Duration::from_secs(30);
@@ -38,11 +37,9 @@ pub(crate) struct Client {
 impl Client {
     /// Connects; a coordinator that is not there is an error at once.
     pub(crate) async fn connect(address: &str) -> Result<Self, Failure> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|_| Failure::new(Exit::Usage, format!("`{address}` is not an address: expected HOST:PORT")))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(|error| {
+        let dialer = Dialer::to(address)
+            .ok_or_else(|| Failure::new(Exit::Usage, format!("`{address}` is not an address: expected HOST:PORT")))?;
+        let channel = dialer.connect().await.map_err(|error| {
             Failure::new(Exit::Unreachable, format!("cannot reach a coordinator at `{address}`: {}", chain(&error)))
                 .hint("start one with `coord serve`, name another with `--addr` or LOCKSTEP_ADDR, or use `--local N`")
         })?;

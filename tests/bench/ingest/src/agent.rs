@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lockstep_net::Dialer;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::agents_client::AgentsClient;
 use lockstep_rpc::coordinator_message::Body as Told;
@@ -45,8 +46,8 @@ impl Agent {
 
     /// The agent of the node called `node`.
     pub(crate) async fn attach_as(address: &str, node: &str, slots: u32) -> Result<Self, Failure> {
-        let client = AgentsClient::connect(format!("http://{address}")).await?;
-        let mut client = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let dialer = Dialer::to(address).ok_or("the coordinator prints no address")?;
+        let mut client = AgentsClient::new(dialer.connect().await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (say, messages) = mpsc::channel(64);
         let device = Device { name: "cpu".into(), model: "none".into(), memory_bytes: 1 << 30 };
         let hello = Hello {

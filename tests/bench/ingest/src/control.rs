@@ -1,6 +1,7 @@
 //! What clients ask over gRPC.
 
 use lockstep_common::job::parse_toml;
+use lockstep_net::Dialer;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::{AnnotateRequest, CancelRequest, DataFile, QueryRequest, ResumeRequest, SubmitRequest, Tags};
@@ -10,7 +11,8 @@ use tonic::transport::Channel;
 use crate::failure::Failure;
 
 pub(crate) async fn connect(address: &str) -> Result<ControlClient<Channel>, Failure> {
-    Ok(ControlClient::connect(format!("http://{address}")).await?)
+    let dialer = Dialer::to(address).ok_or("the coordinator prints no address")?;
+    Ok(ControlClient::new(dialer.connect().await?))
 }
 
 /// A client whose requests have numbers.

@@ -11,6 +11,7 @@ use lockstep_common::manifest::Piece;
 use lockstep_common::{Domain, chain};
 use lockstep_host::access::{make_private_dirs, make_private_file};
 use lockstep_host::git::{self, Remotes, Sources};
+use lockstep_net::Dialer;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::{GetBlobRequest, is_busy};
 use lockstep_store::BlobStore;
@@ -19,7 +20,6 @@ use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use super::cache::{CacheEntry, Claim, FRESH};
 use super::{BuildSpec, Built};
@@ -29,8 +29,6 @@ use crate::output::LogWriter;
 
 /// Between looks whether another build is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// For the connection to a coordinator.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a coordinator that has no room for another reader is asked again.
 const BUSY_PATIENCE: Duration = Duration::from_mins(5);
@@ -230,8 +228,8 @@ async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String
         }
     }
     let failed = |error: &dyn std::error::Error| format!("cannot fetch the run's code from {join}: {}", chain(error));
-    let endpoint = Endpoint::from_shared(format!("http://{join}")).map_err(|error| failed(&error))?;
-    let channel = endpoint.connect_timeout(CONNECT_DEADLINE).connect().await.map_err(|error| failed(&error))?;
+    let dialer = Dialer::to(join).ok_or_else(|| format!("`{join}` is not an address: expected HOST:PORT"))?;
+    let channel = dialer.connect().await.map_err(|error| failed(&error))?;
     let mut client = ControlClient::new(channel);
     let request = GetBlobRequest { blob: Some(piece.into()), offset: 0 };
     let begun = Instant::now();

@@ -22,7 +22,7 @@ const ACCEPTED: usize = 1;
 
 /// A port that listens, with its limits.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     listener: TcpListener,
     speaks: Speaks,
     permits: Permits,
@@ -30,16 +30,18 @@ pub(crate) struct Port {
 
 impl Port {
     /// Listens at `address`.
-    pub(crate) async fn open(address: SocketAddr, speaks: Speaks, limits: Limits) -> io::Result<Self> {
+    pub async fn open(address: SocketAddr, speaks: Speaks, limits: Limits) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self { listener, speaks, permits: Permits::new(speaks.name(), limits) })
     }
 
-    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    /// What its connections may take.
+    pub fn limits(&self) -> &Limits {
         self.permits.limits()
     }
 
@@ -49,7 +51,7 @@ impl Port {
     }
 
     /// The next connection that gets a permit; others are closed at once. May be dropped and called again.
-    pub(crate) async fn accept(&self) -> Connection {
+    pub async fn accept(&self) -> Connection {
         loop {
             match self.listener.accept().await {
                 Ok((tcp, peer)) => {
@@ -71,7 +73,7 @@ impl Port {
     }
 
     /// All connections to come, until the stream is dropped.
-    pub(crate) fn incoming(self) -> ReceiverStream<io::Result<Connection>> {
+    pub fn incoming(self) -> ReceiverStream<io::Result<Connection>> {
         let (to, stream) = mpsc::channel(ACCEPTED);
         tokio::spawn(async move {
             loop {

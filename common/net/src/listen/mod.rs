@@ -18,7 +18,7 @@ mod speaks;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use limits::{Limits, Ports, fit};
-pub(crate) use permits::{block_of, one_less};
-pub(crate) use port::Port;
-pub(crate) use speaks::Speaks;
+pub use limits::{Limits, Ports, fit};
+pub use permits::{block_of, one_less};
+pub use port::Port;
+pub use speaks::Speaks;

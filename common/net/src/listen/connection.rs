@@ -16,7 +16,7 @@ use super::speaks::Speaks;
 type Boxed<F> = Pin<Box<F>>;
 
 /// A TCP connection with a permit at its port.
-pub(crate) struct Connection {
+pub struct Connection {
     tcp: TcpStream,
     permit: Permit,
     speaks: Speaks,

@@ -166,7 +166,7 @@ impl Complaints {
 }
 
 /// Counts one less of `key`; what nobody has takes no memory.
-pub(crate) fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+pub fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
@@ -176,7 +176,7 @@ pub(crate) fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 }
 
 /// What one client can take addresses from at will: an IPv4 address, or the upper half of an IPv6 address.
-pub(crate) fn block_of(address: IpAddr) -> IpAddr {
+pub fn block_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let [a, b, c, d, ..] = address.segments();

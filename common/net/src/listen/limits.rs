@@ -7,31 +7,31 @@ const OTHER_FILES: usize = 512;
 
 /// What the connections of one port may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Connections at a time.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Of those, from one address of another machine. Addresses of this machine are all the same, so that they have no such limit.
-    pub(crate) per_address: usize,
+    pub per_address: usize,
     /// Of those, that have said nothing yet: a newer one takes the place of the oldest.
-    pub(crate) silent: usize,
+    pub silent: usize,
     /// Time for a connection's first words, and on the page's port for the head of each request.
-    pub(crate) greeting: Duration,
+    pub greeting: Duration,
     /// Time in which at least one byte must come, or go where one waits.
-    pub(crate) still: Duration,
+    pub still: Duration,
 }
 
 /// The limits of both ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ports {
+pub struct Ports {
     /// Of clients and workers.
-    pub(crate) grpc: Limits,
+    pub grpc: Limits,
     /// Of browsers.
-    pub(crate) page: Limits,
+    pub page: Limits,
 }
 
 impl Limits {
     /// For `connections` at a time, with the times of the default.
-    pub(crate) const fn of(connections: usize) -> Self {
+    pub const fn of(connections: usize) -> Self {
         Self {
             connections,
             per_address: connections.div_ceil(2),
@@ -49,7 +49,7 @@ impl Default for Ports {
 }
 
 /// `ports` with as many connections as `files` open files allow. The page gets a quarter at most.
-pub(crate) fn fit(ports: Ports, files: usize) -> Ports {
+pub fn fit(ports: Ports, files: usize) -> Ports {
     let room = files.saturating_sub(OTHER_FILES).max(files / 2);
     let within = |limits: Limits, most: usize| {
         if limits.connections <= most {

@@ -5,7 +5,7 @@ const PREFACE_BYTES: usize = 24;
 
 /// What is spoken on a port, by which it is told whether a connection has spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speaks {
+pub enum Speaks {
     /// A client begins with a preface.
     Http2,
     /// A client's request has a head, which is complete when there is an answer. The server of HTTP/1 has a deadline for heads.

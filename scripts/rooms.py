@@ -1,0 +1,178 @@
+"""Finds what makes the tree hard to know: files of a crate that need each other in a circle, and folders with too many files.
+
+A file needs another one if it names something that is defined there, by `use` or by a path. A door (a module that hands names on) is
+passed through, so that the arrow ends at the file with the definition. Read as text: tests inside of files are left out.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_FILES = 15
+
+# Folders that stay flat, and why.
+FLAT = {
+    "coordinator/web": "the page's modules name each other by file, and the browser asks for them so",
+    "tests/tests": "cargo makes a program of each file",
+    "tests/bench": "each is a program of its own",
+}
+
+# Comments, texts and characters.
+WORDS = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|b?r(\#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?'(?:\\(?:x..|u\{[^}]*\}|.)|[^'\\])'""", re.DOTALL
+)
+TEST = re.compile(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*(?:pub(?:\([^)]*\))? )?(?:mod\s+\w+\s*([;{])|use [^;]*(;))")
+USE = re.compile(r"^[ \t]*(pub(?:\([^)]*\))? )?use\s+([\w:{][^;]*);", re.MULTILINE)
+MODULE = re.compile(r"^[ \t]*(?:pub(?:\([^)]*\))? )?mod\s+(\w+);", re.MULTILINE)
+DEFINITION = re.compile(r"\b(?:struct|enum|trait|fn|const|static|type|union|macro_rules!)\s+(\w+)")
+PATH = re.compile(r"(?<![:\w.])\w+(?:::\w+)+")
+
+
+def plain(text):
+    """`text` without comments, contents of texts, and tests."""
+    text = WORDS.sub(lambda found: " " if found[0].startswith("/") else '""', text)
+    while found := TEST.search(text):
+        end = found.end()
+        depth = 1 if found[1] == "{" else 0
+        while depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        text = text[: found.start()] + text[end:]
+    return text
+
+
+def leaves(tree, prefix=()):
+    """The paths of a `use` tree, each with the name that it gets."""
+    parts, depth = [""], 0
+    for letter in tree:
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    for part in filter(None, map(str.strip, parts)):
+        head, brace, rest = part.partition("{")
+        if brace:
+            yield from leaves(rest.rpartition("}")[0], prefix + segments(head))
+        else:
+            path, _, name = part.partition(" as ")
+            path = prefix + segments(path)
+            yield path, name.strip() or path[-1]
+
+
+def segments(text):
+    return tuple(filter(None, map(str.strip, text.split("::"))))
+
+
+class Crate:
+    """The modules of one crate, by their paths."""
+
+    def __init__(self, root):
+        self.files, self.uses, self.paths, self.defined = {}, {}, {}, {}
+        self.add((), root)
+
+    def add(self, module, file):
+        text = plain(file.read_text())
+        body = USE.sub("", text)
+        self.files[module] = file
+        self.uses[module] = [(bool(of[1]), *leaf) for of in USE.finditer(text) for leaf in leaves(of[2])]
+        self.paths[module] = [tuple(of[0].split("::")) for of in PATH.finditer(body)]
+        self.defined[module] = set(DEFINITION.findall(body))
+        below = file.parent if file.name in ("mod.rs", "lib.rs", "main.rs") else file.parent / file.stem
+        for name in MODULE.findall(text):
+            for child in (below / f"{name}.rs", below / name / "mod.rs"):
+                if child.exists():
+                    self.add((*module, name), child)
+
+    def absolute(self, module, path):
+        """`path` from the crate's root, as `module` means it; none for one of another crate."""
+        if path[0] == "crate":
+            return path[1:]
+        if path[0] in ("self", "super"):
+            while path and path[0] in ("self", "super"):
+                module, path = (module[:-1] if path[0] == "super" else module), path[1:]
+            return module + path
+        return module + path if (*module, path[0]) in self.files else None
+
+    def owner(self, path, seen=()):
+        """The module that defines what `path` names; none for what is no definition of this crate."""
+        at = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in self.files)
+        rest = path[len(at) :]
+        if not rest or path in seen:
+            return None
+        if rest[0] in self.defined[at]:
+            return at
+        for _, target, name in self.uses[at]:
+            if name == rest[0]:
+                further = self.absolute(at, target)
+                return None if further is None else self.owner(further, (*seen, path))
+        return at
+
+    def needs(self, module):
+        """The modules that `module` needs."""
+        own = {name: path for _, path, name in self.uses[module]}
+        named = [path for handed_on, path, _ in self.uses[module] if not handed_on]
+        for path in self.paths[module]:
+            named.append(own[path[0]] + path[1:] if path[0] in own else path)
+        found = (self.absolute(module, path) for path in named if path)
+        return {owner for path in found if path is not None and (owner := self.owner(path)) not in (None, module)}
+
+    def circles(self):
+        """Sets of modules that need each other (Tarjan 1972)."""
+        arrows = {module: self.needs(module) for module in self.files}
+        number, low, stack, circles = {}, {}, [], []
+
+        def visit(module):
+            number[module] = low[module] = len(number)
+            stack.append(module)
+            for other in arrows[module]:
+                if other not in number:
+                    visit(other)
+                if other in stack:
+                    low[module] = min(low[module], low[other])
+            if low[module] == number[module]:
+                circle = [stack.pop()]
+                while circle[-1] != module:
+                    circle.append(stack.pop())
+                if len(circle) > 1:
+                    circles.append((sorted(circle), arrows))
+
+        for module in self.files:
+            if module not in number:
+                visit(module)
+        return circles
+
+
+def main():
+    complaints = []
+    for manifest in sorted(ROOT.glob("**/Cargo.toml")):
+        if "target" in manifest.relative_to(ROOT).parts:
+            continue
+        roots = [manifest.parent / "src" / name for name in ("lib.rs", "main.rs")]
+        for root in filter(Path.exists, roots):
+            crate = Crate(root)
+            for circle, arrows in crate.circles():
+                complaints.append(f"{root.relative_to(ROOT)}: files that need each other in a circle:")
+                for module in circle:
+                    for other in sorted(arrows[module] & set(circle)):
+                        names = ("::".join(path) or "the root" for path in (module, other))
+                        complaints.append("    {} needs {}".format(*names))
+    sources = (file for kind in ("rs", "py", "js", "cpp", "h") for file in ROOT.glob(f"**/*.{kind}"))
+    folders = {}
+    for file in sources:
+        place = file.relative_to(ROOT).parent
+        if place.parts and place.parts[0] not in ("target", ".git") and "target" not in place.parts:
+            folders.setdefault(place.as_posix(), []).append(file)
+    for place, files in sorted(folders.items()):
+        if len(files) > MOST_FILES and place not in FLAT:
+            complaints.append(f"{place}: {len(files)} files, and a folder has at most {MOST_FILES}")
+    for place, why in FLAT.items():
+        if len(folders.get(place, [])) <= MOST_FILES:
+            complaints.append(f"{place}: it has no more than {MOST_FILES} files, and needs no exception ({why})")
+    print("\n".join(complaints) or "no circle between files, and no folder that is too full")
+    sys.exit(bool(complaints))
+
+
+if __name__ == "__main__":
+    main()
