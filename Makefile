@@ -56,7 +56,8 @@ fmt: ## formats the Rust code
 	@$(ENV) cargo fmt --all
 	@$(ENV) cargo fmt --manifest-path $(EXAMPLE)
 
-lint: ## clippy, where a warning is an error
+lint: ## clippy, where a warning is an error; circles between files, and folders that are too full
 	@scripts/setup.sh
+	@python3 scripts/rooms.py
 	@$(ENV) cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@$(ENV) cargo clippy --release --locked --manifest-path $(EXAMPLE) --target-dir target -- -D warnings

@@ -4,31 +4,26 @@
 //! function of its arguments, and what is written to disk or hashed is frozen by the golden files under `golden/`.
 
 pub mod canonical;
-pub mod contents;
 pub mod digest;
 pub mod ending;
 mod error;
+mod evidence;
 pub mod formats;
 pub mod id;
 pub mod job;
 pub mod listing;
 pub mod manifest;
-pub mod numerics;
 pub mod paths;
-pub mod permutation;
 pub mod preprocessing;
 mod printable;
-pub mod record;
-pub mod reduction;
-pub mod sampler;
-pub mod schedule;
-pub mod seed;
 pub mod series;
-pub mod world;
+mod training;
 
 pub use digest::{Digest, Domain};
 pub use ending::Ending;
 pub use error::{chain, without_frames};
+pub use evidence::{contents, numerics, record};
 pub use id::{NodeId, RequestId, RunId};
 pub use paths::JobPaths;
 pub use printable::{is_steering, printable, quoted, shortened};
+pub use training::{permutation, reduction, sampler, schedule, seed, world};

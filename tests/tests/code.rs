@@ -7,6 +7,7 @@ use std::process::Command;
 use lockstep_tests::{Cluster, digits, dirty_tree, git};
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 1);

@@ -30,6 +30,7 @@ fn names(cluster: &Cluster, run: &str) -> Vec<String> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn every_series_of_a_run_is_there_with_every_bit_and_other_tools_read_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 2);

@@ -103,6 +103,7 @@ impl BlobStore {
     }
 
     /// The same directory for another thread, which makes durable what itself has put.
+    #[must_use]
     pub fn another(&self) -> Self {
         Self { dir: self.dir.clone(), access: self.access, unsynced: Mutex::default() }
     }

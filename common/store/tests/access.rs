@@ -1,4 +1,5 @@
 //! Who may read a store: its owner, and its group once it is shared.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

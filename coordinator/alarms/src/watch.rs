@@ -42,6 +42,7 @@ impl Watch {
     }
 
     /// The next value of a series. Within a series steps ascend, and what does not is left out; series may interleave.
+    #[expect(clippy::too_many_lines, reason = "an arm for each role")]
     pub fn point(&mut self, key: &SeriesKey, point: &Point) {
         let step = short(point.step);
         let Some(index) = self.take(key, step, point.at_ms) else { return };

@@ -16,10 +16,10 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::devices;
 use crate::error::AgentError;
 use crate::event::{EVENT_CAPACITY, Event};
-use crate::nvml::Monitor;
+use crate::machine::devices;
+use crate::machine::nvml::Monitor;
 use crate::options::AgentOptions;
 use crate::session::Session;
 use crate::socket::Socket;
@@ -109,7 +109,7 @@ fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, Age
     Ok(Hello {
         node: options.node.to_string(),
         incarnation: random()?,
-        host: crate::host::host_name(),
+        host: crate::machine::host::host_name(),
         devices,
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: lockstep_rpc::PROTOCOL,

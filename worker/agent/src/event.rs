@@ -3,8 +3,8 @@
 use lockstep_rpc::{AgentCommand, AgentMessage, CoordinatorMessage, ProcessMessage};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::exit::Exit;
-use crate::process_key::ProcessKey;
+use crate::child::Exit;
+use crate::child::ProcessKey;
 use crate::programs::Ended;
 
 /// Numbers connections on the socket, so that a late event of an old one is told from the present one's.

@@ -17,20 +17,13 @@
 //! **Architecture invariant:** the agent links no libtorch and reads no gradients, samples or checkpoints.
 
 mod agent;
-mod capture;
 mod child;
-mod devices;
 pub mod environment;
 mod error;
 mod event;
-mod exit;
-mod host;
-mod left_over;
-mod nvml;
+mod machine;
 mod options;
-mod output;
 mod process;
-mod process_key;
 mod programs;
 mod session;
 mod socket;

@@ -213,7 +213,7 @@ impl AgentOptions {
     /// Fills in what `config` leaves to the host; rank processes are started with [`RankCommand::own`].
     pub fn from_config(config: &Config) -> Result<Self, OptionsError> {
         let named = Some(config.node.clone()).filter(|name| !name.is_empty());
-        let node = named.unwrap_or_else(crate::host::host_name).parse().map_err(OptionsError::Node)?;
+        let node = named.unwrap_or_else(crate::machine::host::host_name).parse().map_err(OptionsError::Node)?;
         let data_dir =
             if config.data_dir.is_empty() { default_data_dir(&node)? } else { config.data_dir.clone().into() };
         if config.log_bytes < MIN_LOG_BYTES {

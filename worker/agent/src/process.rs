@@ -32,11 +32,11 @@ use self::reports::Reports;
 use self::running::Running;
 use self::state::{State, Waiting};
 use crate::child::Child;
+use crate::child::Exit;
+use crate::child::LogWriter;
+use crate::child::ProcessKey;
 use crate::event::ConnectionId;
-use crate::exit::Exit;
-use crate::nvml::{Feed, Monitor};
-use crate::output::LogWriter;
-use crate::process_key::ProcessKey;
+use crate::machine::nvml::{Feed, Monitor};
 use crate::spool::Spool;
 
 mod connection;

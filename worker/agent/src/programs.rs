@@ -22,11 +22,11 @@ use tracing::{info, warn};
 
 use self::build::Builder;
 use self::cache::{CacheEntry, prune};
+use crate::child::LogWriter;
+use crate::child::ProcessKey;
 use crate::environment::Environment;
 use crate::event::Event;
 use crate::options::AgentOptions;
-use crate::output::LogWriter;
-use crate::process_key::ProcessKey;
 
 mod build;
 mod cache;

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::child::ProcessKey;
 use crate::event::{ConnectionId, Event};
-use crate::process_key::ProcessKey;
 
 /// The longest path that the kernel takes for a socket, without the zero at its end.
 const MAX_PATH_BYTES: usize = 107;

@@ -28,7 +28,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use tracing::warn;
 
-use crate::process_key::ProcessKey;
+use crate::child::ProcessKey;
 
 mod recovery;
 

@@ -16,15 +16,15 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::child::Logs;
+use crate::child::ProcessKey;
+use crate::child::left_over::left_over;
 use crate::environment::Environment;
 use crate::error::AgentError;
 use crate::event::Event;
-use crate::left_over::left_over;
-use crate::nvml::Monitor;
+use crate::machine::nvml::Monitor;
 use crate::options::AgentOptions;
-use crate::output::Logs;
 use crate::process::Process;
-use crate::process_key::ProcessKey;
 use crate::programs::Programs;
 
 mod desired;

@@ -114,17 +114,8 @@ impl Reducer {
         exchange: Option<&mut dyn Exchange>,
     ) -> Result<Self, ExchangeError> {
         let mine = hosted(world.process, world.processes, world.ranks);
-        let mut plan = Vec::new();
-        let mut height = 0;
-        let mut highest = 1;
-        for rank in mine.clone() {
-            let place = height;
-            let count = merges(Node { lo: rank, hi: rank + 1 }, &mine, world.ranks);
-            height = height + 1 - count;
-            highest = highest.max(place + 1);
-            plan.push((place, (0..count).map(|merge| (place - merge - 1, place - merge)).collect::<Vec<_>>()));
-        }
-        let (elements, stride) = (layout.elements(), layout.stride());
+        let (mut plan, highest) = order(&mine, world.ranks);
+        let stride = layout.stride();
         let windows = match exchange {
             Some(exchange) if strategy == (Strategy::Slices { in_place: true }) => {
                 exchange.windows(highest as i64 * stride, layout.kind())?
@@ -158,15 +149,7 @@ impl Reducer {
             (rows, buckets, ranges)
         };
         let row = |index: usize| rows.f_get(index as i64);
-        let spacing = elements / SAMPLE + 1;
-        let mut leaves = Vec::new();
-        for index in 0..highest {
-            let row = row(index)?;
-            let body = row.f_narrow(0, layout.head(), stride - layout.head())?;
-            let (gradients, loss) = (body.f_narrow(0, 0, elements)?, body.f_narrow(0, elements, 1)?);
-            let sample = body.f_slice(0, elements % spacing, elements + 1, spacing)?;
-            leaves.push(Leaf { gradients, loss, sample, used: Used::new(layout, &row)? });
-        }
+        let leaves = (0..highest).map(|index| leaf(layout, &row(index)?)).collect::<Result<Vec<_>, TchError>>()?;
         let mut folds = Vec::new();
         for (place, pairs) in plan {
             let pairs = pairs.into_iter().map(|(lower, upper)| Ok((row(lower)?, row(upper)?)));
@@ -304,4 +287,27 @@ impl Reducer {
         }
         Ok(&self.parts)
     }
+}
+
+/// For each hosted rank, in order, the row that its micro-batch is computed in, and which rows are added then; how many rows there are.
+fn order(mine: &Range<u32>, ranks: u32) -> (Vec<(usize, Vec<(usize, usize)>)>, usize) {
+    let (mut plan, mut height, mut highest) = (Vec::new(), 0, 1);
+    for rank in mine.clone() {
+        let place = height;
+        let count = merges(Node { lo: rank, hi: rank + 1 }, mine, ranks);
+        height = height + 1 - count;
+        highest = highest.max(place + 1);
+        plan.push((place, (0..count).map(|merge| (place - merge - 1, place - merge)).collect()));
+    }
+    (plan, highest)
+}
+
+/// The parts of a row that holds one rank's gradients and loss.
+fn leaf(layout: &Layout, row: &Tensor) -> Result<Leaf, TchError> {
+    let (elements, stride) = (layout.elements(), layout.stride());
+    let spacing = elements / SAMPLE + 1;
+    let body = row.f_narrow(0, layout.head(), stride - layout.head())?;
+    let (gradients, loss) = (body.f_narrow(0, 0, elements)?, body.f_narrow(0, elements, 1)?);
+    let sample = body.f_slice(0, elements % spacing, elements + 1, spacing)?;
+    Ok(Leaf { gradients, loss, sample, used: Used::new(layout, row)? })
 }

@@ -1,14 +1,11 @@
 // All of the shim but `cuda/` as one unit: libtorch's headers, which take longer than all else, are compiled once. So each file has a
 // namespace of its own, by the file's name: what stands in an anonymous one of a unit stands there for all files.
-#include "autocast.cpp"
 #include "bits.cpp"
 #include "c10d/group.cpp"
 #include "c10d/store.cpp"
 #include "core.cpp"
 #include "cuda.cpp"
-#include "determinism.cpp"
 #include "finite.cpp"
-#include "float_mode.cpp"
 #include "fold.cpp"
 #include "histogram.cpp"
 #include "hooks.cpp"
@@ -25,3 +22,6 @@
 #include "script/wrap.cpp"
 #include "script/writes.cpp"
 #include "streams.cpp"
+#include "switches/autocast.cpp"
+#include "switches/determinism.cpp"
+#include "switches/float_mode.cpp"

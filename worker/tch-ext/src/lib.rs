@@ -6,26 +6,24 @@
 //! unwinding through Rust.
 #![expect(unsafe_code, reason = "this crate is the face of a C++ library; each block states what makes it sound")]
 
-pub mod autocast;
 pub mod bits;
 pub mod c10d;
-pub mod determinism;
 mod error;
 pub mod exit;
 mod ffi;
-pub mod float_mode;
 pub mod fold;
 pub mod generator;
 pub mod histogram;
 pub mod hooks;
 pub mod memory;
 pub mod optim;
-pub mod processor;
 pub mod script;
 pub mod stacks;
 pub mod streams;
+mod switches;
 
 pub use error::Error;
+pub use switches::{autocast, determinism, float_mode, processor};
 
 /// How `/proc/self/maps` names the part of this program that calls libtorch's CUDA libraries, where it was loaded.
 pub const CUDA_IMAGE: &str = "/memfd:lockstep-cuda";

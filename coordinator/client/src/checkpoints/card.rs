@@ -67,6 +67,25 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
         line(format!("| {name} | {step} | {value} |"));
     }
 
+    architecture(manifest, &mut line);
+    line("\n## Job\n\n```toml".to_owned());
+    line(as_toml(&manifest.job_text));
+    line("```".to_owned());
+
+    code(manifest, &mut line);
+    line("\n## Data\n\n| file | bytes | blake3 |\n| --- | ---: | --- |".to_owned());
+    for file in &manifest.data {
+        let bytes = if file.is_directory() { "(its list)".to_owned() } else { file.bytes.to_string() };
+        line(format!("| `{}` | {bytes} | `{}` |", file.path, file.digest));
+    }
+
+    lineage(manifest, &mut line);
+    environment(manifest, &mut line);
+    text
+}
+
+/// The tensors.
+fn architecture(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Architecture\n\n| tensor | elements | type | shape |\n| --- | ---: | --- | --- |".to_owned());
     let mut parameters = 0;
     for tensor in &manifest.tensors {
@@ -82,11 +101,10 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
         line(format!("| `{name}` | {count} | {} | {:?} |", tensor.dtype, tensor.shape));
     }
     line(format!("\n{parameters} parameters."));
+}
 
-    line("\n## Job\n\n```toml".to_owned());
-    line(as_toml(&manifest.job_text));
-    line("```".to_owned());
-
+/// The code that it was trained with.
+fn code(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Code\n".to_owned());
     match &manifest.code {
         Some(code) => {
@@ -102,12 +120,10 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
         }
         None => line("The job lay in no git work tree.".to_owned()),
     }
-    line("\n## Data\n\n| file | bytes | blake3 |\n| --- | ---: | --- |".to_owned());
-    for file in &manifest.data {
-        let bytes = if file.is_directory() { "(its list)".to_owned() } else { file.bytes.to_string() };
-        line(format!("| `{}` | {bytes} | `{}` |", file.path, file.digest));
-    }
+}
 
+/// What it comes from, and how to make it again.
+fn lineage(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Lineage\n".to_owned());
     match &manifest.parent {
         Some(parent) => line(format!("- the run was resumed from checkpoint `{parent}`")),
@@ -122,7 +138,10 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
     } else {
         line(format!("- `coord verify {}` makes the steps of this run again and compares every bit", manifest.run));
     }
+}
 
+/// What it was trained on, and what can change bits.
+fn environment(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Environment\n".to_owned());
     for (key, value) in &manifest.environment {
         line(format!("- {key}: {value}"));
@@ -132,7 +151,6 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
         let short = value.len() <= LONGEST && !value.contains('\n');
         line(format!("- {key}: {}", if short { value } else { "in `manifest.json`" }));
     }
-    text
 }
 
 /// How to get predictions.

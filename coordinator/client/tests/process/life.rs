@@ -30,6 +30,7 @@ fn exited(code: i32) -> Said {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     let dir = tempfile::tempdir().unwrap();
     let state_dir = dir.path().join("state");

@@ -5,14 +5,13 @@
 
 pub(crate) mod accept;
 mod archived;
+mod checkpoints;
 mod cluster;
-mod commit;
 mod corruption;
 mod ending;
 mod find;
 mod node;
 mod nodes;
-mod owed;
 mod queue;
 mod reports;
 mod requests;
@@ -21,9 +20,9 @@ mod row_key;
 mod rows;
 mod runs;
 mod witness;
-mod written;
 
 pub use archived::ArchivedRun;
+pub use checkpoints::Written;
 pub use cluster::ClusterState;
 pub use find::{Found, NotFound};
 pub use node::{Device, Fence, Node, Presence};
@@ -37,4 +36,3 @@ pub use runs::{
     Checkpoint, Claim, Corruption, FailedCheckpoint, Grounds, Measured, MeasuredNumerics, Owed, ProcessExit,
     ProcessPhase, ProcessState, Replay, Restore, Run, RunState, Status, Submission, Unconfirmed, Verdict,
 };
-pub use written::Written;

@@ -153,6 +153,7 @@ impl ClusterState {
         run.map(|run| &mut run.state).ok_or_else(missing)
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm for each kind of row")]
     fn add_row(&mut self, key: &RowKey, value: &[u8]) -> Result<(), StateError> {
         let contradiction =
             |detail: &str| StateError::Contradiction { key: key.to_string(), detail: detail.to_owned() };

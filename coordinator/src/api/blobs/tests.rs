@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use lockstep_common::Domain;
 use lockstep_rpc::is_busy;
 use tonic::Code;
 

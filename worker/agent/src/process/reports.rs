@@ -8,7 +8,7 @@ use lockstep_rpc::{Failed, ProcessMessage, Report};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::process_key::ProcessKey;
+use crate::child::ProcessKey;
 use crate::spool::Spool;
 
 /// See the module.

@@ -6,7 +6,7 @@ use lockstep_rpc::{Alive, Assignment, ExitCause};
 use tracing::warn;
 
 use crate::child::Child;
-use crate::process_key::ProcessKey;
+use crate::child::ProcessKey;
 
 /// See the module.
 pub(super) struct Running {

@@ -7,9 +7,9 @@ use lockstep_rpc::{Assignment, Save};
 
 use super::connection::Connection;
 use super::running::Running;
+use crate::child::Exit;
+use crate::child::LogWriter;
 use crate::event::ConnectionId;
-use crate::exit::Exit;
-use crate::output::LogWriter;
 
 /// Where a process is in its life. [`super`] has the diagram.
 pub(super) enum State {

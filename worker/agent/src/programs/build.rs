@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::{CacheEntry, Claim, FRESH};
 use super::{BuildSpec, Built};
-use crate::capture::{LINGER, copy};
+use crate::child::LogWriter;
+use crate::child::{LINGER, copy};
 use crate::environment::Environment;
-use crate::output::LogWriter;
 
 /// Between looks whether another build is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);

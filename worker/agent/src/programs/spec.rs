@@ -11,8 +11,8 @@ use lockstep_common::manifest::{CodeVersion, Piece};
 use lockstep_common::{Digest, Domain, canonical};
 use lockstep_rpc::Assignment;
 
-use crate::output::LogWriter;
-use crate::process_key::ProcessKey;
+use crate::child::LogWriter;
+use crate::child::ProcessKey;
 
 /// Variables that another program may come of.
 const VARIABLES: [&str; 6] =

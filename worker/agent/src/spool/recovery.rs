@@ -10,7 +10,7 @@ use lockstep_host::plain;
 use lockstep_rpc::ProcessMessage;
 
 use super::{DELETED, Reader, Segment, Spool, SpoolError, segment_path};
-use crate::process_key::ProcessKey;
+use crate::child::ProcessKey;
 
 /// Of a file that holds one number.
 const NUMBER_BYTES: u64 = 64;

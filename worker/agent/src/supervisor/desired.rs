@@ -14,9 +14,9 @@ use lockstep_rpc::{
 use tracing::{info, warn};
 
 use super::{ANSWER_CAPACITY, Supervisor};
-use crate::left_over::process_dir;
+use crate::child::ProcessKey;
+use crate::child::left_over::process_dir;
 use crate::process::{NotStarted, Process};
-use crate::process_key::ProcessKey;
 use crate::programs::BuildSpec;
 use crate::spool::Spool;
 

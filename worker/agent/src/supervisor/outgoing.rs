@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{ANSWER_CAPACITY, Supervisor};
+use crate::child::ProcessKey;
 use crate::process::Process;
-use crate::process_key::ProcessKey;
 
 impl Supervisor {
     /// Sends what can be sent without waiting, and forgets what is over.

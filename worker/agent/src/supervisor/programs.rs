@@ -6,10 +6,10 @@ use lockstep_host::transient;
 use lockstep_rpc::Assignment;
 
 use super::Supervisor;
+use crate::child::LogWriter;
+use crate::child::ProcessKey;
 use crate::child::{Child, Start};
-use crate::output::LogWriter;
 use crate::process::{NotStarted, Process};
-use crate::process_key::ProcessKey;
 use crate::programs::{BuildSpec, Built, Ended};
 use crate::spool::Spool;
 

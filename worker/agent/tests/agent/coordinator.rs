@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use lockstep_net::listen::{Limits, Port, Speaks};
 use lockstep_rpc::agent_message::Body as Said;
 use lockstep_rpc::agents_server::{Agents, AgentsServer};
 use lockstep_rpc::coordinator_message::Body as Tell;
@@ -14,10 +15,11 @@ use lockstep_rpc::{
     Hello, LogReply, LogRequest, PROTOCOL, Peers, Report, StoreSeen, Welcome,
 };
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 /// How long a test waits for anything.
@@ -184,12 +186,9 @@ impl Coordinator {
 
     pub(crate) fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind(self.address)).unwrap();
-        let server = AgentsServer::new(self.service.clone());
-        runtime.spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            tonic::transport::Server::builder().add_service(server).serve_with_incoming(incoming).await
-        });
+        let port = runtime.block_on(Port::open(self.address, Speaks::Http2, Limits::of(64))).unwrap();
+        let routes = Routes::new(AgentsServer::new(self.service.clone()));
+        runtime.spawn(lockstep_net::serve(port, routes, CancellationToken::new()));
         self.runtime = Some(runtime);
     }
 

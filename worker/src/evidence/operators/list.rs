@@ -42,6 +42,7 @@ impl Operator {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(super) fn operators() -> Vec<Operator> {
     let mut all = Vec::new();
     let mut add = |name, inputs: &[(Of, &[i64])], forward: Forward| {

@@ -71,6 +71,7 @@ fn known_as(name: &str) -> String {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn a_server_has_all_of_a_run_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path()).await;

@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tracing::debug;
 
-use crate::output::LogWriter;
+use super::output::LogWriter;
 
 /// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
 /// unless a child of it holds them open.

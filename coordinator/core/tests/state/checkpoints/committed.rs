@@ -4,7 +4,7 @@ use lockstep_common::manifest::Share;
 use lockstep_core::ReportBody;
 use lockstep_core::state::NotFound;
 
-use super::cluster::{Cluster, share, written};
+use crate::cluster::{Cluster, share, written};
 
 type Spoil = fn(&mut Share);
 

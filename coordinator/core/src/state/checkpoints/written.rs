@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_common::manifest::{self, Manifest, Override, Piece, Share, TensorEntry};
 use lockstep_common::{Digest, Domain};
 
-use super::runs::Owed;
-use super::runs::{Run, Submission};
+use crate::state::runs::Owed;
+use crate::state::runs::{Run, Submission};
 
 /// A checkpoint whose shares are all there, as blobs that the leader has yet to read.
 #[derive(Clone, Debug)]
@@ -28,12 +28,12 @@ pub struct Written {
 
 impl Written {
     /// Of the current generation.
-    pub(super) fn of(run: &Run, step: u64) -> Self {
+    pub(in crate::state) fn of(run: &Run, step: u64) -> Self {
         Self::owed(run, step, &run.written_at(step))
     }
 
     /// Of the generation that is named in `owed`.
-    pub(super) fn owed(run: &Run, step: u64, owed: &Owed) -> Self {
+    pub(in crate::state) fn owed(run: &Run, step: u64, owed: &Owed) -> Self {
         let Owed { shares, environment, numerics, overrides, .. } = owed.clone();
         Self {
             shares,

@@ -17,10 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_common::RunId;
 use lockstep_common::manifest::Piece;
 
-use super::cluster::ClusterState;
-use super::runs::{Checkpoint, Run};
 use super::written::Written;
 use crate::outcome::Effect;
+use crate::state::cluster::ClusterState;
+use crate::state::runs::{Checkpoint, Run};
 
 /// Shares of one run that may wait, for those of the other processes or to be opened. Reports of one process may come long before
 /// another's: both kept them while the coordinator was away.
@@ -47,7 +47,7 @@ impl Run {
     }
 
     /// The steps of the current generation's written checkpoints, in order.
-    pub(super) fn written_steps(&self) -> Vec<u64> {
+    pub(in crate::state) fn written_steps(&self) -> Vec<u64> {
         let steps: BTreeSet<u64> = self.shares.keys().map(|(step, _)| *step).collect();
         steps.into_iter().filter(|step| self.is_written(*step)).collect()
     }
@@ -76,7 +76,7 @@ impl ClusterState {
     }
 
     /// Takes a share; with the last one the checkpoint is written, and waits for [`crate::Command::Commit`].
-    pub(super) fn share(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, blob: &Piece) {
+    pub(in crate::state) fn share(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, blob: &Piece) {
         let Some(run) = self.runs.get(id) else { return };
         let generation = run.state.generation;
         let failed = &run.state.failed_checkpoints;
@@ -98,7 +98,7 @@ impl ClusterState {
 
     /// Gives the checkpoint at `step` up; the run goes on. Of the last one only this process's share is missing now: it
     /// tries again.
-    pub(super) fn share_failed(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
+    pub(in crate::state) fn share_failed(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
         let Some(run) = self.run_mut(id) else { return };
         let (reason, is_last) = (format!("{}: {reason}", run.name_of(process)), step == run.last_step());
         run.checkpoint_failed(at_ms, step, &reason);
@@ -111,7 +111,7 @@ impl ClusterState {
 
     /// A share that the coordinator cannot take, as it is described. The process holds it for written: of the last checkpoint
     /// all write theirs again, until they give it up.
-    pub(super) fn share_refused(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
+    pub(in crate::state) fn share_refused(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
         let Some(run) = self.run_mut(id) else { return };
         run.checkpoint_failed(at_ms, step, &format!("{}: {reason}", run.name_of(process)));
         if step == run.last_step() {

@@ -10,9 +10,9 @@ use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{ExitCause, Exited};
 use tracing::{error, warn};
 
+use super::key::ProcessKey;
 use crate::error::AgentError;
 use crate::process::Process;
-use crate::process_key::ProcessKey;
 use crate::spool::{Recovered, Spool, SpoolError};
 
 /// SIGKILL, as an exit code.

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use lockstep_rpc::Device;
 
 use crate::error::AgentError;
-use crate::nvml::Monitor;
+use crate::machine::nvml::Monitor;
 use crate::options::{DeviceChoice, DeviceShare};
 
 /// The devices to offer, one process on each.

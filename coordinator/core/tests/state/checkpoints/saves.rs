@@ -6,7 +6,7 @@ use lockstep_core::state::Status;
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_core::{Command, Outcome, ReportBody, Save};
 
-use super::cluster::{Cluster, final_state, other_state, share, written};
+use crate::cluster::{Cluster, final_state, other_state, share, written};
 
 fn finished() -> ReportBody {
     ReportBody::Finished { step: 10, state: final_state() }

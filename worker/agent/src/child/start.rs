@@ -20,13 +20,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use crate::capture::{LINGER, copy};
+use super::capture::{LINGER, copy};
+use super::exit::Exit;
+use super::key::ProcessKey;
+use super::output::LogWriter;
 use crate::environment::Environment;
 use crate::event::Event;
-use crate::exit::Exit;
 use crate::options::RankCommand;
-use crate::output::LogWriter;
-use crate::process_key::ProcessKey;
 
 /// How long a process that hangs may take to write where it stands: it looks up names in libtorch.
 const STACK_TIME: Duration = Duration::from_secs(5);

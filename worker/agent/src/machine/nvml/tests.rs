@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use lockstep_rpc::decode_block;
 
 use super::*;
-use crate::devices;
+use crate::machine::devices;
 use crate::options::{DeviceChoice, DeviceShare};
 
 fn compile(dir: &Path) -> std::path::PathBuf {

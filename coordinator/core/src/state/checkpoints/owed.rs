@@ -10,14 +10,14 @@
 
 use lockstep_common::RunId;
 
-use super::cluster::ClusterState;
-use super::row_key::RowKey;
-use super::runs::{Owed, Run};
 use crate::outcome::Effect;
+use crate::state::cluster::ClusterState;
+use crate::state::row_key::RowKey;
+use crate::state::runs::{Owed, Run};
 
 impl Run {
     /// What the current generation has written at `step`.
-    pub(super) fn written_at(&self, step: u64) -> Owed {
+    pub(in crate::state) fn written_at(&self, step: u64) -> Owed {
         let shares = self.shares.range((step, 0)..=(step, u32::MAX));
         let measured = &self.state.measured;
         Owed {
@@ -30,7 +30,7 @@ impl Run {
     }
 
     /// Why the run gets no devices yet, for people: the next generation begins from a checkpoint that is still being opened.
-    pub(super) fn waits_for_owed(&self) -> Option<String> {
+    pub(in crate::state) fn waits_for_owed(&self) -> Option<String> {
         let step = self.owed.keys().next_back()?;
         Some(format!("waits until the coordinator has opened its checkpoint at step {step}"))
     }
@@ -38,7 +38,7 @@ impl Run {
 
 impl ClusterState {
     /// Ends the shares of the current generation: what is written becomes owed, the rest is dropped.
-    pub(super) fn owe_written(&mut self, id: &RunId) {
+    pub(in crate::state) fn owe_written(&mut self, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
         let written: Vec<_> = run.written_steps().into_iter().map(|step| (step, run.written_at(step))).collect();
         for (step, owed) in written {
@@ -48,7 +48,7 @@ impl ClusterState {
     }
 
     /// Whether the checkpoint at `step` was owed; it is no more.
-    pub(super) fn take_owed(&mut self, id: &RunId, step: u64) -> bool {
+    pub(in crate::state) fn take_owed(&mut self, id: &RunId, step: u64) -> bool {
         let is_owed = self.runs.get(id).is_some_and(|run| run.owed.contains_key(&step));
         if is_owed {
             self.set_owed(id, step, None);
@@ -57,7 +57,7 @@ impl ClusterState {
     }
 
     /// Gives an owed checkpoint up, and says so.
-    pub(super) fn owed_failed(
+    pub(in crate::state) fn owed_failed(
         &mut self,
         at_ms: u64,
         id: &RunId,
@@ -73,7 +73,7 @@ impl ClusterState {
     }
 
     /// Once nothing is owed any more it is known where the next generation begins.
-    pub(super) fn owed_settled(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
+    pub(in crate::state) fn owed_settled(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
         let waited = |run: &Run| run.owed.is_empty() && run.state.placement.is_empty();
         if self.runs.get(id).is_some_and(waited) {
             self.rewind(id, effects);
@@ -82,7 +82,7 @@ impl ClusterState {
     }
 
     /// Rewinds the record to where the next generation begins.
-    pub(super) fn rewind(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
+    pub(in crate::state) fn rewind(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
         if let Some(run) = self.run_mut(id) {
             run.state.restore = run.last_checkpoint();
             effects.push(Effect::Rewind { run: id.clone(), step: run.step() });

@@ -14,7 +14,7 @@ use lockstep_host::access::{make_private_dirs, private};
 use lockstep_host::plain;
 use tracing::{info, warn};
 
-use crate::process_key::ProcessKey;
+use super::key::ProcessKey;
 
 /// Bytes read for one answer: well below gRPC's limit of a message, and a screenful many times over.
 const CHUNK_BYTES: u64 = 256 << 10;

@@ -4,7 +4,7 @@ use lockstep_common::RunId;
 use lockstep_core::state::{Restore, Status};
 use lockstep_core::{Command, Effect, Outcome, ReportBody};
 
-use super::cluster::{Cluster, block, final_state, opened, other_state, share, written};
+use crate::cluster::{Cluster, block, final_state, opened, other_state, share, written};
 
 fn running() -> (Cluster, RunId) {
     let mut cluster = Cluster::with_two_nodes();

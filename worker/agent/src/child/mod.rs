@@ -1,0 +1,14 @@
+//! A process of the operating system: which it is, its start, its output and its end.
+
+mod capture;
+mod exit;
+mod key;
+pub(crate) mod left_over;
+mod output;
+mod start;
+
+pub(crate) use capture::{LINGER, copy};
+pub(crate) use exit::Exit;
+pub(crate) use key::ProcessKey;
+pub(crate) use output::{LogWriter, Logs};
+pub(crate) use start::{Child, Start};
