@@ -23,7 +23,7 @@ mod witness;
 mod written;
 
 pub use apply::Applied;
-pub use archived::ArchivedRun;
+pub use archived::{ArchivedRun, Listed};
 pub use cluster::ClusterState;
 pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use find::{Found, NotFound};

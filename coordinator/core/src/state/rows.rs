@@ -225,6 +225,7 @@ impl ClusterState {
         for (key, value) in &rows {
             state.add_row(key, value)?;
         }
+        state.numbers.sort_unstable();
         if let Some(run) = state.runs.values().find(|run| run.state.generation == 0) {
             let key = RowKey::Submission(run.id().clone()).to_string();
             return Err(StateError::Contradiction { key, detail: "the row of the run's state is missing".into() });
