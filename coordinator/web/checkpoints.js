@@ -4,6 +4,7 @@ import { get } from './api.js';
 import { digest, facts, fill, h, table } from './dom.js';
 import { bytes, clock, grouped } from './format.js';
 import * as live from './live.js';
+import { TOGETHER, newestFirst } from './pages.js';
 import { runLink } from './overview.js';
 import { status } from './runs.js';
 
@@ -15,14 +16,41 @@ export async function checkpoints({ run }, signal) {
   const rows = await live.runs();
   const ancestors = h('ol', { class: 'lineage' }, h('li', { class: 'dim' }, 'reading…'));
   ancestry(run, rows, signal).then((items) => fill(ancestors, items), (error) => signal.aborted || fill(ancestors, h('li', null, error.message)));
+  const [made, repeated, missing] = [h('div'), h('div'), h('div')];
+  const draw = () => {
+    fill(made, list(run, rows));
+    fill(repeated, verified(run, rows));
+  };
+  draw();
+  sinceThen(run, missing, draw, signal);
   return {
     element: h('div', null,
       h('section', null, h('h3', null, 'where it came from'), ancestors),
-      h('section', null, h('h3', null, 'checkpoints'), list(run, rows)),
-      h('section', null, h('h3', null, 'repeated?'), verified(run, rows)),
-      troubles(run)),
+      h('section', null, h('h3', null, 'checkpoints'), made),
+      h('section', null, h('h3', null, 'repeated?'), repeated),
+      missing, troubles(run)),
     end: () => {},
   };
+}
+
+/** What came of a run was submitted after it: runs since then are read, some pages at a time, and what is not read yet is said in `missing`. */
+async function sinceThen(run, missing, draw, signal) {
+  let words = '';
+  try {
+    for (let pages = 0; pages < TOGETHER && !live.reaches(run.number) && !signal.aborted; pages += 1) {
+      await live.more();
+      draw();
+    }
+  } catch (error) {
+    words = ` (${error.message})`;
+  }
+  if (signal.aborted) return;
+  const further = h('button', { type: 'button', onclick: () => {
+    further.disabled = true;
+    sinceThen(run, missing, draw, signal);
+  } }, 'read older runs');
+  fill(missing, !live.reaches(run.number) && h('p', { class: 'dim' },
+    `not all runs since this one have been read: others may have been resumed from it, or repeat it${words} `, further));
 }
 
 /** The chain of checkpoints and runs that led here, oldest first. */
@@ -45,7 +73,7 @@ async function ancestry(run, rows, signal) {
 
 function list(run, rows) {
   if (run.checkpoints.length === 0) return h('p', { class: 'dim' }, 'none yet');
-  const children = [...rows.values()].filter(({ parent }) => parent);
+  const children = newestFirst(rows.values()).reverse().filter(({ parent }) => parent);
   const open = (id) => {
     const body = h('div');
     const details = h('details', { ontoggle: () => {
@@ -78,7 +106,7 @@ async function manifest(id, body) {
 
 /** Replays of the run, and whether their states are its own. */
 function verified(run, rows) {
-  const replays = [...rows.values()].filter(({ replay_of }) => replay_of === run.run);
+  const replays = newestFirst(rows.values()).reverse().filter(({ replay_of }) => replay_of === run.run);
   const own = facts([['final state', digest(run.final_state_digest, 64)]]);
   if (replays.length === 0) return [own, h('p', { class: 'dim' }, 'never: ', h('code', null, `coord verify ${run.run}`), ' makes it again and compares every bit with the record')];
   const verdict = (replay) => {

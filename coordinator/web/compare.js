@@ -6,6 +6,7 @@ import { fill, h } from './dom.js';
 import { number } from './format.js';
 import { Grid, Watch } from './grid.js';
 import * as live from './live.js';
+import { newestFirst } from './pages.js';
 import { runLink } from './overview.js';
 import { parallel } from './parallel.js';
 import { amend, format } from './route.js';
@@ -64,7 +65,7 @@ function chooser(runs, rows) {
     return { chip, element: h('span', { class: 'tag' }, chip, runLink(run.run, rows), ' ', status(run),
       h('a', { href: to(ids.filter((id) => id !== run.run)), 'aria-label': `take ${run.name} away` }, '×')) };
   });
-  const options = [...rows.values()].reverse().filter(({ run }) => !ids.includes(run)).map(({ run, name, step }) => h('option', { value: run }, `${name}, step ${step}`));
+  const options = newestFirst(rows.values()).filter(({ run }) => !ids.includes(run)).map(({ run, name, step }) => h('option', { value: run }, `${name}, step ${step}`));
   const input = h('input', { type: 'text', list: 'runs-to-add', placeholder: 'add a run', 'aria-label': 'add a run', 'data-filter': '' });
   const add = (event) => {
     event.preventDefault();

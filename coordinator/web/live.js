@@ -1,16 +1,15 @@
 /**
- * What a page hears of the coordinator's events, and the rows of all runs that they keep up to date.
+ * What a page hears of the coordinator's events, and the rows of runs that they keep up to date: the newest, and older ones once somebody
+ * asks for them.
  *
  * After a break, whoever listens to `resync` reads anew what it shows: events of the meantime are lost.
  */
 
 import { get } from './api.js';
+import { Loaded, path } from './pages.js';
 
 const listeners = new Map();
-const rows = new Map();
-/** Runs of which an event has come since the rows were last asked for: the answer may be older. */
-const newer = new Set();
-let known = false;
+const loaded = new Loaded();
 let loading = null;
 
 /** Calls `work` with the data of each `run`, `points`, `nodes`, `note`, `resync` or `state` event, until the returned function is called. */
@@ -39,10 +38,7 @@ export async function connect() {
 let before = false;
 
 function hear(event, data) {
-  if (event === 'run') {
-    newer.add(data.run);
-    rows.set(data.run, { ...rows.get(data.run), ...data });
-  }
+  if (event === 'run') loaded.hear(data);
   tell(event, data);
   if (event !== 'state') return;
   if (data) missed(before);
@@ -53,35 +49,52 @@ function hear(event, data) {
 async function missed(broken) {
   // An answer that is under way may be from before.
   await loading?.catch(() => {});
-  const old = known ? new Map(rows) : null;
+  const old = loaded.before === null ? null : new Map(loaded.rows);
   const fresh = await reload().catch(() => []);
   if (broken) tell('resync');
   else if (old) fresh.filter((row) => JSON.stringify(row) !== JSON.stringify(old.get(row.run))).forEach((row) => tell('run', row));
 }
 
-/** All runs by id, oldest first; read once, then kept up to date. */
+/** Runs by id: the newest, all that go on, and what was read with `more`; read once, then kept up to date. */
 export async function runs() {
-  if (!known) await reload();
-  return rows;
+  if (loaded.before === null) await reload();
+  return loaded.rows;
 }
 
-/** Reads all rows; those that are as old as the answer. */
+/** How many older runs are not among them. */
+export function unread() {
+  return loaded.unread();
+}
+
+/** Whether all runs that were submitted after number `number` are among them. */
+export function reaches(number) {
+  return loaded.reaches(number);
+}
+
+/** Reads a page of older runs. */
+export async function more() {
+  await loading?.catch(() => {});
+  if (loaded.before === null || loaded.older === 0) return;
+  await one(async () => loaded.take(await get(path('runs', loaded.before))));
+}
+
+/** Reads anew what is here; the rows that are as old as the answers. */
 function reload() {
-  loading ??= read().finally(() => { loading = null; });
-  return loading;
+  return one(async () => {
+    const pages = [await get(path('runs'))];
+    const least = () => pages.at(-1);
+    while (loaded.before !== null && least().older > 0 && least().before > loaded.before) pages.push(await get(path('runs', least().before)));
+    return loaded.replace(pages);
+  });
 }
 
-async function read() {
-  newer.clear();
-  const list = await get('runs');
-  const there = new Set(list.map(({ run }) => run));
-  for (const run of rows.keys()) {
-    if (!there.has(run) && !newer.has(run)) rows.delete(run);
-  }
-  const fresh = list.filter(({ run }) => !newer.has(run));
-  for (const row of fresh) rows.set(row.run, row);
-  known = true;
-  return fresh;
+/** One question at a time; who comes meanwhile gets the same answer. */
+function one(read) {
+  loading ??= (async () => {
+    loaded.ask();
+    return read();
+  })().finally(() => { loading = null; });
+  return loading;
 }
 
 const jobs = new Map();

@@ -6,12 +6,15 @@ import { fill, frame, h, store, stored, throttle } from './dom.js';
 import { fields, lookup, matches, parameters, parse } from './filter.js';
 import { grouped } from './format.js';
 import * as live from './live.js';
+import { TOGETHER, newestFirst, path } from './pages.js';
 import { amend, format, go, run as runAddress } from './route.js';
 
 /** Height of a row in pixels; the style sheet has it, too. */
 const ROW = 28;
 /** Rows beyond the window that are kept ready. */
 const SPARE = 15;
+/** Rows that a filter shows before no further runs are read for it by themselves. */
+const ENOUGH = 50;
 
 /** The page. */
 export async function runsPage(route) {
@@ -41,7 +44,8 @@ class RunsPage {
     this.after = h('tr', { 'aria-hidden': 'true' }, h('td'));
     this.body = h('tbody');
     this.table = h('table', { class: 'runs' }, h('thead', null, this.head), this.body);
-    this.scroller = h('div', { class: 'scroll tall', tabindex: '-1', onscroll: () => frame(this.paint) }, this.table);
+    this.older = h('div', { class: 'older', 'data-older': '', hidden: true });
+    this.scroller = h('div', { class: 'scroll tall', tabindex: '-1', onscroll: () => frame(this.paint) }, this.table, this.older);
     this.element = h('div', { class: 'page fixed' },
       h('div', { class: 'toolbar' }, this.filter, this.count, this.compare, this.columnsMenu()), this.scroller);
     this.paint = () => this.drawRows();
@@ -78,8 +82,51 @@ class RunsPage {
   filtered() {
     this.terms = parse(this.filter.value);
     amend({ q: this.filter.value });
-    this.needJobs();
+    // A filter means all runs: those that are not here are read, some pages by themselves.
+    this.pages = this.terms.length > 0 ? TOGETHER : 0;
+    this.needJobs().then(() => this.readOlder());
     this.arrange();
+  }
+
+  /** Reads pages of older runs: as many as were asked for, until a filter has enough to show. */
+  async readOlder() {
+    if (this.fetching) return;
+    this.fetching = true;
+    const fits = () => this.terms.length > 0 && this.shown.length >= ENOUGH;
+    try {
+      while (!this.ended && this.pages > 0 && live.unread() > 0 && (this.asked || !fits())) {
+        this.pages -= 1;
+        this.arrange();
+        await live.more();
+        await this.needJobs();
+      }
+      this.failed = null;
+    } catch (error) {
+      this.failed = error.message;
+    } finally {
+      this.fetching = false;
+      this.asked = false;
+      this.pages = 0;
+    }
+    if (!this.ended) this.arrange();
+  }
+
+  /** Says what is not here, and reads it. */
+  drawOlder() {
+    const unread = live.unread();
+    this.older.hidden = unread === 0;
+    if (unread === 0) return;
+    const sorted = this.sort === '-created' ? '' : ', and not in this order';
+    const what = this.terms.length > 0 ? 'not searched' : `not loaded${sorted}`;
+    const words = `${grouped(unread)} older ${unread === 1 ? 'run is' : 'runs are'} ${what}${this.failed ? ` (${this.failed})` : ''}`;
+    const ask = () => {
+      this.pages = this.terms.length > 0 ? TOGETHER : 1;
+      this.asked = true;
+      this.readOlder();
+    };
+    const does = this.terms.length > 0 ? 'search older runs' : 'load older runs';
+    fill(this.older, h('span', { class: 'dim' }, words, ' '),
+      h('button', { type: 'button', disabled: this.fetching, onclick: ask }, this.fetching ? 'reading…' : does));
   }
 
   columns() {
@@ -90,14 +137,18 @@ class RunsPage {
   async needJobs(more = []) {
     const own = new Set([...COLUMNS.map(({ key }) => key), 'step', 'steps', 'created_at_ms', 'started_at_ms', 'ended_at_ms']);
     const asked = [...fields(this.terms), ...this.keys, ...more].some((field) => !own.has(field));
-    const wanted = asked ? [...this.rows.keys()].filter((run) => !live.params(run)) : [];
+    const wanted = asked ? newestFirst(this.rows.values()).filter(({ run }) => !live.params(run)) : [];
     if (wanted.length === 0 || this.reading) return;
     this.reading = true;
     try {
-      // One that has just come is read alone.
-      const alone = async ([run]) => ({ [run]: (await get(`runs/${run}`)).job });
-      const jobs = await (wanted.length > 1 ? get('jobs') : alone(wanted));
-      for (const [run, job] of Object.entries(jobs)) live.keepParams(run, parameters(job));
+      // One that has just come is read alone, others by pages.
+      const alone = async ({ run }) => ({ [run]: (await get(`runs/${run}`)).job });
+      for (let left = wanted; left.length > 0;) {
+        const jobs = await (wanted.length > 1 ? get(path('jobs', left[0].number + 1)) : alone(left[0]));
+        for (const [run, job] of Object.entries(jobs)) live.keepParams(run, parameters(job));
+        // The first of them is in each answer.
+        left = left.slice(1).filter(({ run }) => !live.params(run));
+      }
     } catch {
       // What cannot be read now is asked for at the next change.
     } finally {
@@ -105,18 +156,21 @@ class RunsPage {
     }
     if (this.ended) return;
     // For runs that came meanwhile.
-    if (wanted.every((run) => live.params(run))) this.needJobs();
+    if (wanted.every(({ run }) => live.params(run))) await this.needJobs();
     this.arrange();
   }
 
   /** Filters and sorts, then draws. */
   arrange() {
     const now = Date.now();
-    const hits = [...this.rows.values()].filter((row) => matches(this.terms, (field) => lookup(row, live.params(row.run), field)));
+    const hits = newestFirst(this.rows.values()).filter((row) => matches(this.terms, (field) => lookup(row, live.params(row.run), field)));
     const key = this.sort.replace(/^-/, '');
-    this.shown = sorted(hits.reverse(), column(key, live.params), this.sort.startsWith('-'), now);
+    this.shown = sorted(hits, column(key, live.params), this.sort.startsWith('-'), now);
+    const [size, all] = [this.rows.size, this.rows.size + live.unread()].map(grouped);
     const hit = hits.length === this.rows.size ? '' : `${grouped(hits.length)} of `;
-    this.count.textContent = `${hit}${grouped(this.rows.size)} runs${this.reading ? ', reading jobs…' : ''}`;
+    const read = live.unread() === 0 ? `${hit}${all} runs` : hit ? `${hit}${size} runs read, ${all} in all` : `${size} of ${all} runs read`;
+    this.count.textContent = `${read}${this.reading ? ', reading jobs…' : ''}`;
+    this.drawOlder();
     this.showChosen();
     this.drawRows();
   }
@@ -153,7 +207,7 @@ class RunsPage {
     const rows = shown.map((row, index) => this.row(row, columns, now, first + index));
     this.elements = new Map(shown.map((row, index) => [row.run, rows[index]]));
     const children = [this.before, ...rows.map(({ tr }) => tr), this.after];
-    const none = this.rows.size === 0 ? 'no runs yet: `coord submit job.toml` makes one' : 'no run matches the filter';
+    const none = this.rows.size === 0 ? 'no runs yet: `coord submit job.toml` makes one' : `no run ${live.unread() > 0 ? 'that was read ' : ''}matches the filter`;
     if (rows.length === 0) fill(this.body, h('tr', null, h('td', { class: 'empty', colSpan: columns.length + 1 }, none)));
     else arrange(this.body, children);
   }
@@ -208,7 +262,8 @@ class RunsPage {
   }
 
   showChosen() {
-    const runs = [...this.chosen].filter((run) => this.rows.has(run));
+    // Also those that are not loaded.
+    const runs = [...this.chosen];
     amend({ runs: runs.join(',') });
     this.compare.textContent = runs.length > 0 ? `compare ${runs.length}` : 'compare';
     this.compare.href = format({ page: 'compare', params: { runs: runs.join(',') } });
@@ -233,7 +288,7 @@ class RunsPage {
         const key = extra.value.trim();
         await this.needJobs([key]);
         if (key && !COLUMNS.some((own) => own.key === key) && nobodyHas(key, [...this.rows.values()], live.params)) {
-          extra.setCustomValidity(`no run's job has ${key}`);
+          extra.setCustomValidity(`no run's job has ${key}${live.unread() > 0 ? ', of those that are loaded' : ''}`);
           extra.reportValidity();
           return;
         }

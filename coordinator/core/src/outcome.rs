@@ -153,13 +153,8 @@ pub enum Effect {
         /// The encoded `ReportBlock`.
         bytes: Vec<u8>,
     },
-    /// Keep a run that leaves the state: its rows.
-    Archive {
-        /// The run.
-        run: RunId,
-        /// All of its rows in the state, by key and encoded.
-        rows: Vec<(String, Vec<u8>)>,
-    },
+    /// Keep a run that leaves the state.
+    Archive(ToArchive),
     /// The run was rolled back: of all blocks before this log index, steps after `step` are void.
     Rewind {
         /// The run.
@@ -167,4 +162,17 @@ pub enum Effect {
         /// Steps that remain.
         step: u64,
     },
+}
+
+/// What is kept of a run that leaves the state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToArchive {
+    /// The run.
+    pub run: RunId,
+    /// Index of the log entry that created it: its place in lists.
+    pub number: u64,
+    /// Its encoded row in lists, so that a list need not make the run again.
+    pub for_lists: Vec<u8>,
+    /// All of its rows in the state, by key and encoded.
+    pub rows: Vec<(String, Vec<u8>)>,
 }

@@ -18,6 +18,9 @@ use crate::state::{
 pub struct RunRow {
     /// Its id.
     pub id: RunId,
+    /// Index of the log entry that created it: the greater, the newer.
+    #[serde(default)]
+    pub number: u64,
     /// The job's name.
     pub name: String,
     /// `queued`, `starting`, `running`, `finished`, `failed`, `cancelled` or `unsaved`.
@@ -203,7 +206,7 @@ impl ClusterState {
     /// All committed checkpoints, run by run, oldest first.
     pub fn checkpoint_views(&self) -> Vec<CheckpointView> {
         let runs = self.listed(u64::MAX, usize::MAX);
-        runs.iter().filter_map(|id| self.found(id)).flat_map(CheckpointView::of_run).collect()
+        runs.iter().filter_map(|(_, id)| self.found(id)).flat_map(CheckpointView::of_run).collect()
     }
 }
 
@@ -226,6 +229,7 @@ impl RunRow {
         };
         Self {
             id: run.id().clone(),
+            number: run.submission.number,
             name: run.job.name.clone(),
             status: state.status.word().to_owned(),
             reason: state.status.reason().map(str::to_owned).or_else(|| run.waits_for()),

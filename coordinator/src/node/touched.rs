@@ -41,7 +41,9 @@ impl Touched {
             match (parts.next(), parts.next()) {
                 (Some("node"), _) => self.nodes = index,
                 (
-                    Some(kind @ ("run" | "process" | "checkpoint" | "submission" | "measured" | "progress")),
+                    Some(
+                        kind @ ("run" | "process" | "checkpoint" | "submission" | "measured" | "progress" | "archived"),
+                    ),
                     Some(id),
                 ) => {
                     if let Ok(run) = id.parse::<RunId>() {
@@ -90,11 +92,12 @@ mod tests {
         touched.note(&rows(&["submission/000000000a", "run/000000000a", "request/x", "retries"]), 3);
         touched.note(&rows(&["run/000000000b", "node/n"]), 5);
         touched.note(&rows(&["checkpoint/000000000a/00000000000000000001"]), 7);
+        touched.note(&rows(&["archived/000000000b"]), 8);
         touched.note(&rows(&[]), 9);
         let since = |index| touched.since(index);
-        assert_eq!(since(0), ChangesSince { runs: vec![b.clone(), a.clone()], nodes: true, index: 9 });
-        assert_eq!(since(5), ChangesSince { runs: vec![a], nodes: false, index: 9 });
-        assert_eq!(since(4).runs.first(), Some(&b));
+        assert_eq!(since(0), ChangesSince { runs: vec![a.clone(), b.clone()], nodes: true, index: 9 });
+        assert_eq!(since(5), ChangesSince { runs: vec![a, b.clone()], nodes: false, index: 9 });
+        assert_eq!(since(7).runs, [b]);
         assert_eq!(since(9), ChangesSince { runs: vec![], nodes: false, index: 9 });
     }
 }

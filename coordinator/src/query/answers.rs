@@ -107,9 +107,13 @@ impl Answers {
     pub(crate) async fn answer(&self, what: What) -> Result<String, Status> {
         let handle = &self.handle;
         Ok(match what {
-            What::Runs(RunsQuery { recent }) => {
-                let rows = if recent { self.runs.recent().await } else { self.runs.rows(u64::MAX, usize::MAX).await };
-                let mut rows = rows?;
+            What::Runs(RunsQuery { limit: Some(limit), before, .. }) => {
+                let mut page = self.runs.page(before, limit as usize).await?;
+                self.add_alarms_to_few(&mut page.runs);
+                documents::encode_page(&page)
+            }
+            What::Runs(RunsQuery { recent, .. }) => {
+                let mut rows = if recent { self.runs.recent().await? } else { self.runs.rows().await? };
                 self.add_alarms(rows.iter_mut());
                 documents::encode_rows(&rows)
             }

@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::page::Page;
+
 /// A document that is none of ours.
 #[derive(Debug, thiserror::Error)]
 #[error("the coordinator's answer cannot be read")]
@@ -16,6 +18,12 @@ pub struct DocumentError(#[from] serde_json::Error);
 /// Rows of runs as a document.
 pub fn encode_rows(rows: &[RunRow]) -> String {
     Value::Array(rows.iter().map(|row| Value::Object(row_object(row))).collect()).to_string()
+}
+
+/// A page of them as a document: `{"runs": [..], "before": .., "older": ..}`.
+pub fn encode_page(page: &Page<RunRow>) -> String {
+    let runs: Vec<Value> = page.runs.iter().map(|row| Value::Object(row_object(row))).collect();
+    encode(&Page { runs, before: page.before, older: page.older })
 }
 
 /// One of them.
@@ -39,8 +47,13 @@ pub fn encode<T: Serialize>(value: &T) -> String {
 
 /// Reads what [`encode_rows`] wrote.
 pub fn decode_rows(text: &str) -> Result<Vec<RunRow>, DocumentError> {
-    let objects: Vec<Map<String, Value>> = serde_json::from_str(text)?;
-    Ok(objects.into_iter().map(|object| serde_json::from_value(with_id(object))).collect::<Result<_, _>>()?)
+    rows_of(serde_json::from_str(text)?)
+}
+
+/// Reads what [`encode_page`] wrote.
+pub fn decode_page(text: &str) -> Result<Page<RunRow>, DocumentError> {
+    let Page { runs, before, older } = serde_json::from_str(text)?;
+    Ok(Page { runs: rows_of(runs)?, before, older })
 }
 
 /// Reads what [`encode_run`] wrote.
@@ -62,6 +75,10 @@ fn row_object(row: &RunRow) -> Map<String, Value> {
         object.insert(if key == "id" { "run".to_owned() } else { key }, value);
     }
     object
+}
+
+fn rows_of(objects: Vec<Map<String, Value>>) -> Result<Vec<RunRow>, DocumentError> {
+    Ok(objects.into_iter().map(|object| serde_json::from_value(with_id(object))).collect::<Result<_, _>>()?)
 }
 
 fn with_id(mut object: Map<String, Value>) -> Value {
@@ -94,6 +111,7 @@ mod tests {
     fn view() -> RunView {
         let row = RunRow {
             id: "0123456789".parse().unwrap(),
+            number: 5,
             name: "x".into(),
             status: "running".into(),
             reason: None,
@@ -151,6 +169,10 @@ mod tests {
         assert_eq!(decode_run(&text).unwrap(), view());
         let rows = [view().row];
         assert_eq!(decode_rows(&encode_rows(&rows)).unwrap(), rows);
+        let page = Page { runs: rows.to_vec(), before: 5, older: 3 };
+        let text = encode_page(&page);
+        assert!(text.contains(r#""before":5"#) && text.contains(r#""run":"0123456789""#), "{text}");
+        assert_eq!(decode_page(&text).unwrap(), page);
         assert!(decode_run("{}").is_err() && decode_rows("[{}]").is_err());
     }
 }

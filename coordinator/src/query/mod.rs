@@ -2,7 +2,10 @@
 
 mod answers;
 pub mod documents;
+pub mod page;
 mod runs;
+#[cfg(test)]
+mod tests;
 pub mod tracked;
 pub mod words;
 

@@ -2,12 +2,12 @@
 
 use lockstep_common::{RunId, chain};
 use lockstep_core::ClusterState;
-use lockstep_core::replica::RowList;
-use lockstep_core::state::{ArchivedRun, Found, Run, StateError};
+use lockstep_core::state::{ArchivedRun, Found, Listed, Run};
 use lockstep_core::view::{RunRow, RunView};
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
+use super::page::{MOST_ROWS, Page};
 use crate::node::{CallError, Handle};
 use crate::store::Archive;
 
@@ -19,10 +19,10 @@ pub(crate) struct Runs {
 }
 
 /// What the state says of a run.
-enum Seen<T> {
+enum Seen<T, A> {
     Here(T),
     /// All else is in the archive.
-    Archived(RunId, Box<ArchivedRun>),
+    Archived(A),
 }
 
 impl Runs {
@@ -39,19 +39,15 @@ impl Runs {
         let typed = typed.to_owned();
         let found = self.handle.read(move |state| state.find_run(&typed).map(|found| seen(found, RunView::of))).await?;
         let seen = found.map_err(CallError::from)?;
-        Ok(self.whole(vec![seen], RunView::of).await?.remove(0))
+        self.whole(seen, RunView::of).await
     }
 
     /// What `of` says of `run`; none if there is no such run.
     pub(crate) async fn one<T: Send + 'static>(&self, run: RunId, of: fn(&Run) -> T) -> Result<Option<T>, Status> {
-        let found = self.handle.read(move |state| state.found(&run).map(|found| seen(found, of))).await?;
-        Ok(self.whole(found.into_iter().collect(), of).await?.pop())
-    }
-
-    /// The rows of a list, in the order of submission: the last `limit` of the runs before number `before`.
-    pub(crate) async fn rows(&self, before: u64, limit: usize) -> Result<Vec<RunRow>, Status> {
-        let seen = self.seen(before, limit, RunRow::of).await?;
-        self.complete(seen, |id, archived, rows| archived.row(id, &rows)).await
+        match self.handle.read(move |state| state.found(&run).map(|found| seen(found, of))).await? {
+            Some(seen) => Ok(Some(self.whole(seen, of).await?)),
+            None => Ok(None),
+        }
     }
 
     /// The rows of runs that go on, and of the last that ended: those in memory.
@@ -59,56 +55,113 @@ impl Runs {
         Ok(self.handle.read(ClusterState::run_rows).await?)
     }
 
-    /// What `of` says of each run of a list.
-    pub(crate) async fn list<T: Send + 'static>(
-        &self,
-        before: u64,
-        limit: usize,
-        of: fn(&Run) -> T,
-    ) -> Result<Vec<T>, Status> {
-        let seen = self.seen(before, limit, of).await?;
-        self.whole(seen, of).await
-    }
-
-    async fn seen<T: Send + 'static>(
-        &self,
-        before: u64,
-        limit: usize,
-        of: fn(&Run) -> T,
-    ) -> Result<Vec<Seen<T>>, CallError> {
-        let look = move |state: &ClusterState| -> Vec<Seen<T>> {
-            let found = state.listed(before, limit).into_iter();
-            found.filter_map(|id| state.found(&id).map(|found| seen(found, of))).collect()
+    /// A page of the list of all runs: the last `limit` of those before number `before`. Without `before` it is the first one, and has all
+    /// runs that go on, however long ago they were submitted.
+    pub(crate) async fn page(&self, before: Option<u64>, limit: usize) -> Result<Page<RunRow>, Status> {
+        let limit = limit.clamp(1, MOST_ROWS);
+        let look = move |state: &ClusterState| {
+            let mut page = Page::of(state, before, limit, |found| match found {
+                Found::Here(run) => Seen::Here(RunRow::of(run)),
+                Found::Archived(id, run) => Seen::Archived(run.listed(id)),
+            });
+            if before.is_none() {
+                let older = state.going_on().into_iter().filter(|run| run.submission.number < page.before);
+                page.runs.splice(0..0, older.map(|run| Seen::Here(RunRow::of(run))));
+            }
+            page
         };
-        self.handle.read(look).await
+        let page: Page<Seen<RunRow, Listed>> = self.handle.read(look).await?;
+        let archive = self.archive.clone();
+        let complete = move || {
+            let numbers = page.runs.iter().filter_map(|seen| match seen {
+                Seen::Here(_) => None,
+                Seen::Archived(listed) => Some(listed.number),
+            });
+            let numbers: Vec<u64> = numbers.collect();
+            let mut kept = archive.for_lists(&numbers).map_err(|error| lost(&error))?.into_iter();
+            page.try_map(|seen| match seen {
+                Seen::Here(row) => Ok(row),
+                Seen::Archived(listed) => listed.row(&kept.next().unwrap_or_default()).map_err(|error| lost(&error)),
+            })
+        };
+        spawn_blocking(complete).await.map_err(panicked)?
     }
 
-    async fn whole<T: Send + 'static>(&self, seen: Vec<Seen<T>>, of: fn(&Run) -> T) -> Result<Vec<T>, Status> {
-        self.complete(seen, move |id, archived, rows| archived.whole(id, rows).map(|run| of(&run))).await
+    /// The rows of these runs of the archive.
+    pub(crate) async fn archived_rows(&self, runs: Vec<Listed>) -> Result<Vec<RunRow>, Status> {
+        let archive = self.archive.clone();
+        let read = move || {
+            let numbers: Vec<u64> = runs.iter().map(|run| run.number).collect();
+            let kept = archive.for_lists(&numbers).map_err(|error| lost(&error))?;
+            runs.into_iter().zip(kept).map(|(run, kept)| run.row(&kept).map_err(|error| lost(&error))).collect()
+        };
+        spawn_blocking(read).await.map_err(panicked)?
     }
 
-    /// With what `read` makes of the rows of runs in the archive.
-    async fn complete<T: Send + 'static>(
-        &self,
-        seen: Vec<Seen<T>>,
-        read: impl Fn(&RunId, &ArchivedRun, RowList) -> Result<T, StateError> + Send + 'static,
-    ) -> Result<Vec<T>, Status> {
+    /// The rows of all runs, oldest first, page after page: the event loop and agents come in between.
+    pub(crate) async fn rows(&self) -> Result<Vec<RunRow>, Status> {
+        let (mut rows, mut before) = (Vec::new(), u64::MAX);
+        loop {
+            let page = self.page(Some(before), MOST_ROWS).await?;
+            rows.extend(page.runs.into_iter().rev());
+            if page.older == 0 {
+                break;
+            }
+            before = page.before;
+        }
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// A page of the jobs of all runs, in canonical form.
+    pub(crate) async fn jobs(&self, before: Option<u64>, limit: usize) -> Result<Page<(RunId, String)>, Status> {
+        let limit = limit.clamp(1, MOST_ROWS);
+        let look = move |state: &ClusterState| {
+            Page::of(state, before, limit, |found| match found {
+                Found::Here(run) => Seen::Here((run.id().clone(), run.submission.job.clone())),
+                Found::Archived(id, _) => Seen::Archived(id.clone()),
+            })
+        };
+        let page = self.handle.read(look).await?;
         let archive = self.archive.clone();
         let one = move |seen| match seen {
-            Seen::Here(said) => Ok(said),
-            Seen::Archived(id, archived) => {
-                let rows = archive.rows(&id).map_err(|error| Status::data_loss(chain(&error)))?;
-                read(&id, &archived, rows).map_err(|error| Status::data_loss(chain(&error)))
+            Seen::Here(job) => Ok(job),
+            Seen::Archived(id) => {
+                let rows = archive.rows(&id).map_err(|error| lost(&error))?;
+                let job = ArchivedRun::job(&id, &rows).map_err(|error| lost(&error))?;
+                Ok((id, job))
             }
         };
-        let all = spawn_blocking(move || seen.into_iter().map(one).collect());
-        all.await.map_err(|_| Status::internal("the archive panicked"))?
+        spawn_blocking(move || page.try_map(one)).await.map_err(panicked)?
+    }
+
+    async fn whole<T: Send + 'static>(&self, seen: Seen<T, Archived>, of: fn(&Run) -> T) -> Result<T, Status> {
+        let (id, archived) = match seen {
+            Seen::Here(said) => return Ok(said),
+            Seen::Archived(archived) => archived,
+        };
+        let archive = self.archive.clone();
+        let read = move || {
+            let rows = archive.rows(&id).map_err(|error| lost(&error))?;
+            archived.whole(&id, rows).map(|run| of(&run)).map_err(|error| lost(&error))
+        };
+        spawn_blocking(read).await.map_err(panicked)?
     }
 }
 
-fn seen<T>(found: Found<'_>, of: fn(&Run) -> T) -> Seen<T> {
+type Archived = (RunId, Box<ArchivedRun>);
+
+fn seen<T>(found: Found<'_>, of: fn(&Run) -> T) -> Seen<T, Archived> {
     match found {
         Found::Here(run) => Seen::Here(of(run)),
-        Found::Archived(id, run) => Seen::Archived(id.clone(), Box::new(run.clone())),
+        Found::Archived(id, run) => Seen::Archived((id.clone(), Box::new(run.clone()))),
     }
+}
+
+fn lost(error: &(dyn std::error::Error + 'static)) -> Status {
+    Status::data_loss(chain(error))
+}
+
+fn panicked(_: tokio::task::JoinError) -> Status {
+    Status::internal("the archive panicked")
 }

@@ -134,7 +134,7 @@ impl BlockDatabase {
                         sums.insert((run.as_str(), *index, OF_REWIND), sum)?;
                     }
                     // It is in the other database.
-                    Effect::Archive { .. } => {}
+                    Effect::Archive(_) => {}
                 }
             }
             if let Some((index, _)) = effects.last() {

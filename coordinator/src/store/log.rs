@@ -10,7 +10,7 @@ use lockstep_host::durable::Place;
 use lockstep_host::quiet::Quiet;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::archive::{self, ARCHIVE, Archive};
+use super::archive::{self, ARCHIVE, Archive, LISTS};
 use super::error::StoreError;
 use super::sealed;
 use super::{guarded, open_database};
@@ -91,6 +91,7 @@ impl StateDatabase {
         transaction.open_table(ENTRIES)?;
         transaction.open_table(ROWS)?;
         transaction.open_table(ARCHIVE)?;
+        transaction.open_table(LISTS)?;
         transaction.commit()?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! report blocks in another (`reports.redb`). One thread writes; the event loop awaits it.
 
 mod archive;
+mod archive_lists;
 mod blocks;
 mod error;
 mod log;

@@ -8,7 +8,7 @@ use std::thread;
 
 use lockstep_common::chain;
 use lockstep_common::manifest::Piece;
-use lockstep_core::outcome::Effect;
+use lockstep_core::outcome::{Effect, ToArchive};
 use lockstep_core::replica::{Persist, Recovered};
 use lockstep_host::durable::DirLock;
 use tokio::sync::{mpsc, oneshot};
@@ -83,6 +83,7 @@ impl Store {
         let DataDir { dir, lock, state, format } = data;
         let state = if format == FORMAT { state } else { state.upgraded(format, put)? };
         let recovered = state.recover()?;
+        state.index_archive(&recovered.state)?;
         let last = recovered.entries.last().map_or(recovered.truncated.index, |entry| entry.index);
         let blocks = BlockDatabase::open(&dir, state.counted()?..=last)?;
         let (reader, archive) = (blocks.reader(), state.archive());
@@ -159,7 +160,9 @@ fn write_all(
         let failed = result.is_err();
         if !failed {
             news.add(persist.effects.iter().map(|(_, effect)| match effect {
-                Effect::AppendBlock { run, .. } | Effect::Rewind { run, .. } | Effect::Archive { run, .. } => run,
+                Effect::AppendBlock { run, .. }
+                | Effect::Rewind { run, .. }
+                | Effect::Archive(ToArchive { run, .. }) => run,
             }));
         }
         // The loop may have given up waiting; what was written stays written.

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Extension, Router};
 use lockstep_common::{Digest, RequestId, quoted, shortened};
-use lockstep_core::state::Run;
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
 use lockstep_rpc::{BlobChunk, CurvesQuery, Empty, LogChunk, RunsQuery, TrackedQuery};
@@ -26,6 +25,7 @@ use super::site::Site;
 use crate::api::logs;
 use crate::node::CallError;
 use crate::query::documents;
+use crate::query::page::MOST_ROWS;
 
 const JSON: &str = "application/json";
 
@@ -40,7 +40,7 @@ const MOST_BLOB: u64 = 64 << 20;
 
 pub(super) fn routes() -> Router<Site> {
     Router::new()
-        .route("/runs", get(|State(site): State<Site>| ask(site, What::Runs(RunsQuery { recent: false }))))
+        .route("/runs", get(runs))
         .route("/jobs", get(jobs))
         .route("/nodes", get(|State(site): State<Site>| ask(site, What::Nodes(Empty {}))))
         .route("/coordinator", get(|State(site): State<Site>| ask(site, What::Coordinator(Empty {}))))
@@ -67,18 +67,34 @@ async fn ask(site: Site, what: What) -> Response {
     }
 }
 
-/// The job of every run, in canonical form, by run: what a table of many runs shows of them, in one answer.
-async fn jobs(State(site): State<Site>) -> Response {
-    fn of_run(run: &Run) -> (String, String) {
-        (run.submission.id.to_string(), run.submission.job.clone())
-    }
+/// With `limit` a page, else all.
+#[derive(Debug, Deserialize)]
+struct PageParameters {
+    limit: Option<u32>,
+    before: Option<u64>,
+}
+
+async fn runs(State(site): State<Site>, Query(asked): Query<PageParameters>) -> Response {
+    ask(site, What::Runs(RunsQuery { recent: false, limit: asked.limit, before: asked.before })).await
+}
+
+/// The jobs of runs, in canonical form, by run: what a table of many runs shows of them. Of a page of the list, or of all.
+async fn jobs(State(site): State<Site>, Query(asked): Query<PageParameters>) -> Response {
     let _permit = match site.large.permit().await {
         Ok(permit) => permit,
         Err(status) => return refused(&status),
     };
-    match site.answers.runs().list(u64::MAX, usize::MAX, of_run).await {
-        Ok(jobs) => site.large.answer(JSON, documents::encode(&jobs.into_iter().collect::<BTreeMap<_, _>>())),
-        Err(status) => refused(&status),
+    let (mut jobs, mut before) = (BTreeMap::new(), asked.before);
+    loop {
+        let page = match site.answers.runs().jobs(before, asked.limit.map_or(MOST_ROWS, |limit| limit as usize)).await {
+            Ok(page) => page,
+            Err(status) => return refused(&status),
+        };
+        jobs.extend(page.runs.into_iter().map(|(run, job)| (run.to_string(), job)));
+        if asked.limit.is_some() || page.older == 0 {
+            return site.large.answer(JSON, documents::encode(&jobs));
+        }
+        before = Some(page.before);
     }
 }
 

@@ -38,6 +38,7 @@ assets!(
     "media.js",
     "model.js",
     "overview.js",
+    "pages.js",
     "panel.js",
     "parallel.js",
     "phases.js",

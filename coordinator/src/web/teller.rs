@@ -1,18 +1,19 @@
 //! Makes the events of [`super::events`], once for all who listen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lockstep_common::RunId;
 use lockstep_core::ClusterState;
-use lockstep_core::state::Run;
+use lockstep_core::state::{Listed, Run};
 use lockstep_core::view::RunRow;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::events::{Events, News};
 use crate::node::CallError;
@@ -105,14 +106,15 @@ impl Teller {
         let changed = self.answers.handle().changes_since(self.index).await?;
         self.index = changed.index;
         let mut nodes = changed.nodes;
+        let edited: BTreeSet<RunId> = changed.runs.iter().cloned().collect();
         let mut runs = changed.runs;
         // Of its numbers may come alarms, which its row counts.
         let also: Vec<RunId> = measured.iter().filter(|run| !runs.contains(run)).cloned().collect();
         runs.extend(also);
         let seen = self.look(runs.clone()).await?;
-        // In the archive nothing changes.
-        let gone = runs.iter().filter(|run| seen.iter().all(|(id, _)| id != *run));
-        gone.for_each(|run| drop(self.known.remove(run)));
+        let here: BTreeSet<&RunId> = seen.iter().map(|(id, _)| id).collect();
+        let gone = runs.iter().filter(|run| !here.contains(run)).cloned().collect();
+        self.tell_archived(gone, &edited).await?;
         for (run, seen) in seen {
             let before = self.known.insert(run.clone(), seen.clone());
             if before.as_ref().map(|before| &before.row) != Some(&seen.row) {
@@ -129,6 +131,41 @@ impl Teller {
         for run in measured {
             if let Some(known) = self.known.get(run) {
                 self.say("points", Some(run), serde_json::json!({ "run": run, "step": known.row.step }).to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what people have written on runs of the archive: nothing else changes there. `edited`: runs of which the log has changed
+    /// something; of others there were only numbers.
+    async fn tell_archived(&mut self, runs: Vec<RunId>, edited: &BTreeSet<RunId>) -> Result<(), CallError> {
+        for some in runs.chunks(RUNS_AT_A_TIME) {
+            let some = some.to_vec();
+            let look = move |state: &ClusterState| -> Vec<(Listed, u64)> {
+                let archived = some.iter().filter_map(|run| Some((run, state.archived(run)?)));
+                archived.map(|(id, run)| (run.listed(id), hash_of(&run.note))).collect()
+            };
+            let mut changed = Vec::new();
+            for (listed, note) in self.answers.handle().read(look).await? {
+                // One that has just come there is as it was told, but for what was written on it at the same time.
+                let is_edited = edited.contains(&listed.id);
+                let before = self.known.remove(&listed.id);
+                if before.as_ref().map_or(is_edited, |before| before.note != note) {
+                    self.say("note", Some(&listed.id), serde_json::json!({ "run": listed.id }).to_string());
+                }
+                if before.map_or(is_edited, |before| before.row.tags != listed.tags) {
+                    changed.push(listed);
+                }
+            }
+            match self.answers.runs().archived_rows(changed).await {
+                Ok(mut rows) => {
+                    self.rows_made.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                    self.answers.add_alarms_to_few(&mut rows);
+                    for row in &rows {
+                        self.say("run", Some(&row.id), documents::encode_row(row));
+                    }
+                }
+                Err(status) => warn!("a change of archived runs is not told to pages: {}", status.message()),
             }
         }
         Ok(())
@@ -161,17 +198,14 @@ impl Teller {
 
 impl Known {
     fn of(run: &Run) -> Self {
-        let hash = |work: &dyn Fn(&mut DefaultHasher)| {
-            let mut hasher = DefaultHasher::new();
-            work(&mut hasher);
-            hasher.finish()
-        };
-        let devices = hash(&|hasher| {
-            run.state.status.is_final().hash(hasher);
-            for (process, placed) in &run.state.placement {
-                (process, &placed.node, placed.device).hash(hasher);
-            }
-        });
-        Self { row: RunRow::of(run), note: hash(&|hasher| run.state.note.hash(hasher)), devices }
+        let placed = run.state.placement.iter().map(|(process, placed)| (process, &placed.node, placed.device));
+        let devices = hash_of(&(run.state.status.is_final(), placed.collect::<Vec<_>>()));
+        Self { row: RunRow::of(run), note: hash_of(&run.state.note), devices }
     }
+}
+
+fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }

@@ -95,6 +95,49 @@ async fn events_are_made_once_for_all_listeners_and_of_what_has_changed_alone() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_write_on_a_run_in_the_archive_is_told_with_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let change = |settings: &mut Settings| {
+        (settings.policy.keep_ended, settings.policy.tick) = (1, Duration::from_millis(5));
+    };
+    let (running, page) = coordinator(dir.path(), change).await;
+    let mut runs = Vec::new();
+    for number in 0..3 {
+        let run = submit(&running, number).await;
+        running.handle().cancel(RequestId::from_bytes([50 + number; 16]), run.as_str()).await.unwrap();
+        runs.push(run);
+    }
+    let oldest = runs[0].clone();
+    let archived = async {
+        loop {
+            let run = oldest.clone();
+            if running.handle().read(move |state| state.archived(&run).is_some()).await.unwrap() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, archived).await.unwrap();
+    let mut listener = ask(page, "/api/events").await;
+    until(&mut listener, "\r\n\r\n").await;
+    let tags = Some(vec!["best".to_owned()]);
+    running.handle().annotate(RequestId::from_bytes([99; 16]), oldest.as_str(), tags, None).await.unwrap();
+    let heard = until(&mut listener, "\"tags\":[\"best\"]").await;
+    assert!(heard.contains("event: run") && heard.contains(&format!("\"run\":\"{oldest}\"")), "{heard}");
+    assert!(heard.contains("\"status\":\"cancelled\""), "all of the row: {heard}");
+    let note = Some("mine".to_owned());
+    running.handle().annotate(RequestId::from_bytes([98; 16]), oldest.as_str(), None, note).await.unwrap();
+    until(&mut listener, &format!("event: note\ndata: {{\"run\":\"{oldest}\"}}")).await;
+    let mut list = ask(page, "/api/runs?limit=1").await;
+    let answer = until(&mut list, "\"runs\"").await;
+    assert!(answer.contains("\"older\":2") && answer.contains(runs[2].as_str()), "{answer}");
+    let mut list = ask(page, "/api/runs?limit=none").await;
+    assert!(until(&mut list, "\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    drop(listener);
+    ManuallyDrop::into_inner(running).until(async {}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listeners_beyond_the_limit_are_refused_in_words_until_one_has_gone() {
     let dir = tempfile::tempdir().unwrap();
     let (running, page) = coordinator(dir.path(), |settings| settings.limits.page_listeners = 2).await;

@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Tell what two runs differ in, and where their records part.
     Diff(DiffArguments),
-    /// List runs, newest last.
+    /// List runs, newest last: all that have not ended, and the newest others.
     #[command(visible_alias = "runs")]
     Ps(PsArguments),
     /// Show one run: state, placement, progress, checkpoints.
@@ -286,7 +286,8 @@ fn steps(text: &str) -> Result<(u64, u64), String> {
 #[command(after_help = "\
 Examples:
   coord runs --commit 3f9a1c               also a branch or a tag
-  coord runs --data train.csv --where 'optimizer.lr>0.001' --where kind=mlp")]
+  coord runs --data train.csv --where 'optimizer.lr>0.001' --where kind=mlp
+  coord runs --limit 500 --json            the newest 500; without a limit, JSON has all runs")]
 pub(crate) struct PsArguments {
     /// Only runs of this commit (a prefix is enough), branch or tag.
     #[arg(long, value_name = "COMMIT")]
@@ -297,6 +298,12 @@ pub(crate) struct PsArguments {
     /// Only runs whose job has such a value; the end of a key is enough; may be repeated.
     #[arg(long = "where", value_name = "KEY>VALUE")]
     pub(crate) conditions: Vec<Condition>,
+    /// The newest N runs, and all that have not ended [default: 100; with --json all runs].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// All runs.
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) reader: Reader,
 }

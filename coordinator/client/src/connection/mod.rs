@@ -7,4 +7,4 @@ mod reports;
 
 pub(crate) use blobs::at_once;
 pub(crate) use client::{Client, Patience, lost};
-pub(crate) use questions::{print_json, read, read_run, read_runs};
+pub(crate) use questions::{print_json, read, read_run};

@@ -1,6 +1,9 @@
 //! Questions to a coordinator, and its answers as what they are.
 
+use std::collections::BTreeMap;
+
 use lockstep_coordinator::query::documents::{self, DocumentError};
+use lockstep_coordinator::query::page::{MOST_ROWS, Page};
 use lockstep_core::view::{CheckpointView, NodeView, RunRow, RunView};
 use lockstep_rpc::query_request::What;
 use lockstep_rpc::tracked_query::What as Tracked;
@@ -12,14 +15,38 @@ use super::client::Client;
 use crate::terminal::{Exit, Failure, Output};
 
 impl Client {
-    /// All runs.
+    /// All runs, oldest first.
     pub(crate) async fn runs(&self) -> Result<Vec<RunRow>, Failure> {
-        read_runs(&self.query(What::Runs(RunsQuery { recent: false })).await?)
+        Ok(self.newest_runs(usize::MAX).await?.0)
+    }
+
+    /// The newest `most` runs and all that go on, oldest first; and how many there are beside them. They come page after page.
+    pub(crate) async fn newest_runs(&self, most: usize) -> Result<(Vec<RunRow>, u64), Failure> {
+        let (mut rows, mut counted, mut before) = (BTreeMap::new(), 0, None);
+        loop {
+            let page = self.run_page(before, most - counted).await?;
+            // One that goes on is on the first page, and may have ended since.
+            counted += page.runs.iter().filter(|row| row.number >= page.before).count();
+            rows.extend(page.runs.into_iter().map(|row| (row.number, row)));
+            if page.older == 0 || counted >= most {
+                let also = rows.range(..page.before).count() as u64;
+                return Ok((rows.into_values().collect(), page.older.saturating_sub(also)));
+            }
+            before = Some(page.before);
+        }
+    }
+
+    /// A page of the list of runs: at most `most` of those before number `before`; without it, the newest, and all that go on.
+    pub(crate) async fn run_page(&self, before: Option<u64>, most: usize) -> Result<Page<RunRow>, Failure> {
+        let limit = Some(most.min(MOST_ROWS) as u32);
+        let text = self.query(What::Runs(RunsQuery { recent: false, limit, before })).await?;
+        documents::decode_page(&text).map_err(|error| unreadable(&error))
     }
 
     /// Runs that go on, and the last that ended.
     pub(crate) async fn recent_runs(&self) -> Result<Vec<RunRow>, Failure> {
-        read_runs(&self.query(What::Runs(RunsQuery { recent: true })).await?)
+        let recent = RunsQuery { recent: true, limit: None, before: None };
+        documents::decode_rows(&self.query(What::Runs(recent)).await?).map_err(|error| unreadable(&error))
     }
 
     /// The run of this id, or of the beginning of one.
@@ -41,11 +68,6 @@ impl Client {
     pub(crate) async fn tracked(&self, run: &str, what: Tracked) -> Result<String, Failure> {
         self.query(What::Tracked(TrackedQuery { run: run.to_owned(), what: Some(what) })).await
     }
-}
-
-/// The document of a list of runs.
-pub(crate) fn read_runs(text: &str) -> Result<Vec<RunRow>, Failure> {
-    documents::decode_rows(text).map_err(|error| unreadable(&error))
 }
 
 /// The document of a run.

@@ -140,6 +140,7 @@ mod tests {
     fn row(id: &str, parent: Option<u8>, replay_of: Option<&str>) -> RunRow {
         RunRow {
             id: id.parse().unwrap(),
+            number: 0,
             name: "job".into(),
             status: "finished".into(),
             reason: None,

@@ -46,9 +46,27 @@ async fn runs_that_ended_long_ago_are_what_they_were() {
         assert_eq!(coordinator.ask(&["show", &first]), before);
         assert_eq!(coordinator.ask(&["show", &first[..7]]), before);
         assert_eq!(coordinator.ask(&["show", &first, "--metrics"]), record);
-        let listed = coordinator.ask(&["ps"]);
-        let listed: Vec<&str> = listed.as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap()).collect();
-        assert_eq!(listed, runs);
+        let listed = |limit: &[&str]| -> Vec<String> {
+            let listed = coordinator.ask(&[&["ps"], limit].concat());
+            listed.as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(listed(&[]), runs);
+        assert_eq!(listed(&["--limit", "2"]), runs[1..]);
+        assert_eq!(listed(&["--limit", "1", "--where", "ranks=1"]), runs[2..]);
+        assert_eq!(listed(&["--where", "ranks=1"]), runs);
+        let words = fails(&["ps", "--where", "nothing=1", "--addr", &coordinator.address], 4);
+        assert!(words.contains("no run's job has a key `nothing`"), "{words}");
+        let few = coordinator.coord(&["ps", "--limit", "1"]);
+        let (table, beside) = (String::from_utf8(few.stdout).unwrap(), String::from_utf8(few.stderr).unwrap());
+        assert!(table.contains(&runs[2]) && !table.contains(&runs[1]), "{table}");
+        let words = "2 older runs are not shown: `--limit N` shows the newest N runs, `--all` shows all";
+        assert!(beside.contains(words), "{beside}");
+        let few = coordinator.coord(&["ps", "--limit", "1", "--where", "ranks=1"]);
+        let beside = String::from_utf8(few.stderr).unwrap();
+        assert!(beside.contains("2 older runs are not searched"), "{beside}");
+        let all = coordinator.coord(&["ps", "--all"]);
+        let (table, beside) = (String::from_utf8(all.stdout).unwrap(), String::from_utf8(all.stderr).unwrap());
+        assert!(runs.iter().all(|run| table.contains(run)) && beside.is_empty(), "{table}{beside}");
         assert_eq!(coordinator.ask(&["checkpoints", &first]).as_array().unwrap().len(), 1);
         assert_eq!(coordinator.ask(&["checkpoints"]).as_array().unwrap().len(), 3);
         let checkpoint = before["checkpoints"][0]["id"].as_str().unwrap();

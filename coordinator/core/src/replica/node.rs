@@ -241,7 +241,7 @@ impl Replica {
         let (mut effects, mut archived) = (Vec::new(), Vec::new());
         for (index, effect) in self.apply_all(&ready.take_committed_entries(), &mut out.replies) {
             match effect {
-                Effect::Archive { run, rows } => archived.push((run, rows)),
+                Effect::Archive(run) => archived.push(run),
                 Effect::AppendBlock { .. } | Effect::Rewind { .. } => effects.push((index, effect)),
             }
         }

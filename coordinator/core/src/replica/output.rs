@@ -1,9 +1,8 @@
 //! What a replica hands out: messages, durable writes, answers.
 
-use lockstep_common::RunId;
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Effect, Outcome};
+use crate::outcome::{Effect, Outcome, ToArchive};
 
 /// The caller's name for a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,8 +51,8 @@ pub struct Persist {
     pub rows: Rows,
     /// Effects with the index of the log entry that caused each, in order; but for what goes to the archive.
     pub effects: Vec<(u64, Effect)>,
-    /// Runs that leave the state for the archive, each with the rows that it had.
-    pub archived: Vec<(RunId, RowList)>,
+    /// Runs that leave the state for the archive.
+    pub archived: Vec<ToArchive>,
     /// The last entry that `rows` and `effects` know of.
     pub applied_index: u64,
 }

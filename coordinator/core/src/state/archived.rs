@@ -2,64 +2,53 @@
 //!
 //! An archived run is the rows that it had: [`ArchivedRun::whole`] makes it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use lockstep_common::RunId;
-use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterState;
 use super::row_key::{RowKey, StateError};
-use super::runs::{Checkpoint, ProcessPhase, Run, Status};
+use super::runs::{ArchivedRun, Checkpoint, ProcessPhase, Run, Status, Submission};
 use crate::formats::{decode, encode};
-use crate::outcome::Effect;
-use crate::placement::DeviceKind;
+use crate::outcome::{Effect, ToArchive};
 use crate::view::RunRow;
 
-/// A run in the archive.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ArchivedRun {
-    /// Index of the log entry that created it.
+/// A run in the archive, as the state knows it for a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// Its id.
+    pub id: RunId,
+    /// Index of the log entry that created it: where the archive has the rest.
     pub number: u64,
-    /// The job's name.
-    pub name: String,
-    /// How it ended, in a word.
-    pub status: String,
-    /// What it trained on.
-    pub kind: Option<DeviceKind>,
-    /// Whether it repeated a part of another run.
-    pub is_replay: bool,
-    /// Written on it by people, as the note.
-    pub tags: BTreeSet<String>,
-    /// Empty if there is none.
-    pub note: String,
-    /// Committed checkpoints, by step: rows of their own.
-    #[serde(skip)]
-    pub checkpoints: BTreeMap<u64, Checkpoint>,
+    /// Written on it by people.
+    pub tags: Vec<String>,
 }
 
 impl ArchivedRun {
-    fn of(run: &Run) -> Self {
-        Self {
-            number: run.submission.number,
-            name: run.job.name.clone(),
-            status: run.state.status.word().to_owned(),
-            kind: run.state.kind,
-            is_replay: run.submission.replay.is_some(),
-            tags: run.state.tags.clone(),
-            note: run.state.note.clone(),
-            checkpoints: run.checkpoints.clone(),
-        }
+    /// What a list needs of it besides what the archive has for lists.
+    pub fn listed(&self, id: &RunId) -> Listed {
+        Listed { id: id.clone(), number: self.number, tags: self.tags.iter().cloned().collect() }
     }
 
-    /// What a list shows of it, from the rows that went to the archive.
+    /// The job in canonical form, from the rows that went to the archive.
+    ///
+    /// # Errors
+    /// `Value`, or `Contradiction` if it is not there.
+    pub fn job(id: &RunId, rows: &[(String, Vec<u8>)]) -> Result<String, StateError> {
+        let key = RowKey::Submission(id.clone()).to_string();
+        let Some((_, value)) = rows.iter().find(|(of, _)| *of == key) else {
+            return Err(StateError::Contradiction { key, detail: "it is not in the archive".to_owned() });
+        };
+        let submission: Submission = decode(value).map_err(|source| StateError::Value { key, source })?;
+        Ok(submission.job)
+    }
+
+    /// What the archive has for lists of a run that an earlier build archived, from the rows that went there.
     ///
     /// # Errors
     /// As [`ClusterState::from_rows`].
-    pub fn row(&self, id: &RunId, rows: &[(String, Vec<u8>)]) -> Result<RunRow, StateError> {
-        let key = in_list(id);
-        let found = rows.iter().find(|(of, _)| *of == key).map(|(_, value)| value.as_slice()).unwrap_or_default();
-        let row: RunRow = decode(found).map_err(|source| StateError::Value { key, source })?;
-        Ok(RunRow { tags: self.tags.iter().cloned().collect(), ..row })
+    pub fn for_lists(&self, id: &RunId, rows: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>, StateError> {
+        Ok(encode(&RunRow::of(&self.whole(id, rows)?)))
     }
 
     /// The whole run, from the rows that went to the archive.
@@ -67,8 +56,8 @@ impl ArchivedRun {
     /// # Errors
     /// As [`ClusterState::from_rows`].
     pub fn whole(&self, id: &RunId, mut rows: Vec<(String, Vec<u8>)>) -> Result<Run, StateError> {
-        let row = in_list(id);
-        rows.retain(|(key, _)| *key != row);
+        // Earlier builds kept what lists show of it among them.
+        rows.retain(|(key, _)| !key.starts_with("list/"));
         let mut run = ClusterState::run_of_rows(id, rows)?;
         run.checkpoints.clone_from(&self.checkpoints);
         run.state.tags.clone_from(&self.tags);
@@ -77,9 +66,16 @@ impl ArchivedRun {
     }
 }
 
-/// Where the archive keeps what a list shows of a run: a list need not make each run again.
-fn in_list(id: &RunId) -> String {
-    format!("list/{id}")
+impl Listed {
+    /// Its row, from what the archive has for lists; with what was written on it since.
+    ///
+    /// # Errors
+    /// `Value`.
+    pub fn row(self, for_lists: &[u8]) -> Result<RunRow, StateError> {
+        let row: RunRow = decode(for_lists)
+            .map_err(|source| StateError::Value { key: RowKey::Archived(self.id.clone()).to_string(), source })?;
+        Ok(RunRow { id: self.id, number: self.number, tags: self.tags, ..row })
+    }
 }
 
 impl Run {
@@ -101,6 +97,18 @@ impl ClusterState {
     /// An archived run.
     pub fn archived(&self, id: &RunId) -> Option<&ArchivedRun> {
         self.archived.get(id)
+    }
+
+    /// All runs in the archive, by id.
+    pub fn all_archived(&self) -> impl Iterator<Item = (&RunId, &ArchivedRun)> {
+        self.archived.iter()
+    }
+
+    /// Runs that have not ended, in the order of their submission.
+    pub fn going_on(&self) -> Vec<&Run> {
+        let mut runs = self.runs();
+        runs.retain(|run| !run.state.status.is_final());
+        runs
     }
 
     /// Runs that could go to the archive, those that ended first at the front; without the `keep` that ended last.
@@ -135,9 +143,13 @@ impl ClusterState {
         let processes = run.state.placement.keys().map(|&process| RowKey::Process(id.clone(), process));
         let rows = [RowKey::Submission, RowKey::Run, RowKey::Measured, RowKey::Progress];
         let kept: Vec<RowKey> = rows.into_iter().map(|row| row(id.clone())).chain(processes).collect();
-        let rows = kept.iter().filter_map(|key| Some((key.to_string(), self.row(key)?)));
-        let rows = rows.chain([(in_list(id), encode(&RunRow::of(run)))]).collect();
-        effects.push(Effect::Archive { run: id.clone(), rows });
+        let rows = kept.iter().filter_map(|key| Some((key.to_string(), self.row(key)?))).collect();
+        effects.push(Effect::Archive(ToArchive {
+            run: id.clone(),
+            number: run.submission.number,
+            for_lists: encode(&RunRow::of(run)),
+            rows,
+        }));
         let reported = run.state.placement.keys().map(|&process| RowKey::Reported(id.clone(), process));
         self.changed.extend(reported.chain(kept).chain([RowKey::Archived(id.clone())]));
         self.archived.insert(id.clone(), ArchivedRun::of(run));

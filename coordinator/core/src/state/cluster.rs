@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, NodeId, RequestId, RunId};
 
-use super::archived::ArchivedRun;
 use super::node::Node;
 use super::reports::Progress;
 use super::requests::{Answered, Requests};
 use super::retries::Retries;
 use super::row_key::RowKey;
-use super::runs::{Checkpoint, Measured, ProcessState, Run};
+use super::runs::{ArchivedRun, Checkpoint, Measured, ProcessState, Run};
 use crate::outcome::Refusal;
 use crate::placement::DeviceKind;
 
@@ -22,8 +21,8 @@ pub struct ClusterState {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     /// Runs that have left for the archive.
     pub(super) archived: BTreeMap<RunId, ArchivedRun>,
-    /// All runs, those in the archive too, in the order of their submission.
-    pub(super) numbers: BTreeMap<u64, RunId>,
+    /// All runs, those in the archive too, in the order of their submission: how many were before a number is a binary search.
+    pub(super) numbers: Vec<(u64, RunId)>,
     /// Their names, but for replays, which have the name of the run that they repeat.
     pub(super) names: BTreeMap<String, BTreeSet<RunId>>,
     /// Where each committed checkpoint is: its run, and its step.
@@ -43,12 +42,16 @@ impl ClusterState {
         runs
     }
 
-    /// All runs, also in the archive, in the order of their submission: the last `limit` of those that were submitted before number
+    /// All runs, also in the archive, each with its number, in the order of their submission: the last `limit` of those before number
     /// `before`.
-    pub fn listed(&self, before: u64, limit: usize) -> Vec<RunId> {
-        let mut last: Vec<RunId> = self.numbers.range(..before).rev().take(limit).map(|(_, id)| id.clone()).collect();
-        last.reverse();
-        last
+    pub fn listed(&self, before: u64, limit: usize) -> &[(u64, RunId)] {
+        let end = self.older_than(before);
+        &self.numbers[end.saturating_sub(limit)..end]
+    }
+
+    /// How many runs were submitted before number `number`.
+    pub fn older_than(&self, number: u64) -> usize {
+        self.numbers.partition_point(|(at, _)| *at < number)
     }
 
     /// The run with this id; none if there is none, or if it is in the archive.
@@ -126,7 +129,8 @@ impl ClusterState {
 
     /// Makes a run be found by its number, and by its name.
     pub(super) fn index(&mut self, number: u64, id: &RunId, name: &str, is_replay: bool) {
-        self.numbers.insert(number, id.clone());
+        // A new run has the greatest number; whoever reads rows, which come in another order, sorts afterwards.
+        self.numbers.push((number, id.clone()));
         if !is_replay {
             self.names.entry(name.to_owned()).or_default().insert(id.clone());
         }

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use lockstep_common::{Digest, RunId};
 
-use super::archived::ArchivedRun;
 use super::cluster::ClusterState;
-use super::runs::Run;
+use super::runs::{ArchivedRun, Run};
 
 /// Candidates that an error names at most.
 const NAMED_CANDIDATES: usize = 5;

@@ -21,7 +21,7 @@ mod rows;
 mod runs;
 mod witness;
 
-pub use archived::ArchivedRun;
+pub use archived::Listed;
 pub use checkpoints::Written;
 pub use cluster::ClusterState;
 pub use find::{Found, NotFound};
@@ -33,6 +33,6 @@ pub use retries::Retries;
 pub use row_key::{RowKey, StateError};
 pub(crate) use runs::TEXT_BYTES;
 pub use runs::{
-    Checkpoint, Claim, Corruption, FailedCheckpoint, Grounds, Measured, MeasuredNumerics, Owed, ProcessExit,
-    ProcessPhase, ProcessState, Replay, Restore, Run, RunState, Status, Submission, Unconfirmed, Verdict,
+    ArchivedRun, Checkpoint, Claim, Corruption, FailedCheckpoint, Grounds, Measured, MeasuredNumerics, Owed,
+    ProcessExit, ProcessPhase, ProcessState, Replay, Restore, Run, RunState, Status, Submission, Unconfirmed, Verdict,
 };

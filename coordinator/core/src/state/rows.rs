@@ -10,7 +10,6 @@ use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::Piece;
 use serde::de::DeserializeOwned;
 
-use super::archived::ArchivedRun;
 use super::cluster::ClusterState;
 use super::node::Node;
 use super::requests::Answered;
@@ -19,7 +18,7 @@ use super::row_key::{RowKey, StateError};
 use super::runs::Owed;
 use crate::formats::{self, encode};
 
-use super::runs::{Checkpoint, ProcessState, Restore, Run, RunProgress, RunState, Submission};
+use super::runs::{ArchivedRun, Checkpoint, ProcessState, Restore, Run, RunProgress, RunState, Submission};
 
 impl ClusterState {
     /// All rows, by key.
@@ -120,6 +119,7 @@ impl ClusterState {
         for (key, value) in &rows {
             state.add_row(key, value)?;
         }
+        state.numbers.sort_unstable();
         if let Some(run) = state.runs.values().find(|run| run.state.generation == 0) {
             let key = RowKey::Submission(run.id().clone()).to_string();
             return Err(StateError::Contradiction { key, detail: "the row of the run's state is missing".into() });

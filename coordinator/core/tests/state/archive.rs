@@ -2,7 +2,8 @@
 
 use lockstep_common::RunId;
 use lockstep_core::command::{Annotate, ArchiveRuns};
-use lockstep_core::state::Found;
+use lockstep_core::outcome::ToArchive;
+use lockstep_core::state::{ArchivedRun, Found};
 use lockstep_core::view::RunView;
 use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, ReportBody};
 
@@ -30,21 +31,21 @@ fn archive(cluster: &mut Cluster, runs: &[&RunId]) {
     assert_eq!(cluster.apply(&Command::Archive(ArchiveRuns { runs })), Outcome::Done);
 }
 
-/// The rows of `run` in the archive.
-fn kept(cluster: &Cluster, run: &RunId) -> Vec<(String, Vec<u8>)> {
+/// What the archive has of `run`.
+fn kept(cluster: &Cluster, run: &RunId) -> ToArchive {
     let mut archived = cluster.effects.iter().filter_map(|effect| match effect {
-        Effect::Archive { run: of, rows } if of == run => Some(rows.clone()),
+        Effect::Archive(kept) if kept.run == *run => Some(kept.clone()),
         _ => None,
     });
-    let rows = archived.next().expect("it is in the archive");
+    let kept = archived.next().expect("it is in the archive");
     assert!(archived.next().is_none(), "once");
-    rows
+    kept
 }
 
 fn view(cluster: &Cluster, run: &RunId) -> RunView {
     match cluster.state.found(run).unwrap() {
         Found::Here(run) => RunView::of(run),
-        Found::Archived(id, archived) => RunView::of(&archived.whole(id, kept(cluster, run)).unwrap()),
+        Found::Archived(id, archived) => RunView::of(&archived.whole(id, kept(cluster, run).rows).unwrap()),
     }
 }
 
@@ -56,17 +57,28 @@ fn a_run_in_the_archive_is_shown_as_it_was_and_takes_words_of_people() {
     archive(&mut cluster, &[&run]);
     assert!(cluster.state.run(&run).is_none() && cluster.state.archived(&run).is_some());
     assert_eq!(view(&cluster, &run), before);
-    let row = cluster.state.archived(&run).unwrap().row(&run, &kept(&cluster, &run)).unwrap();
-    assert_eq!(row, before.row);
+    let (archived, stored) = (cluster.state.archived(&run).unwrap(), kept(&cluster, &run));
+    let listed = |for_lists: &[u8]| cluster.state.archived(&run).unwrap().listed(&run).row(for_lists).unwrap();
+    assert_eq!(listed(&stored.for_lists), before.row);
+    assert_eq!(stored.number, before.row.number);
+    // An earlier build kept the row among the others.
+    let mut earlier = stored.rows.clone();
+    earlier.push((format!("list/{run}"), stored.for_lists.clone()));
+    assert_eq!(listed(&archived.for_lists(&run, earlier).unwrap()), before.row);
+    assert_eq!(ArchivedRun::job(&run, &stored.rows).unwrap(), before.job);
     assert_eq!(cluster.state.runs().len(), 1);
-    assert_eq!(cluster.state.listed(u64::MAX, 9), [run.clone(), other.clone()]);
     let number = cluster.run(&other).submission.number;
-    assert_eq!((cluster.state.listed(u64::MAX, 1), cluster.state.listed(number, 1)), (vec![other], vec![run.clone()]));
+    let listed =
+        |before, most| -> Vec<RunId> { cluster.state.listed(before, most).iter().map(|(_, id)| id.clone()).collect() };
+    assert_eq!(listed(u64::MAX, 9), [run.clone(), other.clone()]);
+    assert_eq!((cluster.state.older_than(number), cluster.state.older_than(u64::MAX)), (1, 2));
+    assert_eq!((listed(u64::MAX, 1), listed(number, 1)), (vec![other], vec![run.clone()]));
 
     let (tags, note) = (Some(vec!["kept".to_owned()]), Some("a note".to_owned()));
     let annotate = Annotate { request: cluster.request(), run: run.clone(), tags, note };
     assert_eq!(cluster.apply(&Command::Annotate(annotate)), Outcome::Done);
     let now = view(&cluster, &run);
+    assert_eq!(cluster.state.archived(&run).unwrap().listed(&run).row(&stored.for_lists).unwrap().tags, ["kept"]);
     assert_eq!((now.row.tags.as_slice(), now.note.as_str()), (&["kept".to_owned()][..], "a note"));
     assert_eq!(cluster.cancel(&run), Outcome::Refused(Refusal::Ended { run: run.clone(), status: "finished".into() }));
     for typed in ["first", run.as_str(), &run.as_str()[..6]] {
@@ -78,7 +90,7 @@ fn a_run_in_the_archive_is_shown_as_it_was_and_takes_words_of_people() {
     assert_eq!(again.listed(u64::MAX, 9), cluster.state.listed(u64::MAX, 9));
     let row = format!("archived/{run}");
     let size = |rows: &[(String, Vec<u8>)]| rows.iter().map(|(_, value)| value.len()).sum::<usize>();
-    assert!(cluster.store()[&row].len() < 200 && size(&kept(&cluster, &run)) > 1500, "it is small");
+    assert!(cluster.store()[&row].len() < 200 && size(&kept(&cluster, &run).rows) > 1500, "it is small");
 }
 
 #[test]
@@ -109,7 +121,7 @@ fn only_what_is_over_goes_and_those_that_ended_last_stay() {
     archive(&mut cluster, &[&running, &runs[0], &runs[0], &unknown]);
     archive(&mut cluster, &[&runs[0]]);
     assert!(cluster.state.run(&running).is_some(), "it goes on");
-    assert_eq!(kept(&cluster, &runs[0]).len(), 7, "once");
+    assert_eq!(kept(&cluster, &runs[0]).rows.len(), 6, "once");
     // Processes that have not ended yet are still named to their nodes.
     cluster.checkpoint(&running, 10);
     for process in 0..2 {

@@ -200,7 +200,7 @@ async fn rest(crew: &mut Crew) -> Result<(), Failure> {
 
 /// The oldest run, once all have finished.
 async fn oldest(client: &mut Client, runs: usize) -> Result<String, Failure> {
-    let rows = client.ask(What::Runs(RunsQuery { recent: false })).await?;
+    let rows = client.ask(What::Runs(RunsQuery::default())).await?;
     let rows = rows.as_array().ok_or("no list of runs")?;
     let finished = rows.iter().filter(|row| row["status"] == "finished").count();
     if finished != runs {
@@ -224,7 +224,7 @@ async fn answers(coord: &Path, at: &Coordinator, client: &mut Client, oldest: &s
     note("coord ps --json", timed.end(at)?);
     let mut timed = Timed::new(at)?;
     for _ in 0..QUESTIONS {
-        timed.one(|| at.get("/api/runs").map(drop)).await?;
+        timed.one(|| at.get("/api/runs?limit=200").map(drop)).await?;
     }
     note("list of the page", timed.end(at)?);
     let mut timed = Timed::new(at)?;

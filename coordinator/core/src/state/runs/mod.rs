@@ -1,5 +1,6 @@
 //! A run: what was submitted, where it stands, its processes and its checkpoints.
 
+mod archived;
 mod checkpoint;
 mod corruption;
 mod life;
@@ -13,6 +14,7 @@ mod submission;
 mod text;
 mod unconfirmed;
 
+pub use archived::ArchivedRun;
 pub use checkpoint::{Checkpoint, FailedCheckpoint, Restore};
 pub use corruption::{Claim, Corruption, Grounds, Verdict};
 pub use owed::Owed;

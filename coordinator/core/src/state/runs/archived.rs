@@ -1,0 +1,46 @@
+//! What the state keeps of a run in the archive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::Checkpoint;
+use super::run::Run;
+use crate::placement::DeviceKind;
+
+/// A run in the archive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArchivedRun {
+    /// Index of the log entry that created it.
+    pub number: u64,
+    /// The job's name.
+    pub name: String,
+    /// How it ended, in a word.
+    pub status: String,
+    /// What it trained on.
+    pub kind: Option<DeviceKind>,
+    /// Whether it repeated a part of another run.
+    pub is_replay: bool,
+    /// Written on it by people, as the note.
+    pub tags: BTreeSet<String>,
+    /// Empty if there is none.
+    pub note: String,
+    /// Committed checkpoints, by step: rows of their own.
+    #[serde(skip)]
+    pub checkpoints: BTreeMap<u64, Checkpoint>,
+}
+
+impl ArchivedRun {
+    pub(in crate::state) fn of(run: &Run) -> Self {
+        Self {
+            number: run.submission.number,
+            name: run.job.name.clone(),
+            status: run.state.status.word().to_owned(),
+            kind: run.state.kind,
+            is_replay: run.submission.replay.is_some(),
+            tags: run.state.tags.clone(),
+            note: run.state.note.clone(),
+            checkpoints: run.checkpoints.clone(),
+        }
+    }
+}
