@@ -8,9 +8,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use lockstep_common::numerics::VARIABLES;
+use lockstep_support::{Process, binary};
 use serde_json::Value;
-
-use crate::process::{Process, binary};
 
 /// How long anything may take that a test waits for.
 const DEADLINE: Duration = Duration::from_mins(2);

@@ -2,15 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The repository's root.
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_owned()
-}
-
-/// The cache that set-up fills: libtorch and the larger data sets.
-pub fn cache() -> PathBuf {
-    PathBuf::from(std::env::var_os("LOCKSTEP_CACHE").expect("`. scripts/env.sh` sets LOCKSTEP_CACHE"))
-}
+use lockstep_support::repository;
 
 /// A job file in a directory of its own, outside of any git work tree.
 #[derive(Debug)]

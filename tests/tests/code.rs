@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, digits, dirty_tree, git};
+use lockstep_support::{dirty_tree, git};
+use lockstep_tests::{Cluster, digits};
 
 #[test]
 fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone() {

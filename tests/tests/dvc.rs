@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, cache, digits, git};
+use lockstep_support::{cache, git};
+use lockstep_tests::{Cluster, digits};
 
 /// The real DVC, without its user's and system's configuration.
 fn dvc(dir: &Path, arguments: &[&str]) -> String {

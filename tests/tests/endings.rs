@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, Process, binary, digits, wait_for};
+use lockstep_support::{Process, binary};
+use lockstep_tests::{Cluster, digits, wait_for};
 
 /// One crash is the end of a run: whatever is counted as one is seen.
 const STRICT: (&str, &str) = ("LOCKSTEP_COORD_RETRIES__CRASHES", "1");

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use lockstep_tests::repository;
+use lockstep_support::repository;
 
 fn runs(script: &str, arguments: &[&str]) {
     let script = repository().join("tests/exactness").join(script);

@@ -8,7 +8,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, Job, cache, repository};
+use lockstep_support::{cache, repository};
+use lockstep_tests::{Cluster, Job};
 use serde_json::Value;
 
 /// The digits as images: 1,500 to train on, the others to evaluate on.

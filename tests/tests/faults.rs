@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, Job, binary, git, repository, wait_for, wait_within};
+use lockstep_support::{binary, git, repository};
+use lockstep_tests::{Cluster, Job, wait_for, wait_within};
 use serde_json::{Value, json};
 
 /// A repository whose program is `worker/examples/troubled.rs`, as this build has made it already.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, binary, cache, digits, free_port, repository, wait_for, wait_within};
+use lockstep_support::{binary, cache, free_port, repository};
+use lockstep_tests::{Cluster, digits, wait_for, wait_within};
 
 /// Points by series, `name/part` where there are parts.
 type Series = BTreeMap<String, Vec<(u64, f64)>>;

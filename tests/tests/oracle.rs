@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, Job, cache, digits, repository};
+use lockstep_support::{cache, repository};
+use lockstep_tests::{Cluster, Job, digits};
 use serde_json::Value;
 
 fn oracle(arguments: &[&str]) -> String {

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use lockstep_tests::{Cluster, cache, digits, repository, wait_for};
+use lockstep_support::{cache, repository};
+use lockstep_tests::{Cluster, digits, wait_for};
 
 #[test]
 fn the_pages_own_unit_tests_hold() {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, Job, git, repository};
+use lockstep_support::{git, repository};
+use lockstep_tests::{Cluster, Job};
 use serde_json::Value;
 
 /// The example as a repository of its own, with its data beside it and a change that is not committed.

@@ -5,7 +5,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use lockstep_tests::{Cluster, Job, digits, git};
+use lockstep_support::git;
+use lockstep_tests::{Cluster, Job, digits};
 
 fn project(root: &Path) -> Job {
     fs::create_dir_all(root).unwrap();

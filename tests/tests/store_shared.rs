@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use lockstep_tests::{Cluster, digits, in_mount_namespace, wait_for};
+use lockstep_support::in_mount_namespace;
+use lockstep_tests::{Cluster, digits, wait_for};
 
 /// A worker before which `script` has run, with the store's directory as `$0`: its exit code, and what it wrote.
 fn refused(cluster: &mut Cluster, index: usize, dir: &Path, script: &str) -> (i32, String) {

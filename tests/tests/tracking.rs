@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, binary, cache, digits, wait_for};
+use lockstep_support::{binary, cache};
+use lockstep_tests::{Cluster, digits, wait_for};
 use serde_json::{Value, json};
 
 fn curve(cluster: &Cluster, run: &str, name: &str) -> Value {

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use lockstep_tests::{Again, Cluster, Job, Outcome, binary, cache, repository};
+use lockstep_support::{Again, Outcome, binary, cache, repository};
+use lockstep_tests::{Cluster, Job};
 use serde_json::Value;
 
 /// A finished run, and its last checkpoint exported.

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use exported::{Exported, arrays, images, npy, oracle, said, torch};
-use lockstep_tests::{Cluster, Job, Outcome, digits};
+use lockstep_support::Outcome;
+use lockstep_tests::{Cluster, Job, digits};
 use serde_json::Value;
 
 #[test]

@@ -91,7 +91,7 @@ fn the_number_of_threads_and_the_level_show() {
 /// Libraries choose by what the processor itself says, whatever the system shows of it.
 #[test]
 fn a_processor_that_the_system_hides_says_what_it_is() {
-    if !lockstep_tests::in_mount_namespace("numerics::a_processor_that_the_system_hides_says_what_it_is") {
+    if !lockstep_support::in_mount_namespace("numerics::a_processor_that_the_system_hides_says_what_it_is") {
         return;
     }
     assert!(!lab(&[]).fingerprints(1)[0].contains_key("cpu.id"), "of a processor that the system shows");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockstep_dvc::{DvcError, Fetched, Tracked};
-use lockstep_tests::{Again, Outcome, cache};
+use lockstep_support::{Again, Outcome, cache};
 
 /// A program of the tests' own environment.
 pub(crate) fn tool(name: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lockstep_common::series::{Point, SeriesKey};
 use lockstep_export::{Item, Mlflow, MlflowServer, Run, Sink, Status};
-use lockstep_tests::free_port;
+use lockstep_support::free_port;
 use serde_json::{Value, json};
 
 use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_common::chain;
 use lockstep_export::{Item, Sink, Status, TensorBoard};
-use lockstep_tests::free_port;
+use lockstep_support::free_port;
 use serde_json::{Value, json};
 
 use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};

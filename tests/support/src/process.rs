@@ -4,13 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A program of this build: `coord` or `worker`, beside the directory of the test executables.
-pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let path = test.parent().and_then(Path::parent).expect("tests are built in `deps`").join(name);
-    assert!(path.exists(), "{} is not built: `cargo build --release --bins` comes first", path.display());
-    path
-}
+use crate::binary;
 
 /// A running program; its output goes to a log.
 #[derive(Debug)]

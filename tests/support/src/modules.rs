@@ -4,8 +4,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lockstep_common::Domain;
-
 /// The directory with the modules that `script` writes into the folder that it is given. Python writes them once for all
 /// tests, into a directory of its own in `kept`.
 pub fn modules(script: &Path, kept: &Path) -> PathBuf {
@@ -17,7 +15,7 @@ pub fn modules(script: &Path, kept: &Path) -> PathBuf {
     let mut named = std::env::var("ATEN_CPU_CAPABILITY").unwrap_or_default().into_bytes();
     named.extend(scripts.iter().flat_map(|path| fs::read(path).expect("a script")));
     let stem = script.file_stem().expect("a script has a name").to_string_lossy();
-    let made = kept.join(format!("{stem}-{}", Domain::Blob.digest(&named)));
+    let made = kept.join(format!("{stem}-{}", blake3::hash(&named)));
     let lock = File::create(made.with_extension("lock")).expect("the build's own directory");
     lock.lock().expect("nobody holds it for long");
     if !made.exists() {
