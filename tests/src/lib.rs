@@ -3,5 +3,5 @@
 mod cluster;
 mod job;
 
-pub use cluster::{Cluster, Record, wait_for, wait_within};
-pub use job::{Job, digits};
+pub use cluster::{Cluster, DEADLINE, Record, wait_for};
+pub use job::{Job, digits, write_images};

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_support::repository;
+use lockstep_support::{binary, printed, repository};
 use lockstep_tests::{Cluster, wait_for};
 
 /// Final state of the finished run, as 0.1.0 computed it.
@@ -20,8 +20,7 @@ const QUEUED: &str = "q0ggrsx8vk";
 
 fn unpack(into: &Path) {
     let archive = repository().join("tests/data/format-6.tar.gz");
-    let status = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into).status().unwrap();
-    assert!(status.success());
+    printed(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into));
 }
 
 #[test]
@@ -104,7 +103,7 @@ fn refused(dir: &Path, store: &Path) -> String {
     // One that starts after all is ended, and says nothing of a refusal.
     let output = Command::new("timeout")
         .arg("30")
-        .arg(lockstep_support::binary("coord"))
+        .arg(binary("coord"))
         .args(["serve", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0", "--data-dir"])
         .arg(dir.join("coord"))
         .arg("--store")

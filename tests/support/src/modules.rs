@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::printed;
+
 /// The directory with the modules that `script` writes into the folder that it is given. Python writes them once for all
 /// tests, into a directory of its own in `kept`.
 pub fn modules(script: &Path, kept: &Path) -> PathBuf {
@@ -20,8 +22,7 @@ pub fn modules(script: &Path, kept: &Path) -> PathBuf {
     lock.lock().expect("nobody holds it for long");
     if !made.exists() {
         let begun = tempfile::tempdir_in(kept).expect("the build's own directory");
-        let output = Command::new("python3").arg(script).arg(begun.path()).output().expect("set-up installed Python");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        printed(Command::new("python3").arg(script).arg(begun.path()));
         fs::rename(begun.keep(), &made).expect("nobody else makes it");
     }
     made
