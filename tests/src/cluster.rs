@@ -1,19 +1,16 @@
 //! A coordinator and workers on loopback.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lockstep_common::numerics::VARIABLES;
+use lockstep_support::{Process, binary, http, wait_within};
 use serde_json::Value;
 
-use crate::process::{Process, binary};
-
 /// How long anything may take that a test waits for.
-const DEADLINE: Duration = Duration::from_mins(2);
+pub const DEADLINE: Duration = Duration::from_mins(2);
 
 /// The file to which the coordinator's command for alarms writes.
 const RUNG: &str = "alarms.jsonl";
@@ -52,10 +49,8 @@ impl Cluster {
     /// A cluster whose coordinator has these variables, as `LOCKSTEP_COORD_LEASE_MS`.
     pub fn configured(dir: &Path, nodes: usize, settings: &[(&'static str, &'static str)]) -> Self {
         let coordinator = serve(dir, "127.0.0.1:0", settings);
-        let address = wait_for("the coordinator's address", || {
-            let output = coordinator.output();
-            let line = output.lines().find_map(|line| line.split_once("listening on "))?;
-            Some(line.1.trim().to_owned())
+        let address = coordinator.line("address of the coordinator", DEADLINE, |line| {
+            Some(line.split_once("listening on ")?.1.trim().to_owned())
         });
         let (dir, settings) = (dir.to_owned(), settings.to_vec());
         let (workers, variables) = (Vec::new(), Vec::new());
@@ -104,15 +99,9 @@ impl Cluster {
 
     /// Adds a worker that `program`, with these first arguments, starts, and that may never join.
     pub fn add_worker_under(&mut self, program: &[&str]) {
-        let index = self.workers.len();
-        let name = format!("node-{index}");
-        let data = self.dir.join(&name);
-        let worker = binary("worker");
-        let arguments =
-            [program, &[path(&worker), "--join", &self.address, "--name", &name, "--data-dir", path(&data)]];
-        let arguments = [arguments.concat(), vec!["--devices", "cpu", "--slots", "1"]].concat();
-        let log = self.dir.join(format!("{name}.log"));
-        self.workers.push(Process::start_command(Command::new(arguments[0]).args(&arguments[1..]), &log));
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(binary("worker")).args(self.arguments(self.workers.len()));
+        self.workers.push(Process::start(&mut command));
     }
 
     /// The worker `index`.
@@ -127,8 +116,8 @@ impl Cluster {
     }
 
     /// Asks a worker to end, as a machine does that is taken away, and waits until it has: its exit code.
-    pub fn stop_worker(&mut self, index: usize) -> Option<i32> {
-        self.workers[index].stop()
+    pub fn stop_worker(&mut self, index: usize) -> i32 {
+        self.workers[index].stop(DEADLINE)
     }
 
     /// What `coord nodes` says of a node, in a word.
@@ -144,13 +133,20 @@ impl Cluster {
     }
 
     fn worker(&self, index: usize, variables: &[(&str, &str)]) -> Process {
+        let mut command = Command::new(binary("worker"));
+        for name in self.left_out {
+            command.env_remove(name);
+        }
+        command.args(self.arguments(index)).envs(self.variables.iter().cloned()).envs(variables.iter().copied());
+        Process::start(&mut command)
+    }
+
+    /// Of the worker `index`.
+    fn arguments(&self, index: usize) -> [String; 10] {
         let name = format!("node-{index}");
-        let data = self.dir.join(&name);
-        let mut arguments = vec!["--join", &self.address, "--name", &name, "--data-dir", path(&data)];
-        arguments.extend(["--devices", "cpu", "--slots", "1"]);
-        let mut all: Vec<(&str, &str)> = self.variables.iter().map(|(name, at)| (name.as_str(), path(at))).collect();
-        all.extend(variables);
-        Process::start_without(self.left_out, "worker", &arguments, &all, &self.dir.join(format!("{name}.log")))
+        let data = self.dir.join(&name).display().to_string();
+        ["--join", &self.address, "--name", &name, "--data-dir", &data, "--devices", "cpu", "--slots", "1"]
+            .map(str::to_owned)
     }
 
     /// kill -9 of the coordinator.
@@ -159,8 +155,8 @@ impl Cluster {
     }
 
     /// Asks the coordinator to end, and waits until it has: its exit code.
-    pub fn stop_coordinator(&mut self) -> Option<i32> {
-        self.coordinator.stop()
+    pub fn stop_coordinator(&mut self) -> i32 {
+        self.coordinator.stop(DEADLINE)
     }
 
     /// Starts the coordinator again, on the same directory and port.
@@ -185,11 +181,8 @@ impl Cluster {
 
     /// Where the coordinator's page is: `127.0.0.1:PORT`.
     pub fn page(&self) -> String {
-        wait_for("the page's address", || {
-            let output = self.coordinator.output();
-            // The last one: a coordinator that was started again has another.
-            let line = output.lines().rev().find_map(|line| line.split_once("page at http://"))?;
-            Some(line.1.trim_end_matches('/').to_owned())
+        self.coordinator.line("address of the page", DEADLINE, |line| {
+            Some(line.split_once("page at http://")?.1.trim_end_matches('/').to_owned())
         })
     }
 
@@ -200,22 +193,7 @@ impl Cluster {
 
     /// Asks the page.
     pub fn http(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let page = self.page();
-        let mut stream = TcpStream::connect(&page).expect("the page listens");
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {page}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-        );
-        stream.write_all(format!("{head}{body}").as_bytes()).expect("the page reads");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("the page answers");
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
-        if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-            return (status, body.to_owned());
-        }
-        (status, unchunked(body))
+        http(&self.page(), method, path, body, DEADLINE)
     }
 
     /// The document at `path` of the page's API.
@@ -345,31 +323,13 @@ impl Cluster {
     }
 }
 
-/// The pieces of a chunked answer together.
-fn unchunked(mut rest: &str) -> String {
-    let mut whole = String::new();
-    while let Some((length, after)) = rest.split_once("\r\n") {
-        let length = usize::from_str_radix(length.trim(), 16).unwrap_or(0);
-        if length == 0 {
-            break;
-        }
-        whole.push_str(&after[..length]);
-        rest = after[length..].trim_start_matches("\r\n");
-    }
-    whole
-}
-
 fn serve(dir: &Path, listen: &str, settings: &[(&str, &str)]) -> Process {
-    let data = dir.join("coord");
+    let mut command = Command::new(binary("coord"));
     // Ten ports above one that is free, another test may be.
-    let arguments = ["serve", "--listen", listen, "--web-listen", "127.0.0.1:0", "--data-dir", path(&data)];
+    command.args(["serve", "--listen", listen, "--web-listen", "127.0.0.1:0", "--data-dir"]).arg(dir.join("coord"));
     let rung = format!("cat >> '{}'", dir.join(RUNG).display());
-    let variables = [&[("LOCKSTEP_COORD_ALARMS__COMMAND", rung.as_str())], settings].concat();
-    Process::start_with("coord", &arguments, &variables, &dir.join("coord.log"))
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("test paths are UTF-8")
+    command.env("LOCKSTEP_COORD_ALARMS__COMMAND", rung).envs(settings.iter().copied());
+    Process::start(&mut command)
 }
 
 /// Looks again and again until there is a value.
@@ -378,16 +338,4 @@ fn path(path: &Path) -> &str {
 /// If there is none within two minutes.
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_within(DEADLINE, what, look)
-}
-
-/// The same, for something that takes up to `limit`.
-pub fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(value) = look() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited {limit:?} for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -1,16 +1,10 @@
 //! Jobs for tests, on the small real data that is kept in the repository.
 
+use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The repository's root.
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_owned()
-}
-
-/// The cache that set-up fills: libtorch and the larger data sets.
-pub fn cache() -> PathBuf {
-    PathBuf::from(std::env::var_os("LOCKSTEP_CACHE").expect("`. scripts/env.sh` sets LOCKSTEP_CACHE"))
-}
+use lockstep_support::repository;
 
 /// A job file in a directory of its own, outside of any git work tree.
 #[derive(Debug)]
@@ -23,7 +17,7 @@ impl Job {
     /// Writes `text` as `job.toml` in `dir`.
     pub fn write(dir: &Path, text: &str) -> Self {
         let path = dir.join("job.toml");
-        std::fs::write(&path, text).expect("the test's directory is writable");
+        fs::write(&path, text).expect("the test's directory is writable");
         Self { path }
     }
 
@@ -37,7 +31,7 @@ impl Job {
 /// epoch has 17 steps, so that checkpoints every 5 steps lie in the middle of epochs and step 85 on a boundary.
 pub fn digits(dir: &Path) -> Job {
     let data = repository().join("tests/data/digits.csv");
-    std::fs::copy(&data, dir.join("digits.csv")).expect("the digits are in the repository");
+    fs::copy(&data, dir.join("digits.csv")).expect("the digits are in the repository");
     Job::write(
         dir,
         r#"
@@ -54,4 +48,21 @@ pub fn digits(dir: &Path) -> Job {
             checkpoint = { every_steps = 17 }
         "#,
     )
+}
+
+/// Writes these rows of the digits into `dir`, as images of 8 × 8 and their labels: two files of format IDX.
+pub fn write_images(dir: &Path, rows: Range<usize>, [images, labels]: [&str; 2]) {
+    let text =
+        fs::read_to_string(repository().join("tests/data/digits.csv")).expect("the digits are in the repository");
+    let lines = text.lines().skip(1 + rows.start).take(rows.len());
+    let cells = |line: &str| line.split(',').map(|cell| cell.parse().expect("small numbers")).collect::<Vec<u8>>();
+    let rows: Vec<Vec<u8>> = lines.map(cells).collect();
+    let pixels: Vec<u8> = rows.iter().flat_map(|row| row[..64].iter().map(|value| value * 15)).collect();
+    let numbers: Vec<u8> = rows.iter().map(|row| row[64]).collect();
+    for (name, sizes, bytes) in [(images, &[8_u32, 8][..], pixels), (labels, &[], numbers)] {
+        let mut file = vec![0, 0, 8, 1 + sizes.len() as u8];
+        file.extend([&[rows.len() as u32], sizes].concat().iter().flat_map(|size| size.to_be_bytes()));
+        file.extend(bytes);
+        fs::write(dir.join(name), file).expect("the test's directory is writable");
+    }
 }

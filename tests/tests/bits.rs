@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use lockstep_support::{Signal, signal};
 use lockstep_tests::{Cluster, Record, digits, wait_for};
 use serde_json::Value;
 
@@ -73,7 +74,7 @@ fn a_killed_rank_process_costs_a_generation_and_no_bit() {
     cluster.reached(&run, 1300);
     let pids = cluster.rank_pids(&run);
     assert_eq!(pids.len(), 2, "{pids:?}");
-    kill(pids[&1]);
+    signal(pids[&1], Signal::KILL);
     assert_eq!(cluster.finished(&run), state);
     assert_eq!(cluster.record(&run), record, "the rolled-back steps are cut, and made again with the same bits");
     let view = cluster.show(&run);
@@ -128,8 +129,8 @@ fn a_stopped_rank_process_does_not_hold_the_others_for_ever_when_it_is_killed() 
     let run = cluster.submit(job.argument(), &["--set", "steps=100000"]);
     cluster.reached(&run, 100);
     let before = cluster.rank_pids(&run);
-    signal(before[&0], libc::SIGSTOP);
-    kill(before[&0]);
+    signal(before[&0], Signal::STOP);
+    signal(before[&0], Signal::KILL);
     wait_for("a new generation", || {
         let now = cluster.rank_pids(&run);
         (now.len() == 2 && now.values().all(|pid| !before.values().any(|old| old == pid))).then_some(())
@@ -137,14 +138,4 @@ fn a_stopped_rank_process_does_not_hold_the_others_for_ever_when_it_is_killed() 
     cluster.run(&["cancel", &run]);
     assert_eq!(cluster.ended(&run)["status"], "cancelled");
     wait_for("the processes to end", || cluster.rank_pids(&run).is_empty().then_some(()));
-}
-
-fn kill(pid: u32) {
-    signal(pid, libc::SIGKILL);
-}
-
-#[expect(unsafe_code, reason = "kill(2) has no safe face in the standard library")]
-fn signal(pid: u32, number: i32) {
-    // SAFETY: no memory is involved; the process is a child of a worker that this test started.
-    assert_eq!(unsafe { libc::kill(pid as i32, number) }, 0);
 }

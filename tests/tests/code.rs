@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, digits, dirty_tree, git};
+use lockstep_support::{dirty_tree, git, printed};
+use lockstep_tests::{Cluster, digits};
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
@@ -41,12 +42,8 @@ fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone()
     fs::rename(dir.path().join("work"), &kept).unwrap();
     let again = dir.path().join("again");
     let report = cluster.ask(&["checkout", &run, again.to_str().unwrap()]);
-    let differ = Command::new("diff")
-        .args(["-r", "--no-dereference", "--exclude=.git"])
-        .args([&kept.join("project"), &again])
-        .output()
-        .unwrap();
-    assert!(differ.status.success(), "{}", String::from_utf8_lossy(&differ.stdout));
+    let mut differ = Command::new("diff");
+    printed(differ.args(["-r", "--no-dereference", "--exclude=.git"]).args([&kept.join("project"), &again]));
     for dir in [again.clone(), again.join("library")] {
         assert_eq!(fs::metadata(dir.join("mode")).unwrap().permissions().mode() & 0o777, 0o755);
         assert!(fs::read_dir(dir.join("new/empty")).unwrap().next().is_none());

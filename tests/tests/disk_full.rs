@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use lockstep_tests::{Cluster, Job, digits, in_mount_namespace, mount_small, wait_for};
+use lockstep_support::{in_mount_namespace, mount_small};
+use lockstep_tests::{Cluster, Job, digits, wait_for};
 use serde_json::Value;
 
 /// Weights and momentum take 1.2 MB, and the store has less left.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use lockstep_tests::repository;
+use lockstep_support::repository;
 
 const DOCUMENTS: [&str; 6] =
     ["ARCHITECTURE.md", "README.md", "NUMERICS.md", "STYLE.md", "docs/glossary.md", "docs/benchmarks.md"];

@@ -6,21 +6,18 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, cache, digits, git};
+use lockstep_support::{commit, git, printed, tool};
+use lockstep_tests::{Cluster, digits};
 
 /// The real DVC, without its user's and system's configuration.
 fn dvc(dir: &Path, arguments: &[&str]) -> String {
-    let program = cache().join("test-tools/bin/dvc");
-    assert!(program.is_file(), "there is no `{}`: `scripts/setup.sh --test` installs it", program.display());
     let home = dir.parent().unwrap().join("home");
-    let mut command = Command::new(program);
+    let mut command = Command::new(tool("dvc"));
     command.current_dir(dir).args(arguments).env("HOME", &home).env("DVC_NO_ANALYTICS", "1");
     for name in ["DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"] {
         command.env(name, &home);
     }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "dvc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    printed(&mut command)
 }
 
 #[test]
@@ -34,8 +31,7 @@ fn data_comes_from_dvcs_remote_is_what_was_recorded_and_comes_back_with_the_run(
     let (job, csv) = (digits(&root), root.join("digits.csv"));
     dvc(&root, &["add", "--quiet", "digits.csv"]);
     dvc(&root, &["push", "--quiet"]);
-    git(&root, &["add", "-A"]);
-    git(&root, &["commit", "-q", "-m", "data by its md5"]);
+    commit(&root, "data by its md5");
     let contents = fs::read(&csv).unwrap();
     fs::remove_file(&csv).unwrap();
     fs::remove_dir_all(root.join(".dvc/cache")).unwrap();
@@ -104,8 +100,7 @@ fn data_as_of_a_revision_is_dvcs_or_gits_of_that_commit_and_the_work_tree_stays(
         fs::write(plain.join("digits.csv"), text).unwrap();
         dvc(&root, &["add", "--quiet", "digits.csv"]);
         for root in [&root, &plain] {
-            git(root, &["add", "-A"]);
-            git(root, &["commit", "-q", "-m", "data"]);
+            commit(root, "data");
         }
     }
     git(&root, &["tag", "v1", "HEAD~1"]);

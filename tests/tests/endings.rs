@@ -1,10 +1,11 @@
 //! Processes, nodes and coordinators that end, leave or stand still, with everything real: what is nobody's fault costs no run.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, Process, binary, digits, wait_for};
+use lockstep_support::{Outcome, Process, Signal, binary, printed};
+use lockstep_tests::{Cluster, DEADLINE, digits, wait_for};
 
 /// One crash is the end of a run: whatever is counted as one is seen.
 const STRICT: (&str, &str) = ("LOCKSTEP_COORD_RETRIES__CRASHES", "1");
@@ -26,7 +27,7 @@ fn preemptions_between_two_checkpoints_cost_no_attempt_and_no_bit() {
     for round in 0..6 {
         cluster.reached(&run, 20);
         let index = round % 2;
-        assert_eq!(cluster.stop_worker(index), Some(0));
+        assert_eq!(cluster.stop_worker(index), 0);
         let name = format!("node-{index}");
         wait_for("it to be gone", || (cluster.node_state(&name) == "gone").then_some(()));
         let waiting =
@@ -81,12 +82,11 @@ fn two_workers_of_one_name_do_not_disturb_each_other() {
     cluster.reached(&run, 20);
     let data = dir.path().join("second");
     let address = cluster.address().to_owned();
-    let arguments = ["--join", &address, "--name", "node-0", "--devices", "cpu", "--data-dir", data.to_str().unwrap()];
-    let mut second = Process::start("worker", &arguments, &dir.path().join("second.log"));
-    let code = wait_for("the second to end", || second.exit_code());
-    let words = second.output();
-    assert_eq!(code, 3, "{words}");
-    assert!(words.contains("node `node-0` is taken: its agent runs on host `"), "{words}");
+    let mut second = Command::new(binary("worker"));
+    second.args(["--join", &address, "--name", "node-0", "--devices", "cpu", "--data-dir"]).arg(data);
+    let Outcome { code, said, .. } = Process::start(&mut second).end(DEADLINE);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("node `node-0` is taken: its agent runs on host `"), "{said}");
     let view = cluster.show(&run);
     assert_eq!((&view["status"], &view["restarts"]), (&"running".into(), &0.into()), "{view:#}");
     cluster.run(&["cancel", &run]);
@@ -99,12 +99,10 @@ fn a_coordinator_that_is_stopped_for_longer_than_a_lease_loses_no_node() {
     let job = digits(dir.path());
     let run = cluster.submit(job.argument(), &["--set", "steps=100000"]);
     cluster.reached(&run, 20);
-    let pid = cluster.coordinator_process().pid().to_string();
-    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     for _ in 0..2 {
-        signal("-STOP");
+        cluster.coordinator_process().signal(Signal::STOP);
         std::thread::sleep(Duration::from_secs(3));
-        signal("-CONT");
+        cluster.coordinator_process().signal(Signal::CONT);
         let before = cluster.show(&run)["step"].as_u64().unwrap();
         cluster.reached(&run, before + 20);
     }
@@ -132,13 +130,11 @@ fn a_local_run_that_is_killed_leaves_nothing_behind() {
         command
     };
     let marker = dir.path().join(".lockstep/local").display().to_string();
-    let mut killed = local(&["--set", "steps=10000000"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut killed = Process::start(&mut local(&["--set", "steps=10000000"]));
     wait_for("two agents and two rank processes", || (named(&marker).len() >= 4).then_some(()));
-    killed.kill().unwrap();
-    killed.wait().unwrap();
+    killed.kill();
     wait_for("nothing to be left", || named(&marker).is_empty().then_some(()));
-    let next = local(&["--set", "steps=20"]).output().unwrap();
-    assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
+    printed(&mut local(&["--set", "steps=20"]));
 }
 
 #[test]

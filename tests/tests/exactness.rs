@@ -4,13 +4,11 @@
 
 use std::process::Command;
 
-use lockstep_tests::repository;
+use lockstep_support::{printed, repository};
 
 fn runs(script: &str, arguments: &[&str]) {
     let script = repository().join("tests/exactness").join(script);
-    let output = Command::new("python3").arg(script).args(arguments).output().expect("set-up installed Python");
-    println!("{}", String::from_utf8_lossy(&output.stdout));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    println!("{}", printed(Command::new("python3").arg(script).args(arguments)));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, Job, cache, repository};
+use lockstep_support::{printed, repository, torch_python};
+use lockstep_tests::{Cluster, Job, write_images};
 use serde_json::Value;
 
 /// The digits as images: 1,500 to train on, the others to evaluate on.
@@ -28,32 +29,13 @@ const SCRIPT: &str = "model = { kind = 'torchscript', path = 'net.pt' }";
 
 fn python(arguments: &[&str]) -> String {
     let script = repository().join("tests/oracle/load_export.py");
-    let program = cache().join("torch-2.13.0/bin/python3");
-    let output = Command::new(program).arg(script).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
-    let mut file = vec![0, 0, 8, sizes.len() as u8];
-    file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
-    file.extend(bytes);
-    file
+    printed(Command::new(torch_python()).arg(script).args(arguments))
 }
 
 /// The job, its images, and a module.
 fn write(dir: &Path, model: &str) -> Job {
-    let text = fs::read_to_string(repository().join("tests/data/digits.csv")).unwrap();
-    let rows: Vec<Vec<u8>> =
-        text.lines().skip(1).map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect()).collect();
-    let (train, more) = rows.split_at(1500);
-    for (rows, images, labels) in [(train, "images", "labels"), (more, "more", "more-labels")] {
-        let pixels: Vec<u8> = rows.iter().flat_map(|row| row[..64].iter().map(|value| value * 15)).collect();
-        let numbers: Vec<u8> = rows.iter().map(|row| row[64]).collect();
-        let count = rows.len() as u32;
-        fs::write(dir.join(images), idx(&[count, 8, 8], &pixels)).unwrap();
-        fs::write(dir.join(labels), idx(&[count], &numbers)).unwrap();
-    }
+    write_images(dir, 0..1500, ["images", "labels"]);
+    write_images(dir, 1500..1797, ["more", "more-labels"]);
     python(&["make", dir.join("net.pt").to_str().unwrap()]);
     Job::write(dir, &format!("{JOB}{model}\n"))
 }

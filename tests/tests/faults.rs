@@ -6,14 +6,15 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, Job, binary, git, repository, wait_for, wait_within};
+use lockstep_support::{binary, commit, repository, wait_within};
+use lockstep_tests::{Cluster, Job, wait_for};
 use serde_json::{Value, json};
 
 /// A repository whose program is `worker/examples/troubled.rs`, as this build has made it already.
 fn project(root: &Path) -> Job {
     fs::create_dir(root).unwrap();
     fs::copy(repository().join("tests/data/digits.csv"), root.join("digits.csv")).unwrap();
-    let program = binary("coord").with_file_name("examples").join("troubled");
+    let program = binary("examples/troubled");
     let text = format!(
         r#"
             name = "troubled"
@@ -32,9 +33,7 @@ fn project(root: &Path) -> Job {
         program.display()
     );
     let job = Job::write(root, &text);
-    git(root, &["init", "-q"]);
-    git(root, &["add", "-A"]);
-    git(root, &["commit", "-q", "-m", "troubled"]);
+    commit(root, "troubled");
     job
 }
 

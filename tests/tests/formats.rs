@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, repository, wait_for};
+use lockstep_support::{binary, printed, repository};
+use lockstep_tests::{Cluster, wait_for};
 
 /// Final state of the finished run, as 0.1.0 computed it.
 const FINAL: &str = "9573bb0832b8ca42aa384c70f57cd850e65b55f766676426ca1446680507106c";
@@ -19,8 +20,7 @@ const QUEUED: &str = "q0ggrsx8vk";
 
 fn unpack(into: &Path) {
     let archive = repository().join("tests/data/format-6.tar.gz");
-    let status = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into).status().unwrap();
-    assert!(status.success());
+    printed(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn refused(dir: &Path, store: &Path) -> String {
     // One that starts after all is ended, and says nothing of a refusal.
     let output = Command::new("timeout")
         .arg("30")
-        .arg(lockstep_tests::binary("coord"))
+        .arg(binary("coord"))
         .args(["serve", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0", "--data-dir"])
         .arg(dir.join("coord"))
         .arg("--store")

@@ -3,56 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, binary, cache, digits, free_port, repository, wait_for, wait_within};
+use lockstep_support::{Server, binary, printed, repository, tool};
+use lockstep_tests::{Cluster, digits, wait_for};
 
 /// Points by series, `name/part` where there are parts.
 type Series = BTreeMap<String, Vec<(u64, f64)>>;
-
-fn tool(name: &str) -> PathBuf {
-    cache().join("test-tools/bin").join(name)
-}
-
-/// A server of `MLflow`; its group ends with the value.
-struct Mlflow {
-    child: Child,
-    uri: String,
-}
-
-impl Mlflow {
-    fn start(dir: &Path) -> Self {
-        let port = free_port();
-        let mut command = Command::new(tool("mlflow"));
-        command.args(["server", "--host=127.0.0.1", "--workers=1", &format!("--port={port}")]);
-        command.arg(format!("--backend-store-uri=sqlite:///{}", dir.join("mlflow.db").display()));
-        command.arg("--artifacts-destination").arg(dir.join("artifacts")).current_dir(dir);
-        let paths = std::env::var_os("PATH").unwrap_or_default();
-        let paths = [cache().join("test-tools/bin")].into_iter().chain(std::env::split_paths(&paths));
-        command.env("PATH", std::env::join_paths(paths).unwrap());
-        command.env("MLFLOW_DISABLE_TELEMETRY", "true").env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
-        let log = std::fs::File::create(dir.join("mlflow.log")).unwrap();
-        let child = command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0).spawn().unwrap();
-        let mut server = Self { child, uri: format!("http://127.0.0.1:{port}") };
-        // On a busy machine its imports alone take minutes.
-        wait_within(Duration::from_mins(6), "the server of MLflow", || {
-            let log = || std::fs::read_to_string(dir.join("mlflow.log")).unwrap();
-            assert!(server.child.try_wait().unwrap().is_none(), "no server: {}", log());
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        server
-    }
-}
-
-impl Drop for Mlflow {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["--", &format!("-{}", self.child.id())]).status();
-        let _ = self.child.wait();
-    }
-}
 
 /// Every series of the run, as the API has them.
 fn tracked(cluster: &Cluster, run: &str) -> Series {
@@ -71,15 +29,15 @@ fn tracked(cluster: &Cluster, run: &str) -> Series {
 
 fn read(of: &str, place: &str, run: &str) -> Series {
     let script = repository().join("tests/mirror/read.py");
-    let output = Command::new(tool("python3")).arg(script).args([of, place, run]).output().unwrap();
-    assert!(output.status.success(), "{of}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{of}: {error}"))
+    let series = printed(Command::new(tool("python3")).arg(script).args([of, place, run]));
+    serde_json::from_str(&series).unwrap_or_else(|error| panic!("{of}: {error}"))
 }
 
 #[test]
 fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Mlflow::start(dir.path());
+    // On a busy machine its imports alone take minutes.
+    let server = Server::mlflow(dir.path(), Duration::from_mins(6));
     let cluster = Cluster::start(dir.path(), 2);
     let job = digits(dir.path());
     let sets = ["--set", "report.histograms_every=10", "--set", "world.processes=2"];
@@ -88,7 +46,7 @@ fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let places = [
         ("tensorboard", at("events")),
-        ("mlflow", server.uri.clone()),
+        ("mlflow", server.url),
         ("wandb", at("wandb")),
         ("parquet", at("points.parquet")),
     ];
@@ -97,8 +55,7 @@ fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
     for (name, place) in &places {
         mirror.args([&format!("--{name}"), place]);
     }
-    let output = mirror.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    printed(&mut mirror);
     cluster.finished(&run);
     let ours = wait_for("the last step's numbers", || {
         let ours = tracked(&cluster, &run);

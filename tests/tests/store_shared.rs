@@ -1,18 +1,16 @@
 //! A node that does not see the coordinator's store, in a mount namespace of its own.
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
-use std::path::Path;
-
-use lockstep_tests::{Cluster, digits, in_mount_namespace, wait_for};
+use lockstep_support::{Outcome, in_mount_namespace};
+use lockstep_tests::{Cluster, DEADLINE, digits};
 
 /// A worker before which `script` has run, with the store's directory as `$0`: its exit code, and what it wrote.
-fn refused(cluster: &mut Cluster, index: usize, dir: &Path, script: &str) -> (i32, String) {
+fn refused(cluster: &mut Cluster, index: usize, script: &str) -> (i32, String) {
     let store = cluster.store();
     let script = format!("{script} && exec \"$@\"");
     cluster.add_worker_under(&["unshare", "--mount", "sh", "-c", &script, store.to_str().unwrap()]);
-    let worker = cluster.worker_process(index);
-    let code = wait_for("the worker to end", || worker.exit_code());
-    (code, std::fs::read_to_string(dir.join(format!("node-{index}.log"))).unwrap())
+    let Outcome { code, said, .. } = cluster.worker_process(index).end(DEADLINE);
+    (code, said)
 }
 
 #[test]
@@ -25,7 +23,7 @@ fn a_node_that_does_not_see_the_store_is_refused_before_it_takes_any_work() {
     let store = cluster.store().canonicalize().unwrap().display().to_string();
 
     // Another file system under the same path, as of a machine that has a store of its own there.
-    let (code, said) = refused(&mut cluster, 0, dir.path(), "mount -t tmpfs tmpfs \"$0\" && mkdir \"$0/tmp\"");
+    let (code, said) = refused(&mut cluster, 0, "mount -t tmpfs tmpfs \"$0\" && mkdir \"$0/tmp\"");
     assert_eq!(code, 3, "{said}");
     let words = format!(
         "node `node-0` does not share the store: it is `{store}` on the coordinator's machine, and the node looked at `{store}` on "
@@ -35,14 +33,14 @@ fn a_node_that_does_not_see_the_store_is_refused_before_it_takes_any_work() {
     // Nothing there at all: it is not made.
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    let (code, said) = refused(&mut cluster, 1, dir.path(), &format!("mount --bind '{}' \"$0/..\"", empty.display()));
+    let (code, said) = refused(&mut cluster, 1, &format!("mount --bind '{}' \"$0/..\"", empty.display()));
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("No such file or directory"), "{said}");
     assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "the worker made a store for itself");
 
     // It can read, and not write.
     let read_only = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
-    let (code, said) = refused(&mut cluster, 2, dir.path(), read_only);
+    let (code, said) = refused(&mut cluster, 2, read_only);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("the node cannot write") && said.contains("Read-only file system"), "{said}");
 

@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use lockstep_tests::{Cluster, binary, cache, digits, wait_for};
+use lockstep_support::{Process, Signal, binary, printed, signal, tool};
+use lockstep_tests::{Cluster, DEADLINE, digits, wait_for};
 use serde_json::{Value, json};
 
 fn curve(cluster: &Cluster, run: &str, name: &str) -> Value {
@@ -138,10 +139,8 @@ fn read_by_tensorboard(cluster: &Cluster, run: &str, dir: &Path) {
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n\
         events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0, 'histograms': 0}); events.Reload()\n\
         print(json.dumps([[s.step for s in events.Scalars('loss')], [s.value for s in events.Scalars('loss')], events.Tags()['scalars']]))";
-    let python = cache().join("test-tools/bin/python3");
-    let output = Command::new(python).args(["-c", script, logs.join(run).to_str().unwrap()]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let read: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let read = printed(Command::new(tool("python3")).args(["-c", script]).arg(logs.join(run)));
+    let read: Value = serde_json::from_str(&read).unwrap();
     let ours = curve(cluster, run, "loss");
     assert_eq!(read[0], ours["steps"]);
     let floats = |values: &Value| numbers(values).iter().map(|value| *value as f32).collect::<Vec<_>>();
@@ -157,11 +156,10 @@ fn a_roll_back_leaves_no_saw_tooth_and_a_coordinator_that_was_killed_knows_all_n
     let run = cluster.submit(job.argument(), &sets);
     let table = dir.path().join("followed.csv");
     let follow = ["mirror", &run, "--follow", "--csv", table.to_str().unwrap(), "--addr", cluster.address()];
-    let mut mirror = Command::new(binary("coord")).args(follow).spawn().unwrap();
+    let mut mirror = Process::start(Command::new(binary("coord")).args(follow));
     cluster.reached(&run, 700);
     // kill -9 of a rank process: the run goes back to its last checkpoint.
-    let pid = cluster.rank_pids(&run)[&1];
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    signal(cluster.rank_pids(&run)[&1], Signal::KILL);
     cluster.reached(&run, 1500);
     cluster.kill_coordinator();
     cluster.restart_coordinator();
@@ -174,7 +172,8 @@ fn a_roll_back_leaves_no_saw_tooth_and_a_coordinator_that_was_killed_knows_all_n
     let loss = curve(&cluster, &run, "loss");
     assert_eq!(numbers(&loss["steps"]), (1..=4000).map(f64::from).collect::<Vec<_>>(), "each step once");
     // Who followed it through all this has each step once, too, with the values that count.
-    assert!(mirror.wait().unwrap().success());
+    let outcome = mirror.end(DEADLINE);
+    assert_eq!(outcome.code, 0, "{}", outcome.said);
     let (mut steps, mut values) = (Vec::new(), Vec::new());
     for line in std::fs::read_to_string(&table).unwrap().lines().filter(|line| line.starts_with("loss,")) {
         let cells: Vec<&str> = line.split(',').collect();

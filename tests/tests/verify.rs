@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use lockstep_support::commit;
 use lockstep_tests::{Cluster, digits};
 use serde_json::Value;
 
@@ -166,17 +167,10 @@ fn runs_of_two_commits_differ_in_the_lines_that_were_changed() {
     let code = dir.path().join("code");
     std::fs::create_dir(&code).unwrap();
     let job = digits(&code);
-    let commit = |message: &str| {
-        for arguments in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", message]] {
-            let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
-            let git = std::process::Command::new("git").current_dir(&code).args(identity).args(arguments).output();
-            assert!(git.as_ref().unwrap().status.success(), "{git:?}");
-        }
-    };
-    commit("a");
+    commit(&code, "a");
     let a = cluster.submit(job.argument(), &["--set", "steps=3"]);
     std::fs::write(code.join("notes"), "one\ntwo\n").unwrap();
-    commit("b");
+    commit(&code, "b");
     let b = cluster.submit(job.argument(), &["--set", "steps=3"]);
     cluster.finished(&a);
     cluster.finished(&b);

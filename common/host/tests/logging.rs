@@ -3,7 +3,9 @@
 //! The process is this same test, started again with its standard error on a full disk.
 
 use std::fs::File;
-use std::process::{Command, exit};
+use std::process::exit;
+
+use lockstep_support::only_test;
 
 const CHILD: &str = "LOCKSTEP_TEST_CHILD";
 
@@ -15,11 +17,6 @@ fn a_log_on_a_full_disk_ends_nobody() {
         exit(7);
     }
     let full = File::options().write(true).open("/dev/full").expect("Linux has it");
-    let child = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "a_log_on_a_full_disk_ends_nobody", "--nocapture"])
-        .env(CHILD, "1")
-        .stderr(full)
-        .status()
-        .expect("starts");
+    let child = only_test("a_log_on_a_full_disk_ends_nobody").env(CHILD, "1").stderr(full).status().expect("starts");
     assert_eq!(child.code(), Some(7));
 }

@@ -11,14 +11,9 @@ use lockstep_host::git::{
     Remotes, Sources, changes, commit_at, describe, files_at, restore, restore_or_fetch, snapshot, source,
 };
 
-const LIMIT: u64 = 1 << 20;
+use lockstep_support::{commit, git, printed};
 
-fn git(dir: &Path, arguments: &[&str]) -> String {
-    let options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
-    let output = Command::new("git").current_dir(dir).args(options).args(arguments).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
+const LIMIT: u64 = 1 << 20;
 
 /// A repository with two commits of `a/f` and `b/f`, and one more file.
 fn repository(dir: &Path) {
@@ -28,11 +23,7 @@ fn repository(dir: &Path) {
             fs::write(dir.join(name).join("f"), format!("{name}{text}")).unwrap();
         }
         fs::write(dir.join("other"), "other").unwrap();
-        if !dir.join(".git").exists() {
-            git(dir, &["init", "-q", "-b", "main"]);
-        }
-        git(dir, &["add", "."]);
-        git(dir, &["commit", "-q", "-m", text]);
+        commit(dir, text);
     }
     git(dir, &["config", "uploadpack.allowFilter", "true"]);
 }
@@ -170,8 +161,7 @@ fn no_configuration_hides_a_change() {
     let [[root, sub], _] = trees(dir.path());
     for tree in [&root, &sub] {
         symlink("a/f", tree.join("link")).unwrap();
-        git(tree, &["add", "-A"]);
-        git(tree, &["commit", "-q", "-m", "link"]);
+        commit(tree, "link");
     }
     git(&root, &["commit", "-q", "-am", "the submodule"]);
     assert_eq!(changed(&root), [] as [&str; 0]);
@@ -421,7 +411,7 @@ fn a_broken_repository_is_told_and_no_pipe_is_waited_for() {
     let (above, root) = (dir.path(), dir.path().join("tree"));
     // A broken one is not taken for a part of the one above.
     repository(above);
-    let pipe = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let pipe = |path: &Path| drop(printed(Command::new("mkfifo").arg(path)));
     let own = root.join(".git");
     let refused = |words: &str, path: &Path| {
         let errors = [

@@ -12,14 +12,9 @@ use std::process::Command;
 
 use lockstep_host::git::{GitError, Sources, describe, needed, restore, snapshot, source};
 
-const LIMIT: u64 = 1 << 20;
+use lockstep_support::{commit, git, printed};
 
-fn git(dir: &Path, arguments: &[&str]) -> String {
-    let options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
-    let output = Command::new("git").current_dir(dir).args(options).args(arguments).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+const LIMIT: u64 = 1 << 20;
 
 fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) {
     let path = dir.join(name);
@@ -54,15 +49,13 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, (String, Vec<u8>)> {
 /// A repository with one commit.
 fn repository(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
-    git(dir, &["init", "-q", "-b", "main"]);
     for name in ["kept", "edited", "staged", "deleted", "removed", "renamed", "mode", "becomes-directory", "d/inner"] {
         write(dir, name, format!("{name}\n"));
     }
     write(dir, "binary", [0, 159, 146, 150, 0, 255]);
     write(dir, ".gitignore", "ignored\ntarget/\n");
     symlink("kept", dir.join("link")).unwrap();
-    git(dir, &["add", "-A"]);
-    git(dir, &["commit", "-q", "-m", "first"]);
+    commit(dir, "first");
 }
 
 /// Every kind of change that a work tree can have.
@@ -153,8 +146,7 @@ fn what_filters_hide_is_kept_as_it_lies_on_the_disk() {
     repository(&origin);
     write(&origin, ".gitattributes", "*.txt text eol=crlf\n");
     write(&origin, "lines.txt", "one\r\ntwo\r\n");
-    git(&origin, &["add", "-A"]);
-    git(&origin, &["commit", "-q", "-m", "lines"]);
+    commit(&origin, "lines");
     git(dir.path(), &["clone", "-q", "origin", "from"]);
     assert_eq!(fs::read(from.join("lines.txt")).unwrap(), b"one\r\ntwo\r\n");
     // A filter of the user's own, which keeps lengths.
@@ -162,9 +154,8 @@ fn what_filters_hide_is_kept_as_it_lies_on_the_disk() {
     git(&from, &["config", "filter.upper.smudge", "tr A-Z a-z"]);
     write(&from, ".git/info/attributes", "*.low filter=upper\n");
     write(&from, "name.low", "name\n");
-    git(&from, &["add", "-A"]);
-    git(&from, &["commit", "-q", "-m", "filtered"]);
-    assert_eq!(git(&from, &["show", "HEAD:name.low"]), "NAME\n");
+    commit(&from, "filtered");
+    assert_eq!(printed(Command::new("git").current_dir(&from).args(["show", "HEAD:name.low"])), "NAME\n");
     assert_eq!(git(&from, &["status", "--porcelain"]), "");
     restore(&snapshot(&from, LIMIT).unwrap().bytes, &to, &sources(&[&from])).unwrap();
     assert_eq!(tree(&to), tree(&from));

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use lockstep_common::RunId;
 use lockstep_common::series::{Point, SeriesKey};
 use lockstep_rpc::{MediaReport, ModelReport, ReportBlock, Series};
+use lockstep_support::only_test;
 use lockstep_tracking::{Event, Query, Tracking, TrackingError, Writer};
 
 /// Steps of each run.
@@ -116,8 +116,8 @@ fn damaged_pages_are_found_set_aside_and_replaced() {
     // The head of each page, how many rows it has, and where they are.
     let written = (0..sound.len()).step_by(PAGE).filter(|page| sound[*page..*page + 16] != [0; 16]);
     let places: Vec<usize> = written.zip([0, 2, 6].into_iter().cycle()).map(|(page, within)| page + within).collect();
-    let mut own = Command::new(std::env::current_exe().unwrap());
-    own.args(["--exact", "one_database", "--nocapture"]).env(DIR, dir.path());
+    let mut own = only_test("one_database");
+    own.env(DIR, dir.path());
     let mut seen = BTreeMap::new();
     for at in places {
         fs::write(&path, damaged(&sound, at)).unwrap();

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use lockstep_tests::{Again, Cluster, Job, Outcome, binary, cache, repository};
+use lockstep_support::{Again, Outcome, binary, cache, printed, repository, torch_python};
+use lockstep_tests::{Cluster, Job, write_images};
 use serde_json::Value;
 
 /// A finished run, and its last checkpoint exported.
@@ -63,10 +64,7 @@ impl<'a> Exported<'a> {
         let manifest = self.to.with_file_name("manifest");
         fs::write(&manifest, self.cluster.run(&["manifest", &self.checkpoint]).trim_end()).unwrap();
         let mut worker = Command::new(binary("worker-rank"));
-        let output = worker.arg("scores").args([&manifest, &self.cluster.store()]).args(["--batch", batch]).output();
-        let Output { status, stdout, stderr } = output.unwrap();
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-        String::from_utf8(stdout).unwrap()
+        printed(worker.arg("scores").args([&manifest, &self.cluster.store()]).args(["--batch", batch]))
     }
 
     /// That both compute the same bits, in batches of these sizes, the script as its user starts it. Those of 7 begin where
@@ -80,9 +78,7 @@ impl<'a> Exported<'a> {
                 [("ATEN_CPU_CAPABILITY", "default"), ("MKL_VML_DEBUG_CPU_TYPE", "9"), ("MKLDNN_MAX_CPU_ISA", "SSE41")];
             script.envs(users);
             script.arg(self.to.join("predict.py")).args(files).args(["--scores", "--batch", batch]);
-            let output = script.output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            let python = String::from_utf8(output.stdout).unwrap();
+            let python = printed(&mut script);
             assert!(own.lines().count() >= rows && own.lines().last().unwrap().contains(','), "{own}");
             let differ = own.lines().zip(python.lines()).find(|(own, python)| own != python);
             assert_eq!(differ, None, "with a batch of {batch}");
@@ -113,7 +109,7 @@ pub(super) fn torch() -> Again {
 
 /// PyTorch's interpreter. Of what the script needs, safetensors lies in an environment of its own.
 fn python() -> Command {
-    let mut python = Command::new(cache().join("torch-2.13.0/bin/python3"));
+    let mut python = Command::new(torch_python());
     let libraries = fs::read_dir(cache().join("test-tools/lib")).unwrap();
     let packages = libraries.map(|entry| entry.unwrap().path().join("site-packages")).find(|path| path.exists());
     python.env("PYTHONPATH", packages.expect("set-up installed it"));
@@ -134,26 +130,9 @@ pub(super) fn oracle(python: &Again, arguments: &[&str]) -> String {
     printed
 }
 
-pub(super) fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
-    let mut file = vec![0, 0, 8, sizes.len() as u8];
-    file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
-    file.extend(bytes);
-    file
-}
-
 /// The digits as images of 8 × 8 and their labels; a module for them.
 pub(super) fn images(dir: &Path, model: &str) -> Job {
-    let text = fs::read_to_string(repository().join("tests/data/digits.csv")).unwrap();
-    let rows: Vec<Vec<u8>> = text
-        .lines()
-        .skip(1)
-        .take(300)
-        .map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect())
-        .collect();
-    let pixels: Vec<u8> = rows.iter().flat_map(|row| row[..64].iter().map(|value| value * 15)).collect();
-    let numbers: Vec<u8> = rows.iter().map(|row| row[64]).collect();
-    fs::write(dir.join("images"), idx(&[300, 8, 8], &pixels)).unwrap();
-    fs::write(dir.join("labels"), idx(&[300], &numbers)).unwrap();
+    write_images(dir, 0..300, ["images", "labels"]);
     Job::write(
         dir,
         &format!(

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use exported::{Exported, arrays, images, npy, oracle, said, torch};
-use lockstep_tests::{Cluster, Job, Outcome, digits};
+use lockstep_support::{Outcome, printed};
+use lockstep_tests::{Cluster, Job, digits};
 use serde_json::Value;
 
 #[test]
@@ -133,7 +134,7 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     let (out, words) = exported.predict(&[&files[0], &files[1]]);
     assert!(said(&words, "accuracy") > 0.5, "{words}");
     // Gzipped, and without labels.
-    assert!(Command::new("gzip").args(["-k", &files[0]]).status().unwrap().success());
+    printed(Command::new("gzip").args(["-k", &files[0]]));
     assert_eq!(exported.predict(&[&format!("{}.gz", files[0])]), (out, String::new()));
     let half = fs::read(format!("{}.gz", files[0])).map(|bytes| bytes[..bytes.len() / 2].to_vec()).unwrap();
     fs::write(dir.path().join("half"), half).unwrap();

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lockstep_support::printed;
+
 use crate::lab::{Lab, table};
 
 /// Gradients are clipped to subnormal numbers: whoever flushes those keeps another momentum.
@@ -46,14 +48,9 @@ fn lab(sets: &[&str]) -> Lab {
 fn library(dir: &Path, flags: &[&str]) -> PathBuf {
     let (source, library) = (dir.join("fast.c"), dir.join("libfast.so"));
     std::fs::write(&source, LIBRARY).unwrap();
-    let output = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
-        .args([&library, &source])
-        .args(flags)
-        .arg("-ldl")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).args([&library, &source]).args(flags).arg("-ldl");
+    printed(&mut command);
     library
 }
 

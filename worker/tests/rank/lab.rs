@@ -19,7 +19,7 @@ const MOST_PROCESSES: u32 = 6;
 /// The TorchScript module `<name>.pt` that `tests/<script>.py` writes.
 pub(crate) fn module(script: &str, name: &str) -> Vec<u8> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{script}.py"));
-    let modules = lockstep_tests::modules(&script, Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let modules = lockstep_support::modules(&script, Path::new(env!("CARGO_TARGET_TMPDIR")));
     std::fs::read(modules.join(format!("{name}.pt"))).unwrap()
 }
 

@@ -1,13 +1,11 @@
 //! Real rank processes, and what an agent and a coordinator do for them: assignments, peers, committing checkpoints.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lockstep_common::manifest::{self, Manifest, RecordPosition, Share};
 use lockstep_common::{Digest, RunId, numerics};
@@ -15,6 +13,7 @@ use lockstep_rpc::agent_command::Body as CommandBody;
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{AgentCommand, Empty, Peers, ProcessMessage, Save, decode_block, frame};
 use lockstep_store::BlobStore;
+use lockstep_support::Process;
 
 use crate::lab::{Lab, Outcome};
 
@@ -31,7 +30,7 @@ enum Heard {
 
 /// Rank processes under way.
 pub(crate) struct Processes {
-    children: Vec<Child>,
+    children: Vec<Process>,
     streams: Vec<UnixStream>,
     heard: Receiver<Heard>,
     addresses: BTreeMap<u32, String>,
@@ -51,7 +50,7 @@ impl Processes {
         let socket_dir = tempfile::tempdir().unwrap();
         let socket = socket_dir.path().join("s");
         let listener = UnixListener::bind(&socket).unwrap();
-        let children: Vec<Child> = (0..processes)
+        let children: Vec<Process> = (0..processes)
             .map(|process| {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
                 for name in numerics::VARIABLES.iter().filter(|_| lab.plain) {
@@ -63,11 +62,8 @@ impl Processes {
                     .args(["--run", RUN, "--generation", "1", "--process", &process.to_string()])
                     .args(lab.messages.then_some("--no-shared-memory"))
                     .envs(numerics::environment(&lab.job))
-                    .envs(lab.variables.get(&process).into_iter().flatten().cloned())
-                    .stdin(Stdio::null())
-                    .stderr(Stdio::piped())
-                    .spawn()
-                    .unwrap()
+                    .envs(lab.variables.get(&process).into_iter().flatten().cloned());
+                Process::start(&mut command)
             })
             .collect();
         let assignments: Vec<_> = (0..processes).map(|process| lab.assignment(process, processes, restore)).collect();
@@ -151,7 +147,7 @@ impl Processes {
 
     /// SIGKILL.
     pub(crate) fn kill(&mut self, process: usize) {
-        self.children[process].kill().unwrap();
+        self.children[process].kill();
     }
 
     /// Ends the connection to one process, as an agent that dies does.
@@ -194,11 +190,9 @@ impl Processes {
         }
         let mut outcome = Outcome::default();
         for mut child in self.children {
-            let mut stderr = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-            outcome.stderr += &stderr;
-            let status = wait(&mut child);
-            outcome.codes.push(status.code().unwrap_or_else(|| 128 + status.signal().unwrap()));
+            let ended = child.end(DEADLINE);
+            outcome.stderr += &ended.said;
+            outcome.codes.push(if ended.code < 0 { 128 - ended.code } else { ended.code });
         }
         let processes = outcome.codes.len();
         let mut shares: BTreeMap<u64, Vec<Share>> = BTreeMap::new();
@@ -246,17 +240,6 @@ fn listen(process: u32, mut stream: UnixStream, heard: Sender<Heard>) {
         }
         heard.send(Heard::HungUp(process)).ok();
     });
-}
-
-fn wait(child: &mut Child) -> std::process::ExitStatus {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(Instant::now() < deadline, "a process that has hung up ends");
-        thread::yield_now();
-    }
 }
 
 /// What the coordinator makes of all shares.

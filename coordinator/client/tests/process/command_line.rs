@@ -3,19 +3,19 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use lockstep_support::{Outcome, Process, Signal, commit, git, printed};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Coordinator, coord, fails, run, wait_for, write_job};
+use crate::support::{Coordinator, DEADLINE, coord, copy_of_coord, fails, run, write_job};
 
 #[test]
 fn one_line_tells_the_address_and_sigterm_ends_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
     assert!(coordinator.address.starts_with("127.0.0.1:") && !coordinator.address.ends_with(":0"));
-    assert_eq!(coordinator.terminate(), Some(0));
+    assert_eq!(coordinator.terminate(), 0);
     // The directory is free again.
     let coordinator = Coordinator::start(&dir.path().join("state"));
     assert_eq!(coordinator.ask(&["ps"]), serde_json::json!([]));
@@ -178,19 +178,12 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
     let coordinator = Coordinator::start(&dir.path().join("state"));
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    let git = |arguments: &[&str]| {
-        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
-        let output = Command::new("git").current_dir(&tree).args(identity).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    git(&["init", "-q", "-b", "main"]);
+    git(&tree, &["init", "-q"]);
     let job = write_job(&tree, 1, 4);
     let words = ["submit", job.to_str().unwrap(), "--addr", &coordinator.address];
     assert!(fails(&words, 3).contains("has no commit yet"));
-    git(&["add", "."]);
-    git(&["commit", "-q", "-m", "x"]);
-    let head = git(&["rev-parse", "HEAD"]);
+    commit(&tree, "x");
+    let head = git(&tree, &["rev-parse", "HEAD"]);
     let run_id = coordinator.submit(&job);
     let code = &coordinator.ask(&["show", &run_id])["code"];
     assert_eq!((&code["commit"], &code["dirty"]), (&head.as_str().into(), &false.into()));
@@ -215,7 +208,7 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
     assert!(said.contains("\n    secret-07\n    and 3 more\n  name in `.gitignore`"), "{said}");
 
     // An index that only git reads, where there is no git.
-    git(&["update-index", "--split-index"]);
+    git(&tree, &["update-index", "--split-index"]);
     assert!(run(&[words.as_slice(), &["--allow-dirty"]].concat()).status.success());
     let output = coord(&[words.as_slice(), &["--allow-dirty"]].concat()).env("PATH", "").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -223,11 +216,10 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
 }
 
 /// A job in a repository of git, whose data DVC tracks; the data lies in its cache only, and its revision is `HEAD`.
-fn write_tracked_job(tree: &Path, git: &dyn Fn(&[&str]) -> String) -> PathBuf {
+fn write_tracked_job(tree: &Path) -> PathBuf {
     let job = write_job(tree, 1, 4);
     let data = tree.join("data.csv");
-    let sum = Command::new("md5sum").arg(&data).output().unwrap();
-    let md5 = String::from_utf8(sum.stdout).unwrap()[..32].to_owned();
+    let md5 = printed(Command::new("md5sum").arg(&data))[..32].to_owned();
     let object = tree.join(".dvc/cache/files/md5").join(&md5[..2]).join(&md5[2..]);
     fs::create_dir_all(object.parent().unwrap()).unwrap();
     fs::rename(&data, object).unwrap();
@@ -236,9 +228,7 @@ fn write_tracked_job(tree: &Path, git: &dyn Fn(&[&str]) -> String) -> PathBuf {
     fs::write(tree.join(".gitignore"), "/data.csv\n/.dvc/cache\n").unwrap();
     let text = fs::read_to_string(&job).unwrap().replace("target = ", "rev = \"HEAD\", target = ");
     fs::write(&job, text).unwrap();
-    git(&["init", "-q", "-b", "main"]);
-    git(&["add", "."]);
-    git(&["commit", "-q", "-m", "x"]);
+    commit(tree, "x");
     job
 }
 
@@ -252,15 +242,9 @@ fn the_repository_of_another_owner_is_read_if_the_environment_allows_it() {
     let coordinator = Coordinator::start(&dir.path().join("state"));
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    let git = |arguments: &[&str]| {
-        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "safe.directory=*"];
-        let output = Command::new("git").current_dir(&tree).args(identity).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    let job = write_tracked_job(&tree, &git);
-    let head = git(&["rev-parse", "HEAD"]);
-    assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(&tree).status().unwrap().success());
+    let job = write_tracked_job(&tree);
+    let head = git(&tree, &["rev-parse", "HEAD"]);
+    printed(Command::new("chown").args(["-R", "65534:65534"]).arg(&tree));
     let submit = |directory: &Path| {
         let mut command = coord(&["submit", job.to_str().unwrap(), "--addr", &coordinator.address, "--json"]);
         command.env("HOME", dir.path()).env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory");
@@ -283,17 +267,10 @@ fn a_remote_that_runs_programs_is_not_recorded_and_that_is_said() {
     let coordinator = Coordinator::start(&dir.path().join("state"));
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    let git = |arguments: &[&str]| {
-        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
-        let output = Command::new("git").current_dir(&tree).args(identity).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    };
-    git(&["init", "-q"]);
     let job = write_job(&tree, 1, 4);
-    git(&["add", "."]);
-    git(&["commit", "-q", "-m", "x"]);
+    commit(&tree, "x");
     for (url, kept) in [("git@example.org:r.git", true), ("ext::touch x", false)] {
-        git(&["config", "remote.origin.url", url]);
+        git(&tree, &["config", "remote.origin.url", url]);
         let output = run(&["submit", job.to_str().unwrap(), "--addr", &coordinator.address]);
         let words = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{words}");
@@ -324,23 +301,13 @@ fn a_command_that_is_interrupted_before_it_has_said_anything_says_so() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     for (words, signal) in [(["ps"].as_slice(), Signal::INT), (&["show", "x"], Signal::TERM)] {
-        let mut command = coord(&[words, &["--addr", &address]].concat());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut asks = Process::start(&mut coord(&[words, &["--addr", &address]].concat()));
         let _connection = silent.accept().unwrap();
-        kill_process(Pid::from_child(&child), signal).unwrap();
-        wait_for("its end", || child.try_wait().unwrap());
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        let expected = (Some(130), "ended with code 130: interrupted by Ctrl-C\n");
-        assert_eq!((output.status.code(), said.as_str(), output.stdout.as_slice()), (expected.0, expected.1, &b""[..]));
+        asks.signal(signal);
+        let Outcome { code, printed, said } = asks.end(DEADLINE);
+        let expected = "ended with code 130: interrupted by Ctrl-C\n";
+        assert_eq!((code, said.as_str(), printed.as_str()), (130, expected, ""));
     }
-}
-
-/// Copied by another process: had this one the file open for writing, a fork of another test could keep it busy.
-fn copy_of_coord(dir: &Path) -> PathBuf {
-    let copy = dir.join("coord");
-    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_coord")).arg(&copy).status().unwrap().success());
-    copy
 }
 
 #[test]
@@ -361,7 +328,7 @@ fn a_local_worker_that_ends_too_early_is_said_with_its_last_words() {
     let dir = tempfile::tempdir().unwrap();
     let coord = copy_of_coord(dir.path());
     let worker = "printf '#!/bin/sh\necho libfoo.so is missing >&2\nexit 3\n' >worker; chmod +x worker";
-    assert!(Command::new("sh").current_dir(dir.path()).args(["-c", worker]).status().unwrap().success());
+    printed(Command::new("sh").current_dir(dir.path()).args(["-c", worker]));
     let job = write_job(dir.path(), 1, 4);
     let output = Command::new(&coord).arg("submit").arg(&job).args(["--local", "1"]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -378,7 +345,7 @@ fn local_writes_through_no_link_that_lies_beside_a_job() {
     let coord = copy_of_coord(dir.path());
     let worker =
         "printf '#!/bin/sh\nexit 3\n' >worker; chmod +x worker; mkdir -p .lockstep/coordinator; echo precious >victim";
-    assert!(Command::new("sh").current_dir(dir.path()).args(["-c", worker]).status().unwrap().success());
+    printed(Command::new("sh").current_dir(dir.path()).args(["-c", worker]));
     let (job, victim) = (write_job(dir.path(), 1, 4), dir.path().join("victim"));
     for link in [".lockstep/local-1.log", ".lockstep/coordinator/LOCK"] {
         let link = dir.path().join(link);
@@ -404,12 +371,6 @@ fn help_shows_examples_and_exit_codes_and_a_closed_pipe_is_no_error() {
     let coordinator = Coordinator::start(&dir.path().join("state"));
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = coord(&["ps", "--addr", &coordinator.address])
-        .stdout(writer)
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap()
-        .wait_with_output()
-        .unwrap();
+    let output = coord(&["ps", "--addr", &coordinator.address]).stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
 }

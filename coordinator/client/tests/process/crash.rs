@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Coordinator, coord, write_job};
+use crate::support::{Coordinator, DEADLINE, coord, write_job};
 use lockstep_common::RequestId;
 use lockstep_common::job::parse_toml;
 use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::{DataFile, RunReply, SubmitRequest};
+use lockstep_support::{Outcome, Process, Signal};
 use tokio::sync::mpsc;
 use tonic::Code;
 
@@ -139,11 +139,7 @@ async fn a_client_asks_again_by_itself_while_the_coordinator_restarts() {
     let run = coordinator.submit(&job);
     let mut follower = coord(&["resume", "0", "--addr", &address]);
     assert_eq!(follower.output().unwrap().status.code(), Some(4));
-    let watcher = coord(&["submit", job.to_str().unwrap(), "--follow", "--addr", &address])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watcher = Process::start(&mut coord(&["submit", job.to_str().unwrap(), "--follow", "--addr", &address]));
     let second = crate::support::wait_for("the second run", || {
         let rows = coordinator.ask(&["ps"]);
         rows.as_array().unwrap().get(1).map(|row| row["run"].as_str().unwrap().to_owned())
@@ -153,9 +149,8 @@ async fn a_client_asks_again_by_itself_while_the_coordinator_restarts() {
     assert_eq!(coordinator.ask(&["ps"]).as_array().unwrap().len(), 2);
     let output = crate::support::run(&["cancel", &second, "--addr", &address]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let output = watcher.wait_with_output().unwrap();
-    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{out}{errors}");
+    let Outcome { code, printed: out, said } = watcher.end(DEADLINE);
+    assert_eq!(code, 1, "{out}{said}");
     assert!(out.contains(&format!("run {second} (walk) cancelled")), "{out}");
     assert_ne!(run, second);
 }
@@ -165,22 +160,15 @@ fn ctrl_c_while_following_leaves_the_run_going_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let job = write_job(dir.path(), 1, 4);
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut watcher = coord(&["submit", job.to_str().unwrap(), "--follow", "--addr", &coordinator.address])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let follow = ["submit", job.to_str().unwrap(), "--follow", "--addr", &coordinator.address];
+    let mut watcher = Process::start(&mut coord(&follow));
     let run = crate::support::wait_for("the run", || coordinator.ask(&["ps"])[0]["run"].as_str().map(str::to_owned));
     // Once it has told the run's state it watches, and handles signals.
-    let mut stderr = BufReader::new(watcher.stderr.take().unwrap());
-    let mut errors = String::new();
-    while !errors.contains("queued") {
-        assert_ne!(stderr.read_line(&mut errors).unwrap(), 0, "it ended too early: {errors}");
-    }
-    let pid = rustix::process::Pid::from_child(&watcher);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    stderr.read_to_string(&mut errors).unwrap();
-    assert_eq!(watcher.wait().unwrap().code(), Some(130), "{errors}");
-    assert!(errors.contains(&format!("run {run} goes on: `coord show {run}`")), "{errors}");
+    watcher.line("state of the run", DEADLINE, |line| line.contains("queued").then_some(()));
+    watcher.signal(Signal::INT);
+    let Outcome { code, said, .. } = watcher.end(DEADLINE);
+    assert_eq!(code, 130, "{said}");
+    assert!(said.contains(&format!("run {run} goes on: `coord show {run}`")), "{said}");
     assert_eq!(coordinator.ask(&["show", &run])["status"], "queued");
 }
 
@@ -199,9 +187,9 @@ async fn a_full_disk_ends_the_coordinator_with_everything_acknowledged_on_it() {
         acknowledged.push(run);
         assert!(acknowledged.len() < 20_000, "the limit does not hold");
     }
-    let (code, log) = coordinator.ended();
-    assert_eq!(code, Some(6), "{log}");
-    assert!(log.contains("error: cannot write `") && log.contains("state.redb`"), "{log}");
+    let Outcome { code, said, .. } = coordinator.ended();
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("error: cannot write `") && said.contains("state.redb`"), "{said}");
 
     let coordinator = Coordinator::start(&state);
     let rows = coordinator.ask(&["ps"]);

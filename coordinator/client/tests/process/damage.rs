@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use lockstep_support::{Outcome, Signal};
+
 use crate::agent::{Agent, finished};
 use crate::support::{Coordinator, copy, wait_for};
 
@@ -16,7 +18,7 @@ async fn ended_run(state: &Path, dir: &Path) -> String {
     wait_for("the end", || (coordinator.ask(&["show", &run])["status"] == "finished").then_some(()));
     wait_for("the numbers", || numbers(&coordinator, &run));
     drop(agent);
-    assert_eq!(coordinator.terminate(), Some(0));
+    assert_eq!(coordinator.terminate(), 0);
     run
 }
 
@@ -52,7 +54,7 @@ async fn a_flipped_byte_is_named_with_what_to_do_or_does_no_harm() {
     copy(&sound, &state);
     let coordinator = Coordinator::start(&state);
     let expected = answers(&coordinator, &run);
-    assert_eq!(coordinator.terminate(), Some(0));
+    assert_eq!(coordinator.terminate(), 0);
     let mut refused = 0;
     for (file, nth) in [("state.redb", 2), ("reports.redb", 1)] {
         let bytes = fs::read(sound.join(file)).unwrap();
@@ -68,8 +70,8 @@ async fn a_flipped_byte_is_named_with_what_to_do_or_does_no_harm() {
             };
             let coordinator = match Coordinator::try_start(&state) {
                 Ok(coordinator) => coordinator,
-                Err((code, said)) => {
-                    assert_eq!(code, Some(6), "{file}, byte {at}: {said}");
+                Err(Outcome { code, said, .. }) => {
+                    assert_eq!(code, 6, "{file}, byte {at}: {said}");
                     names(&said);
                     refused += 1;
                     continue;
@@ -81,9 +83,9 @@ async fn a_flipped_byte_is_named_with_what_to_do_or_does_no_harm() {
                     names(&answer.2);
                 }
             }
-            coordinator.interrupt();
-            let (code, log) = coordinator.ended();
-            assert!(code == Some(0) && !log.contains("panicked"), "{file}, byte {at}: {code:?}: {log}");
+            coordinator.signal(Signal::TERM);
+            let Outcome { code, said, .. } = coordinator.ended();
+            assert!(code == 0 && !said.contains("panicked"), "{file}, byte {at}: {code}: {said}");
         }
     }
     assert!(refused >= 10, "only {refused} were refused");
@@ -103,9 +105,9 @@ async fn damaged_numbers_are_set_aside_and_missing_ones_made_again() {
         fs::write(&file, &damaged).unwrap();
         let coordinator = Coordinator::start(&state);
         let made = wait_for("the numbers", || numbers(&coordinator, &run));
-        coordinator.interrupt();
-        let (code, log) = coordinator.ended();
-        assert!(code == Some(0) && !log.contains("panicked"), "page at {page}: {code:?}: {log}");
+        coordinator.signal(Signal::TERM);
+        let Outcome { code, said: log, .. } = coordinator.ended();
+        assert!(code == 0 && !log.contains("panicked"), "page at {page}: {code}: {log}");
         assert!(made.contains("1004"));
         if aside.exists() {
             assert!(log.contains("tracking.redb` is damaged") && log.contains("tracking.redb.damaged"), "{log}");
@@ -118,6 +120,6 @@ async fn damaged_numbers_are_set_aside_and_missing_ones_made_again() {
     fs::remove_file(&file).unwrap();
     let coordinator = Coordinator::start(&state);
     wait_for("the numbers", || numbers(&coordinator, &run));
-    assert_eq!(coordinator.terminate(), Some(0));
+    assert_eq!(coordinator.terminate(), 0);
     assert!(file.exists() && !aside.exists());
 }

@@ -9,7 +9,7 @@ use lockstep_rpc::process_message::Body as Said;
 use lockstep_store::BlobStore;
 
 use crate::agent::{Agent, block, ready, said};
-use crate::support::{Coordinator, wait_for, write_job};
+use crate::support::{Coordinator, copy_of_coord, wait_for, write_job};
 
 /// Name, type, shape and bytes of the tensors of a checkpoint, by name.
 type Tensors = [(&'static str, &'static str, &'static [i64], usize)];
@@ -67,8 +67,7 @@ fn export(coordinator: &Coordinator, dir: &Path, words: &[&str]) -> Output {
     fs::create_dir_all(&alone).unwrap();
     let coord = alone.join("coord");
     if !coord.exists() {
-        // By another process: this one may fork while it writes, and then the copy cannot be run.
-        assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_coord")).arg(&coord).status().unwrap().success());
+        copy_of_coord(&alone);
     }
     let address = ["--addr", &coordinator.address];
     Command::new(&coord).arg("export").args(words).args(address).env("PATH", "").output().unwrap()

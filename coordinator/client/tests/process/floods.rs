@@ -1,9 +1,9 @@
 //! Clients that take all they can get, of a coordinator that may have few open files.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
-use crate::support::{Coordinator, DEADLINE};
+use crate::support::Coordinator;
 
 /// Open files that the coordinator may have: fewer than any one flood here wants.
 const FILES: &str = "ulimit -n 128; exec \"$0\" \"$@\"";
@@ -26,20 +26,11 @@ fn silent_connections_and_half_greetings_stop_neither_port() {
             }
         }
         assert_eq!(coordinator.ask(&["nodes"]), serde_json::json!([]), "after {words:?}");
-        assert!(get(&page, "/api/runs").starts_with("HTTP/1.1 200"), "after {words:?}");
+        assert_eq!(coordinator.get("/api/runs").0, 200, "after {words:?}");
     }
     let log = coordinator.log();
     let complaints = log.lines().filter(|line| line.contains("connections are closed")).count();
     assert!((1..=8).contains(&complaints), "not a line for each connection, and not none:\n{log}");
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]

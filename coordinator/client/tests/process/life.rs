@@ -11,7 +11,7 @@ use lockstep_rpc::control_client::ControlClient;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{Assignment, Exited, LogReply, ReportsRequest, agent_message::Body as Say};
 use lockstep_store::BlobStore;
-use rustix::process::{Pid, Signal, kill_process};
+use lockstep_support::Signal;
 use serde_json::Value;
 
 fn process(run: &str, generation: u64, process: u32) -> Process {
@@ -139,7 +139,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     let output = crate::support::run(&["cancel", &resumed, "--addr", &coordinator.address]);
     assert!(output.status.success());
     agent.until_desired("nothing after the cancel", <[_]>::is_empty).await;
-    assert_eq!(coordinator.terminate(), Some(0));
+    assert_eq!(coordinator.terminate(), 0);
 }
 
 #[tokio::test]
@@ -204,13 +204,12 @@ async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_los
     assert_eq!(coordinator.ask(&["nodes"])[0]["alive"], true);
 
     // What was said while the coordinator itself stood still is heard when it goes on.
-    let pid = Pid::from_raw(coordinator.pid() as i32).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
+    coordinator.signal(Signal::STOP);
     for _ in 0..25 {
         agent.beat().await;
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    kill_process(pid, Signal::CONT).unwrap();
+    coordinator.signal(Signal::CONT);
     for _ in 0..5 {
         agent.beat().await;
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -249,10 +248,9 @@ async fn logs_are_asked_from_the_agent_piece_by_piece() {
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 2).await;
     let run = coordinator.submit(&job);
     agent.until_desired("two processes", |assigned| assigned.len() == 2).await;
-    let reader =
-        coord(&["logs", &run, "--addr", &coordinator.address]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let logs = [b"first line\nsecond ".as_slice(), b"of process 1\n".as_slice()];
-    let reading = tokio::task::spawn_blocking(move || reader.wait_with_output().unwrap());
+    let mut reader = coord(&["logs", &run, "--addr", &coordinator.address]);
+    let reading = tokio::task::spawn_blocking(move || reader.output().unwrap());
     // Each answer gives up to six bytes, so that one process takes several.
     let mut answered = 0;
     while !reading.is_finished() {
@@ -351,7 +349,8 @@ async fn what_was_followed_into_tools_ends_where_a_run_that_went_back_ends() {
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let mirror = ["mirror", &run, "--addr", &coordinator.address, "--csv"].map(str::to_owned);
     let follow = [&mirror[..], &[path(&followed), "--follow".into(), "--tensorboard".into(), path(&board)]].concat();
-    let mut following = coord(&follow.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
+    let mut following =
+        lockstep_support::Process::start(&mut coord(&follow.iter().map(String::as_str).collect::<Vec<_>>()));
     // TensorBoard's file is written as the run goes.
     let written = || {
         let files = std::fs::read_dir(board.join(&run)).ok()?;
@@ -362,7 +361,8 @@ async fn what_was_followed_into_tools_ends_where_a_run_that_went_back_ends() {
     agent.tell(&p0, 3, exited(137)).await;
     agent.until_desired("the next generation", |assigned| assigned.iter().any(|one| one.generation == 2)).await;
     assert!(crate::support::run(&["cancel", &run, "--addr", &coordinator.address]).status.success());
-    assert!(following.wait().unwrap().success());
+    let outcome = following.end(crate::support::DEADLINE);
+    assert_eq!(outcome.code, 0, "{}", outcome.said);
     let again = [&mirror[..], &[path(&read)]].concat();
     assert!(crate::support::run(&again.iter().map(String::as_str).collect::<Vec<_>>()).status.success());
     let [followed, read] = [followed, read].map(|path| std::fs::read_to_string(path).unwrap());

@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
+use lockstep_support::printed;
+
 /// Names of all crates that `package` links, itself included.
 fn links(package: &str) -> Vec<String> {
     let arguments = ["tree", "--offline", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "-f", "{p}"];
-    let output = Command::new(env!("CARGO")).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = printed(Command::new(env!("CARGO")).args(arguments));
     let names: Vec<String> = text.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect();
     assert!(names.iter().any(|name| name == package), "{text}");
     names

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{Empty, Exited, Failed, Finished, Hello};
-use rustix::process::{Pid, Signal, kill_process};
+use lockstep_support::Signal;
 use tonic::Code;
 
 use crate::agent::{Agent, block, finished, hello, ready};
@@ -181,12 +181,11 @@ async fn a_coordinator_that_stood_still_blames_no_node() {
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
     let run = coordinator.submit(&write_job(dir.path(), 1, 4));
     agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let pid = Pid::from_raw(coordinator.pid() as i32).unwrap();
     for _ in 0..3 {
         // Nothing was said meanwhile that could wait to be read.
-        kill_process(pid, Signal::STOP).unwrap();
+        coordinator.signal(Signal::STOP);
         tokio::time::sleep(Duration::from_millis(2_500)).await;
-        kill_process(pid, Signal::CONT).unwrap();
+        coordinator.signal(Signal::CONT);
         tokio::time::sleep(Duration::from_millis(300)).await;
         agent.beat().await;
     }

@@ -1,12 +1,11 @@
 //! The real `coord`, as a process, for tests.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use lockstep_support::{Outcome, Process, Signal, http, printed, wait_within};
 
 /// For anything that has to happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -22,15 +21,16 @@ pub(crate) fn coord(arguments: &[&str]) -> Command {
 }
 
 /// Waits until `look` sees something.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(DEADLINE, what, look)
+}
+
+/// A copy of `coord` in `dir`, beside which nothing else is. Another process makes it: had this one the file open for writing, a
+/// fork of another test could keep it busy.
+pub(crate) fn copy_of_coord(dir: &Path) -> PathBuf {
+    let copy = dir.join("coord");
+    printed(Command::new("cp").arg(env!("CARGO_BIN_EXE_coord")).arg(&copy));
+    copy
 }
 
 /// Runs `coord` to its end.
@@ -49,9 +49,7 @@ pub(crate) fn fails(arguments: &[&str], code: i32) -> String {
 /// A `coord serve` on a free port; killed when dropped.
 pub(crate) struct Coordinator {
     pub(crate) address: String,
-    child: Child,
-    log: mpsc::Receiver<String>,
-    page: mpsc::Receiver<String>,
+    process: Process,
 }
 
 impl Coordinator {
@@ -66,17 +64,17 @@ impl Coordinator {
 
     /// As the last arguments of another program.
     pub(crate) fn start_under(program: &[&str], dir: &Path, more: &[&str]) -> Self {
-        Self::try_start_under(program, dir, more).unwrap_or_else(|(code, log)| {
-            panic!("coord serve does not listen ({code:?}):\n{log}");
+        Self::try_start_under(program, dir, more).unwrap_or_else(|Outcome { code, said, .. }| {
+            panic!("coord serve does not listen ({code}):\n{said}");
         })
     }
 
-    /// Of one that ends before it listens, its exit code and all that it wrote.
-    pub(crate) fn try_start(dir: &Path) -> Result<Self, (Option<i32>, String)> {
+    /// Of one that ends before it listens, what came of it.
+    pub(crate) fn try_start(dir: &Path) -> Result<Self, Outcome> {
         Self::try_start_under(&[], dir, &[])
     }
 
-    fn try_start_under(program: &[&str], dir: &Path, more: &[&str]) -> Result<Self, (Option<i32>, String)> {
+    fn try_start_under(program: &[&str], dir: &Path, more: &[&str]) -> Result<Self, Outcome> {
         let dir = dir.to_str().expect("a plain path");
         let listen: &[&str] = if more.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
         let listen = [listen, &["--web-listen", "127.0.0.1:0"]].concat();
@@ -84,82 +82,53 @@ impl Coordinator {
         let mut command = coord(&arguments);
         if let Some((first, rest)) = program.split_first() {
             command = Command::new(first);
-            command.args(rest).arg(env!("CARGO_BIN_EXE_coord")).args(&arguments).stdin(Stdio::null());
+            command.args(rest).arg(env!("CARGO_BIN_EXE_coord")).args(&arguments);
         }
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("coord starts");
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let (found, address) = mpsc::channel();
-        let (ended, log) = mpsc::channel();
-        let (page_found, page) = mpsc::channel();
-        thread::spawn(move || {
-            let mut log = String::new();
-            for line in stderr.lines().map_while(Result::ok) {
-                if let Some(address) = line.strip_prefix("listening on ") {
-                    // Nobody waits for a second such line.
-                    let _ = found.send(address.to_owned());
-                }
-                if let Some(address) = line.strip_prefix("page at http://") {
-                    let _ = page_found.send(address.trim_end_matches('/').to_owned());
-                }
-                log.push_str(&line);
-                log.push('\n');
-            }
-            // First the log, so that whoever misses the address finds it.
-            let _ = ended.send(log);
-            drop(found);
-        });
-        let address = match address.recv_timeout(DEADLINE) {
-            Ok(address) => address,
-            Err(RecvTimeoutError::Disconnected) => {
-                let status = child.wait().expect("it was started here");
-                return Err((status.code(), log.try_recv().unwrap_or_default()));
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                // It may have ended meanwhile.
-                let _ = child.kill();
-                child.wait().expect("it was started here");
-                return Err((None, "neither an address nor an end in time".to_owned()));
-            }
-        };
-        Ok(Self { address, child, log, page })
+        let mut process = Process::start(&mut command);
+        match process.try_line(DEADLINE, |line| line.strip_prefix("listening on ").map(str::to_owned)) {
+            Some(address) => Ok(Self { address, process }),
+            None => Err(process.end(DEADLINE)),
+        }
     }
 
-    /// Waits until it has ended by itself; its exit code, and all that it wrote.
-    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
-        let status = wait_for("its end", || self.child.try_wait().expect("it was started here"));
-        (status.code(), self.log.recv_timeout(DEADLINE).expect("its output ends with it"))
+    /// Waits until it has ended by itself: what came of it.
+    pub(crate) fn ended(mut self) -> Outcome {
+        self.process.end(DEADLINE)
     }
 
-    /// Where its page is; to be asked once.
+    /// Where its page is.
     pub(crate) fn page(&self) -> String {
-        self.page.recv_timeout(DEADLINE).expect("its page stands in the line after its address")
+        let address = |line: &str| Some(line.strip_prefix("page at http://")?.trim_end_matches('/').to_owned());
+        self.process.line("address of the page", DEADLINE, address)
+    }
+
+    /// Status and body of the page's answer to GET `path`.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        http(&self.page(), "GET", path, "", DEADLINE)
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it was started here");
+        self.process.kill();
     }
 
     /// SIGTERM; all that it wrote.
     pub(crate) fn log(self) -> String {
-        self.interrupt();
-        self.ended().1
+        self.signal(Signal::TERM);
+        self.ended().said
     }
 
     /// SIGTERM; its exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
-        self.interrupt();
-        wait_for("its end after SIGTERM", || self.child.try_wait().expect("it was started here")).code()
+    pub(crate) fn terminate(mut self) -> i32 {
+        self.process.stop(DEADLINE)
     }
 
-    pub(crate) fn interrupt(&self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("not 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Runs `coord` with `words` against it.
@@ -179,14 +148,6 @@ impl Coordinator {
         let output = run(&["submit", job.to_str().expect("a plain path"), "--addr", &self.address]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
-    }
-}
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        // Gone already, if the test ended it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,6 +1,6 @@
 //! What others wrote, for a terminal and for a program.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use lockstep_rpc::agent_message::Body as Say;
@@ -17,8 +17,7 @@ const SHOWN: &str = "\\u{1b}]0;owned\\u{7}\\u{202e}txt\\u{9b}";
 
 /// Runs `reader` of logs to its end, and answers with `text`; what it printed.
 async fn printed(agent: &mut Agent, mut reader: Command, text: &str) -> String {
-    let child = reader.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let reading = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let reading = tokio::task::spawn_blocking(move || reader.output().unwrap());
     let mut answered = agent.log_requests.len();
     while !reading.is_finished() {
         while let Some(request) = agent.log_requests.get(answered).cloned() {

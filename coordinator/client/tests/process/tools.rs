@@ -1,8 +1,6 @@
 //! A run in other tools: what can be written is written.
 
 use std::fs;
-use std::io::{self, Write};
-use std::net::TcpStream;
 
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{BlobRef, EncodedBlock, MediaReport, Series};
@@ -78,11 +76,9 @@ async fn what_cannot_be_written_is_named_and_the_rest_of_its_run_is() {
     assert!(words.contains("warning: `\\u{1b}[2J` of step 5 is not written"), "{words}");
     let written = fs::read_to_string(csv).unwrap();
     assert!(written.contains("plain") && written.contains("grad_norm") && !written.contains('\x1b'), "{written}");
-    let page = coordinator.page();
     let shown = wait_for("the medium", || {
-        let mut stream = TcpStream::connect(&page).ok()?;
-        write!(stream, "GET /api/runs/{id}/media HTTP/1.0\r\nHost: {page}\r\n\r\n").ok()?;
-        Some(io::read_to_string(stream).ok()?).filter(|media| media.contains("cut"))
+        let (_, media) = coordinator.get(&format!("/api/runs/{id}/media"));
+        media.contains("cut").then_some(media)
     });
     assert!(shown.contains("left out: the digest of its blob has 5 bytes, not 32"), "{shown}");
 }
@@ -137,13 +133,10 @@ async fn a_block_that_is_not_what_its_header_says_is_named_and_refused_and_its_r
         let shown = String::from_utf8(coordinator.coord(&["show", &id]).stdout).unwrap();
         shown.contains(words).then_some(())
     });
-    let page = coordinator.page();
-    let asked = |path: &str| {
-        let mut stream = TcpStream::connect(&page).ok()?;
-        write!(stream, "GET /api/runs/{id}/{path} HTTP/1.0\r\nHost: {page}\r\n\r\n").ok()?;
-        io::read_to_string(stream).ok()
-    };
-    let drawn = wait_for("the loss", || asked("points?name=loss&pixels=100").filter(|drawn| drawn.contains("1006")));
+    let drawn = wait_for("the loss", || {
+        let (_, drawn) = coordinator.get(&format!("/api/runs/{id}/points?name=loss&pixels=100"));
+        drawn.contains("1006").then_some(drawn)
+    });
     assert!(drawn.contains("1001") && !drawn.contains("\"step\":8"), "{drawn}");
     let csv = dir.path().join("run.csv");
     let csv = csv.to_str().unwrap();

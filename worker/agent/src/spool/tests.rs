@@ -193,7 +193,7 @@ fn no_pipe_in_the_place_of_a_file_is_waited_for() {
         spool.append(failed("x")).unwrap();
         let path = if name == DELETED { spool.dir.join(name) } else { segment_path(&spool.dir, 1) };
         fs::remove_file(&path).unwrap();
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        lockstep_support::printed(std::process::Command::new("mkfifo").arg(&path));
         let said = |error: SpoolError| {
             let said = chain(&error);
             assert!(said.contains(&path.display().to_string()) && said.contains("no regular file"), "{said}");

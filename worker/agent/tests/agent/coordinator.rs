@@ -14,6 +14,7 @@ use lockstep_rpc::{
     Acknowledged, AgentMessage, Assignment, AssignmentRequest, CoordinatorMessage, Desired, DesiredProcess, DesiredRun,
     Hello, LogReply, LogRequest, PROTOCOL, Peers, Report, StoreSeen, Welcome,
 };
+use lockstep_support::wait_within;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -242,14 +243,7 @@ impl Coordinator {
 
     /// Waits until `found` finds something.
     pub(crate) fn wait<T>(&self, what: &str, mut found: impl FnMut(&mut Memory) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(found) = found(&mut self.memory()) {
-                return found;
-            }
-            assert!(Instant::now() < deadline, "waited too long for {what}");
-            std::thread::yield_now();
-        }
+        wait_within(DEADLINE, what, || found(&mut self.memory()))
     }
 
     /// Waits until `key` said something that `wanted` picks.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lockstep_agent::AgentError;
 use lockstep_rpc::Exited;
 use lockstep_rpc::process_message::Body;
-use rustix::process::{Pid, Signal, kill_process};
+use lockstep_support::{Signal, signal};
 
 use crate::coordinator::{Coordinator, Key, Memory};
 use crate::support::{
@@ -91,12 +91,12 @@ fn a_killed_process_is_reported_with_its_signal_and_last_words() {
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
     let key = key(1, 0);
     coordinator.desire(vec![with_peers(&key)]);
-    let pid: i32 = coordinator.hear("its pid", &key, |body| match body {
+    let pid = coordinator.hear("its pid", &key, |body| match body {
         Body::Ready(ready) => ready.environment["pid"].parse().ok(),
         _ => None,
     });
     coordinator.wait("steps", |memory| (memory.step(&key) > 3).then_some(()));
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    signal(pid, Signal::KILL);
     let exit = exited(&coordinator, &key);
     assert_eq!(exit.code, 137);
     assert!(exit.output.contains("step 3\n"), "{}", exit.output);

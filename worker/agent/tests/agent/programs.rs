@@ -3,13 +3,13 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use lockstep_common::manifest::CodeVersion;
 use lockstep_host::git;
 use lockstep_rpc::Assignment;
 use lockstep_rpc::process_message::Body;
 use lockstep_store::BlobStore;
+use lockstep_support::commit;
 
 use crate::coordinator::{Coordinator, Key};
 use crate::support::{Agent, JOB, assignment, fake_rank, key, options, parse, until};
@@ -29,11 +29,7 @@ impl Run {
         fs::create_dir_all(tree.join("jobs")).unwrap();
         fs::write(tree.join("committed"), "old").unwrap();
         fs::write(tree.join("Cargo.lock"), "versions").unwrap();
-        for arguments in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "x"]] {
-            let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
-            let git = Command::new("git").current_dir(&tree).args(identity).args(arguments).status();
-            assert!(git.unwrap().success());
-        }
+        commit(&tree, "x");
         fs::write(tree.join("committed"), "changed").unwrap();
         fs::write(tree.join("jobs/untracked"), "new").unwrap();
         let mut code = git::describe(&tree.join("jobs")).unwrap().unwrap().version;

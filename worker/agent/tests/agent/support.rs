@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lockstep_agent::{AgentError, AgentOptions, DeviceChoice, DeviceShare, RankCommand};
 use lockstep_common::job::{JobSpec, parse_toml};
 use lockstep_host::git::Remotes;
 use lockstep_rpc::Assignment;
+use lockstep_support::{binary, wait_within};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -64,10 +65,7 @@ pub(crate) fn parse(text: &str, sets: &[String]) -> JobSpec {
 
 /// The command of a fake rank process that does what `mode` says.
 pub(crate) fn fake_rank(mode: &str) -> RankCommand {
-    let tests = std::env::current_exe().unwrap();
-    let program = tests.ancestors().nth(2).unwrap().join("examples/fake_rank");
-    assert!(program.exists(), "{} is missing: build it with `--examples`", program.display());
-    RankCommand { program, args: vec![mode.into()] }
+    RankCommand { program: binary("examples/fake_rank"), args: vec![mode.into()] }
 }
 
 /// As `fake_rank`, but it does not hear SIGTERM.
@@ -136,11 +134,7 @@ impl Agent {
 
 /// Waits until `condition` holds.
 pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        std::thread::yield_now();
-    }
+    wait_within(DEADLINE, what, || condition().then_some(()));
 }
 
 pub(crate) fn spool_dir(data_dir: &Path, key: &Key) -> PathBuf {

@@ -16,8 +16,7 @@ fn npy_arrays_are_read_as_numpy_wrote_them() {
          numpy.save('v.npy', numpy.array([.5, -1, 2, 3], dtype='f4'))\n",
     )
     .unwrap();
-    let done = std::process::Command::new("python3").arg(&script).current_dir(dir.path()).status().unwrap();
-    assert!(done.success());
+    lockstep_support::printed(std::process::Command::new("python3").arg(&script).current_dir(dir.path()));
     let sets = open(MLP3, NPY, dir.path()).unwrap();
     let expected = SampleShape { input: vec![3, 2], kind: InputKind::Float, targets: Targets::Classes { count: 3 } };
     assert_eq!(sets.train.shape(), &expected);

@@ -10,14 +10,13 @@ mod support;
 
 use std::{env, process::Command};
 
+use lockstep_support::printed;
+
 /// The whole suite in a process of its own, this program again.
 #[test]
 fn the_suite_holds_over_connections_alone() {
     if !support::shared() {
         return;
     }
-    let output =
-        Command::new(env::current_exe().unwrap()).arg("--test-threads=2").env(support::CONNECTIONS, "1").output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    printed(Command::new(env::current_exe().unwrap()).arg("--test-threads=2").env(support::CONNECTIONS, "1"));
 }

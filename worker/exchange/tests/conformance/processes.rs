@@ -4,17 +4,15 @@
 
 use std::{
     env,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, Write},
     net::SocketAddr,
-    process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc,
-    thread,
     time::{Duration, Instant},
 };
 
 use crate::support::{AT_ONCE, PATIENCE, config, listen, round};
 use lockstep_exchange::{Mesh, MeshError};
-use rustix::process::{Pid, Signal, kill_process};
+use lockstep_support::{Process, Signal, only_test};
 
 const PROCESS: &str = "LOCKSTEP_EXCHANGE_CHILD";
 const MARK: &str = "child says ";
@@ -64,7 +62,7 @@ fn child() {
 
 /// Children, killed when this goes out of scope.
 struct Fleet {
-    children: Vec<(Child, ChildStdin)>,
+    children: Vec<Process>,
     said: mpsc::Receiver<(usize, String, Instant)>,
     addresses: Vec<SocketAddr>,
 }
@@ -74,25 +72,14 @@ impl Fleet {
         let (sender, said) = mpsc::channel();
         let mut children = Vec::new();
         for process in 0..processes {
-            let mut child = Command::new(env::current_exe().unwrap())
-                .args(["--exact", "processes::child", "--nocapture", "--test-threads=1"])
-                .env(PROCESS, process.to_string())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let stdin = child.stdin.take().unwrap();
-            let stdout = BufReader::new(child.stdout.take().unwrap());
+            let mut command = only_test("processes::child");
+            command.arg("--test-threads=1").env(PROCESS, process.to_string());
             let sender = sender.clone();
-            thread::spawn(move || {
-                for line in stdout.lines().map_while(Result::ok) {
-                    if let Some(what) = line.strip_prefix(MARK) {
-                        let _ = sender.send((process, what.to_owned(), Instant::now()));
-                    }
+            children.push(Process::start_told(&mut command, move |line| {
+                if let Some(what) = line.strip_prefix(MARK) {
+                    let _ = sender.send((process, what.to_owned(), Instant::now()));
                 }
-            });
-            children.push((child, stdin));
+            }));
         }
         let mut fleet = Self { children, said, addresses: Vec::new() };
         let mut addresses: Vec<Option<SocketAddr>> = vec![None; processes];
@@ -111,7 +98,7 @@ impl Fleet {
     /// Tells `process` to join, with rounds of so many bytes.
     fn go(&mut self, process: usize, bytes: usize, limit: Duration) {
         let list: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
-        writeln!(self.children[process].1, "{bytes} {} {}", limit.as_millis(), list.join(" ")).unwrap();
+        self.children[process].tell(&format!("{bytes} {} {}", limit.as_millis(), list.join(" ")));
     }
 
     fn all_running(processes: usize, bytes: usize, limit: Duration) -> Self {
@@ -127,8 +114,7 @@ impl Fleet {
     }
 
     fn signal(&self, process: usize, signal: Signal) {
-        let pid = Pid::from_child(&self.children[process].0);
-        kill_process(pid, signal).unwrap();
+        self.children[process].signal(signal);
     }
 
     /// The error of everybody but `victim`, and when the last one came.
@@ -144,16 +130,6 @@ impl Fleet {
             }
         }
         (errors, last)
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        for (child, _) in &mut self.children {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 

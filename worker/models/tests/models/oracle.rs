@@ -12,7 +12,7 @@ use crate::support::{TRAINING, alone, bits, data_for, image_shape, job, samples,
 use lockstep_common::seed::{Stream, derive};
 use lockstep_data::{InputKind, SampleShape, Targets};
 use lockstep_models::{Context, build_model};
-use lockstep_tests::Again;
+use lockstep_support::Again;
 use tch::{Device, Tensor};
 
 const BF16: &str = "numerics.autocast=bf16";

@@ -47,7 +47,7 @@ pub(crate) fn model(spec: &str, shape: &SampleShape) -> Box<dyn Model> {
 pub(crate) fn modules(script: &str) -> tempfile::TempDir {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
     let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(lockstep_tests::modules(&script, Path::new(env!("CARGO_TARGET_TMPDIR")))).unwrap() {
+    for entry in fs::read_dir(lockstep_support::modules(&script, Path::new(env!("CARGO_TARGET_TMPDIR")))).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
     }

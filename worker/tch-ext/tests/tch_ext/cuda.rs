@@ -4,17 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use lockstep_support::{only_test, printed};
 use lockstep_tch_ext::determinism::describe;
 
 const LISTING: &str = "cuda::a_listing_of_what_a_process_loaded";
 
 /// What [`LISTING`] prints in a process that finds libraries in `folder` first.
 fn listing(folder: &Path) -> String {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", LISTING, "--ignored", "--nocapture"]).env("LD_LIBRARY_PATH", folder);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    printed(only_test(LISTING).arg("--ignored").env("LD_LIBRARY_PATH", folder))
 }
 
 #[test]
@@ -34,8 +31,7 @@ fn the_libraries_are_loaded_where_a_driver_is_and_a_driver_without_devices_is_sa
     let without = listing(folder.path());
     // A library of the driver's name that has none of its functions, as after an installation that failed.
     let library = folder.path().join("libcuda.so.1");
-    let built = Command::new("cc").args(["-shared", "-x", "c", "/dev/null", "-o"]).arg(&library).status().unwrap();
-    assert!(built.success());
+    printed(Command::new("cc").args(["-shared", "-x", "c", "/dev/null", "-o"]).arg(&library));
     let with = listing(folder.path());
     for line in ["before: true", "image: true", "cuda.compiled: 13000", "cuda.devices: 0"] {
         assert!(with.lines().any(|other| other == line), "`{line}` is missing in {with}");

@@ -4,8 +4,9 @@
 
 #![expect(unsafe_code, reason = "atexit, which the standard library lacks")]
 
-use std::process::{Command, exit};
+use std::process::exit;
 
+use lockstep_support::only_test;
 use lockstep_tch_ext::exit::skip_static_destructors;
 
 const CHILD: &str = "LOCKSTEP_TEST_CHILD";
@@ -31,11 +32,7 @@ fn what_was_registered_before_does_not_run() {
         unsafe { libc::atexit(later) };
         exit(7);
     }
-    let child = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "exit::what_was_registered_before_does_not_run", "--nocapture"])
-        .env(CHILD, "1")
-        .output()
-        .expect("starts");
+    let child = only_test("exit::what_was_registered_before_does_not_run").env(CHILD, "1").output().expect("starts");
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(said.contains("later") && !said.contains("earlier"), "{said}");
     assert_eq!(child.status.code(), Some(7));

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lockstep_dvc::Generation;
 
-use crate::repo::tool;
+use lockstep_support::{printed, tool};
 
 const SCRIPT: &str = "import sys
 from dvc_data.hashfile.hash import file_md5
@@ -37,9 +37,7 @@ fn both_generations_hash_as_dvc_does() {
     for (path, bytes) in paths.iter().zip(&cases) {
         fs::write(path, bytes).unwrap();
     }
-    let output = Command::new(tool("python3")).arg("-c").arg(SCRIPT).args(&paths).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let expected = String::from_utf8(output.stdout).unwrap();
+    let expected = printed(Command::new(tool("python3")).args(["-c", SCRIPT]).args(&paths));
     assert_eq!(expected.lines().count(), paths.len());
     for (path, expected) in paths.iter().zip(expected.lines()) {
         let ours =

@@ -7,14 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockstep_dvc::{DvcError, Fetched, Tracked};
-use lockstep_tests::{Again, Outcome, cache};
-
-/// A program of the tests' own environment.
-pub(crate) fn tool(name: &str) -> PathBuf {
-    let path = cache().join("test-tools/bin").join(name);
-    assert!(path.exists(), "there is no `{}`: `scripts/setup.sh --test` installs it", path.display());
-    path
-}
+use lockstep_support::{Again, Outcome, git, tool};
 
 /// What each command of DVC loads.
 const PACKAGES: [&str; 8] =
@@ -70,12 +63,7 @@ impl Repo {
     }
 
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("git");
-        command.args(["-c", "user.name=t", "-c", "user.email=t@example.org"]);
-        let output = command.current_dir(self.root()).args(arguments).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        text
+        git(&self.root(), arguments)
     }
 
     /// Everything but the remote is gone: the cache, and these outputs.

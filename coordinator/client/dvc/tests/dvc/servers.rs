@@ -1,13 +1,12 @@
 //! Servers that remotes are read from. Each is a process of its own, ended with its test.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::repo::tool;
+use lockstep_support::{Process, Server, tool};
 
 const ACCESS_KEY: &str = "lockstep";
 const SECRET_KEY: &str = "lockstep-secret";
@@ -20,19 +19,6 @@ fn s3_address() -> String {
     format!("127.{}.{}.{}", 1 + process / 62_500 % 250, process / 250 % 250, 1 + process % 250)
 }
 
-/// A server, which is killed when it is dropped.
-pub(crate) struct Server {
-    process: Child,
-    pub(crate) url: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 /// A web server of the files in `dir`.
 pub(crate) fn http(dir: &Path) -> Server {
     let mut command = Command::new(tool("python3"));
@@ -42,11 +28,9 @@ pub(crate) fn http(dir: &Path) -> Server {
 
 /// Starts a server that prints its URL in parentheses.
 fn web_server(mut command: Command) -> Server {
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.split(['(', ')']).nth(1).unwrap_or_default().trim_end_matches('/').to_owned();
-    assert!(url.contains("://127.0.0.1:"), "{line}");
+    let process = Process::start(&mut command);
+    let in_parentheses = |line: &str| line.split(['(', ')']).nth(1).map(|url| url.trim_end_matches('/').to_owned());
+    let url = process.line("address", START, |line| in_parentheses(line).filter(|url| url.contains("://127.0.0.1:")));
     Server { process, url }
 }
 
@@ -107,10 +91,8 @@ pub(crate) fn s3(dir: &Path) -> Server {
     for (name, ports) in names.iter().zip(ports.chunks(2)) {
         command.arg(format!("-{name}={}", ports[0])).arg(format!("-{name}.grpc={}", ports[1]));
     }
-    let log = fs::File::create(dir.join("log")).unwrap();
-    let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    let server = Server { process, url: format!("http://{address}:{}", ports[6]) };
-    make_bucket(&server.url, dir);
+    let server = Server { process: Process::start(&mut command), url: format!("http://{address}:{}", ports[6]) };
+    make_bucket(&server);
     server
 }
 
@@ -123,7 +105,7 @@ pub(crate) fn s3_remote(server: &Server) -> String {
 }
 
 /// With AWS's own library, as often as it takes the server to start and to have room for a file.
-fn make_bucket(url: &str, dir: &Path) {
+fn make_bucket(server: &Server) {
     const SCRIPT: &str = "import sys
 from botocore.config import Config
 from botocore.session import get_session
@@ -134,14 +116,15 @@ if 'data' not in [bucket['Name'] for bucket in s3.list_buckets()['Buckets']]:
     s3.create_bucket(Bucket='data')
 s3.put_object(Bucket='data', Key='probe', Body=b'x')
 ";
+    let mut python = Command::new(tool("python3"));
+    python.args(["-c", SCRIPT, &server.url, ACCESS_KEY, SECRET_KEY]);
     let begun = Instant::now();
     loop {
-        let output = Command::new(tool("python3")).args(["-c", SCRIPT, url, ACCESS_KEY, SECRET_KEY]).output().unwrap();
+        let output = python.output().unwrap();
         if output.status.success() {
             return;
         }
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+        let (error, log) = (String::from_utf8_lossy(&output.stderr), server.process.output());
         assert!(begun.elapsed() < START, "the server of S3 does not start: {error}\n{log}");
     }
 }

@@ -1,15 +1,13 @@
 //! A real server of `MLflow` has what was written, and its own client reads it.
 
 use std::path::Path;
-use std::process::Command;
 
 use lockstep_common::series::{Point, SeriesKey};
 use lockstep_export::{Item, Mlflow, MlflowServer, Run, Sink, Status};
-use lockstep_tests::free_port;
 use serde_json::{Value, json};
 
 use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};
-use crate::tools::{Server, python, tool};
+use crate::tools::{START, Server, python};
 
 const EXPERIMENT: &str = "digits & more";
 
@@ -35,22 +33,12 @@ print(json.dumps({
 }))
 "#;
 
-async fn server(dir: &Path) -> Server {
-    let port = free_port();
-    let mut command = Command::new(tool("mlflow"));
-    command.current_dir(dir).args(["server", "--host=127.0.0.1", "--workers=1"]).arg(format!("--port={port}"));
-    command.arg(format!("--backend-store-uri=sqlite:///{}", dir.join("db").display()));
-    command.arg("--artifacts-destination").arg(dir.join("artifacts"));
-    command.env("MLFLOW_DISABLE_TELEMETRY", "true").env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let tools = tool("mlflow").parent().unwrap().to_owned();
-    let paths = std::iter::once(tools).chain(std::env::split_paths(&path));
-    command.env("PATH", std::env::join_paths(paths).unwrap());
-    Server::start(&mut command, port, &dir.join("log"), "/health").await
+fn server(dir: &Path) -> Server {
+    Server::new(lockstep_support::Server::mlflow(dir, START))
 }
 
 fn sink(server: &Server) -> Sink {
-    let address = MlflowServer { uri: format!("{}/", server.url), token: None };
+    let address = MlflowServer { uri: server.url("/"), token: None };
     Sink::Mlflow(Mlflow::new(address, EXPERIMENT).unwrap())
 }
 
@@ -74,9 +62,9 @@ fn known_as(name: &str) -> String {
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn a_server_has_all_of_a_run_once() {
     let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path()).await;
+    let server = server(dir.path());
     let address = dir.path().join("address");
-    std::fs::write(&address, &server.url).unwrap();
+    std::fs::write(&address, server.url("")).unwrap();
     let read = || python(READ, &address);
     let mut run: Run = run();
     run.parameters.insert("long".to_owned(), "x".repeat(6001));

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use lockstep_export::{ExportError, Item, Mlflow, MlflowServer, Sink};
-use lockstep_tests::free_port;
+use lockstep_support::free_port;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 

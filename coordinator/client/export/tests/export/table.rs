@@ -119,7 +119,7 @@ async fn a_run_without_points_has_a_table_without_rows() {
 async fn a_link_is_followed_and_what_is_no_ordinary_file_is_refused_and_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (pipe, link, target) = (dir.path().join("pipe"), dir.path().join("link"), dir.path().join("target"));
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    lockstep_support::printed(std::process::Command::new("mkfifo").arg(&pipe));
     for path in [&pipe, &dir.path().to_owned()] {
         let said = chain(&Sink::Table(TableFile::new(path, TableFormat::Csv)).begin(&run()).await.unwrap_err());
         assert!(said.contains(&format!("`{}`", path.display())) && said.contains("it is no ordinary file"), "{said}");

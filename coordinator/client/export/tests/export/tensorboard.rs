@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use lockstep_common::chain;
 use lockstep_export::{Item, Sink, Status, TensorBoard};
-use lockstep_tests::free_port;
+use lockstep_support::{free_port, printed, tool};
 use serde_json::{Value, json};
 
 use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};
-use crate::tools::{Server, python, tool};
+use crate::tools::{START, Server, python};
 
 /// All that `TensorBoard`'s own library finds: of numbers, their bits.
 const READ: &str = r#"
@@ -136,7 +136,7 @@ async fn the_server_shows_a_run_while_it_runs() {
         let mut command = Command::new(tool("tensorboard"));
         command.args(["--host=127.0.0.1", "--reload_interval=1", &format!("--load_fast={fast}")]);
         command.arg(format!("--port={port}")).arg("--logdir").arg(&logs);
-        let server = Server::start(&mut command, port, &dir.path().join("log"), "/data/runs").await;
+        let server = Server::new(lockstep_support::Server::start(&mut command, port, "/data/runs", START));
         let scalars = "/data/plugin/scalars/scalars?run=quiet-otter-7&tag=train%2Floss";
         until(&server, scalars, 10).await;
 
@@ -221,7 +221,7 @@ async fn what_is_no_event_file_of_ours_is_neither_followed_nor_cut_nor_waited_fo
     symlink(&mine, &first).unwrap();
     refused(&first, "a symbolic link and no regular file").await;
     fs::remove_file(&first).unwrap();
-    assert!(Command::new("mkfifo").arg(&first).status().unwrap().success());
+    printed(Command::new("mkfifo").arg(&first));
     refused(&first, "no regular file").await;
     fs::remove_file(&first).unwrap();
     for number in ["18446744073709551615", "99999999999999999999999", "9999999999", "00000000001"] {

@@ -3,13 +3,15 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use lockstep_common::series::Point;
 use lockstep_export::{ExportError, Item, Sink, Status, Wandb};
+use lockstep_support::{printed, tool};
 use serde_json::json;
 
 use crate::fixture::{BEGIN_MS, ended, histogram, loss, memory, png, points, run, shown};
-use crate::tools::{python, tool};
+use crate::tools::python;
 
 /// All records of the offline run, by kind, with JSON that is in them as it is there.
 const READ: &str = concat!(
@@ -101,8 +103,7 @@ async fn the_package_writes_the_run_and_an_earlier_export_of_it_is_replaced() {
 async fn an_interpreter_without_the_package_is_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let bare = dir.path().join("bare");
-    let status = std::process::Command::new(tool("python3")).args(["-m", "venv", "--without-pip"]).arg(&bare).status();
-    assert!(status.unwrap().success());
+    printed(Command::new(tool("python3")).args(["-m", "venv", "--without-pip"]).arg(&bare));
     let mut sink = Sink::Wandb(Wandb::new(bare.join("bin/python3"), dir.path(), "p"));
     let error = sink.begin(&run()).await.unwrap_err();
     assert!(matches!(error, ExportError::NoWandb { .. }) && error.to_string().contains("pip install wandb"), "{error}");

@@ -3,14 +3,12 @@
 //!
 //! The members are this same test, started again with a rank in the environment.
 
-#![expect(unsafe_code, reason = "one call of kill(2), which the standard library lacks for other signals")]
-
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_gloo::gloo;
+use lockstep_support::{Process, Signal, only_test};
 use lockstep_tch_ext::c10d::{Error, ProcessGroup, Store};
 use tch::{Device, Kind, Tensor};
 
@@ -75,50 +73,41 @@ fn member(rank: usize) {
 }
 
 struct Member {
-    child: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
+    process: Process,
+    said: Receiver<String>,
 }
 
 impl Member {
     fn start(test: &str, rank: usize, stores: &str, deadline: Duration, length: i64) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture"])
+        let mut command = only_test(test);
+        command
             .env(STORES, stores)
             .env(RANK, rank.to_string())
             .env(DEADLINE_MS, deadline.as_millis().to_string())
             .env(LENGTH, length.to_string())
-            .env("OMP_NUM_THREADS", "1")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+            .env("OMP_NUM_THREADS", "1");
+        let (sender, said) = channel();
+        let process = Process::start_told(&mut command, move |line| {
+            // The test harness writes to the same line.
+            if let Some((_, said)) = line.split_once(MARK) {
+                // Nobody may listen any more.
+                let _ = sender.send(said.to_owned());
+            }
+        });
+        Self { process, said }
     }
 
     /// What the member says next, and when it said so.
     fn next(&mut self) -> (String, u128) {
-        for line in self.lines.by_ref() {
-            let line = line.unwrap();
-            // The test harness writes to the same line.
-            if let Some((_, said)) = line.split_once(MARK) {
-                let (word, time) = said.split_once(' ').unwrap();
-                return (word.to_owned(), time.parse().unwrap());
-            }
-        }
-        panic!("the member ended and said nothing");
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
+        let said = self.said.recv();
+        let said = said.unwrap_or_else(|_| panic!("the member ended and said nothing:\n{}", self.process.output()));
+        let (word, time) = said.split_once(' ').unwrap();
+        (word.to_owned(), time.parse().unwrap())
     }
 }
 
 /// Strikes one member by `signal`; returns what the others said of it and how many milliseconds later.
-fn strike(test: &str, signal: libc::c_int, deadline: Duration, length: i64) -> Vec<(String, u128)> {
+fn strike(test: &str, signal: Signal, deadline: Duration, length: i64) -> Vec<(String, u128)> {
     // One for each group.
     let serve = || Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap();
     let servers = [serve(), serve()];
@@ -129,8 +118,7 @@ fn strike(test: &str, signal: libc::c_int, deadline: Duration, length: i64) -> V
     }
     let victim = members.remove(VICTIM);
     let struck = now_ms();
-    // SAFETY: a process that this test started and has not waited for.
-    assert_eq!(unsafe { libc::kill(victim.child.id() as libc::pid_t, signal) }, 0);
+    victim.process.signal(signal);
     let noticed = members
         .iter_mut()
         .map(|member| {
@@ -142,7 +130,7 @@ fn strike(test: &str, signal: libc::c_int, deadline: Duration, length: i64) -> V
         assert_eq!(member.next().0, format!("regrouped-{}", SIZE - 1));
     }
     for member in &mut members {
-        assert!(member.child.wait().unwrap().success());
+        assert_eq!(member.process.end(PATIENCE).code, 0);
     }
     noticed
 }
@@ -152,7 +140,7 @@ fn a_killed_member_is_known_to_all_at_once() {
     if let Ok(rank) = std::env::var(RANK) {
         return member(rank.parse().unwrap());
     }
-    let noticed = strike("processes::a_killed_member_is_known_to_all_at_once", libc::SIGKILL, PATIENCE, SHORT);
+    let noticed = strike("processes::a_killed_member_is_known_to_all_at_once", Signal::KILL, PATIENCE, SHORT);
     println!("after a kill: {noticed:?}");
     for (word, late) in noticed {
         assert_eq!(word, "peer-gone");
@@ -167,7 +155,7 @@ fn a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once() {
         return member(rank.parse().unwrap());
     }
     let test = "processes::a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once";
-    let noticed = strike(test, libc::SIGKILL, PATIENCE, 4 << 20);
+    let noticed = strike(test, Signal::KILL, PATIENCE, 4 << 20);
     println!("after a kill: {noticed:?}");
     for (word, late) in noticed {
         assert_eq!(word, "peer-gone");
@@ -181,7 +169,7 @@ fn a_stopped_member_is_known_to_all_at_the_deadline() {
         return member(rank.parse().unwrap());
     }
     let deadline = Duration::from_millis(800);
-    let noticed = strike("processes::a_stopped_member_is_known_to_all_at_the_deadline", libc::SIGSTOP, deadline, SHORT);
+    let noticed = strike("processes::a_stopped_member_is_known_to_all_at_the_deadline", Signal::STOP, deadline, SHORT);
     println!("after a stop: {noticed:?}");
     assert!(noticed.iter().any(|(word, _)| word == "timeout"), "{noticed:?}");
     for (_, late) in noticed {

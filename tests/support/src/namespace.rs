@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::{only_test, printed};
+
 /// Set inside.
 const INSIDE: &str = "LOCKSTEP_TEST_NAMESPACE";
 
@@ -25,19 +27,13 @@ pub fn in_mount_namespace(test: &str) -> bool {
         eprintln!("SKIPPED {test}: this system gives no mount namespace (`unshare --map-root-user --mount`)");
         return false;
     }
-    let program = std::env::current_exe().expect("a test knows its own path");
-    let output = unshare().arg(program).args(["--exact", test, "--nocapture"]).env(INSIDE, "1").output();
-    let output = output.expect("unshare works");
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "inside: {}", String::from_utf8_lossy(&said));
+    let inside = only_test(test);
+    printed(unshare().arg(inside.get_program()).args(inside.get_args()).env(INSIDE, "1"));
     false
 }
 
 /// A file system in memory of this size, as `4m`, at `path`, which is made.
 pub fn mount_small(path: &Path, size: &str) {
     std::fs::create_dir_all(path).expect("the test's directory is writable");
-    let mut command = Command::new("mount");
-    command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path);
-    let output = command.output().expect("mount(8) belongs to every Linux system");
-    assert!(output.status.success(), "{output:?}");
+    printed(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path));
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lockstep_common::Domain;
+use crate::printed;
 
 /// The directory with the modules that `script` writes into the folder that it is given. Python writes them once for all
 /// tests, into a directory of its own in `kept`.
@@ -17,13 +17,12 @@ pub fn modules(script: &Path, kept: &Path) -> PathBuf {
     let mut named = std::env::var("ATEN_CPU_CAPABILITY").unwrap_or_default().into_bytes();
     named.extend(scripts.iter().flat_map(|path| fs::read(path).expect("a script")));
     let stem = script.file_stem().expect("a script has a name").to_string_lossy();
-    let made = kept.join(format!("{stem}-{}", Domain::Blob.digest(&named)));
+    let made = kept.join(format!("{stem}-{}", blake3::hash(&named)));
     let lock = File::create(made.with_extension("lock")).expect("the build's own directory");
     lock.lock().expect("nobody holds it for long");
     if !made.exists() {
         let begun = tempfile::tempdir_in(kept).expect("the build's own directory");
-        let output = Command::new("python3").arg(script).arg(begun.path()).output().expect("set-up installed Python");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        printed(Command::new("python3").arg(script).arg(begun.path()));
         fs::rename(begun.keep(), &made).expect("nobody else makes it");
     }
     made

@@ -7,15 +7,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs git in `dir`: what it printed.
+use crate::printed;
+
+/// Runs git in `dir`: what it printed, without white space around it.
 ///
 /// # Panics
 /// If it fails.
 pub fn git(dir: &Path, arguments: &[&str]) -> String {
     let options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
-    let output = Command::new("git").current_dir(dir).args(options).args(arguments).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    printed(Command::new("git").current_dir(dir).args(options).args(arguments)).trim().to_owned()
+}
+
+/// Commits all that lies in `dir`, which becomes a repository if it is none.
+pub fn commit(dir: &Path, message: &str) {
+    if !dir.join(".git").exists() {
+        git(dir, &["init", "-q", "-b", "main"]);
+    }
+    git(dir, &["add", "-A"]);
+    git(dir, &["commit", "-q", "-m", message]);
 }
 
 /// A commit with a submodule, and a work tree that differs from it in every way.
@@ -23,12 +32,10 @@ pub fn dirty_tree(root: &Path) {
     let library = root.with_file_name("library");
     for dir in [root, &library] {
         fs::create_dir_all(dir).unwrap();
-        git(dir, &["init", "-q", "-b", "main"]);
         for name in ["edited", "deleted", "mode", "binary"] {
             fs::write(dir.join(name), name).unwrap();
         }
-        git(dir, &["add", "-A"]);
-        git(dir, &["commit", "-q", "-m", "first"]);
+        commit(dir, "first");
     }
     git(root, &["submodule", "--quiet", "add", library.to_str().unwrap(), "library"]);
     git(root, &["commit", "-q", "-m", "with a library"]);

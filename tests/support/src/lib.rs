@@ -1,0 +1,26 @@
+//! What tests of several crates need. It knows nothing of what they test, and links no libtorch.
+
+mod again;
+mod http;
+mod modules;
+mod namespace;
+mod output;
+mod places;
+mod port;
+mod process;
+mod run;
+mod server;
+mod tree;
+mod wait;
+
+pub use again::Again;
+pub use http::http;
+pub use modules::modules;
+pub use namespace::{in_mount_namespace, mount_small};
+pub use places::{binary, cache, repository, tool, torch_python};
+pub use port::free_port;
+pub use process::{Process, Signal, signal};
+pub use run::{Outcome, only_test, printed};
+pub use server::Server;
+pub use tree::{commit, dirty_tree, git};
+pub use wait::wait_within;
