@@ -3,6 +3,7 @@
 //! Secrets are not in them. Numbers that are compared bit for bit come as a number and as bits.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use lockstep_common::manifest::{CodeVersion, DataFile, Override};
 use lockstep_common::{Digest, NodeId, RunId};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{
     Checkpoint, ClusterState, Corruption, Device, FailedCheckpoint, Fence, Found, Node, Presence, ProcessExit,
-    ProcessPhase, ProcessState, Run, Status,
+    ProcessPhase, ProcessState, Run, Status, StatusKind,
 };
 
 /// A run in a list.
@@ -23,8 +24,8 @@ pub struct RunRow {
     pub number: u64,
     /// The job's name.
     pub name: String,
-    /// `queued`, `starting`, `running`, `finished`, `failed`, `cancelled` or `unsaved`.
-    pub status: String,
+    /// Where it stands.
+    pub status: StatusKind,
     /// Why it is queued, failed or not saved.
     pub reason: Option<String>,
     /// Steps completed.
@@ -123,6 +124,28 @@ pub struct Number {
     pub bits: String,
 }
 
+/// How far a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Its agent starts it, or it loads.
+    Assigned,
+    /// It trains, or waits for the others.
+    Ready,
+    /// It made its last step.
+    Finished,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Assigned => "assigned",
+            Self::Ready => "ready",
+            Self::Finished => "finished",
+        })
+    }
+}
+
 /// A process of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessView {
@@ -132,8 +155,8 @@ pub struct ProcessView {
     pub node: NodeId,
     /// Its device.
     pub device: String,
-    /// `assigned`, `ready` or `finished`.
-    pub phase: String,
+    /// How far it is.
+    pub phase: Phase,
     /// Where its exchange listens.
     pub address: Option<String>,
 }
@@ -166,9 +189,8 @@ pub struct NodeView {
     pub host: String,
     /// Whether its agent is connected.
     pub alive: bool,
-    /// `alive`, `detached`, `leaving`, `gone` or `lost`.
-    #[serde(default)]
-    pub state: String,
+    /// Whether it is there.
+    pub state: Presence,
     /// Since when: milliseconds since the epoch.
     pub changed_at_ms: u64,
     /// Its devices.
@@ -231,7 +253,7 @@ impl RunRow {
             id: run.id().clone(),
             number: run.submission.number,
             name: run.job.name.clone(),
-            status: state.status.word().to_owned(),
+            status: state.status.kind(),
             reason: state.status.reason().map(str::to_owned).or_else(|| run.waits_for()),
             step: run.step(),
             steps: run.last_step(),
@@ -263,11 +285,10 @@ impl RunView {
             node: placed.node.clone(),
             device: placed.device_name.clone(),
             phase: match placed.phase {
-                ProcessPhase::Assigned => "assigned",
-                ProcessPhase::Ready => "ready",
-                ProcessPhase::Finished { .. } => "finished",
-            }
-            .to_owned(),
+                ProcessPhase::Assigned => Phase::Assigned,
+                ProcessPhase::Ready => Phase::Ready,
+                ProcessPhase::Finished { .. } => Phase::Finished,
+            },
             address: placed.address.clone(),
         };
         Self {
@@ -346,7 +367,7 @@ impl NodeView {
             id: node.id.clone(),
             host: node.host.clone(),
             alive: node.presence == Presence::Alive,
-            state: node.presence.word().to_owned(),
+            state: node.presence,
             changed_at_ms: node.changed_at_ms,
             devices: (0..).zip(&node.devices).map(device).collect(),
         }

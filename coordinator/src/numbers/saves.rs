@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lockstep_common::RunId;
 use lockstep_common::series::SeriesKey;
 use lockstep_core::ClusterState;
-use lockstep_core::state::{FailedCheckpoint, Run, Status};
+use lockstep_core::state::{FailedCheckpoint, Run, Status, StatusKind};
 use lockstep_core::view::RunView;
 use lockstep_tracking::{Alarm, Kind, Severity};
 
@@ -23,7 +23,7 @@ pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
             _ => alarms.push(alarm(failed, next)),
         }
     }
-    if view.row.status == "unsaved"
+    if view.row.status == StatusKind::Unsaved
         && let Some(last) = alarms.last_mut()
     {
         "the run is trained to the end, and its last checkpoint is lost".clone_into(&mut last.title);

@@ -113,7 +113,7 @@ mod tests {
             id: "0123456789".parse().unwrap(),
             number: 5,
             name: "x".into(),
-            status: "running".into(),
+            status: lockstep_core::state::StatusKind::Running,
             reason: None,
             step: 3,
             steps: 9,

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use lockstep_core::ClusterState;
+use lockstep_core::state::{Presence, StatusKind};
 use lockstep_core::view::{NodeView, Number, RunRow};
 
 use super::site::Site;
@@ -56,17 +57,17 @@ fn labels(pairs: &[(&str, &str)]) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-fn text(runs: &[RunRow], archived: &BTreeMap<String, usize>, nodes: &[NodeView]) -> String {
+fn text(runs: &[RunRow], archived: &BTreeMap<StatusKind, usize>, nodes: &[NodeView]) -> String {
     let mut out = String::new();
-    let statuses = ["queued", "starting", "running", "finished", "failed", "cancelled", "unsaved"];
-    let of_status = statuses.iter().map(|status| {
+    let of_status = StatusKind::ALL.iter().map(|status| {
         let here = runs.iter().filter(|run| run.status == *status).count();
-        let count = here + archived.get(*status).copied().unwrap_or(0);
-        (labels(&[("status", status)]), count as f64)
+        let count = here + archived.get(status).copied().unwrap_or(0);
+        (labels(&[("status", status.word())]), count as f64)
     });
     gauge(&mut out, "runs", "Runs by status.", of_status);
-    let in_state = |state: &str| nodes.iter().filter(|node| node.state == state).count() as f64;
-    let counts = ["alive", "detached", "leaving", "gone", "lost"].map(|state| (state, in_state(state)));
+    let in_state = |state: Presence| nodes.iter().filter(|node| node.state == state).count() as f64;
+    let counts = [Presence::Alive, Presence::Detached, Presence::Leaving, Presence::Gone, Presence::Lost];
+    let counts = counts.map(|state| (state.word(), in_state(state)));
     gauge(
         &mut out,
         "nodes",
@@ -83,7 +84,7 @@ fn text(runs: &[RunRow], archived: &BTreeMap<String, usize>, nodes: &[NodeView])
         states.into_iter().map(|(state, count)| (labels(&[("state", state)]), count as f64)),
     );
     // Of ended runs there may be thousands, and nothing changes there.
-    let going = || runs.iter().filter(|run| run.status == "running" || run.status == "starting");
+    let going = || runs.iter().filter(|run| matches!(run.status, StatusKind::Running | StatusKind::Starting));
     let mut each = |name: &str, help: &str, value: &dyn Fn(&RunRow) -> Option<f64>| {
         let samples =
             going().filter_map(|run| Some((labels(&[("run", run.id.as_str()), ("name", &run.name)]), value(run)?)));

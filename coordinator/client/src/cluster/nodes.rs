@@ -26,7 +26,7 @@ pub(crate) async fn nodes(arguments: Reader, out: &mut Output) -> Result<Exit, F
             let busy = device.fenced.as_ref().map_or(busy, fenced);
             rows.push(vec![
                 node.id.to_string(),
-                node.state.clone(),
+                node.state.to_string(),
                 node.host.clone(),
                 device.name.clone(),
                 device.model.clone(),
@@ -36,7 +36,8 @@ pub(crate) async fn nodes(arguments: Reader, out: &mut Output) -> Result<Exit, F
         }
         if node.devices.is_empty() {
             let none = "-".to_owned();
-            let row = [node.id.to_string(), node.state.clone(), node.host.clone(), none.clone(), none.clone(), none];
+            let row =
+                [node.id.to_string(), node.state.to_string(), node.host.clone(), none.clone(), none.clone(), none];
             rows.push(row.into_iter().chain([ago(node.changed_at_ms)]).collect());
         }
     }

@@ -1,5 +1,6 @@
 //! Making a part of a run again, for `verify` and `diff --bisect`.
 
+use lockstep_core::state::StatusKind;
 use lockstep_core::view::RunView;
 use lockstep_rpc::{CancelRequest, Replay, ReplayRequest};
 
@@ -42,7 +43,7 @@ pub(crate) async fn replay(
         }
         view = follow(client, &run) => view?,
     };
-    if view.row.status == "finished" {
+    if view.row.status == StatusKind::Finished {
         return Ok(Some(view));
     }
     Err(Failure::new(Exit::RunFailed, format!("the replay did not reach step {until}:\n{}", summary(&view).join("\n"))))

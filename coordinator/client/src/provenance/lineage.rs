@@ -93,7 +93,7 @@ impl Known<'_> {
         Branch {
             run: run.clone(),
             name: row.map_or_else(String::new, |row| row.name.clone()),
-            status: row.map_or_else(String::new, |row| row.status.clone()),
+            status: row.map_or_else(String::new, |row| row.status.to_string()),
             step: row.map_or(0, |row| row.step),
             overrides: row.map_or_else(Vec::new, |row| row.overrides.clone()),
             asked: asked.run == *run && asked.checkpoint.is_none(),
@@ -142,7 +142,7 @@ mod tests {
             id: id.parse().unwrap(),
             number: 0,
             name: "job".into(),
-            status: "finished".into(),
+            status: lockstep_core::state::StatusKind::Finished,
             reason: None,
             step: 30,
             steps: 30,

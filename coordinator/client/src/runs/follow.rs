@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lockstep_common::job::JobSpec;
 use lockstep_coordinator::query::words;
+use lockstep_core::state::StatusKind;
 use lockstep_core::view::{RunRow, RunView};
 use lockstep_rpc::FollowRequest;
 use tokio::time::Instant;
@@ -76,7 +77,7 @@ pub(crate) fn summary(view: &RunView) -> Vec<String> {
     }
     lines.extend(view.corruptions.iter().map(|found| format!("  {}", words::corruption(found))));
     lines.extend(words::failed_checkpoints(view).map(|line| format!("  {line}")));
-    if row.status == "failed"
+    if row.status == StatusKind::Failed
         && let Some(exit) = &view.last_exit
     {
         lines.push(format!("  process {} on {} ended with {}:", exit.process, exit.node, exit.code));
@@ -87,15 +88,15 @@ pub(crate) fn summary(view: &RunView) -> Vec<String> {
 
 /// The exit code that the run's end asks for.
 pub(crate) fn exit(row: &RunRow) -> Exit {
-    match row.status.as_str() {
-        "finished" => Exit::Done,
-        "unsaved" => Exit::Unsaved,
+    match row.status {
+        StatusKind::Finished => Exit::Done,
+        StatusKind::Unsaved => Exit::Unsaved,
         _ => Exit::RunFailed,
     }
 }
 
 fn is_final(row: &RunRow) -> bool {
-    matches!(row.status.as_str(), "finished" | "failed" | "cancelled" | "unsaved")
+    row.status.is_final()
 }
 
 /// What the person sees meanwhile.
@@ -161,14 +162,14 @@ impl Display {
     fn line(&self, view: &RunView) -> String {
         let row = &view.row;
         let mut parts = vec![format!("step {}/{}", row.step, row.steps)];
-        if row.status != "running" {
+        if row.status != StatusKind::Running {
             let reason = row.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
             parts.insert(0, format!("{}{reason}", row.status));
         }
-        if row.status == "starting" && self.builds {
+        if row.status == StatusKind::Starting && self.builds {
             parts.push(format!("a program that is new to a node is built first: `coord logs {} --follow`", row.id));
         }
-        if row.status == "running" && row.step == row.steps && row.replay_of.is_none() {
+        if row.status == StatusKind::Running && row.step == row.steps && row.replay_of.is_none() {
             let fails = row.checkpoint_failed.is_some();
             let words = if fails {
                 "tries the last checkpoint again until the store takes it"
@@ -187,7 +188,7 @@ impl Display {
         if row.grad_norm.is_some() {
             parts.push(format!("grad norm {}", number(row.grad_norm.as_ref())));
         }
-        if let Some(left) = remaining(row, self.batch).filter(|_| row.status == "running") {
+        if let Some(left) = remaining(row, self.batch).filter(|_| row.status == StatusKind::Running) {
             parts.push(format!("ETA {}", clock(left)));
         }
         parts.join("  ")

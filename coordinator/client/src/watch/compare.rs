@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockstep_core::state::StatusKind;
 use lockstep_core::view::RunView;
 use lockstep_rpc::tracked_query::What as Tracked;
 use serde::Serialize;
@@ -28,7 +29,7 @@ struct Report {
 struct Compared {
     run: String,
     name: String,
-    status: String,
+    status: StatusKind,
     step: u64,
     commit: Option<String>,
     alarms: Option<u64>,
@@ -80,7 +81,7 @@ fn compared(view: &RunView) -> Compared {
     Compared {
         run: row.id.to_string(),
         name: row.name.clone(),
-        status: row.status.clone(),
+        status: row.status,
         step: row.step,
         commit: view.code.as_ref().map(|code| code.commit.clone()),
         alarms: row.alarms,
@@ -127,7 +128,7 @@ fn lines(report: &Report) -> Vec<String> {
         None => "-".to_owned(),
     };
     let mut rows = vec![
-        line_of("status", report.runs.iter().map(|run| run.status.clone())),
+        line_of("status", report.runs.iter().map(|run| run.status.to_string())),
         line_of("step", report.runs.iter().map(|run| run.step.to_string())),
         line_of("alarms", report.runs.iter().map(|run| run.alarms.unwrap_or(0).to_string())),
         line_of("commit", report.runs.iter().map(|run| run.commit.clone().unwrap_or_else(|| "-".to_owned()))),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_common::quoted;
+use lockstep_core::state::StatusKind;
 use lockstep_core::view::RunView;
 use lockstep_export::{
     Dataset, Item, Mlflow, MlflowServer, Run, Sink, Status, TableFile, TableFormat, TensorBoard, Wandb,
@@ -108,11 +109,11 @@ fn run_of(view: &RunView) -> Run {
     Run {
         id: row.id.to_string(),
         name: row.name.clone(),
-        status: match row.status.as_str() {
-            "finished" => Status::Finished,
-            "failed" | "unsaved" => Status::Failed,
-            "cancelled" => Status::Cancelled,
-            _ => Status::Running,
+        status: match row.status {
+            StatusKind::Finished => Status::Finished,
+            StatusKind::Failed | StatusKind::Unsaved => Status::Failed,
+            StatusKind::Cancelled => Status::Cancelled,
+            StatusKind::Queued | StatusKind::Starting | StatusKind::Running => Status::Running,
         },
         started_at_ms: row.started_at_ms,
         ended_at_ms: row.ended_at_ms,

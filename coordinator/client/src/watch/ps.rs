@@ -81,7 +81,7 @@ fn run_row(row: &RunRow) -> Vec<String> {
     vec![
         row.id.to_string(),
         row.name.clone(),
-        row.status.clone(),
+        row.status.to_string(),
         format!("{}/{}", row.step, row.steps),
         number(row.loss.as_ref()),
         row.samples_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),

@@ -100,7 +100,7 @@ fn print_run(view: &RunView, out: &mut Output) {
         let rows: Vec<Vec<String>> = view
             .placement
             .iter()
-            .map(|p| vec![p.process.to_string(), p.node.to_string(), p.device.clone(), p.phase.clone()])
+            .map(|p| vec![p.process.to_string(), p.node.to_string(), p.device.clone(), p.phase.to_string()])
             .collect();
         out.table(&["PROCESS", "NODE", "DEVICE", "PHASE"], &rows);
     }

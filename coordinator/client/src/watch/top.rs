@@ -75,7 +75,7 @@ fn screen(nodes: &[NodeView], runs: &[RunRow], losses: &[Vec<Option<f64>>]) -> V
         vec![
             run.id.to_string(),
             run.name.clone(),
-            run.status.clone(),
+            run.status.to_string(),
             format!("{}/{} {share}%", run.step, run.steps),
             number(run.loss.as_ref()),
             sparkline(loss),

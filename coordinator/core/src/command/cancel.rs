@@ -22,7 +22,7 @@ impl Apply for Cancel {
     fn apply(&self, state: &mut ClusterState, _: u64, _: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
         let ended = |status: String| Err(Refusal::Ended { run: self.run.clone(), status });
         if let Some(archived) = state.archived(&self.run) {
-            return ended(archived.status.clone());
+            return ended(archived.status.to_string());
         }
         let run = state.run(&self.run).ok_or_else(|| Refusal::NoRun(self.run.to_string()))?;
         if run.state.status.is_final() {

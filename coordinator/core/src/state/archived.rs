@@ -8,7 +8,7 @@ use lockstep_common::RunId;
 
 use super::cluster::ClusterState;
 use super::row_key::{RowKey, StateError};
-use super::runs::{ArchivedRun, Checkpoint, ProcessPhase, Run, Status, Submission};
+use super::runs::{ArchivedRun, Checkpoint, ProcessPhase, Run, Status, StatusKind, Submission};
 use crate::formats::{decode, encode};
 use crate::outcome::{Effect, ToArchive};
 use crate::view::RunRow;
@@ -122,10 +122,10 @@ impl ClusterState {
     }
 
     /// How many runs of the archive ended how.
-    pub fn archived_by_status(&self) -> BTreeMap<String, usize> {
+    pub fn archived_by_status(&self) -> BTreeMap<StatusKind, usize> {
         let mut counts = BTreeMap::new();
         for run in self.archived.values() {
-            *counts.entry(run.status.clone()).or_default() += 1;
+            *counts.entry(run.status).or_default() += 1;
         }
         counts
     }

@@ -55,8 +55,8 @@ impl<'a> Found<'a> {
 
     fn described(self) -> String {
         let (name, status) = match self {
-            Self::Here(run) => (&run.job.name, run.state.status.word()),
-            Self::Archived(_, run) => (&run.name, run.status.as_str()),
+            Self::Here(run) => (&run.job.name, run.state.status.kind()),
+            Self::Archived(_, run) => (&run.name, run.status),
         };
         format!("`{}` ({name}, {status})", self.id())
     }

@@ -34,5 +34,6 @@ pub use row_key::{RowKey, StateError};
 pub(crate) use runs::TEXT_BYTES;
 pub use runs::{
     ArchivedRun, Checkpoint, Claim, Corruption, FailedCheckpoint, Grounds, Measured, MeasuredNumerics, Owed,
-    ProcessExit, ProcessPhase, ProcessState, Replay, Restore, Run, RunState, Status, Submission, Unconfirmed, Verdict,
+    ProcessExit, ProcessPhase, ProcessState, Replay, Restore, Run, RunState, Status, StatusKind, Submission,
+    Unconfirmed, Verdict,
 };

@@ -1,6 +1,7 @@
 //! A node: a machine whose agent has joined.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use lockstep_common::{NodeId, RunId};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -73,6 +74,12 @@ impl Presence {
             Self::Gone => "gone",
             Self::Lost => "lost",
         }
+    }
+}
+
+impl fmt::Display for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
     }
 }
 

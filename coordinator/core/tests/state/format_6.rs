@@ -30,7 +30,7 @@ fn upgraded() -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn rows_of_format_6_are_read_with_all_that_they_say() {
     let state = ClusterState::from_rows(upgraded()).unwrap();
-    let statuses: Vec<String> = state.runs().iter().map(|run| run.state.status.word().to_owned()).collect();
+    let statuses: Vec<String> = state.runs().iter().map(|run| run.state.status.kind().word().to_owned()).collect();
     assert_eq!(statuses, ["running", "cancelled", "starting", "queued", "failed", "finished", "queued"]);
     let [first, resumed, replay, lost, ..] = state.runs()[..] else { unreachable!() };
     assert_eq!(first.state.corruptions.len(), 2);

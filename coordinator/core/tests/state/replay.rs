@@ -48,7 +48,7 @@ fn a_replay_ends_where_it_was_told_and_makes_no_checkpoint() {
         cluster.say(&again, process, ReportBody::Finished { step: 8, state: Domain::State.digest(b"") });
     }
     let row = RunRow::of(cluster.run(&again));
-    assert_eq!((row.status.as_str(), row.steps, row.replay_of), ("finished", 8, Some(run.clone())));
+    assert_eq!((row.status.word(), row.steps, row.replay_of), ("finished", 8, Some(run.clone())));
     assert!(cluster.run(&again).checkpoints.is_empty());
     // It has the name of the run that it repeats, which means that run.
     let name = cluster.run(&run).job.name.clone();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoint;
 use super::run::Run;
+use super::status::StatusKind;
 use crate::placement::DeviceKind;
 
 /// A run in the archive.
@@ -15,8 +16,8 @@ pub struct ArchivedRun {
     pub number: u64,
     /// The job's name.
     pub name: String,
-    /// How it ended, in a word.
-    pub status: String,
+    /// How it ended.
+    pub status: StatusKind,
     /// What it trained on.
     pub kind: Option<DeviceKind>,
     /// Whether it repeated a part of another run.
@@ -35,7 +36,7 @@ impl ArchivedRun {
         Self {
             number: run.submission.number,
             name: run.job.name.clone(),
-            status: run.state.status.word().to_owned(),
+            status: run.state.status.kind(),
             kind: run.state.kind,
             is_replay: run.submission.replay.is_some(),
             tags: run.state.tags.clone(),

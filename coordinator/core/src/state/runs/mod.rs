@@ -22,7 +22,7 @@ pub use process::{MeasuredNumerics, ProcessExit, ProcessPhase, ProcessState};
 pub use run::Run;
 pub(in crate::state) use run_state::RunProgress;
 pub use run_state::{Measured, RunState};
-pub use status::Status;
+pub use status::{Status, StatusKind};
 pub use submission::{Replay, Submission};
 pub(crate) use text::{TEXT_BYTES, bounded, shortened};
 pub use unconfirmed::Unconfirmed;

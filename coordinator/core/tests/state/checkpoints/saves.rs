@@ -73,7 +73,7 @@ fn the_last_checkpoint_is_tried_again_and_may_still_commit() {
     let row = RunRow::of(cluster.run(&run));
     let failure = row.checkpoint_failed.unwrap();
     assert_eq!((failure.step, failure.attempts, failure.reason.as_str()), (10, 3, "process 0 on `a`: no space"));
-    assert_eq!((row.status.as_str(), row.alarms), ("running", Some(1)));
+    assert_eq!((row.status.word(), row.alarms), ("running", Some(1)));
     cluster.say(&run, 0, written(&share(0, 2, 10)));
     cluster.open();
     let row = RunRow::of(cluster.run(&run));
