@@ -132,13 +132,19 @@ impl Agent {
         Self::open(address, Say::Hello(hello(node, incarnation, slots))).await.expect("welcome")
     }
 
-    /// Node `node-a`, whose one process has reported all four steps of a run of `coordinator`; that run, and the process.
-    pub(crate) async fn trained(coordinator: &Coordinator, dir: &Path) -> (Self, String, Process) {
+    /// Node `node-a`, whose one process is ready for a run of `steps` steps; that run, and the process.
+    pub(crate) async fn ready(coordinator: &Coordinator, dir: &Path, steps: u64) -> (Self, String, Process) {
         let mut agent = Self::attach(&coordinator.address, "node-a", "1", 1).await;
-        let run = coordinator.submit(&write_job(dir, 1, 4));
+        let run = coordinator.submit(&write_job(dir, 1, steps));
         agent.until_desired("the process", |assigned| assigned.len() == 1).await;
         let process = (run.clone(), 1, 0);
         agent.tell(&process, 1, ready(0)).await;
+        (agent, run, process)
+    }
+
+    /// The same, which has reported all four steps of its run.
+    pub(crate) async fn trained(coordinator: &Coordinator, dir: &Path) -> (Self, String, Process) {
+        let (mut agent, run, process) = Self::ready(coordinator, dir, 4).await;
         agent.tell(&process, 2, block(1..=4, 1)).await;
         (agent, run, process)
     }

@@ -310,13 +310,8 @@ async fn what_an_agent_must_not_say_is_refused_in_words() {
 #[tokio::test]
 async fn followed_reports_come_as_they_are_said_and_end_with_the_run() {
     let dir = tempfile::tempdir().unwrap();
-    let job = write_job(dir.path(), 1, 9);
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&job);
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let p0 = process(&run, 1, 0);
-    agent.tell(&p0, 1, ready(0)).await;
+    let (mut agent, run, p0) = Agent::ready(&coordinator, dir.path(), 9).await;
     agent.tell(&p0, 2, block(1..=2, 1)).await;
 
     let mut client = ControlClient::connect(format!("http://{}", coordinator.address)).await.unwrap();
@@ -336,13 +331,8 @@ async fn followed_reports_come_as_they_are_said_and_end_with_the_run() {
 #[tokio::test]
 async fn what_was_followed_into_tools_ends_where_a_run_that_went_back_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let job = write_job(dir.path(), 1, 9);
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&job);
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let p0 = process(&run, 1, 0);
-    agent.tell(&p0, 1, ready(0)).await;
+    let (mut agent, run, p0) = Agent::ready(&coordinator, dir.path(), 9).await;
     agent.tell(&p0, 2, block(1..=5, 1)).await;
 
     let [followed, read, board] = ["followed.csv", "read.csv", "board"].map(|name| dir.path().join(name));

@@ -12,8 +12,8 @@ use lockstep_common::manifest::Piece;
 use lockstep_rpc::Save;
 use lockstep_rpc::agent_message::Body as Say;
 
-use crate::agent::{Agent, blob, block, finished, hello, ready, said};
-use crate::support::{Coordinator, copy, fails, run, wait_for, write_job};
+use crate::agent::{Agent, blob, block, finished, hello, said};
+use crate::support::{Coordinator, copy, fails, run, wait_for};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
@@ -230,11 +230,7 @@ async fn a_copy_of_the_store_from_before_a_cancelled_runs_checkpoint_is_refused(
     let (state, old) = (dir.path().join("state"), dir.path().join("old"));
     let store = state.join("store");
     let coordinator = Coordinator::start(&state);
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&write_job(dir.path(), 1, 9));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let p0 = (run.clone(), 1, 0);
-    agent.tell(&p0, 1, ready(0)).await;
+    let (mut agent, run, p0) = Agent::ready(&coordinator, dir.path(), 9).await;
     agent.tell(&p0, 2, block(1..=2, 1)).await;
     copy(&store, &old);
     let share = agent.share(2, 0);

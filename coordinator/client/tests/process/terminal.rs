@@ -7,8 +7,8 @@ use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{Failed, LogReply};
 
-use crate::agent::{Agent, ready};
-use crate::support::{Coordinator, coord, write_job};
+use crate::agent::Agent;
+use crate::support::{Coordinator, coord};
 
 /// Sets a title, rings, and turns the order of letters.
 const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{202e}txt\u{9b}";
@@ -37,11 +37,7 @@ async fn printed(agent: &mut Agent, mut reader: Command, text: &str) -> String {
 async fn what_others_wrote_steers_no_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let run = coordinator.submit(&write_job(dir.path(), 1, 4));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let process = (run.clone(), 1, 0);
-    agent.tell(&process, 1, ready(0)).await;
+    let (mut agent, run, process) = Agent::ready(&coordinator, dir.path(), 4).await;
 
     // A program gets the logs as they are; a terminal what cannot steer it.
     let text = format!("a {HOSTILE} b\n");

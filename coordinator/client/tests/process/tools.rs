@@ -5,18 +5,14 @@ use std::fs;
 use lockstep_rpc::process_message::Body as Said;
 use lockstep_rpc::{BlobRef, EncodedBlock, MediaReport, Series};
 
-use crate::agent::{Agent, block, ready, reports};
-use crate::support::{Coordinator, fails, run, wait_for, write_job};
+use crate::agent::{Agent, block, reports};
+use crate::support::{Coordinator, fails, run, wait_for};
 
 #[tokio::test]
 async fn of_several_targets_those_are_written_that_can_be_and_the_others_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let process = (id.clone(), 1, 0);
-    agent.tell(&process, 1, ready(0)).await;
+    let (mut agent, id, process) = Agent::ready(&coordinator, dir.path(), 9).await;
     agent.tell(&process, 2, block(1..=5, 1)).await;
     wait_for("five steps", || (coordinator.ask(&["show", &id])["step"] == 5).then_some(()));
 
@@ -50,11 +46,7 @@ async fn of_several_targets_those_are_written_that_can_be_and_the_others_are_nam
 async fn what_cannot_be_written_is_named_and_the_rest_of_its_run_is() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let process = (id.clone(), 1, 0);
-    agent.tell(&process, 1, ready(0)).await;
+    let (mut agent, id, process) = Agent::ready(&coordinator, dir.path(), 9).await;
     let mut told = reports(1..=5, 1);
     let blob = Some(BlobRef { digest: vec![1; 5], bytes: 9 });
     told.media.push(MediaReport { name: "cut".into(), step: 5, kind: "image".into(), blob, ..MediaReport::default() });
@@ -87,11 +79,7 @@ async fn what_cannot_be_written_is_named_and_the_rest_of_its_run_is() {
 async fn advice_names_a_checkpoint_only_if_there_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let process = (id.clone(), 1, 0);
-    agent.tell(&process, 1, ready(0)).await;
+    let (mut agent, id, process) = Agent::ready(&coordinator, dir.path(), 9).await;
     let lost = |step| {
         let mut told = reports(step..=step, 1);
         told.steps[0].loss = f64::NAN.to_bits();
@@ -112,11 +100,7 @@ async fn advice_names_a_checkpoint_only_if_there_is_one() {
 async fn a_block_that_is_not_what_its_header_says_is_named_and_refused_and_its_run_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&dir.path().join("state"));
-    let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
-    let id = coordinator.submit(&write_job(dir.path(), 1, 9));
-    agent.until_desired("the process", |assigned| assigned.len() == 1).await;
-    let process = (id.clone(), 1, 0);
-    agent.tell(&process, 1, ready(0)).await;
+    let (mut agent, id, process) = Agent::ready(&coordinator, dir.path(), 9).await;
     agent.tell(&process, 2, block(1..=3, 1)).await;
     // It looks further than it is, and what it says can be read by nobody.
     let mut further = EncodedBlock::of(reports(4..=5, 1));
