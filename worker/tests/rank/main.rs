@@ -9,10 +9,8 @@ mod exactness;
 mod exchange;
 mod failures;
 #[cfg(target_arch = "x86_64")]
-mod float_mode;
 mod lab;
-mod numerics;
-mod operators;
+mod numeric;
 mod processes;
 mod programs;
 mod reduction;

@@ -4,17 +4,15 @@
 
 mod agent;
 mod archive;
+mod blobs;
 mod command_line;
 mod crash;
 mod damage;
 mod export;
 mod floods;
-mod joining;
 mod life;
 mod links;
-mod nodes;
-mod saves;
-mod store;
+mod machines;
 mod support;
 mod terminal;
 mod tools;

@@ -17,7 +17,7 @@ fn every_operator_computes_the_golden_bits_at_portable() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     let names: std::collections::BTreeSet<&str> = lines.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names.len(), lines.lines().count(), "each name stands once");
-    let list = include_str!("../../golden/operators-portable.txt");
+    let list = include_str!("../../../golden/operators-portable.txt");
     let listed = list.lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!(
         (listed, golden.len(), rough.len()),

@@ -1,0 +1,4 @@
+//! What lies in the store, and whether a run is saved there.
+
+mod saves;
+mod store;
