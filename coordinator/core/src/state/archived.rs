@@ -32,9 +32,9 @@ pub struct ArchivedRun {
     pub tags: BTreeSet<String>,
     /// Empty if there is none.
     pub note: String,
-    /// Committed checkpoints, by step: rows of their own.
+    /// Committed checkpoints, by step: rows of their own. A list, because a map has room for eleven where two are.
     #[serde(skip)]
-    pub checkpoints: BTreeMap<u64, Checkpoint>,
+    pub checkpoints: Vec<Checkpoint>,
 }
 
 /// A run in the archive, as the state knows it for a list.
@@ -58,8 +58,22 @@ impl ArchivedRun {
             is_replay: run.submission.replay.is_some(),
             tags: run.state.tags.clone(),
             note: run.state.note.clone(),
-            checkpoints: run.checkpoints.clone(),
+            checkpoints: run.checkpoints.values().cloned().collect(),
         }
+    }
+
+    /// Its checkpoint at `step`.
+    pub(super) fn checkpoint(&self, step: u64) -> Option<&Checkpoint> {
+        let at = self.checkpoints.binary_search_by_key(&step, |made| made.step);
+        at.ok().map(|at| &self.checkpoints[at])
+    }
+
+    /// Adds one: to what rows are read into.
+    pub(super) fn add_checkpoint(&mut self, made: Checkpoint) {
+        let at = self.checkpoints.partition_point(|other| other.step < made.step);
+        // No more room than it needs: it stays.
+        self.checkpoints.reserve_exact(1);
+        self.checkpoints.insert(at, made);
     }
 
     /// What a list needs of it besides what the archive has for lists.
@@ -96,7 +110,7 @@ impl ArchivedRun {
         // Earlier builds kept what lists show of it among them.
         rows.retain(|(key, _)| !key.starts_with("list/"));
         let mut run = ClusterState::run_of_rows(id, rows)?;
-        run.checkpoints.clone_from(&self.checkpoints);
+        run.checkpoints = self.checkpoints.iter().map(|made| (made.step, made.clone())).collect();
         run.state.tags.clone_from(&self.tags);
         run.state.note.clone_from(&self.note);
         Ok(run)
@@ -169,9 +183,8 @@ impl ClusterState {
 
     /// The last checkpoint of each run that has one.
     pub fn last_checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
-        let made = self.runs.values().map(|run| &run.checkpoints);
-        let made = made.chain(self.archived.values().map(|run| &run.checkpoints));
-        made.filter_map(|made| made.values().next_back())
+        let made = self.runs.values().filter_map(|run| run.checkpoints.values().next_back());
+        made.chain(self.archived.values().filter_map(|run| run.checkpoints.last()))
     }
 
     /// Moves a run to the archive, if it may go there.
