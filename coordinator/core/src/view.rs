@@ -329,11 +329,11 @@ impl CheckpointView {
 
     /// The same of a run that may be in the archive.
     pub fn of_run(run: Found<'_>) -> Vec<Self> {
-        let (name, checkpoints) = match run {
-            Found::Here(run) => (&run.job.name, &run.checkpoints),
-            Found::Archived(_, run) => (&run.name, &run.checkpoints),
-        };
-        checkpoints.values().map(|made| Self::of(run.id(), name, made)).collect()
+        let one = |name: &str, made: &Checkpoint| Self::of(run.id(), name, made);
+        match run {
+            Found::Here(run) => run.checkpoints.values().map(|made| one(&run.job.name, made)).collect(),
+            Found::Archived(_, run) => run.checkpoints.iter().map(|made| one(&run.name, made)).collect(),
+        }
     }
 
     fn of(run: &RunId, name: &str, made: &Checkpoint) -> Self {

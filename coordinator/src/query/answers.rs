@@ -88,13 +88,7 @@ impl Answers {
     }
 
     /// How many alarms stand in its numbers, to what each row knows already.
-    pub(crate) fn add_alarms<'a>(&self, rows: impl Iterator<Item = &'a mut RunRow>) {
-        let standing = self.tracking.standing_alarms();
-        rows.for_each(|row| *row.alarms.get_or_insert(0) += standing.get(&row.id).copied().unwrap_or(0));
-    }
-
-    /// The same for a few rows: of each alone is looked.
-    pub(crate) fn add_alarms_to_few(&self, rows: &mut [RunRow]) {
+    pub(crate) fn add_alarms(&self, rows: &mut [RunRow]) {
         for row in rows {
             *row.alarms.get_or_insert(0) += self.tracking.standing_alarms_of(&row.id);
         }
@@ -109,17 +103,17 @@ impl Answers {
         Ok(match what {
             What::Runs(RunsQuery { limit: Some(limit), before, .. }) => {
                 let mut page = self.runs.page(before, limit as usize).await?;
-                self.add_alarms_to_few(&mut page.runs);
+                self.add_alarms(&mut page.runs);
                 documents::encode_page(&page)
             }
             What::Runs(RunsQuery { recent, .. }) => {
                 let mut rows = if recent { self.runs.recent().await? } else { self.runs.rows().await? };
-                self.add_alarms(rows.iter_mut());
+                self.add_alarms(&mut rows);
                 documents::encode_rows(&rows)
             }
             What::Run(prefix) => {
                 let mut view = self.runs.view(&prefix).await?;
-                self.add_alarms([&mut view.row].into_iter());
+                self.add_alarms(std::slice::from_mut(&mut view.row));
                 documents::encode_run(&view)
             }
             What::Nodes(_) => documents::encode(&handle.read(ClusterState::node_views).await?),

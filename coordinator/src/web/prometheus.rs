@@ -17,7 +17,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Response {
     let look = |state: &ClusterState| (state.run_rows(), state.archived_by_status(), state.node_views());
     match site.answers.handle().read(look).await {
         Ok((mut runs, archived, nodes)) => {
-            site.answers.add_alarms(runs.iter_mut());
+            site.answers.add_alarms(&mut runs);
             let mut out = text(&runs, &archived, &nodes);
             let kept = f64::from(u8::from(site.answers.numbers_stopped().is_none()));
             gauge(

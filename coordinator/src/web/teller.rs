@@ -160,7 +160,7 @@ impl Teller {
             match self.answers.runs().archived_rows(changed).await {
                 Ok(mut rows) => {
                     self.rows_made.fetch_add(rows.len() as u64, Ordering::Relaxed);
-                    self.answers.add_alarms_to_few(&mut rows);
+                    self.answers.add_alarms(&mut rows);
                     for row in &rows {
                         self.say("run", Some(&row.id), documents::encode_row(row));
                     }
@@ -182,7 +182,7 @@ impl Teller {
             let known = self.answers.handle().read(look).await?;
             self.rows_made.fetch_add(known.len() as u64, Ordering::Relaxed);
             seen.extend(known.into_iter().map(|mut known| {
-                self.answers.add_alarms_to_few(std::slice::from_mut(&mut known.row));
+                self.answers.add_alarms(std::slice::from_mut(&mut known.row));
                 (known.row.id.clone(), known)
             }));
         }

@@ -236,11 +236,6 @@ impl Tracking {
         })
     }
 
-    /// Of each run that has numbers, how many of its alarms stand.
-    pub fn standing_alarms(&self) -> BTreeMap<RunId, u64> {
-        self.0.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// How many alarms of `run` stand.
     pub fn standing_alarms_of(&self, run: &RunId) -> u64 {
         self.0.standing.read().unwrap_or_else(PoisonError::into_inner).get(run).copied().unwrap_or(0)

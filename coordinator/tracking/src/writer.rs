@@ -31,6 +31,9 @@ const MOST_POINTS: usize = 4 << 20;
 /// After so many flushes without a new point, a run leaves memory; its next report reads it from the database again.
 const FLUSHES_AT_REST: u32 = 20;
 
+/// Runs at rest that stay in memory until then, those that came to rest last: many short runs must not take more than a few long ones.
+const RUNS_AT_REST: usize = 64;
+
 /// Points that are not written yet, above which they are: what is in memory is bounded however fast they come.
 const MOST_UNWRITTEN: usize = 1 << 20;
 
@@ -176,6 +179,12 @@ impl Writer {
         }
         // A run that has ended, or waits, is read again if something is asked of it.
         tails.retain(|_, tail| tail.at_rest < FLUSHES_AT_REST);
+        let mut at_rest: Vec<(u32, RunId)> =
+            tails.iter().filter(|(_, tail)| tail.at_rest > 0).map(|(run, tail)| (tail.at_rest, run.clone())).collect();
+        at_rest.sort_unstable();
+        for (_, run) in at_rest.iter().skip(RUNS_AT_REST) {
+            tails.remove(run);
+        }
         if tails.values().map(RunTail::points).sum::<usize>() > MOST_POINTS {
             tails.clear();
         }
@@ -264,6 +273,23 @@ mod tests {
     fn block(step: u64) -> Event {
         let series = Series { name: "loss".into(), steps: vec![step], at_ms: vec![1], values: vec![0.5], part: None };
         Event::Block(Box::new(ReportBlock { series: vec![series], ..ReportBlock::default() }))
+    }
+
+    #[test]
+    fn of_many_runs_at_rest_the_last_ones_stay_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, tracking) = Writer::open(&dir.path().join("tracking.redb")).unwrap();
+        let run = |number: usize| format!("{number:010}").parse::<RunId>().unwrap();
+        for number in 0..3 * RUNS_AT_REST {
+            writer.take(&run(number), 1, block(1)).unwrap();
+            if number % RUNS_AT_REST == RUNS_AT_REST - 1 {
+                writer.flush().unwrap();
+            }
+        }
+        // The last to report were not at rest.
+        assert_eq!(writer.shared.tails().len(), 2 * RUNS_AT_REST);
+        assert!(!writer.shared.tails().contains_key(&run(0)) && writer.shared.tails().contains_key(&run(RUNS_AT_REST)));
+        assert_eq!(tracking.series(&run(0), 0).unwrap().len(), 1);
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl ArchivedRun {
         // Earlier builds kept what lists show of it among them.
         rows.retain(|(key, _)| !key.starts_with("list/"));
         let mut run = ClusterState::run_of_rows(id, rows)?;
-        run.checkpoints.clone_from(&self.checkpoints);
+        run.checkpoints = self.checkpoints.iter().map(|made| (made.step, made.clone())).collect();
         run.state.tags.clone_from(&self.tags);
         run.state.note.clone_from(&self.note);
         Ok(run)
@@ -132,9 +132,8 @@ impl ClusterState {
 
     /// The last checkpoint of each run that has one.
     pub fn last_checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
-        let made = self.runs.values().map(|run| &run.checkpoints);
-        let made = made.chain(self.archived.values().map(|run| &run.checkpoints));
-        made.filter_map(|made| made.values().next_back())
+        let made = self.runs.values().filter_map(|run| run.checkpoints.values().next_back());
+        made.chain(self.archived.values().filter_map(|run| run.checkpoints.last()))
     }
 
     /// Moves a run to the archive, if it may go there.

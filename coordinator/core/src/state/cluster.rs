@@ -24,7 +24,7 @@ pub struct ClusterState {
     /// All runs, those in the archive too, in the order of their submission: how many were before a number is a binary search.
     pub(super) numbers: Vec<(u64, RunId)>,
     /// Their names, but for replays, which have the name of the run that they repeat.
-    pub(super) names: BTreeMap<String, BTreeSet<RunId>>,
+    pub(super) names: BTreeSet<(String, RunId)>,
     /// Where each committed checkpoint is: its run, and its step.
     pub(super) checkpoints: BTreeMap<Digest, (RunId, u64)>,
     pub(super) requests: Requests,
@@ -81,7 +81,7 @@ impl ClusterState {
     pub fn checkpoint(&self, id: &Digest) -> Result<(Option<DeviceKind>, &Checkpoint), Refusal> {
         let found = self.checkpoints.get(id).and_then(|(run, step)| match self.runs.get(run) {
             Some(run) => Some((run.state.kind, run.checkpoints.get(step)?)),
-            None => self.archived.get(run).and_then(|run| Some((run.kind, run.checkpoints.get(step)?))),
+            None => self.archived.get(run).and_then(|run| Some((run.kind, run.checkpoint(*step)?))),
         });
         found.ok_or_else(|| Refusal::NoCheckpoint(id.to_string()))
     }
@@ -132,7 +132,7 @@ impl ClusterState {
         // A new run has the greatest number; whoever reads rows, which come in another order, sorts afterwards.
         self.numbers.push((number, id.clone()));
         if !is_replay {
-            self.names.entry(name.to_owned()).or_default().insert(id.clone());
+            self.names.insert((name.to_owned(), id.clone()));
         }
     }
 
@@ -178,12 +178,16 @@ impl ClusterState {
 
     /// Adds a committed checkpoint.
     pub(super) fn add_checkpoint(&mut self, id: &RunId, made: Checkpoint) {
-        let of_archived = self.archived.get_mut(id).map(|run| &mut run.checkpoints);
-        if let Some(made_before) = self.runs.get_mut(id).map(|run| &mut run.checkpoints).or(of_archived) {
-            self.changed.insert(RowKey::Checkpoint(id.clone(), made.step));
-            self.checkpoints.insert(made.id, (id.clone(), made.step));
-            made_before.insert(made.step, made);
+        let (step, digest) = (made.step, made.id);
+        if let Some(run) = self.runs.get_mut(id) {
+            run.checkpoints.insert(step, made);
+        } else if let Some(run) = self.archived.get_mut(id) {
+            run.add_checkpoint(made);
+        } else {
+            return;
         }
+        self.changed.insert(RowKey::Checkpoint(id.clone(), step));
+        self.checkpoints.insert(digest, (id.clone(), step));
     }
 
     /// Adds a share of a checkpoint.

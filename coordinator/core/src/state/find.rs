@@ -10,6 +10,9 @@ use super::runs::{ArchivedRun, Run};
 /// Candidates that an error names at most.
 const NAMED_CANDIDATES: usize = 5;
 
+/// No id is less: runs of a name stand together, the one with the least id first.
+const LEAST_ID: &str = "0000000000";
+
 /// Nothing, or not one thing, fits what was typed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
@@ -81,8 +84,11 @@ impl ClusterState {
             fits.extend(self.archived.range(&least..).map(|(id, _)| id).take_while(begins));
         }
         // A whole id means that run, whatever others are called.
-        if fits.first().is_none_or(|id| id.as_str() != typed) {
-            fits.extend(self.names.get(typed).into_iter().flatten());
+        if fits.first().is_none_or(|id| id.as_str() != typed)
+            && let Ok(least) = LEAST_ID.parse::<RunId>()
+        {
+            let of_name = self.names.range((typed.to_owned(), least)..).take_while(|(name, _)| name == typed);
+            fits.extend(of_name.map(|(_, id)| id));
         }
         let mut fits: Vec<Found<'_>> = fits.into_iter().filter_map(|id| self.found(id)).collect();
         fits.sort_by_key(|found| match found {

@@ -41,7 +41,7 @@ impl ClusterState {
         }
         for (id, run) in &self.archived {
             keys.insert(RowKey::Archived(id.clone()));
-            keys.extend(run.checkpoints.keys().map(|&step| RowKey::Checkpoint(id.clone(), step)));
+            keys.extend(run.checkpoints.iter().map(|made| RowKey::Checkpoint(id.clone(), made.step)));
         }
         keys.extend(self.nodes.keys().cloned().map(RowKey::Node));
         keys.extend(self.requests.iter().map(|(request, _)| RowKey::Request(request.clone())));
@@ -69,8 +69,8 @@ impl ClusterState {
                 self.runs.get(run)?.state.placement.get(process).map(|placed| encode(&placed.sequence))
             }
             RowKey::Checkpoint(run, step) => {
-                let of_archived = || Some(&self.archived.get(run)?.checkpoints);
-                self.runs.get(run).map(|run| &run.checkpoints).or_else(of_archived)?.get(step).map(encode)
+                let of_archived = || self.archived.get(run)?.checkpoint(*step);
+                self.runs.get(run).map_or_else(of_archived, |run| run.checkpoints.get(step)).map(encode)
             }
             RowKey::Share(run, step, process) => self.runs.get(run)?.shares.get(&(*step, *process)).map(encode),
             RowKey::Node(node) => self.nodes.get(node).map(encode),

@@ -87,6 +87,10 @@ fn a_run_in_the_archive_is_shown_as_it_was_and_takes_words_of_people() {
     // The state that a store holds is the same.
     let again = ClusterState::from_rows(cluster.store()).unwrap();
     assert_eq!(again.rows(), cluster.state.rows());
+    for state in [&again, &cluster.state] {
+        let checkpoints = &state.archived(&run).unwrap().checkpoints;
+        assert_eq!((checkpoints.len(), checkpoints.capacity()), (2, 2), "no more memory than they need");
+    }
     assert_eq!(again.listed(u64::MAX, 9), cluster.state.listed(u64::MAX, 9));
     let row = format!("archived/{run}");
     let size = |rows: &[(String, Vec<u8>)]| rows.iter().map(|(_, value)| value.len()).sum::<usize>();

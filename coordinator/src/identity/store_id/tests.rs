@@ -144,6 +144,34 @@ fn a_copy_from_before_a_mark_is_older_whoever_had_marked_it() {
 }
 
 #[test]
+fn any_number_of_marks_takes_a_line_and_each_copy_is_older() {
+    let places = Places::new();
+    let mark = || fs::read_to_string(places.path("store/store-mark")).unwrap();
+    let ours = places.take("store").unwrap();
+    let mut copied = Vec::new();
+    for _ in 0..40 {
+        copied.push(mark());
+        ours.mark().unwrap();
+    }
+    let kept = || fs::read_to_string(places.path("data/store-marks")).unwrap();
+    assert_eq!(kept(), mark(), "the newest one alone");
+    // One that did not reach the store leaves the one before as good as itself.
+    let newest = mark();
+    fs::rename(places.path("store"), places.path("unmounted")).unwrap();
+    ours.mark().unwrap();
+    fs::rename(places.path("unmounted"), places.path("store")).unwrap();
+    assert_eq!((kept().lines().count(), mark()), (2, newest.clone()));
+    ours.check().unwrap();
+    ours.mark().unwrap();
+    copied.push(newest);
+    for older in &copied {
+        fs::write(places.path("store/store-mark"), older).unwrap();
+        assert!(matches!(ours.check(), Err(IdentityError::Older { .. })), "{older}");
+        assert!(matches!(places.take("store"), Err(error) if error.contains("is an older copy")), "{older}");
+    }
+}
+
+#[test]
 fn too_many_marks_that_did_not_reach_the_store_are_forgotten() {
     let places = Places::new();
     places.take("store").unwrap();

@@ -1,6 +1,6 @@
 //! What the state keeps of a run in the archive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +26,9 @@ pub struct ArchivedRun {
     pub tags: BTreeSet<String>,
     /// Empty if there is none.
     pub note: String,
-    /// Committed checkpoints, by step: rows of their own.
+    /// Committed checkpoints, by step: rows of their own. A list, because a map has room for eleven where two are.
     #[serde(skip)]
-    pub checkpoints: BTreeMap<u64, Checkpoint>,
+    pub checkpoints: Vec<Checkpoint>,
 }
 
 impl ArchivedRun {
@@ -41,7 +41,21 @@ impl ArchivedRun {
             is_replay: run.submission.replay.is_some(),
             tags: run.state.tags.clone(),
             note: run.state.note.clone(),
-            checkpoints: run.checkpoints.clone(),
+            checkpoints: run.checkpoints.values().cloned().collect(),
         }
+    }
+
+    /// Its checkpoint at `step`.
+    pub(in crate::state) fn checkpoint(&self, step: u64) -> Option<&Checkpoint> {
+        let at = self.checkpoints.binary_search_by_key(&step, |made| made.step);
+        at.ok().map(|at| &self.checkpoints[at])
+    }
+
+    /// Adds one: to what rows are read into.
+    pub(in crate::state) fn add_checkpoint(&mut self, made: Checkpoint) {
+        let at = self.checkpoints.partition_point(|other| other.step < made.step);
+        // No more room than it needs: it stays.
+        self.checkpoints.reserve_exact(1);
+        self.checkpoints.insert(at, made);
     }
 }
