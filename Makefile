@@ -22,10 +22,9 @@ data: ## fetches the real data into the cache and checks its digests
 	@$(ENV) python3 scripts/fetch_data.py
 
 build: ## builds coord and worker into target/release
-	@scripts/setup.sh
-	@$(ENV) cargo build --release --locked --workspace --exclude lockstep-ingest --bins
+	@scripts/build.sh
 
-demo: data build ## trains a small GPT on two workers, resumes it from a middle checkpoint, compares the bits
+demo: build data ## trains a small GPT on two workers, resumes it from a middle checkpoint, compares the bits
 	@$(ENV) python3 scripts/demo.py
 
 test: ## runs every test

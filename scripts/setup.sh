@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a build needs and a machine lacks: a C++ compiler and Python from the system's packages, libtorch from
-# PyPI into the cache, with `--runner` cargo-nextest, and with `--test` also the programs that tests run; `--test-build` leaves of
+# PyPI into the cache (not with `--system`), with `--runner` cargo-nextest, and with `--test` also the programs that tests run; `--test-build` leaves of
 # those out what comes from PyPI, which can be installed while the rest compiles. Where everything is there it only looks, and
 # downloads nothing.
 #
@@ -114,6 +114,8 @@ install_torch() {
         --disable-pip-version-check --requirement "$REQUIREMENTS" >&2 ||
         die "pip could not install it (5 GB of free space on that disk?); run this again to start afresh"
     rm -rf "$torch_venv/tmp"
+    # As old as the list: a build that waited for it while it ran (scripts/build.sh) is not out of date then.
+    find "$torch_venv" -path '*/torch/version.py' -exec touch -r "$REQUIREMENTS" {} +
     torch_is_whole || die "what pip installed is not whole: see \`$torch_venv/bin/python3 -c 'import torch, numpy'\`"
     cp "$REQUIREMENTS" "$STAMP"
 }
@@ -149,11 +151,13 @@ install_test_tools() {
 }
 
 case "${1:-}" in
-    "" | --bench | --runner | --test | --test-build) ;;
-    *) die "usage: scripts/setup.sh [--bench | --runner | --test | --test-build]" ;;
+    "" | --bench | --runner | --system | --test | --test-build) ;;
+    --has-torch) torch_is_stamped && exit 0 || exit 1 ;;
+    *) die "usage: scripts/setup.sh [--bench | --has-torch | --runner | --system | --test | --test-build]" ;;
 esac
 install_packages "${1:-}"
 check_rust
+[ "${1:-}" != --system ] || exit 0
 install_torch
 case "${1:-}" in
     --bench) install_b3sum ;;
