@@ -102,6 +102,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_a_job_names_itself_is_a_file_and_holds_something() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        assert!(matches!(hash(dir.path(), "d", None), Err(DataHashError::NotAFile { .. })));
+        fs::write(dir.path().join("e"), b"").unwrap();
+        assert!(matches!(hash(dir.path(), "e", None), Err(DataHashError::Empty { .. })));
+    }
+
+    #[test]
     fn a_known_file_is_not_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let (path, kept) = (dir.path().join("a"), dir.path().join("cache"));
