@@ -289,8 +289,11 @@ impl Reducer {
     }
 }
 
-/// For each hosted rank, in order, the row that its micro-batch is computed in, and which rows are added then; how many rows there are.
-fn order(mine: &Range<u32>, ranks: u32) -> (Vec<(usize, Vec<(usize, usize)>)>, usize) {
+/// The row that a rank's micro-batch is computed in, and the pairs of rows that are added then.
+type Turn = (usize, Vec<(usize, usize)>);
+
+/// The turn of each hosted rank, in order; how many rows there are.
+fn order(mine: &Range<u32>, ranks: u32) -> (Vec<Turn>, usize) {
     let (mut plan, mut height, mut highest) = (Vec::new(), 0, 1);
     for rank in mine.clone() {
         let place = height;
