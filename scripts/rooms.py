@@ -1,4 +1,5 @@
-"""Finds what makes the tree hard to know: files of a crate that need each other in a circle, and folders with too many files.
+"""Finds what makes the tree hard to know: files of a crate that need each other in a circle, and folders with too many files (a `mod.rs`
+or `lib.rs`, which only declares, is not counted).
 
 A file needs another one if it names something that is defined there, by `use` or by a path. A door (a module that hands names on) is
 passed through, so that the arrow ends at the file with the definition. Read as text: tests inside of files are left out.
@@ -162,6 +163,8 @@ def main():
     folders = {}
     for file in sources:
         place = file.relative_to(ROOT).parent
+        if file.name in ("mod.rs", "lib.rs"):
+            continue
         if place.parts and place.parts[0] not in ("target", ".git") and "target" not in place.parts:
             folders.setdefault(place.as_posix(), []).append(file)
     for place, files in sorted(folders.items()):

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::child::Exit;
 use crate::child::ProcessKey;
-use crate::programs::Ended;
+use crate::programs::spec::Ended;
 
 /// Numbers connections on the socket, so that a late event of an old one is told from the present one's.
 pub(crate) type ConnectionId = u64;

@@ -30,7 +30,7 @@ use crate::options::AgentOptions;
 
 mod build;
 mod cache;
-mod spec;
+pub(crate) mod spec;
 
 pub(crate) use spec::{BuildSpec, Built, Ended};
 

@@ -81,3 +81,41 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use lockstep_common::Domain;
+
+    use super::*;
+    use crate::formats::{decode, encode};
+
+    /// A state remembers requests that another build has answered.
+    #[test]
+    fn a_request_is_known_by_the_bytes_of_its_command_in_the_log() {
+        let mut kinds = BTreeSet::new();
+        for line in include_str!("../../golden/commands-3.txt").lines() {
+            let (kind, digits) = line.split_once(' ').unwrap();
+            let digit = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+            let bytes: Vec<u8> = (0..digits.len()).step_by(2).map(digit).collect();
+            let command: Command = decode(&bytes).unwrap();
+            let Some(request) = command.dispatch().request() else { continue };
+            let asked = match command.clone() {
+                Command::Submit(it) => Command::Submit(Submit { at_ms: 0, secret: [0; 32], ..it }),
+                Command::Resume(it) => {
+                    Command::Resume(Resume { at_ms: 0, secret: [0; 32], made_of: Box::default(), ..it })
+                }
+                Command::Replay(it) => {
+                    Command::Replay(ReplayRun { at_ms: 0, secret: [0; 32], original: Box::default(), ..it })
+                }
+                Command::Cancel(it) => Command::Cancel(Cancel { at_ms: 0, ..it }),
+                Command::Fence(it) => Command::Fence(FenceDevices { at_ms: 0, ..it }),
+                other => other,
+            };
+            assert_eq!(request.asked, Domain::Request.digest(&encode(&asked)), "{kind}");
+            kinds.insert(kind);
+        }
+        assert_eq!(kinds.len(), 7);
+    }
+}
