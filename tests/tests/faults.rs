@@ -172,10 +172,7 @@ fn a_process_that_hangs_is_ended_with_its_stack_and_the_run_goes_on() {
     assert_eq!(what, words);
     let output = view["last_exit"]["output"].as_str().unwrap();
     let at = |call: &str| output.find(call).unwrap_or_else(|| panic!("`{call}` is not in {output}"));
-    assert!(
-        at("::run_saving") < at("Troubled as lockstep_worker::program::interface::Program>::loss"),
-        "{output}"
-    );
+    assert!(at("::run_saving") < at("Troubled as lockstep_worker::program::interface::Program>::loss"), "{output}");
     // Process 0 waited for it all the time, and was not blamed.
     cluster.reached(&run, 450);
     assert_eq!(cluster.show(&run)["generation"], 2);
