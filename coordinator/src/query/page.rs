@@ -13,7 +13,7 @@ pub const MOST_ROWS: usize = 500;
 /// Some runs, oldest first, and where to go on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Page<T> {
-    /// The runs.
+    /// Oldest first; on the first page also all runs that go on.
     pub runs: Vec<T>,
     /// The number that the next page asks for runs before.
     pub before: u64,

@@ -57,9 +57,9 @@ impl Opened {
 /// What a file was when it was hashed.
 #[derive(Debug)]
 pub struct Hashed {
-    /// The open file.
+    /// Open since before it was hashed, so that it is what was hashed.
     pub opened: Opened,
-    /// Bytes in it.
+    /// Its length in bytes, which is what was hashed.
     pub bytes: u64,
     /// Of its contents, as a blob.
     pub digest: Digest,

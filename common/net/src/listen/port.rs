@@ -35,7 +35,7 @@ impl Port {
         Ok(Self { listener, speaks, permits: Permits::new(speaks.name(), limits) })
     }
 
-    /// Where it listens.
+    /// Where it listens, with the port that the system chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }

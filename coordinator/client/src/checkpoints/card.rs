@@ -84,7 +84,7 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
     text
 }
 
-/// The tensors.
+/// The section of all tensors: name, elements, type and shape of each.
 fn architecture(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Architecture\n\n| tensor | elements | type | shape |\n| --- | ---: | --- | --- |".to_owned());
     let mut parameters = 0;

@@ -1,4 +1,4 @@
-//! Why a process cannot train on its data files, or must not trust what it has read.
+//! Errors of a run's data files: they cannot be used, or they changed during training.
 
 use std::path::PathBuf;
 

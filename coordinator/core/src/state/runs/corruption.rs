@@ -40,7 +40,7 @@ pub struct Claim {
 /// Who was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Indices of the claims that were wrong; none, if the steps made again agreed with nobody.
+    /// Indices of the claims that were wrong; empty if the repeated steps matched no claim.
     pub wrong: Vec<u32>,
     /// How that is known.
     pub grounds: Grounds,
@@ -52,9 +52,9 @@ pub struct Verdict {
 pub enum Grounds {
     /// More than half of the processes agreed.
     Majority,
-    /// The steps were made again: its ranks were the first that had computed something else, or its state was.
+    /// The steps were repeated, and this process was the first that differed from them, in a rank's result or in its state.
     Replay,
-    /// The steps were made again, and this device was the first to come to something else than before.
+    /// The steps were repeated, and this device was the first whose results differed from its own earlier ones.
     Unstable,
 }
 

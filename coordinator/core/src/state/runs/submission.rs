@@ -31,7 +31,7 @@ pub struct Submission {
     pub created_at_ms: u64,
 }
 
-/// A part of a run, to be made again and compared with what was recorded. Such a run makes no checkpoints.
+/// A part of a run that is repeated and compared with the record. A replay writes no checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replay {
     /// The run that is repeated.
