@@ -140,27 +140,10 @@ fn share_all(dir: &Dir, depth: u32) -> Result<(), ShareError> {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_support::{mode, modes};
+
     use super::*;
     use crate::durable;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    /// Modes of everything in `dir`, without doubles.
-    fn modes(dir: &Path) -> Vec<u32> {
-        let (mut found, mut open) = (vec![mode(dir)], vec![dir.to_owned()]);
-        while let Some(dir) = open.pop() {
-            for entry in fs::read_dir(dir).unwrap() {
-                let path = entry.unwrap().path();
-                found.push(mode(&path));
-                open.extend(Some(path).filter(|path| path.is_dir()));
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        found
-    }
 
     #[test]
     fn nothing_is_written_through_a_link_that_has_a_files_name() {

@@ -3,36 +3,17 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use lockstep_common::manifest::Piece;
 use lockstep_host::access::{Access, share};
 use lockstep_host::durable;
 use lockstep_store::{BlobStore, shared};
+use lockstep_support::{mode, modes};
 
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 const GROUP_FILE: u32 = 0o660;
 const GROUP_DIR: u32 = 0o2770;
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o7777
-}
-
-/// Modes of everything in `dir`, without doubles.
-fn modes(dir: &Path) -> Vec<u32> {
-    let (mut found, mut open) = (vec![mode(dir)], vec![dir.to_owned()]);
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            found.push(mode(&path));
-            open.extend(Some(path).filter(|path| path.is_dir()));
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
-}
 
 fn fill(store: &BlobStore, text: &str) -> Piece {
     let piece = store.put(text.as_bytes()).unwrap();

@@ -2,6 +2,7 @@
 
 mod again;
 mod http;
+mod modes;
 mod modules;
 mod namespace;
 mod output;
@@ -15,6 +16,7 @@ mod wait;
 
 pub use again::Again;
 pub use http::http;
+pub use modes::{mode, modes};
 pub use modules::modules;
 pub use namespace::{in_mount_namespace, mount_small};
 pub use places::{binary, cache, repository, tool, torch_python};
