@@ -4,6 +4,7 @@
 
 use lockstep_common::contents::Contents;
 use lockstep_tch_ext::memory::filled;
+use lockstep_tch_ext::transfers::upload;
 use tch::{Device, Kind, Tensor};
 
 use super::DataError;
@@ -71,6 +72,6 @@ impl Column {
             }
             Ok(())
         })?;
-        if device == Device::Cpu { Ok(rows) } else { Ok(rows.f_to(device)?) }
+        Ok(upload(rows, device)?)
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lockstep_common::contents::Contents;
+use lockstep_tch_ext::transfers::upload;
 use tch::{Device, Kind, Tensor};
 
 use super::DataError;
@@ -79,15 +80,18 @@ impl Dataset for InMemory {
     }
 
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError> {
-        let batch = self.take(positions)?;
-        Ok(Batch::new(batch.inputs.f_to(device)?, batch.targets.f_to(device)?))
+        on(device, self.take(positions)?)
     }
 
     fn read(&self, positions: &[u64], device: Device) -> Result<(Batch, Option<Contents>), DataError> {
         let batch = self.take(positions)?;
         let contents = contents_of(&batch, positions);
-        Ok((Batch::new(batch.inputs.f_to(device)?, batch.targets.f_to(device)?), contents))
+        Ok((on(device, batch)?, contents))
     }
+}
+
+fn on(device: Device, batch: Batch) -> Result<Batch, DataError> {
+    Ok(Batch::new(upload(batch.inputs, device)?, upload(batch.targets, device)?))
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lockstep_common::chain;
+use lockstep_tch_ext::streams::Mark;
+use lockstep_tch_ext::transfers::Downloader;
 use lockstep_tch_ext::{Error, memory};
 use tch::{Device, Tensor};
 
@@ -27,7 +29,12 @@ const ALIGNMENT: usize = 64;
 #[derive(Debug)]
 pub(super) enum Request {
     /// Copy the state and write it.
-    Write(Box<Staging>),
+    Write {
+        /// What else is said of it.
+        staging: Box<Staging>,
+        /// Where the state's device has computed it.
+        computed: Mark,
+    },
     /// Write what was copied last again, into new files.
     Again,
 }
@@ -73,6 +80,10 @@ struct Copied {
 pub(super) struct Copier {
     pub(super) sources: Vec<Source>,
     pub(super) progress: Arc<Progress>,
+    /// Where the state is.
+    pub(super) device: Device,
+    /// If that is not the CPU.
+    pub(super) downloader: Option<Downloader>,
     pub(super) requests: Receiver<Request>,
     /// To the writer; true: into new files.
     pub(super) written: SyncSender<(Copies, bool)>,
@@ -168,7 +179,7 @@ impl Progress {
 
 impl Copier {
     /// Carries out requests until there are no more.
-    pub(super) fn work(self, mut first: Copies) {
+    pub(super) fn work(mut self, mut first: Copies) {
         // Also after a panic nobody waits for what will not come.
         let _ended = Ended(Arc::clone(&self.progress));
         first.touch();
@@ -197,15 +208,15 @@ impl Copier {
     }
 
     /// The copies that are to be written, and whether into new files.
-    fn taken(&self, kept: &mut Vec<Copies>, request: Request) -> Option<(Copies, bool)> {
+    fn taken(&mut self, kept: &mut Vec<Copies>, request: Request) -> Option<(Copies, bool)> {
         match request {
-            Request::Write(staging) => {
+            Request::Write { staging, computed } => {
                 let mut copies = match kept.pop() {
                     Some(copies) => copies,
                     None => self.free.recv().ok()?,
                 };
                 copies.staging = Some(*staging);
-                self.copy(&mut copies);
+                self.copy(&mut copies, Some(&computed));
                 Some((copies, false))
             }
             Request::Again => {
@@ -215,18 +226,30 @@ impl Copier {
                 let mut copies = kept.swap_remove(newest);
                 if copies.failed.is_some() {
                     // The state is still what it was: nothing is trained any more.
-                    self.copy(&mut copies);
+                    self.copy(&mut copies, None);
                 }
                 Some((copies, true))
             }
         }
     }
 
-    fn copy(&self, copies: &mut Copies) {
-        copies.failed = None;
+    /// What this thread gives a device to do comes behind `computed`, and beside what training gives it.
+    fn begin(&mut self, computed: Option<&Mark>) -> Result<(), Error> {
+        if self.device != Device::Cpu && self.downloader.is_none() {
+            self.downloader = Some(Downloader::new(self.device)?);
+        }
+        computed.map_or(Ok(()), Mark::wait)
+    }
+
+    fn copy(&mut self, copies: &mut Copies, computed: Option<&Mark>) {
+        copies.failed = self.begin(computed).err().map(|error| chain(&error));
         for source in &self.sources {
             let into = source.place.map(|place| &mut copies.tensors[place].1);
-            let found = memory::copy_finite(&source.tensor, into);
+            let found = match (&copies.failed, into, &mut self.downloader) {
+                (Some(_), ..) => Ok(true),
+                (None, Some(into), Some(downloader)) => downloader.copy(&source.tensor, into).map(|()| true),
+                (None, into, _) => memory::copy_finite(&source.tensor, into),
+            };
             let not_finite = matches!(found, Ok(false)) && must_be_finite(&source.name);
             if let Err(error) = found {
                 copies.failed.get_or_insert_with(|| chain(&error));

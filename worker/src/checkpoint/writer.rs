@@ -16,7 +16,8 @@ use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{BlobRef, CheckpointFailed, CheckpointShare};
 use lockstep_store::{BlobError, BlobStore, PIECE_BYTES};
 use lockstep_tch_ext::memory::cpu_bytes;
-use tch::Tensor;
+use lockstep_tch_ext::streams::Mark;
+use tch::{Device, Tensor};
 use tracing::{debug, warn};
 
 use super::copier::{COPIES, Copier, Copies, Progress, Request, sources};
@@ -38,6 +39,8 @@ pub struct Writer {
     /// Requests whose outcome is not taken yet.
     open: usize,
     last_step: Option<u64>,
+    /// Where the state is.
+    device: Device,
     /// Bytes that describe the tensors of the share.
     tensors_described: usize,
     changed: Receiver<FilesError>,
@@ -63,6 +66,8 @@ impl Writer {
             |(name, tensor): (&str, &Tensor)| size::tensor(name, dtype(tensor), tensor.size(), bytes(tensor) as usize);
         let tensors_described = own.clone().map(described).sum();
         let first = Copies::new(own)?;
+        let device = state.tensors().iter().map(|named| named.tensor.device()).find(|device| *device != Device::Cpu);
+        let device = device.unwrap_or(Device::Cpu);
         let sources = sources(state.tensors(), &owned);
         let progress = Arc::new(Progress::new(&sources));
         let (requests, taken) = channel();
@@ -74,6 +79,8 @@ impl Writer {
         let copier = Copier {
             sources,
             progress: Arc::clone(&progress),
+            device,
+            downloader: None,
             requests: taken,
             written: copied,
             free,
@@ -96,6 +103,7 @@ impl Writer {
             written,
             open: 0,
             last_step: None,
+            device,
             tensors_described,
             changed,
             threads,
@@ -104,7 +112,10 @@ impl Writer {
 
     /// Begins a checkpoint of the state as it is, whose tensors may change when [`Writer::ready`] says so. Waits only if both
     /// checkpoints before it are still being written.
-    pub fn stage(&mut self, staging: Staging) {
+    ///
+    /// # Errors
+    /// `Torch`, if the device failed.
+    pub fn stage(&mut self, staging: Staging) -> Result<(), lockstep_tch_ext::Error> {
         self.progress.wait_for(ChangedBy::Update(usize::MAX));
         while self.written.try_recv().is_ok() {
             self.open -= 1;
@@ -118,12 +129,16 @@ impl Writer {
             self.open -= 1;
             warn!(step, "training waited {:.1} s for a checkpoint to be written", since.elapsed().as_secs_f64());
         }
+        let computed = Mark::new(self.device)?;
         self.last_step = Some(staging.step);
         self.progress.begin();
         let requests = self.requests.as_ref().expect("present until dropped");
-        requests.send(Request::Write(Box::new(staging))).expect("the copier ends only with its requests");
+        requests
+            .send(Request::Write { staging: Box::new(staging), computed })
+            .expect("the copier ends only with its requests");
         self.open += 1;
         self.copying = true;
+        Ok(())
     }
 
     /// Whether the state is being copied.

@@ -1,12 +1,12 @@
 //! The norm of the mean gradient. Hot: one pass over all gradients at every step.
 
-use lockstep_tch_ext::fold::layer_norms;
+use lockstep_tch_ext::{Error, fold};
 use tch::Tensor;
 
 /// The L2 norm of the flat tensor `gradients`, summed in 64 bits; on the CPU in an order that depends on nothing but its
 /// length.
-pub fn norm(gradients: &Tensor) -> Result<f64, lockstep_tch_ext::Error> {
-    Ok(layer_norms(gradients, &[0, gradients.numel() as i64])?[0])
+pub fn norm(gradients: &Tensor) -> Result<f64, Error> {
+    Ok(fold::norm(gradients)?.f_double_value(&[])?)
 }
 
 #[cfg(test)]

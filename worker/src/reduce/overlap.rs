@@ -18,7 +18,7 @@ use lockstep_tch_ext::streams::{Mark, leave_default};
 use tch::{Device, Tensor};
 
 use super::finish::Finish;
-use super::used::Used;
+use super::used::{Used, join};
 use super::{CutHandle, Exchange, ExchangeError};
 
 /// What the backward pass fills, and where each part of it belongs.
@@ -148,6 +148,11 @@ impl Overlap {
         self.cut = None;
         let reduced = reduced.and_then(|mark| Ok(mark.wait()?));
         (in_flight.exchange, in_flight.buckets, reduced)
+    }
+
+    /// Notes in `all` the parameters that got a gradient in the last backward pass.
+    pub(super) fn join_used(&self, all: &mut [u8]) {
+        join(all, &lock(&self.arriving).used);
     }
 
     /// Whether [`Overlap::backward`] was called and [`Overlap::finish`] was not.

@@ -11,7 +11,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::Layout;
 use super::finish::{Finish, World, cut};
 use super::overlap::{Overlap, Parts};
-use super::used::Used;
+use super::used::{Used, join};
 use super::{Exchange, ExchangeError};
 
 /// Up to this many bytes of one subtree, one round: more rounds cost more than it costs to add this much; with more, it
@@ -61,6 +61,8 @@ pub struct Reducer {
     shares: Tensor,
     /// Scratch: one byte for each parameter.
     used: Vec<u8>,
+    /// For each parameter 1 if one of this step's hosted ranks used it.
+    used_here: Vec<u8>,
     /// Each parameter's gradient in the parameter's dtype; where that is not the layout's, a copy to be filled.
     parts: Vec<Tensor>,
     casts: Vec<(usize, Tensor)>,
@@ -168,8 +170,23 @@ impl Reducer {
         }
         let sample = leaves[0].sample.copy();
         let shares = leaves[0].used.place.shallow_clone();
-        let used = vec![0; parts.len()];
-        Ok(Self { leaves, folds, buckets, ranges, overlap: None, sample, gradients, loss, shares, used, parts, casts })
+        let (used, used_here) = (vec![0; parts.len()], vec![0; parts.len()]);
+        let overlap = None;
+        Ok(Self {
+            leaves,
+            folds,
+            buckets,
+            ranges,
+            overlap,
+            sample,
+            gradients,
+            loss,
+            shares,
+            used,
+            used_here,
+            parts,
+            casts,
+        })
     }
 
     /// Lets [`Reducer::backward_beside`] reduce while the backward pass goes on, if there is more than one bucket, which is
@@ -210,6 +227,10 @@ impl Reducer {
     ) -> Result<(), lockstep_tch_ext::Error> {
         let leaf = &mut self.leaves[self.folds[index].0];
         grads_into(loss, parameters, &leaf.gradients, &mut self.used)?;
+        if index == 0 {
+            self.used_here.fill(0);
+        }
+        join(&mut self.used_here, &self.used);
         Ok(leaf.used.note(&self.used)?)
     }
 
@@ -224,6 +245,9 @@ impl Reducer {
         let last = self.folds.len() - 1;
         let Some(overlap) = &mut self.overlap else { return self.backward(last, loss, parameters) };
         let Some(exchange) = exchange.take() else { return self.backward(last, loss, parameters) };
+        if last == 0 {
+            self.used_here.fill(0);
+        }
         overlap.backward(loss, parameters, exchange, std::mem::take(&mut self.buckets))
     }
 
@@ -248,6 +272,7 @@ impl Reducer {
     pub fn finish(&mut self, exchange: &mut Option<Box<dyn Exchange>>) -> Result<(), ExchangeError> {
         if let Some(overlap) = self.overlap.as_mut().filter(|overlap| overlap.under_way()) {
             let (returned, buckets, reduced) = overlap.finish();
+            overlap.join_used(&mut self.used_here);
             *exchange = Some(returned);
             self.buckets = buckets;
             return reduced;
@@ -271,11 +296,20 @@ impl Reducer {
         self.loss.f_double_value(&[0])
     }
 
-    /// For each parameter 1 if any rank's loss depended on it, else 0: equal in all processes.
+    /// The same where it lies: one element.
+    pub fn loss_beside(&self) -> &Tensor {
+        &self.loss
+    }
+
+    /// For each parameter 1 if any rank's loss depended on it, else 0: equal in all processes. Where the hosted ranks used all, which
+    /// is nearly always so, nothing is read from the device.
     ///
     /// # Errors
     /// libtorch's, as of [`Reducer::loss`].
     pub fn used(&self) -> Result<Vec<u8>, TchError> {
+        if self.used_here.iter().all(|used| *used != 0) {
+            return Ok(self.used_here.clone());
+        }
         let shares = Vec::<f64>::try_from(&self.shares.f_to_kind(Kind::Double)?)?;
         Ok(shares.into_iter().map(|share| u8::from(share > 0.0)).collect())
     }

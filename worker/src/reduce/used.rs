@@ -42,3 +42,10 @@ impl Used {
         self.place.f_copy_(&self.values)
     }
 }
+
+/// Notes in `all` what is noted in `more`.
+pub(super) fn join(all: &mut [u8], more: &[u8]) {
+    for (all, more) in all.iter_mut().zip(more) {
+        *all |= more;
+    }
+}

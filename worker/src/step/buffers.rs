@@ -17,6 +17,8 @@ pub(crate) struct Buffers {
     /// The model's own tensors.
     live: Vec<(String, Tensor)>,
     before: Vec<Tensor>,
+    /// As they were before the last step but this one, if somebody may step back.
+    earlier: Option<Vec<Tensor>>,
     /// Each buffer's place in `packed`.
     after: Vec<Tensor>,
     /// All of `after` as bytes, as it is sent.
@@ -24,14 +26,14 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// `None` if the model has no buffers.
-    pub(crate) fn new(buffers: &[(String, Tensor)]) -> Result<Option<Self>, TchError> {
+    /// `None` if the model has no buffers; `steps_back`: [`Buffers::step_back`] may be called.
+    pub(crate) fn new(buffers: &[(String, Tensor)], steps_back: bool) -> Result<Option<Self>, TchError> {
         let Some((_, first)) = buffers.first() else { return Ok(None) };
         let bytes = |tensor: &Tensor| tensor.numel() as i64 * tensor.kind().elt_size_in_bytes() as i64;
         let places: Vec<i64> =
             buffers.iter().map(|(_, tensor)| ((bytes(tensor) + ALIGNMENT - 1) / ALIGNMENT) * ALIGNMENT).collect();
         let packed = Tensor::f_zeros([places.iter().sum::<i64>()], (Kind::Uint8, first.device()))?;
-        let mut own = Self { live: Vec::new(), before: Vec::new(), after: Vec::new(), packed };
+        let mut own = Self { live: Vec::new(), before: Vec::new(), earlier: None, after: Vec::new(), packed };
         let mut offset = 0;
         for ((name, tensor), place) in buffers.iter().zip(places) {
             let after = own.packed.f_narrow(0, offset, bytes(tensor))?.f_view_dtype(tensor.kind())?;
@@ -40,12 +42,25 @@ impl Buffers {
             own.after.push(after.f_view(tensor.size().as_slice())?);
             offset += place;
         }
+        if steps_back {
+            own.earlier = Some(own.before.iter().map(Tensor::f_zeros_like).collect::<Result<_, _>>()?);
+        }
         Ok(Some(own))
     }
 
     /// Before the first rank's forward.
     pub(crate) fn begin_step(&mut self) -> Result<(), TchError> {
+        if let Some(earlier) = &mut self.earlier {
+            std::mem::swap(earlier, &mut self.before);
+        }
         keep(&mut self.before, &self.live)
+    }
+
+    /// In the middle of a step: [`Buffers::restore`] is to the beginning of the step before it.
+    pub(crate) fn step_back(&mut self) {
+        if let Some(earlier) = &mut self.earlier {
+            std::mem::swap(earlier, &mut self.before);
+        }
     }
 
     /// After a rank's forward: rank 0's is kept, and the next rank begins where this one did.

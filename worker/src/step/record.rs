@@ -5,13 +5,14 @@ use lockstep_common::record;
 use lockstep_rpc::Agreed;
 use lockstep_rpc::process_message::Body;
 
+use super::numbers::{Measured, Unread};
 use super::{Run, TrainError, Trainer, borrow};
 use crate::evidence::{Divergence, Taken, numerics};
 use crate::observe::{Phase, StepNumbers};
 
 impl Run {
     /// Records the step; when it is due, with fingerprints that all processes agree on.
-    pub(super) fn record(&mut self, numbers: StepNumbers) -> Result<(), TrainError> {
+    pub(super) fn record(&mut self, lr: f64, measured: Measured) -> Result<(), TrainError> {
         self.trainer.hooks.stepped(&self.trainer.state)?;
         self.history.end_step();
         let contents = self.contents()?;
@@ -35,7 +36,12 @@ impl Run {
         }
         let recorded = taken.filter(|_| self.process.index == 0 && self.fingerprints.recorded);
         let recorded = recorded.map(|taken| self.fingerprinter.whole(taken));
-        self.reporter.step(&StepNumbers { positions, contents, ..numbers }, recorded);
+        match measured {
+            Measured::Read { loss, grad_norm } => {
+                self.reporter.step(&StepNumbers { step, loss, grad_norm, lr, positions, contents }, recorded);
+            }
+            Measured::OnDevice(measured) => self.unread = Some(Unread { step, measured, lr, positions, contents }),
+        }
         self.reporter.spent(Phase::Record);
         Ok(())
     }

@@ -1,5 +1,4 @@
-//! The training loop. Hot: no allocation per sample, no wait for the device but to read loss and norm, no log above
-//! debug.
+//! The training loop. Hot: no allocation per sample, no wait for the device in most steps ([`super::numbers`]), no log above debug.
 
 use std::ops::Range;
 
@@ -15,12 +14,13 @@ use tch::Tensor;
 
 use super::buffers::Buffers;
 use super::due::Due;
+use super::numbers::Unread;
 use super::seen::Seen;
 use super::{TrainError, Trainer};
 use crate::checkpoint::{self, ChangedBy, Saving, Staging, Writer};
 use crate::evidence::{Fingerprinter, GradientHistory};
-use crate::observe::{Inspection, LogSource, MediaWriter, Outbox, Phase, Reporter, StepNumbers, model_report};
-use crate::reduce::{Exchange, ProcessIndex, Reducer, norm};
+use crate::observe::{Inspection, LogSource, MediaWriter, Outbox, Phase, Reporter, model_report};
+use crate::reduce::{Exchange, ProcessIndex, Reducer};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(super) struct Run {
     /// Of the step under way.
     pub(super) fingerprints: Due,
     pub(super) inspection: Option<Inspection>,
+    /// The step before, if its loss and norm are still on the device.
+    pub(super) unread: Option<Unread>,
     /// Steps completed when this process began.
     pub(super) began: u64,
     /// The last fingerprint step at which all processes agreed.
@@ -86,9 +88,10 @@ impl Trainer {
         }
         while run.trainer.state.step < run.trainer.until {
             if let Err(error) = run.step() {
+                let error = run.blame(error);
                 // What led to it is worth knowing.
                 run.reporter.hand_over();
-                return Err(run.blame(error));
+                return Err(error);
             }
         }
         run.finish(saving)
@@ -117,7 +120,7 @@ impl Run {
         let (sample, every) = (reducer.sample(0).numel() as i64, trainer.fingerprints_every);
         let history = GradientHistory::new(hosted.clone(), job.ranks, every, sample, (layout.kind(), *device))?;
         let agreed = state.step;
-        let buffers = Buffers::new(state.model.buffers())?;
+        let buffers = Buffers::new(state.model.buffers(), trainer.reads_later)?;
         let media = store.as_ref().and_then(|store| MediaWriter::start(store.another(), outbox));
         let checkpoints = store
             .map(|store| Writer::start(state, (process.index, process.count), store, outbox.clone(), &trainer.watch));
@@ -141,6 +144,7 @@ impl Run {
             history,
             fingerprints: Due::default(),
             inspection: None,
+            unread: None,
             began: agreed,
             agreed,
             checkpoints,
@@ -165,19 +169,17 @@ impl Run {
         }
         self.reduce(step)?;
 
-        let loss = self.reducer.loss()?;
-        self.finite("loss", step, loss)?;
-        let grad_norm = norm(self.reducer.gradients())?;
-        self.finite("gradient norm", step, grad_norm)?;
+        self.settle()?;
+        let measured = self.measure(step)?;
         self.report_layers(step + 1)?;
-        self.clip(grad_norm)?;
+        self.clip(&measured)?;
         self.reporter.spent(Phase::Reduction);
-        let lr = self.update(step)?;
+        let lr = self.update(step, &measured)?;
         if let Some(inspection) = self.inspection.take() {
             inspection.updated(&mut self.reporter, self.trainer.state.model.as_ref())?;
         }
 
-        self.record(StepNumbers { step: step + 1, loss, grad_norm, lr, positions: 0, contents: 0 })?;
+        self.record(lr, measured)?;
         self.state_is_finite()?;
         if self.trainer.job.eval_due(step + 1) && !self.trainer.replay {
             self.evaluate()?;
@@ -267,18 +269,6 @@ impl Run {
         Ok(())
     }
 
-    /// Scales the gradients down to the job's norm, by the factor of `torch.nn.utils.clip_grad_norm_`; but the norm is a sum
-    /// in 64 bits.
-    fn clip(&mut self, grad_norm: f64) -> Result<(), TrainError> {
-        if let Some(limit) = self.trainer.job.optimizer.clip_norm {
-            let factor = limit / (grad_norm + 1e-6);
-            if factor < 1.0 {
-                let _ = self.reducer.gradients().f_mul_scalar_(factor)?;
-            }
-        }
-        Ok(())
-    }
-
     fn checkpoint(&mut self) -> Result<(), TrainError> {
         self.reporter.spent(Phase::Other);
         let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
@@ -294,7 +284,7 @@ impl Run {
             preprocessing: if first { preprocessing.used.clone() } else { None },
             steps: if first { state.steps()? } else { None },
             last: state.step == self.trainer.until,
-        });
+        })?;
         if state.step == self.trainer.until {
             self.copy_is_finite()?;
         }

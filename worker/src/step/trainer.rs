@@ -34,6 +34,7 @@ pub struct Trainer {
     pub(super) until: u64,
     pub(super) fingerprints_every: u64,
     pub(super) replay: bool,
+    pub(super) reads_later: bool,
     pub(super) judge_at: BTreeSet<u64>,
     pub(super) hooks: Hooks,
     pub(super) derived: Option<Override>,
@@ -95,6 +96,7 @@ impl Trainer {
             until,
             fingerprints_every,
             replay: false,
+            reads_later: device.is_cuda(),
             judge_at: BTreeSet::new(),
             hooks: Hooks::default(),
             derived,
@@ -112,6 +114,13 @@ impl Trainer {
     #[must_use]
     pub fn judge_at(self, steps: impl Iterator<Item = u64>) -> Self {
         Self { judge_at: steps.collect(), ..self }
+    }
+
+    /// Reads loss and gradient norm of most steps while the next one is computed. On a GPU that is so anyway; elsewhere it only delays what
+    /// is said of a step, and changes no bit.
+    #[must_use]
+    pub fn reading_later(self) -> Self {
+        Self { reads_later: true, ..self }
     }
 
     /// Ends when one of these data files changes, before a checkpoint names it.

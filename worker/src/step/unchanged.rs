@@ -15,6 +15,7 @@ impl Run {
         if let Err(earlier) = self.copy_is_finite() {
             return earlier;
         }
+        let error = self.settle_alone(&error).unwrap_or(error);
         let explained = matches!(
             error,
             TrainError::Data { .. } | TrainError::Model { .. } | TrainError::NotFinite { .. } | TrainError::Torch(_)

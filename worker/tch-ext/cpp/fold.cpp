@@ -8,6 +8,7 @@
 
 #include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -89,6 +90,15 @@ double sum_of_squares(const float* values, int64_t length) {
   return sum;
 }
 
+// The L2 norm of a flat tensor, as one number of 64 bits beside it.
+at::Tensor norm(const at::Tensor& flat) {
+  if (flat.device().is_cpu() && flat.scalar_type() == at::kFloat && flat.is_contiguous()) {
+    const auto sum = sum_of_squares(flat.const_data_ptr<float>(), flat.numel());
+    return at::scalar_tensor(std::sqrt(sum), at::kDouble);
+  }
+  return at::linalg_vector_norm(flat, 2, /*dim=*/at::OptionalIntArrayRef{}, /*keepdim=*/false, at::kDouble);
+}
+
 } // namespace lockstep::fold
 
 extern "C" {
@@ -121,24 +131,23 @@ char* lte_grads_into(
   });
 }
 
+// The L2 norm of `flat`, summed in 64 bits, as a tensor beside it: nothing is read from the device.
+char* lte_norm(const at::Tensor* flat, at::Tensor** out) {
+  return lockstep::guard([&] {
+    c10::NoGradGuard no_grad;
+    *out = new at::Tensor(lockstep::fold::norm(*flat));
+  });
+}
+
 // `out[i]` is the L2 norm of `flat[offsets[i]..offsets[i + 1]]`; the caller has checked that the offsets ascend
 // from 0 or more to at most `flat`'s length.
 char* lte_layer_norms(const at::Tensor* flat, const int64_t* offsets, size_t parts, double* out) {
   return lockstep::guard([&] {
     c10::NoGradGuard no_grad;
-    if (flat->device().is_cpu() && flat->scalar_type() == at::kFloat && flat->is_contiguous()) {
-      const auto* values = flat->const_data_ptr<float>();
-      for (size_t i = 0; i < parts; ++i) {
-        out[i] = std::sqrt(lockstep::fold::sum_of_squares(values + offsets[i], offsets[i + 1] - offsets[i]));
-      }
-      return;
-    }
     std::vector<at::Tensor> norms;
     norms.reserve(parts);
     for (size_t i = 0; i < parts; ++i) {
-      norms.push_back(at::linalg_vector_norm(
-          flat->narrow(0, offsets[i], offsets[i + 1] - offsets[i]), 2, /*dim=*/at::OptionalIntArrayRef{},
-          /*keepdim=*/false, at::kDouble));
+      norms.push_back(lockstep::fold::norm(flat->narrow(0, offsets[i], offsets[i + 1] - offsets[i])));
     }
     if (!norms.empty()) {
       // One read from the device for all parts.

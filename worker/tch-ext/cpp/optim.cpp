@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -50,6 +51,12 @@ struct lte_optim {
   // Lists of one fused call.
   struct Lists {
     std::vector<at::Tensor> params, grads, first, second, steps;
+  };
+
+  // Of one step. Where `found_inf` holds 1, the kernels change nothing.
+  struct Rate {
+    double lr;
+    std::optional<at::Tensor> found_inf;
   };
 
   // Parameters that share weight decay and dtype.
@@ -100,11 +107,11 @@ struct lte_optim {
     }
   }
 
-  void sgd(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
+  void sgd(Lists& lists, double weight_decay, const Rate& rate, bool first_of_momentum) {
     const auto fused = [&](Lists& all) {
       at::_fused_sgd_(
-          all.params, all.grads, all.first, weight_decay, config.momentum, lr, config.dampening,
-          config.nesterov != 0, /*maximize=*/false, first_of_momentum);
+          all.params, all.grads, all.first, weight_decay, config.momentum, rate.lr, config.dampening,
+          config.nesterov != 0, /*maximize=*/false, first_of_momentum, /*grad_scale=*/{}, rate.found_inf);
     };
     const auto& any = lists.params.front();
     if (config.momentum == 0.0 || !any.is_cpu() || !at::isReducedFloatingType(any.scalar_type())) {
@@ -130,9 +137,9 @@ struct lte_optim {
 
   // The fused CPU kernels walk raw memory from a tensor's first element to as many as it has: one with gaps is stepped in a copy
   // without.
-  void call(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
+  void call(Lists& lists, double weight_decay, const Rate& rate, bool first_of_momentum) {
     if (!gaps) {
-      kernel(lists, weight_decay, lr, first_of_momentum);
+      kernel(lists, weight_decay, rate, first_of_momentum);
       return;
     }
     Lists dense = lists;
@@ -141,7 +148,7 @@ struct lte_optim {
         param = at::empty_like(param).copy_(param);
       }
     }
-    kernel(dense, weight_decay, lr, first_of_momentum);
+    kernel(dense, weight_decay, rate, first_of_momentum);
     for (size_t i = 0; i < lists.params.size(); ++i) {
       if (!lists.params[i].is_same(dense.params[i])) {
         lists.params[i].copy_(dense.params[i]);
@@ -149,20 +156,20 @@ struct lte_optim {
     }
   }
 
-  void kernel(Lists& lists, double weight_decay, double lr, bool first_of_momentum) {
+  void kernel(Lists& lists, double weight_decay, const Rate& rate, bool first_of_momentum) {
     switch (static_cast<Kind>(config.kind)) {
       case Kind::sgd:
-        sgd(lists, weight_decay, lr, first_of_momentum);
+        sgd(lists, weight_decay, rate, first_of_momentum);
         break;
       case Kind::adam:
         at::_fused_adam_(
-            lists.params, lists.grads, lists.first, lists.second, {}, lists.steps, lr, config.beta1, config.beta2,
-            weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+            lists.params, lists.grads, lists.first, lists.second, {}, lists.steps, rate.lr, config.beta1, config.beta2,
+            weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, rate.found_inf);
         break;
       case Kind::adamw:
         at::_fused_adamw_(
-            lists.params, lists.grads, lists.first, lists.second, {}, lists.steps, lr, config.beta1, config.beta2,
-            weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+            lists.params, lists.grads, lists.first, lists.second, {}, lists.steps, rate.lr, config.beta1, config.beta2,
+            weight_decay, config.epsilon, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, rate.found_inf);
         break;
     }
   }
@@ -227,6 +234,8 @@ void lte_optim_free(lte_optim* optim) {
 // The caller has checked that there are as many gradients as parameters, and as many bytes of `used` unless that is
 // null, which is: all. `*undefined` names the first gradient that is used and undefined; nothing has changed then.
 //
+// Where `found_inf`, unless it is null, holds 1, tensors stay as they are.
+//
 // With `ready`, parameters are updated a few at a time, after it was asked for each of them. Where it answers 0 the step ends as
 // it is.
 char* lte_optim_step(
@@ -235,6 +244,7 @@ char* lte_optim_step(
     const uint8_t* used,
     size_t count,
     double lr,
+    const at::Tensor* found_inf,
     lte_ready ready,
     void* context,
     int64_t* undefined) {
@@ -254,6 +264,7 @@ char* lte_optim_step(
           ", its parameter ", optim->params[i].sizes());
     }
     c10::NoGradGuard no_grad;
+    const lte_optim::Rate rate{lr, found_inf == nullptr ? std::optional<at::Tensor>() : *found_inf};
     const bool has_momentum = !optim->has_second() && optim->config.momentum != 0.0;
     bool all_used = true, behind = false;
     for (size_t i = 0; i < count; ++i) {
@@ -300,7 +311,7 @@ char* lte_optim_step(
           for (const auto position : group.positions) {
             group.all.grads.push_back(laid_out(position));
           }
-          optim->call(group.all, group.weight_decay, lr, is_first(group.positions.front()));
+          optim->call(group.all, group.weight_decay, rate, is_first(group.positions.front()));
           group.all.grads.clear();
           continue;
         }
@@ -322,13 +333,19 @@ char* lte_optim_step(
             }
           }
           if (!some.params.empty()) {
-            optim->call(some, group.weight_decay, lr, first_of_momentum);
+            optim->call(some, group.weight_decay, rate, first_of_momentum);
           }
         }
       }
     }
+    if (found_inf != nullptr) {
+      optim->step.sub_(*found_inf);
+    }
     optim->taken += 1;
     for (size_t i = 0; i < count; ++i) {
+      if (found_inf != nullptr && is_used(i) && optim->own_steps[i].defined()) {
+        optim->own_steps[i].sub_(*found_inf);
+      }
       optim->counts[i] += is_used(i) ? 1 : 0;
     }
   });

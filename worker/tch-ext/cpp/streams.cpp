@@ -39,6 +39,16 @@ char* lte_mark_wait(const lte_mark* mark, int32_t device) {
   });
 }
 
+// Whether all before the mark is done.
+char* lte_mark_is_reached(const lte_mark* mark, uint8_t* reached) {
+  return lockstep::guard([&] { *reached = mark->event.query() ? 1 : 0; });
+}
+
+// Returns when all before the mark is done.
+char* lte_mark_synchronize(const lte_mark* mark) {
+  return lockstep::guard([&] { mark->event.synchronize(); });
+}
+
 void lte_mark_free(lte_mark* mark) {
   delete mark;
 }

@@ -24,6 +24,19 @@ pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, used: &mut [u
     })
 }
 
+/// The L2 norm of the flat tensor, summed in 64 bits as by [`layer_norms`], beside it: a device is not waited for. One `Double`
+/// without dimensions.
+///
+/// # Errors
+/// `Torch`.
+pub fn norm(flat: &Tensor) -> Result<Tensor, Error> {
+    let mut norm = std::ptr::null_mut();
+    // SAFETY: the tensor lives during the call, and `norm` is a place for one address, set if the call succeeds.
+    ffi::check(unsafe { lte_norm(ffi::raw(flat), &raw mut norm) })?;
+    // SAFETY: the shim has just made it, for us alone.
+    Ok(unsafe { ffi::adopt(norm) })
+}
+
 /// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`; one fewer than there are offsets.
 ///
 /// Summed in 64 bits. For 32-bit floats on the CPU the order of the sum is fixed, whatever the number of threads and
@@ -52,5 +65,6 @@ unsafe extern "C" {
         flat: *const CTensor,
         used: *mut u8,
     ) -> *mut c_char;
+    fn lte_norm(flat: *const CTensor, out: *mut *mut CTensor) -> *mut c_char;
     fn lte_layer_norms(flat: *const CTensor, offsets: *const i64, parts: usize, out: *mut f64) -> *mut c_char;
 }

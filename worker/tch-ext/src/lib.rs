@@ -1,5 +1,5 @@
 //! What `tch` lacks and data-parallel training needs: process groups, generator states, determinism switches, fused
-//! optimizers with their state, allocator statistics, gradient hooks, streams, autocast, and TorchScript modules with true names.
+//! optimizers with their state, allocator statistics, gradient hooks, streams, copies beside them, autocast, and TorchScript modules with true names.
 //!
 //! A C++ shim in `cpp/` does the work; nothing else in Lockstep is C++ or calls into it. Every entry point of the shim
 //! catches what libtorch throws and returns it as text, so an exception arrives here as an [`Error`], never as an
@@ -21,6 +21,7 @@ pub mod script;
 pub mod stacks;
 pub mod streams;
 mod switches;
+pub mod transfers;
 
 pub use error::Error;
 pub use switches::{autocast, determinism, float_mode, processor};

@@ -46,6 +46,28 @@ pub enum Kind {
     },
 }
 
+/// What one step takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// In the order of the parameters, each in its parameter's shape and dtype.
+    pub grads: &'a [Tensor],
+    /// Which parameters take part: those whose byte is not 0; all without it. The others keep their value, their moments and
+    /// their count of steps, as with `torch.optim` a parameter does whose `grad` is None.
+    pub used: Option<&'a [u8]>,
+    /// Learning rate.
+    pub lr: f64,
+    /// One 32-bit float beside the parameters. With 1 in it, parameters, moments and the count of steps on the device stay as
+    /// they are; the host's counts do not, so no other step may follow. With 0 it changes nothing.
+    pub found_inf: Option<&'a Tensor>,
+}
+
+impl<'a> Update<'a> {
+    /// Of all parameters.
+    pub fn all(grads: &'a [Tensor], lr: f64) -> Self {
+        Self { grads, used: None, lr, found_inf: None }
+    }
+}
+
 /// An optimizer over a fixed list of parameters, all on one device.
 ///
 /// It holds the parameters (their storage, not copies) and changes them in place.
@@ -80,21 +102,12 @@ impl Optimizer {
         Ok(Self { raw, kind, names })
     }
 
-    /// One step of all parameters with learning rate `lr`; `grads` are in the order of the parameters.
+    /// One step.
     ///
     /// # Errors
     /// `Count` and `NoGradient` before anything changed; `Torch` for shapes that do not fit, likewise before.
-    pub fn step(&mut self, grads: &[Tensor], lr: f64) -> Result<(), Error> {
-        self.step_some(grads, None, lr, (None, std::ptr::null_mut()))
-    }
-
-    /// One step of the parameters whose byte in `used` is not 0. The others keep their value, their moments and their
-    /// count of steps, as with `torch.optim` a parameter does whose `grad` is None.
-    ///
-    /// # Errors
-    /// As [`Optimizer::step`].
-    pub fn step_used(&mut self, grads: &[Tensor], used: &[u8], lr: f64) -> Result<(), Error> {
-        self.step_some(grads, Some(used), lr, (None, std::ptr::null_mut()))
+    pub fn step(&mut self, update: &Update<'_>) -> Result<(), Error> {
+        self.step_some(update, (None, std::ptr::null_mut()))
     }
 
     /// The same, a few parameters at a time, with the same bits. Before a parameter and its state change, `ready` is called with its
@@ -102,36 +115,27 @@ impl Optimizer {
     ///
     /// # Errors
     /// As [`Optimizer::step`].
-    pub fn step_when<R: FnMut(usize) -> bool>(
-        &mut self,
-        grads: &[Tensor],
-        used: &[u8],
-        lr: f64,
-        mut ready: R,
-    ) -> Result<(), Error> {
+    pub fn step_when<R: FnMut(usize) -> bool>(&mut self, update: &Update<'_>, mut ready: R) -> Result<(), Error> {
         extern "C" fn ask<R: FnMut(usize) -> bool>(context: *mut c_void, position: usize) -> u8 {
             // SAFETY: `context` is the `ready` below, which nobody else touches during the call.
             u8::from(unsafe { &mut *context.cast::<R>() }(position))
         }
-        self.step_some(grads, Some(used), lr, (Some(ask::<R>), (&raw mut ready).cast()))
+        self.step_some(update, (Some(ask::<R>), (&raw mut ready).cast()))
     }
 
-    fn step_some(
-        &mut self,
-        grads: &[Tensor],
-        used: Option<&[u8]>,
-        lr: f64,
-        (ready, context): (Option<Ready>, *mut c_void),
-    ) -> Result<(), Error> {
+    fn step_some(&mut self, update: &Update<'_>, (ready, context): (Option<Ready>, *mut c_void)) -> Result<(), Error> {
+        let Update { grads, used, lr, found_inf } = *update;
         let given = [("gradients", grads.len()), ("used parameters", used.map_or(grads.len(), <[u8]>::len))];
         if let Some((what, found)) = given.into_iter().find(|(_, found)| *found != self.names.len()) {
             return Err(Error::Count { what, expected: self.names.len(), found });
         }
         let mut undefined = -1;
         let used = used.map_or(std::ptr::null(), <[u8]>::as_ptr);
+        let found_inf = found_inf.map_or(std::ptr::null(), ffi::raw);
+        let (grads, count) = (ffi::raw_list(grads), grads.len());
         // SAFETY: `raw` is ours and used by nobody else during the call; the lists have as many entries as is said.
         ffi::check(unsafe {
-            lte_optim_step(self.raw, ffi::raw_list(grads), used, grads.len(), lr, ready, context, &raw mut undefined)
+            lte_optim_step(self.raw, grads, used, count, lr, found_inf, ready, context, &raw mut undefined)
         })?;
         match usize::try_from(undefined) {
             Ok(index) => Err(Error::NoGradient(self.names[index].clone())),
@@ -278,6 +282,7 @@ unsafe extern "C" {
         used: *const u8,
         count: usize,
         lr: f64,
+        found_inf: *const CTensor,
         ready: Option<Ready>,
         context: *mut c_void,
         undefined: *mut i64,

@@ -71,6 +71,30 @@ impl Mark {
             None => Ok(()),
         }
     }
+
+    /// Whether the device has done all before the mark.
+    ///
+    /// # Errors
+    /// `Torch`, also for what the device failed at until then.
+    pub fn is_reached(&self) -> Result<bool, Error> {
+        let Some(mark) = &self.mark else { return Ok(true) };
+        let mut reached = 0;
+        // SAFETY: the mark lives as long as `self`, and `reached` is a place for one byte.
+        ffi::check(unsafe { lte_mark_is_reached(mark.0, &raw mut reached) })?;
+        Ok(reached != 0)
+    }
+
+    /// Returns when the device has done all before the mark.
+    ///
+    /// # Errors
+    /// `Torch`, also for what the device failed at until then.
+    pub fn synchronize(&self) -> Result<(), Error> {
+        match &self.mark {
+            // SAFETY: the mark lives as long as `self`.
+            Some(mark) => ffi::check(unsafe { lte_mark_synchronize(mark.0) }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An `lte_mark`.
@@ -80,5 +104,7 @@ unsafe extern "C" {
     fn lte_stream_leave_default(device: i32) -> *mut c_char;
     fn lte_mark_new(device: i32, out: *mut *mut CMark) -> *mut c_char;
     fn lte_mark_wait(mark: *const CMark, device: i32) -> *mut c_char;
+    fn lte_mark_is_reached(mark: *const CMark, reached: *mut u8) -> *mut c_char;
+    fn lte_mark_synchronize(mark: *const CMark) -> *mut c_char;
     fn lte_mark_free(mark: *mut CMark);
 }

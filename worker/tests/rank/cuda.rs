@@ -173,3 +173,16 @@ fn a_flipped_bit_on_one_process_is_found() {
     assert!(tensors.iter().any(|tensor| tensor == "model/layers.1.weight"), "{tensors:?}");
     assert_ne!(outcome.corrupt[0].fingerprints[0], outcome.corrupt[0].fingerprints[1]);
 }
+
+/// Norms of layers are read from the device at every step, and loss and norm with them; without, a step later.
+#[test]
+#[ignore = "needs a CUDA device"]
+fn numbers_that_are_read_a_step_later_are_those_that_are_read_at_once() {
+    let at_once = ["report.layer_norms_every=1"];
+    assert_equal(&mlp(&[]).run(2, None), &mlp(&at_once).run(2, None), "an mlp");
+    assert_equal(&gpt(&[]).run(1, None), &gpt(&at_once).run(1, None), "a gpt");
+    let diverges = ["optimizer.lr=1e18", "report.fingerprints_every=0", "checkpoint.every_steps=0"];
+    let (later, now) = (mlp(&diverges).run(2, None), mlp(&[&diverges[..], &at_once].concat()).run(2, None));
+    assert_eq!(later.codes, [1, 1], "{}", later.stderr);
+    assert_eq!((later.record(), &later.failures), (now.record(), &now.failures));
+}

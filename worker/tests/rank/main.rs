@@ -10,6 +10,7 @@ mod exchange;
 mod failures;
 #[cfg(target_arch = "x86_64")]
 mod lab;
+mod later;
 mod numeric;
 mod processes;
 mod programs;

@@ -20,14 +20,15 @@ fn only_a_third_checkpoint_waits_and_none_is_left_out() {
         written,
         open: 0,
         last_step: None,
+        device: tch::Device::Cpu,
         tensors_described: 0,
         changed,
         threads: Vec::new(),
     };
-    writer.stage(staging(1));
-    writer.stage(staging(2));
+    writer.stage(staging(1)).unwrap();
+    writer.stage(staging(2)).unwrap();
     let third = std::thread::spawn(move || {
-        writer.stage(staging(3));
+        writer.stage(staging(3)).unwrap();
         writer
     });
     let deadline = Instant::now() + Duration::from_mins(1);
@@ -37,7 +38,7 @@ fn only_a_third_checkpoint_waits_and_none_is_left_out() {
     }
     let steps = || -> Vec<u64> {
         let step = |request| match request {
-            Request::Write(staging) => staging.step,
+            Request::Write { staging, .. } => staging.step,
             Request::Again => 0,
         };
         taken.try_iter().map(step).collect()
@@ -49,6 +50,6 @@ fn only_a_third_checkpoint_waits_and_none_is_left_out() {
     done.send(true).unwrap();
     done.send(false).unwrap();
     assert_eq!(writer.wait_written(), Some(false), "how the last one went");
-    writer.stage(staging(4));
+    writer.stage(staging(4)).unwrap();
     assert_eq!(steps(), [4]);
 }

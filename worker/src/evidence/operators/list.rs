@@ -1,7 +1,7 @@
 //! The operators, with the shapes that they are tried on. A name says what is computed; its digest covers the outputs and
 //! the gradient of each input.
 
-use lockstep_tch_ext::optim::{Kind, Optimizer};
+use lockstep_tch_ext::optim::{Kind, Optimizer, Update};
 use lockstep_tch_ext::{Error, generator};
 use tch::{Device, Kind as Dtype, Reduction, TchError, Tensor};
 
@@ -156,7 +156,7 @@ fn steps(kind: Kind) -> Result<Vec<Tensor>, Error> {
     for step in 0..3 {
         let gradient = |(at, shape): (usize, &&[i64])| tensor(Of::Mixed, shape, 10 + step * 3 + at as u64);
         let gradients = shapes.iter().enumerate().map(gradient).collect::<Result<Vec<_>, _>>()?;
-        optimizer.step(&gradients, 0.01)?;
+        optimizer.step(&Update::all(&gradients, 0.01))?;
     }
     parameters.extend(optimizer.state().into_iter().map(|(_, tensor)| tensor));
     Ok(parameters)

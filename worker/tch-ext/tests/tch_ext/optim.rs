@@ -1,6 +1,6 @@
 //! Optimizers against PyTorch's own (`fused=True`, CPU): equal bits in parameters and state after every kind of step.
 
-use lockstep_tch_ext::optim::{Kind, Optimizer, STEPS};
+use lockstep_tch_ext::optim::{Kind, Optimizer, STEPS, Update};
 use lockstep_tch_ext::{Error, memory};
 use tch::{Device, Tensor};
 
@@ -70,7 +70,8 @@ fn run(kind: Kind, swap: bool, sometimes: bool) -> Vec<u8> {
             optimizer.load_state(&saved).unwrap();
         }
         let used: Vec<u8> = (0..SHAPES.len()).map(|index| u8::from(!sometimes || is_used(index, step))).collect();
-        optimizer.step_used(&take(&mut rest), &used, *rate).unwrap();
+        let grads = take(&mut rest);
+        optimizer.step(&Update { used: Some(&used), ..Update::all(&grads, *rate) }).unwrap();
     }
     let counts = optimizer.steps().unwrap().map(|steps| Vec::<i64>::try_from(&steps).unwrap());
     assert_eq!(counts, sometimes.then(|| vec![7, 5, 4, 7, 0]));
@@ -126,7 +127,7 @@ fn momentum_of_16_bit_floats_is_computed_in_32_bits_and_rounded() {
             let gradient = gradient(step);
             // Memory that was another tensor's.
             drop(Tensor::full([67], 1e4, (tch::Kind::Float, Device::Cpu)));
-            optimizer.step(&[gradient.shallow_clone()], 0.125).unwrap();
+            optimizer.step(&Update::all(&[gradient.shallow_clone()], 0.125)).unwrap();
             let wide = gradient.to_kind(tch::Kind::Float);
             let whole = momentum.map_or_else(|| wide.copy(), |before| before * 0.9 + &wide);
             wanted = narrow(&(wanted - &whole * 0.125));
@@ -145,7 +146,7 @@ fn gradients_that_lie_otherwise_in_memory_give_the_same_bits() {
         let grad = Tensor::arange(24, (tch::Kind::Float, Device::Cpu)).view([4, 6]).tr();
         let grad = if transposed { grad } else { grad.contiguous() };
         let mut optimizer = Optimizer::new(kind, vec![("w".into(), param.shallow_clone(), 0.1)]).unwrap();
-        optimizer.step(&[grad], 0.1).unwrap();
+        optimizer.step(&Update::all(&[grad], 0.1)).unwrap();
         bytes([&param])
     };
     assert_eq!(result(true), result(false));
@@ -161,7 +162,7 @@ fn a_parameter_with_gaps_in_memory_is_stepped_as_one_without() {
         let mut optimizer = Optimizer::new(kind, vec![("w".into(), param.shallow_clone(), 0.1)]).unwrap();
         for step in 0..3 {
             let grad = (Tensor::arange(48, (element, Device::Cpu)).view([6, 8]) / 16.0 - f64::from(step)).sin();
-            optimizer.step(&[grad.slice(1, 0, 8, 2)], 0.1).unwrap();
+            optimizer.step(&Update::all(&[grad.slice(1, 0, 8, 2)], 0.1)).unwrap();
         }
         let between = whole.slice(1, 1, 8, 2).contiguous();
         assert!(between.equal(&Tensor::arange(48, (element, Device::Cpu)).view([6, 8]).slice(1, 1, 8, 2)));
@@ -188,10 +189,10 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
     let mut optimizer = Optimizer::new(kind, vec![("w".into(), param.shallow_clone(), 0.0)]).unwrap();
     let before = bytes(optimizer.state().iter().map(|(_, tensor)| tensor));
 
-    assert!(matches!(optimizer.step(&[], 0.1), Err(Error::Count { expected: 1, found: 0, .. })));
-    assert!(matches!(optimizer.step(&[Tensor::new()], 0.1), Err(Error::NoGradient(name)) if name == "w"));
+    assert!(matches!(optimizer.step(&Update::all(&[], 0.1)), Err(Error::Count { expected: 1, found: 0, .. })));
+    assert!(matches!(optimizer.step(&Update::all(&[Tensor::new()], 0.1)), Err(Error::NoGradient(name)) if name == "w"));
     let long = Tensor::ones([4], (tch::Kind::Float, Device::Cpu));
-    assert!(matches!(optimizer.step(&[long.shallow_clone()], 0.1), Err(Error::Torch(_))));
+    assert!(matches!(optimizer.step(&Update::all(&[long.shallow_clone()], 0.1)), Err(Error::Torch(_))));
 
     let mut saved = optimizer.state();
     saved[1].1 = long;
@@ -229,9 +230,10 @@ fn a_step_that_waits_for_its_parameters_is_the_same_step() {
         for used in [[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]] {
             let before: Vec<Vec<u8>> = waiting.iter().map(|tensor| bytes([tensor])).collect();
             let mut asked = Vec::new();
-            one.step_used(&grads, &used, 0.1).unwrap();
+            let update = Update { used: Some(&used), ..Update::all(&grads, 0.1) };
+            one.step(&update).unwrap();
             other
-                .step_when(&grads, &used, 0.1, |position| {
+                .step_when(&update, |position| {
                     assert!(bytes([&waiting[position]]) == before[position], "{position} changed before it was ready");
                     asked.push(position);
                     true
@@ -244,7 +246,38 @@ fn a_step_that_waits_for_its_parameters_is_the_same_step() {
             assert!(state(&one) == state(&other));
         }
         let before = bytes([&waiting[4]]);
-        other.step_when(&grads, &[1; 5], 0.1, |position| position != 4).unwrap();
+        other.step_when(&Update::all(&grads, 0.1), |position| position != 4).unwrap();
         assert!(bytes([&waiting[4]]) == before, "what is not ready stays as it is");
+    }
+}
+
+#[test]
+fn a_step_that_found_an_infinity_changes_no_tensor() {
+    for kind in [
+        Kind::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false },
+        Kind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false },
+        Kind::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-8 },
+        Kind::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8 },
+    ] {
+        let run = |found: &[Option<f32>]| {
+            let tensors: Vec<Tensor> = (0..3).map(|index| Tensor::full([50], index, FLOAT)).collect();
+            let mut optimizer = Optimizer::new(kind, parameters(&tensors)).unwrap();
+            for (step, found_inf) in found.iter().enumerate() {
+                let found_inf = found_inf.map(Tensor::from);
+                let grads: Vec<Tensor> =
+                    (0..3).map(|index| Tensor::full([50], 0.3 - f64::from(index), FLOAT)).collect();
+                // One of them has a count of its own from the second step on.
+                let used = [1, u8::from(step == 0), 1];
+                let update = Update { used: Some(&used), found_inf: found_inf.as_ref(), ..Update::all(&grads, 0.1) };
+                optimizer.step(&update).unwrap();
+            }
+            let mut found = bytes(&tensors);
+            found.extend(bytes(optimizer.state().iter().map(|(_, tensor)| tensor)));
+            found
+        };
+        let two = run(&[None, None]);
+        assert!(run(&[Some(0.0), Some(0.0)]) == two, "{kind:?}: the tensor alone changes nothing");
+        assert!(run(&[None, None, Some(1.0)]) == two, "{kind:?}");
+        assert!(run(&[None, None, Some(0.0)]) != two, "{kind:?}: a third step is one");
     }
 }

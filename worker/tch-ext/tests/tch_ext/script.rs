@@ -56,7 +56,7 @@ fn a_module_keeps_its_names_trains_in_place_and_gives_pytorchs_bits() {
         assert_eq!(out.len(), 2, "the tuple's tensors, in order");
         let loss = (&out[0] * &out[0]).mean(None::<Kind>);
         fold::grads_into(&loss, &params, &flat, &mut vec![0; params.len()]).unwrap();
-        optimizer.step(&grads, 0.1).unwrap();
+        optimizer.step(&optim::Update::all(&grads, 0.1)).unwrap();
     }
     assert!(all_bytes(&module) == std::fs::read(made.path("trained")).unwrap(), "bits differ from PyTorch's training");
 
