@@ -1,7 +1,7 @@
 //! Loss and gradient norm that are read a step later, as on a GPU: the same bits, and the same end where they are no numbers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -40,8 +40,6 @@ const RESNET: &str = r#"
 
 /// There is one generator of torch's for each device, and so one training at a time.
 static TORCH: Mutex<()> = Mutex::new(());
-/// Weights are drawn from it; more is not, by several processes.
-static GENERATOR: Mutex<()> = Mutex::new(());
 
 /// What a process says at its end, and of each step the number and the bits of loss, gradient norm, learning rate, positions and
 /// contents.
@@ -76,13 +74,22 @@ fn train(lab: &Lab, processes: usize, later: bool, fails_at: Option<u64>) -> Tra
     let listeners: Vec<Listener> =
         (0..processes).map(|_| Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap()).collect();
     let addresses: Vec<SocketAddr> = listeners.iter().map(Listener::local_addr).collect();
+    // Weights are drawn by one after another, and no process seeds the generator before all have theirs.
+    let (drawing, drawn) = (Mutex::new(()), Barrier::new(processes));
+    let load = &|setup| {
+        let one = drawing.lock().unwrap_or_else(PoisonError::into_inner);
+        let trainer = Trainer::load(&BuiltIn, setup, None).unwrap();
+        drop(one);
+        drawn.wait();
+        trainer
+    };
     thread::scope(|scope| {
         let running: Vec<_> = listeners
             .into_iter()
             .enumerate()
             .map(|(process, listener)| {
                 let addresses = addresses.clone();
-                scope.spawn(move || process_of(lab, (process, listener, addresses), later, fails_at))
+                scope.spawn(move || process_of(lab, (process, listener, addresses), load, later, fails_at))
             })
             .collect();
         let mut trained: Vec<Trained> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
@@ -95,6 +102,7 @@ fn train(lab: &Lab, processes: usize, later: bool, fails_at: Option<u64>) -> Tra
 fn process_of(
     lab: &Lab,
     (process, listener, addresses): (usize, Listener, Vec<SocketAddr>),
+    load: &(impl Fn(Setup) -> Trainer + Sync),
     later: bool,
     fails_at: Option<u64>,
 ) -> Trained {
@@ -112,10 +120,7 @@ fn process_of(
         Box::new(MeshExchange::new(Mesh::join(listener, &config).unwrap())) as Box<dyn Exchange>
     });
     let setup = Setup::new(lab.job.clone(), lab.dir.path().into(), Vec::new(), Device::Cpu);
-    let mut trainer = {
-        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-        Trainer::load(&BuiltIn, setup, None).unwrap()
-    };
+    let mut trainer = load(setup);
     if later {
         trainer = trainer.reading_later();
     }
