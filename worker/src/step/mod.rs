@@ -6,6 +6,7 @@ mod error;
 mod evaluate;
 mod finite;
 mod hook;
+mod measure;
 mod numbers;
 mod record;
 mod run;

@@ -1,4 +1,4 @@
-//! The training loop. Hot: no allocation per sample, no wait for the device in most steps ([`super::numbers`]), no log above debug.
+//! The training loop. Hot: no allocation per sample, no wait for the device in most steps ([`super::measure`]), no log above debug.
 
 use std::ops::Range;
 
