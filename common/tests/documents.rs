@@ -1,11 +1,20 @@
-//! What documents show is what the files say.
+//! Jobs that documents show are jobs.
 
-const README: &str = include_str!("../../README.md");
-const JOB: &str = include_str!("../../configs/jobs/digits-mlp.toml");
+use lockstep_common::job::parse_toml;
+
+const SHOWN: [(&str, &str); 2] =
+    [("README.md", include_str!("../../README.md")), ("docs/models.md", include_str!("../../docs/models.md"))];
 
 #[test]
-fn the_job_in_the_readme_is_the_example_file() {
-    let shown = README.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("README shows a job");
-    let body = JOB.split_once("name =").map(|(_, rest)| format!("name ={rest}")).expect("a job has a name");
-    assert_eq!(shown, body);
+fn jobs_that_documents_show_are_accepted() {
+    for (document, text) in SHOWN {
+        let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let jobs: Vec<_> = blocks.filter(|block| block.starts_with("name =")).collect();
+        assert!(!jobs.is_empty(), "{document} shows a job");
+        for job in jobs {
+            if let Err(error) = parse_toml(job, &[]) {
+                panic!("{document}: {error}\n{job}");
+            }
+        }
+    }
 }

@@ -32,53 +32,51 @@ const REFUSED: u8 = 3;
 /// Threads of the agent's runtime: one may wait for the disk while the other answers.
 const RUNTIME_THREADS: usize = 2;
 
-/// Offers this node's devices to a coordinator, and runs the rank processes that it places here.
+/// Offer the devices of this node to a coordinator, and run the processes that it places here.
 ///
-/// Keeps its processes training when the coordinator is away, and finds it again by itself. Ctrl-C or SIGTERM ends the
-/// processes and then the worker.
+/// Processes continue to train while the coordinator cannot be reached; the worker reconnects by itself. Ctrl-C or SIGTERM stops
+/// the processes, then the worker.
 #[derive(Debug, Parser)]
 #[command(
     name = "worker",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Options are also keys of a configuration file (--config; --name is `node`) and variables, as LOCKSTEP_WORKER_DATA_DIR; \
-                  `configs/worker.toml` documents all keys.\n\n\
-                  Exit codes: 0 ended as asked, 1 cannot run here, 2 wrong arguments, 3 refused by the coordinator (it and this node do not \
-                  share the store, or their versions differ)."
+    after_help = "Each option is also a key of the configuration file (--config; --name is `node`) and an environment variable such as \
+                  LOCKSTEP_WORKER_DATA_DIR. `configs/worker.toml` documents all keys.\n\n\
+                  Exit codes: 0 stopped on request, 1 cannot run on this machine, 2 wrong arguments, 3 rejected by the coordinator (the \
+                  node does not share the store, or the versions differ)."
 )]
 struct Arguments {
     #[command(subcommand)]
     hidden: Option<Hidden>,
-    /// The coordinator's address, HOST:PORT [default: 127.0.0.1:7070]
+    /// Address of the coordinator, HOST:PORT [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDR")]
     join: Option<String>,
-    /// This node's name [default: the host name]
+    /// Name of this node [default: the host name]
     #[arg(long, alias = "node", value_name = "NODE")]
     name: Option<String>,
-    /// Where reports wait for the coordinator, and logs are kept [default: below ~/.local/state]
+    /// Keep logs, and reports for the coordinator, in this directory [default: below ~/.local/state]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What to offer [default: auto, which is cuda if there is a device]
+    /// Offer these devices [default: auto: cuda if the node has a CUDA device, else cpu]
     #[arg(long, alias = "device", value_enum)]
     devices: Option<Devices>,
-    /// Which of the CUDA devices to offer, if N workers run on one machine: I/N [default: 1/1, all]
+    /// Offer the I-th of N shares of the CUDA devices, for N workers on one machine [default: 1/1, all devices]
     #[arg(long, value_name = "I/N")]
     share: Option<String>,
-    /// Rank processes that the CPU takes [default: one for each core]
+    /// Number of processes on the CPU [default: one for each core]
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
-    /// Address at which this node's rank processes are reached by others; they exchange gradients unencrypted
-    /// [default: 127.0.0.1]
+    /// IP address for the exchange of gradients with other nodes, which is not encrypted [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
-    /// End as by SIGTERM when standard input closes: with whoever started it, however that ended
+    /// Stop, as on SIGTERM, when standard input closes
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
-    /// A configuration file
+    /// Read this configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Compute each operator at level `portable`, compare the bits with those of the machines that were tried, and end;
-    /// exit code 1 if one differs
+    /// Compute each operator at level `portable`, compare its bits with stored ones, and end; exit code 1 if one differs
     #[arg(long)]
     operators: bool,
 }

@@ -25,7 +25,7 @@ use crate::program::{Failure, Own, Program, Source, export_script};
 /// Set where the environment of a job has been entered.
 const PREPARED: &str = "LOCKSTEP_PREPARED";
 
-/// A training program of Lockstep: `coord submit JOB` trains with it.
+/// A training program for Lockstep; `coord submit JOB` trains with it.
 #[derive(Debug, Parser)]
 #[command(version = env!("CARGO_PKG_VERSION"))]
 struct Arguments {
@@ -35,11 +35,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Trains a job here, on the CPU, in one process, to try it out: the same bits, no checkpoints
+    /// Train a job on the CPU in one process, to try it out: same bits, no checkpoints
     Train {
-        /// The job file
+        /// Job file
         job: PathBuf,
-        /// A key of the job with another value, as `steps=10`
+        /// Override a key of the job, for example `steps=10`; repeatable
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
     },

@@ -21,20 +21,20 @@ pub(super) use tracking::{
 
 const EXAMPLES: &str = "\
 Examples:
-  coord submit --local 2 job.toml          train here, on two worker processes, with nothing else running
+  coord submit --local 2 job.toml          train on this machine with two processes, without a coordinator
   coord serve                              run a coordinator on 127.0.0.1:7070 ...
-  worker --join 127.0.0.1:7070             ... and a worker beside it
-  coord submit job.toml --follow           hand a job to it and watch
-  coord checkpoints                        what there is to resume from
-  coord resume 3f9a --follow               go on from a checkpoint, as a new run, bit for bit
-  coord verify 7d3k                        make a run again, and compare every bit
-  coord checkout 7d3k                      the code that it came from, as it lay there
-  coord reproduce 7d3k                     code, data and every step again, and whether the bits are the same
-  coord diff 7d3k 9x2m                     what two runs differ in, and where they part";
+  worker --join 127.0.0.1:7070             ... and a worker on this machine
+  coord submit job.toml --follow           submit a job and watch the run
+  coord checkpoints                        list checkpoints
+  coord resume 3f9a --follow               resume from a checkpoint as a new run, with the same bits
+  coord verify 7d3k                        re-run a run and compare every bit
+  coord checkout 7d3k                      rebuild the code of a run
+  coord reproduce 7d3k                     rebuild code and data, re-run every step, compare every bit
+  coord diff 7d3k 9x2m                     show how two runs differ and where they diverge";
 
-/// Lockstep's coordinator and the commands that talk to it.
+/// Lockstep's coordinator and its command line.
 ///
-/// Lockstep trains data-parallel and makes every run repeatable bit for bit.
+/// Lockstep trains models data-parallel and makes every run reproducible bit for bit.
 #[derive(Debug, Parser)]
 #[command(name = "coord", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", Exit::TABLE))]
 pub(crate) struct Arguments {
@@ -46,67 +46,67 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a coordinator until Ctrl-C or SIGTERM.
     Serve(ServeArguments),
-    /// Submit a job: prints the id of the new run.
+    /// Submit a job and print the id of the new run.
     Submit(SubmitArguments),
     /// Start a new run from a checkpoint.
     Resume(ResumeArguments),
-    /// Make steps of a run again and compare them with what was recorded, bit by bit.
+    /// Re-run steps of a run and compare them with its record, bit for bit.
     Verify(VerifyArguments),
-    /// Tell what two runs differ in, and where their records part.
+    /// Show how two runs differ, and the first step and tensor where they diverge.
     Diff(DiffArguments),
-    /// List runs, newest last: all that have not ended, and the newest others.
+    /// List runs, newest last: all active runs and the newest ended ones.
     #[command(visible_alias = "runs")]
     Ps(PsArguments),
-    /// Show one run: state, placement, progress, checkpoints.
+    /// Show the state, placement, progress and checkpoints of a run.
     Show(ShowArguments),
     /// List the nodes and their devices.
     Nodes(Reader),
-    /// Forget a node.
+    /// Remove a node.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Take devices of a node out of use: runs that have a process there move.
+    /// Take devices of a node out of use; their runs move to other devices.
     Fence(FenceArguments),
-    /// Give fenced devices back.
+    /// Return fenced devices to use.
     Unfence(FenceArguments),
-    /// List checkpoints, of one run or of all.
+    /// List the checkpoints of one run or of all runs.
     Checkpoints(CheckpointsArguments),
-    /// Rebuild the work tree that a run came from, byte for byte.
+    /// Rebuild the work tree of a run, byte for byte.
     Checkout(CheckoutArguments),
-    /// Make a run again from its id alone: code, data, every step; and compare every bit.
+    /// Rebuild the code and data of a run from its id, re-run every step, and compare every bit.
     Reproduce(ReproduceArguments),
-    /// Keep data in the coordinator's store.
+    /// Store data in the coordinator's store, or print its digests.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Show where a run or checkpoint comes from, and what was resumed from it.
+    /// Show the ancestors and descendants of a run or checkpoint.
     Lineage(LineageArguments),
-    /// Write a checkpoint as files that other programs read: safetensors, TorchScript, a model card.
+    /// Export a checkpoint as safetensors, TorchScript, a prediction script and a model card.
     Export(ExportArguments),
-    /// Print the manifest of a checkpoint: everything it is made of.
+    /// Print the manifest of a checkpoint: digests of its job, code, data, numerics and tensors.
     Manifest(ManifestArguments),
-    /// Print what the processes of a run wrote.
+    /// Print the output of a run's processes.
     Logs(LogsArguments),
-    /// End a run: its processes are stopped, its checkpoints stay and can be resumed from.
+    /// Stop a run for good; its checkpoints remain and can be resumed.
     Cancel(CancelArguments),
-    /// Write tags on a run, in place of those that it has.
+    /// Replace the tags of a run.
     Tag(TagArguments),
-    /// Write a note on a run.
+    /// Replace the note of a run.
     Note(NoteArguments),
-    /// Write a run to other tools: TensorBoard, MLflow, Weights & Biases, CSV, Parquet.
+    /// Copy the numbers of a run to TensorBoard, MLflow, Weights & Biases, CSV or Parquet.
     Mirror(MirrorArguments),
-    /// Show runs side by side: their numbers, and what in their jobs is not the same.
+    /// Show runs side by side: their numbers and the differing keys of their jobs.
     Compare(CompareArguments),
-    /// Draw series of a run in the terminal.
+    /// Plot series of a run in the terminal.
     Plot(PlotArguments),
-    /// Watch the cluster and its runs.
+    /// Watch the cluster and its runs, live.
     Top(TopArguments),
     /// Print the coordinator's configuration.
     Config(ConfigArguments),
 }
 
-/// Which coordinator is asked.
+/// The coordinator to talk to.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Address {
-    /// The coordinator's address.
+    /// Address of the coordinator.
     #[arg(
         long,
         value_name = "HOST:PORT",
@@ -128,8 +128,8 @@ pub(crate) struct Reader {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the line `listening on ADDRESS` on standard error once it answers. All state lies in the data directory: killed \
-and started again there, it loses nothing it has acknowledged, and workers come back by themselves.
+Prints `listening on ADDRESS` on standard error once it accepts connections. All state is in the data directory: a \
+coordinator that is killed and restarted there has lost nothing that it acknowledged, and workers reconnect by themselves.
 
 Example:
   coord serve --listen 127.0.0.1:0 --data-dir /srv/lockstep")]
@@ -141,47 +141,46 @@ pub(crate) struct ServeArguments {
 /// Layers of configuration.
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArguments {
-    /// Where the gRPC port opens; port 0 takes a free one [default: 127.0.0.1:7070].
+    /// Listen for workers and commands (gRPC) here; port 0 takes a free port [default: 127.0.0.1:7070].
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<String>,
-    /// Where the page's port opens, or `off` [default: ten ports above].
+    /// Serve the web page here, or `off` [default: ten ports above the other port].
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) web_listen: Option<String>,
-    /// Directory of the coordinator's state [default: .lockstep/coordinator].
+    /// Keep the coordinator's state in this directory [default: .lockstep/coordinator].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Directory of the checkpoints' blobs, shared with the workers [default: `store` in the data directory].
+    /// Keep checkpoints in this directory, which all workers share [default: `store` in the data directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
-    /// Configuration file.
+    /// Read this configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The job is checked, its data files are hashed and the git commit of its work tree is recorded before anything is sent.
+Checks the job, hashes its data files and records the Git commit of its work tree before it sends anything.
 
 Examples:
   coord submit job.toml --set steps=200 --set optimizer.lr=0.01 --follow
-  coord submit job.toml --local 2          no coordinator and no worker needed")]
+  coord submit job.toml --local 2          without a coordinator and a worker")]
 pub(crate) struct SubmitArguments {
-    /// The job file.
+    /// Job file.
     pub(crate) job: PathBuf,
-    /// Override a key of the job; may be repeated.
+    /// Override a key of the job; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Accept a work tree with uncommitted changes: all of them are kept with the run, untracked files too.
+    /// Accept a work tree with uncommitted changes, and store the changes and untracked files with the run.
     #[arg(long)]
     pub(crate) allow_dirty: bool,
-    /// MiB of changed files that are kept with a run at most; more are refused. Of the commit itself as much is kept, or
-    /// nothing.
+    /// Reject a submission with more than this many MiB of changed files. A larger commit is not stored.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=KEPT_BYTES >> 20))]
     pub(crate) code_limit: u64,
-    /// Read all data files, also those that are known from the last time by size, inode and times.
+    /// Hash all data files, even those with the inode, size and times of the last hashing.
     #[arg(long)]
     pub(crate) rehash: bool,
-    /// Keep the data files in the coordinator's store, so that the run can be made again without them.
+    /// Store the data files in the coordinator's store, so that the run can be reproduced without the originals.
     #[arg(long)]
     pub(crate) keep_data: bool,
     #[command(flatten)]
@@ -190,66 +189,65 @@ pub(crate) struct SubmitArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The new run takes job, data, code version and seeds from the checkpoint, and continues in the middle of an epoch if that \
-is where it was made. A program of the job's own is built from the code that it came from; `--accept code` builds it from \
-the work tree as it is now. Every digest is verified before it is loaded. What would change bits is refused: data that is not \
-what it was, a machine that computes otherwise. The refusal names both sides, and the `--accept` that goes on regardless; \
-the new run, its checkpoints and all that is resumed from them say so ever after.
+The new run takes its job, data, code and seeds from the checkpoint, and continues within an epoch if the checkpoint was \
+taken there. A Rust program is built from the recorded code; `--accept code` builds it from the current work tree. \
+Every digest is verified before loading. Changed data and different numerics are rejected. The message names both \
+values and the `--accept` that allows the difference. Accepted differences are recorded in the new run, in its checkpoints, \
+and in all runs resumed from them.
 
 Examples:
   coord resume 3f9a --follow
   coord resume 3f9a --accept numerics.cpu.model")]
 pub(crate) struct ResumeArguments {
-    /// Checkpoint id, or a prefix that no other one has.
+    /// Checkpoint id or unique prefix.
     pub(crate) checkpoint: String,
-    /// Go on although this differs from the checkpoint: `code`, a key in `numerics` or `data`, or one of the two; may be
-    /// repeated.
+    /// Accept this difference from the checkpoint: `code`, `numerics[.KEY]` or `data[.PATH]`; repeatable.
     #[arg(long, value_name = "KEY")]
     pub(crate) accept: Vec<String>,
-    /// Where the job's files lie now, if they were moved.
+    /// Directory of the job's files, if they were moved.
     #[arg(long, value_name = "DIR")]
     pub(crate) base_dir: Option<PathBuf>,
-    /// With `--accept code`, MiB of changed files that are kept at most, as for `submit`.
+    /// With `--accept code`: reject more than this many MiB of changed files.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=KEPT_BYTES >> 20))]
     pub(crate) code_limit: u64,
     #[command(flatten)]
     pub(crate) start: StartArguments,
 }
 
-/// What `submit` and `resume` have in common.
+/// Options of `submit` and `resume`.
 #[derive(Debug, Args)]
 pub(crate) struct StartArguments {
     #[command(flatten)]
     pub(crate) address: Address,
-    /// Watch the run until it ends; the exit code is the run's.
+    /// Watch the run until it ends, and end with its exit code.
     #[arg(long)]
     pub(crate) follow: bool,
-    /// Run an embedded coordinator and N workers, each for one process, for the length of the job.
+    /// Run a coordinator and N workers of one process each on this machine until the job ends.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) local: Option<u32>,
-    /// With `--local`: where all state lies [default: `.lockstep` beside the job, or here].
+    /// With `--local`: keep all state in this directory [default: `.lockstep` beside the job; for `resume`, here].
     #[arg(long, value_name = "DIR", requires = "local")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Print the new run, or with `--follow` its last state, as JSON.
+    /// Print the new run as JSON; with `--follow`, its final state.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The replay is a run of its own, on whatever workers are there, with any number of processes; it makes no checkpoints. It \
-begins at the nearest checkpoint. Compared are, of every step, the samples, the loss, the gradient norm and the learning \
-rate; fingerprints of every tensor where they were recorded (`report.fingerprints_every`); and the state, where a \
-checkpoint was made. Exit code 0: every bit again; 7: something differs, and the first step and tensor are named.
+The steps are re-run from the nearest checkpoint, as a run of their own without checkpoints, on the workers of the \
+cluster and any number of processes. Each step is compared with the record: samples, loss, gradient norm, learning rate; \
+fingerprints of all tensors at the steps where they were recorded (`report.fingerprints_every`); and the state at \
+checkpoints. Exit code 0: all bits are equal; 7: they differ, and the first step and tensor are named.
 
 Examples:
-  coord verify 7d3k                        the whole run again
-  coord verify 3f9a                        the steps that lead to this checkpoint
+  coord verify 7d3k                        the whole run
+  coord verify 3f9a                        the steps before this checkpoint
   coord verify 7d3k --steps 120..140")]
 pub(crate) struct VerifyArguments {
-    /// Run or checkpoint: id or unique prefix of an id; of a run also its name.
+    /// Run or checkpoint: id or unique prefix, or the name of a run.
     pub(crate) target: String,
-    /// Only these steps, both included [default: all of the run; those since the checkpoint before].
+    /// Compare only the steps from A to B, both included [default: all steps of a run; the steps since the previous checkpoint].
     #[arg(long, value_name = "A..B", value_parser = steps)]
     pub(crate) steps: Option<(u64, u64)>,
     #[command(flatten)]
@@ -258,19 +256,19 @@ pub(crate) struct VerifyArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 0: the steps that both have are equal, bit for bit; 7: they part.
+Exit code 0: all common steps are equal bit for bit; 7: they diverge.
 
 Example:
   coord diff 7d3k 9x2m --bisect")]
 pub(crate) struct DiffArguments {
-    /// Run or checkpoint: id or unique prefix of an id; of a run also its name.
+    /// Run or checkpoint: id or unique prefix, or the name of a run.
     pub(crate) a: String,
-    /// The other one.
+    /// The other run or checkpoint.
     pub(crate) b: String,
-    /// Replay both with fingerprints at every step, from the last fingerprints that agreed, to name step and tensor.
+    /// Re-run both with fingerprints at every step from the last equal fingerprints, to find the step and the tensor.
     #[arg(long)]
     pub(crate) bisect: bool,
-    /// If the commits differ: also print the whole difference, as `git diff` does.
+    /// Print the full difference of the commits, like `git diff`.
     #[arg(long)]
     pub(crate) patch: bool,
     #[command(flatten)]
@@ -285,23 +283,23 @@ fn steps(text: &str) -> Result<(u64, u64), String> {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  coord runs --commit 3f9a1c               also a branch or a tag
+  coord runs --commit 3f9a1c               takes a branch or a tag, too
   coord runs --data train.csv --where 'optimizer.lr>0.001' --where kind=mlp
-  coord runs --limit 500 --json            the newest 500; without a limit, JSON has all runs")]
+  coord runs --limit 500 --json            the newest 500 runs; without a limit, JSON has all")]
 pub(crate) struct PsArguments {
-    /// Only runs of this commit (a prefix is enough), branch or tag.
+    /// List only runs of this commit (or unique prefix), branch or tag.
     #[arg(long, value_name = "COMMIT")]
     pub(crate) commit: Option<String>,
-    /// Only runs with this data file, by path or by the beginning of its digest.
+    /// List only runs with this data file, given by path or by a prefix of its digest.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<String>,
-    /// Only runs whose job has such a value; the end of a key is enough; may be repeated.
+    /// List only runs whose job has such a value; the last part of a key suffices; repeatable.
     #[arg(long = "where", value_name = "KEY>VALUE")]
     pub(crate) conditions: Vec<Condition>,
-    /// The newest N runs, and all that have not ended [default: 100; with --json all runs].
+    /// List the newest N runs and all active runs [default: 100; with --json all runs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
-    /// All runs.
+    /// List all runs.
     #[arg(long, conflicts_with = "limit")]
     pub(crate) all: bool,
     #[command(flatten)]
@@ -310,12 +308,12 @@ pub(crate) struct PsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// The reports: every step's loss, gradient norm and learning rate, evaluations, telemetry.
+    /// Print the loss, gradient norm and learning rate of every step, evaluations and telemetry.
     #[arg(long)]
     pub(crate) metrics: bool,
-    /// What it runs on, and everything that is known to change bits.
+    /// Print the hardware, the libraries and all settings that determine bits.
     #[arg(long, conflicts_with = "metrics")]
     pub(crate) environment: bool,
     #[command(flatten)]
@@ -324,7 +322,7 @@ pub(crate) struct ShowArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckpointsArguments {
-    /// Only those of this run.
+    /// List only the checkpoints of this run.
     pub(crate) run: Option<String>,
     #[command(flatten)]
     pub(crate) reader: Reader,
@@ -332,17 +330,17 @@ pub(crate) struct CheckpointsArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without `--process`, lines begin with the number of the process that wrote them.
+Without `--process`, each line begins with the number of its process.
 
 Example:
   coord logs 7d3k --process 0 --follow")]
 pub(crate) struct LogsArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Only this process.
+    /// Print only the output of this process.
     #[arg(long, value_name = "P")]
     pub(crate) process: Option<u32>,
-    /// Go on until the run ends.
+    /// Continue until the run ends.
     #[arg(long)]
     pub(crate) follow: bool,
     #[command(flatten)]
@@ -351,7 +349,7 @@ pub(crate) struct LogsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CancelArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -359,16 +357,16 @@ pub(crate) struct CancelArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A device whose process computed or kept something wrong is fenced by the coordinator, and stays so until it is given back, \
-whatever its worker does. `coord nodes` shows what is fenced, `coord show RUN` why.
+The coordinator fences a device itself after a process on it computed or stored wrong values. A fence lasts until \
+`coord unfence`, even if the worker restarts. `coord nodes` shows fenced devices, `coord show RUN` the reason.
 
 Examples:
   coord fence node-b                       all devices of the node
   coord unfence node-b cuda:3")]
 pub(crate) struct FenceArguments {
-    /// The node's name.
+    /// Name of the node.
     pub(crate) node: String,
-    /// Only the devices with this name: `cuda:N`, or `cpu` for all CPU slots, which share processor and memory.
+    /// Only this device: `cuda:N`, or `cpu` for all CPU slots of the node.
     pub(crate) device: Option<String>,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -376,13 +374,13 @@ pub(crate) struct FenceArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Forget a node that is gone or lost; one that is there, or has fenced devices, is refused.
+    /// Remove a node that is gone or lost. A connected node and a node with fenced devices are rejected.
     Remove(NodeRemoveArguments),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeRemoveArguments {
-    /// The node's name.
+    /// Name of the node.
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -393,7 +391,7 @@ pub(crate) struct NodeRemoveArguments {
 Example:
   LOCKSTEP_COORD_LEASE_MS=5000 coord config --show --config site.toml")]
 pub(crate) struct ConfigArguments {
-    /// Print each key, its value and where the value came from.
+    /// Print each key with its value and the source of the value.
     #[arg(long, required = true)]
     pub(crate) show: bool,
     /// Print JSON.

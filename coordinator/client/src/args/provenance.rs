@@ -1,4 +1,4 @@
-//! The words of commands that bring back what a run came from, and take away what came of it.
+//! Arguments of the commands on provenance: code, data, lineage, manifests, exports.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use super::Reader;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the whole tree: the run that began, its checkpoints, the runs that were resumed from them, and so on; what was asked \
-for has an arrow. Checkpoints that nothing came of are counted.
+Prints the whole tree from the first run: its checkpoints, the runs resumed from them, and so on. An arrow marks the \
+requested run or checkpoint. Checkpoints without descendants are only counted.
 
 Example:
   coord lineage 3f9a")]
 pub(crate) struct LineageArguments {
-    /// Run or checkpoint: id or unique prefix of an id; of a run also its name.
+    /// Run or checkpoint: id or unique prefix, or the name of a run.
     pub(crate) target: String,
-    /// Every checkpoint.
+    /// Print every checkpoint.
     #[arg(long)]
     pub(crate) all: bool,
     #[command(flatten)]
@@ -26,18 +26,18 @@ pub(crate) struct LineageArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What is rebuilt are all files of the commit and all that differed from it: edited, staged, untracked, deleted, modes, \
-symbolic links, submodules, empty directories; not what `.gitignore` names. The coordinator keeps the commit itself if it \
-is not too large; else it comes from a repository that has it, or by `git fetch` from the run's remote.
+Rebuilds all files of the commit and all uncommitted changes: edited, staged, untracked and deleted files, modes, \
+symbolic links, submodules and empty directories, without the files that `.gitignore` names. The commit comes from the \
+coordinator; a commit above its size limit comes from a clone, or by `git fetch` from the run's remote.
 
 Example:
-  coord checkout 7d3k again                prints where it lies, and which data files it has")]
+  coord checkout 7d3k again                prints the directory, and which data files it contains")]
 pub(crate) struct CheckoutArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Where to; must be empty or not exist [default: `run-<id>`].
+    /// Directory for the tree; must be empty or not exist [default: `run-<id>`].
     pub(crate) directory: Option<PathBuf>,
-    /// A clone that may have the commit; may be repeated. Looked through before this directory's and the job's own.
+    /// Search this clone for the commit, before the clones of this directory and of the job; repeatable.
     #[arg(long = "repository", value_name = "DIR")]
     pub(crate) repositories: Vec<PathBuf>,
     #[command(flatten)]
@@ -46,23 +46,23 @@ pub(crate) struct CheckoutArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The code is rebuilt as `coord checkout` does. Data is taken from the rebuilt tree, or from the coordinator's store, where \
-`coord submit --keep-data` and `coord data add` put it. Then the job is trained from its first step to its end, and all \
-that the run recorded is compared. Exit code 0: every bit again; 7: something differs.
+Rebuilds the code like `coord checkout`. Takes the data from the rebuilt tree, or from the coordinator's store (see \
+`coord submit --keep-data` and `coord data add`). Then trains the job from its first step to its end, and compares it with \
+everything that the run recorded. Exit code 0: all bits are equal; 7: they differ.
 
 Examples:
   coord reproduce 7d3k                     on the coordinator's workers
-  coord reproduce 7d3k again --on local    here, in `again` and `again.lockstep`, with nothing but this machine")]
+  coord reproduce 7d3k again --on local    on this machine alone, in `again` and `again.lockstep`")]
 pub(crate) struct ReproduceArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Where its code is rebuilt; must be empty or not exist [default: `run-<id>`].
+    /// Directory for the code; must be empty or not exist [default: `run-<id>`].
     pub(crate) directory: Option<PathBuf>,
-    /// Where it is trained: by the coordinator's workers, or `local` or `local=N`: by N workers of this machine and a
-    /// coordinator of their own, which write to `DIRECTORY.lockstep`.
+    /// Train with N workers and a coordinator of their own on this machine (N is 1 by default), which write to
+    /// `DIRECTORY.lockstep`, instead of on the workers of the cluster.
     #[arg(long = "on", value_name = "local[=N]", value_parser = on_local)]
     pub(crate) on_local: Option<u32>,
-    /// A clone that may have the commit; may be repeated.
+    /// Search this clone for the commit; repeatable.
     #[arg(long = "repository", value_name = "DIR")]
     pub(crate) repositories: Vec<PathBuf>,
     #[command(flatten)]
@@ -82,16 +82,16 @@ fn on_local(text: &str) -> Result<u32, String> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Keep files, and all files of directories, by their digests; prints them as `b3sum` does.
+    /// Store files, and all files of directories, and print their digests like `b3sum`.
     Add(DataAddArguments),
-    /// Print the digests of files, and of all files of directories, as `b3sum` does; nothing is sent.
+    /// Print the digests of files, and of all files of directories, like `b3sum`; sends nothing.
     Hash(DataHashArguments),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All cores hash. A file that is as it was the last time (inode, size, times) is not read again. The last line, on standard \
-error, is the digest of all together, whatever their order.
+Hashes on all cores. A file with the inode, size and times of the last hashing is not read again. The last line, on standard \
+error, is the digest of all files together; their order does not matter.
 
 Example:
   coord data hash images/ | b3sum --check --quiet")]
@@ -99,7 +99,7 @@ pub(crate) struct DataHashArguments {
     /// Files and directories.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Read all files, also those that are known from the last time by size, inode and times.
+    /// Hash all files, even those with the inode, size and times of the last hashing.
     #[arg(long)]
     pub(crate) rehash: bool,
     /// Print JSON.
@@ -109,8 +109,8 @@ pub(crate) struct DataHashArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A run whose data file is not where its job says takes it from the store by its digest. What is there is not sent again. A \
-symbolic link that leads out of its directory is refused, unless DVC made it.
+A run whose data file is missing takes it from the store by its digest. Stored files are not sent again. A symbolic link \
+out of its directory is rejected, unless DVC made it.
 
 Example:
   coord data add train.csv images/")]
@@ -118,7 +118,7 @@ pub(crate) struct DataAddArguments {
     /// Files and directories.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Read all files, also those that are known from the last time by size, inode and times.
+    /// Hash all files, even those with the inode, size and times of the last hashing.
     #[arg(long)]
     pub(crate) rehash: bool,
     #[command(flatten)]
@@ -127,28 +127,28 @@ pub(crate) struct DataAddArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The directory holds `model.safetensors`, with the names of a `state_dict`; `predict.py`, which reads raw files of the job's kind \
-and prints predictions in their units (it needs torch, numpy and safetensors; there is none for a Rust program); `model.pt`, if \
-the model came as TorchScript: the same module with the trained weights; `README.md`, a model card; and `manifest.json`, with \
-the preprocessing. Every byte is verified by its digest.
+The directory contains `model.safetensors` (names of a `state_dict`); `predict.py`, which reads raw files of the job's kind \
+and prints predictions in their units (needs torch, numpy and safetensors; missing for a Rust program); `model.pt`, the module \
+with the trained weights (TorchScript only); `README.md`, a model card; and `manifest.json` with the preprocessing. Every \
+byte is verified by its digest.
 
-A TorchScript file is a program. Its weights are replaced in the file without running it; `--raw-inputs` runs it here. Whoever \
-loads `model.pt`, as `predict.py` does, runs it too: export only modules that you trust as you trust code.
+A TorchScript file is a program. The export replaces the weights in the file without running it; only `--raw-inputs` runs it. \
+Loading `model.pt`, as `predict.py` does, runs it too: export only modules from sources that you trust.
 
 Example:
   coord export 3f9a --to model
   python3 model/predict.py new.csv
   python3 -c 'from safetensors.torch import load_file; print(load_file(\"model/model.safetensors\").keys())'")]
 pub(crate) struct ExportArguments {
-    /// Checkpoint id, or a prefix that no other one has.
+    /// Checkpoint id or unique prefix.
     pub(crate) checkpoint: String,
-    /// Where to; must be empty or not exist.
+    /// Directory for the files; must be empty or not exist.
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
-    /// TorchScript: also write `model-raw.pt`, the module with the preprocessing inside; runs the module's code to make it.
+    /// TorchScript: also write `model-raw.pt`, a module that contains the preprocessing. Runs the module's code.
     #[arg(long, conflicts_with = "without_module")]
     pub(crate) raw_inputs: bool,
-    /// TorchScript: leave the module out, where its file is gone; then there is no `predict.py` either.
+    /// TorchScript: export without the module, if its file is lost; omits `predict.py`, too.
     #[arg(long)]
     pub(crate) without_module: bool,
     #[command(flatten)]
@@ -157,13 +157,13 @@ pub(crate) struct ExportArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The output is the canonical JSON whose digest is the checkpoint's id: job, code, data, environment, numerics, every tensor \
-and every rank's state.
+Prints canonical JSON, whose digest is the checkpoint's id: job, code, data, environment, numerics, all tensors and the \
+state of each rank.
 
 Example:
   coord manifest 3f9a | jq .data")]
 pub(crate) struct ManifestArguments {
-    /// Checkpoint id, or a prefix that no other one has.
+    /// Checkpoint id or unique prefix.
     pub(crate) checkpoint: String,
     #[command(flatten)]
     pub(crate) address: Address,

@@ -1,4 +1,4 @@
-//! The words of commands on what runs tell of themselves: to see it, to write beside it, to take it elsewhere.
+//! Arguments of the commands on numbers, tags and notes of runs.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ use super::Reader;
 
 #[derive(Debug, Args)]
 pub(crate) struct TagArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Letters, digits and `-_.:/=`; none takes all away.
+    /// Tags of letters, digits and `-_.:/=`; without any, all tags are removed.
     pub(crate) tags: Vec<String>,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -19,9 +19,9 @@ pub(crate) struct TagArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct NoteArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// An empty one takes it away.
+    /// Text of the note; an empty text removes the note.
     pub(crate) text: String,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -29,40 +29,39 @@ pub(crate) struct NoteArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What a tool has of the run already is not written again: a mirror that was stopped goes on where it was. Of several targets those are \
-written that can be; the others are named, and the exit code is 6. A file that is there is replaced only by a table of the same \
-format, and keeps its mode. MLflow takes few characters in a name: one with others is changed, \
-and ends in a digest.
+Writes only what the target does not have yet, so a stopped mirror can be restarted. If one of several targets fails, the others \
+are still written; the failed one is named, and the exit code is 6. Overwrites an existing file only if it is a table of the same \
+format, and keeps its mode. Names with characters that MLflow rejects are changed, and end in a digest.
 
 Examples:
   coord mirror 7k3 --tensorboard runs                  then: tensorboard --logdir runs
   coord mirror 7k3 --follow --mlflow http://127.0.0.1:5000
   coord mirror 7k3 --csv points.csv --parquet points.parquet")]
 pub(crate) struct MirrorArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Go on with what comes, until the run has ended.
+    /// Continue until the run ends.
     #[arg(long)]
     pub(crate) follow: bool,
-    /// Event files, in a directory of the run's below this one.
+    /// Write event files for TensorBoard into a subdirectory of this directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) tensorboard: Option<PathBuf>,
-    /// A server of MLflow; `MLFLOW_TRACKING_TOKEN` is its token, if it wants one.
+    /// Send the numbers to this MLflow server; `MLFLOW_TRACKING_TOKEN` sets its token.
     #[arg(long, value_name = "URI")]
     pub(crate) mlflow: Option<String>,
-    /// An offline run of Weights & Biases, which `wandb sync` takes, below this directory.
+    /// Write an offline run of Weights & Biases below this directory, for `wandb sync`.
     #[arg(long, value_name = "DIR")]
     pub(crate) wandb: Option<PathBuf>,
-    /// MLflow's experiment, or the project of Weights & Biases.
+    /// Name of the MLflow experiment or of the Weights & Biases project.
     #[arg(long, value_name = "NAME", default_value = "lockstep")]
     pub(crate) experiment: String,
-    /// The Python that has the package `wandb`.
+    /// Python with the package `wandb`.
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     pub(crate) python: PathBuf,
-    /// All points: series, part, step, `at_ms`, value.
+    /// Write all points as CSV: series, part, step, `at_ms`, value.
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
-    /// The same, compressed.
+    /// Write all points as Parquet, with the columns of `--csv`.
     #[arg(long, value_name = "FILE")]
     pub(crate) parquet: Option<PathBuf>,
     #[command(flatten)]
@@ -71,10 +70,10 @@ pub(crate) struct MirrorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArguments {
-    /// Runs: ids, unique prefixes of ids, or names.
+    /// Runs: ids, unique prefixes, or names.
     #[arg(required = true, num_args = 2..)]
     pub(crate) runs: Vec<String>,
-    /// Which series; one that ends with `*` stands for all that begin so [default: loss, gradient norm, evaluations, rates].
+    /// Compare this series; a `*` at the end matches any ending [default: loss, gradient norm, evaluations, rates].
     #[arg(long, value_name = "NAME")]
     pub(crate) series: Vec<String>,
     #[command(flatten)]
@@ -86,19 +85,19 @@ pub(crate) struct CompareArguments {
 Examples:
   coord plot 7k3 loss grad_norm
   coord plot 7k3 'phase/*' --part 1
-  coord plot 7k3                                        lists all series")]
+  coord plot 7k3                                        list all series")]
 pub(crate) struct PlotArguments {
-    /// Run: id, unique prefix of an id, or name.
+    /// Run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Which; one that ends with `*` stands for all that begin so.
+    /// Series; a `*` at the end matches any ending. Without any, all series are listed.
     pub(crate) series: Vec<String>,
-    /// Of this process or rank only.
+    /// Plot only the series of this process or rank.
     #[arg(long)]
     pub(crate) part: Option<u32>,
-    /// Steps from here.
+    /// First step.
     #[arg(long, default_value_t = 0)]
     pub(crate) from: u64,
-    /// To here.
+    /// Last step.
     #[arg(long)]
     pub(crate) to: Option<u64>,
     #[command(flatten)]
@@ -107,7 +106,7 @@ pub(crate) struct PlotArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct TopArguments {
-    /// Once, and no more.
+    /// Print once and end.
     #[arg(long)]
     pub(crate) once: bool,
     #[command(flatten)]
