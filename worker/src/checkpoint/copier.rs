@@ -242,13 +242,14 @@ impl Copier {
     }
 
     fn copy(&mut self, copies: &mut Copies, computed: Option<&Mark>) {
-        copies.failed = self.begin(computed).err().map(|error| chain(&error));
+        let begun = self.begin(computed);
+        copies.failed = begun.as_ref().err().map(|error| chain(error));
         for source in &self.sources {
             let into = source.place.map(|place| &mut copies.tensors[place].1);
-            let found = match (&copies.failed, into, &mut self.downloader) {
-                (Some(_), ..) => Ok(true),
-                (None, Some(into), Some(downloader)) => downloader.copy(&source.tensor, into).map(|()| true),
-                (None, into, _) => memory::copy_finite(&source.tensor, into),
+            let found = match (&begun, into, &mut self.downloader) {
+                (Err(_), ..) => Ok(true),
+                (Ok(()), Some(into), Some(downloader)) => downloader.copy(&source.tensor, into).map(|()| true),
+                (Ok(()), into, _) => memory::copy_finite(&source.tensor, into),
             };
             let not_finite = matches!(found, Ok(false)) && must_be_finite(&source.name);
             if let Err(error) = found {

@@ -42,7 +42,7 @@ impl OnDevice {
         }
     }
 
-    /// Loss and norm.
+    /// Loss and gradient norm; waits until the host has them.
     pub(super) fn read(&self) -> Result<(f64, f64), TrainError> {
         self.there.synchronize()?;
         Ok((self.both.f_double_value(&[0])?, self.both.f_double_value(&[1])?))

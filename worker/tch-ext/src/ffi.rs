@@ -68,6 +68,14 @@ pub(crate) unsafe fn adopt(tensor: *mut CTensor) -> Tensor {
     unsafe { Tensor::from_ptr(tensor.cast()) }
 }
 
+/// The tensor that `call` makes in the place that it gets.
+pub(crate) fn made(call: impl FnOnce(*mut *mut CTensor) -> *mut c_char) -> Result<Tensor, Error> {
+    let mut tensor = std::ptr::null_mut();
+    check(call(&raw mut tensor))?;
+    // SAFETY: the shim has just made it, for us alone.
+    Ok(unsafe { adopt(tensor) })
+}
+
 /// Runs `call` with a sink for named tensors and returns what arrived in it, in order.
 pub(crate) fn collect_tensors(
     call: impl FnOnce(PushTensor, *mut c_void) -> *mut c_char,

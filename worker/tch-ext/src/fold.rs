@@ -30,11 +30,8 @@ pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, used: &mut [u
 /// # Errors
 /// `Torch`.
 pub fn norm(flat: &Tensor) -> Result<Tensor, Error> {
-    let mut norm = std::ptr::null_mut();
-    // SAFETY: the tensor lives during the call, and `norm` is a place for one address, set if the call succeeds.
-    ffi::check(unsafe { lte_norm(ffi::raw(flat), &raw mut norm) })?;
-    // SAFETY: the shim has just made it, for us alone.
-    Ok(unsafe { ffi::adopt(norm) })
+    // SAFETY: the tensor lives during the call.
+    ffi::made(|out| unsafe { lte_norm(ffi::raw(flat), out) })
 }
 
 /// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`; one fewer than there are offsets.

@@ -54,7 +54,7 @@ pub struct Update<'a> {
     /// Which parameters take part: those whose byte is not 0; all without it. The others keep their value, their moments and
     /// their count of steps, as with `torch.optim` a parameter does whose `grad` is None.
     pub used: Option<&'a [u8]>,
-    /// Learning rate.
+    /// Learning rate of this step.
     pub lr: f64,
     /// One 32-bit float beside the parameters. With 1 in it, parameters, moments and the count of steps on the device stay as
     /// they are; the host's counts do not, so no other step may follow. With 0 it changes nothing.
@@ -62,7 +62,7 @@ pub struct Update<'a> {
 }
 
 impl<'a> Update<'a> {
-    /// Of all parameters.
+    /// All parameters take part, whatever their gradients hold.
     pub fn all(grads: &'a [Tensor], lr: f64) -> Self {
         Self { grads, used: None, lr, found_inf: None }
     }
@@ -102,7 +102,7 @@ impl Optimizer {
         Ok(Self { raw, kind, names })
     }
 
-    /// One step.
+    /// Updates the parameters and their state once.
     ///
     /// # Errors
     /// `Count` and `NoGradient` before anything changed; `Torch` for shapes that do not fit, likewise before.

@@ -6,7 +6,7 @@ use std::ffi::c_char;
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-use crate::ffi::{self, CTensor, device_index};
+use crate::ffi::{self, CTensor, device_index, made};
 use crate::streams::{Mark, leave_default};
 
 /// Bytes of a piece: enough that its start costs nothing, and that a large tensor takes no pinned memory of its size.
@@ -85,13 +85,6 @@ impl Downloader {
 fn empty((buffer, mut into, arrived): (Tensor, Tensor, Mark)) -> Result<(), Error> {
     arrived.synchronize()?;
     Ok(into.f_copy_(&buffer)?)
-}
-
-fn made(call: impl FnOnce(*mut *mut CTensor) -> *mut c_char) -> Result<Tensor, Error> {
-    let mut tensor = std::ptr::null_mut();
-    ffi::check(call(&raw mut tensor))?;
-    // SAFETY: the shim has just made it, for us alone.
-    Ok(unsafe { ffi::adopt(tensor) })
 }
 
 unsafe extern "C" {

@@ -17,7 +17,7 @@ Example:
 pub(crate) struct LineageArguments {
     /// Run or checkpoint: id or unique prefix, or the name of a run.
     pub(crate) target: String,
-    /// Print every checkpoint.
+    /// Print every checkpoint, even those without descendants.
     #[arg(long)]
     pub(crate) all: bool,
     #[command(flatten)]

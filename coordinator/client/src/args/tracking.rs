@@ -94,10 +94,10 @@ pub(crate) struct PlotArguments {
     /// Plot only the series of this process or rank.
     #[arg(long)]
     pub(crate) part: Option<u32>,
-    /// First step.
+    /// First step of the plot.
     #[arg(long, default_value_t = 0)]
     pub(crate) from: u64,
-    /// Last step.
+    /// Last step of the plot [default: the last recorded one].
     #[arg(long)]
     pub(crate) to: Option<u64>,
     #[command(flatten)]
