@@ -22,10 +22,12 @@ scripts/setup.sh --test &
 tools=$!
 # With the programs: built by themselves, they would be built twice, as tests ask some libraries for more. Without `ingest`, which is
 # for `make bench` alone.
+# Set, it stays: a cache of compiled crates, for example.
+export RUSTC_WRAPPER=${RUSTC_WRAPPER:-$PWD/scripts/rustc-tests.sh}
 part "build" cargo nextest run --release --locked --workspace --exclude lockstep-ingest --no-run
 part "tools" wait $tools
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
 printf 'test: %s\n' "${took%, *}" >&2
 printf 'test: those that need a CUDA device are skipped here; `make gpu` runs them\n' >&2
-# Some tests wait, for a lease to end and the like: two more than there are cores fill the time.
-exec cargo nextest run --release --locked --workspace --exclude lockstep-ingest --test-threads $(($(nproc) + 2))
+# Some tests wait, for a lease to end and the like: three more than there are cores fill the time.
+exec cargo nextest run --release --locked --workspace --exclude lockstep-ingest --test-threads $(($(nproc) + 3))

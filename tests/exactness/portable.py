@@ -35,7 +35,7 @@ def ended(cluster, run):
         view = cluster.ask("show", run)
         if view["status"] in ("finished", "failed", "cancelled"):
             return view
-        time.sleep(0.05)
+        time.sleep(0.2)
     raise ClusterError(f"run {run} did not end within {RUN_SECONDS} s")
 
 

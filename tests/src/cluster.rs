@@ -246,6 +246,11 @@ impl Cluster {
         self.ask(&["show", run])
     }
 
+    /// The same document, from the page: asking costs 0.2 ms instead of the start of a program.
+    fn view(&self, run: &str) -> Value {
+        self.document(&format!("/api/runs/{run}"))
+    }
+
     /// Waits until a run has ended in any way.
     pub fn ended(&self, run: &str) -> Value {
         self.ended_within(run, DEADLINE)
@@ -254,7 +259,7 @@ impl Cluster {
     /// The same, where it may take longer than anything else: its program is compiled.
     pub fn ended_within(&self, run: &str, deadline: Duration) -> Value {
         wait_within(deadline, "the run to end", || {
-            let view = self.show(run);
+            let view = self.view(run);
             let status = view["status"].as_str()?;
             ["finished", "failed", "cancelled", "unsaved"].contains(&status).then_some(view)
         })
@@ -275,7 +280,7 @@ impl Cluster {
     /// Waits until a run has completed `step` steps.
     pub fn reached(&self, run: &str, step: u64) {
         wait_for("the run's progress", || {
-            let view = self.show(run);
+            let view = self.view(run);
             assert_ne!(view["status"], "failed", "{view:#}");
             (view["step"].as_u64()? >= step).then_some(())
         });

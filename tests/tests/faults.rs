@@ -189,8 +189,8 @@ fn the_example_jobs_have_no_alarm() {
         ("digits-mlp", None),
         ("diamonds-mlp", Some(400)),
         ("fashion-mlp", Some(300)),
-        ("fashion-resnet", Some(60)),
-        ("gpt-kjv", Some(40)),
+        ("fashion-resnet", Some(40)),
+        ("gpt-kjv", Some(30)),
     ] {
         let path = jobs.join(format!("{job}.toml"));
         let set = steps.map(|steps| format!("steps={steps}"));

@@ -19,12 +19,12 @@ fn bytes_below(dir: &Path) -> u64 {
 
 #[test]
 fn in_a_long_outage_the_oldest_telemetry_goes_and_is_counted_and_no_step_of_the_record() {
-    const BOUND: u64 = 16 << 20;
+    const BOUND: u64 = 8 << 20;
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path(), 0);
     cluster.add_worker_with(&[("LOCKSTEP_WORKER_SPOOL_BYTES", &BOUND.to_string())]);
     let job = digits(dir.path());
-    let sets = ["--set", "steps=12000", "--set", "checkpoint.every_steps=0", "--set", "world.processes=1"];
+    let sets = ["--set", "steps=7000", "--set", "checkpoint.every_steps=0", "--set", "world.processes=1"];
     let much = ["--set", "report.histograms_every=2", "--set", "report.layer_norms_every=1"];
     let run = cluster.submit(job.argument(), &[&sets[..], &much].concat());
     cluster.reached(&run, 100);
@@ -43,11 +43,11 @@ fn in_a_long_outage_the_oldest_telemetry_goes_and_is_counted_and_no_step_of_the_
 
     let record = cluster.ask(&["show", &run, "--metrics"]);
     let steps = record["steps"].as_array().unwrap().iter().map(|step| step["step"].as_u64().unwrap());
-    assert!(steps.eq(1..=12_000), "every step is in the record, once");
+    assert!(steps.eq(1..=7_000), "every step is in the record, once");
     let series = wait_for("the last step's numbers", || {
         let series = cluster.document(&format!("/api/runs/{run}/series"));
         let loss = series["series"].as_array()?.iter().find(|one| one["name"] == "loss")?.clone();
-        (loss["last_step"] == 12_000 && loss["count"] == 12_000).then_some(series)
+        (loss["last_step"] == 7_000 && loss["count"] == 7_000).then_some(series)
     });
     let dropped = series["dropped"].as_u64().unwrap();
     assert!(dropped > 1000, "what is gone is counted: {dropped}");
